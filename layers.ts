@@ -1,0 +1,23 @@
+// The architecture as data: each folder under src/ and the folders that it may import.
+// `layers.test.ts` holds every import of the code against this table.
+
+/** Folder under `src/` (the longest matching prefix counts) and the folders that it may import besides itself. */
+export const layers: Readonly<Record<string, readonly string[]>> = {
+  bits: [],
+  ir: ['bits'],
+  wasm: ['bits', 'ir'],
+  'isa/x86': ['bits', 'ir'],
+  bus: ['bits'],
+  devices: ['bits', 'bus'],
+  disk: ['bits'],
+  firmware: ['bits'],
+  images: ['bits'],
+  accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
+  machine: ['bits', 'bus', 'devices', 'disk', 'firmware', 'isa', 'accel'],
+  api: ['bits', 'machine'],
+  cli: ['bits', 'api', 'images', 'machine'],
+  'host/node': ['bits', 'bus', 'accel', 'machine', 'images', 'cli', 'firmware'],
+};
+
+/** Top-level folders outside `src/` that compose the rest and may import everything. */
+export const roots = ['bin', 'test', 'bench', 'tools'] as const;

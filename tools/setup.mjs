@@ -1,0 +1,29 @@
+// Prepares a clone and runs a TypeScript program of the project on the Node that the project brings.
+// Plain JavaScript without dependencies: it must run on any Node from 20 on, before anything is installed.
+// Usage: node tools/setup.mjs PROGRAM [ARGS...]
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const lock = join(root, 'package-lock.json');
+const stamp = join(root, 'node_modules', '.nonroot-lock');
+const node = join(root, 'node_modules', '.bin', process.platform === 'win32' ? 'node.cmd' : 'node');
+
+if (!existsSync(node) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== readFileSync(lock, 'utf8')) {
+  process.stderr.write('nonroot: installing dependencies (first run only)\n');
+  const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 2, 2] });
+  if (npm.status !== 0 || !existsSync(node)) {
+    process.stderr.write('nonroot: Cannot install dependencies: `npm ci` failed; is the npm registry reachable?\n');
+    process.exit(1);
+  }
+  writeFileSync(stamp, readFileSync(lock, 'utf8'));
+}
+
+const [program, ...args] = process.argv.slice(2);
+if (program) {
+  const child = spawn(node, [join(root, program), ...args], { stdio: 'inherit' });
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  child.on('exit', (code, signal) => process.exit(signal ? 128 + 15 : (code ?? 1)));
+}
