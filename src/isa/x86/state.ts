@@ -1,0 +1,172 @@
+// The state of one x86 vCPU as slots at fixed offsets in shared memory (the registers of Intel SDM volume 1, chapter 3, and
+// volume 3, chapter 2, plus what translation needs). Interpreter, translator, snapshot and debugger all use these offsets.
+
+import type { Slot } from '../../ir/ir.ts';
+import { type AccessName, accesses } from '../../ir/ops.ts';
+
+const slots: Record<string, Slot> = {};
+let end = 0;
+
+function slot(name: string, access: AccessName): Slot {
+  const bytes = accesses[access].bits / 8;
+  end = Math.ceil(end / bytes) * bytes;
+  const s: Slot = { name, offset: end, access: accesses[access] };
+  slots[name] = s;
+  end += bytes;
+  return s;
+}
+const many = (access: AccessName, names: readonly string[]): Slot[] => names.map((n) => slot(n, access));
+
+/** Numbers of the general registers, as instructions encode them. */
+export const R = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7, r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15 } as const;
+/** Numbers of the segment registers, as instructions encode them; LDTR and TR follow. */
+export const S = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;
+
+/** General registers by number, 64 bits each. */
+export const gpr = many('i64', Object.keys(R));
+/** Instruction pointer (offset in CS). While tier 0 runs a block it is stale: see `pageBase`. */
+export const rip = slot('rip', 'i64');
+
+/**
+ * The arithmetic flags, decoded when they are read. ZF = (fZ == 0); SF = (fN < 0); PF = even parity of fN's low byte;
+ * CF = fC (0 or 1); OF = (fO < 0, as i32); AF = bit 4 of fA. Each slot is written and read on its own.
+ */
+export const fZ = slot('fZ', 'i64');
+export const fN = slot('fN', 'i64');
+export const fC = slot('fC', 'i32');
+export const fO = slot('fO', 'i32');
+export const fA = slot('fA', 'i32');
+/** The other bits of RFLAGS at their places: TF 8, IF 9, DF 10, IOPL 12–13, NT 14, RF 16, VM 17, AC 18, VIF 19, VIP 20, ID 21. */
+export const sysFlags = slot('sysFlags', 'i32');
+
+const segNames = Object.keys(S);
+/** Segment registers by number `S`: hidden part and selector. */
+export const segBase = many('i64', segNames.map((n) => `${n}.base`));
+/** Limit in bytes, the granularity applied (unsigned 32 bits). */
+export const segLimit = many('i32', segNames.map((n) => `${n}.limit`));
+export const segSelector = many('i32', segNames.map((n) => `${n}.selector`));
+/** Bits 40–55 of the descriptor in bits 0–15: type 0–3, S 4, DPL 5–6, P 7, AVL 12, L 13, D/B 14, G 15. Bit 16: unusable (null). */
+export const segAttr = many('i32', segNames.map((n) => `${n}.attr`));
+export const gdtBase = slot('gdtr.base', 'i64');
+export const idtBase = slot('idtr.base', 'i64');
+export const gdtLimit = slot('gdtr.limit', 'i32');
+export const idtLimit = slot('idtr.limit', 'i32');
+
+export const cr0 = slot('cr0', 'i64');
+export const cr2 = slot('cr2', 'i64');
+export const cr3 = slot('cr3', 'i64');
+export const cr4 = slot('cr4', 'i64');
+export const efer = slot('efer', 'i64');
+export const xcr0 = slot('xcr0', 'i64');
+export const dr = many('i64', ['dr0', 'dr1', 'dr2', 'dr3', 'dr4', 'dr5', 'dr6', 'dr7']);
+
+export const star = slot('star', 'i64');
+export const lstar = slot('lstar', 'i64');
+export const cstar = slot('cstar', 'i64');
+export const sfmask = slot('sfmask', 'i64');
+export const kernelGsBase = slot('kernelGsBase', 'i64');
+export const sysenterCs = slot('sysenterCs', 'i64');
+export const sysenterEsp = slot('sysenterEsp', 'i64');
+export const sysenterEip = slot('sysenterEip', 'i64');
+export const pat = slot('pat', 'i64');
+export const tscAux = slot('tscAux', 'i64');
+/** Added to the host's TSC by the guest's writes to IA32_TSC and IA32_TSC_ADJUST. */
+export const tscOffset = slot('tscOffset', 'i64');
+
+/** Current privilege level, 0 to 3. */
+export const cpl = slot('cpl', 'i32');
+/** What decoding depends on besides the bytes: see `Ctx`. Kept up to date by whoever changes CS, SS, CR0, EFER, RFLAGS.VM. */
+export const ctx = slot('ctx', 'i32');
+/** Mask of the stack pointer: 0xffff, 0xffffffff, or -1 in 64-bit code. */
+export const spMask = slot('spMask', 'i64');
+/** 1 while interrupts are held off for one instruction by STI, MOV SS or POP SS. */
+export const shadow = slot('shadow', 'i32');
+
+/** Pending exception: vector + 1, or 0 for none. */
+export const exc = slot('exc', 'i32');
+/** Its error code, or -1 for none. */
+export const excError = slot('excError', 'i32');
+/** 1 while an exception is being delivered (a further contributory one makes a double fault): the vector + 1. */
+export const excDelivering = slot('excDelivering', 'i32');
+
+/** Host address of the software TLB for current accesses, and for implicit supervisor accesses. */
+export const tlb = slot('tlb', 'i32');
+export const tlbSystem = slot('tlbSystem', 'i32');
+/** Host addresses of the three TLBs by index: 0 supervisor, 1 supervisor that may touch user pages, 2 user. */
+export const tlbs = many('i32', ['tlb0', 'tlb1', 'tlb2']);
+/** Host address and mask of the jump cache. */
+export const jumpCache = slot('jumpCache', 'i32');
+/** Host address of guest-physical 0, bytes of RAM below 4 GiB, and bytes of RAM from 4 GiB up (at ramBase + ramLow). */
+export const ramBase = slot('ramBase', 'i32');
+export const ramLow = slot('ramLow', 'i32');
+export const ramHigh = slot('ramHigh', 'i32');
+/** Host address of one byte for each page of RAM: bit n set while vCPU n holds decoded code of it. */
+export const codeMap = slot('codeMap', 'i32');
+/** Index of this vCPU. */
+export const cpuIndex = slot('cpuIndex', 'i32');
+
+/** Set by any thread, with atomics, to make the vCPU look at interrupts and requests at its next block end. */
+export const kick = slot('kick', 'i32');
+/** Requests from other vCPUs, bits: 1 drop write permission for newly decoded pages, 2 code pages to invalidate. */
+export const requests = slot('requests', 'i32');
+/** Why the translated code gave control back: `Exit`. */
+export const exitReason = slot('exitReason', 'i32');
+/** Linear address of the page of the block that tier 0 runs, in CS offsets: instruction pointer = pageBase + place in the record. */
+export const pageBase = slot('pageBase', 'i64');
+/** Always zero: what an absent base, index or segment register reads. */
+export const zero = slot('zero', 'i64');
+/** Instructions retired, in blocks completed. */
+export const instructions = slot('instructions', 'i64');
+/** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */
+export const counters = many('i32', ['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes']);
+
+/** x87: physical registers R0–R7: significand, then sign and exponent (16 bits) in the next 8 bytes. */
+export const fpr = Array.from({ length: 8 }, (_, i) => ({ mant: slot(`r${i}.mant`, 'i64'), exp: slot(`r${i}.exp`, 'i64') }));
+/** Top of stack 0–7, status word without TOP (bits 11–13 zero), control word, and one bit for each register that is not empty. */
+export const fpTop = slot('fpTop', 'i32');
+export const fpSw = slot('fpSw', 'i32');
+export const fpCw = slot('fpCw', 'i32');
+export const fpValid = slot('fpValid', 'i32');
+export const fpIp = slot('fpIp', 'i64');
+export const fpDp = slot('fpDp', 'i64');
+export const fpOpcode = slot('fpOpcode', 'i32');
+export const mxcsr = slot('mxcsr', 'i32');
+/** SSE registers 0–15, and the upper halves of the AVX registers. */
+export const xmm = many('v128', Array.from({ length: 16 }, (_, i) => `xmm${i}`));
+export const ymmHigh = many('v128', Array.from({ length: 16 }, (_, i) => `ymm${i}h`));
+
+/** All slots by name, for snapshots, tests and the monitor. */
+export const stateSlots: Readonly<Record<string, Slot>> = slots;
+/** Bytes of one vCPU's state. */
+export const STATE_BYTES = Math.ceil(end / 64) * 64;
+
+/** Bits of `ctx`. Code decoded under one context is never run under another. */
+export const Ctx = {
+  /** 64-bit code (EFER.LMA and CS.L). */
+  long: 1,
+  /** CS.D: 32-bit operands and addresses by default (outside 64-bit code). */
+  big: 2,
+  /** Protected mode (CR0.PE). */
+  protected: 4,
+  /** Virtual-8086 mode. */
+  v86: 8,
+  /** CPL 3. */
+  user: 16,
+  /** CR0.TS or CR0.EM or (for SSE) not CR4.OSFXSR: floating point instructions check the state. */
+  fpTrap: 32,
+  /** RFLAGS.TF or enabled debug breakpoints: one instruction per block, then a look at #DB. */
+  step: 64,
+} as const;
+
+/** Entries of each software TLB, bytes of an entry: tag (i64), addend (i32), unused (i32). */
+export const TLB_ENTRIES = 4096;
+export const TLB_ENTRY_BYTES = 16;
+/** Entries of the jump cache; an entry is: linear address (i64), context (i32), record address (i32). */
+export const JUMP_ENTRIES = 8192;
+export const JUMP_ENTRY_BYTES = 16;
+
+/** Reasons in `exitReason`. */
+export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5 } as const;
+
+/** Exception vectors. */
+export const X = { de: 0, db: 1, nmi: 2, bp: 3, of: 4, br: 5, ud: 6, nm: 7, df: 8, ts: 10, np: 11, ss: 12, gp: 13, pf: 14, mf: 16, ac: 17, mc: 18, xm: 19 } as const;
