@@ -1,0 +1,232 @@
+// From instruction bytes to a decoded instruction (Intel SDM volume 2, chapter 2): prefixes, opcode, ModRM, SIB, displacement,
+// immediates. Decodes at most 15 bytes; what no row claims is reported as undefined.
+
+import { bitsOf } from './operand.ts';
+import type { RowInfo, Tables } from './table.ts';
+import { Ctx } from './state.ts';
+
+/** Result of decoding. */
+export const Decode = { ok: 0, undefined: 1, tooLong: 2, truncated: 3 } as const;
+
+/** A decoded instruction. One object is reused: copy what must live longer. */
+export class Insn {
+  row!: RowInfo;
+  /** Length in bytes, 1 to 15. */
+  length = 0;
+  /** Operand and address size in bits. */
+  size = 32;
+  addressSize = 32;
+  lock = false;
+  rep: 0 | 2 | 3 = 0;
+  rex = 0;
+  modrm = 0;
+  /** ModRM.mod is not 3. */
+  isMemory = false;
+  /** Register numbers with REX applied: ModRM.reg, ModRM.rm or the opcode's low bits. */
+  reg = 0;
+  rm = 0;
+  /** Address: register numbers or -1; base 16 is the instruction pointer. */
+  base = -1;
+  index = -1;
+  scale = 0;
+  disp = 0;
+  /** Upper half of a 64-bit moffs address. */
+  dispHigh = 0;
+  /** Segment of the memory operand, and the override prefix or -1. */
+  segment = 3;
+  override = -1;
+  /** Immediate in two halves, sign- or zero-extended to 64 bits as its code says; and a second immediate. */
+  immLow = 0;
+  immHigh = 0;
+  imm2 = 0;
+}
+
+// Base, index and default segment of 16-bit addressing forms.
+const BASE16 = [3, 3, 5, 5, -1, -1, 5, 3];
+const INDEX16 = [6, 7, 6, 7, 6, 7, -1, -1];
+
+/**
+ * Decodes the instruction at `bytes[at]`, reading no further than `end`. Gives a `Decode` result; on `truncated` the caller may have
+ * more bytes on the next page.
+ */
+export function decode(tables: Tables, bytes: Uint8Array, at: number, end: number, ctx: number, out: Insn): number {
+  const long = (ctx & Ctx.long) !== 0;
+  const limit = Math.min(end, at + 15);
+  const short = (): number => (limit === at + 15 ? Decode.tooLong : Decode.truncated);
+  let p = at;
+  let opsize = false;
+  let adsize = false;
+  let rex = 0;
+  let rep: 0 | 2 | 3 = 0;
+  out.lock = false;
+  out.override = -1;
+  let op = 0;
+  for (;;) {
+    if (p >= limit) return short();
+    op = bytes[p++];
+    if (op === 0x66) opsize = true;
+    else if (op === 0x67) adsize = true;
+    else if (op === 0xf3) rep = 3;
+    else if (op === 0xf2) rep = 2;
+    else if (op === 0xf0) out.lock = true;
+    else if (op === 0x26) out.override = 0;
+    else if (op === 0x2e) out.override = 1;
+    else if (op === 0x36) out.override = 2;
+    else if (op === 0x3e) out.override = 3;
+    else if (op === 0x64) out.override = 4;
+    else if (op === 0x65) out.override = 5;
+    else if (long && (op & 0xf0) === 0x40) {
+      // REX counts only directly before the opcode.
+      rex = op;
+      if (p >= limit) return short();
+      const next = bytes[p];
+      if (next === 0x66 || next === 0x67 || next === 0xf2 || next === 0xf3 || next === 0xf0 || (next & 0xe7) === 0x26 || (next & 0xfe) === 0x64 || (next & 0xf0) === 0x40) rex = 0;
+      continue;
+    } else break;
+  }
+  if (long && out.override < 4) out.override = -1;
+  let map = 0;
+  if (op === 0x0f) {
+    if (p >= limit) return short();
+    op = bytes[p++];
+    map = 1;
+    if (op === 0x38 || op === 0x3a) {
+      map = op === 0x38 ? 2 : 3;
+      if (p >= limit) return short();
+      op = bytes[p++];
+    }
+  }
+  const prefix = rep === 3 ? 2 : rep === 2 ? 3 : opsize ? 1 : 0;
+  let index = tables.first[long ? 1 : 0][(map * 4 + prefix) * 256 + op];
+  if (index === -1) return Decode.undefined;
+  if (index < -1) {
+    if (p >= limit) return short();
+    index = tables.second[-2 - index][(rex & 8 ? 256 : 0) + bytes[p]];
+    if (index === -1) return Decode.undefined;
+  }
+  const row = tables.rows[index];
+  const options = row.row.options;
+  out.row = row;
+  out.rex = rex;
+  out.rep = rep;
+  if (long) {
+    if (options.size === 'f64') out.size = 64;
+    else if (rex & 8) out.size = 64;
+    else if (opsize) out.size = 16;
+    else out.size = options.size === 'd64' ? 64 : 32;
+    out.addressSize = adsize ? 32 : 64;
+  } else {
+    const big = (ctx & Ctx.big) !== 0;
+    out.size = big !== opsize ? 32 : 16;
+    out.addressSize = big !== adsize ? 32 : 16;
+  }
+  // A mandatory 66 prefix is no operand size, except in front of integer operands (CRC32, MOVBE with F2: 66 comes in addition).
+  if (row.prefix === 1 && out.size === 16) out.size = 32;
+  out.isMemory = false;
+  out.base = -1;
+  out.index = -1;
+  out.scale = 0;
+  out.disp = 0;
+  out.dispHigh = 0;
+  out.segment = 3;
+  if (row.hasModrm) {
+    if (p >= limit) return short();
+    const modrm = bytes[p++];
+    out.modrm = modrm;
+    const mod = modrm >> 6;
+    out.reg = ((modrm >> 3) & 7) | (rex & 4 ? 8 : 0);
+    const rm = modrm & 7;
+    // MOV CR/DR take a register whatever ModRM.mod says.
+    if (mod === 3 || row.form === 'reg') out.rm = rm | (rex & 1 ? 8 : 0);
+    else {
+      out.isMemory = true;
+      let dispSize = mod === 1 ? 1 : mod === 2 ? 4 : 0;
+      if (out.addressSize === 16) {
+        out.base = BASE16[rm];
+        out.index = INDEX16[rm];
+        if (out.base === -1) {
+          out.base = out.index;
+          out.index = -1;
+        }
+        if (mod === 2) dispSize = 2;
+        if (mod === 0 && rm === 6) {
+          out.base = -1;
+          dispSize = 2;
+        }
+        if (out.base === 5) out.segment = 2;
+      } else {
+        let base = rm;
+        if (rm === 4) {
+          if (p >= limit) return short();
+          const sib = bytes[p++];
+          base = sib & 7;
+          const idx = ((sib >> 3) & 7) | (rex & 2 ? 8 : 0);
+          if (idx !== 4) {
+            out.index = idx;
+            out.scale = sib >> 6;
+          }
+          if (base === 5 && mod === 0) {
+            base = -1;
+            dispSize = 4;
+          }
+        } else if (rm === 5 && mod === 0) {
+          base = long ? 16 : -1;
+          dispSize = 4;
+        }
+        out.base = base === 16 || base < 0 ? base : base | (rex & 1 ? 8 : 0);
+        if (base === 4 || (base === 5 && out.base < 8) || (base === 5 && out.base === 5)) {
+          if (out.base === 4 || out.base === 5) out.segment = 2;
+        }
+      }
+      if (p + dispSize > limit) return short();
+      if (dispSize === 1) out.disp = (bytes[p] << 24) >> 24;
+      else if (dispSize === 2) out.disp = ((bytes[p] | (bytes[p + 1] << 8)) << 16) >> 16;
+      else if (dispSize === 4) out.disp = bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
+      p += dispSize;
+    }
+  } else {
+    out.modrm = 0;
+    out.reg = 0;
+    out.rm = (op & 7) | (rex & 1 ? 8 : 0);
+  }
+  for (const s of row.specs) {
+    if (s.from === 'imm' || s.from === 'imm2' || s.from === 'rel') {
+      let bits = bitsOf(s.immWidth, out.size);
+      // Near branches in 64-bit code have 32-bit displacements whatever the prefixes say.
+      if (s.from === 'rel' && s.immWidth === 'z' && long) bits = 32;
+      const n = bits >> 3;
+      if (p + n > limit) return short();
+      let low = 0;
+      let high = 0;
+      if (n === 1) low = bytes[p];
+      else if (n === 2) low = bytes[p] | (bytes[p + 1] << 8);
+      else {
+        low = bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
+        if (n === 8) high = bytes[p + 4] | (bytes[p + 5] << 8) | (bytes[p + 6] << 16) | (bytes[p + 7] << 24);
+      }
+      p += n;
+      if (s.signed && n < 8) {
+        if (n < 4) low = (low << (32 - bits)) >> (32 - bits);
+        high = low >> 31;
+      }
+      if (s.from === 'imm2') out.imm2 = low;
+      else {
+        out.immLow = low;
+        out.immHigh = high;
+      }
+    } else if (s.from === 'moffs') {
+      const n = out.addressSize >> 3;
+      if (p + n > limit) return short();
+      out.disp = n === 2 ? bytes[p] | (bytes[p + 1] << 8) : bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
+      out.dispHigh = n === 8 ? bytes[p + 4] | (bytes[p + 5] << 8) | (bytes[p + 6] << 16) | (bytes[p + 7] << 24) : 0;
+      out.isMemory = true;
+      p += n;
+    }
+  }
+  if (out.override >= 0) out.segment = out.override;
+  // POP to memory addresses with the stack pointer after the pop.
+  if (out.isMemory && out.base === 4 && row.mnemonic === 'pop') out.disp += out.size / 8;
+  out.length = p - at;
+  if (out.lock && !(options.lock && out.isMemory)) return Decode.undefined;
+  return Decode.ok;
+}

@@ -1,0 +1,138 @@
+// The decoding tables, built from the rows: from mode, opcode map, mandatory prefix, opcode and ModRM to a row.
+
+import { type OperandSpec, parseOperands } from './operand.ts';
+import type { Row } from './row.ts';
+
+/** A row with what follows from its opcode and operands. */
+export interface RowInfo {
+  readonly index: number;
+  readonly row: Row;
+  readonly mnemonic: string;
+  readonly specs: readonly OperandSpec[];
+  readonly hasModrm: boolean;
+  readonly form: 'both' | 'mem' | 'reg';
+  readonly map: 0 | 1 | 2 | 3;
+  /** 0 none (NP), 1 66, 2 F3, 3 F2, or -1 where the row does not care. */
+  readonly prefix: -1 | 0 | 1 | 2 | 3;
+  readonly rexW: -1 | 0 | 1;
+  readonly opcode: number;
+  /** Number of opcode values (8 where the low bits name a register). */
+  readonly span: 1 | 8;
+  /** ModRM.reg that the row wants, or -1. */
+  readonly digit: number;
+  /** Whole ModRM byte that the row wants, or -1. */
+  readonly modrm: number;
+  /** Operands or rows whose meaning follows the operand size. */
+  readonly sized: boolean;
+}
+
+const PREFIXES: Readonly<Record<string, 0 | 1 | 2 | 3>> = { NP: 0, '66': 1, F3: 2, F2: 3 };
+
+function analyse(row: Row, index: number): RowInfo {
+  const fail = (why: string): never => {
+    throw new Error(`Cannot declare row "${row.opcode}" ${row.asm}: ${why}`);
+  };
+  const words = row.opcode.trim().split(/\s+/);
+  let prefix: RowInfo['prefix'] = -1;
+  let rexW: RowInfo['rexW'] = -1;
+  // A prefix is one only where opcode bytes follow: `66 0F 6E`, but not the opcode `90`.
+  while (words.length > 1) {
+    if (words[0] === 'REX.W') rexW = 1;
+    else if (words[0] === 'REX.W0') rexW = 0;
+    else if (words[0] in PREFIXES) prefix = PREFIXES[words[0]];
+    else break;
+    words.shift();
+  }
+  let map: RowInfo['map'] = 0;
+  const byte = (w: string | undefined): number => (w && /^[0-9A-Fa-f]{2}/.test(w) ? Number.parseInt(w.slice(0, 2), 16) : fail(`"${w}" is not a byte`));
+  let first = byte(words[0]);
+  if (first === 0x0f && words.length > 1) {
+    words.shift();
+    map = 1;
+    first = byte(words[0]);
+    if ((first === 0x38 || first === 0x3a) && /^[0-9A-Fa-f]{2}/.test(words[1] ?? '')) {
+      map = first === 0x38 ? 2 : 3;
+      words.shift();
+      first = byte(words[0]);
+    }
+  }
+  let span: 1 | 8 = words[0].endsWith('+r') ? 8 : 1;
+  words.shift();
+  let digit = -1;
+  let modrm = -1;
+  let form: RowInfo['form'] = 'both';
+  for (const w of words) {
+    const m = /^\/([0-7])?([mr])?$/.exec(w);
+    if (w === '+r') span = 8;
+    else if (m) {
+      if (m[1]) digit = Number(m[1]);
+      if (m[2]) form = m[2] === 'm' ? 'mem' : 'reg';
+    } else modrm = byte(w);
+  }
+  const specs = parseOperands(row.asm);
+  for (const s of specs) if (s.form !== 'both') form = s.form;
+  const hasModrm = digit >= 0 || modrm >= 0 || form !== 'both' || specs.some((s) => s.from === 'rm' || s.from === 'reg');
+  const sized = specs.some((s) => typeof s.width === 'string' || typeof s.immWidth === 'string');
+  const mnemonic = row.asm.split(' ')[0];
+  return { index, row, mnemonic, specs, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized };
+}
+
+/** Row numbers by key; a negative number below -1 stands for a second table by REX.W and ModRM. */
+export interface Tables {
+  readonly rows: readonly RowInfo[];
+  /** [0] outside 64-bit code, [1] in it; index ((map * 4 + prefix) * 256 + opcode). */
+  readonly first: readonly [Int16Array, Int16Array];
+  /** Second tables: index (REX.W * 256 + ModRM). */
+  readonly second: readonly Int16Array[];
+}
+
+/** How exactly a row names its encoding: more exact rows take precedence over general ones. */
+const exactness = (r: RowInfo): number =>
+  (r.modrm >= 0 ? 8 : 0) + (r.digit >= 0 ? 4 : 0) + (r.form !== 'both' ? 2 : 0) + (r.rexW >= 0 ? 1 : 0) + (r.prefix >= 0 ? 16 : 0);
+
+/** Builds the tables. Throws where two equally exact rows claim one encoding. */
+export function buildTables(rows: readonly Row[]): Tables {
+  const infos = rows.map(analyse);
+  const size = 4 * 4 * 256;
+  const second: Int16Array[] = [];
+  const build = (long: boolean): Int16Array => {
+    const first = new Int16Array(size).fill(-1);
+    const claims: RowInfo[][] = Array.from({ length: size }, () => []);
+    for (const r of infos) {
+      const mode = r.row.options.mode;
+      if (mode && (mode === 'long') !== long) continue;
+      for (let p = 0; p < 4; p++) {
+        if (r.prefix >= 0 && r.prefix !== p) continue;
+        for (let o = 0; o < r.span; o++) claims[(r.map * 4 + p) * 256 + r.opcode + o].push(r);
+      }
+    }
+    claims.forEach((list, key) => {
+      if (list.length === 0) return;
+      if (list.length === 1 && list[0].modrm < 0 && list[0].digit < 0 && list[0].form === 'both' && list[0].rexW < 0) {
+        first[key] = list[0].index;
+        return;
+      }
+      const bySecond = new Int16Array(512).fill(-1);
+      for (let w = 0; w < 2; w++) {
+        for (let m = 0; m < 256; m++) {
+          let best: RowInfo | null = null;
+          for (const r of list) {
+            if (r.modrm >= 0 && r.modrm !== m) continue;
+            if (r.digit >= 0 && r.digit !== ((m >> 3) & 7)) continue;
+            if (r.form !== 'both' && (r.form === 'reg') !== m >= 0xc0) continue;
+            if (r.rexW >= 0 && r.rexW !== w) continue;
+            if (best && exactness(best) === exactness(r)) {
+              throw new Error(`Cannot build decoder: rows "${best.row.opcode}" ${best.row.asm} and "${r.row.opcode}" ${r.row.asm} claim one encoding`);
+            }
+            if (!best || exactness(r) > exactness(best)) best = r;
+          }
+          if (best) bySecond[w * 256 + m] = best.index;
+        }
+      }
+      second.push(bySecond);
+      first[key] = -1 - second.length;
+    });
+    return first;
+  };
+  return { rows: infos, first: [build(false), build(true)], second };
+}
