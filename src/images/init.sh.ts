@@ -17,7 +17,7 @@ ip link set lo up
 
 console= rows= cols= term= control= out= err= stdin= shares= address= gateway= dns=
 [ -e /.nonroot/config ] && . /.nonroot/config
-export HOME=/root TERM="\${term:-vt100}" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ENV=/etc/shrc
+export HOME=/root USER=root SHELL=/bin/sh TERM="\${term:-vt100}" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ENV=/etc/shrc
 
 # Programs that end the machine signal PID 1.
 trap 'poweroff -f' USR1 USR2
@@ -66,6 +66,9 @@ for share in $shares; do
     mount -t virtiofs -o "$mode" "$tag" "$where" || echo "nonroot: Cannot mount share $tag: this kernel has neither 9p nor virtiofs for it" >&2
 done
 
+# Other programs, and paths such as /bin/ls, need the links that this shell does not.
+busybox --install -s 2>/dev/null
+
 if [ -n "$control" ]; then
   exec 3<>"$control"
   stty 115200 raw -echo <&3
@@ -82,6 +85,8 @@ feed() {
 }
 
 if [ -e /.nonroot/exec ]; then
+  # The command's end is the machine's: its code is still to be told.
+  trap : USR1 USR2
   network
   exec 4<>"$out" 5<>"$err"
   stty 115200 raw -echo <&4
@@ -140,7 +145,7 @@ pts /dev/pts devpts noauto,nosuid,noexec,gid=5,mode=620 0 0
 `;
 
 /** \`/etc/shrc\`, read by interactive shells: without an init daemon, ending the machine takes \`-f\`. */
-export const shrc = `PS1='\\u@\\h:\\w\\$ '
+export const shrc = `PS1='\\h:\\w\\$ '
 poweroff() { command poweroff -f "$@"; }
 halt() { command poweroff -f "$@"; }
 reboot() { command reboot -f "$@"; }

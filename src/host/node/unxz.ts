@@ -1,0 +1,34 @@
+// Decompression of what Debian packages hold: xz by the npm package xz-decompress (WebAssembly), zstd and gzip by Node's zlib.
+
+import { promisify } from 'node:util';
+import { gunzip, zstdDecompress } from 'node:zlib';
+import xz from 'xz-decompress';
+import type { Compression } from '../../images/deb.ts';
+
+/**
+ * Decompresses a whole stream.
+ * @throws Error (rejects) when the bytes are damaged or not of that format
+ */
+export async function decompressPackage(format: Compression, bytes: Uint8Array): Promise<Uint8Array> {
+  try {
+    if (format === 'gzip') return await promisify(gunzip)(bytes);
+    if (format === 'zstd') return await promisify(zstdDecompress)(bytes);
+    return await unxz(bytes);
+  } catch (error) {
+    throw new Error(
+      `Cannot decompress ${format} data of ${bytes.length} bytes: ${error instanceof Error ? error.message : error}`,
+    );
+  }
+}
+
+async function unxz(bytes: Uint8Array): Promise<Uint8Array> {
+  const compressed = new ReadableStream<Uint8Array>({
+    start(controller) {
+      controller.enqueue(bytes);
+      controller.close();
+    },
+  });
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of new xz.XzReadableStream(compressed)) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
