@@ -1,0 +1,121 @@
+// The DSDT's body: processors, the PCI root bridge and the ISA devices of a PC.
+// ACPI Specification 6.4, chapters 5.3 (namespace), 6 (device configuration), 7.4 (_Sx), 8.4 (processors);
+// PCI Firmware Specification 3.3, sections 4.1.2 (MCFG and motherboard resources) and 4.5.1 (_OSC).
+
+import * as a from './aml.ts';
+import { type AcpiConfig, HPET_BASE, type PciConfig } from './config.ts';
+import { busWindow, interrupt, io, ioWindow, irq, memory32, memoryWindow, template } from './resources.ts';
+
+const present = a.name('_STA', a.int(0x0f));
+
+const cpuDevices = (cpus: readonly number[]): a.Aml[] =>
+  cpus.map((_, i) =>
+    a.device(
+      `C${i.toString(16).toUpperCase().padStart(3, '0')}`,
+      a.name('_HID', a.str('ACPI0007')),
+      a.name('_UID', a.int(i)),
+      present,
+    ),
+  );
+
+/** _PRT (6.2.13): for each slot and pin the GSI, without an interrupt link device. */
+const routing = (intx: PciConfig['intx']): a.Aml => {
+  const entries: a.Aml[] = [];
+  for (let slot = 0; slot < 32; slot++) {
+    for (let pin = 0; pin < 4; pin++) {
+      entries.push(a.pkg(a.int(slot * 0x10000 + 0xffff), a.int(pin), a.int(0), a.int(intx(slot, pin))));
+    }
+  }
+  return a.name('_PRT', a.pkg(...entries));
+};
+
+/** Grants native hot-plug, PME, AER and capability-structure control, and masks what it does not know. */
+const osc = a.method(
+  '_OSC',
+  4,
+  a.createDwordField(a.arg(3), 0, 'CDW1'),
+  a.ifThen(
+    a.equal(a.arg(0), a.uuid('33DB4D5B-1FF7-401C-9657-7441C03DD766')),
+    a.createDwordField(a.arg(3), 8, 'CDW3'),
+    a.and(a.path('CDW3'), a.int(0x1d), a.path('CDW3')),
+    a.ifThen(a.not(a.equal(a.arg(1), a.int(1))), a.or(a.path('CDW1'), a.int(8), a.path('CDW1'))),
+  ),
+  a.otherwise(a.or(a.path('CDW1'), a.int(4), a.path('CDW1'))),
+  a.ret(a.arg(3)),
+);
+
+const rootBridge = (config: AcpiConfig, pci: PciConfig): a.Aml => {
+  const express = pci.mmconfig !== undefined;
+  const windows = [
+    busWindow(0, 255),
+    io(0xcf8, 8),
+    ioWindow(0, 0xcf7),
+    ioWindow(0xd00, 0xffff),
+    memoryWindow(0xa0000, 0x20000, true),
+    ...pci.memory.filter((w) => w.size > 0).map((w) => memoryWindow(w.base, w.size)),
+  ];
+  return a.device(
+    'PCI0',
+    a.name('_HID', a.hid(express ? 'PNP0A08' : 'PNP0A03')),
+    ...(express ? [a.name('_CID', a.hid('PNP0A03')), osc] : []),
+    a.name('_UID', a.int(0)),
+    a.name('_SEG', a.int(0)),
+    a.name('_BBN', a.int(0)),
+    a.name('_CRS', template(...windows)),
+    routing(pci.intx),
+    a.device('ISA', a.name('_ADR', a.int(pci.isaBridge)), ...isaDevices(config)),
+  );
+};
+
+const simple = (where: string, id: string, ...resources: Uint8Array[]): a.Aml =>
+  a.device(where, a.name('_HID', a.hid(id)), present, a.name('_CRS', template(...resources)));
+
+const isaDevices = (config: AcpiConfig): a.Aml[] => [
+  ...(config.serial ?? []).map(({ port, irq: line }, i) =>
+    a.device(
+      `COM${i + 1}`,
+      a.name('_HID', a.hid('PNP0501')),
+      a.name('_UID', a.int(i + 1)),
+      present,
+      a.name('_CRS', template(io(port, 8), irq(line))),
+    ),
+  ),
+  ...(config.rtc ? [simple('RTC', 'PNP0B00', io(0x70, 8), irq(8))] : []),
+  ...(config.ps2 ? [simple('KBD', 'PNP0303', io(0x60, 1), io(0x64, 1), irq(1)), simple('MOU', 'PNP0F13', irq(12))] : []),
+];
+
+const systemDevices = (config: AcpiConfig): a.Aml[] => [
+  ...(config.pci?.mmconfig
+    ? [
+        a.device(
+          'MCFG',
+          a.name('_HID', a.hid('PNP0C02')),
+          a.name('_CRS', template(memory32(config.pci.mmconfig.base, 0x1000_0000))),
+        ),
+      ]
+    : []),
+  ...(config.hpet ? [simple('HPET', 'PNP0103', memory32(HPET_BASE, 0x400))] : []),
+  ...(config.fwCfg ? [simple('FWCF', 'QEMU0002', io(0x510, 0x0c))] : []),
+  ...(config.pvpanic ? [simple('PEVT', 'QEMU0001', io(0x505, 1))] : []),
+  ...(config.virtioMmio ?? []).map(({ base, size, gsi }, i) =>
+    a.device(
+      `VR${i.toString(16).toUpperCase().padStart(2, '0')}`,
+      a.name('_HID', a.str('LNRO0005')),
+      a.name('_UID', a.int(i)),
+      a.name('_CCA', a.int(1)),
+      a.name('_CRS', template(memory32(base, size), interrupt(gsi, 'edge'))),
+    ),
+  ),
+];
+
+/** The AML of the whole namespace. Soft-off is SLP_TYP 0 (\_S5). */
+export const dsdtBody = (config: AcpiConfig): Uint8Array =>
+  a.bytesOf(
+    a.scope(
+      '\\_SB',
+      ...cpuDevices(config.cpus),
+      ...systemDevices(config),
+      ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),
+    ),
+    a.name('\\_S5', a.pkg(a.int(0), a.int(0), a.int(0), a.int(0))),
+  );
