@@ -135,6 +135,23 @@ export const mxcsr = slot('mxcsr', 'i32');
 export const xmm = many('v128', Array.from({ length: 16 }, (_, i) => `xmm${i}`));
 export const ymmHigh = many('v128', Array.from({ length: 16 }, (_, i) => `ymm${i}h`));
 
+/** 1 from the delivery of an NMI until the next IRET: further NMIs wait. */
+export const nmiBlocked = slot('nmiBlocked', 'i32');
+/** 1 while an interrupt waits for RFLAGS.IF, the shadow or the end of NMI blocking: what ends the wait then sets `kick`. Set and cleared by the main loop. */
+export const interruptWindow = slot('interruptWindow', 'i32');
+/** 1 where TF was set when the instruction in a single-stepped block started. */
+export const stepTrap = slot('stepTrap', 'i32');
+/** 1 where the pending exception was found after a task switch committed: `taskIp` is then the instruction pointer, not that of the switching instruction. */
+export const taskFault = slot('taskFault', 'i32');
+export const taskIp = slot('taskIp', 'i64');
+/** Scratch of the stack frames that far transfers push and pop: see frame.ts. */
+export const frameBase = slot('frame.base', 'i64');
+export const frameSp = slot('frame.sp', 'i64');
+export const frameMask = slot('frame.mask', 'i64');
+export const frameLimit = slot('frame.limit', 'i32');
+export const frameAttr = slot('frame.attr', 'i32');
+export const frameHow = slot('frame.how', 'i32');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */
