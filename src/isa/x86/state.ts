@@ -130,6 +130,7 @@ export const fpValid = slot('fpValid', 'i32');
 export const fpIp = slot('fpIp', 'i64');
 export const fpDp = slot('fpDp', 'i64');
 export const fpOpcode = slot('fpOpcode', 'i32');
+/** MXCSR in bits 0–15. Bit 31 asks for exact exception flags: see rows/sse.ts. */
 export const mxcsr = slot('mxcsr', 'i32');
 /** SSE registers 0–15, and the upper halves of the AVX registers. */
 export const xmm = many('v128', Array.from({ length: 16 }, (_, i) => `xmm${i}`));
@@ -151,6 +152,9 @@ export const frameMask = slot('frame.mask', 'i64');
 export const frameLimit = slot('frame.limit', 'i32');
 export const frameAttr = slot('frame.attr', 'i32');
 export const frameHow = slot('frame.how', 'i32');
+
+/** Scratch: exception flags that the running SSE instruction found: see softfloat.ts. */
+export const sseFlags = slot('sseFlags', 'i32');
 
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
