@@ -1,0 +1,96 @@
+// How interrupt messages find local APICs: destination modes, shorthands, lowest priority, MSI. Intel SDM volume 3A (order 253668), sections 11.6.2, 11.10 and 11.11.
+import type { MsiSink } from '../bus/irq.ts';
+import type { Lapic } from './lapic.ts';
+
+/** Delivery modes, SDM 3A, section 11.6.1. */
+export const delivery = { fixed: 0, lowest: 1, smi: 2, nmi: 4, init: 5, sipi: 6, extInt: 7 } as const;
+
+/** Who hears of a level-triggered interrupt's end. */
+export interface EoiListener {
+  /** The board's lock is held. */
+  eoi(vector: number): void;
+}
+
+/** The local APICs of one machine, in order of their vCPUs. Sending is lock-free. */
+export class ApicBus {
+  readonly lapics: Lapic[] = [];
+  readonly #listeners: EoiListener[] = [];
+
+  /** Called by the I/O APICs when they are made. */
+  listen(listener: EoiListener): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Ends level-triggered interrupt `vector` at every I/O APIC. */
+  eoi(vector: number): void {
+    for (const l of this.#listeners) l.eoi(vector);
+  }
+
+  /**
+   * Sends one message. `destination` is 8 bits wide, or 32 where `wide` (an x2APIC's IPI, or an MSI with an extended
+   * destination). True when at least one local APIC took it.
+   */
+  send(destination: number, logical: boolean, mode: number, vector: number, level: boolean, wide = false): boolean {
+    if (mode === delivery.lowest) {
+      const target = this.#lowest(destination, logical, vector, wide);
+      return target?.accept(delivery.fixed, vector, level) ?? false;
+    }
+    let taken = false;
+    for (const l of this.lapics) {
+      if (matches(l, destination, logical, wide)) taken = l.accept(mode, vector, level) || taken;
+    }
+    return taken;
+  }
+
+  /** Sends to all, or to all but `except`. */
+  broadcast(mode: number, vector: number, level: boolean, except?: Lapic): void {
+    for (const l of this.lapics) {
+      if (l !== except) l.accept(mode === delivery.lowest ? delivery.fixed : mode, vector, level);
+    }
+  }
+
+  /**
+   * An MSI: a write of `data` to `address` 0xFEEx_xxxx; other addresses are ignored. Bits 11:5 of the address extend the
+   * destination to 15 bits (KVM's MSI_EXT_DEST_ID); they are zero otherwise.
+   */
+  readonly deliverMsi: MsiSink = (address, data) => {
+    if (Math.floor(address / 0x10_0000) !== 0xfee) return;
+    const low = address % 0x10_0000;
+    const extended = (low >>> 5) & 0x7f;
+    const destination = (low >>> 12) | (extended << 8);
+    // With the redirection hint clear, the message goes to the one named, whatever the destination mode bit says of logical.
+    const logical = (low & 4) !== 0;
+    this.send(destination, logical, (data >>> 8) & 7, data & 0xff, (data & 0x8000) !== 0, extended !== 0);
+  };
+
+  #lowest(destination: number, logical: boolean, vector: number, wide: boolean): Lapic | undefined {
+    let best: Lapic[] = [];
+    let lowest = 0x100;
+    for (const l of this.lapics) {
+      if (!l.enabled || !matches(l, destination, logical, wide)) continue;
+      const priority = l.ppr & 0xf0;
+      if (priority < lowest) {
+        lowest = priority;
+        best = [l];
+      } else if (priority === lowest) best.push(l);
+    }
+    // Equals share the load by vector, which needs no state and keeps each interrupt on one vCPU.
+    return best[vector % best.length];
+  }
+}
+
+function matches(l: Lapic, destination: number, logical: boolean, wide: boolean): boolean {
+  const mode = l.mode;
+  if (mode === 'off') return destination === l.apicId && !logical;
+  if (destination === (wide ? 0xffff_ffff : 0xff)) return true;
+  if (!logical) return destination === l.id;
+  if (mode === 'x2apic') {
+    const ldr = l.ldr;
+    return destination >>> 16 === ldr >>> 16 && (destination & ldr & 0xffff) !== 0;
+  }
+  if (destination > 0xff) return false;
+  const own = l.ldr >>> 24;
+  if (l.dfr >>> 28 === 0xf) return (own & destination) !== 0;
+  const cluster = destination >>> 4;
+  return (cluster === own >>> 4 || cluster === 0xf) && (own & destination & 0xf) !== 0;
+}
