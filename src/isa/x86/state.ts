@@ -156,6 +156,26 @@ export const frameHow = slot('frame.how', 'i32');
 /** Scratch: exception flags that the running SSE instruction found: see softfloat.ts. */
 export const sseFlags = slot('sseFlags', 'i32');
 
+/** Model-specific registers without another home: IA32_TSC_ADJUST, IA32_MISC_ENABLE, IA32_DEBUGCTL, AMD's HWCR and DE_CFG. */
+export const tscAdjust = slot('tscAdjust', 'i64');
+export const miscEnable = slot('miscEnable', 'i64');
+export const debugCtl = slot('debugCtl', 'i64');
+export const hwcr = slot('hwcr', 'i64');
+export const deCfg = slot('deCfg', 'i64');
+/** MTRRs: base and mask of the eight variable ranges in turn, the eleven fixed ranges, the default type. */
+export const mtrrVariable = many('i64', Array.from({ length: 16 }, (_, i) => `mtrr${i & 1 ? 'Mask' : 'Base'}${i >> 1}`));
+export const mtrrFixed = many('i64', ['64K', '16K8', '16KA', '4KC0', '4KC8', '4KD0', '4KD8', '4KE0', '4KE8', '4KF0', '4KF8'].map((n) => `mtrrFix${n}`));
+export const mtrrDefault = slot('mtrrDefault', 'i64');
+/** EAX, EBX, ECX, EDX as the host's `cpuid` gives them. */
+export const cpuidResult = many('i32', ['cpuidEax', 'cpuidEbx', 'cpuidEcx', 'cpuidEdx']);
+/** Host address of the first TLB entry in the chain of those filled from non-global pages, or 0: see tlb.ts. */
+export const tlbChain = slot('tlbChain', 'i32');
+/** 1 once an instruction was fetched from a non-global page of the upper half: the jump cache's upper groups are then not kept. */
+export const upperNonGlobal = slot('upperNonGlobal', 'i32');
+/** Filters over the large pages in the TLBs: one bit by hash of the 4 MiB number (2,048 bits), and of the 1 GiB number (64). */
+export const largePages = many('v128', Array.from({ length: 16 }, (_, i) => `largePages${i}`));
+export const hugePages = slot('hugePages', 'i64');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */
