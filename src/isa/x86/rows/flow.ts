@@ -1,0 +1,66 @@
+// Near control flow: JMP, Jcc, CALL, RET, LOOP, JCXZ (Intel SDM volume 2).
+
+import type { Value } from '../../../ir/ir.ts';
+import { CONDITIONS, type InsnEmit, type Operand, type Size } from '../emit.ts';
+import { insn, type Row, type RowOptions } from '../row.ts';
+import { R } from '../state.ts';
+
+const near: RowOptions = { size: 'f64', ends: true };
+
+/** Goes to `target`, of the operand size: outside 64-bit code IP is cut to it. */
+function jumpTo(c: InsnEmit, target: Value): void {
+  c.jump(c.size === 64 ? target : c.b.extu(target));
+}
+
+const call = (c: InsnEmit, o: Operand): void => {
+  const back = c.nextIp();
+  if (o.from === 'rel') {
+    c.push(c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size), c.size);
+    return c.branch(o);
+  }
+  const target = c.read(o);
+  c.push(c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size), c.size);
+  jumpTo(c, target);
+};
+
+const ret = (c: InsnEmit, extra?: Operand): void => {
+  const { value, done } = c.pop(c.size);
+  done();
+  if (extra) c.setStackPointer(c.b.add(c.reg(R.rsp), c.b.extu(c.imm(extra))));
+  jumpTo(c, value);
+};
+
+/** The count register cut to the address size, as i64. */
+const counter = (c: InsnEmit): Value => (c.addressSize === 64 ? c.reg(R.rcx) : c.b.extu(c.reg(R.rcx, c.addressSize)));
+
+const loop =
+  (kind: 'loop' | 'loopz' | 'loopnz') =>
+  (c: InsnEmit, o: Operand): void => {
+    const b = c.b;
+    const n = b.sub(counter(c), b.i64(1));
+    const value = c.addressSize === 64 ? n : c.truncate(b.wrap(n), c.addressSize);
+    c.setReg(R.rcx, c.addressSize as Size, value);
+    const left = c.addressSize === 64 ? b.ne(value, b.i64(0)) : b.ne(value, b.i32(0));
+    const cond = kind === 'loop' ? left : b.and(left, kind === 'loopz' ? c.zf() : b.eqz(c.zf()));
+    b.if(cond, () => c.branch(o));
+  };
+
+const hex = (n: number): string => n.toString(16).toUpperCase();
+
+export const flowRows: readonly Row[] = [
+  insn('E9', 'jmp Jz', near, (c, o) => c.branch(o)),
+  insn('EB', 'jmp Jb', near, (c, o) => c.branch(o)),
+  insn('FF /4', 'jmp Ev', near, (c, o) => jumpTo(c, c.read(o))),
+  insn('E8', 'call Jz', near, call),
+  insn('FF /2', 'call Ev', near, call),
+  insn('C3', 'ret', near, ret),
+  insn('C2', 'ret Iw', near, ret),
+  ...CONDITIONS.flatMap((name, code) => {
+    const emit: Row['emit'] = (c, o) => c.b.if(c.cond(code), () => c.branch(o));
+    return [insn(`7${hex(code)}`, `j${name} Jb`, near, emit), insn(`0F 8${hex(code)}`, `j${name} Jz`, near, emit)];
+  }),
+  insn('E0', 'loopnz Jb', near, loop('loopnz')),
+  insn('E1', 'loopz Jb', near, loop('loopz')),
+  insn('E2', 'loop Jb', near, loop('loop')),
+  insn('E3', 'jcxz Jb', near, (c, o) => c.b.if(c.b.eqz(counter(c)), () => c.branch(o))),
+];
