@@ -68,7 +68,17 @@ const uuidBytes = (text: string | undefined): Uint8Array => {
 const KIB = 1024;
 const MIB = 1024 * 1024;
 const DEVICE_LIMIT = 0x7fff_ffff; // MiB in a memory device's extended size
-const handles = { bios: 0x0000, system: 0x0100, chassis: 0x0300, cpu: 0x0400, array: 0x1000, device: 0x1100, mapped: 0x1300, boot: 0x2000, end: 0x7f00 };
+const handles = {
+  bios: 0x0000,
+  system: 0x0100,
+  chassis: 0x0300,
+  cpu: 0x0400,
+  array: 0x1000,
+  device: 0x1100,
+  mapped: 0x1300,
+  boot: 0x2000,
+  end: 0x7f00,
+};
 
 const biosInformation = (config: SmbiosConfig): Uint8Array =>
   structure(0, handles.bios)
