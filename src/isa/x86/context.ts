@@ -37,8 +37,8 @@ function supervisorTlb(c: Emit, open: Value): Value {
 /** Makes `tlb` fit a new RFLAGS.AC at CPL 0 to 2 (STAC and CLAC, where nothing else changes). */
 export function selectSupervisorTlb(c: Emit, ac: 0 | 1): void {
   const b = c.b;
-  if (ac) return c.set(st.tlb, c.get(st.tlbs[1]));
-  c.set(st.tlb, supervisorTlb(c, b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(1 << CR4_SMAP)))));
+  if (ac) c.set(st.tlb, c.get(st.tlbs[1]));
+  else c.set(st.tlb, supervisorTlb(c, b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(1 << CR4_SMAP)))));
 }
 
 /**

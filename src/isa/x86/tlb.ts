@@ -1,0 +1,270 @@
+// Upkeep of the software TLBs and the jump cache: filling, flushing, write protection (Intel SDM volume 3, section 4.10).
+//
+// An entry is: tag (i64), addend (i32), and a word of four flags and a link. Entries filled from non-global pages form a chain
+// through those links, so that a CR3 write visits what was filled since the last one and not three whole tables. An invalid
+// entry keeps its place in the chain. PCIDs do not tag entries: the TLBs hold the current PCID's pages and global ones.
+
+import type { Builder } from '../../ir/builder.ts';
+import type { Label, Value } from '../../ir/ir.ts';
+import type { Emit } from './emit.ts';
+import * as st from './state.ts';
+import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from './state.ts';
+import { sub } from './sub.ts';
+
+/** Flags in an entry's last word; above them is the host address of the next entry of the chain (entries are 16-byte aligned). */
+export const TlbFlag = {
+  /** The page is global: it survives a CR3 write. */
+  global: 1,
+  /** A fragment of a page larger than 4 KiB. */
+  large: 2,
+  /** Stores are allowed and the page is dirty: bit 0 of the tag is set for decoded code only. */
+  writable: 4,
+  /** The entry is in the chain. */
+  chained: 8,
+} as const;
+const FLAGS = 15;
+const ADDEND = 8;
+const WORD = 12;
+const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
+const HASH = 0x9e3779b1;
+
+// -- the jump cache
+
+const GROUPS = 64;
+const PLACES = JUMP_ENTRIES / GROUPS;
+const GROUP_BYTES = PLACES * JUMP_ENTRY_BYTES;
+const HALF_BYTES = (GROUPS / 2) * GROUP_BYTES;
+
+/** Byte offset in the jump cache of the group of the page that holds `addr`: the upper half of the addresses has the upper groups. */
+function jumpGroup(b: Builder, addr: Value): Value {
+  const page = b.wrap(b.shru(addr, b.i64(12)));
+  const group = b.and(b.xor(page, b.shru(page, b.i32(5))), b.i32(GROUPS / 2 - 1));
+  const upper = b.wrap(b.shru(addr, b.i64(63)));
+  return b.add(b.mul(group, b.i32(GROUP_BYTES)), b.mul(upper, b.i32(HALF_BYTES)));
+}
+
+/** Byte offset in the jump cache of the entry for the linear address `addr` (i64): the entries of a page are contiguous. */
+export function jumpIndex(b: Builder, addr: Value): Value {
+  const low = b.and(b.wrap(addr), b.i32(0xfff));
+  const place = b.and(b.xor(low, b.shru(low, b.i32(5))), b.i32(PLACES - 1));
+  return b.add(jumpGroup(b, addr), b.mul(place, b.i32(JUMP_ENTRY_BYTES)));
+}
+
+/** The same for an address given as its low and high 32 bits. */
+export function jumpOffset(low: number, high: number): number {
+  const page = (low >>> 12) | (high << 20);
+  const group = (page ^ (page >>> 5)) & (GROUPS / 2 - 1);
+  const place = ((low & 0xfff) ^ ((low & 0xfff) >>> 5)) & (PLACES - 1);
+  return group * GROUP_BYTES + (high >>> 31) * HALF_BYTES + place * JUMP_ENTRY_BYTES;
+}
+
+// -- pieces
+
+/** Host address of the entry of `addr` in the TLB at `tlb`. */
+export function entryOf(b: Builder, tlb: Value, addr: Value): Value {
+  const page = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1));
+  return b.add(tlb, b.shl(page, b.i32(4)));
+}
+
+/** 1 where an entry with this tag holds the page of `addr`. */
+export function tagHits(b: Builder, tag: Value, addr: Value): Value {
+  return b.ltu(b.xor(tag, addr), b.i64(4096));
+}
+
+/** The tag that makes entry number `index` (i32) match nothing. */
+function emptyTag(b: Builder, index: Value): Value {
+  return b.shl(b.extu(b.xor(index, b.i32(TLB_ENTRIES / 2))), b.i64(12));
+}
+
+/** Clears one entry of each TLB where `matches` says so, keeping chain and link. */
+function dropMatching(c: Emit, index: Value, matches: (tag: Value) => Value): void {
+  const b = c.b;
+  const empty = emptyTag(b, index);
+  for (const slot of st.tlbs) {
+    const entry = b.add(c.get(slot), b.shl(index, b.i32(4)));
+    b.if(matches(b.raw('i64', entry)), () => b.setRaw('i64', entry, empty));
+  }
+}
+
+/** Runs `body` for `count` consecutive values from `first` (i32). */
+function forEach(c: Emit, first: Value, count: number, body: (value: Value, again: Label) => void): void {
+  const b = c.b;
+  const i = b.variable(first);
+  const end = b.add(first, b.i32(count));
+  b.loop((again) => {
+    const now = b.getVar(i);
+    body(now, again);
+    const next = b.add(now, b.i32(1));
+    b.setVar(i, next);
+    b.br(again, b.ne(next, end));
+  });
+}
+
+/** Host address of the filter word (i32) of the 4 MiB that hold `addr`, less the offset of `largePages`; and the bit in it. */
+function largeBit(c: Emit, addr: Value): { word: Value; bit: Value } {
+  const b = c.b;
+  const hash = b.shru(b.mul(b.wrap(b.shru(addr, b.i64(22))), b.i32(HASH)), b.i32(21));
+  return { word: b.add(b.env, b.shl(b.shru(hash, b.i32(5)), b.i32(2))), bit: b.shl(b.i32(1), hash) };
+}
+
+/** Filter bit (i64) of the 1 GiB that holds `addr`. */
+function hugeBit(c: Emit, addr: Value): Value {
+  const b = c.b;
+  const hash = b.shru(b.mul(b.wrap(b.shru(addr, b.i64(30))), b.i32(HASH)), b.i32(26));
+  return b.shl(b.i64(1), b.extu(hash));
+}
+
+/** Remembers that the TLBs hold fragments of the 2 or 4 MiB page (`huge` 0) or 1 GiB page (1) of `addr`. */
+export const markLarge = sub('markLarge', ['i64', 'i32'], null, {}, (c, addr, huge) => {
+  const b = c.b;
+  b.if(
+    huge,
+    () => c.set(st.hugePages, b.or(c.get(st.hugePages), hugeBit(c, addr))),
+    () => {
+      const { word, bit } = largeBit(c, addr);
+      const offset = st.largePages[0].offset;
+      b.setRaw('i32', word, b.or(b.raw('i32', word, offset), bit), offset);
+    },
+  );
+  b.ret();
+});
+
+/** Writes an entry. `tag`: page | slow bit; `addend`: host page - low 32 bits of the page; `flags`: `TlbFlag` but `chained`. */
+export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags: Value): void {
+  const b = c.b;
+  b.setRaw('i64', entry, tag);
+  b.setRaw('i32', entry, addend, ADDEND);
+  const word = b.or(b.and(b.raw('i32', entry, WORD), b.i32(~(FLAGS & ~TlbFlag.chained))), flags);
+  b.if(
+    b.or(b.and(flags, b.i32(TlbFlag.global)), b.and(word, b.i32(TlbFlag.chained))),
+    () => b.setRaw('i32', entry, word, WORD),
+    () => {
+      // Outside the chain the link is zero.
+      b.setRaw('i32', entry, b.or(word, b.or(c.get(st.tlbChain), b.i32(TlbFlag.chained))), WORD);
+      c.set(st.tlbChain, entry);
+    },
+  );
+}
+
+// -- flushes
+
+/**
+ * Empties the three TLBs, global pages included, and the jump cache. A vCPU begins with it: the tables' memory may hold anything
+ * before. The tables must be 16-byte aligned.
+ */
+export const flushAll = sub('flushAll', [], null, {}, (c) => {
+  const b = c.b;
+  const pair = (tag: number): Value => b.v128(Array.from({ length: 16 }, (_, i) => (i < 4 ? (tag >>> (8 * i)) & 0xff : 0)));
+  const step = pair(0x1000);
+  const half = TLB_BYTES / 2;
+  const bases = st.tlbs.map((slot) => c.get(slot));
+  // Entry i of the lower half holds page i + 0x800, and entry i of the upper half page i - 0x800.
+  const upper = b.variable(pair(0x800000));
+  const lower = b.variable(pair(0));
+  const at = b.variable(b.i32(0));
+  b.loop((again) => {
+    let offset = b.getVar(at);
+    let u = b.getVar(upper);
+    let l = b.getVar(lower);
+    for (const base of bases) {
+      const to = b.add(base, offset);
+      b.setRaw('v128', to, u);
+      b.setRaw('v128', to, l, half);
+    }
+    u = b.op('i64x2.add', u, step);
+    l = b.op('i64x2.add', l, step);
+    offset = b.add(offset, b.i32(TLB_ENTRY_BYTES));
+    b.setVar(upper, u);
+    b.setVar(lower, l);
+    b.setVar(at, offset);
+    b.br(again, b.ne(offset, b.i32(half)));
+  });
+  c.set(st.tlbChain, b.i32(0));
+  c.set(st.upperNonGlobal, b.i32(0));
+  c.set(st.hugePages, b.i64(0));
+  for (const slot of st.largePages) c.set(slot, pair(0));
+  b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
+  c.set(st.counters[3], b.add(c.get(st.counters[3]), b.i32(1)));
+  b.ret();
+});
+
+/** Drops what is not global: every chained entry that is not global now, and the jump cache's groups that may depend on it. */
+export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
+  const b = c.b;
+  const bases = st.tlbs.map((slot) => c.get(slot));
+  const at = b.variable(c.get(st.tlbChain));
+  b.block((done) => {
+    b.loop((again) => {
+      const entry = b.getVar(at);
+      b.br(done, b.eqz(entry));
+      const word = b.raw('i32', entry, WORD);
+      b.if(
+        b.and(word, b.i32(TlbFlag.global)),
+        () => b.setRaw('i32', entry, b.and(word, b.i32(FLAGS & ~TlbFlag.chained)), WORD),
+        () => {
+          const offsets = bases.map((base) => b.sub(entry, base));
+          const within = (i: number): Value => b.ltu(offsets[i], b.i32(TLB_BYTES));
+          const offset = b.select(within(0), offsets[0], b.select(within(1), offsets[1], offsets[2]));
+          b.setRaw('i64', entry, emptyTag(b, b.shru(offset, b.i32(4))));
+          b.setRaw('i32', entry, b.i32(0), WORD);
+        },
+      );
+      b.setVar(at, b.and(word, b.i32(~FLAGS)));
+      b.br(again);
+    });
+  });
+  c.set(st.tlbChain, b.i32(0));
+  b.fill(c.get(st.jumpCache), b.i32(0), b.select(c.get(st.upperNonGlobal), b.i32(2 * HALF_BYTES), b.i32(HALF_BYTES)));
+  b.ret();
+});
+
+/** Drops every entry of the 4 MiB (`huge` 0) or the 1 GiB (1) around `addr`, and the whole jump cache. */
+const flushLarge = sub('flushLarge', ['i64', 'i32'], null, {}, (c, addr, huge) => {
+  const b = c.b;
+  const same =
+    (shift: number) =>
+    (tag: Value): Value =>
+      b.eqz(b.shru(b.xor(tag, addr), b.i64(shift)));
+  b.if(
+    huge,
+    () => forEach(c, b.i32(0), TLB_ENTRIES, (i) => dropMatching(c, i, same(30))),
+    () => {
+      const first = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1024));
+      forEach(c, first, 1024, (i) => dropMatching(c, i, same(22)));
+    },
+  );
+  b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
+  b.ret();
+});
+
+/** Drops the page of `addr` (i64 linear), whatever its size and global or not, and the jump cache's entries in it. */
+export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
+  const b = c.b;
+  const index = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1));
+  dropMatching(c, index, (tag) => tagHits(b, tag, addr));
+  b.fill(b.add(c.get(st.jumpCache), jumpGroup(b, addr)), b.i32(0), b.i32(GROUP_BYTES));
+  const { word, bit } = largeBit(c, addr);
+  b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));
+  b.if(b.ne(b.and(c.get(st.hugePages), hugeBit(c, addr)), b.i64(0)), () => c.do(flushLarge, addr, b.i32(1)));
+  c.set(st.counters[2], b.add(c.get(st.counters[2]), b.i32(1)));
+  b.ret();
+});
+
+/**
+ * Makes every later store to one page of RAM take the slow path, because it holds decoded code now. The parameter is the host
+ * address of the page. To be called on each vCPU when the page's byte in `codeMap` stops being zero.
+ */
+export const protectPage = sub('protectPage', ['i32'], null, {}, (c, page) => {
+  const b = c.b;
+  const bases = st.tlbs.map((slot) => c.get(slot));
+  forEach(c, b.i32(0), TLB_ENTRIES, (i) => {
+    const offset = b.shl(i, b.i32(4));
+    for (const base of bases) {
+      const entry = b.add(base, offset);
+      const tag = b.raw('i64', entry);
+      const host = b.add(b.and(b.wrap(tag), b.i32(~0xfff)), b.raw('i32', entry, ADDEND));
+      b.if(b.eq(host, page), () => b.setRaw('i64', entry, b.or(tag, b.i64(1))));
+    }
+  });
+  b.ret();
+});
