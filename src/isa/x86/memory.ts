@@ -1,0 +1,291 @@
+// Guest memory accesses that the inline TLB check does not serve: misses, page crossings, MMIO, pages of decoded code, misaligned
+// atomics (Intel SDM volume 3, sections 4.10.2 and 9.1).
+//
+// `how` is that of mmu.ts (`How`): log2 of the bytes, write, system. Values are zero-extended to i64.
+
+import type { Value } from '../../ir/ir.ts';
+import type { AccessName } from '../../ir/ops.ts';
+import type { Emit } from './emit.ts';
+import { cas, codeByte, How, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
+import * as st from './state.ts';
+import { Ctx } from './state.ts';
+import { host, sub } from './sub.ts';
+import { entryOf, TlbFlag, tagHits } from './tlb.ts';
+
+/** Reads `bytes` (1, 2, 4, 8) at a guest-physical address outside RAM; zero-extended. Parameters: gpa, bytes. */
+export const mmioRead = host('mmioRead', ['i64', 'i32'], 'i64');
+/** Writes the low `bytes` of the value at a guest-physical address outside RAM. Parameters: gpa, value, bytes. */
+export const mmioWrite = host('mmioWrite', ['i64', 'i64', 'i32'], null);
+/** Tells that RAM bytes in a page with decoded code were written. Parameters: gpa, bytes. */
+export const codeWrite = host('codeWrite', ['i64', 'i32'], null);
+
+const sizes: readonly AccessName[] = ['i64.8u', 'i64.16u', 'i64.32u', 'i64'];
+
+/** Runs the arm of log2 size `log2` (i32, 0 to 3), built for each size. */
+function bySize(c: Emit, log2: Value, arm: (size: number) => void): void {
+  const b = c.b;
+  const wide = b.and(log2, b.i32(2));
+  const odd = b.and(log2, b.i32(1));
+  b.if(
+    wide,
+    () => b.if(odd, () => arm(3), () => arm(2)),
+    () => b.if(odd, () => arm(1), () => arm(0)),
+  ); // biome-ignore format: two levels
+}
+
+const isOutside = (c: Emit, place: Value): Value => c.b.lts(place, c.b.i64(0));
+const gpaOf = (c: Emit, place: Value): Value => c.b.and(place, c.b.i64(~OUTSIDE));
+const bytesOf = (c: Emit, how: Value): Value => c.b.shl(c.b.i32(1), c.b.and(how, c.b.i32(3)));
+const bytesLeft = (c: Emit, addr: Value): Value => c.b.sub(c.b.i32(4096), c.b.and(c.b.wrap(addr), c.b.i32(0xfff)));
+
+/** The address after `addr` by `n` (i32): 32 bits wide, except for 64-bit code and implicit accesses in IA-32e mode. */
+const after = sub('after', ['i64', 'i32', 'i32'], 'i64', {}, (c, addr, n, how) => {
+  const b = c.b;
+  const sum = b.add(addr, b.extu(n));
+  const ia32e = b.ne(b.and(b.wrap(c.get(st.efer)), b.i32(1 << 10)), b.i32(0));
+  const implicit = b.and(ia32e, b.ne(b.and(how, b.i32(How.system)), b.i32(0)));
+  b.ret(b.select(b.or(b.and(c.get(st.ctx), b.i32(Ctx.long)), implicit), sum, b.and(sum, b.i64(0xffffffffn))));
+});
+
+/**
+ * The place of `addr`, up to the end of its page, for an access `how`: the host address in RAM, or `OUTSIDE` with the
+ * guest-physical address. Raises what the access raises.
+ */
+export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  const entry = entryOf(b, b.select(b.and(how, b.i32(How.system)), c.get(st.tlbSystem), c.get(st.tlb)), addr);
+  const tag = b.raw('i64', entry);
+  b.if(tagHits(b, tag, addr), () => {
+    const at = b.add(b.wrap(addr), b.raw('i32', entry, 8));
+    const slow = b.and(b.wrap(tag), b.i32(1));
+    b.if(b.eqz(b.and(slow, b.ne(b.and(how, b.i32(How.write)), b.i32(0)))), () => b.ret(b.extu(at)));
+    b.if(b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.writable)), () => {
+      // Decoded code alone makes it slow, or made it slow once.
+      b.if(b.eqz(b.raw('i32.8u', codeByte(c, at))), () => b.setRaw('i64', entry, b.and(tag, b.i64(-2))));
+      b.ret(b.extu(at));
+    });
+  });
+  b.ret(c.call(tlbFill, addr, how));
+});
+
+const readPlace = sub('readPlace', ['i64', 'i32'], 'i64', {}, (c, at, log2) => {
+  const b = c.b;
+  b.if(isOutside(c, at), () => b.ret(c.call(mmioRead, gpaOf(c, at), b.shl(b.i32(1), log2))));
+  const ptr = b.wrap(at);
+  bySize(c, log2, (size) => b.ret(b.raw(sizes[size], ptr)));
+  b.ret(b.i64(0));
+});
+
+/** Tells the host of a write to RAM at host address `at` where the page holds decoded code. */
+const noteWrite = sub('noteWrite', ['i32', 'i32'], null, {}, (c, at, bytes) => {
+  const b = c.b;
+  b.if(b.raw('i32.8u', codeByte(c, at)), () => c.do(codeWrite, c.call(physicalOf, at), bytes));
+  b.ret();
+});
+
+const writePlace = sub('writePlace', ['i64', 'i64', 'i32'], null, {}, (c, at, value, log2) => {
+  const b = c.b;
+  const bytes = b.shl(b.i32(1), log2);
+  b.if(isOutside(c, at), () => {
+    c.do(mmioWrite, gpaOf(c, at), value, bytes);
+    b.ret();
+  });
+  const ptr = b.wrap(at);
+  bySize(c, log2, (size) => b.setRaw(sizes[size], ptr, value));
+  c.do(noteWrite, ptr, bytes);
+  b.ret();
+});
+
+/** Runs `body` for each byte of an access that crosses a page: `index` (i64) from 0, and the byte's place. */
+function forBytes(c: Emit, addr: Value, how: Value, body: (index: Value, at: Value) => void): void {
+  const b = c.b;
+  const left = bytesLeft(c, addr);
+  const first = c.call(place, addr, how);
+  const second = c.call(place, c.call(after, addr, left, how), how);
+  const i = b.variable(b.i32(0));
+  b.loop((again) => {
+    const n = b.getVar(i);
+    const at = b.select(b.ltu(n, left), b.add(first, b.extu(n)), b.add(second, b.extu(b.sub(n, left))));
+    body(b.extu(n), at);
+    const next = b.add(n, b.i32(1));
+    b.setVar(i, next);
+    b.br(again, b.ltu(next, bytesOf(c, how)));
+  });
+}
+
+const loadCrossing = sub('loadCrossing', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  const value = b.variable(b.i64(0));
+  forBytes(c, addr, how, (index, at) => {
+    const byte = c.call(readPlace, at, b.i32(0));
+    b.setVar(value, b.or(b.getVar(value), b.shl(byte, b.shl(index, b.i64(3)))));
+  });
+  b.ret(b.getVar(value));
+});
+
+const storeCrossing = sub('storeCrossing', ['i64', 'i64', 'i32'], null, { faults: true }, (c, addr, value, how) => {
+  const b = c.b;
+  forBytes(c, addr, how, (index, at) => {
+    c.do(writePlace, at, b.and(b.shru(value, b.shl(index, b.i64(3))), b.i64(0xff)), b.i32(0));
+  });
+  b.ret();
+});
+
+const crosses = (c: Emit, addr: Value, how: Value): Value => c.b.gtu(bytesOf(c, how), bytesLeft(c, addr));
+const asWrite = (c: Emit, how: Value): Value => c.b.or(how, c.b.i32(How.write));
+function count(c: Emit): void {
+  c.set(st.counters[1], c.b.add(c.get(st.counters[1]), c.b.i32(1)));
+}
+
+/** Reads 1 to 8 bytes at a linear address; with `How.write` the access must be writable too. Raises #PF and #GP(0). */
+export const loadSlow = sub('loadSlow', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  count(c);
+  b.if(crosses(c, addr, how), () => b.ret(c.call(loadCrossing, addr, how)));
+  b.ret(c.call(readPlace, c.call(place, addr, how), b.and(how, b.i32(3))));
+});
+
+/** Writes the low 1 to 8 bytes of the value; where it crosses a page, nothing is written unless both allow it. Raises #PF and #GP(0). */
+export const storeSlow = sub('storeSlow', ['i64', 'i64', 'i32'], null, { faults: true }, (c, addr, value, how) => {
+  const b = c.b;
+  count(c);
+  const write = asWrite(c, how);
+  b.if(
+    crosses(c, addr, how),
+    () => c.do(storeCrossing, addr, value, write),
+    () => c.do(writePlace, c.call(place, addr, write), value, b.and(how, b.i32(3))),
+  );
+  b.ret();
+});
+
+/** Raises what reading `bytes` bytes (1 and more, over any number of pages) from `addr` would raise, lowest page first. */
+export const probeRead = sub('probeRead', ['i64', 'i32', 'i32'], null, { faults: true }, (c, addr, bytes, how) => {
+  const b = c.b;
+  const at = b.variable(addr);
+  const rest = b.variable(bytes);
+  b.loop((again) => {
+    const here = b.getVar(at);
+    c.call(place, here, how);
+    const left = bytesLeft(c, here);
+    const more = b.getVar(rest);
+    b.setVar(at, c.call(after, here, left, how));
+    b.setVar(rest, b.sub(more, left));
+    b.br(again, b.gtu(more, left));
+  });
+  b.ret();
+});
+
+/** The same for writing. Afterwards stores of the range do not fault. */
+export const probeWrite = sub('probeWrite', ['i64', 'i32', 'i32'], null, { faults: true }, (c, addr, bytes, how) => {
+  c.do(probeRead, addr, bytes, asWrite(c, how));
+  c.b.ret();
+});
+
+/**
+ * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or a store to a page of decoded
+ * code). Raises what an access raises.
+ */
+export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  const at = c.call(place, addr, how);
+  b.if(isOutside(c, at), () => b.ret(b.i32(0)));
+  const ptr = b.wrap(at);
+  b.if(b.and(how, b.i32(How.write)), () => {
+    b.if(b.raw('i32.8u', codeByte(c, ptr)), () => b.ret(b.i32(0)));
+  });
+  b.ret(ptr);
+});
+
+// -- atomics
+
+/** Operator numbers of `rmwSlow`, in bits 8 to 10 of `how`. */
+export const RMW = { add: 0, sub: 1, and: 2, or: 3, xor: 4, xchg: 5 } as const;
+
+/** The new value of a read-modify-write. */
+const combine = sub('combine', ['i64', 'i64', 'i32'], 'i64', {}, (c, old, value, how) => {
+  const b = c.b;
+  const op = b.and(b.shru(how, b.i32(8)), b.i32(7));
+  const is = (n: number): Value => b.eq(op, b.i32(n));
+  let r = b.select(is(RMW.sub), b.sub(old, value), value);
+  r = b.select(is(RMW.add), b.add(old, value), r);
+  r = b.select(is(RMW.and), b.and(old, value), r);
+  r = b.select(is(RMW.or), b.or(old, value), r);
+  b.ret(b.select(is(RMW.xor), b.xor(old, value), r));
+});
+
+/** 1 where the place is RAM and aligned to the access: then `cas` serves it. */
+function casServes(c: Emit, at: Value, how: Value): Value {
+  const b = c.b;
+  const misaligned = b.and(b.wrap(at), b.sub(bytesOf(c, how), b.i32(1)));
+  return b.and(b.xor(isOutside(c, at), b.i32(1)), b.eqz(misaligned));
+}
+
+/** `value` cut to the access's bytes. */
+function cut(c: Emit, value: Value, how: Value): Value {
+  const b = c.b;
+  const unused = b.extu(b.sub(b.i32(64), b.shl(bytesOf(c, how), b.i32(3))));
+  return b.shru(b.shl(value, unused), unused);
+}
+
+/**
+ * Read-modify-write of 1 to 8 bytes with the operator in bits 8–10 of `how` (`RMW`); gives the old value. Atomic in RAM where the
+ * address is aligned. Raises #PF and #GP(0).
+ */
+export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: true }, (c, addr, value, how) => {
+  const b = c.b;
+  count(c);
+  const log2 = b.and(how, b.i32(3));
+  const write = asWrite(c, how);
+  b.if(crosses(c, addr, how), () => {
+    const old = c.call(loadCrossing, addr, write);
+    c.do(storeCrossing, addr, c.call(combine, old, value, how), write);
+    b.ret(old);
+  });
+  const at = c.call(place, addr, write);
+  const old = b.variable(c.call(readPlace, at, log2));
+  b.if(
+    casServes(c, at, how),
+    () => {
+      const ptr = b.wrap(at);
+      b.loop((again) => {
+        const expected = b.getVar(old);
+        const found = c.call(cas, ptr, expected, cut(c, c.call(combine, expected, value, how), how), log2);
+        b.setVar(old, found);
+        b.br(again, b.ne(found, expected));
+      });
+      c.do(noteWrite, ptr, bytesOf(c, how));
+    },
+    () => c.do(writePlace, at, c.call(combine, b.getVar(old), value, how), log2),
+  );
+  b.ret(b.getVar(old));
+});
+
+/** Compare-and-exchange of 1 to 8 bytes; gives the old value. Needs write permission in any case. Raises #PF and #GP(0). */
+export const cmpxchgSlow = sub(
+  'cmpxchgSlow',
+  ['i64', 'i64', 'i64', 'i32'],
+  'i64',
+  { faults: true },
+  (c, addr, expected, value, how) => {
+    const b = c.b;
+    count(c);
+    const log2 = b.and(how, b.i32(3));
+    const write = asWrite(c, how);
+    const wanted = cut(c, expected, how);
+    b.if(crosses(c, addr, how), () => {
+      const old = c.call(loadCrossing, addr, write);
+      b.if(b.eq(old, wanted), () => c.do(storeCrossing, addr, value, write));
+      b.ret(old);
+    });
+    const at = c.call(place, addr, write);
+    b.if(casServes(c, at, how), () => {
+      const ptr = b.wrap(at);
+      const found = c.call(cas, ptr, wanted, cut(c, value, how), log2);
+      b.if(b.eq(found, wanted), () => c.do(noteWrite, ptr, bytesOf(c, how)));
+      b.ret(found);
+    });
+    const old = c.call(readPlace, at, log2);
+    b.if(b.eq(old, wanted), () => c.do(writePlace, at, value, log2));
+    b.ret(old);
+  },
+);

@@ -1,0 +1,320 @@
+// Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
+// TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2; physical addresses have 40 bits).
+
+import type { Label, Value } from '../../ir/ir.ts';
+import type { Emit } from './emit.ts';
+import * as st from './state.ts';
+import { X } from './state.ts';
+import { host, sub } from './sub.ts';
+import { entryOf, markLarge, putEntry, TlbFlag } from './tlb.ts';
+
+/** Bits of `how`, the description of an access: log2 of its bytes in bits 0 and 1, then these. */
+export const How = {
+  /** It needs write permission. */
+  write: 4,
+  /** An implicit supervisor access (descriptor tables, TSS), whatever CPL is. */
+  system: 8,
+  /** An instruction fetch. */
+  fetch: 16,
+} as const;
+
+/** Width of a guest-physical address, as CPUID reports it. */
+export const PHYSICAL_BITS = 40;
+
+/**
+ * Compare-and-exchange of 1 << `log2` bytes of host memory at the aligned address `ptr`, sequentially consistent: writes `value`
+ * where the memory holds `expected`, and gives what it held (zero-extended). Parameters: ptr, expected, value, log2.
+ */
+export const cas = host('cas', ['i32', 'i64', 'i64', 'i32'], 'i64');
+
+const P = 1;
+const A = 0x20;
+const D = 0x40;
+const PS = 0x80;
+const NX = 1n << 63n;
+/** The page number of a table or 4 KiB page. */
+const FRAME = (1n << BigInt(PHYSICAL_BITS)) - 0x1000n;
+const bitsBetween = (high: number, low: number): bigint => (1n << BigInt(high + 1)) - (1n << BigInt(low));
+const RESERVED_LONG = bitsBetween(51, PHYSICAL_BITS);
+const RESERVED_PAE = bitsBetween(62, PHYSICAL_BITS);
+/** In a PAE page-directory-pointer-table entry, bit 63 included. */
+export const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
+const CR0_PG = 31;
+const CR0_WP = 16;
+const CR4 = { pse: 4, pae: 5, pge: 7, smep: 20, smap: 21 } as const;
+const EFER_LMA = 10;
+const EFER_NXE = 11;
+const AC = 18;
+
+/** What a walk gives below the page's address: see `walk`. */
+const Walk = { writable: 1, global: 2, large: 4, huge: 8 } as const;
+
+/** Bit `n` of an integer as i32 0 or 1. */
+function bit(c: Emit, value: Value, n: number): Value {
+  const b = c.b;
+  return b.and(b.wrap(value.type === 'i64' ? b.shru(value, b.i64(n)) : b.shru(value, b.i32(n))), b.i32(1));
+}
+
+/** Host address of the guest-physical address `gpa` (i64), or 0 where there is no RAM. */
+export const ramAddress = sub('ramAddress', ['i64'], 'i32', {}, (c, gpa) => {
+  const b = c.b;
+  const low = c.get(st.ramLow);
+  b.if(b.ltu(gpa, b.extu(low)), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
+  const above = b.sub(gpa, b.i64(0x1_0000_0000n));
+  b.if(b.ltu(above, b.extu(c.get(st.ramHigh))), () => b.ret(b.add(b.add(c.get(st.ramBase), low), b.wrap(above))));
+  b.ret(b.i32(0));
+});
+
+/** Guest-physical address of a host address inside RAM. */
+export const physicalOf = sub('physicalOf', ['i32'], 'i64', {}, (c, at) => {
+  const b = c.b;
+  const offset = b.sub(at, c.get(st.ramBase));
+  const low = c.get(st.ramLow);
+  b.ret(b.select(b.ltu(offset, low), b.extu(offset), b.add(b.i64(0x1_0000_0000n), b.extu(b.sub(offset, low)))));
+});
+
+/** Leaves a #PF pending with CR2 = `addr`. `code`: bits 0 (present) and 3 (reserved bit) of the error code. */
+const pageFault = sub('pageFault', ['i64', 'i32', 'i32'], null, {}, (c, addr, how, code) => {
+  const b = c.b;
+  const user = b.and(b.eq(c.get(st.cpl), b.i32(3)), b.eqz(b.and(how, b.i32(How.system))));
+  const cr4 = c.get(st.cr4);
+  const reportsFetch = b.or(b.and(bit(c, cr4, CR4.pae), bit(c, c.get(st.efer), EFER_NXE)), bit(c, cr4, CR4.smep));
+  let error = b.or(code, b.shl(bit(c, how, 2), b.i32(1)));
+  error = b.or(error, b.shl(user, b.i32(2)));
+  error = b.or(error, b.shl(b.and(bit(c, how, 4), reportsFetch), b.i32(4)));
+  c.set(st.cr2, addr);
+  c.set(st.excError, error);
+  c.set(st.exc, b.i32(X.pf + 1));
+  b.ret();
+});
+
+/** The walker while it is built: the access, and what the levels have in common. */
+interface Walker {
+  readonly c: Emit;
+  readonly addr: Value;
+  readonly fail: (code: number) => void;
+  /** Bit 63 where EFER.NXE is clear, so that it is reserved. */
+  readonly nxReserved: Value;
+  readonly again: Label;
+}
+
+interface Entry {
+  /** Host address of the entry, or 0 outside RAM. */
+  readonly ptr: Value;
+  /** The entry, i64; outside RAM all ones. */
+  readonly value: Value;
+}
+
+/** Reads the entry for `addr` in a table of `1 << indexBits` entries; faults where it is not present. */
+function readEntry(w: Walker, table: Value, shift: number, indexBits: number, bytes: 4 | 8): Entry {
+  const b = w.c.b;
+  const index = b.and(b.shru(w.addr, b.i64(shift)), b.i64((1 << indexBits) - 1));
+  const at = b.add(table, b.shl(index, b.i64(bytes === 8 ? 3 : 2)));
+  const ptr = b.choose(
+    'i32',
+    b.ltu(at, b.extu(w.c.get(st.ramLow))),
+    () => b.add(w.c.get(st.ramBase), b.wrap(at)),
+    () => w.c.call(ramAddress, at),
+  );
+  const value = b.choose(
+    'i64',
+    ptr,
+    () => b.raw(bytes === 8 ? 'i64' : 'i64.32u', ptr),
+    () => b.i64(bytes === 8 ? -1n : 0xffffffffn),
+  );
+  b.if(b.eqz(b.and(b.wrap(value), b.i32(P))), () => w.fail(0));
+  return { ptr, value };
+}
+
+function checkReserved(w: Walker, entry: Entry, mask: bigint, nx = true): void {
+  const b = w.c.b;
+  const reserved = nx ? b.or(w.nxReserved, b.i64(mask)) : b.i64(mask);
+  b.if(b.ne(b.and(entry.value, reserved), b.i64(0)), () => w.fail(9));
+}
+
+/** Sets bits of an entry in memory unless they are set; where another vCPU changed the entry meanwhile, walks again. */
+function setBits(w: Walker, entry: Entry, bits: Value): void {
+  const b = w.c.b;
+  const old = b.wrap(entry.value);
+  b.if(b.and(b.ne(b.and(old, bits), bits), b.ne(entry.ptr, b.i32(0))), () => {
+    const found = w.c.call(cas, entry.ptr, b.extu(old), b.extu(b.or(old, bits)), b.i32(2));
+    b.br(w.again, b.ne(b.wrap(found), old));
+  });
+}
+
+const accessed = (w: Walker, entry: Entry): void => setBits(w, entry, w.c.b.i32(A));
+const isLarge = (w: Walker, entry: Entry): Value => w.c.b.and(w.c.b.wrap(entry.value), w.c.b.i32(PS));
+
+/**
+ * Translates `addr` for an access `how`. Gives the guest-physical address of its 4 KiB page, and in the low bits: 1 when stores
+ * are allowed and the page is dirty, 2 when it is global, 4 or 8 when it is part of a page of 2 or 4 MiB or of 1 GiB. Gives -1
+ * after leaving a #PF or #GP(0) pending. Sets accessed and dirty bits.
+ */
+const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
+  const b = c.b;
+  const cr0 = b.wrap(c.get(st.cr0));
+  b.if(b.eqz(bit(c, cr0, CR0_PG)), () => b.ret(b.or(b.and(addr, b.i64(0xfffff000n)), b.i64(Walk.writable))));
+
+  const cr3 = c.get(st.cr3);
+  const cr4 = b.wrap(c.get(st.cr4));
+  const efer = b.wrap(c.get(st.efer));
+  const long = bit(c, efer, EFER_LMA);
+  b.if(b.and(long, b.ne(b.shrs(b.shl(addr, b.i64(16)), b.i64(16)), addr)), () => {
+    c.set(st.excError, b.i32(0));
+    c.set(st.exc, b.i32(X.gp + 1));
+    b.ret(b.i64(-1));
+  });
+  const fail = (code: number): void => {
+    c.do(pageFault, addr, how, b.i32(code));
+    b.ret(b.i64(-1));
+  };
+  const nxReserved = b.select(bit(c, efer, EFER_NXE), b.i64(0), b.i64(NX));
+
+  // What the mode's part leaves for the common end. `rights` is the AND of all entries with bit 63 inverted.
+  const leafPtr = b.variable(b.i32(0));
+  const leaf = b.variable(b.i64(0));
+  const rights = b.variable(b.i64(0));
+  const frame = b.variable(b.i64(0));
+
+  b.loop((again) => {
+    const w: Walker = { c, addr, fail, nxReserved, again };
+    b.block((found) => {
+      const leave = (entry: Entry, allowed: Value, page: Value): void => {
+        b.setVar(leafPtr, entry.ptr);
+        b.setVar(leaf, entry.value);
+        b.setVar(rights, allowed);
+        b.setVar(frame, page);
+        b.br(found);
+      };
+      const inverted = (entry: Entry): Value => b.xor(entry.value, b.i64(NX));
+      const within = (base: Value, high: number, kind: number): Value =>
+        b.or(b.or(base, b.and(addr, b.i64(bitsBetween(high, 12)))), b.i64(kind));
+
+      /** The two lower levels of the 4-level and PAE modes. */
+      const lower = (table: Value, allowed: Value | null, reserved: bigint): void => {
+        const pde = readEntry(w, table, 21, 9, 8);
+        checkReserved(w, pde, reserved);
+        const both = allowed ? b.and(allowed, inverted(pde)) : inverted(pde);
+        b.if(isLarge(w, pde), () => {
+          checkReserved(w, pde, bitsBetween(20, 13), false);
+          leave(pde, both, within(b.and(pde.value, b.i64(FRAME & ~0x1fffffn)), 20, Walk.large));
+        });
+        accessed(w, pde);
+        const pte = readEntry(w, b.and(pde.value, b.i64(FRAME)), 12, 9, 8);
+        checkReserved(w, pte, reserved);
+        leave(pte, b.and(both, inverted(pte)), b.and(pte.value, b.i64(FRAME)));
+      };
+
+      b.if(long, () => {
+        const pml4e = readEntry(w, b.and(cr3, b.i64(FRAME)), 39, 9, 8);
+        checkReserved(w, pml4e, RESERVED_LONG | BigInt(PS));
+        accessed(w, pml4e);
+        const pdpte = readEntry(w, b.and(pml4e.value, b.i64(FRAME)), 30, 9, 8);
+        checkReserved(w, pdpte, RESERVED_LONG);
+        const both = b.and(inverted(pml4e), inverted(pdpte));
+        b.if(isLarge(w, pdpte), () => {
+          checkReserved(w, pdpte, bitsBetween(29, 13), false);
+          leave(pdpte, both, within(b.and(pdpte.value, b.i64(FRAME & ~0x3fffffffn)), 29, Walk.huge));
+        });
+        accessed(w, pdpte);
+        lower(b.and(pdpte.value, b.i64(FRAME)), both, RESERVED_LONG);
+      });
+      b.if(bit(c, cr4, CR4.pae), () => {
+        const pdpte = readEntry(w, b.and(cr3, b.i64(0xffffffe0n)), 30, 2, 8);
+        checkReserved(w, pdpte, RESERVED_PDPTE, false);
+        lower(b.and(pdpte.value, b.i64(FRAME)), null, RESERVED_PAE);
+      });
+      const pde = readEntry(w, b.and(cr3, b.i64(0xfffff000n)), 22, 10, 4);
+      b.if(b.and(bit(c, cr4, CR4.pse), bit(c, pde.value, 7)), () => {
+        checkReserved(w, pde, 1n << 21n, false);
+        const upper = b.shl(b.and(pde.value, b.i64(bitsBetween(20, 13))), b.i64(19));
+        leave(pde, inverted(pde), within(b.or(upper, b.and(pde.value, b.i64(0xffc00000n))), 21, Walk.large));
+      });
+      accessed(w, pde);
+      const pte = readEntry(w, b.and(pde.value, b.i64(0xfffff000n)), 12, 10, 4);
+      leave(pte, b.and(inverted(pde), inverted(pte)), b.and(pte.value, b.i64(0xfffff000n)));
+    });
+
+    const system = bit(c, how, 3);
+    const write = bit(c, how, 2);
+    const fetch = bit(c, how, 4);
+    const user = b.and(b.eq(c.get(st.cpl), b.i32(3)), b.xor(system, b.i32(1)));
+    const allowed = b.getVar(rights);
+    const userPage = bit(c, b.wrap(allowed), 2);
+    const mayWrite = b.or(bit(c, b.wrap(allowed), 1), b.xor(b.or(user, bit(c, cr0, CR0_WP)), b.i32(1)));
+    // SMAP does not hold back an explicit access with RFLAGS.AC; at CPL 3 a supervisor access is an implicit one.
+    const open = b.and(bit(c, c.get(st.sysFlags), AC), b.xor(system, b.i32(1)));
+    const guarded = b.select(fetch, bit(c, cr4, CR4.smep), b.and(bit(c, cr4, CR4.smap), b.xor(open, b.i32(1))));
+    let denied = b.select(user, b.xor(userPage, b.i32(1)), b.and(userPage, guarded));
+    denied = b.or(denied, b.and(write, b.xor(mayWrite, b.i32(1))));
+    denied = b.or(denied, b.and(fetch, b.xor(bit(c, allowed, 63), b.i32(1))));
+    b.if(denied, () => fail(1));
+
+    const entry: Entry = { ptr: b.getVar(leafPtr), value: b.getVar(leaf) };
+    const needed = b.or(b.i32(A), b.select(write, b.i32(D), b.i32(0)));
+    setBits(w, entry, needed);
+    const dirty = b.shru(b.and(b.or(b.wrap(entry.value), needed), b.i32(D)), b.i32(6));
+    const global = b.and(bit(c, entry.value, 8), bit(c, cr4, CR4.pge));
+    const low = b.or(b.and(mayWrite, dirty), b.shl(global, b.i32(1)));
+    b.ret(b.or(b.getVar(frame), b.extu(low)));
+  });
+});
+
+/** Guest-physical address for a walk's result and the address walked. */
+function joinPage(c: Emit, page: Value, addr: Value): Value {
+  const b = c.b;
+  return b.or(b.and(page, b.i64(~0xfffn)), b.and(addr, b.i64(0xfff)));
+}
+
+/** Guest-physical address of the linear address `addr` for an access `how`. Raises #PF, and #GP(0) for an address not canonical. */
+export const translate = sub('translate', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
+  const page = c.call(walk, addr, how);
+  c.b.if(c.b.eq(page, c.b.i64(-1)), () => c.b.leave('fault'));
+  c.b.ret(joinPage(c, page, addr));
+});
+
+/** Guest-physical address of the instruction byte at `addr`; or -1, with #PF or #GP(0) pending. It does not unwind its caller. */
+export const fetchTranslate = sub('fetchTranslate', ['i64'], 'i64', {}, (c, addr) => {
+  const b = c.b;
+  const page = c.call(walk, addr, b.i32(How.fetch));
+  b.if(b.eq(page, b.i64(-1)), () => b.ret(page));
+  const kept = bit(c, page, Math.log2(Walk.global));
+  b.if(b.and(bit(c, addr, 63), b.xor(kept, b.i32(1))), () => c.set(st.upperNonGlobal, b.i32(1)));
+  b.ret(joinPage(c, page, addr));
+});
+
+/** Set in the place of an access (`tlbFill`, `place` in memory.ts) that is not in RAM; below it is the guest-physical address. */
+export const OUTSIDE = 1n << 63n;
+
+/** Host address of the `codeMap` byte of the page of RAM at host address `at`. */
+export function codeByte(c: Emit, at: Value): Value {
+  const b = c.b;
+  return b.add(c.get(st.codeMap), b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12)));
+}
+
+/**
+ * Walks for a data access `how` and enters the page in the TLB that such an access uses, unless it is not RAM. Gives the place of
+ * `addr`: its host address, or `OUTSIDE` and the guest-physical address. Raises #PF and #GP(0).
+ */
+export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  const page = c.call(walk, addr, how);
+  b.if(b.eq(page, b.i64(-1)), () => b.leave('fault'));
+  c.set(st.counters[0], b.add(c.get(st.counters[0]), b.i32(1)));
+  const frame = b.and(page, b.i64(~0xfffn));
+  const at = c.call(ramAddress, frame);
+  b.if(b.eqz(at), () => b.ret(b.or(joinPage(c, page, addr), b.i64(OUTSIDE))));
+
+  const low = b.wrap(page);
+  const linear = b.and(addr, b.i64(~0xfffn));
+  const writable = b.and(low, b.i32(Walk.writable));
+  const slow = b.or(b.xor(writable, b.i32(1)), b.ne(b.raw('i32.8u', codeByte(c, at)), b.i32(0)));
+  const isFragment = b.ne(b.and(low, b.i32(Walk.large | Walk.huge)), b.i32(0));
+  let flags = b.mul(writable, b.i32(TlbFlag.writable));
+  flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));
+  flags = b.or(flags, b.mul(isFragment, b.i32(TlbFlag.large)));
+  const tlb = b.select(b.and(how, b.i32(How.system)), c.get(st.tlbSystem), c.get(st.tlb));
+  putEntry(c, entryOf(b, tlb, addr), b.or(linear, b.extu(slow)), b.sub(at, b.wrap(linear)), flags);
+  b.if(isFragment, () => c.do(markLarge, addr, bit(c, low, 3)));
+  b.ret(b.extu(b.add(at, b.and(b.wrap(addr), b.i32(0xfff)))));
+});
