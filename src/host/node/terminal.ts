@@ -75,7 +75,8 @@ export function openTerminal(
     host.off('SIGTSTP', stop);
     host.on('SIGTSTP', stop);
     raw(true);
-    resize();
+    // Changes of size went to whoever had the terminal meanwhile; Node asks for it anew on this signal.
+    host.kill(host.pid, 'SIGWINCH');
   };
   const close = () => {
     if (!open) return;
