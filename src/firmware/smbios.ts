@@ -26,17 +26,30 @@ export interface SmbiosConfig {
   };
 }
 
-/** Writes one structure's formatted area field by field, and collects its strings. */
-const structure = (type: number, handle: number) => {
+/** One structure's formatted area, written field by field, with the strings that it names. */
+interface Structure {
+  byte(value: number): Structure;
+  half(value: number): Structure;
+  word(value: number): Structure;
+  quad(value: number): Structure;
+  raw(values: Iterable<number>): Structure;
+  /** A string's number; 0 for none. */
+  text(value: string | undefined): Structure;
+  end(): Uint8Array;
+}
+
+const structure = (type: number, handle: number): Structure => {
   const bytes: number[] = [type, 0, handle & 0xff, handle >> 8];
   const strings: string[] = [];
-  const self = {
-    byte: (value: number) => (bytes.push(value & 0xff), self),
+  const self: Structure = {
+    byte: (value: number) => self.raw([value & 0xff]),
     half: (value: number) => self.byte(value).byte(value >> 8),
     word: (value: number) => self.half(value & 0xffff).half(value >>> 16),
     quad: (value: number) => self.word(value % GIB4).word(Math.floor(value / GIB4)),
-    raw: (values: Iterable<number>) => (bytes.push(...values), self),
-    /** A string's number; 0 for none. */
+    raw: (values: Iterable<number>) => {
+      bytes.push(...values);
+      return self;
+    },
     text: (value: string | undefined) => {
       if (!value) return self.byte(0);
       if (value.includes('\0')) throw new Error(`Cannot build SMBIOS type ${type}: a string has a NUL character`);
@@ -160,7 +173,7 @@ const memoryArray = (total: number): Uint8Array =>
     .byte(1) // other place
     .byte(3) // system memory
     .byte(6) // multi-bit ECC
-    .word(total / KIB < 0x8000_0000 ? total / KIB : 0x8000_0000)
+    .word(Math.min(total / KIB, 0x8000_0000))
     .half(0xfffe)
     .half(1)
     .quad(total / KIB < 0x8000_0000 ? 0 : total)
@@ -173,7 +186,7 @@ const memoryDevice = (total: number): Uint8Array => {
     .half(0xfffe)
     .half(0xffff)
     .half(0xffff) // widths unknown
-    .half(mib < 0x7fff ? mib : 0x7fff)
+    .half(Math.min(mib, 0x7fff))
     .byte(9) // DIMM
     .byte(0)
     .text('DIMM 0')
