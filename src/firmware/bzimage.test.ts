@@ -202,6 +202,17 @@ test('other formats go to the given decompressor, and without one the guest deco
   ]);
 });
 
+test('an i386 kernel is decompressed on the host too; a 64-bit kernel is not when its 32-bit entry is asked for', () => {
+  const ram = fakeRam(4 * MIB);
+  const vmlinux32 = fakeElf(32, 0x200004, [{ virtual: 0xc120_0000, physical: 0x200000, data: new Uint8Array(300) }]);
+  const i386 = fakeBzImage({ xloadflags: 0, payload: withSize(lz4(vmlinux32), vmlinux32.length) });
+  const state = loadBzImage(ram, i386, options(ram));
+  assert.deepEqual([state.mode, state.rip, state.rsi], ['protected32', 0x200004, ZERO_PAGE_ADDRESS]);
+  const payload = withSize(lz4(vmlinux), vmlinux.length);
+  assert.equal(loadBzImage(ram, fakeBzImage({ payload }), options(ram, { entry: 'protected32' })).rip, 0x100000);
+  assert.equal(loadBzImage(ram, fakeBzImage({ xloadflags: 0, payload }), options(ram)).rip, 0x100000);
+});
+
 test('a damaged LZ4 payload is an error, not a boot into garbage', () => {
   const broken = lz4(vmlinux);
   broken[4] = 0xff;

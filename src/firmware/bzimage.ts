@@ -53,9 +53,12 @@ const chooseEntry = (header: SetupHeader, wanted: BootMode | undefined): BootMod
 export const loadBzImage = (target: LoadTarget, file: Uint8Array, options: BzImageOptions): BootState => {
   const header = parseSetupHeader(file);
   const mode = chooseEntry(header, options.entry);
-  if (mode === 'long64' && !options.inGuest) {
+  // Not for a 64-bit kernel that is asked for by its 32-bit entry: only its own code leads from there to 64-bit mode.
+  const direct = mode === 'long64' || (mode === 'protected32' && (header.xloadflags & XLF_KERNEL_64) === 0);
+  if (direct && !options.inGuest) {
     const vmlinux = options.vmlinux ?? extractVmlinux(file, options.decompress);
-    if (vmlinux) return loadVmlinux(target, vmlinux, options, { file, header });
+    const elfClass = mode === 'long64' ? 2 : 1;
+    if (vmlinux && vmlinux[4] === elfClass) return loadVmlinux(target, vmlinux, options, { file, header });
   }
   const load = header.code32Start;
   if (load < 0x100000) throw new Error(`Cannot load kernel: its load address is ${hex(load)}, accepted is 0x100000 and above`);
