@@ -1,6 +1,6 @@
 // Assembles the ACPI tables into one relocatable image and places it: at a fixed address for direct kernel boot, or as
 // the files and linker script that a PC BIOS takes from fw_cfg.
-// ACPI Specification 6.4, sections 5.2.5 (RSDP) to 5.2.8 (XSDT); the script: QEMU docs/specs/acpi_... "BIOS linker/loader".
+// ACPI Specification 6.4, sections 5.2.5 (RSDP) to 5.2.8 (XSDT); the script: the command records that SeaBIOS reads, src/fw/romfile_loader.h.
 
 import { ascii, bytesOf, little } from './aml.ts';
 import type { AcpiConfig } from './config.ts';
