@@ -1,0 +1,108 @@
+// What happens to a pending exception: its class, double and triple faults, the debug trap, and external interrupts
+// (Intel SDM volume 3, sections 6.5, 6.7.1, 6.15 (interrupt 8) and 17.2, 17.3).
+
+import type { Value } from '../../ir/ir.ts';
+import type { Emit } from './emit.ts';
+import { deliver, Kind } from './interrupts.ts';
+import { F } from './segments.ts';
+import * as st from './state.ts';
+import { Exit, X } from './state.ts';
+import { sub } from './sub.ts';
+
+const CONTRIBUTORY = (1 << X.de) | (1 << X.ts) | (1 << X.np) | (1 << X.ss) | (1 << X.gp);
+const DR6_BS = 0x4000;
+const DR7_GD = 0x2000;
+
+const oneOf = (c: Emit, vector: Value, mask: number): Value => c.b.and(c.b.shru(c.b.i32(mask), vector), c.b.i32(1));
+
+/**
+ * Delivers the pending exception (`exc`, `excError`) of the instruction at `rip`. To be called as the outermost step, again as long as
+ * `exc` is not zero afterwards: a second exception met on the way is combined with the first. Sets `exitReason` to
+ * `Exit.shutdown` on a triple fault.
+ */
+export const deliverPending = sub('deliverPending', [], null, { faults: true }, (c) => {
+  const b = c.b;
+  const second = b.sub(c.get(st.exc), b.i32(1));
+  const first = b.sub(c.get(st.excDelivering), b.i32(1));
+  const vector = b.variable(second);
+  const error = b.variable(c.get(st.excError));
+  c.set(st.exc, b.i32(0));
+  b.if(c.get(st.taskFault), () => {
+    c.set(st.rip, c.get(st.taskIp));
+    c.set(st.taskFault, b.i32(0));
+  });
+  b.if(b.ges(first, b.i32(0)), () => {
+    const severe = oneOf(c, second, CONTRIBUTORY | (1 << X.pf));
+    b.if(b.and(b.eq(first, b.i32(X.df)), severe), () => {
+      c.set(st.excDelivering, b.i32(0));
+      c.set(st.exitReason, b.i32(Exit.shutdown));
+      b.ret();
+    });
+    const both = b.and(oneOf(c, first, CONTRIBUTORY), oneOf(c, second, CONTRIBUTORY));
+    b.if(b.or(both, b.and(b.eq(first, b.i32(X.pf)), severe)), () => {
+      b.setVar(vector, b.i32(X.df));
+      b.setVar(error, b.i32(0));
+    });
+  });
+  const v = b.getVar(vector);
+  c.set(st.excDelivering, b.add(v, b.i32(1)));
+  b.if(b.eq(v, b.i32(X.db)), () => c.set(st.dr[7], b.and(c.get(st.dr[7]), b.i64(~DR7_GD))));
+  c.do(deliver, v, b.getVar(error), b.i32(Kind.exception), c.get(st.rip));
+  c.set(st.excDelivering, b.i32(0));
+  b.ret();
+});
+
+/**
+ * Delivers an external interrupt, or an NMI (vector 2, which blocks further ones until IRET), before the instruction at `rip`.
+ * The caller has looked at IF, `shadow` and `nmiBlocked`.
+ */
+export const interrupt = sub('interrupt', ['i32'], null, { faults: true }, (c, vector) => {
+  const b = c.b;
+  b.if(b.eq(vector, b.i32(X.nmi)), () => c.set(st.nmiBlocked, b.i32(1)));
+  c.do(deliver, vector, b.i32(-1), b.i32(Kind.external), c.get(st.rip));
+  b.ret();
+});
+
+/**
+ * Before an instruction of a block decoded with `Ctx.step`: notes RFLAGS.TF for `singleStep`, and raises #DB where DR0–DR3 hold an enabled
+ * breakpoint on the instruction at linear address `address` (i64) and RF is clear. Clears RF, which an IRET may set again.
+ */
+export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, address) => {
+  const b = c.b;
+  const flags = c.get(st.sysFlags);
+  c.set(st.stepTrap, b.and(b.shru(flags, b.i32(8)), b.i32(1)));
+  c.set(st.sysFlags, b.and(flags, b.i32(~F.rf)));
+  const dr7 = b.wrap(c.get(st.dr[7]));
+  b.if(b.or(b.and(flags, b.i32(F.rf)), b.eqz(b.and(dr7, b.i32(0xff)))), () => b.ret());
+  let matched: Value = b.i32(0);
+  let hit: Value = b.i32(0);
+  for (let i = 0; i < 4; i++) {
+    const execute = b.eqz(b.and(dr7, b.i32(0xf << (16 + 4 * i))));
+    const here = b.and(execute, b.eq(c.get(st.dr[i]), address));
+    matched = b.or(matched, b.shl(here, b.i32(i)));
+    hit = b.or(hit, b.and(here, b.ne(b.and(dr7, b.i32(3 << (2 * i))), b.i32(0))));
+  }
+  b.if(hit, () => {
+    setDebugStatus(c, b.extu(matched));
+    c.set(st.stepTrap, b.i32(0));
+    c.raise(X.db);
+  });
+  b.ret();
+});
+
+/** After an instruction of such a block, with `rip` at the next one: raises the single-step #DB. */
+export const singleStep = sub('singleStep', [], null, { faults: true }, (c) => {
+  const b = c.b;
+  const armed = c.get(st.stepTrap);
+  c.set(st.stepTrap, b.i32(0));
+  // MOV SS and POP SS hold the trap off as they do interrupts.
+  b.if(b.or(b.eqz(armed), c.get(st.shadow)), () => b.ret());
+  setDebugStatus(c, b.i64(DR6_BS));
+  c.raise(X.db);
+});
+
+/** Sets bits of DR6: the breakpoint bits B0–B3 are replaced, the others accumulate. */
+function setDebugStatus(c: Emit, bits: Value): void {
+  const b = c.b;
+  c.set(st.dr[6], b.or(b.and(c.get(st.dr[6]), b.i64(~0xf)), bits));
+}
