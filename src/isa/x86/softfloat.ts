@@ -217,7 +217,9 @@ const addSub = each((f) =>
 
 /** (mode, a, b): a + b. */
 export const softAdd = each((f) =>
-  sub(`soft.sum.f${f.bits}`, ['i32', 'i64', 'i64'], 'i64', {}, (c, mode, x, y) => c.b.ret(c.call(addSub[f.bits], mode, x, y, c.b.i64(0)))),
+  sub(`soft.sum.f${f.bits}`, ['i32', 'i64', 'i64'], 'i64', {}, (c, mode, x, y) =>
+    c.b.ret(c.call(addSub[f.bits], mode, x, y, c.b.i64(0))),
+  ),
 );
 /** (mode, a, b): a − b. */
 export const softSub = each((f) =>
