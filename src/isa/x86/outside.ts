@@ -1,0 +1,23 @@
+// What instructions ask of the world outside the vCPU: ports, time, identification, foreign registers. The accelerator's host
+// provides a function for each name.
+
+import { host } from './sub.ts';
+
+/** Reads 1, 2 or 4 bytes at a port; zero-extended. Parameters: port (0–65535), bytes. */
+export const portIn = host('portIn', ['i32', 'i32'], 'i32');
+/** Writes the low `bytes` of the value to a port. Parameters: port, value, bytes. */
+export const portOut = host('portOut', ['i32', 'i32', 'i32'], null);
+/** The local APIC's task priority register, 8 bits: CR8 is its upper four. */
+export const tprRead = host('tprRead', [], 'i32');
+export const tprWrite = host('tprWrite', ['i32'], null);
+/** The time-stamp counter before the slot `tscOffset` is added. */
+export const tsc = host('tsc', [], 'i64');
+/** Writes EAX, EBX, ECX, EDX of a CPUID leaf to the slots `cpuidResult`; may read CR4 and XCR0. Parameters: leaf, subleaf. */
+export const cpuid = host('cpuid', ['i32', 'i32'], null);
+/** A model-specific register that msr.ts has no slot for. Where there is none, `exc` and `excError` are left as #GP(0). */
+export const rdmsr = host('rdmsr', ['i32'], 'i64', { faults: true });
+export const wrmsr = host('wrmsr', ['i32', 'i64'], null, { faults: true });
+/** VMCALL and VMMCALL: reads arguments from and writes the result to the general registers, or leaves #UD pending. */
+export const hypercall = host('hypercall', [], null, { faults: true });
+/** 64 random bits fit for cryptography. */
+export const random = host('random', [], 'i64');
