@@ -209,6 +209,11 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
         if (n < 4) low = (low << (32 - bits)) >> (32 - bits);
         high = low >> 31;
       }
+      // Operand values of 8 and 16 bits are zero-extended everywhere.
+      if (s.from === 'imm' && s.width !== 8 && out.size === 16) {
+        low &= 0xffff;
+        high = 0;
+      }
       if (s.from === 'imm2') out.imm2 = low;
       else {
         out.immLow = low;

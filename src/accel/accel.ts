@@ -1,0 +1,80 @@
+// The interface of accelerators, shaped like the KVM API: a VM with memory, vCPUs that run until something needs the board.
+// Boards are written against this; `dbt` (our translator) and `kvm` implement it.
+
+/** What a vCPU asks of the board while it runs. Called on the vCPU's thread. */
+export interface VcpuBus {
+  /** Port input of 1, 2 or 4 bytes. */
+  portIn(port: number, bytes: number): number;
+  portOut(port: number, bytes: number, value: number): void;
+  /** Reads of guest-physical addresses outside RAM, 1, 2, 4 or 8 bytes. */
+  mmioRead(gpa: number, bytes: number): bigint;
+  mmioWrite(gpa: number, bytes: number, value: bigint): void;
+  /** MSRs that the accelerator does not keep itself; undefined or false means #GP. */
+  rdmsr(msr: number): bigint | undefined;
+  wrmsr(msr: number, value: bigint): boolean;
+  /** EAX, EBX, ECX, EDX; `state` is what some leaves depend on. */
+  cpuid(leaf: number, subleaf: number, state: CpuidState): readonly [number, number, number, number];
+  /** A paravirtual call: number, arguments, CPL; undefined where there is no such interface (#UD). */
+  hypercall(nr: bigint, args: readonly bigint[], cpl: number): bigint | undefined;
+  /** The time-stamp counter that all vCPUs share. */
+  tsc(): bigint;
+  /** 64 random bits. */
+  random(): bigint;
+  /** CR8. */
+  tpr: number;
+  /** A vector could be taken now, leaving RFLAGS.IF aside. */
+  pending(): boolean;
+  /** Takes the highest vector (0–255), or -1 when none is left. */
+  acknowledge(): number;
+}
+
+/** Guest state that CPUID reports. */
+export interface CpuidState {
+  readonly cr4: bigint;
+  readonly xcr0: bigint;
+  readonly cpl: number;
+}
+
+/** Why `run` came back. */
+export type VcpuExit =
+  /** The slice is over or another thread kicked: look at timers and requests. */
+  | 'interrupted'
+  /** HLT or MWAIT: nothing to do until an interrupt. */
+  | 'hlt'
+  /** Triple fault. */
+  | 'shutdown';
+
+/** One virtual CPU. It belongs to the thread that made it; only `kick` words in shared memory are touched by others. */
+export interface Vcpu {
+  /** Runs until an exit; `slice` bounds it, roughly, in instructions. */
+  run(slice: number): VcpuExit;
+  /** A non-maskable interrupt is taken before the next instruction. */
+  nmi(): void;
+  /** Reads or writes a register or other state by name: the names of the state's slots. */
+  get(name: string): bigint;
+  set(name: string, value: bigint): void;
+  /** Tells the accelerator that mode, paging or segments were changed from outside. */
+  sync(): void;
+  /** State after power-on or INIT (Intel SDM volume 3, section 9.1.1). */
+  reset(): void;
+  /** Instructions retired since creation, as far as the accelerator counts them. */
+  readonly instructions: number;
+}
+
+/** Where everything lies in the machine's one shared memory (host addresses, bytes). */
+export interface MemoryLayout {
+  /** Guest RAM below 4 GiB at `ramBase`, the rest (from 4 GiB up) right behind it. */
+  readonly ramBase: number;
+  readonly ramLow: number;
+  readonly ramHigh: number;
+  /** State block and private area of vCPU n at `vcpuBase + n * vcpuBytes`. */
+  readonly vcpuBase: number;
+  readonly vcpuBytes: number;
+  /** One byte for each page of RAM. */
+  readonly codeMap: number;
+  /** State of the devices. */
+  readonly devices: number;
+  readonly deviceBytes: number;
+  /** WebAssembly pages of 64 KiB in all. */
+  readonly pages: number;
+}

@@ -1,0 +1,235 @@
+// The decoded code of one vCPU: blocks of records by guest-physical address, and what happens when guest code changes.
+
+import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
+import { Rec, RECORD_BYTES, writeRecord } from '../../isa/x86/record.ts';
+import { gotoRow, staleRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
+import type { Row } from '../../isa/x86/row.ts';
+import { Ctx } from '../../isa/x86/state.ts';
+import { variantOf } from '../../isa/x86/static.ts';
+import type { RowInfo, Tables } from '../../isa/x86/table.ts';
+import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
+import { LINK_FORBIDDEN } from './tier0.ts';
+
+/** Most instructions of one block. */
+const BLOCK_MAX = 64;
+
+/** One decoded block. */
+export interface Block {
+  /** Guest-physical address of its first byte, and bytes covered (in its first page, unless it crosses). */
+  readonly gpa: number;
+  readonly length: number;
+  readonly ctx: number;
+  /** Host address of its first record, and number of records. */
+  readonly record: number;
+  readonly count: number;
+}
+
+/** What the cache needs of its vCPU. */
+export interface CodeHost {
+  /** Host address of a guest-physical page in RAM, or -1. */
+  hostPage(gpa: number): number;
+  /** Called before a page is decoded for the first time since its code map byte was last clear. */
+  claimPage(gpa: number, host: number): void;
+  /** Makes the handlers runnable. */
+  install(): void;
+  /** Guest-physical address of the page behind the current one (for an instruction that crosses), or -1 with a fault pending. */
+  nextPage(): number;
+  /** Every record is gone: jump caches must go, too. */
+  dropped(): void;
+}
+
+export class CodeCache {
+  readonly #view: DataView;
+  readonly #bytes: Uint8Array;
+  readonly #tables: Tables;
+  readonly #handlers: Handlers;
+  readonly #host: CodeHost;
+  readonly #start: number;
+  readonly #end: number;
+  #next: number;
+  readonly #blocks = new Map<number, Block>();
+  readonly #pages = new Map<number, Block[]>();
+  readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
+  readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto' | 'stale', RowInfo>>;
+  #stale: Handler | null = null;
+  /** Counters: blocks and instructions decoded, blocks invalidated, full flushes. */
+  readonly stats = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
+
+  constructor(memory: SharedArrayBuffer, arena: { start: number; end: number }, tables: Tables, handlers: Handlers, host: CodeHost) {
+    this.#view = new DataView(memory);
+    this.#bytes = new Uint8Array(memory);
+    this.#tables = tables;
+    this.#handlers = handlers;
+    this.#host = host;
+    this.#start = arena.start;
+    this.#end = arena.end;
+    this.#next = arena.start;
+    const find = (row: Row): RowInfo => tables.rows.find((r) => r.row === row)!;
+    this.#infos = { undefined: find(undefinedRow), tooLong: find(tooLongRow), goto: find(gotoRow), stale: find(staleRow) };
+  }
+
+  /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. */
+  find(gpa: number, ctx: number): { record: number; cacheable: boolean } {
+    const known = (ctx & Ctx.step) === 0 ? this.#blocks.get(gpa * 128 + ctx) : undefined;
+    if (known) return { record: known.record, cacheable: true };
+    return this.#decode(gpa, ctx);
+  }
+
+  #decode(gpa: number, ctx: number): { record: number; cacheable: boolean } {
+    const bytes = this.#bytes;
+    const page = Math.floor(gpa / 4096) * 4096;
+    const offset = gpa - page;
+    const host = this.#host.hostPage(page);
+    if (host < 0) return { record: this.#single(this.#infos.undefined, offset, ctx), cacheable: false };
+    if (this.#next + (BLOCK_MAX + 2) * RECORD_BYTES > this.#end) this.flush();
+    this.#host.claimPage(page, host);
+    const step = (ctx & Ctx.step) !== 0;
+    let at = host + offset;
+    const end = host + 4096;
+    let count = 0;
+    let ended = false;
+    let crossing = false;
+    let extra: RowInfo | null = null;
+    while (count < (step ? 1 : BLOCK_MAX) && !ended) {
+      const insn = this.#insns[count];
+      let result = decode(this.#tables, bytes, at, end, ctx, insn);
+      if (result === Decode.truncated) {
+        if (count > 0) break;
+        // The first instruction crosses into the next page.
+        const next = this.#host.nextPage();
+        if (next < 0) return { record: 0, cacheable: false };
+        const nextHost = this.#host.hostPage(next);
+        const joined = new Uint8Array(32);
+        const tail = end - at;
+        joined.set(bytes.subarray(at, end));
+        if (nextHost >= 0) joined.set(bytes.subarray(nextHost, nextHost + 16), tail);
+        this.#host.claimPage(next, nextHost);
+        crossing = true;
+        result = decode(this.#tables, joined, 0, 32, ctx, insn);
+      }
+      if (result !== Decode.ok) {
+        extra = result === Decode.tooLong ? this.#infos.tooLong : this.#infos.undefined;
+        break;
+      }
+      const handler = this.#handlers.of(insn, ctx);
+      ended = handler.ends;
+      at += insn.length;
+      count++;
+      if (crossing || at >= end) break;
+    }
+    return this.#write(gpa, offset, ctx, count, ended, extra, crossing || step);
+  }
+
+  #write(gpa: number, offset: number, ctx: number, count: number, ended: boolean, extra: RowInfo | null, lonely: boolean): { record: number; cacheable: boolean } {
+    const view = this.#view;
+    const long = (ctx & Ctx.long) !== 0;
+    const record = this.#next;
+    const before = this.#handlers.list.length;
+    // Backwards: which flags can still be read.
+    let live = ALL_FLAGS;
+    for (let i = count - 1; i >= 0; i--) {
+      const insn = this.#insns[i];
+      let handler = this.#handlers.of(insn, ctx);
+      if (handler.writes !== 0 && (handler.writes & live) === 0) handler = this.#handlers.get(variantOf(insn, ctx, false));
+      live = (live & ~handler.kills) | handler.reads;
+      view.setUint16(record + i * RECORD_BYTES + Rec.handler, handler.number, true);
+    }
+    let place = offset;
+    let n = 0;
+    for (; n < count; n++) {
+      const insn = this.#insns[n];
+      const at = record + n * RECORD_BYTES;
+      writeRecord(view, at, insn, long, place);
+      view.setUint8(at + Rec.count, n + 1);
+      view.setUint8(at + LINK_FORBIDDEN, lonely ? 1 : 0);
+      place += insn.length;
+    }
+    if (!ended) {
+      this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, n, ctx, lonely);
+      n++;
+    }
+    if (this.#handlers.list.length > before) this.#host.install();
+    this.#next = record + n * RECORD_BYTES;
+    this.stats.blocks++;
+    this.stats.instructions += count;
+    const block: Block = { gpa, length: place - offset, ctx, record, count: n };
+    this.#remember(block, Math.floor(gpa / 4096));
+    if (lonely) return { record, cacheable: false };
+    this.#blocks.set(gpa * 128 + ctx, block);
+    return { record, cacheable: true };
+  }
+  #remember(block: Block, page: number): void {
+    const list = this.#pages.get(page);
+    if (list) list.push(block);
+    else this.#pages.set(page, [block]);
+  }
+  #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, lonely: boolean): void {
+    const insn = new Insn();
+    insn.row = info;
+    insn.length = 0;
+    insn.size = ctx & Ctx.long ? 64 : 32;
+    insn.addressSize = ctx & Ctx.long ? 64 : 32;
+    writeRecord(this.#view, at, insn, (ctx & Ctx.long) !== 0, place);
+    const handler = this.#handlers.get(variantOf(insn, ctx & ~Ctx.fpTrap, true));
+    this.#view.setUint16(at + Rec.handler, handler.number, true);
+    this.#view.setUint8(at + Rec.count, count);
+    this.#view.setUint8(at + LINK_FORBIDDEN, lonely ? 1 : 0);
+  }
+  /** A block of one pseudo row, used once. */
+  #single(info: RowInfo, offset: number, ctx: number): number {
+    if (this.#next + 2 * RECORD_BYTES > this.#end) this.flush();
+    const record = this.#next;
+    this.#next += RECORD_BYTES;
+    const before = this.#handlers.list.length;
+    this.#pseudo(info, record, offset, 0, ctx, true);
+    if (this.#handlers.list.length > before) this.#host.install();
+    return record;
+  }
+
+  /**
+   * The guest wrote `length` bytes at `gpa`: blocks that overlap them become stale, records that are running now included. Gives true
+   * while other code of the page is left.
+   */
+  written(gpa: number, length: number): boolean {
+    const page = Math.floor(gpa / 4096);
+    const list = this.#pages.get(page);
+    if (!list) return false;
+    let kept = 0;
+    for (const block of list) {
+      if (gpa < block.gpa + block.length && gpa + length > block.gpa) this.#invalidate(block);
+      else list[kept++] = block;
+    }
+    list.length = kept;
+    if (kept === 0) this.#pages.delete(page);
+    return kept > 0;
+  }
+  #invalidate(block: Block): void {
+    if (!this.#stale) {
+      const before = this.#handlers.list.length;
+      const insn = new Insn();
+      insn.row = this.#infos.stale;
+      // In both kinds of code: the slot `ctx` decides at run time how the address is cut.
+      this.#stale = this.#handlers.get({ ...variantOf(insn, Ctx.long, true), size: 64, addressSize: 64 });
+      if (this.#handlers.list.length > before) this.#host.install();
+    }
+    for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, this.#stale.number, true);
+    this.#blocks.delete(block.gpa * 128 + block.ctx);
+    this.stats.invalidated++;
+  }
+  /** Host address of code that covers this page? */
+  has(gpa: number): boolean {
+    return this.#pages.has(Math.floor(gpa / 4096));
+  }
+  /** Guest-physical pages with code. */
+  pages(): Iterable<number> {
+    return this.#pages.keys();
+  }
+  /** Forgets everything. */
+  flush(): void {
+    this.#blocks.clear();
+    this.#pages.clear();
+    this.#next = this.#start;
+    this.stats.flushes++;
+    this.#host.dropped();
+  }
+}

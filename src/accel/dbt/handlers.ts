@@ -1,0 +1,108 @@
+// Handlers of tier 0: one for each variant of a row that guest code uses, with what decoding has to know about it.
+
+import type { Stmt } from '../../ir/ir.ts';
+import { operandsOf, type Variant } from '../../isa/x86/bind.ts';
+import type { Insn } from '../../isa/x86/decode.ts';
+import { checkFpu } from '../../isa/x86/fpu-check.ts';
+import { RecordEmit } from '../../isa/x86/record.ts';
+import * as st from '../../isa/x86/state.ts';
+import { variantOf } from '../../isa/x86/static.ts';
+import { type Library, walk } from './library.ts';
+
+/** Bits of a set of arithmetic flags: one for each slot. */
+const FLAG_BITS = new Map([st.fZ, st.fN, st.fC, st.fO, st.fA].map((s, i) => [s.offset, 1 << i]));
+export const ALL_FLAGS = 31;
+
+export interface Handler {
+  readonly number: number;
+  readonly variant: Variant;
+  readonly body: readonly Stmt[];
+  /** Arithmetic flags that it reads, that it writes, and that it writes whatever happens. */
+  readonly reads: number;
+  readonly writes: number;
+  readonly kills: number;
+  /** Control never reaches the next instruction by falling through. */
+  readonly ends: boolean;
+}
+
+const sizeCode = (bits: number): number => (bits === 16 ? 0 : bits === 32 ? 1 : bits === 64 ? 2 : 3);
+
+/** A number that two variants share only when they are the same. */
+export function variantKey(v: Variant): number {
+  let key = v.info.index;
+  key = key * 4 + sizeCode(v.size);
+  key = key * 4 + sizeCode(v.addressSize);
+  key = key * 4 + v.rep;
+  return key * 32 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
+}
+
+/** A variant's name for profiles and the list of hot handlers. */
+export function variantName(v: Variant): string {
+  const parts = [v.info.row.asm, v.size, v.addressSize, v.long ? 'long' : 'legacy'];
+  if (v.isMemory) parts.push('mem');
+  if (v.lock) parts.push('lock');
+  if (v.rep) parts.push(`rep${v.rep}`);
+  if (!v.flagsLive) parts.push('noflags');
+  if (v.fpTrap) parts.push('fptrap');
+  return `${v.info.row.opcode}|${parts.join('|')}`;
+}
+
+/** The handlers made so far. Numbers are given in order of first use. */
+export class Handlers {
+  readonly list: Handler[] = [];
+  readonly #byKey = new Map<number, Handler>();
+  readonly #library: Library;
+
+  constructor(library: Library) {
+    this.#library = library;
+  }
+
+  /** The handler of a variant, made when it is new. */
+  get(v: Variant): Handler {
+    const key = variantKey(v);
+    let h = this.#byKey.get(key);
+    if (h) return h;
+    if (!v.flagsLive) {
+      // Where no flags are written, one handler serves both.
+      const full = this.get({ ...v, flagsLive: true });
+      if (full.writes === 0) {
+        this.#byKey.set(key, full);
+        return full;
+      }
+    }
+    h = this.#make(v);
+    this.list.push(h);
+    this.#byKey.set(key, h);
+    return h;
+  }
+  /** The handler of a decoded instruction whose flags are live. */
+  of(insn: Insn, ctx: number): Handler {
+    return this.get(variantOf(insn, ctx, true));
+  }
+
+  #make(variant: Variant): Handler {
+    const c = new RecordEmit(variant);
+    const fp = variant.info.row.options.fp;
+    if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(fp === 'x87' ? 0 : fp === 'mmx' ? 1 : 2));
+    variant.info.row.emit(c, ...operandsOf(variant));
+    const ends = c.b.ended;
+    const body = c.b.take();
+    let reads = 0;
+    let writes = 0;
+    walk(body, (s) => {
+      if (s.kind === 'get') reads |= FLAG_BITS.get(s.slot.offset) ?? 0;
+      else if (s.kind === 'set') writes |= FLAG_BITS.get(s.slot.offset) ?? 0;
+      else if ((s.kind === 'call' || s.kind === 'do') && this.#library.touchesFlags(s.callee)) reads = ALL_FLAGS;
+      else if (s.kind === 'leave' && s.how !== 'fault' && s.how !== 'next' && s.how !== 'repeat') reads = ALL_FLAGS;
+    });
+    let kills = 0;
+    for (const s of body) if (s.kind === 'set') kills |= FLAG_BITS.get(s.slot.offset) ?? 0;
+    // An early `next` may pass by the writes.
+    let early = false;
+    walk(body, (s) => {
+      if (s.kind === 'leave' && s.how === 'next') early = true;
+    });
+    if (early) kills = 0;
+    return { number: this.list.length, variant, body, reads, writes, kills, ends };
+  }
+}

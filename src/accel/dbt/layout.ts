@@ -1,0 +1,49 @@
+// Where things lie in the shared memory of a machine that runs on the translator.
+
+import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, STATE_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../isa/x86/state.ts';
+import type { MemoryLayout } from '../accel.ts';
+
+/** Offsets in a vCPU's private area. */
+export const Area = {
+  state: 0,
+  tlbs: Math.ceil(STATE_BYTES / 4096) * 4096,
+  /** Requests from other vCPUs: see mailbox.ts. */
+  get mailbox(): number {
+    return this.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
+  },
+  get jumpCache(): number {
+    return this.mailbox + 4096;
+  },
+  get records(): number {
+    return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
+  },
+} as const;
+
+/** Bytes for pre-decoded records of each vCPU. */
+export const RECORD_ARENA = 32 << 20;
+const DEVICE_BYTES = 4 << 20;
+const MIB = 1 << 20;
+/** The gap below 4 GiB for devices starts here at the latest. */
+export const LOW_RAM_MAX = 0x8000_0000;
+
+const align = (n: number, to: number): number => Math.ceil(n / to) * to;
+
+/**
+ * Lays out a machine of `memory` bytes and `cpus` vCPUs. Throws where it does not fit into one 32-bit WebAssembly memory.
+ */
+export function layoutOf(memory: number, cpus: number): MemoryLayout {
+  const vcpuBase = 64 << 10;
+  const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
+  const devices = vcpuBase + cpus * vcpuBytes;
+  const codeMap = devices + DEVICE_BYTES;
+  const ramBase = align(codeMap + memory / 4096, 64 << 10);
+  const total = align(ramBase + memory, 64 << 10);
+  const room = 4096 * MIB - (total - memory);
+  if (total > 4096 * MIB) {
+    throw new Error(`Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`);
+  }
+  const ramLow = Math.min(memory, LOW_RAM_MAX);
+  return {
+    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, codeMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+  }; // biome-ignore format: one object
+}

@@ -1,0 +1,469 @@
+// The interpreter of tier 0: WebAssembly generated from the rows. Hot handlers are arms of one `br_table` in the main loop; every other
+// handler is a function of its own, compiled when it is first met and called through the table.
+
+import type { Callee } from '../../ir/ir.ts';
+import type { Type } from '../../ir/ops.ts';
+import { interrupt } from '../../isa/x86/exceptions.ts';
+import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
+import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
+import { fetchTranslate, translate } from '../../isa/x86/mmu.ts';
+import { Rec, RECORD_BYTES } from '../../isa/x86/record.ts';
+import { stepBegin } from '../../isa/x86/exceptions.ts';
+import { updateContext } from '../../isa/x86/context.ts';
+import * as st from '../../isa/x86/state.ts';
+import { Ctx, Exit, TLB_ENTRIES } from '../../isa/x86/state.ts';
+import type { Sub } from '../../isa/x86/sub.ts';
+import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
+import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
+import { type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { type Handler, variantName } from './handlers.ts';
+import { calleesOf, type Library } from './library.ts';
+
+export const tlbLayout: TlbLayout = {
+  current: st.tlb.offset,
+  system: st.tlbSystem.offset,
+  entries: TLB_ENTRIES,
+  pageBits: 12,
+  pending: st.exc.offset,
+};
+
+const slow = { load: loadSlow, store: storeSlow, probeWrite, rmw: rmwSlow, cmpxchg: cmpxchgSlow };
+
+/** Subroutines that the host calls by name, or that every module needs. */
+const entryPoints: readonly Sub[] = [
+  lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, stepBegin,
+  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow,
+]; // biome-ignore format: a list
+
+/** What a handler that is a function of its own returns: the next record, or one of these. */
+const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5 } as const;
+const OUTS = 6;
+
+/** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF. */
+export const Kick = { now: 1, waiting: 2 } as const;
+
+const zeroOf: Readonly<Record<Type, number[]>> = {
+  i32: [0x41, 0],
+  i64: [0x42, 0],
+  f32: [0x43, 0, 0, 0, 0],
+  f64: [0x44, 0, 0, 0, 0, 0, 0, 0, 0],
+  v128: [0xfd, 0x0c, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/** Lowering of subroutines. */
+function subTarget(index: (c: Callee) => number, result: Type | null): Target {
+  return {
+    tlb: tlbLayout,
+    callee: index,
+    slow,
+    inlineMemory: true,
+    leave(lower, s) {
+      if (s.how === 'return') {
+        if (s.value) lower.value(s.value);
+        lower.op(0x0f);
+      } else if (s.how === 'fault') this.fault(lower);
+      else throw new Error(`Cannot leave a subroutine by ${s.how}`);
+    },
+    fault(lower) {
+      if (result) lower.op(...zeroOf[result]);
+      lower.op(0x0f);
+    },
+  };
+}
+
+/** Emits the code that sets `rip` to pageBase plus the record's place (and length with `after`), cut to 32 bits outside 64-bit code. */
+function setRip(l: Lower, rec: number, after: boolean): void {
+  l.localGet(0);
+  l.localGet(0);
+  l.memory(0x29, st.pageBase.offset);
+  l.localGet(rec);
+  l.memory(0x33, Rec.place);
+  l.op(0x7c);
+  if (after) {
+    l.localGet(rec);
+    l.memory(0x31, Rec.length);
+    l.op(0x7c);
+  }
+  // The mask: all ones in 64-bit code, else 32 bits.
+  l.i64(-1n);
+  l.i64(0xffffffffn);
+  l.stateI32(st.ctx.offset);
+  l.i32(Ctx.long);
+  l.op(0x71, 0x1b, 0x83);
+  l.memory(0x37, st.rip.offset);
+}
+
+/** Lowering of a handler that is a function (env, rec) → `Out` or record. */
+function functionTarget(index: (c: Callee) => number): Target {
+  const out = (l: Lower, n: number): void => {
+    l.i32(n);
+    l.op(0x0f);
+  };
+  return {
+    tlb: tlbLayout,
+    callee: index,
+    slow,
+    inlineMemory: false,
+    leave(l, s) {
+      switch (s.how) {
+        case 'fault':
+          return out(l, Out.fault);
+        case 'next':
+          l.localGet(1);
+          l.i32(RECORD_BYTES);
+          return l.op(0x6a, 0x0f);
+        case 'jump':
+        case 'branch':
+          l.localGet(0);
+          l.value(s.value!);
+          l.memory(0x37, st.rip.offset);
+          return out(l, s.how === 'jump' ? Out.jump : Out.branch);
+        case 'exit':
+          l.localGet(0);
+          l.i32(s.reason);
+          l.memory(0x36, st.exitReason.offset);
+          return out(l, Out.exit);
+        case 'resync':
+          return out(l, Out.resync);
+        case 'repeat':
+          return out(l, Out.repeat);
+        default:
+          throw new Error(`Cannot leave an instruction by ${s.how}`);
+      }
+    },
+    fault(l) {
+      out(l, Out.fault);
+    },
+  };
+}
+
+/** The main module: all subroutines, the hot handlers, the loop. Imports memory, table and the host functions. */
+export function buildMain(library: Library, hot: readonly Handler[], memory: MemoryImport): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
+  const roots = new Set<Callee>(entryPoints);
+  for (const h of hot) for (const c of calleesOf(h.body)) roots.add(c);
+  const { subs, hosts } = library.closure(roots);
+  const m = new ModuleBuilder(memory, true);
+  const index = new Map<string, number>();
+  for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
+  const handlerType = m.type({ params: ['i32', 'i32'], result: 'i32' });
+  for (const s of subs) index.set(s.name, m.declare(s.name, { params: ['i32', ...s.params], result: s.result }));
+  const run = m.declare('run', { params: ['i32', 'i32'], result: 'i32' });
+  const of = (c: Callee): number => {
+    const n = index.get(c.name);
+    if (n === undefined) throw new Error(`Cannot call ${c.name}: it is not in the module`);
+    return n;
+  };
+  for (const s of subs) defineSub(m, library, s, of);
+  m.define(run, mainLoop(of, hot, handlerType));
+  m.export('run', run);
+  return { bytes: m.finish(), hosts };
+}
+
+/** run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. */
+function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number): Uint8Array {
+  const depth = { exit: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
+  const target: Target = {
+    tlb: tlbLayout,
+    callee: of,
+    slow,
+    inlineMemory: true,
+    leave(l, s) {
+      switch (s.how) {
+        case 'fault':
+          return l.brTo(depth.fault);
+        case 'next':
+          return l.brTo(depth.next);
+        case 'repeat':
+          return l.brTo(depth.repeat);
+        case 'resync':
+          return l.brTo(depth.resync);
+        case 'jump':
+          l.value(s.value!);
+          l.localSet(ip);
+          return l.brTo(depth.jump);
+        case 'branch':
+          // Where the target's record is known, no address is needed.
+          l.localGet(rec);
+          l.memory(0x28, Rec.imm);
+          l.localTee(next);
+          l.brTo(depth.branch, true);
+          l.value(s.value!);
+          l.localSet(ip);
+          return l.brTo(depth.branch);
+        case 'exit':
+          l.localGet(0);
+          l.i32(s.reason);
+          l.memory(0x36, st.exitReason.offset);
+          return l.brTo(depth.leave);
+        default:
+          throw new Error(`Cannot leave an instruction by ${s.how}`);
+      }
+    },
+    fault(l) {
+      l.brTo(depth.fault);
+    },
+  };
+  const l = new Lower(target, ['i32']);
+  const budget = 1;
+  const rec = l.local('i32');
+  const next = l.local('i32');
+  const k = l.local('i32');
+  const ip = l.local('i64');
+  const page = l.local('i64');
+  const findOrExit = (): void => {
+    l.localGet(0);
+    l.call(lookup);
+    l.localTee(rec);
+    l.op(0x45);
+    l.brTo(depth.exit, true);
+  };
+  const retire = (): void => {
+    l.localGet(budget);
+    l.localGet(rec);
+    l.memory(0x2d, Rec.count);
+    l.op(0x6b);
+    l.localSet(budget);
+  };
+  const storeRip = (): void => {
+    l.localGet(0);
+    l.localGet(ip);
+    l.memory(0x37, st.rip.offset);
+  };
+
+  depth.exit = l.depth;
+  l.open(0x02);
+  findOrExit();
+  depth.top = l.depth;
+  l.open(0x03);
+  const order = ['check', 'fault', 'jump', 'branch', 'resync', 'leave', 'repeat', 'next'] as const;
+  for (const name of order) {
+    depth[name] = l.depth;
+    l.open(0x02);
+  }
+  // Dispatch.
+  const cold = l.depth;
+  l.open(0x02);
+  const first = l.depth;
+  for (let i = hot.length - 1; i >= 0; i--) l.open(0x02);
+  l.localGet(rec);
+  l.memory(0x2f, Rec.handler);
+  l.op(0x0e);
+  l.out.uleb(hot.length);
+  for (let i = 0; i < hot.length; i++) l.out.uleb(l.relative(first + hot.length - 1 - i));
+  l.out.uleb(l.relative(cold));
+  hot.forEach((h) => {
+    l.close();
+    l.piece(h.body, [rec]);
+    if (!h.ends) l.brTo(depth.next);
+  });
+  l.close(); // cold
+  l.localGet(0);
+  l.localGet(rec);
+  l.localGet(rec);
+  l.memory(0x2f, Rec.handler);
+  l.op(0x11);
+  l.out.uleb(handlerType);
+  l.out.u8(0);
+  l.localSet(next);
+  {
+    // A record: go on there. Else one of `Out`.
+    const outs = l.depth;
+    l.open(0x02);
+    l.localGet(next);
+    l.i32(OUTS);
+    l.op(0x4f);
+    l.open(0x04);
+    l.localGet(next);
+    l.localSet(rec);
+    l.brTo(depth.top);
+    l.close();
+    // Jump and branch have set `rip`.
+    l.localGet(0);
+    l.memory(0x29, st.rip.offset);
+    l.localSet(ip);
+    l.localGet(next);
+    l.i32(0);
+    l.localSet(next);
+    l.op(0x0e);
+    l.out.uleb(OUTS);
+    const levels = [depth.fault, depth.jump, depth.resync, depth.leave, depth.repeat, depth.branch];
+    for (const level of levels) l.out.uleb(l.relative(level));
+    l.out.uleb(l.relative(outs));
+    l.close();
+    l.op(0x00);
+  }
+  const close = (): void => l.close();
+
+  close(); // next
+  l.localGet(rec);
+  l.i32(RECORD_BYTES);
+  l.op(0x6a);
+  l.localSet(rec);
+  l.brTo(depth.top);
+
+  close(); // repeat: the same record again, after a check
+  l.localGet(budget);
+  l.i32(1);
+  l.op(0x6b);
+  l.localSet(budget);
+  l.brTo(depth.check);
+
+  close(); // leave: complete, and the host acts
+  setRip(l, rec, true);
+  retire();
+  l.brTo(depth.exit);
+
+  close(); // resync
+  setRip(l, rec, true);
+  retire();
+  findOrExit();
+  l.brTo(depth.check);
+
+  close(); // branch: `next` is the target's record, or 0 with the target in `ip`
+  retire();
+  l.localGet(next);
+  l.open(0x04);
+  l.localGet(next);
+  l.localSet(rec);
+  l.brTo(depth.check);
+  l.close();
+  storeRip();
+  l.localGet(rec);
+  l.localSet(k);
+  l.localGet(0);
+  l.memory(0x29, st.pageBase.offset);
+  l.localSet(page);
+  findOrExit();
+  // Blocks of one page are linked, unless the target may not be.
+  l.localGet(page);
+  l.localGet(0);
+  l.memory(0x29, st.pageBase.offset);
+  l.op(0x51);
+  l.localGet(rec);
+  l.memory(0x2d, LINK_FORBIDDEN);
+  l.op(0x45, 0x71);
+  // Only an unconditional meeting of source and target in the page that the source was decoded in.
+  l.localGet(k);
+  l.memory(0x2d, LINK_FORBIDDEN);
+  l.op(0x45, 0x71);
+  l.open(0x04);
+  l.localGet(k);
+  l.localGet(rec);
+  l.memory(0x36, Rec.imm);
+  l.close();
+  l.brTo(depth.check);
+
+  close(); // jump
+  storeRip();
+  retire();
+  findOrExit();
+  l.brTo(depth.check);
+
+  close(); // fault
+  setRip(l, rec, false);
+  retire();
+  l.localGet(0);
+  l.call(deliverAll);
+  l.localGet(0);
+  l.memory(0x28, st.exitReason.offset);
+  l.brTo(depth.exit, true);
+  findOrExit();
+  l.brTo(depth.check);
+
+  close(); // check: `rec` is the start of a block
+  l.localGet(budget);
+  l.i32(0);
+  l.op(0x4a);
+  l.localGet(0);
+  l.memory(0x28, st.kick.offset);
+  l.op(0x45, 0x71);
+  l.brTo(depth.top, true);
+  // Something is up. Out of budget: leave.
+  setRip(l, rec, false);
+  l.localGet(budget);
+  l.i32(0);
+  l.op(0x4c);
+  l.open(0x04);
+  l.localGet(0);
+  l.i32(Exit.budget);
+  l.memory(0x36, st.exitReason.offset);
+  l.brTo(depth.exit);
+  l.close();
+  // Kicked, or an interrupt waits and IF is set now (after the shadow of STI and the like has passed).
+  l.stateI32(st.kick.offset);
+  l.i32(Kick.now);
+  l.op(0x71);
+  l.stateI32(st.sysFlags.offset);
+  l.i32(9);
+  l.op(0x76);
+  l.i32(1);
+  l.op(0x71);
+  l.stateI32(st.shadow.offset);
+  l.op(0x45, 0x71, 0x72);
+  l.open(0x04);
+  l.localGet(0);
+  l.i32(Exit.kick);
+  l.memory(0x36, st.exitReason.offset);
+  l.brTo(depth.exit);
+  l.close();
+  l.localGet(0);
+  l.i32(0);
+  l.memory(0x36, st.shadow.offset);
+  l.brTo(depth.top);
+
+  l.close(); // top
+  l.close(); // exit
+  l.localGet(budget);
+  return l.finish();
+}
+
+/** u8 of a record: 1 in the first record of a block, and in a branch, that may not be linked. */
+export const LINK_FORBIDDEN = 23;
+
+/**
+ * A module of handlers that are functions: exports `h<number>`, and the subroutines that no earlier module has. The others are imported
+ * from `main`. `available` names the subroutines that exist already.
+ */
+export function buildHandlers(
+  library: Library,
+  handlers: readonly Handler[],
+  available: Readonly<Record<string, unknown>>,
+  memory: MemoryImport,
+): { bytes: Uint8Array<ArrayBuffer>; imports: Sub[]; hosts: Callee[]; exports: Sub[] } {
+  const roots = new Set<Callee>([loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow]);
+  for (const h of handlers) for (const c of calleesOf(h.body)) roots.add(c);
+  const { subs, hosts } = library.closure(roots, (s) => s.name in available);
+  const imports = subs.filter((s) => s.name in available);
+  const exports = subs.filter((s) => !(s.name in available));
+  const m = new ModuleBuilder(memory, false);
+  const index = new Map<string, number>();
+  for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
+  for (const s of imports) index.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
+  for (const s of exports) index.set(s.name, m.declare(s.name, { params: ['i32', ...s.params], result: s.result }));
+  const numbers = handlers.map((h) => m.declare(variantName(h.variant), { params: ['i32', 'i32'], result: 'i32' }));
+  const of = (c: Callee): number => index.get(c.name)!;
+  for (const s of exports) defineSub(m, library, s, of);
+  const target = functionTarget(of);
+  handlers.forEach((h, i) => {
+    const l = new Lower(target, ['i32']);
+    l.piece(h.body);
+    if (h.ends) l.op(0x00);
+    else {
+      l.localGet(1);
+      l.i32(RECORD_BYTES);
+      l.op(0x6a);
+    }
+    m.define(numbers[i], l.finish());
+    m.export(`h${h.number}`, numbers[i]);
+  });
+  return { bytes: m.finish(), imports, hosts, exports };
+}
+
+function defineSub(m: ModuleBuilder, library: Library, s: Sub, of: (c: Callee) => number): void {
+  const lower = new Lower(subTarget(of, s.result), s.params);
+  lower.piece(library.get(s).body);
+  // The end is not reached where the function has a result.
+  if (s.result) lower.op(0x00);
+  m.define(of(s), lower.finish());
+  m.export(s.name, of(s));
+}

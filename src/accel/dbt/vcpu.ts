@@ -1,0 +1,384 @@
+// A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
+
+import type { Callee } from '../../ir/ir.ts';
+import type { Access } from '../../ir/ops.ts';
+import { Jump } from '../../isa/x86/fetch.ts';
+import { resetState } from '../../isa/x86/reset.ts';
+import * as st from '../../isa/x86/state.ts';
+import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/state.ts';
+import { jumpOffset } from '../../isa/x86/tlb.ts';
+import type { Tables } from '../../isa/x86/table.ts';
+import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
+import { CodeCache } from './code.ts';
+import type { Handlers } from './handlers.ts';
+import { Area, RECORD_ARENA } from './layout.ts';
+import type { Library } from './library.ts';
+import { Mailbox, Request } from './mailbox.ts';
+import { buildHandlers, Kick } from './tier0.ts';
+
+const IF = 0x200;
+
+/** What all vCPUs of a machine share. */
+export interface DbtVm {
+  readonly memory: WebAssembly.Memory;
+  readonly layout: MemoryLayout;
+  readonly cpus: number;
+  readonly tables: Tables;
+  /** Compiled main module (tier0.ts), and the handlers whose numbers it uses. */
+  readonly main: WebAssembly.Module;
+  readonly library: Library;
+  readonly handlers: Handlers;
+  readonly hotCount: number;
+  /** Traces an event of the guest: undefined opcodes and the like. */
+  readonly trace?: (text: string) => void;
+}
+
+type Exports = Record<string, (...args: (number | bigint)[]) => number & bigint>;
+
+export class DbtVcpu implements Vcpu {
+  readonly index: number;
+  readonly #vm: DbtVm;
+  readonly #env: number;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  readonly #quads: BigInt64Array;
+  readonly #bytes: Uint8Array;
+  readonly #codeMap: Uint8Array;
+  readonly #code: CodeCache;
+  readonly #table: WebAssembly.Table;
+  readonly #exports: Exports;
+  readonly #bus: VcpuBus;
+  readonly #hosts: Record<string, unknown>;
+  readonly #boxes: Mailbox[];
+  #nmi = false;
+  #halted = false;
+  instructions = 0;
+
+  constructor(vm: DbtVm, index: number, bus: VcpuBus) {
+    this.index = index;
+    this.#vm = vm;
+    this.#bus = bus;
+    const { layout, memory } = vm;
+    const buffer = memory.buffer;
+    this.#env = layout.vcpuBase + index * layout.vcpuBytes;
+    this.#view = new DataView(buffer);
+    this.#words = new Int32Array(buffer);
+    this.#quads = new BigInt64Array(buffer);
+    this.#bytes = new Uint8Array(buffer);
+    this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh) / 4096);
+    this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
+      const area = layout.vcpuBase + n * layout.vcpuBytes;
+      return new Mailbox(buffer, area + Area.mailbox, () => Atomics.or(this.#words, (area + st.kick.offset) >> 2, Kick.now));
+    });
+    const i32 = (slot: { offset: number }, value: number): void => this.#view.setInt32(this.#env + slot.offset, value, true);
+    i32(st.ramBase, layout.ramBase);
+    i32(st.ramLow, layout.ramLow);
+    i32(st.ramHigh, layout.ramHigh);
+    i32(st.codeMap, layout.codeMap);
+    i32(st.cpuIndex, index);
+    i32(st.jumpCache, this.#env + Area.jumpCache);
+    for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
+    i32(st.tlbSystem, this.#env + Area.tlbs);
+
+    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: 16384 });
+    this.#hosts = this.#hostFunctions();
+    const instance = new WebAssembly.Instance(vm.main, { env: { memory, table: this.#table }, host: this.#hosts });
+    this.#exports = { ...instance.exports } as Exports;
+    this.#code = new CodeCache(
+      buffer,
+      { start: this.#env + Area.records, end: this.#env + Area.records + RECORD_ARENA },
+      vm.tables,
+      vm.handlers,
+      {
+        hostPage: (gpa) => this.#hostPage(gpa),
+        claimPage: (gpa, host) => this.#claim(gpa, host),
+        install: () => this.#install(),
+        nextPage: () => this.#nextPage(),
+        dropped: () => this.#dropped(),
+      },
+    );
+    this.#installed = vm.hotCount;
+    this.reset();
+  }
+
+  // -- Vcpu
+
+  reset(): void {
+    resetState(this.#view, this.#env);
+    this.#exports.updateContext(this.#env);
+    this.#exports.flushAll(this.#env);
+    this.#nmi = false;
+    this.#halted = false;
+  }
+  sync(): void {
+    this.#exports.updateContext(this.#env);
+    this.#exports.flushAll(this.#env);
+  }
+  nmi(): void {
+    this.#nmi = true;
+  }
+  get(name: string): bigint {
+    const slot = st.stateSlots[name];
+    if (!slot) throw new Error(`Cannot read vCPU state ${name}: there is no slot of that name`);
+    return readSlot(this.#view, this.#env + slot.offset, slot.access);
+  }
+  set(name: string, value: bigint): void {
+    const slot = st.stateSlots[name];
+    if (!slot) throw new Error(`Cannot write vCPU state ${name}: there is no slot of that name`);
+    writeSlot(this.#view, this.#env + slot.offset, slot.access, value);
+  }
+  /** Counters of decoding. */
+  get codeStats(): CodeCache['stats'] {
+    return this.#code.stats;
+  }
+
+  run(slice: number): VcpuExit {
+    const box = this.#boxes[this.index];
+    box.setRunning(true);
+    try {
+      for (;;) {
+        Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
+        this.#serve();
+        if (this.#halted && !this.#wakes()) return 'hlt';
+        this.#halted = false;
+        if (!this.#inject()) return 'shutdown';
+        this.#setWord(st.exitReason.offset, Exit.none);
+        const left = this.#exports.run(this.#env, slice);
+        this.instructions += slice - left;
+        slice = left;
+        const reason = this.#word(st.exitReason.offset);
+        if (reason === Exit.shutdown) return 'shutdown';
+        if (reason === Exit.hlt) {
+          this.#halted = true;
+          this.#setWord(st.shadow.offset, 0);
+          if (!this.#wakes()) return 'hlt';
+        } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
+        else if (reason === Exit.kick && !this.#boxes[this.index].waiting && !this.#bus.pending()) return 'interrupted';
+      }
+    } finally {
+      box.setRunning(false);
+    }
+  }
+
+  // -- interrupts
+
+  /** Whether a halted vCPU has a reason to go on. */
+  #wakes(): boolean {
+    return this.#nmi || ((this.#word(st.sysFlags.offset) & IF) !== 0 && this.#bus.pending());
+  }
+  /** Delivers an NMI or interrupt if there is one; false on a triple fault. */
+  #inject(): boolean {
+    const shadow = this.#word(st.shadow.offset) !== 0;
+    if (this.#nmi && !shadow && this.#word(st.nmiBlocked.offset) === 0) {
+      this.#nmi = false;
+      return this.#deliver(X.nmi);
+    }
+    if (!this.#bus.pending()) return true;
+    if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow) {
+      const vector = this.#bus.acknowledge();
+      if (vector >= 0 && !this.#deliver(vector)) return false;
+    }
+    // What is still pending is looked at again when IF allows it.
+    if (this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
+    return true;
+  }
+  #deliver(vector: number): boolean {
+    this.#exports.interrupt(this.#env, vector);
+    if (this.#word(st.exc.offset) !== 0) this.#exports.deliverAll(this.#env);
+    return this.#word(st.exitReason.offset) !== Exit.shutdown;
+  }
+
+  // -- code
+
+  #installed = 0;
+  #install(): void {
+    // The list is shared: take all that this instance has not got yet.
+    const fresh = this.#vm.handlers.list.slice(this.#installed);
+    if (fresh.length === 0) return;
+    const { layout, library } = this.#vm;
+    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.#exports, { initial: layout.pages, maximum: layout.pages });
+    const pick = (list: readonly Callee[], from: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+      Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+      env: { memory: this.#vm.memory },
+      host: pick(hosts, this.#hosts),
+      main: pick(imports, this.#exports),
+    });
+    for (const h of fresh) this.#table.set(h.number, instance.exports[`h${h.number}`]);
+    for (const s of exports) this.#exports[s.name] = instance.exports[s.name] as Exports[string];
+    this.#installed += fresh.length;
+  }
+  /** The host function `resolve`: see fetch.ts. */
+  #resolve(): number {
+    const env = this.#env;
+    const ctx = this.#word(st.ctx.offset);
+    let linear = this.#quad(st.rip.offset);
+    if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
+    if (ctx & Ctx.step) {
+      this.#exports.stepBegin(env, linear);
+      if (this.#word(st.exc.offset) !== 0) return 0;
+    }
+    const gpa = this.#exports.fetchTranslate(env, linear);
+    if (this.#word(st.exc.offset) !== 0) return 0;
+    const { record, cacheable } = this.#code.find(Number(gpa), ctx);
+    if (cacheable) {
+      const low = Number(linear & 0xffffffffn);
+      const high = Number(linear >> 32n) | 0;
+      const entry = env + Area.jumpCache + jumpOffset(low, high);
+      this.#view.setUint32(entry + Jump.address, low, true);
+      this.#view.setInt32(entry + Jump.address + 4, high, true);
+      this.#view.setInt32(entry + Jump.ctx, ctx, true);
+      this.#view.setInt32(entry + Jump.record, record, true);
+    }
+    return record;
+  }
+  #nextPage(): number {
+    const ctx = this.#word(st.ctx.offset);
+    let linear = this.#quad(st.rip.offset);
+    if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
+    linear = BigInt.asIntN(64, (linear & ~0xfffn) + 0x1000n);
+    if (!(ctx & Ctx.long)) linear &= 0xffffffffn;
+    const gpa = this.#exports.fetchTranslate(this.#env, linear);
+    return this.#word(st.exc.offset) !== 0 ? -1 : Math.floor(Number(gpa) / 4096) * 4096;
+  }
+  #dropped(): void {
+    const start = this.#env + Area.jumpCache;
+    this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
+    const mask = ~(1 << this.index);
+    for (let i = 0; i < this.#codeMap.length; i++) if (this.#codeMap[i] !== 0) Atomics.and(this.#codeMap, i, mask);
+  }
+  #hostPage(gpa: number): number {
+    const { ramBase, ramLow, ramHigh } = this.#vm.layout;
+    if (gpa < ramLow) return ramBase + gpa;
+    const above = gpa - 2 ** 32;
+    return above >= 0 && above < ramHigh ? ramBase + ramLow + above : -1;
+  }
+  /** This vCPU is about to decode code of a page: from now on nobody writes to it without saying so. */
+  #claim(_gpa: number, host: number): void {
+    if (host < 0) return;
+    const page = (host - this.#vm.layout.ramBase) >>> 12;
+    const bit = 1 << this.index;
+    const before = Atomics.or(this.#codeMap, page, bit);
+    if (before & bit) return;
+    if (before !== 0) return;
+    this.#exports.protectPage(this.#env, host);
+    this.#tellOthers(Request.protect, page, true);
+  }
+  #tellOthers(kind: number, page: number, wait: boolean): void {
+    for (let n = 0; n < this.#vm.cpus; n++) {
+      if (n === this.index) continue;
+      if (kind === Request.changed && !(Atomics.load(this.#codeMap, page) & (1 << n))) continue;
+      let number = this.#boxes[n].post(kind, page);
+      while (number < 0) {
+        this.#serve();
+        number = this.#boxes[n].post(kind, page);
+      }
+      // While waiting, serve: the other one may be waiting for us.
+      if (wait) while (!this.#boxes[n].done(number)) this.#serve();
+    }
+  }
+  #serve(): void {
+    const { ramBase, ramLow } = this.#vm.layout;
+    this.#boxes[this.index].drain((kind, page) => {
+      if (kind === Request.protect) this.#exports.protectPage(this.#env, ramBase + page * 4096);
+      else {
+        const low = page * 4096;
+        this.#changed(low < ramLow ? low : low - ramLow + 2 ** 32, 4096);
+      }
+    });
+  }
+  /** Own decoded code overlaps changed bytes. */
+  #changed(gpa: number, bytes: number): void {
+    for (let at = gpa; at < gpa + bytes; at = Math.floor(at / 4096) * 4096 + 4096) {
+      const length = Math.min(gpa + bytes, Math.floor(at / 4096) * 4096 + 4096) - at;
+      if (this.#code.written(at, length)) continue;
+      const host = this.#hostPage(Math.floor(at / 4096) * 4096);
+      if (host >= 0) Atomics.and(this.#codeMap, (host - this.#vm.layout.ramBase) >>> 12, ~(1 << this.index));
+    }
+  }
+
+  // -- state access
+
+  #word(offset: number): number {
+    return this.#words[(this.#env + offset) >> 2];
+  }
+  #setWord(offset: number, value: number): void {
+    this.#words[(this.#env + offset) >> 2] = value;
+  }
+  #quad(offset: number): bigint {
+    return this.#quads[(this.#env + offset) >> 3];
+  }
+
+  // -- host functions
+
+  #hostFunctions(): Record<string, unknown> {
+    const bus = this.#bus;
+    const gp = (): void => {
+      this.#setWord(st.excError.offset, 0);
+      this.#setWord(st.exc.offset, X.gp + 1);
+    };
+    return {
+      resolve: () => this.#resolve(),
+      codeWrite: (gpa: bigint, bytes: number) => {
+        const at = Number(gpa);
+        this.#changed(at, bytes);
+        const host = this.#hostPage(Math.floor(at / 4096) * 4096);
+        const page = (host - this.#vm.layout.ramBase) >>> 12;
+        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) & ~(1 << this.index)) this.#tellOthers(Request.changed, page, false);
+      },
+      cas: (at: number, expected: bigint, value: bigint, log2: number): bigint => {
+        if (log2 === 3) return Atomics.compareExchange(this.#quads, (at >>> 0) / 8, expected, value);
+        if (log2 === 2) return BigInt(Atomics.compareExchange(this.#words, (at >>> 0) / 4, Number(BigInt.asIntN(32, expected)), Number(BigInt.asIntN(32, value))) >>> 0);
+        const bytes = log2 === 1 ? new Uint16Array(this.#vm.memory.buffer, at >>> 0, 1) : new Uint8Array(this.#vm.memory.buffer, at >>> 0, 1);
+        const mask = log2 === 1 ? 0xffffn : 0xffn;
+        return BigInt(Atomics.compareExchange(bytes, 0, Number(expected & mask), Number(value & mask)));
+      },
+      mmioRead: (gpa: bigint, bytes: number): bigint => BigInt.asIntN(64, bus.mmioRead(Number(gpa), bytes)),
+      mmioWrite: (gpa: bigint, value: bigint, bytes: number): void => bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value)),
+      portIn: (port: number, bytes: number): number => bus.portIn(port & 0xffff, bytes),
+      portOut: (port: number, value: number, bytes: number): void => bus.portOut(port & 0xffff, bytes, value >>> 0),
+      rdmsr: (msr: number): bigint => {
+        const value = bus.rdmsr(msr >>> 0);
+        if (value === undefined) gp();
+        return BigInt.asIntN(64, value ?? 0n);
+      },
+      wrmsr: (msr: number, value: bigint): void => {
+        if (!bus.wrmsr(msr >>> 0, BigInt.asUintN(64, value))) gp();
+      },
+      tsc: (): bigint => BigInt.asIntN(64, bus.tsc()),
+      random: (): bigint => BigInt.asIntN(64, bus.random()),
+      tprRead: (): number => bus.tpr,
+      tprWrite: (value: number): void => {
+        bus.tpr = value & 15;
+        Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+      },
+      cpuid: (leaf: number, subleaf: number): void => {
+        const state = { cr4: this.#quad(st.cr4.offset), xcr0: this.#quad(st.xcr0.offset), cpl: this.#word(st.cpl.offset) };
+        const result = bus.cpuid(leaf >>> 0, subleaf >>> 0, state);
+        st.cpuidResult.forEach((slot, i) => this.#setWord(slot.offset, result[i] | 0));
+      },
+      hypercall: (): void => {
+        const reg = (n: number): bigint => BigInt.asUintN(64, this.#quad(st.gpr[n].offset));
+        const { rax, rbx, rcx, rdx, rsi } = st.R;
+        const result = bus.hypercall(reg(rax), [reg(rbx), reg(rcx), reg(rdx), reg(rsi)], this.#word(st.cpl.offset));
+        if (result === undefined) {
+          this.#setWord(st.excError.offset, -1);
+          this.#setWord(st.exc.offset, X.ud + 1);
+        } else this.#quads[(this.#env + st.gpr[rax].offset) >> 3] = BigInt.asIntN(64, result);
+      },
+    };
+  }
+}
+
+function readSlot(view: DataView, at: number, access: Access): bigint {
+  if (access.bits === 128) return (view.getBigUint64(at + 8, true) << 64n) | view.getBigUint64(at, true);
+  if (access.bits === 64) return view.getBigUint64(at, true);
+  return BigInt(view.getUint32(at, true));
+}
+function writeSlot(view: DataView, at: number, access: Access, value: bigint): void {
+  if (access.bits === 128) {
+    view.setBigUint64(at, BigInt.asUintN(64, value), true);
+    view.setBigUint64(at + 8, BigInt.asUintN(64, value >> 64n), true);
+  } else if (access.bits === 64) view.setBigUint64(at, BigInt.asUintN(64, value), true);
+  else view.setUint32(at, Number(BigInt.asUintN(32, value)), true);
+}

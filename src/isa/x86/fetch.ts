@@ -1,0 +1,73 @@
+// Finding the code at the instruction pointer: through the jump cache, else by the host's decoder; faults of the fetch, debug traps
+// and pending exceptions are delivered on the way (Intel SDM volume 3, chapter 6).
+
+import { deliverPending, singleStep } from './exceptions.ts';
+import * as st from './state.ts';
+import { Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
+import { host, sub } from './sub.ts';
+import { jumpIndex } from './tlb.ts';
+
+/** Layout of a jump cache entry. */
+export const Jump = { address: 0, ctx: 8, record: 12, bytes: JUMP_ENTRY_BYTES } as const;
+
+/**
+ * The host decodes the code at the linear address (CS base + `rip`) in the current context and gives its first record, having filled the
+ * jump cache where the code may be found again; or 0 with an exception pending.
+ */
+export const resolve = host('resolve', [], 'i32');
+
+/** Delivers pending exceptions until none is left or the vCPU shuts down. */
+export const deliverAll = sub('deliverAll', [], null, {}, (c) => {
+  const b = c.b;
+  b.loop((again) => {
+    b.do(deliverHere);
+    b.br(again, b.and(b.ne(c.get(st.exc), b.i32(0)), b.ne(c.get(st.exitReason), b.i32(Exit.shutdown))));
+  });
+  b.ret();
+});
+
+/** `deliverPending`, whose own exceptions stay pending here instead of unwinding the caller. */
+const deliverHere = { ...deliverPending, faults: false };
+/** `singleStep` likewise. */
+const stepHere = { ...singleStep, faults: false };
+
+/**
+ * Gives the record of the block at `rip` and sets `pageBase`, or 0 where the vCPU must leave (`exitReason`). Takes debug traps and fetch
+ * faults on the way.
+ */
+export const lookup = sub('lookup', [], 'i32', {}, (c) => {
+  const b = c.b;
+  b.loop((again) => {
+    b.if(c.get(st.stepTrap), () => b.do(stepHere));
+    b.if(c.get(st.exc), () => {
+      b.do(deliverAll);
+      b.if(b.eq(c.get(st.exitReason), b.i32(Exit.shutdown)), () => b.ret(b.i32(0)));
+    });
+    const ip = c.get(st.rip);
+    const ctx = c.get(st.ctx);
+    const sum = b.add(ip, c.get(st.segBase[S.cs]));
+    const linear = b.choose(
+      'i64',
+      b.and(ctx, b.i32(Ctx.long)),
+      () => ip,
+      () => b.and(sum, b.i64(0xffffffffn)),
+    );
+    const entry = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
+    const hit = b.and(b.eq(b.raw('i64', entry, Jump.address), linear), b.eq(b.raw('i32', entry, Jump.ctx), ctx));
+    const found = b.choose(
+      'i32',
+      hit,
+      () => b.raw('i32', entry, Jump.record),
+      () => b.i32(0),
+    );
+    const rec = b.choose(
+      'i32',
+      found,
+      () => found,
+      () => c.call(resolve),
+    );
+    b.br(again, b.eqz(rec));
+    c.set(st.pageBase, b.sub(ip, b.and(linear, b.i64(0xfff))));
+    b.ret(rec);
+  });
+});

@@ -1,0 +1,44 @@
+// The state of a vCPU after power-on or INIT (Intel SDM volume 3, table 9-1).
+
+import type { Slot } from '../../ir/ir.ts';
+import * as st from './state.ts';
+import { S } from './state.ts';
+
+/** Slots that tell where a vCPU's tables lie: they stay over a reset. */
+const PLACES = new Set([st.tlb, st.tlbSystem, ...st.tlbs, st.jumpCache, st.ramBase, st.ramLow, st.ramHigh, st.codeMap, st.cpuIndex, st.kick].map((s) => s.name));
+
+/** Segment attributes (see `segAttr`) of real mode: present, accessed, writable data, or code. */
+const DATA = 0x93;
+const CODE = 0x9b;
+
+/** Puts the vCPU whose state lies at `env` into its reset state. */
+export function resetState(view: DataView, env: number): void {
+  for (const slot of Object.values(st.stateSlots)) {
+    if (PLACES.has(slot.name)) continue;
+    for (let i = 0; i < slot.access.bits / 8; i++) view.setUint8(env + slot.offset + i, 0);
+  }
+  const set = (slot: Slot, value: number | bigint): void => {
+    if (slot.access.bits === 64) view.setBigUint64(env + slot.offset, BigInt.asUintN(64, BigInt(value)), true);
+    else view.setUint32(env + slot.offset, Number(value) >>> 0, true);
+  };
+  set(st.gpr[st.R.rdx], 0x60fb1);
+  set(st.rip, 0xfff0);
+  set(st.fZ, 1);
+  set(st.fN, 1);
+  set(st.cr0, 0x60000010);
+  for (let n = 0; n < 8; n++) {
+    set(st.segLimit[n], 0xffff);
+    set(st.segAttr[n], n === S.cs ? CODE : n === S.ldtr ? 0x82 : n === S.tr ? 0x8b : DATA);
+  }
+  set(st.segSelector[S.cs], 0xf000);
+  set(st.segBase[S.cs], 0xffff0000n);
+  set(st.gdtLimit, 0xffff);
+  set(st.idtLimit, 0xffff);
+  set(st.dr[6], 0xffff0ff0n);
+  set(st.dr[7], 0x400);
+  set(st.pat, 0x0007040600070406n);
+  set(st.fpCw, 0x40);
+  set(st.mxcsr, 0x1f80);
+  set(st.xcr0, 1);
+  set(st.spMask, 0xffff);
+}

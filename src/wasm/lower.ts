@@ -1,0 +1,613 @@
+// Lowers IR to the body of a WebAssembly function. What depends on the tier (how an instruction is left, which function a callee
+// is) comes from a `Target`; guest memory accesses become an inline look-up in the software TLB with a call for the rest.
+
+import type { Callee, Label, RmwOp, Stmt, Value, Var } from '../ir/ir.ts';
+import type { Access, Type } from '../ir/ops.ts';
+import { Bytes } from './bytes.ts';
+import { typeCode } from './module.ts';
+
+/** Block type of a block without a result. */
+const VOID = 0x40;
+
+/** Slots and layout of the software TLB that memory accesses are lowered to (byte offsets from `env`). */
+export interface TlbLayout {
+  readonly current: number;
+  readonly system: number;
+  readonly entries: number;
+  readonly pageBits: number;
+  /** Offset of the pending-exception slot (i32, 0 for none). */
+  readonly pending: number;
+}
+
+/** What a tier decides. */
+export interface Target {
+  readonly tlb: TlbLayout;
+  /** Function index of a callee. */
+  callee(callee: Callee): number;
+  /** The slow paths of guest accesses. */
+  readonly slow: { readonly load: Callee; readonly store: Callee; readonly probeWrite: Callee; readonly rmw: Callee; readonly cmpxchg: Callee };
+  /** False where accesses are to be calls of the slow path only (code that runs seldom). */
+  readonly inlineMemory: boolean;
+  /** Emits the code for a way out. */
+  leave(lower: Lower, stmt: Stmt & { kind: 'leave' }): void;
+  /** Emits the code that runs when an exception is pending. */
+  fault(lower: Lower): void;
+}
+
+// Atomic opcodes (threads proposal): [8, 16, 32 bits of i32, 64 bits of i64].
+const ATOMIC: Readonly<Record<RmwOp | 'cmpxchg', readonly number[]>> = {
+  add: [0x20, 0x21, 0x1e, 0x1f],
+  sub: [0x27, 0x28, 0x25, 0x26],
+  and: [0x2e, 0x2f, 0x2c, 0x2d],
+  or: [0x35, 0x36, 0x33, 0x34],
+  xor: [0x3c, 0x3d, 0x3a, 0x3b],
+  xchg: [0x43, 0x44, 0x41, 0x42],
+  cmpxchg: [0x4a, 0x4b, 0x48, 0x49],
+};
+export const RMW_NUMBER: Readonly<Record<RmwOp, number>> = { add: 0, sub: 1, and: 2, or: 3, xor: 4, xchg: 5 };
+const atomicColumn = (bits: number): number => (bits === 8 ? 0 : bits === 16 ? 1 : bits === 32 ? 2 : 3);
+const log2Bytes = (bits: number): number => (bits === 8 ? 0 : bits === 16 ? 1 : bits === 32 ? 2 : bits === 64 ? 3 : 4);
+
+/** Bits of the `how` argument of the slow paths. */
+const HOW_WRITE = 4;
+const HOW_SYSTEM = 8;
+
+const LOCAL_GET = 0x20;
+const LOCAL_SET = 0x21;
+const LOCAL_TEE = 0x22;
+
+/** Writes the code of one function. Local 0 is `env`; parameters follow. */
+export class Lower {
+  readonly out = new Bytes();
+  readonly target: Target;
+  readonly #paramBase: number;
+  readonly #localTypes: Type[] = [];
+  readonly #free = new Map<Type, number[]>();
+  readonly #fixed: number;
+  /** Local of each value in the current piece of IR, by value id, and the values to forget at the end of each scope. */
+  #values = new Map<number, number>();
+  #vars = new Map<number, number>();
+  #scopes: number[][] = [];
+  readonly #labels: (number | null)[] = [];
+  #params: readonly number[] = [];
+
+  /** `params` are the parameter types after `env`. */
+  constructor(target: Target, params: readonly Type[]) {
+    this.target = target;
+    this.#paramBase = 1;
+    this.#fixed = 1 + params.length;
+    this.#params = params.map((_, i) => i + this.#paramBase);
+  }
+
+  // -- pieces of code that tiers write themselves
+
+  /** Enters a block, loop or if, for label depths; `label` is the IR label's id where there is one. */
+  open(opcode: number, blockType = VOID, label: number | null = null): void {
+    this.out.u8(opcode);
+    this.out.u8(blockType);
+    this.#labels.push(label);
+  }
+  close(): void {
+    this.out.u8(0x0b);
+    this.#labels.pop();
+  }
+  /** Depth of nesting: record it where a block is opened, and give it to `brTo`. */
+  get depth(): number {
+    return this.#labels.length;
+  }
+  /** Branches to the block or loop that was opened when `depth` was `level`. */
+  brTo(level: number, conditional = false): void {
+    this.out.u8(conditional ? 0x0d : 0x0c);
+    this.out.uleb(this.#labels.length - 1 - level);
+  }
+  relative(level: number): number {
+    return this.#labels.length - 1 - level;
+  }
+  op(...bytes: number[]): void {
+    for (const b of bytes) this.out.u8(b);
+  }
+  i32(value: number): void {
+    this.out.u8(0x41);
+    this.out.sleb(value | 0);
+  }
+  i64(value: bigint): void {
+    this.out.u8(0x42);
+    this.out.sleb64(BigInt.asIntN(64, value));
+  }
+  localGet(n: number): void {
+    this.out.u8(LOCAL_GET);
+    this.out.uleb(n);
+  }
+  localSet(n: number): void {
+    this.out.u8(LOCAL_SET);
+    this.out.uleb(n);
+  }
+  localTee(n: number): void {
+    this.out.u8(LOCAL_TEE);
+    this.out.uleb(n);
+  }
+  /** A load or store instruction with its offset. */
+  memory(opcode: number, offset: number): void {
+    if (opcode >= 0x10000) {
+      this.out.u8(0xfd);
+      this.out.uleb(opcode - 0x10000);
+    } else this.out.u8(opcode);
+    this.out.u8(0);
+    this.out.uleb(offset);
+  }
+  /** Loads an i32 of the vCPU's state. */
+  stateI32(offset: number): void {
+    this.localGet(0);
+    this.memory(0x28, offset);
+  }
+  call(callee: Callee): void {
+    this.out.u8(0x10);
+    this.out.uleb(this.target.callee(callee));
+  }
+  /** A new local that stays reserved. */
+  local(type: Type): number {
+    return this.#fixed + this.#localTypes.push(type) - 1;
+  }
+
+  // -- locals of one piece of IR
+
+  #acquire(type: Type): number {
+    const pool = this.#free.get(type);
+    const n = pool?.pop();
+    return n ?? this.local(type);
+  }
+  #owned: { type: Type; local: number }[] = [];
+  #temp(type: Type): number {
+    const local = this.#acquire(type);
+    this.#owned.push({ type, local });
+    return local;
+  }
+  /**
+   * Lowers a piece of IR whose values are not needed afterwards; its locals are used again by the next piece. `params` are the
+   * locals that stand for the piece's parameters.
+   */
+  piece(body: readonly Stmt[], params: readonly number[] = this.#params): void {
+    this.#params = params;
+    this.#values = new Map();
+    this.#vars = new Map();
+    this.#scopes = [[]];
+    this.#owned = [];
+    this.statements(body);
+    for (const { type, local } of this.#owned.reverse()) {
+      let pool = this.#free.get(type);
+      if (!pool) {
+        pool = [];
+        this.#free.set(type, pool);
+      }
+      pool.push(local);
+    }
+  }
+  /** Number of locals so far. */
+  get localCount(): number {
+    return this.#localTypes.length;
+  }
+  /** The finished body: local declarations, code, end. */
+  finish(): Uint8Array {
+    const b = new Bytes();
+    const runs: { type: Type; count: number }[] = [];
+    for (const type of this.#localTypes) {
+      const last = runs[runs.length - 1];
+      if (last?.type === type) last.count++;
+      else runs.push({ type, count: 1 });
+    }
+    b.uleb(runs.length);
+    for (const r of runs) {
+      b.uleb(r.count);
+      b.u8(typeCode(r.type));
+    }
+    b.append(this.out);
+    b.u8(0x0b);
+    return b.view();
+  }
+
+  // -- values
+
+  /** Puts a value on the stack. */
+  value(v: Value): void {
+    const known = this.#values.get(v.id);
+    if (known !== undefined) return this.localGet(known);
+    switch (v.kind) {
+      case 'const':
+        return this.#constant(v);
+      case 'env':
+        return this.localGet(0);
+      case 'param':
+        return this.localGet(this.#params[v.index]);
+      case 'pure':
+        for (const a of v.args) this.value(a);
+        this.#opcode(v.op.code);
+        for (const lane of v.lanes) this.out.u8(lane);
+        return this.#keep(v);
+      case 'select':
+        this.value(v.args[0]);
+        this.value(v.args[1]);
+        this.value(v.cond);
+        if (v.type === 'v128') this.op(0x1c, 1, typeCode('v128'));
+        else this.out.u8(0x1b);
+        return this.#keep(v);
+      default:
+        throw new Error(`Cannot lower a ${v.kind} value that is used where its definition does not dominate`);
+    }
+  }
+  #opcode(code: number): void {
+    if (code >= 0x20000) {
+      this.out.u8(0xfc);
+      this.out.uleb(code - 0x20000);
+    } else if (code >= 0x10000) {
+      this.out.u8(0xfd);
+      this.out.uleb(code - 0x10000);
+    } else this.out.u8(code);
+  }
+  /** A pure value on the stack that is used again goes to a local, valid to the end of the scope. */
+  #keep(v: Value): void {
+    if (v.uses < 2) return;
+    const n = this.#temp(v.type);
+    this.localTee(n);
+    this.#define(v, n);
+  }
+  #define(v: Value, local: number): void {
+    this.#values.set(v.id, local);
+    this.#scopes[this.#scopes.length - 1].push(v.id);
+  }
+  #constant(v: Value & { kind: 'const' }): void {
+    if (v.type === 'i32') this.i32(v.value as number);
+    else if (v.type === 'i64') this.i64(v.value as bigint);
+    else if (v.type === 'f32') {
+      this.out.u8(0x43);
+      this.out.f32(v.value as number);
+    } else if (v.type === 'f64') {
+      this.out.u8(0x44);
+      this.out.f64(v.value as number);
+    } else {
+      this.op(0xfd, 0x0c);
+      this.out.raw(v.value as Uint8Array);
+    }
+  }
+  /** A value in a local (its own, or a new one). */
+  #inLocal(v: Value): number {
+    const known = this.#values.get(v.id);
+    if (known !== undefined) return known;
+    if (v.kind === 'env') return 0;
+    if (v.kind === 'param') return this.#params[v.index];
+    this.value(v);
+    const now = this.#values.get(v.id);
+    if (now !== undefined) {
+      this.out.u8(0x1a);
+      return now;
+    }
+    const n = this.#temp(v.type);
+    this.localSet(n);
+    this.#define(v, n);
+    return n;
+  }
+
+  // -- statements
+
+  statements(list: readonly Stmt[]): void {
+    for (const s of list) this.#statement(s);
+  }
+  #scope(list: readonly Stmt[]): void {
+    this.#scopes.push([]);
+    this.statements(list);
+    for (const id of this.#scopes.pop()!) this.#values.delete(id);
+  }
+  #result(v: Value): void {
+    if (v.uses === 0) return this.out.u8(0x1a);
+    const n = this.#temp(v.type);
+    this.localSet(n);
+    this.#define(v, n);
+  }
+  #varLocal(v: Var): number {
+    let n = this.#vars.get(v.id);
+    if (n === undefined) {
+      n = this.#temp(v.type);
+      this.#vars.set(v.id, n);
+    }
+    return n;
+  }
+  #br(label: Label): void {
+    for (let i = this.#labels.length - 1; i >= 0; i--) {
+      if (this.#labels[i] === label.id) return this.out.uleb(this.#labels.length - 1 - i);
+    }
+    throw new Error(`Cannot branch to label ${label.id}: it is not in scope`);
+  }
+
+  #statement(s: Stmt): void {
+    switch (s.kind) {
+      case 'get':
+        if (s.uses === 0) return;
+        this.localGet(0);
+        this.memory(s.slot.access.load, s.slot.offset);
+        return this.#result(s);
+      case 'raw':
+        if (s.uses === 0) return;
+        this.value(s.ptr);
+        this.memory(s.access.load, s.offset);
+        return this.#result(s);
+      case 'getvar':
+        if (s.uses === 0) return;
+        this.localGet(this.#varLocal(s.variable));
+        return this.#result(s);
+      case 'set':
+        this.localGet(0);
+        this.value(s.value);
+        return this.memory(s.slot.access.store, s.slot.offset);
+      case 'setraw':
+        this.value(s.ptr);
+        this.value(s.value);
+        return this.memory(s.access.store, s.offset);
+      case 'setvar':
+        this.value(s.value);
+        return this.localSet(this.#varLocal(s.variable));
+      case 'copy':
+        for (const v of [s.to, s.from, s.length]) this.value(v);
+        return this.op(0xfc, 10, 0, 0);
+      case 'fill':
+        for (const v of [s.to, s.value, s.length]) this.value(v);
+        return this.op(0xfc, 11, 0);
+      case 'load':
+        return this.#load(s);
+      case 'store':
+        return this.#store(s);
+      case 'rmw':
+      case 'cmpxchg':
+        return this.#atomic(s);
+      case 'call':
+        this.#arguments(s.callee, s.args);
+        this.#result(s);
+        return this.#check(s.callee);
+      case 'do':
+        this.#arguments(s.callee, s.args);
+        if (s.callee.result) this.out.u8(0x1a);
+        return this.#check(s.callee);
+      case 'if':
+        this.value(s.cond);
+        this.open(0x04);
+        this.#scope(s.then);
+        if (s.else.length > 0) {
+          this.out.u8(0x05);
+          this.#scope(s.else);
+        }
+        return this.close();
+      case 'loop':
+      case 'block':
+        this.open(s.kind === 'loop' ? 0x03 : 0x02, VOID, s.label.id);
+        this.#scope(s.body);
+        return this.close();
+      case 'br':
+        if (s.cond) this.value(s.cond);
+        this.out.u8(s.cond ? 0x0d : 0x0c);
+        return this.#br(s.label);
+      case 'leave':
+        return this.target.leave(this, s);
+      default:
+        s satisfies never;
+    }
+  }
+  #arguments(callee: Callee, args: readonly Value[]): void {
+    if (args.length !== callee.params.length) throw new Error(`Cannot call ${callee.name} with ${args.length} arguments: it takes ${callee.params.length}`);
+    if (!callee.host) this.localGet(0);
+    for (const a of args) this.value(a);
+    this.call(callee);
+  }
+  /** Unwinds where a call left an exception pending. */
+  #check(callee: Callee): void {
+    if (!callee.faults) return;
+    this.checkPending();
+  }
+  /** Code that unwinds where an exception is pending. */
+  checkPending(): void {
+    this.stateI32(this.target.tlb.pending);
+    this.open(0x04);
+    this.target.fault(this);
+    this.close();
+  }
+
+  // -- guest memory
+
+  /** Puts the address of the TLB entry for the address in local `addr` into a local. */
+  #entry(addr: number, system: boolean): number {
+    const { tlb } = this.target;
+    const entry = this.#temp('i32');
+    this.stateI32(system ? tlb.system : tlb.current);
+    this.localGet(addr);
+    // The entry's byte offset: page number modulo entries, times 16.
+    this.i64(BigInt(tlb.pageBits - 4));
+    this.op(0x88, 0xa7);
+    this.i32((tlb.entries - 1) << 4);
+    this.op(0x71, 0x6a);
+    this.localTee(entry);
+    return entry;
+  }
+  /** Last byte of an access, as i64. */
+  #lastByte(addr: number, bytes: number): void {
+    this.localGet(addr);
+    if (bytes > 1) {
+      this.i64(BigInt(bytes - 1));
+      this.out.u8(0x7c);
+    }
+  }
+  #readHit(addr: number, bytes: number, system: boolean): number {
+    const entry = this.#entry(addr, system);
+    this.memory(0x29, 0);
+    this.#lastByte(addr, bytes);
+    this.out.u8(0x85);
+    this.i64(1n << BigInt(this.target.tlb.pageBits));
+    this.out.u8(0x54);
+    return entry;
+  }
+  #writeHit(addr: number, bytes: number, system: boolean): number {
+    const entry = this.#entry(addr, system);
+    this.memory(0x29, 0);
+    this.#lastByte(addr, bytes);
+    this.i64(-(1n << BigInt(this.target.tlb.pageBits)));
+    this.op(0x83, 0x51);
+    return entry;
+  }
+  /** Host address of the guest address in `addr`, through a TLB entry that hits. */
+  #hostAddress(addr: number, entry: number): void {
+    this.localGet(addr);
+    this.out.u8(0xa7);
+    this.localGet(entry);
+    this.memory(0x28, 8);
+    this.out.u8(0x6a);
+  }
+  #slowLoad(addr: number, access: Access, how: number): void {
+    const { slow } = this.target;
+    const once = (offset: number, log2: number): void => {
+      this.localGet(0);
+      this.localGet(addr);
+      if (offset) {
+        this.i64(BigInt(offset));
+        this.out.u8(0x7c);
+      }
+      this.i32(log2 | how);
+      this.call(slow.load);
+    };
+    if (access.type === 'v128') {
+      once(0, 3);
+      this.op(0xfd, 0x12);
+      this.checkPending();
+      once(8, 3);
+      this.op(0xfd, 0x1e, 1);
+      return this.checkPending();
+    }
+    once(0, log2Bytes(access.bits));
+    this.#fromI64(access);
+    this.checkPending();
+  }
+  #fromI64(access: Access): void {
+    switch (access.name) {
+      case 'i32.8s':
+        return this.op(0xa7, 0xc0);
+      case 'i32.16s':
+        return this.op(0xa7, 0xc1);
+      case 'i64.8s':
+        return this.op(0xc2);
+      case 'i64.16s':
+        return this.op(0xc3);
+      case 'i64.32s':
+        return this.op(0xc4);
+      case 'f64':
+        return this.op(0xbf);
+      case 'f32':
+        return this.op(0xa7, 0xbe);
+      default:
+        if (access.type === 'i32') this.out.u8(0xa7);
+    }
+  }
+  #toI64(type: Type): void {
+    if (type === 'i32') this.out.u8(0xad);
+    else if (type === 'f64') this.out.u8(0xbd);
+    else if (type === 'f32') this.op(0xbc, 0xad);
+  }
+
+  #load(s: Stmt & { kind: 'load' }): void {
+    const addr = this.#inLocal(s.addr);
+    const how = (s.forWrite ? HOW_WRITE : 0) | (s.space === 'system' ? HOW_SYSTEM : 0);
+    if (!this.target.inlineMemory) {
+      this.#slowLoad(addr, s.access, how);
+      return this.#result(s);
+    }
+    const bytes = s.access.bits / 8;
+    const system = s.space === 'system';
+    const entry = s.forWrite ? this.#writeHit(addr, bytes, system) : this.#readHit(addr, bytes, system);
+    this.open(0x04, typeCode(s.access.type));
+    this.#hostAddress(addr, entry);
+    this.memory(s.access.load, 0);
+    this.out.u8(0x05);
+    this.#slowLoad(addr, s.access, how);
+    this.close();
+    this.#result(s);
+  }
+
+  #store(s: Stmt & { kind: 'store' }): void {
+    const addr = this.#inLocal(s.addr);
+    const value = this.#inLocal(s.value);
+    const system = s.space === 'system';
+    const how = HOW_WRITE | (system ? HOW_SYSTEM : 0);
+    const bytes = s.access.bits / 8;
+    if (this.target.inlineMemory) {
+      const entry = this.#writeHit(addr, bytes, system);
+      this.open(0x04);
+      this.#hostAddress(addr, entry);
+      this.localGet(value);
+      this.memory(s.access.store, 0);
+      this.out.u8(0x05);
+    }
+    const once = (offset: number, log2: number, push: () => void): void => {
+      this.localGet(0);
+      this.localGet(addr);
+      if (offset) {
+        this.i64(BigInt(offset));
+        this.out.u8(0x7c);
+      }
+      push();
+      this.i32(log2 | how);
+      this.call(this.target.slow.store);
+      this.checkPending();
+    };
+    if (s.access.type === 'v128') {
+      this.localGet(0);
+      this.localGet(addr);
+      this.i32(16);
+      this.i32(how);
+      this.call(this.target.slow.probeWrite);
+      this.checkPending();
+      for (const lane of [0, 1]) {
+        once(lane * 8, 3, () => {
+          this.localGet(value);
+          this.op(0xfd, 0x1d, lane);
+        });
+      }
+    } else {
+      once(0, log2Bytes(s.access.bits), () => {
+        this.localGet(value);
+        this.#toI64(s.access.type);
+      });
+    }
+    if (this.target.inlineMemory) this.close();
+  }
+
+  #atomic(s: Stmt & { kind: 'rmw' | 'cmpxchg' }): void {
+    const addr = this.#inLocal(s.addr);
+    const expected = s.kind === 'cmpxchg' ? this.#inLocal(s.expected) : -1;
+    const value = this.#inLocal(s.value);
+    const { bits, type } = s.access;
+    const bytes = bits / 8;
+    const entry = this.#writeHit(addr, bytes, false);
+    if (bytes > 1) {
+      this.localGet(addr);
+      this.out.u8(0xa7);
+      this.i32(bytes - 1);
+      this.op(0x71, 0x45, 0x71);
+    }
+    this.open(0x04, typeCode(type));
+    this.#hostAddress(addr, entry);
+    if (s.kind === 'cmpxchg') this.localGet(expected);
+    this.localGet(value);
+    this.op(0xfe, ATOMIC[s.kind === 'cmpxchg' ? 'cmpxchg' : s.op][atomicColumn(bits)]);
+    this.op(log2Bytes(bits), 0);
+    this.out.u8(0x05);
+    const how = log2Bytes(bits) | HOW_WRITE;
+    this.localGet(0);
+    this.localGet(addr);
+    if (s.kind === 'cmpxchg') {
+      this.localGet(expected);
+      this.#toI64(type);
+    }
+    this.localGet(value);
+    this.#toI64(type);
+    this.i32(s.kind === 'cmpxchg' ? how : how | (RMW_NUMBER[s.op] << 8));
+    this.call(s.kind === 'cmpxchg' ? this.target.slow.cmpxchg : this.target.slow.rmw);
+    if (type === 'i32') this.out.u8(0xa7);
+    this.checkPending();
+    this.close();
+    this.#result(s);
+  }
+}

@@ -1,0 +1,143 @@
+// Assembles a WebAssembly module: types, imports, functions, exports, names (core specification 2.0, section 5.5).
+
+import type { Type } from '../ir/ops.ts';
+import { Bytes } from './bytes.ts';
+
+const TYPE_CODES: Readonly<Record<Type, number>> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+export const typeCode = (t: Type): number => TYPE_CODES[t];
+
+export interface Signature {
+  readonly params: readonly Type[];
+  readonly result: Type | null;
+}
+
+/** Memory import: limits in 64 KiB pages. */
+export interface MemoryImport {
+  readonly initial: number;
+  readonly maximum: number;
+}
+
+interface Body {
+  readonly type: number;
+  readonly name: string;
+  /** Local declarations and code, without the size in front. */
+  code: Uint8Array | null;
+}
+
+export class ModuleBuilder {
+  readonly #types: string[] = [];
+  readonly #signatures: Signature[] = [];
+  readonly #imports: { module: string; name: string; type: number }[] = [];
+  readonly #bodies: Body[] = [];
+  readonly #exports: { name: string; index: number }[] = [];
+  readonly #memory: MemoryImport | null;
+  readonly #table: boolean;
+
+  /** `table` imports `env.table` (funcref), the memory is `env.memory`, shared. */
+  constructor(memory: MemoryImport | null, table: boolean) {
+    this.#memory = memory;
+    this.#table = table;
+  }
+
+  type(signature: Signature): number {
+    const key = `${signature.params.join()}:${signature.result}`;
+    let index = this.#types.indexOf(key);
+    if (index < 0) {
+      index = this.#types.push(key) - 1;
+      this.#signatures.push(signature);
+    }
+    return index;
+  }
+  /** Imports a function; all imports come before the first `declare`. Gives its function index. */
+  import(module: string, name: string, signature: Signature): number {
+    if (this.#bodies.length > 0) throw new Error(`Cannot import ${name}: functions are declared already`);
+    return this.#imports.push({ module, name, type: this.type(signature) }) - 1;
+  }
+  /** Declares a function whose code follows later. Gives its function index. */
+  declare(name: string, signature: Signature): number {
+    return this.#imports.length + this.#bodies.push({ type: this.type(signature), name, code: null }) - 1;
+  }
+  /** Sets the code (locals and instructions) of a declared function. */
+  define(index: number, code: Uint8Array): void {
+    this.#bodies[index - this.#imports.length].code = code.slice();
+  }
+  export(name: string, index: number): void {
+    this.#exports.push({ name, index });
+  }
+
+  finish(): Uint8Array<ArrayBuffer> {
+    const out = new Bytes();
+    out.raw([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+    const section = (id: number, fill: (b: Bytes) => void): void => {
+      const b = new Bytes();
+      fill(b);
+      out.u8(id);
+      out.uleb(b.length);
+      out.append(b);
+    };
+    section(1, (b) => {
+      b.uleb(this.#signatures.length);
+      for (const s of this.#signatures) {
+        b.u8(0x60);
+        b.uleb(s.params.length);
+        for (const p of s.params) b.u8(typeCode(p));
+        b.uleb(s.result ? 1 : 0);
+        if (s.result) b.u8(typeCode(s.result));
+      }
+    });
+    section(2, (b) => {
+      b.uleb(this.#imports.length + (this.#memory ? 1 : 0) + (this.#table ? 1 : 0));
+      for (const i of this.#imports) {
+        b.name(i.module);
+        b.name(i.name);
+        b.u8(0);
+        b.uleb(i.type);
+      }
+      if (this.#memory) {
+        b.name('env');
+        b.name('memory');
+        b.raw([2, 3]);
+        b.uleb(this.#memory.initial);
+        b.uleb(this.#memory.maximum);
+      }
+      if (this.#table) {
+        b.name('env');
+        b.name('table');
+        b.raw([1, 0x70, 0, 0]);
+      }
+    });
+    section(3, (b) => {
+      b.uleb(this.#bodies.length);
+      for (const f of this.#bodies) b.uleb(f.type);
+    });
+    section(7, (b) => {
+      b.uleb(this.#exports.length);
+      for (const e of this.#exports) {
+        b.name(e.name);
+        b.u8(0);
+        b.uleb(e.index);
+      }
+    });
+    section(10, (b) => {
+      b.uleb(this.#bodies.length);
+      for (const f of this.#bodies) {
+        if (!f.code) throw new Error(`Cannot finish the module: function ${f.name} has no code`);
+        b.uleb(f.code.length);
+        b.raw(f.code);
+      }
+    });
+    section(0, (b) => {
+      b.name('name');
+      const names = new Bytes();
+      names.uleb(this.#bodies.length);
+      this.#bodies.forEach((f, i) => {
+        names.uleb(this.#imports.length + i);
+        names.name(f.name);
+      });
+      b.u8(1);
+      b.uleb(names.length);
+      b.append(names);
+    });
+    return out.view();
+  }
+}
