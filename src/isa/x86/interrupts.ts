@@ -4,7 +4,7 @@
 import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
-import { iopl, packFlags } from './flags.ts';
+import { iopl, packFlags, virtualImage } from './flags.ts';
 import { commitFrame, Frame, frameCurrent, frameOn, framePush } from './frame.ts';
 import { Attr, anyOf, checkStackSegment, descAttr, dpl, EXT, F, fail, failIf, inLongMode, isCanonical, isNull, markAccessed, readDescriptor, setNullSegment, setRealCs, setSegment, withVector } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
@@ -326,10 +326,8 @@ const softInterruptV86 = sub('softInterruptV86', ['i32', 'i64'], null, { faults:
   });
   const entry = c.load(b.extu(b.shl(vector, b.i32(2))), 32);
   const flags = c.call(packFlags);
-  // Below IOPL 3 the program sees VIF in place of IF.
-  const virtual = b.or(b.and(flags, b.i32(~F.if)), b.and(b.shru(flags, b.i32(10)), b.i32(F.if)));
   c.do(frameCurrent, b.i32(2));
-  c.do(framePush, b.extu(b.or(b.select(full, flags, virtual), b.i32(F.iopl))));
+  c.do(framePush, b.extu(b.select(full, flags, virtualImage(c, flags))));
   c.do(framePush, b.extu(c.get(st.segSelector[S.cs])));
   c.do(framePush, nextIp);
   commitFrame(c);

@@ -4,11 +4,11 @@ import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { checkTarget, longAndBig } from './far.ts';
-import { iopl, openInterruptWindow, unpackFlags, writableFlags } from './flags.ts';
+import { popVirtualFlags, unpackFlags, virtualInterrupts, writableFlags } from './flags.ts';
 import { commitFrame, frameCurrent, framePop, skipFrame } from './frame.ts';
 import { Attr, anyOf, checkStackSegment, descAttr, dpl, F, failIf, inLongCode, inLongMode, inProtectedMode, isCanonical, isNull, markAccessed, readDescriptor, rpl, setNullSegment, setRealCs, setSegment, setV86Segment } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
-import { Ctx, R, S, X } from './state.ts';
+import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';
 import { finishTask, switchTask, TaskSource } from './tasks.ts';
 
@@ -77,12 +77,6 @@ function returnFlags(c: Emit, image: Value, wide: Value, realMode = false): void
   c.do(unpackFlags, clean, b.or(mask, b.select(wide, b.i32(F.rf), b.i32(0))));
 }
 
-/** The end of every IRET: NMIs are open again. */
-function reopen(c: Emit): void {
-  c.set(st.nmiBlocked, c.b.i32(0));
-  openInterruptWindow(c);
-}
-
 /** Far RET: `bytes` (i32) of the operand size, `extra` (i64) bytes of parameters to drop. */
 export const farReturn = sub('farReturn', ['i32', 'i64'], null, { faults: true }, (c, bytes, extra) => {
   const b = c.b;
@@ -131,11 +125,8 @@ export const farReturn = sub('farReturn', ['i32', 'i64'], null, { faults: true }
 /** IRET in real mode, and in virtual-8086 mode with IOPL 3 or, for 16 bits, with CR4.VME. */
 const iretReal = sub('iretReal', ['i32'], null, { faults: true }, (c, bytes) => {
   const b = c.b;
-  const v86 = anyOf(c, c.get(st.ctx), Ctx.v86);
   const wide = b.eq(bytes, b.i32(4));
-  const virtual = b.and(v86, b.ne(iopl(c), b.i32(3)));
-  const vme = b.and(b.wrap(b.and(c.get(st.cr4), b.i64(1))), b.eqz(wide));
-  c.gpIf(b.and(virtual, b.eqz(vme)));
+  const virtual = c.call(virtualInterrupts, wide);
   c.do(frameCurrent, bytes);
   const ip = c.call(framePop);
   const selector = b.and(b.wrap(c.call(framePop)), b.i32(0xffff));
@@ -143,7 +134,7 @@ const iretReal = sub('iretReal', ['i32'], null, { faults: true }, (c, bytes) => 
   c.gpIf(b.gtu(ip, b.extu(c.get(st.segLimit[S.cs]))));
   b.if(
     virtual,
-    () => c.do(virtualFlags, image),
+    () => c.do(popVirtualFlags, image),
     () => {
       // IOPL is out of reach in virtual-8086 mode; in real mode, at CPL 0, it is not.
       returnFlags(c, image, wide, true);
@@ -153,17 +144,7 @@ const iretReal = sub('iretReal', ['i32'], null, { faults: true }, (c, bytes) => 
   setRealCs(c, selector);
   c.set(st.rip, ip);
   c.do(updateContext);
-  reopen(c);
-  b.ret();
-});
-
-/** POPF and IRET of 16 bits in virtual-8086 mode with CR4.VME below IOPL 3: VIF takes IF's place. */
-export const virtualFlags = sub('virtualFlags', ['i32'], null, { faults: true }, (c, image) => {
-  const b = c.b;
-  const pending = b.and(anyOf(c, image, F.if), anyOf(c, c.get(st.sysFlags), F.vip));
-  c.gpIf(b.or(anyOf(c, image, F.tf), pending));
-  const vif = b.shl(b.and(image, b.i32(F.if)), b.i32(10));
-  c.do(unpackFlags, b.or(b.and(image, b.i32(0xffff)), vif), b.i32(F.tf | F.df | F.nt | F.vif));
+  c.set(st.nmiBlocked, b.i32(0));
   b.ret();
 });
 
@@ -182,7 +163,7 @@ const iretV86 = sub('iretV86', ['i64', 'i32', 'i32'], null, { faults: true }, (c
   c.set(st.rip, b.and(ip, b.i64(0xffff)));
   c.set(st.cpl, b.i32(3));
   c.do(updateContext);
-  reopen(c);
+  c.set(st.nmiBlocked, b.i32(0));
   b.ret();
 });
 
@@ -192,7 +173,7 @@ const iretTask = sub('iretTask', ['i64'], null, { faults: true }, (c, nextIp) =>
   const link = c.load(c.get(st.segBase[S.tr]), 16, { system: true });
   c.do(switchTask, link, b.i32(TaskSource.iret), b.i32(0), nextIp);
   finishTask(c);
-  reopen(c);
+  c.set(st.nmiBlocked, b.i32(0));
   b.ret();
 });
 
@@ -247,7 +228,7 @@ const iretSlow = sub('iretSlow', ['i32', 'i64'], null, { faults: true }, (c, byt
     },
   );
   c.set(st.rip, ip);
-  reopen(c);
+  c.set(st.nmiBlocked, b.i32(0));
   b.ret();
 });
 
@@ -282,6 +263,6 @@ export const interruptReturn = sub('interruptReturn', ['i32', 'i64'], null, { fa
   // A return to compatibility mode has a stack pointer of 32 bits.
   c.set(st.gpr[R.rsp], b.and(newSp, b.select(inLongCode(c), b.i64(-1), b.i64(0xffffffffn))));
   c.set(st.rip, ip);
-  reopen(c);
+  c.set(st.nmiBlocked, b.i32(0));
   b.ret();
 });

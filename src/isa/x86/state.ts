@@ -138,8 +138,6 @@ export const ymmHigh = many('v128', Array.from({ length: 16 }, (_, i) => `ymm${i
 
 /** 1 from the delivery of an NMI until the next IRET: further NMIs wait. */
 export const nmiBlocked = slot('nmiBlocked', 'i32');
-/** 1 while an interrupt waits for RFLAGS.IF, the shadow or the end of NMI blocking: what ends the wait then sets `kick`. Set and cleared by the main loop. */
-export const interruptWindow = slot('interruptWindow', 'i32');
 /** 1 where TF was set when the instruction in a single-stepped block started. */
 export const stepTrap = slot('stepTrap', 'i32');
 /** 1 where the pending exception was found after a task switch committed: `taskIp` is then the instruction pointer, not that of the switching instruction. */
