@@ -6,7 +6,6 @@ import { updateContext } from '../context.ts';
 import { CR0, CR4, checkUmip, readControl, readDebug, writeControl, writeCr0, writeDebug } from '../control.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { probeWrite } from '../memory.ts';
-import { How } from '../mmu.ts';
 import { cpuid } from '../outside.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
@@ -168,7 +167,7 @@ export const controlRows: readonly Row[] = [
   insn('0F 01 /2m', 'lgdt M', loadTable(st.gdtBase, st.gdtLimit)),
   insn('0F 01 /3m', 'lidt M', loadTable(st.idtBase, st.idtLimit)),
 
-  insn('0F 01 /7m', 'invlpg M', { ends: true, spec: 'SDM 2, INVLPG: no access, so no fault' }, (c, o) => {
+  insn('0F 01 /7m', 'invlpg M', { ends: true }, (c, o) => {
     c.privileged();
     c.do(flushPage, c.linear(o, 1, false));
     c.resync();

@@ -1,0 +1,213 @@
+// Model-specific registers that live in the vCPU's state: where each is, what may be written to it (Intel SDM volume 4, chapter 2,
+// and volume 3, sections 12.11 and 18.17; AMD APM volume 2, appendix A). All others are asked of the host.
+
+import type { Slot, Value } from '../../ir/ir.ts';
+import { CR0, EFER } from './control.ts';
+import type { Emit } from './emit.ts';
+import { PHYSICAL_BITS } from './mmu.ts';
+import { rdmsr, tsc, wrmsr } from './outside.ts';
+import * as st from './state.ts';
+import { S } from './state.ts';
+import { sub } from './sub.ts';
+import { flushAll } from './tlb.ts';
+
+/** Registers from `first` to `last`. `index` is the register's number; `write` may raise #GP(0). */
+interface Range {
+  readonly first: number;
+  readonly last: number;
+  readonly read: (c: Emit, index: Value) => Value;
+  readonly write: (c: Emit, value: Value, index: Value) => void;
+}
+
+type Check = (c: Emit, value: Value) => void;
+const anything: Check = () => {};
+const refuseBits =
+  (mask: bigint): Check =>
+  (c, value) =>
+    c.gpIf(c.b.ne(c.b.and(value, c.b.i64(mask)), c.b.i64(0)));
+const upper = refuseBits(~0xffffffffn);
+const canonical: Check = (c, value) => {
+  const b = c.b;
+  c.gpIf(b.ne(b.shrs(b.shl(value, b.i64(16)), b.i64(16)), value));
+};
+
+/** Every byte of `value` that `mask` keeps must be a memory type: 0, 1, 4, 5, 6, or with `uncached` 7 as well. */
+function checkTypes(c: Emit, value: Value, mask: bigint, uncached: boolean): void {
+  const b = c.b;
+  const ones = 0x0101010101010101n & mask;
+  const at = (bit: number): Value => b.and(b.shru(value, b.i64(bit)), b.i64(ones));
+  let bad = b.and(value, b.i64(0xf8f8f8f8f8f8f8f8n & mask));
+  bad = b.or(bad, b.and(at(1), b.not(at(2))));
+  if (!uncached) bad = b.or(bad, b.and(b.and(at(0), at(1)), at(2)));
+  c.gpIf(b.ne(bad, b.i64(0)));
+}
+
+/** A register kept in a slot. */
+const kept = (first: number, slot: Slot, check: Check = anything): Range => ({
+  first,
+  last: first,
+  read: (c) => c.get(slot),
+  write: (c, value) => {
+    check(c, value);
+    c.set(slot, value);
+  },
+});
+/** Consecutive registers in consecutive slots. */
+const array = (first: number, slots: readonly Slot[], check: (c: Emit, value: Value, index: Value) => void): Range => {
+  const place = (c: Emit, index: Value): Value => c.b.add(c.b.env, c.b.shl(c.b.sub(index, c.b.i32(first)), c.b.i32(3)));
+  return {
+    first,
+    last: first + slots.length - 1,
+    read: (c, index) => c.b.raw('i64', place(c, index), slots[0]!.offset),
+    write: (c, value, index) => {
+      check(c, value, index);
+      c.b.setRaw('i64', place(c, index), value, slots[0]!.offset);
+    },
+  };
+};
+/** Registers that always read as one value; writes are refused, or have no effect. */
+const constant = (first: number, value: bigint, writable: boolean, last = first): Range => ({
+  first,
+  last,
+  read: (c) => c.b.i64(value),
+  write: (c) => {
+    if (!writable) c.gp();
+  },
+});
+
+const FIXED_TYPES: Check = (c, value) => checkTypes(c, value, (1n << 64n) - 1n, false);
+const ABOVE_PHYSICAL = ~((1n << BigInt(PHYSICAL_BITS)) - 1n);
+/** Base registers (even) hold a type, mask registers (odd) a valid bit. */
+function checkVariable(c: Emit, value: Value, index: Value): void {
+  const b = c.b;
+  b.if(
+    b.and(index, b.i32(1)),
+    () => refuseBits(ABOVE_PHYSICAL | 0x7ffn)(c, value),
+    () => {
+      refuseBits(ABOVE_PHYSICAL | 0xf00n)(c, value);
+      checkTypes(c, value, 0xffn, false);
+    },
+  );
+}
+
+const writeEfer = sub('writeEfer', ['i64'], null, { faults: true }, (c, value) => {
+  const b = c.b;
+  const settable = EFER.sce | EFER.lme | EFER.nxe;
+  refuseBits(~BigInt(settable | EFER.lma))(c, value);
+  const old = c.get(st.efer);
+  const changed = b.wrap(b.xor(old, value));
+  const paging = b.and(b.wrap(c.get(st.cr0)), b.i32(CR0.pg));
+  c.gpIf(b.and(b.ne(paging, b.i32(0)), b.ne(b.and(changed, b.i32(EFER.lme)), b.i32(0))));
+  c.set(st.efer, b.or(b.and(value, b.i64(settable)), b.and(old, b.i64(EFER.lma))));
+  b.if(b.and(changed, b.i32(EFER.nxe)), () => c.do(flushAll));
+  b.ret();
+});
+
+const tscRange: Range = {
+  first: 0x10,
+  last: 0x10,
+  read: (c) => c.b.add(c.call(tsc), c.get(st.tscOffset)),
+  write: (c, value) => {
+    const b = c.b;
+    const offset = b.sub(value, c.call(tsc));
+    c.set(st.tscAdjust, b.add(c.get(st.tscAdjust), b.sub(offset, c.get(st.tscOffset))));
+    c.set(st.tscOffset, offset);
+  },
+};
+const tscAdjustRange: Range = {
+  first: 0x3b,
+  last: 0x3b,
+  read: (c) => c.get(st.tscAdjust),
+  write: (c, value) => {
+    const b = c.b;
+    c.set(st.tscOffset, b.add(c.get(st.tscOffset), b.sub(value, c.get(st.tscAdjust))));
+    c.set(st.tscAdjust, value);
+  },
+};
+
+/** All ranges by ascending number. */
+const ranges: readonly Range[] = [
+  tscRange,
+  tscAdjustRange,
+  // Microcode revision: software writes 0, runs CPUID, and reads.
+  constant(0x8b, 1n << 32n, true),
+  // Eight variable ranges, fixed ranges, write combining.
+  constant(0xfe, 0x508n, false),
+  kept(0x174, st.sysenterCs),
+  kept(0x175, st.sysenterEsp, canonical),
+  kept(0x176, st.sysenterEip, canonical),
+  // Machine check: no bank, nothing pending.
+  constant(0x179, 0n, false),
+  constant(0x17a, 0n, true),
+  kept(0x1a0, st.miscEnable),
+  kept(0x1d9, st.debugCtl, refuseBits(~0x3n)),
+  array(0x200, st.mtrrVariable, checkVariable),
+  array(0x250, st.mtrrFixed.slice(0, 1), FIXED_TYPES),
+  array(0x258, st.mtrrFixed.slice(1, 3), FIXED_TYPES),
+  array(0x268, st.mtrrFixed.slice(3), FIXED_TYPES),
+  kept(0x277, st.pat, (c, value) => checkTypes(c, value, (1n << 64n) - 1n, true)),
+  kept(0x2ff, st.mtrrDefault, (c, value) => {
+    refuseBits(~0xcffn)(c, value);
+    checkTypes(c, value, 0xffn, false);
+  }),
+  constant(0x400, 0n, true, 0x47f),
+  { first: 0xc0000080, last: 0xc0000080, read: (c) => c.get(st.efer), write: (c, value) => c.do(writeEfer, value) },
+  kept(0xc0000081, st.star),
+  kept(0xc0000082, st.lstar, canonical),
+  kept(0xc0000083, st.cstar, canonical),
+  kept(0xc0000084, st.sfmask, upper),
+  kept(0xc0000100, st.segBase[S.fs]!, canonical),
+  kept(0xc0000101, st.segBase[S.gs]!, canonical),
+  kept(0xc0000102, st.kernelGsBase, canonical),
+  kept(0xc0000103, st.tscAux, upper),
+  kept(0xc0010015, st.hwcr),
+  kept(0xc0011029, st.deCfg),
+];
+
+/** Binary search for the range of `index`, as nested tests; `found` and `missing` end the subroutine. */
+function dispatch(c: Emit, index: Value, list: readonly Range[], found: (r: Range) => void, missing: () => void): void {
+  const b = c.b;
+  if (list.length === 0) return missing();
+  if (list.length === 1) {
+    const { first, last } = list[0]!;
+    const inside = first === last ? b.eq(index, b.i32(first)) : b.leu(b.sub(index, b.i32(first)), b.i32(last - first));
+    b.if(inside, () => found(list[0]!));
+    return missing();
+  }
+  const half = list.length >> 1;
+  b.if(
+    b.ltu(index, b.i32(list[half]!.first)),
+    () => dispatch(c, index, list.slice(0, half), found, missing),
+    () => dispatch(c, index, list.slice(half), found, missing),
+  );
+}
+
+/** Value of register `index` (i32). Raises #GP(0) where there is none. */
+export const readMsr = sub('readMsr', ['i32'], 'i64', { faults: true }, (c, index) => {
+  const b = c.b;
+  dispatch(
+    c,
+    index,
+    ranges,
+    (r) => b.ret(r.read(c, index)),
+    () => b.ret(c.call(rdmsr, index)),
+  );
+});
+
+/** Writes register `index` (i32). Raises #GP(0) where there is none or the value is refused. */
+export const writeMsr = sub('writeMsr', ['i32', 'i64'], null, { faults: true }, (c, index, value) => {
+  const b = c.b;
+  dispatch(
+    c,
+    index,
+    ranges,
+    (r) => {
+      r.write(c, value, index);
+      b.ret();
+    },
+    () => {
+      c.do(wrmsr, index, value);
+      b.ret();
+    },
+  );
+});
