@@ -1,0 +1,222 @@
+// One PCI function: its configuration space with a type 0 header, BARs, capabilities and INTx. PCI Local Bus Specification 3.0, chapter 6.
+import type { Arena } from '../bits/arena.ts';
+import { struct, type ViewOf } from '../bits/struct.ts';
+import { type IrqLine, unconnected } from '../bus/irq.ts';
+import type { Handler } from '../bus/space.ts';
+
+/** A base address register; `size` is a power of two, at least 4 (io) or 16 (memory). `mem64` takes two registers. */
+export interface Bar {
+  readonly index: number;
+  readonly kind: 'io' | 'mem32' | 'mem64';
+  readonly size: number;
+  readonly handler: Handler;
+  readonly prefetchable?: boolean;
+}
+
+export interface PciFunctionOptions {
+  readonly arena: Arena;
+  /** Unique in the machine; names the state in snapshots. */
+  readonly name: string;
+  readonly vendor: number;
+  readonly device: number;
+  /** Base class, subclass and interface, 24 bits. */
+  readonly classCode: number;
+  readonly revision?: number;
+  readonly subsystemVendor?: number;
+  readonly subsystem?: number;
+  /** INTA is 1; 0 or absent for none. */
+  readonly interruptPin?: 0 | 1 | 2 | 3 | 4;
+  readonly multifunction?: boolean;
+  readonly bars?: readonly Bar[];
+}
+
+export const pciConfigLayout = struct({ config: ['u8', 256] }, { name: 'pci', version: 1 });
+
+/** Offsets of the header. */
+export const pci = { command: 4, status: 6, bar0: 0x10, capabilities: 0x34, interruptLine: 0x3c, interruptPin: 0x3d } as const;
+export const command = { io: 1, memory: 2, master: 4, intxOff: 0x400 } as const;
+const statusIntx = 8;
+const statusCapabilities = 0x10;
+
+export class PciFunction {
+  readonly name: string;
+  readonly bars: readonly Bar[];
+  readonly interruptPin: number;
+  readonly #s: ViewOf<typeof pciConfigLayout>;
+  /** Derived at construction: contents at reset, bits that can be written, bits that ones clear. */
+  readonly #initial = new Uint8Array(256);
+  readonly #writable = new Uint8Array(256);
+  readonly #clearable = new Uint8Array(256);
+  readonly #listeners: ((offset: number, size: number) => void)[] = [];
+  #nextCapability = 0x40;
+  #lastCapability: number = pci.capabilities;
+  #line: IrqLine = unconnected;
+  /** Set by the host: mappings may have changed. */
+  #moved: () => void = () => {};
+
+  constructor(o: PciFunctionOptions) {
+    this.name = o.name;
+    this.bars = o.bars ?? [];
+    this.interruptPin = o.interruptPin ?? 0;
+    this.#s = o.arena.alloc(pciConfigLayout, o.name);
+    const set = (at: number, value: number, bytes: number) => {
+      for (let i = 0; i < bytes; i++) this.#initial[at + i] = value >>> (8 * i);
+    };
+    set(0x00, o.vendor, 2);
+    set(0x02, o.device, 2);
+    set(0x08, o.revision ?? 0, 1);
+    set(0x09, o.classCode, 3);
+    set(0x0e, o.multifunction ? 0x80 : 0, 1);
+    set(0x2c, o.subsystemVendor ?? o.vendor, 2);
+    set(0x2e, o.subsystem ?? o.device, 2);
+    set(0x3d, this.interruptPin, 1);
+    this.writable(pci.command, [0x47, 0x05]);
+    this.#clearable.set([0x00, 0xf9], pci.status);
+    this.writable(0x0c, [0xff]);
+    this.writable(pci.interruptLine, [0xff]);
+    for (const b of this.bars) {
+      const least = b.kind === 'io' ? 4 : 16;
+      if (
+        b.size < least ||
+        2 ** Math.round(Math.log2(b.size)) !== b.size ||
+        b.index < 0 ||
+        b.index > (b.kind === 'mem64' ? 4 : 5)
+      ) {
+        throw new Error(
+          `Cannot give ${o.name} BAR ${b.index} of ${b.size} bytes: sizes are powers of two from ${least}, indexes 0 to 5`,
+        );
+      }
+      const at = pci.bar0 + 4 * b.index;
+      set(at, (b.kind === 'io' ? 1 : b.kind === 'mem64' ? 4 : 0) | (b.prefetchable ? 8 : 0), 1);
+      const mask = BigInt.asUintN(64, ~(BigInt(b.size) - 1n));
+      for (let i = 0; i < (b.kind === 'mem64' ? 8 : 4); i++) this.#writable[at + i] = Number((mask >> BigInt(8 * i)) & 0xffn);
+    }
+  }
+
+  /** Configuration space as it is after reset, all BARs at 0. */
+  reset(): void {
+    this.#s.config.set(this.#initial);
+    this.#line.set(0);
+    this.#moved();
+  }
+
+  // ── Building; on every thread alike, before `reset` ──
+
+  /** Contents at reset from `offset` on. */
+  preset(offset: number, bytes: readonly number[]): void {
+    this.#initial.set(bytes, offset);
+  }
+
+  /** Bits that the guest can write from `offset` on. */
+  writable(offset: number, bits: readonly number[]): void {
+    this.#writable.set(bits, offset);
+  }
+
+  /**
+   * Adds a capability of `data.length + 2` bytes: its ID and link, then `data`, of which `writable` bits can be written.
+   * Returns its offset.
+   */
+  addCapability(id: number, data: readonly number[], writable: readonly number[] = []): number {
+    const at = this.#nextCapability;
+    const end = Math.ceil((at + 2 + data.length) / 4) * 4;
+    if (end > 256)
+      throw new Error(
+        `Cannot add capability 0x${id.toString(16)} to ${this.name}: ${256 - at} bytes are left, ${end - at} needed`,
+      );
+    this.#initial[pci.status] = this.#initial[pci.status]! | statusCapabilities;
+    this.#initial[this.#lastCapability] = at;
+    this.preset(at, [id, 0, ...data]);
+    this.writable(at + 2, writable);
+    this.#lastCapability = at + 1;
+    this.#nextCapability = end;
+    return at;
+  }
+
+  /** Where the next capability goes; for chips whose registers have fixed places. */
+  startCapabilitiesAt(offset: number): void {
+    this.#nextCapability = offset;
+  }
+
+  /** Calls `f` after each write of the guest to configuration space. */
+  onWrite(f: (offset: number, size: number) => void): void {
+    this.#listeners.push(f);
+  }
+
+  /** Called by the host bridge. */
+  attach(line: IrqLine, moved: () => void): void {
+    this.#line = line;
+    this.#moved = moved;
+  }
+
+  // ── Configuration space ──
+
+  read(offset: number, size: number): number {
+    let value = 0;
+    for (let i = size - 1; i >= 0; i--) value = value * 256 + this.#s.config[offset + i]!;
+    return value;
+  }
+
+  /** A write of the guest: read-only bits stay. With the board's lock held. */
+  write(offset: number, size: number, value: number): void {
+    const { config } = this.#s;
+    const before = this.read(pci.command, 2);
+    for (let i = 0; i < size; i++) {
+      const at = offset + i;
+      const byte = (value >>> (8 * i)) & 0xff;
+      const w = this.#writable[at]!;
+      config[at] = ((config[at]! & ~w) | (byte & w)) & ~(byte & this.#clearable[at]!);
+    }
+    if (offset < pci.bar0 + 24 && offset + size > pci.command) {
+      this.#moved();
+      if ((before ^ this.read(pci.command, 2)) & command.intxOff) this.#drive();
+    }
+    for (const f of this.#listeners) f(offset, size);
+  }
+
+  /** A write of the device itself, which is not held to what the guest may write. */
+  poke(offset: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++) this.#s.config[offset + i] = value >>> (8 * i);
+  }
+
+  /** True when the guest lets the function read and write memory. */
+  get busMaster(): boolean {
+    return (this.#s.config[pci.command]! & command.master) !== 0;
+  }
+
+  /** Address of a BAR where it is decoded, -1 elsewhere and at 0. */
+  barAddress(bar: Bar): number {
+    const enabled = this.#s.config[pci.command]! & (bar.kind === 'io' ? command.io : command.memory);
+    if (!enabled) return -1;
+    const at = pci.bar0 + 4 * bar.index;
+    const low = this.read(at, 4);
+    if (bar.kind === 'io') return low & 0xfffc || -1;
+    const high = bar.kind === 'mem64' ? this.read(at + 4, 4) : 0;
+    return high * 2 ** 32 + ((low & 0xffff_fff0) >>> 0) || -1;
+  }
+
+  /** Sets a BAR's address, as firmware does. */
+  setBar(bar: Bar, address: number): void {
+    const at = pci.bar0 + 4 * bar.index;
+    this.write(at, 4, (address % 2 ** 32) >>> 0);
+    if (bar.kind === 'mem64') this.write(at + 4, 4, Math.floor(address / 2 ** 32));
+  }
+
+  /** The INTx wire, by the function's level: it passes on unless the guest has turned it off. With the board's lock held. */
+  readonly intx: IrqLine = {
+    set: (level) => {
+      const { config } = this.#s;
+      const was = config[pci.status]!;
+      config[pci.status] = level ? was | statusIntx : was & ~statusIntx;
+      if (config[pci.status] !== was) this.#drive();
+    },
+  };
+
+  /** True while the function pulls its wire. */
+  get asserted(): boolean {
+    return (this.#s.config[pci.status]! & statusIntx) !== 0 && (this.read(pci.command, 2) & command.intxOff) === 0;
+  }
+
+  #drive(): void {
+    this.#line.set(this.asserted ? 1 : 0);
+  }
+}
