@@ -139,8 +139,11 @@ const roundPack = each((f) =>
         b.ret(signBit);
       });
       const { m, inexact } = round(shiftJam(c, sig, b.extu(b.sub(b.i32(1), biased))));
-      flagIf(c, inexact, Flag.pe);
-      flagIf(c, b.and(isTiny, b.or(inexact, b.eqz(masked))), Flag.ue);
+      // Unmasked underflow is reported for every tiny result, and PE then is that of the unbounded exponent.
+      const unbounded = b.and(isTiny, b.eqz(masked));
+      const lost = b.select(unbounded, b.ne(b.and(sig, b.i64(mask)), b.i64(0)), inexact);
+      flagIf(c, lost, Flag.pe);
+      flagIf(c, b.and(isTiny, b.or(inexact, unbounded)), Flag.ue);
       b.ret(b.or(signBit, m));
     });
     const { m, inexact } = round(sig);

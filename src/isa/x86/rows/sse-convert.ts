@@ -7,7 +7,7 @@ import { insn, type Row } from '../row.ts';
 import { softFromInt, softNarrow, softToInt, softWiden, type Width } from '../softfloat.ts';
 import type { Sub } from '../sub.ts';
 import {
-  bitsOf, bytes, exact, floatOf, guarded, laneBits, lanes32, lanes64, lowHalf, mmxCheck, mmxEnter, mmxWrite, noNan, SSE, shapes, shuffle, withLane, zeroVec,
+  bitsOf, bytes, exact, floatOf, guarded, laneBits, lanes32, lanes64, lowHalf, mmxCheck, mmxEnter, noNan, SSE, shapes, shuffle, withLane, zeroVec,
 } from './sse.ts'; // biome-ignore format: one list
 
 /** A 64-bit value with zeros above. */
@@ -126,7 +126,9 @@ const toIntMmx =
   (c: InsnEmit, d: Operand, s: Operand): void => {
     mmxCheck(c);
     const x = w === 64 ? c.readVec(s, 'v128') : low64(c, c.readVec(s, 'i64'));
-    mmxWrite(c, d, lowHalf(c, packedToInt(c, w, w === 32 ? toIntPsLow : toIntPd, truncate, x)));
+    // The transition stays where the conversion raises #XM.
+    mmxEnter(c);
+    c.writeVec(d, 'i64', lowHalf(c, packedToInt(c, w, w === 32 ? toIntPsLow : toIntPd, truncate, x)));
   };
 
 // -- between the two widths
@@ -186,13 +188,13 @@ export const sseConvertRows: readonly Row[] = [
   insn('66 0F 2C', 'cvttpd2pi Pq,Wx', SSE, toIntMmx(64, true)),
   insn('NP 0F 2D', 'cvtps2pi Pq,Wq', SSE, toIntMmx(32, false)),
   insn('66 0F 2D', 'cvtpd2pi Pq,Wx', SSE, toIntMmx(64, false)),
+  // From memory these two leave the x87 state alone.
   insn('NP 0F 2A', 'cvtpi2ps Vx,Qq', SSE, (c, d, s) => {
-    mmxCheck(c);
-    const r = lowHalf(c, fromInt(c, fromInt2, low64(c, c.readVec(s, 'i64'))));
-    mmxEnter(c);
-    c.writeVec(d, 'i64', r);
+    if (!s.isMemory) mmxCheck(c);
+    const x = low64(c, c.readVec(s, 'i64'));
+    if (!s.isMemory) mmxEnter(c);
+    c.writeVec(d, 'i64', lowHalf(c, fromInt(c, fromInt2, x)));
   }),
-  // From memory this one leaves the x87 state alone.
   insn('66 0F 2A', 'cvtpi2pd Vx,Qq', SSE, (c, d, s) => {
     if (!s.isMemory) mmxCheck(c);
     const r = c.b.op('f64x2.convert_low_i32x4_s', low64(c, c.readVec(s, 'i64')));

@@ -9,7 +9,7 @@ import { Order, type Width } from '../softfloat.ts';
 import { fA, fC, fN, fO, fZ } from '../state.ts';
 import type { Sub } from '../sub.ts';
 import {
-  type Binary, bitsOf, bytes, choice, exact, floatOf, guarded, isFast, laneBits, lanes32, maskOf, noNan, SSE, shapes, shuffle, swapped, withLane, zeroVec,
+  type Binary, bitsOf, bytes, choice, exact, floatOf, guarded, isFast, laneBits, lanes32, maskOf, noNan, SSE, shapes, shuffle, sseFinish, swapped, withLane, zeroVec,
 } from './sse.ts'; // biome-ignore format: one list
 
 type ByWidth<T> = Readonly<Record<Width, T>>;
@@ -179,10 +179,17 @@ const dotExact = forWidths((w) =>
         () => b.i64(0),
       ),
     );
-    const add = (p: Value, q: Value): Value => c.call(soft.softAdd[w], mode, p, q);
-    let sum = add(products[0], products[1]);
-    if (w === 32) sum = add(sum, add(products[2], products[3]));
-    const all = w === 32 ? b.op('i32x4.splat', b.wrap(sum)) : b.op('i64x2.splat', sum);
+    // The steps raise their exceptions one after the other. With NaNs the order counts, lane by lane: DPPS adds pairs with the neighbour first, everything else with its own part first.
+    let sums = products;
+    for (let distance = 1; distance < shapes[w].count; distance *= 2) {
+      c.do(sseFinish);
+      const swap = w === 32 && distance === 1;
+      sums = sums.map((p, i) => {
+        const other = sums[i ^ distance]!;
+        return c.call(soft.softAdd[w], mode, swap ? other : p, swap ? p : other);
+      });
+    }
+    const all = sums.reduce((v, sum, i) => withLane(c, w, i, v, sum), x);
     return b.op('v128.and', all, maskOf(c, w, imm));
   }),
 );
