@@ -164,50 +164,43 @@ const ranges: readonly Range[] = [
   kept(0xc0011029, st.deCfg),
 ];
 
-/** Binary search for the range of `index`, as nested tests; `found` and `missing` end the subroutine. */
-function dispatch(c: Emit, index: Value, list: readonly Range[], found: (r: Range) => void, missing: () => void): void {
+/** Runs `found` for the range of `index`, by nested tests; falls through where there is none. */
+function dispatch(c: Emit, index: Value, list: readonly Range[], found: (r: Range) => void): void {
   const b = c.b;
-  if (list.length === 0) return missing();
-  if (list.length === 1) {
-    const { first, last } = list[0]!;
-    const inside = first === last ? b.eq(index, b.i32(first)) : b.leu(b.sub(index, b.i32(first)), b.i32(last - first));
-    b.if(inside, () => found(list[0]!));
-    return missing();
-  }
   const half = list.length >> 1;
-  b.if(
-    b.ltu(index, b.i32(list[half]!.first)),
-    () => dispatch(c, index, list.slice(0, half), found, missing),
-    () => dispatch(c, index, list.slice(half), found, missing),
-  );
+  const range = list[half]!;
+  if (list.length > 1) {
+    b.if(
+      b.ltu(index, b.i32(range.first)),
+      () => dispatch(c, index, list.slice(0, half), found),
+      () => dispatch(c, index, list.slice(half), found),
+    );
+    return;
+  }
+  const { first, last } = range;
+  const inside = first === last ? b.eq(index, b.i32(first)) : b.leu(b.sub(index, b.i32(first)), b.i32(last - first));
+  b.if(inside, () => found(range));
 }
 
 /** Value of register `index` (i32). Raises #GP(0) where there is none. */
 export const readMsr = sub('readMsr', ['i32'], 'i64', { faults: true }, (c, index) => {
   const b = c.b;
-  dispatch(
-    c,
-    index,
-    ranges,
-    (r) => b.ret(r.read(c, index)),
-    () => b.ret(c.call(rdmsr, index)),
-  );
+  dispatch(c, index, ranges, (r) => b.ret(r.read(c, index)));
+  b.ret(c.call(rdmsr, index));
 });
 
 /** Writes register `index` (i32). Raises #GP(0) where there is none or the value is refused. */
 export const writeMsr = sub('writeMsr', ['i32', 'i64'], null, { faults: true }, (c, index, value) => {
-  const b = c.b;
-  dispatch(
-    c,
-    index,
-    ranges,
-    (r) => {
-      r.write(c, value, index);
-      b.ret();
-    },
-    () => {
-      c.do(wrmsr, index, value);
-      b.ret();
-    },
-  );
+  dispatch(c, index, ranges, (r) => {
+    r.write(c, value, index);
+    c.b.ret();
+  });
+  c.do(wrmsr, index, value);
+  c.b.ret();
 });
+
+/** Values after reset of the registers above that are not zero. */
+export const msrReset: readonly (readonly [Slot, bigint])[] = [
+  [st.pat, 0x0007_0406_0007_0406n],
+  [st.miscEnable, 1n],
+];

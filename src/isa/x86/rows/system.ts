@@ -67,7 +67,6 @@ export const systemRows: readonly Row[] = [
   insn('0F 18 /1m', 'prefetcht0 Mb', nothing),
   insn('0F 18 /2m', 'prefetcht1 Mb', nothing),
   insn('0F 18 /3m', 'prefetcht2 Mb', nothing),
-  insn('0F 18', 'nop Ev', nothing),
 
   // The wait may end at any time for reasons of the implementation: it ends at once. CPUID does not report MONITOR.
   insn('0F 01 C8', 'monitor', (c) => {
