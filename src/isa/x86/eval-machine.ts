@@ -224,6 +224,10 @@ export class EvalMachine {
   peek(addr: bigint | number, length: number): Uint8Array {
     return Uint8Array.from({ length }, (_, i) => this.memory.getUint8(this.#byteAt(BigInt(addr) + BigInt(i))));
   }
+  /** The bytes themselves, of flat pages that were mapped one after the other, or of RAM (paged). */
+  bytes(addr: bigint | number, length: number): Uint8Array {
+    return new Uint8Array(this.memory.buffer, this.#byteAt(BigInt(addr)), length);
+  }
   #byteAt(addr: bigint): number {
     if (!this.#flat) return RAM + Number(addr);
     const page = this.#pages.get(BigInt.asUintN(64, addr) >> 12n);

@@ -1,0 +1,144 @@
+// Runs cases through the evaluator: each row's IR in plain TypeScript, on flat memory.
+
+import { EvalMachine } from '../../src/isa/x86/eval-machine.ts';
+import * as st from '../../src/isa/x86/state.ts';
+import { S } from '../../src/isa/x86/state.ts';
+import type { Tables } from '../../src/isa/x86/table.ts';
+import {
+  type Case,
+  CODE,
+  CODE_BYTES,
+  DATA,
+  DATA_BYTES,
+  type FpState,
+  GS_BASE,
+  pristineData,
+  type Result,
+  type State,
+  WRITABLE_BYTES,
+} from './case.ts';
+
+/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless. */
+const MAX_STEPS = 300;
+/** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
+const EXACT = 1 << 31;
+
+/** Something that runs cases as the host does. */
+export interface Runner {
+  readonly name: string;
+  run(c: Case): Result;
+}
+
+/** What the runners share: moving a state in and out of the vCPU's slots. */
+export interface Slots {
+  get(slot: (typeof st.gpr)[number]): number | bigint | Uint8Array;
+  set(slot: (typeof st.gpr)[number], value: number | bigint | Uint8Array): void;
+}
+
+const bytesOf = (value: bigint): Uint8Array =>
+  Uint8Array.from({ length: 16 }, (_, i) => Number((value >> BigInt(i * 8)) & 0xffn));
+const valueOf = (bytes: Uint8Array): bigint => bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+
+/** Writes the floating-point state into slots. */
+export function putFp(m: Slots, fp: FpState): void {
+  const top = (fp.fsw >> 11) & 7;
+  m.set(st.fpCw, fp.fcw);
+  m.set(st.fpSw, fp.fsw & ~0x3800);
+  m.set(st.fpTop, top);
+  m.set(st.fpValid, fp.ftw);
+  m.set(st.mxcsr, fp.mxcsr | EXACT);
+  fp.st.forEach((value, i) => {
+    m.set(st.fpr[(top + i) & 7]!.mant, BigInt.asIntN(64, value));
+    m.set(st.fpr[(top + i) & 7]!.exp, value >> 64n);
+  });
+  fp.xmm.forEach((value, i) => void m.set(st.xmm[i]!, bytesOf(value)));
+}
+
+/** Reads it back. */
+export function takeFp(m: Slots): FpState {
+  const top = m.get(st.fpTop) as number;
+  const st80 = (r: (typeof st.fpr)[number]): bigint =>
+    BigInt.asUintN(64, m.get(r!.mant) as bigint) | (BigInt.asUintN(16, m.get(r!.exp) as bigint) << 64n);
+  return {
+    fcw: m.get(st.fpCw) as number,
+    fsw: (m.get(st.fpSw) as number) | (top << 11),
+    ftw: m.get(st.fpValid) as number,
+    mxcsr: (m.get(st.mxcsr) as number) & 0xffff,
+    st: Array.from({ length: 8 }, (_, i) => st80(st.fpr[(top + i) & 7]!)),
+    xmm: st.xmm.map((slot) => valueOf(m.get(slot) as Uint8Array)),
+  };
+}
+
+/** Aligned words that differ, as `Result` has them. */
+export function changesOf(before: Uint8Array, after: Uint8Array): Map<number, bigint> {
+  const changes = new Map<number, bigint>();
+  const [a, b] = [before, after].map((x) => new DataView(x.buffer, x.byteOffset, DATA_BYTES));
+  for (let i = 0; i < DATA_BYTES; i += 8) {
+    const value = b!.getBigUint64(i, true);
+    if (a!.getBigUint64(i, true) !== value) changes.set(i, value);
+  }
+  return changes;
+}
+
+/** The data pages of a case before it runs. */
+export function dataOf(c: Case, pristine: Uint8Array): Uint8Array {
+  const data = pristine.slice();
+  const view = new DataView(data.buffer);
+  for (const p of c.patches) if (p.offset <= DATA_BYTES - 8) view.setBigUint64(p.offset, p.value, true);
+  return data;
+}
+
+export class Evaluator implements Runner {
+  readonly name = 'eval';
+  readonly #machine: EvalMachine;
+  readonly #pristine = pristineData();
+
+  constructor(tables: Tables) {
+    const m = new EvalMachine(tables);
+    m.map(CODE, CODE_BYTES, false);
+    m.map(DATA, WRITABLE_BYTES);
+    m.map(DATA + WRITABLE_BYTES, DATA_BYTES - WRITABLE_BYTES, false);
+    this.#machine = m;
+  }
+
+  run(c: Case): Result {
+    const m = this.#machine;
+    const before = dataOf(c, this.#pristine);
+    m.bytes(CODE, CODE_BYTES).fill(0xcc);
+    m.bytes(Number(c.state.rip), c.code.length).set(c.code);
+    m.bytes(DATA, DATA_BYTES).set(before);
+    if (c.mode === 64) m.longMode(3);
+    else m.compatibilityMode(3);
+    m.set(st.segBase[S.gs]!, c.mode === 64 ? BigInt(GS_BASE) : 0n);
+    m.clearPending();
+    m.set(st.cr2, 0n);
+    c.state.gpr.forEach((value, i) => void m.setReg(i, value));
+    m.rip = c.state.rip;
+    m.flags = c.state.flags;
+    putFp(m, c.state.fp);
+    const vector = this.#go();
+    const state: State = { gpr: c.state.gpr.map((_, i) => m.reg(i)), rip: m.rip, flags: m.flags, fp: takeFp(m) };
+    const error = m.pending?.error ?? 0;
+    return {
+      vector,
+      error,
+      address: BigInt.asUintN(64, m.get(st.cr2) as bigint),
+      state,
+      changes: changesOf(before, m.bytes(DATA, DATA_BYTES)),
+    };
+  }
+
+  /** Runs to the end; gives the vector. */
+  #go(): number {
+    const m = this.#machine;
+    for (let i = 0; i < MAX_STEPS; i++) {
+      const at = Number(m.rip) - CODE;
+      if (at >= 0 && at < CODE_BYTES && m.bytes(CODE + at, 1)[0] === 0xcc) {
+        m.rip = m.rip + 1n;
+        return 3;
+      }
+      if (m.step().outcome.how === 'fault') return m.pending!.vector;
+    }
+    return -1;
+  }
+}

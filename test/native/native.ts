@@ -1,0 +1,106 @@
+// Builds and drives native.c, which runs cases on the host's CPU.
+
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Case, pristineData, type Result, readFx, writeFx } from './case.ts';
+
+const CASE_BYTES = 1024;
+const RESULT_BYTES = 688;
+const SIGVTALRM = 26;
+
+/** Runs cases on the host. */
+export interface Native {
+  /** False where the kernel has no 32-bit code segment. */
+  readonly compat: boolean;
+  /** Gives one result for each case. Throws where the program itself breaks. */
+  run(cases: readonly Case[]): Result[];
+}
+
+/** The runner, or in one sentence why this host has none. */
+export function openNative(): Native | string {
+  if (process.platform !== 'linux' || process.arch !== 'x64')
+    return `the host is ${process.platform} on ${process.arch}, not Linux on x86-64`;
+  const source = join(import.meta.dirname, 'native.c');
+  const hash = createHash('sha256').update(readFileSync(source)).digest('hex').slice(0, 16);
+  const directory = join(import.meta.dirname, '../../.cache/native');
+  const program = join(directory, hash);
+  if (!existsSync(program)) {
+    mkdirSync(directory, { recursive: true });
+    const fresh = `${program}.${process.pid}`;
+    const cc = spawnSync('cc', ['-O1', '-o', fresh, source], { encoding: 'utf8' });
+    if (cc.error) return 'there is no C compiler (cc)';
+    if (cc.status !== 0) return `cc does not compile native.c: ${cc.stderr.split('\n')[0]}`;
+    renameSync(fresh, program);
+  }
+  const native = { compat: false, run: (cases: readonly Case[]) => runCases(program, cases) };
+  const probe = spawnSync(program, { input: pristineData() });
+  if (probe.status !== 0) return `native.c cannot set itself up here (status ${probe.status ?? probe.signal})`;
+  native.compat = compatWorks(native);
+  return native;
+}
+
+function compatWorks(native: Native): boolean {
+  const fp = { fcw: 0x37f, fsw: 0, ftw: 0, mxcsr: 0x1f80, st: Array(8).fill(0n), xmm: Array(16).fill(0n) };
+  const state = { gpr: Array(16).fill(0n) as bigint[], rip: 0x1000_0000n, flags: 0x202, fp };
+  try {
+    // INC EAX, a REX prefix elsewhere.
+    const [r] = native.run([{ mode: 32, code: Uint8Array.of(0x40), state, patches: [] }]);
+    return r!.vector === 3 && r!.state.gpr[0] === 1n;
+  } catch {
+    return false;
+  }
+}
+
+function encode(c: Case, at: DataView): void {
+  if (c.code.length > 64) throw new Error(`Cannot run case: ${c.code.length} bytes of code, 64 are accepted`);
+  if (c.patches.length > 16) throw new Error(`Cannot run case: ${c.patches.length} patches, 16 are accepted`);
+  at.setUint32(0, c.mode, true);
+  at.setUint32(4, c.code.length, true);
+  c.code.forEach((byte, i) => void at.setUint8(16 + i, byte));
+  at.setUint32(80, c.patches.length, true);
+  c.patches.forEach((p, i) => {
+    at.setUint32(88 + i * 16, p.offset, true);
+    at.setBigUint64(96 + i * 16, p.value, true);
+  });
+  c.state.gpr.forEach((value, i) => void at.setBigUint64(352 + i * 8, value, true));
+  at.setBigUint64(480, c.state.rip, true);
+  at.setBigUint64(488, BigInt(c.state.flags), true);
+  writeFx(c.state.fp, new DataView(at.buffer, at.byteOffset + 512, 512));
+}
+
+function runCases(program: string, cases: readonly Case[]): Result[] {
+  const pristine = pristineData();
+  const input = new Uint8Array(pristine.length + cases.length * CASE_BYTES);
+  input.set(pristine);
+  cases.forEach((c, i) => void encode(c, new DataView(input.buffer, pristine.length + i * CASE_BYTES, CASE_BYTES)));
+  const { stdout, status, signal } = spawnSync(program, { input, maxBuffer: 1 << 30 });
+  const view = new DataView(stdout.buffer, stdout.byteOffset, stdout.length);
+  const results: Result[] = [];
+  for (let at = 0; at + RESULT_BYTES <= stdout.length; ) {
+    const word = (offset: number): bigint => view.getBigUint64(at + offset, true);
+    const changes = new Map<number, bigint>();
+    const count = view.getUint32(at + 168, true);
+    for (let i = 0; i < count; i++)
+      changes.set(view.getUint32(at + RESULT_BYTES + i * 16, true), word(RESULT_BYTES + i * 16 + 8));
+    results.push({
+      vector: view.getUint32(at, true) === SIGVTALRM ? -1 : view.getUint32(at + 4, true),
+      error: view.getUint32(at + 8, true),
+      address: word(16),
+      state: {
+        gpr: Array.from({ length: 16 }, (_, i) => word(24 + i * 8)),
+        rip: word(152),
+        flags: Number(word(160)),
+        fp: readFx(new DataView(view.buffer, view.byteOffset + at + 176, 512)),
+      },
+      changes,
+    });
+    at += RESULT_BYTES + count * 16;
+  }
+  if (results.length !== cases.length)
+    throw new Error(
+      `Cannot run cases on the host: native.c ended with ${status ?? signal} after ${results.length} of ${cases.length}`,
+    );
+  return results;
+}
