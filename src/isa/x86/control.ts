@@ -141,7 +141,7 @@ export const readControl = sub('readControl', ['i32'], 'i64', { faults: true }, 
     b.if(b.eq(index, b.i32(n)), () => b.ret(c.get(slot)));
   } // biome-ignore format: pairs
   b.if(b.ne(index, b.i32(8)), () => c.ud());
-  b.ret(b.extu(b.shru(c.call(tprRead), b.i32(4))));
+  b.ret(b.extu(c.call(tprRead)));
 });
 
 /** Writes control register `index`. Raises #UD and #GP(0). */
@@ -159,7 +159,7 @@ export const writeControl = sub('writeControl', ['i32', 'i64'], null, { faults: 
   when(2, () => c.set(st.cr2, value));
   when(8, () => {
     c.gpIf(b.gtu(value, b.i64(15)));
-    c.do(tprWrite, b.shl(b.wrap(value), b.i32(4)));
+    c.do(tprWrite, b.wrap(value));
   });
   c.ud();
 });

@@ -7,7 +7,7 @@ import { host } from './sub.ts';
 export const portIn = host('portIn', ['i32', 'i32'], 'i32');
 /** Writes the low `bytes` of the value to a port. Parameters: port, value, bytes. */
 export const portOut = host('portOut', ['i32', 'i32', 'i32'], null);
-/** The local APIC's task priority register, 8 bits: CR8 is its upper four. */
+/** CR8, 0 to 15: the upper four bits of the local APIC's task priority register. */
 export const tprRead = host('tprRead', [], 'i32');
 export const tprWrite = host('tprWrite', ['i32'], null);
 /** The time-stamp counter before the slot `tscOffset` is added. */
