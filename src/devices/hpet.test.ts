@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Hpet } from './hpet.ts';
+import { testBoard, wire } from './testing.ts';
+
+function hpet() {
+  const board = testBoard();
+  const pins = Array.from({ length: 24 }, wire);
+  const legacy = [wire(), wire()] as const;
+  const messages: number[] = [];
+  const device = new Hpet({ ...board, pin: (n) => pins[n]!, legacy, msi: (a, d) => messages.push(a, d) });
+  device.reset();
+  device.map(board.mmio);
+  const base = 0xfed0_0000;
+  const r = (at: number) => board.mmio.read(base + at, 4);
+  const w = (at: number, v: number) => board.mmio.write(base + at, 4, v);
+  const run = (ns: number) => {
+    const end = board.time.ns + ns;
+    while (device.next() <= end) {
+      board.time.ns = device.next();
+      device.tick(board.time.ns);
+    }
+    board.time.ns = end;
+  };
+  return { ...board, device, pins, legacy, messages, base, r, w, run };
+}
+
+test('the counter counts 10 ns from when it is enabled, and stands while it is not', () => {
+  const { mmio, r, w, time, base } = hpet();
+  assert.equal(r(4), 10_000_000);
+  assert.equal(r(0), 0x8086_a201);
+  time.ns += 5000;
+  assert.equal(r(0xf0), 0);
+  w(0x10, 1);
+  time.ns += 5000;
+  assert.equal(r(0xf0), 500);
+  w(0x10, 0);
+  time.ns += 5000;
+  assert.equal(r(0xf0), 500);
+  mmio.write64(base + 0xf0, 0xffff_ffff_ffff_fff0n);
+  w(0x10, 1);
+  time.ns += 200;
+  assert.equal(mmio.read64(base + 0xf0), 4n);
+});
+
+test('a one-shot comparator fires once on its pin', () => {
+  const { r, w, run, pins, device } = hpet();
+  w(0x10, 1);
+  w(0x100, (20 << 9) | 4);
+  w(0x108, r(0xf0) + 1000);
+  w(0x10c, 0);
+  run(9_990);
+  assert.equal(pins[20]!.edges, 0);
+  run(10);
+  assert.equal(pins[20]!.edges, 1);
+  assert.equal(device.next(), Number.POSITIVE_INFINITY);
+});
+
+test('a periodic timer as Linux sets it up repeats, on interrupt 0 with legacy replacement', () => {
+  const { w, run, legacy, device } = hpet();
+  const gated = wire();
+  const pit = device.gate(gated);
+  pit.set(1);
+  pit.set(0);
+  w(0x10, 3);
+  pit.set(1);
+  assert.equal(gated.edges, 1, 'the PIT is cut off');
+  w(0x100, 0x14c);
+  w(0x108, 100_000);
+  w(0x108, 100_000);
+  run(10e6);
+  assert.equal(legacy[0].edges, 10);
+});
+
+test('late service gives one interrupt and keeps the phase', () => {
+  const { w, legacy, device, time } = hpet();
+  w(0x10, 3);
+  const begin = time.ns;
+  w(0x100, 0x14c);
+  w(0x108, 100_000);
+  w(0x108, 100_000);
+  time.ns = begin + 5.5e6;
+  device.tick(time.ns);
+  assert.equal(legacy[0].edges, 1);
+  assert.equal(device.next(), begin + 6e6);
+});
+
+test('a level interrupt stays until its status bit is cleared', () => {
+  const { r, w, run, pins } = hpet();
+  w(0x10, 1);
+  w(0x120, (16 << 9) | 6);
+  w(0x128, 50);
+  w(0x12c, 0);
+  run(1000);
+  assert.equal(pins[16]!.level, 1);
+  assert.equal(r(0x20), 2);
+  w(0x20, 2);
+  assert.equal(pins[16]!.level, 0);
+});
+
+test('a timer can send messages', () => {
+  const { w, run, messages } = hpet();
+  w(0x10, 1);
+  w(0x140, 0x4004);
+  w(0x150, 0x41);
+  w(0x154, 0xfee0_1000);
+  w(0x148, 10);
+  w(0x14c, 0);
+  run(200);
+  assert.deepEqual(messages, [0xfee0_1000, 0x41]);
+});
+
+test('a period of one count cannot keep the host busy', () => {
+  const { w, device, time } = hpet();
+  w(0x10, 3);
+  w(0x100, 0x14c);
+  w(0x108, 1);
+  w(0x108, 1);
+  device.tick(time.ns + 10);
+  assert.ok(device.next() >= time.ns + 19_000);
+});

@@ -1,0 +1,285 @@
+// The high precision event timers at 0xFED0_0000: three timers, a 64-bit counter of 100 MHz. IA-PC HPET specification 1.0a (October 2004), section 2.3.
+import type { Arena } from '../bits/arena.ts';
+import { struct, type View } from '../bits/struct.ts';
+import type { Clock, Timed } from '../bus/clock.ts';
+import type { IrqLine, MsiSink } from '../bus/irq.ts';
+import type { AddressSpace, Handler } from '../bus/space.ts';
+
+export const hpetBase = 0xfed0_0000;
+
+const timerFields = {
+  config: 'u32',
+  fsbData: 'u32',
+  fsbAddress: 'u32',
+  comparator: 'u64',
+  period: 'u64',
+  /** When it fires, in ns; `Infinity` for never. */
+  due: 'f64',
+} as const;
+const timerLayout = struct(timerFields);
+type Timer = View<typeof timerFields>;
+
+export const hpetLayout = struct(
+  {
+    config: 'u32',
+    status: 'u32',
+    /** While it counts: counter minus clock in counts. While it stands: the counter. */
+    counter: 'u64',
+    timers: [timerLayout, 3],
+  },
+  { name: 'hpet', version: 1 },
+);
+
+/** ns and fs per count. */
+const nsPerCount = 10;
+const fsPerCount = 10_000_000;
+/** Revision 1, three timers, 64 bits, legacy replacement; vendor 0x8086. */
+const capabilities = 0x8086_a201;
+/** Pins of the I/O APIC that a timer may go to: 2, 8 and 16 to 23. */
+const routes = 0x00ff_0104;
+const cfg = {
+  level: 2,
+  enable: 4,
+  periodic: 8,
+  periodicCapable: 0x10,
+  size64: 0x20,
+  valueSet: 0x40,
+  mode32: 0x100,
+  fsb: 0x4000,
+  fsbCapable: 0x8000,
+} as const;
+const writable = cfg.level | cfg.enable | cfg.periodic | cfg.valueSet | cfg.mode32 | cfg.fsb | 0x3e00;
+const enabled = 1;
+const legacy = 2;
+const never = Number.POSITIVE_INFINITY;
+/** A periodic timer fires at most this often, in ns. */
+const shortest = 20_000;
+
+export interface HpetOptions {
+  readonly arena: Arena;
+  readonly clock: Clock;
+  /** Pin `n` of the I/O APIC, of those in `routes`. */
+  readonly pin: (n: number) => IrqLine;
+  /** Where timers 0 and 1 go with legacy replacement: the lines of ISA interrupts 0 and 8. */
+  readonly legacy: readonly [IrqLine, IrqLine];
+  readonly msi: MsiSink;
+  readonly retime?: () => void;
+}
+
+export class Hpet implements Timed {
+  readonly s: View<typeof hpetLayout.fields>;
+  readonly handler: Handler;
+  readonly #o: HpetOptions;
+  readonly #pins: readonly (IrqLine | undefined)[];
+
+  constructor(o: HpetOptions) {
+    this.#o = o;
+    this.s = o.arena.alloc(hpetLayout);
+    this.#pins = Array.from({ length: 32 }, (_, n) => ((routes >>> n) & 1 ? o.pin(n) : undefined));
+    this.handler = {
+      max: 8,
+      read: (offset, size) => {
+        const v = this.#read(offset & ~7);
+        return Number((v >> BigInt(8 * (offset & 7))) & ((1n << BigInt(8 * size)) - 1n));
+      },
+      write: (offset, size, value) => {
+        // Half registers; the specification has nothing narrower.
+        if (size !== 4) return;
+        const at = offset & ~7;
+        const shift = BigInt(8 * (offset & 4));
+        const old = this.#read(at);
+        this.#write(at, (old & ~(0xffff_ffffn << shift)) | (BigInt(value) << shift), offset & 4 ? 'high' : 'low');
+      },
+      read64: (offset) => this.#read(offset & ~7),
+      write64: (offset, value) => this.#write(offset & ~7, value, 'both'),
+    };
+  }
+
+  reset(): void {
+    this.s.config = 0;
+    this.s.status = 0;
+    this.s.counter = 0n;
+    for (const t of this.s.timers) {
+      t.config = cfg.periodicCapable | cfg.size64 | cfg.fsbCapable;
+      t.fsbData = 0;
+      t.fsbAddress = 0;
+      t.comparator = 0xffff_ffff_ffff_ffffn;
+      t.period = 0n;
+      t.due = never;
+    }
+  }
+
+  map(mmio: AddressSpace): void {
+    mmio.map(hpetBase, 0x400, this.handler, 'hpet');
+  }
+
+  /** `line` for the PIT (interrupt 0) or the RTC (8): cut while legacy replacement is on. */
+  gate(line: IrqLine): IrqLine {
+    return {
+      set: (level) => {
+        if (level === 0 || (this.s.config & 3) !== (enabled | legacy)) line.set(level);
+      },
+    };
+  }
+
+  /** The main counter at this time. */
+  get counter(): bigint {
+    const { config, counter } = this.s;
+    return config & enabled ? BigInt.asUintN(64, counter + this.#counts()) : counter;
+  }
+
+  next(): number {
+    const [a, b, c] = this.s.timers;
+    return Math.min(a!.due, b!.due, c!.due);
+  }
+
+  tick(now: number): void {
+    for (const [n, t] of this.s.timers.entries()) {
+      if (t.due > now) continue;
+      if (t.config & cfg.periodic && t.period !== 0n) {
+        // Missed periods are one interrupt; the phase stays.
+        const ns = Number(t.period) * nsPerCount;
+        const missed = BigInt(Math.floor((Math.max(now, t.due + shortest - ns) - t.due) / ns)) + 1n;
+        t.comparator = BigInt.asUintN(this.#width(t), t.comparator + missed * t.period);
+      }
+      this.#schedule(t, true);
+      this.#fire(n, t);
+    }
+  }
+
+  #counts(): bigint {
+    return BigInt(Math.floor(this.#o.clock.now() / nsPerCount));
+  }
+
+  #width(t: Timer): 32 | 64 {
+    return t.config & cfg.mode32 ? 32 : 64;
+  }
+
+  #read(at: number): bigint {
+    const s = this.s;
+    if (at === 0x00) return (BigInt(fsPerCount) << 32n) | BigInt(capabilities);
+    if (at === 0x10) return BigInt(s.config);
+    if (at === 0x20) return BigInt(s.status);
+    if (at === 0xf0) return this.counter;
+    const t = s.timers[(at - 0x100) >> 5];
+    if (at < 0x100 || t === undefined) return 0n;
+    switch (at & 0x18) {
+      case 0x00:
+        return (BigInt(routes) << 32n) | BigInt(t.config);
+      case 0x08:
+        return t.comparator;
+      case 0x10:
+        return (BigInt(t.fsbAddress) << 32n) | BigInt(t.fsbData);
+      default:
+        return 0n;
+    }
+  }
+
+  #write(at: number, value: bigint, part: 'low' | 'high' | 'both'): void {
+    const s = this.s;
+    const low = Number(value & 0xffff_ffffn);
+    switch (at) {
+      case 0x10:
+        if (part !== 'high') this.#configure(low & 3);
+        return;
+      case 0x20:
+        // A half write merges what a read gave: only the low half carries ones that clear.
+        if (part !== 'high') for (const [n, t] of s.timers.entries()) if (low & (1 << n)) this.#lower(n, t);
+        return;
+      case 0xf0:
+        s.counter = s.config & enabled ? BigInt.asUintN(64, value - this.#counts()) : value;
+        this.#scheduleAll();
+        return;
+    }
+    const n = (at - 0x100) >> 5;
+    const t = s.timers[n];
+    if (at < 0x100 || t === undefined) return;
+    switch (at & 0x18) {
+      case 0x00: {
+        if (part === 'high') return;
+        if (t.config & cfg.enable && !(low & cfg.enable)) this.#lower(n, t);
+        t.config = (t.config & ~writable) | (low & writable);
+        if (t.config & cfg.mode32) {
+          t.comparator = BigInt.asUintN(32, t.comparator);
+          t.period = BigInt.asUintN(32, t.period);
+        }
+        break;
+      }
+      case 0x08: {
+        const v = BigInt.asUintN(this.#width(t), value);
+        // Periodic: the first write after VAL_SET is the first time, any other the period.
+        if (!(t.config & cfg.periodic) || t.config & cfg.valueSet) t.comparator = v;
+        if (t.config & cfg.periodic) t.period = part === 'high' ? v : part === 'low' ? BigInt.asUintN(32, v) : v;
+        if (part !== 'low') t.config &= ~cfg.valueSet;
+        else if (this.#width(t) === 32) t.config &= ~cfg.valueSet;
+        break;
+      }
+      case 0x10:
+        t.fsbData = low;
+        t.fsbAddress = Number(value >> 32n);
+        return;
+      default:
+        return;
+    }
+    this.#schedule(t, false);
+    this.#o.retime?.();
+  }
+
+  #configure(config: number): void {
+    const s = this.s;
+    const was = s.config & enabled;
+    const counter = this.counter;
+    s.config = config;
+    const is = config & enabled;
+    if (is && !was) s.counter = BigInt.asUintN(64, counter - this.#counts());
+    if (!is && was) {
+      s.counter = counter;
+      for (const [n, t] of s.timers.entries()) this.#line(n, t)?.set(0);
+    }
+    this.#scheduleAll();
+  }
+
+  #scheduleAll(): void {
+    for (const t of this.s.timers) this.#schedule(t, false);
+    this.#o.retime?.();
+  }
+
+  /** Time of the next match; with `after`, one that is later than this moment. */
+  #schedule(t: Timer, after: boolean): void {
+    t.due = never;
+    if (!(this.s.config & enabled) || !(t.config & cfg.enable)) return;
+    const width = this.#width(t);
+    let counts = BigInt.asUintN(width, t.comparator - this.counter);
+    if (after && counts === 0n) counts = 1n << BigInt(width);
+    // A match that has passed comes again when the counter has gone round; at 64 bits that is never.
+    if (counts > 1n << 50n) return;
+    t.due = Math.floor(this.#o.clock.now() / nsPerCount) * nsPerCount + Number(counts) * nsPerCount;
+  }
+
+  #line(n: number, t: Timer): IrqLine | undefined {
+    if (this.s.config & legacy && n < 2) return this.#o.legacy[n];
+    return this.#pins[(t.config >>> 9) & 31];
+  }
+
+  #fire(n: number, t: Timer): void {
+    if (t.config & cfg.fsb) {
+      this.#o.msi(t.fsbAddress, t.fsbData);
+      return;
+    }
+    const line = this.#line(n, t);
+    if (t.config & cfg.level) {
+      this.s.status |= 1 << n;
+      line?.set(1);
+    } else {
+      line?.set(0);
+      line?.set(1);
+      line?.set(0);
+    }
+  }
+
+  #lower(n: number, t: Timer): void {
+    if ((this.s.status & (1 << n)) === 0) return;
+    this.s.status &= ~(1 << n);
+    this.#line(n, t)?.set(0);
+  }
+}
