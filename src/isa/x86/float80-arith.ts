@@ -13,6 +13,12 @@ import { mulHighUnsigned as mulHigh } from './wide.ts';
 const infinity = (c: Emit, sign: Value, status: Value): Value =>
   pair(c, c.b.i64(TOP), c.b.or(c.b.or(sign, c.b.i64(0x7fff)), status));
 const zero = (c: Emit, sign: Value, status: Value): Value => pair(c, c.b.i64(0), c.b.or(sign, status));
+/** The operand itself; a pseudo-denormal becomes the normal number that it is. */
+function asIs(c: Emit, p: Parts): Value {
+  const { b } = c;
+  const pseudo = b.and(b.eqz(p.e), b.lts(p.m, b.i64(0)));
+  return pair(c, p.m, b.or(p.s, b.or(p.e, b.extu(pseudo))));
+}
 /** Returns `nan(x, y)` where either operand is a NaN or unsupported. */
 function nanFirst(c: Emit, x: Value, y: Value, p: Parts, q: Parts): void {
   c.b.if(c.b.or(isBad(c, p), isBad(c, q)), () => c.b.ret(c.call(nan, x, y)));
@@ -201,6 +207,8 @@ export const scale: Sub = sub('f80.scale', ['v128', 'v128'], 'v128', {}, (c, x, 
     b.ret(infinity(c, p.s, status));
   });
   b.if(b.or(isMax(c, p), isZero(c, p)), () => b.ret(withStatus(c, x, status)));
+  // Scaling by zero does not underflow, though the result is denormal.
+  b.if(isZero(c, q), () => b.ret(withStatus(c, asIs(c, p), status)));
   const n = normal(c, p);
   // 16 bits of scale cover every exponent twice over; more only means more.
   const places = b.sub(b.i64(BIAS + 63), q.e);
@@ -244,8 +252,9 @@ export const remainder: Sub = sub('f80.rem', ['v128', 'v128', 'i32'], 'v128', {}
   nanFirst(c, x, y, p, q);
   const status = b.or(denormal(c, p), denormal(c, q));
   b.if(b.or(isMax(c, p), isZero(c, q)), () => b.ret(indefinite(c, Sw.ie)));
-  b.if(b.or(isMax(c, q), isZero(c, p)), () => b.ret(withStatus(c, x, status)));
+  b.if(isZero(c, p), () => b.ret(withStatus(c, x, status)));
   const [n, d] = [normal(c, p), normal(c, q)];
+  b.if(isMax(c, q), () => b.ret(withStatus(c, asIs(c, p), status)));
   const distance = b.sub(n.e, d.e);
   const finish = (sign: Value, e: Value, m: Value, bits: Value): void => {
     // A masked underflow cannot happen inexactly here; precision control does not apply.
