@@ -27,7 +27,7 @@ export interface RingState {
 export class Ring {
   readonly #s: RingState;
   readonly #mask: number;
-  /** Word for `Atomics.wait` and `Atomics.waitAsync`, index 0: load it, look at the ring, wait for it to change. */
+  /** Word for `Atomics.wait` and `Atomics.waitAsync`, index 0: load it, find the ring empty (or full), wait for it to change. */
   readonly signal: Int32Array;
 
   constructor(state: RingState) {
@@ -98,9 +98,13 @@ export class Ring {
     return byte;
   }
 
+  /** Wakes the other side only when it may sleep: when the ring was empty (a write) or full (a read) until now. */
   #moved(counter: Int32Array, n: number): void {
-    Atomics.add(counter, 0, n);
+    const before = Atomics.add(counter, 0, n);
     Atomics.add(this.signal, 0, 1);
-    Atomics.notify(this.signal, 0);
+    const { head, tail } = this.#s;
+    // The other counter is loaded after this one has moved, so a side that saw the old value and sleeps is not missed.
+    const edge = counter === tail ? Atomics.load(head, 0) === before : (Atomics.load(tail, 0) - before) >>> 0 === this.capacity;
+    if (edge) Atomics.notify(this.signal, 0);
   }
 }
