@@ -30,7 +30,7 @@ export interface CodeHost {
   hostPage(gpa: number): number;
   /** Called before a page is decoded for the first time since its code map byte was last clear. */
   claimPage(gpa: number, host: number): void;
-  /** Makes the handlers runnable. */
+  /** Makes the handlers that are new runnable. */
   install(): void;
   /** Guest-physical address of the page behind the current one (for an instruction that crosses), or -1 with a fault pending. */
   nextPage(): number;
@@ -124,7 +124,6 @@ export class CodeCache {
     const view = this.#view;
     const long = (ctx & Ctx.long) !== 0;
     const record = this.#next;
-    const before = this.#handlers.list.length;
     // Backwards: which flags can still be read.
     let live = ALL_FLAGS;
     for (let i = count - 1; i >= 0; i--) {
@@ -148,7 +147,7 @@ export class CodeCache {
       this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, n, ctx, lonely);
       n++;
     }
-    if (this.#handlers.list.length > before) this.#host.install();
+    this.#host.install();
     this.#next = record + n * RECORD_BYTES;
     this.stats.blocks++;
     this.stats.instructions += count;
@@ -180,9 +179,8 @@ export class CodeCache {
     if (this.#next + 2 * RECORD_BYTES > this.#end) this.flush();
     const record = this.#next;
     this.#next += RECORD_BYTES;
-    const before = this.#handlers.list.length;
     this.#pseudo(info, record, offset, 0, ctx, true);
-    if (this.#handlers.list.length > before) this.#host.install();
+    this.#host.install();
     return record;
   }
 
@@ -205,12 +203,11 @@ export class CodeCache {
   }
   #invalidate(block: Block): void {
     if (!this.#stale) {
-      const before = this.#handlers.list.length;
-      const insn = new Insn();
+        const insn = new Insn();
       insn.row = this.#infos.stale;
       // In both kinds of code: the slot `ctx` decides at run time how the address is cut.
       this.#stale = this.#handlers.get({ ...variantOf(insn, Ctx.long, true), size: 64, addressSize: 64 });
-      if (this.#handlers.list.length > before) this.#host.install();
+      this.#host.install();
     }
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, this.#stale.number, true);
     this.#blocks.delete(block.gpa * 128 + block.ctx);

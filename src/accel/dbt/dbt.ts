@@ -58,8 +58,8 @@ export function mainModule(engine: Engine, layout: MemoryLayout): Uint8Array<Arr
 }
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
-export function createVm(engine: Engine, memory: WebAssembly.Memory, layout: MemoryLayout, cpus: number, main: WebAssembly.Module): DbtVm {
-  return { memory, layout, cpus, main, ...engine };
+export function createVm(engine: Engine, memory: WebAssembly.Memory, layout: MemoryLayout, cpus: number, main: WebAssembly.Module, trace?: (text: string) => void): DbtVm {
+  return { memory, layout, cpus, main, trace, ...engine };
 }
 
 /** A new memory for a machine of this layout. */

@@ -2,10 +2,47 @@
 
 import type { Row } from '../row.ts';
 import { arithmeticRows } from './arithmetic.ts';
+import { controlRows } from './control.ts';
+import { flagRows } from './flags.ts';
 import { flowRows } from './flow.ts';
+import { ioRows } from './io.ts';
 import { moveRows } from './move.ts';
+import { msrRows } from './msr.ts';
 import { pseudoRows } from './pseudo.ts';
+import { segmentRows } from './segment.ts';
 import { shiftRows } from './shift.ts';
+import { sseConvertRows } from './sse-convert.ts';
+import { sseFloatRows } from './sse-float.ts';
+import { sseIntRows } from './sse-int.ts';
+import { sseMoveRows } from './sse-move.ts';
+import { sseShuffleRows } from './sse-shuffle.ts';
+import { sseStringRows } from './sse-string.ts';
 import { stringRows } from './string.ts';
+import { syscallRows } from './syscall.ts';
+import { systemRows } from './system.ts';
+import { transferRows } from './transfer.ts';
+import { x87Rows } from './x87.ts';
 
-export const allRows: readonly Row[] = [...arithmeticRows, ...shiftRows, ...moveRows, ...flowRows, ...stringRows, ...pseudoRows];
+export const allRows: readonly Row[] = [
+  ...arithmeticRows,
+  ...shiftRows,
+  ...moveRows,
+  ...flowRows,
+  ...stringRows,
+  ...segmentRows,
+  ...transferRows,
+  ...syscallRows,
+  ...flagRows,
+  ...controlRows,
+  ...msrRows,
+  ...ioRows,
+  ...systemRows,
+  ...sseMoveRows,
+  ...sseConvertRows,
+  ...sseFloatRows,
+  ...sseIntRows,
+  ...sseShuffleRows,
+  ...sseStringRows,
+  ...x87Rows,
+  ...pseudoRows,
+];

@@ -1,0 +1,105 @@
+// The thread of one vCPU: builds its view of the board and its engine, then runs the guest whenever it is told to.
+
+import { randomFillSync } from 'node:crypto';
+import { parentPort, workerData } from 'node:worker_threads';
+import type { MemoryLayout } from '../../accel/accel.ts';
+import { createEngine, createVm, mainModule } from '../../accel/dbt/dbt.ts';
+import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
+import type { BootState } from '../../firmware/target.ts';
+import * as st from '../../isa/x86/state.ts';
+import { buildBoard } from '../../machine/board.ts';
+import { applyBootState } from '../../machine/boot.ts';
+import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import { runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
+import { machineClock, wallClock } from './clock.ts';
+
+/** What a vCPU thread is started with. */
+export interface VcpuWorkerData {
+  readonly config: MachineConfig;
+  readonly memory: WebAssembly.Memory;
+  readonly layout: MemoryLayout;
+  readonly cpu: number;
+  readonly epoch: bigint;
+}
+
+/** To the thread. */
+export type ToVcpu =
+  /** The compiled main module, from the thread that compiled it. */
+  | { readonly kind: 'module'; readonly module: WebAssembly.Module }
+  /** Run from this state (the first vCPU) or from SIPI. */
+  | { readonly kind: 'start'; readonly boot: BootState | null };
+
+/** From the thread. */
+export type FromVcpu =
+  | { readonly kind: 'module'; readonly module: WebAssembly.Module }
+  | { readonly kind: 'event'; readonly event: MachineEvent }
+  | { readonly kind: 'report'; readonly device: string; readonly message: string }
+  | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
+  | { readonly kind: 'failed'; readonly message: string };
+
+const port = parentPort!;
+const { config, memory, layout, cpu, epoch } = workerData as VcpuWorkerData;
+const send = (m: FromVcpu): void => port.postMessage(m);
+const words = new Int32Array(memory.buffer);
+const board = buildBoard({
+  config,
+  buffer: memory.buffer,
+  layout,
+  thread: cpu + 1,
+  clock: machineClock(epoch),
+  wall: wallClock,
+  kick: (n) => {
+    Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
+  },
+  event: (event) => send({ kind: 'event', event }),
+  report: (device, message) => send({ kind: 'report', device, message }),
+});
+
+const pool = new BigUint64Array(64);
+let left = 0;
+const random = (): bigint => {
+  if (left === 0) {
+    randomFillSync(pool);
+    left = pool.length;
+  }
+  return pool[--left];
+};
+
+const engine = createEngine();
+let vcpu: DbtVcpu | null = null;
+const make = (module: WebAssembly.Module): DbtVcpu =>
+  new DbtVcpu(
+    createVm(
+      engine,
+      memory,
+      layout,
+      config.cpus,
+      module,
+      config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
+    ),
+    cpu,
+    vcpuBus(board, cpu, random),
+  );
+
+if (cpu === 0) {
+  const module = new WebAssembly.Module(mainModule(engine, layout));
+  if (config.cpus > 1) send({ kind: 'module', module });
+  vcpu = make(module);
+}
+
+port.on('message', (m: ToVcpu) => {
+  try {
+    if (m.kind === 'module') vcpu = make(m.module);
+    else if (vcpu) {
+      vcpu.reset();
+      if (m.boot) applyBootState(vcpu, m.boot);
+      runVcpu(board, vcpu, cpu, m.boot !== null, (event) => send({ kind: 'event', event }));
+      const state: Record<string, bigint> = {};
+      for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
+        state[name] = vcpu.get(name);
+      send({ kind: 'stopped', instructions: vcpu.instructions, state });
+    }
+  } catch (error) {
+    send({ kind: 'failed', message: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+  }
+});

@@ -1,0 +1,241 @@
+// The q35-like board: which chip sits where and how they are wired. Every thread of a machine builds its own copy over the shared
+// device memory, in the same order, and so reaches the same state.
+
+import type { MemoryLayout } from '../accel/accel.ts';
+import { Arena } from '../bits/arena.ts';
+import { struct } from '../bits/struct.ts';
+import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
+import { limited, type Report } from '../bus/events.ts';
+import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
+import { Lock, lockLayout } from '../bus/lock.ts';
+import { Ram } from '../bus/memory.ts';
+import { MsrSpace } from '../bus/msr.ts';
+import { AddressSpace, spaceLayout } from '../bus/space.ts';
+import { AcpiPm } from '../devices/acpi-pm.ts';
+import { ApicBus } from '../devices/apic-bus.ts';
+import { Hpet } from '../devices/hpet.ts';
+import { I8042 } from '../devices/i8042.ts';
+import { Ioapic } from '../devices/ioapic.ts';
+import { mapDebugExit } from '../devices/isa-debug-exit.ts';
+import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
+import { KvmPv, kvmMsr } from '../devices/kvm-pv.ts';
+import { Lapic } from '../devices/lapic.ts';
+import type { Tsc } from '../devices/lapic-timer.ts';
+import { PcTestdev } from '../devices/pc-testdev.ts';
+import { PciHost } from '../devices/pci-host.ts';
+import { Pic } from '../devices/pic.ts';
+import { Pit } from '../devices/pit.ts';
+import { hostBridge, IsaBridge } from '../devices/q35.ts';
+import { ResetPorts } from '../devices/reset.ts';
+import { Rtc } from '../devices/rtc.ts';
+import { comPorts, Uart } from '../devices/uart.ts';
+import { type MachineConfig, type MachineEvent, TSC_KHZ } from './config.ts';
+
+const LAPIC_PAGE = 0xfee00000;
+const IOAPIC_PAGE = 0xfec00000;
+/** MMIO addresses reach to the end of the guest-physical space. */
+const MMIO_SIZE = 2 ** 40;
+
+/** State of a board that belongs to no chip. */
+const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
+/** Requests to all threads: `stop` makes vCPUs leave their loops. */
+const controlLayout = struct({ stop: ['i32', 1], wake: ['i32', 64] });
+
+export interface BoardOptions {
+  readonly config: MachineConfig;
+  readonly buffer: SharedArrayBuffer;
+  readonly layout: MemoryLayout;
+  /** This thread: 0 the I/O thread, n + 1 vCPU n. */
+  readonly thread: number;
+  readonly clock: Clock;
+  readonly wall: WallClock;
+  /** Sets the kick flag of a vCPU (and more, if the accelerator needs it). */
+  readonly kick: (cpu: number) => void;
+  readonly event: (e: MachineEvent) => void;
+  readonly report: Report;
+  /** Makes accelerators forget the page at a guest-physical address. */
+  readonly flushPage?: (gpa: number) => void;
+}
+
+/** The board as one thread sees it. */
+export interface Board {
+  readonly config: MachineConfig;
+  readonly lock: Lock;
+  readonly clock: Clock;
+  readonly tsc: Tsc;
+  readonly memory: Ram;
+  readonly ports: AddressSpace;
+  /** Address spaces and MSRs by vCPU: each sees its own local APIC. */
+  readonly mmio: readonly AddressSpace[];
+  readonly msrs: readonly MsrSpace[];
+  readonly lapics: readonly Lapic[];
+  readonly pvs: readonly KvmPv[];
+  readonly hypercall: Hypercall;
+  /** Timers of the board; each vCPU serves its local APIC's itself, the first one these too. */
+  readonly timers: Timers;
+  readonly uarts: readonly Uart[];
+  readonly keyboard: I8042;
+  readonly acpi: AcpiPm;
+  /** `stop`: word that ends the vCPUs' loops; `wake`: a word for each vCPU to sleep on. */
+  readonly control: { readonly stop: Int32Array; readonly wake: Int32Array };
+  /** Wakes a vCPU that sleeps, and makes a running one look up. */
+  wake(cpu: number): void;
+  /** Power-on state of every device. Once per machine reset, on one thread, with all vCPUs stopped. */
+  reset(): void;
+}
+
+export function buildBoard(o: BoardOptions): Board {
+  const { config, layout, clock, wall } = o;
+  const arena = new Arena(o.buffer, layout.devices, layout.devices + layout.deviceBytes);
+  const control = arena.alloc(controlLayout);
+  const lock = new Lock(arena.alloc(lockLayout), o.thread + 1);
+  const report = limited(o.report, clock);
+  const wake = (cpu: number): void => {
+    o.kick(cpu);
+    Atomics.add(control.wake, cpu, 1);
+    Atomics.notify(control.wake, cpu);
+  };
+  const memory = new Ram(o.buffer, [
+    { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
+    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
+  ]);
+  const tsc: Tsc = {
+    tscAt: (ns) => BigInt(Math.floor((ns * TSC_KHZ) / 1e6)),
+    nsAt: (t) => Math.ceil((Number(t) * 1e6) / TSC_KHZ),
+  };
+  const timers = new Timers(arena.alloc(timersLayout));
+  const retime = (): void => {
+    timers.changed();
+    wake(0);
+  };
+  const trace = config.trace.includes('bus')
+    ? (a: { space: string; kind: string; address: number }) =>
+        report(a.space, `${a.kind} of nothing at 0x${a.address.toString(16)}`)
+    : undefined;
+  const ports = new AddressSpace({ name: 'ports', size: 0x10000, lock, shared: arena.alloc(spaceLayout), trace });
+  const mmioShared = arena.alloc(spaceLayout);
+  const mmio = Array.from(
+    { length: config.cpus },
+    () => new AddressSpace({ name: 'mmio', size: MMIO_SIZE, lock, shared: mmioShared, trace }),
+  );
+  const onAll = (map: (space: AddressSpace) => void): void => mmio.forEach(map);
+
+  // Interrupt controllers.
+  const bus = new ApicBus();
+  const ioapic = new Ioapic({ arena, bus, report });
+  onAll((space) => space.map(IOAPIC_PAGE, 0x1000, ioapic.mmio, 'ioapic'));
+  const lapics: Lapic[] = [];
+  const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) } });
+  pic.map(ports);
+  const msrs = Array.from({ length: config.cpus }, () => new MsrSpace(lock));
+  for (let cpu = 0; cpu < config.cpus; cpu++) {
+    const lapic = new Lapic({
+      arena,
+      bus,
+      cpu,
+      clock,
+      tsc,
+      pic: cpu === 0 ? pic : undefined,
+      memory,
+      kick: wake,
+      retime: () => wake(cpu),
+      moved: () => mmio[cpu].changed(),
+      report,
+      physBits: 40,
+    });
+    lapics.push(lapic);
+    mmio[cpu].movable((map) => {
+      if (lapic.mode === 'xapic')
+        map({
+          base: lapic.s.baseLow & 0xfffff000 ? (lapic.s.baseLow & 0xfffff000) >>> 0 : LAPIC_PAGE,
+          length: 0x1000,
+          name: 'lapic',
+          handler: lapic.mmio,
+        });
+    });
+    msrs[cpu].map(0x1b, 0x1b, lapic.msrs);
+    msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
+    msrs[cpu].map(0x800, 0x83f, lapic.msrs);
+  }
+  const isa = (n: number): IrqLine => fanOut(pic.irq(n), ioapic.pin(n === 0 ? 2 : n));
+
+  // Timers and clocks.
+  const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime });
+  onAll((space) => hpet.map(space));
+  const pit = new Pit({ arena, clock, irq: isa(0), retime });
+  pit.map(ports);
+  const rtc = new Rtc({ arena, clock, wall, irq: isa(8), retime, memory: { below4g: layout.ramLow, above4g: layout.ramHigh } });
+  rtc.map(ports);
+
+  // Serial ports: COM1 and COM3 share an interrupt, COM2 and COM4 as well.
+  const wires = arena.alloc(wiresLayout);
+  const com = [new SharedLine(wires.com, 0, isa(4)), new SharedLine(wires.com, 1, isa(3))];
+  const uarts = comPorts.map((port, n) => {
+    const uart = new Uart({ arena, instance: String(n), irq: com[n & 1].source(n), report });
+    uart.map(ports, port.base);
+    return uart;
+  });
+
+  // Resets, power, keyboard.
+  const reset = (): void => o.event({ kind: 'reset' });
+  const resetPorts = new ResetPorts({ arena, reset });
+  resetPorts.map(ports);
+  const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report });
+  const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
+  keyboard.map(ports);
+  if (config.debugExit)
+    mapDebugExit(ports, (code) => o.event({ kind: 'exit', code }), config.debugExit.iobase, config.debugExit.iosize);
+
+  // PCI.
+  const host: PciHost = new PciHost({
+    arena,
+    ports,
+    mmio: mmio[0],
+    pirqs: Array.from({ length: 8 }, (_, p) => fanOut(ioapic.pin(16 + p), { set: (level) => bridge.pirq(p).set(level) })),
+    resetControl: resetPorts.control,
+  });
+  hostBridge(arena, host, mmio[0], true);
+  const bridge: IsaBridge = new IsaBridge({ arena, host, ports, pm: acpi, pic: (irq) => pic.irq(irq), preset: true });
+  // The first vCPU's space maps ECAM by itself; the others show the same window.
+  for (const space of mmio.slice(1)) {
+    space.movable((map) => {
+      const window = mmio[0].regions().find((r) => r.name === 'ecam');
+      if (window) map(window);
+    });
+  }
+  const testdev = config.testdev
+    ? new PcTestdev({ arena, irqs: Array.from({ length: 16 }, (_, n) => isa(n)), flushPage: o.flushPage ?? (() => {}) })
+    : undefined;
+  testdev?.map(ports, mmio[0]);
+
+  // Paravirtual interface.
+  const pvs = lapics.map(
+    (lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz: TSC_KHZ, features: config.paravirtual }),
+  );
+  if (config.paravirtual.length > 0) {
+    pvs.forEach((pv, cpu) => {
+      msrs[cpu].map(kvmMsr.wallClockOld, kvmMsr.systemTimeOld, pv.msrs);
+      msrs[cpu].map(kvmMsr.first, kvmMsr.last, pv.msrs);
+    });
+  }
+  const hypercall = kvmHypercalls({ cpus: pvs, memory, clock, wall, tsc, kick: wake });
+
+  for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
+
+  return {
+    config, lock, clock, tsc, memory, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, control, wake,
+    reset() {
+      lock.run(() => {
+        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
+        rtc.reset(config.rtcOffset);
+        testdev?.reset();
+        host.reset();
+      });
+      host.assign(
+        { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: 2 ** 38, end: 2 ** 39 } },
+        (pirq) => 10 + (pirq & 1),
+      );
+      Atomics.store(control.stop, 0, 0);
+    },
+  }; // biome-ignore format: one object
+}

@@ -1,0 +1,32 @@
+// The configuration of a machine as plain data: what every thread of the machine is given to build the same board.
+
+import type { KvmFeature } from '../devices/kvm-pv.ts';
+
+/** Kilohertz of the time-stamp counter: 1 GHz, so that it counts nanoseconds. */
+export const TSC_KHZ = 1_000_000;
+
+export interface MachineConfig {
+  readonly cpus: number;
+  /** Bytes of RAM. */
+  readonly memory: number;
+  /** CPU model and feature changes, as QEMU writes them: `max`, `qemu64,+avx`. */
+  readonly cpuModel: string;
+  /** Paravirtual features that the guest sees; none hides KVM. */
+  readonly paravirtual: readonly KvmFeature[];
+  /** `isa-debug-exit` devices by I/O base, size; `pc-testdev`. */
+  readonly debugExit?: { readonly iobase: number; readonly iosize: number };
+  readonly testdev?: boolean;
+  /** Seconds to add to the host's wall clock (the RTC's base). */
+  readonly rtcOffset: number;
+  /** Trace categories of `-d`. */
+  readonly trace: readonly string[];
+}
+
+/** What a machine asks of whoever runs it. */
+export type MachineEvent =
+  | { readonly kind: 'reset' }
+  | { readonly kind: 'powerOff' }
+  /** A triple fault. */
+  | { readonly kind: 'shutdown' }
+  /** `isa-debug-exit`: the process's exit code. */
+  | { readonly kind: 'exit'; readonly code: number };

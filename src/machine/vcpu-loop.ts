@@ -1,0 +1,104 @@
+// The loop of a vCPU's thread: runs the guest in slices, serves timers, takes INIT and SIPI, sleeps while the vCPU is halted.
+
+import type { Vcpu, VcpuBus } from '../accel/accel.ts';
+import { kvmCpuid } from '../devices/kvm-pv.ts';
+import { event, sipiVector } from '../devices/lapic.ts';
+import { cpuModel } from '../isa/x86/cpu-model.ts';
+import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
+import type { Board } from './board.ts';
+import type { MachineConfig, MachineEvent } from './config.ts';
+import { TSC_KHZ } from './config.ts';
+
+/** Instructions of one slice: short enough that timers are served every fraction of a millisecond. */
+const SLICE = 200_000;
+/** Longest sleep, in ms, before a halted vCPU looks again on its own. */
+const LONGEST_SLEEP = 1000;
+
+/** What CPUID tells of one vCPU. */
+function describe(config: MachineConfig, index: number): CpuDescription {
+  const [name, ...changes] = config.cpuModel.split(',');
+  const kvm = config.paravirtual.length > 0 ? kvmCpuid(config.paravirtual)[1].eax : null;
+  return {
+    model: cpuModel(name, changes),
+    topology: { threads: 1, cores: config.cpus, sockets: 1 },
+    index,
+    tscKhz: TSC_KHZ,
+    kvm,
+  };
+}
+
+/** What the board says to vCPU `cpu` while it runs. */
+export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBus {
+  const { ports, lock, tsc, clock } = board;
+  const mmio = board.mmio[cpu];
+  const msrs = board.msrs[cpu];
+  const lapic = board.lapics[cpu];
+  const model = describe(board.config, cpu);
+  return {
+    portIn: (port, bytes) => ports.read(port, bytes),
+    portOut: (port, bytes, value) => ports.write(port, bytes, value),
+    mmioRead: (gpa, bytes) => (bytes === 8 ? mmio.read64(gpa) : BigInt(mmio.read(gpa, bytes))),
+    mmioWrite(gpa, bytes, value) {
+      if (bytes === 8) mmio.write64(gpa, value);
+      else mmio.write(gpa, bytes, Number(value & 0xffffffffn));
+    },
+    rdmsr: (msr) => msrs.read(msr),
+    wrmsr: (msr, value) => msrs.write(msr, value),
+    cpuid: (leaf, subleaf, state) => cpuid(model, leaf, subleaf, state),
+    hypercall(nr, args, cpl) {
+      if (board.config.paravirtual.length === 0) return undefined;
+      return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true));
+    },
+    tsc: () => tsc.tscAt(clock.now()),
+    random,
+    get tpr() {
+      return lapic.tpr;
+    },
+    set tpr(value) {
+      lapic.tpr = value;
+    },
+    pending: () => lapic.pending(),
+    acknowledge: () => lock.run(() => (lapic.pending() ? lapic.acknowledge() : -1)),
+  };
+}
+
+/** Runs the vCPU until the board's `stop` word is set. `started` is false for a vCPU that waits for its SIPI. */
+export function runVcpu(board: Board, vcpu: Vcpu, cpu: number, started: boolean, shutdown: (e: MachineEvent) => void): void {
+  const lapic = board.lapics[cpu];
+  const { stop, wake } = board.control;
+  let waiting = !started;
+  while (Atomics.load(stop, 0) === 0) {
+    const seen = Atomics.load(wake, cpu);
+    const now = board.clock.now();
+    if (lapic.next() <= now) board.lock.run(() => lapic.tick(now));
+    if (cpu === 0 && board.timers.next() <= now) board.lock.run(() => board.timers.tick(now));
+    const events = lapic.takeEvents();
+    if (events & event.init) {
+      board.lock.run(() => lapic.init());
+      vcpu.reset();
+      waiting = cpu !== 0;
+    }
+    if (events & event.nmi) vcpu.nmi();
+    if (waiting && events & event.sipi) {
+      const vector = sipiVector(events);
+      vcpu.set('cs.selector', BigInt(vector << 8));
+      vcpu.set('cs.base', BigInt(vector << 12));
+      vcpu.set('rip', 0n);
+      vcpu.sync();
+      waiting = false;
+    }
+    if (!waiting) {
+      const exit = vcpu.run(SLICE);
+      if (exit === 'shutdown') {
+        shutdown({ kind: 'shutdown' });
+        return;
+      }
+      if (exit === 'interrupted') continue;
+    }
+    // Halted or waiting for SIPI: sleep until the next timer, or until somebody wakes us.
+    if (Atomics.load(stop, 0) !== 0) return;
+    const next = Math.min(lapic.next(), cpu === 0 ? board.timers.next() : Number.POSITIVE_INFINITY);
+    const ms = Math.min(LONGEST_SLEEP, (next - board.clock.now()) / 1e6);
+    if (ms > 0) Atomics.wait(wake, cpu, seen, ms);
+  }
+}
