@@ -53,13 +53,14 @@ const callInner = sub(
     const oldSs = b.extu(c.get(st.segSelector[S.ss]));
     b.if(inLongMode(c), () => {
       const sp = c.call(stackFromTss64, level, b.i32(0), b.i32(0));
+      const marked = markAccessed(c, selector, code);
       frameFlat(c, sp, b.i32(8 | Frame.system));
       c.do(framePush, oldSs);
       c.do(framePush, c.reg(R.rsp));
       pushReturn(c, nextIp);
       c.set(st.gpr[R.rsp], c.get(st.frameSp));
       setNullSegment(c, b.i32(S.ss), level, level);
-      enterCode(c, selector, level, desc, target);
+      enterCode(c, selector, level, marked, target);
       b.ret();
     });
     const bytes = b.select(b.and(descAttr(c, gate), b.i32(8)), b.i32(4), b.i32(2));
