@@ -62,7 +62,44 @@ function destination(c: InsnEmit, size: number): Value {
   return c.linearData(offset, size, true);
 }
 
+/** Moves of MMX registers. */
+const mmxMoveRows: readonly Row[] = [
+  insn('NP 0F 6E', 'movd Pq,Ey', MMX, (c, d, s) => {
+    mmxCheck(c);
+    mmxWrite(c, d, c.b.extu(c.read(s)));
+  }),
+  insn('NP 0F 7E', 'movd Ey,Pq', MMX, (c, d, s) => {
+    mmxCheck(c);
+    c.write(d, c.b.fit(d.bits === 64 ? 'i64' : 'i32', c.readVec(s, 'i64')));
+    mmxEnter(c);
+  }),
+  ...(['Pq,Qq', 'Qq,Pq'] as const).map((operands) =>
+    insn(`NP 0F ${operands[0] === 'P' ? '6F' : '7F'}`, `movq ${operands}`, MMX, (c, d, s) => {
+      mmxCheck(c);
+      mmxWrite(c, d, c.readVec(s, 'i64'));
+    }),
+  ),
+  insn('NP 0F E7', 'movntq Mq,Pq', MMX, (c, d, s) => {
+    mmxCheck(c);
+    c.write(d, c.readVec(s, 'i64'));
+    mmxEnter(c);
+  }),
+  insn('NP 0F D7', 'pmovmskb Gd,Nq', MMX, (c, d, s) => {
+    mmxCheck(c);
+    const x = c.b.lane('i64x2.replace_lane', [0], lanes32(c, 0), c.readVec(s, 'i64'));
+    c.write(d, c.b.op('i8x16.bitmask', x));
+    mmxEnter(c);
+  }),
+  insn('NP 0F F7', 'maskmovq Pq,Nq', MMX, (c, d, s) => {
+    mmxCheck(c);
+    const half = (o: Operand): Value => c.b.lane('i64x2.replace_lane', [0], lanes32(c, 0), c.readVec(o, 'i64'));
+    c.do(maskedStore, destination(c, 8), half(d), half(s));
+    mmxEnter(c);
+  }),
+];
+
 export const sseMoveRows: readonly Row[] = [
+  ...mmxMoveRows,
   ...moves('NP', '10', '11', 'movups', 'Wu'),
   ...moves('66', '10', '11', 'movupd', 'Wu'),
   ...moves('NP', '28', '29', 'movaps', 'Wx'),
@@ -116,40 +153,4 @@ export const sseMoveRows: readonly Row[] = [
     c.set(mxcsr, b.or(b.and(c.get(mxcsr), b.i32(~MXCSR_MASK)), value));
   }),
   insn('NP 0F AE /3m', 'stmxcsr Md', SSE, (c, d) => c.write(d, c.b.and(c.get(mxcsr), c.b.i32(MXCSR_MASK)))),
-];
-
-/** Moves of MMX registers. */
-export const mmxMoveRows: readonly Row[] = [
-  insn('NP 0F 6E', 'movd Pq,Ey', MMX, (c, d, s) => {
-    mmxCheck(c);
-    mmxWrite(c, d, c.b.extu(c.read(s)));
-  }),
-  insn('NP 0F 7E', 'movd Ey,Pq', MMX, (c, d, s) => {
-    mmxCheck(c);
-    c.write(d, c.b.fit(d.bits === 64 ? 'i64' : 'i32', c.readVec(s, 'i64')));
-    mmxEnter(c);
-  }),
-  ...(['Pq,Qq', 'Qq,Pq'] as const).map((operands) =>
-    insn(`NP 0F ${operands[0] === 'P' ? '6F' : '7F'}`, `movq ${operands}`, MMX, (c, d, s) => {
-      mmxCheck(c);
-      mmxWrite(c, d, c.readVec(s, 'i64'));
-    }),
-  ),
-  insn('NP 0F E7', 'movntq Mq,Pq', MMX, (c, d, s) => {
-    mmxCheck(c);
-    c.write(d, c.readVec(s, 'i64'));
-    mmxEnter(c);
-  }),
-  insn('NP 0F D7', 'pmovmskb Gd,Nq', MMX, (c, d, s) => {
-    mmxCheck(c);
-    const x = c.b.lane('i64x2.replace_lane', [0], lanes32(c, 0), c.readVec(s, 'i64'));
-    c.write(d, c.b.op('i8x16.bitmask', x));
-    mmxEnter(c);
-  }),
-  insn('NP 0F F7', 'maskmovq Pq,Nq', MMX, (c, d, s) => {
-    mmxCheck(c);
-    const half = (o: Operand): Value => c.b.lane('i64x2.replace_lane', [0], lanes32(c, 0), c.readVec(o, 'i64'));
-    c.do(maskedStore, destination(c, 8), half(d), half(s));
-    mmxEnter(c);
-  }),
 ];

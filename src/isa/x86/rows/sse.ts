@@ -9,8 +9,9 @@ import type { Value } from '../../../ir/ir.ts';
 import type { Type } from '../../../ir/ops.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
-import { cr4, fpSw, fpTop, fpValid, mxcsr, sseFlags, X } from '../state.ts';
+import { cr4, fpTop, fpValid, mxcsr, sseFlags, X } from '../state.ts';
 import { type Sub, sub } from '../sub.ts';
+import { wait } from './x87-stack.ts';
 
 export const SSE: RowOptions = { fp: 'sse' };
 export const MMX: RowOptions = { fp: 'mmx' };
@@ -97,9 +98,7 @@ export const laneShape = { 8: 'i8x16', 16: 'i16x8', 32: 'i32x4', 64: 'i64x2' } a
 // -- MMX
 
 /** What every MMX instruction begins with: a pending x87 exception comes first. */
-export function mmxCheck(c: Emit): void {
-  c.raiseIf(c.b.and(c.get(fpSw), c.b.i32(0x80)), X.mf);
-}
+export const mmxCheck = (c: Emit): void => wait(c);
 /** The transition to MMX state: TOP = 0, all registers valid. After the last access that may fault. */
 export function mmxEnter(c: Emit): void {
   c.set(fpTop, c.b.i32(0));
