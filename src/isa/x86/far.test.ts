@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { updateContext } from './context.ts';
 import { deliverPending } from './exceptions.ts';
-import { descriptor, gate, Sel, STACK0, STACK3, STACK_IST, System, TSS } from './test-system.ts';
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
+import { descriptor, gate, Sel, STACK_IST, STACK0, STACK3, System, TSS } from './test-system.ts';
 
 const TARGET = 0x24000;
 const far32 = (op: number, selector: number, offset = TARGET): number[] => [
@@ -161,8 +161,8 @@ test('64-bit: TSS, task gates, non-canonical targets and code with L and D are r
 /** Fills the 32-bit TSS at `at` with a ring-0 task at `TARGET`. */
 function task(s: System, at: number, fields: Readonly<Record<number, number>> = {}): void {
   const all: Record<number, number> = {
-    0x20: TARGET, 0x24: 0x202, 0x28: 0xa, 0x2c: 0xc, 0x30: 0xd, 0x34: 0xb, 0x38: 0x37000, 0x3c: 5, 0x40: 6, 0x44: 7,
-    0x48: Sel.data0, 0x4c: Sel.code0, 0x50: Sel.data0, 0x54: Sel.data0, 0x58: 0, 0x5c: 0, 0x60: 0, ...fields,
+    32: TARGET, 36: 0x202, 40: 0xa, 44: 0xc, 48: 0xd, 52: 0xb, 56: 0x37000, 60: 5, 64: 6, 68: 7,
+    72: Sel.data0, 76: Sel.code0, 80: Sel.data0, 84: Sel.data0, 88: 0, 92: 0, 96: 0, ...fields,
   }; // biome-ignore format: a table
   for (const [offset, value] of Object.entries(all)) s.write32(at + Number(offset), value);
 }
@@ -175,7 +175,10 @@ test('JMP to a TSS saves the old task, loads the new one and moves the busy bit'
   s.m.step();
   assert.equal(s.m.pending, null);
   assert.deepEqual(s.where, [Sel.code0, TARGET, 0]);
-  assert.deepEqual([0, 1, 2, 3, 4, 5, 6, 7].map((n) => Number(s.m.reg(n))), [0xa, 0xc, 0xd, 0xb, 0x37000, 5, 6, 7]);
+  assert.deepEqual(
+    [0, 1, 2, 3, 4, 5, 6, 7].map((n) => Number(s.m.reg(n))),
+    [0xa, 0xc, 0xd, 0xb, 0x37000, 5, 6, 7],
+  );
   assert.deepEqual([s.selector(S.tr), access(s, Sel.tss), access(s, Sel.tss2)], [Sel.tss2, 0x89, 0x8b]);
   assert.deepEqual(s.read(TSS + 0x20, 4, 2), [0x20007, 0x202]);
   assert.deepEqual(s.read(TSS + 0x38, 4, 1), [STACK0 - 0x100]);
@@ -214,7 +217,7 @@ test('an exception through a task gate pushes its error code on the new stack', 
 
 test('a wrong segment of the new task is #TS in the new task, at its instruction pointer', () => {
   const s = new System('protected', 0, far32(JMP, Sel.tss2));
-  task(s, 0x13000, { 0x50: Sel.data3 });
+  task(s, 0x13000, { 80: Sel.data3 });
   s.vector(X.ts);
   s.m.step();
   assert.deepEqual(s.m.pending, { vector: X.ts, error: Sel.data3 & ~3 });

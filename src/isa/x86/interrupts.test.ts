@@ -3,9 +3,9 @@ import { test } from 'node:test';
 import { updateContext } from './context.ts';
 import { deliverPending, interrupt } from './exceptions.ts';
 import { deliver, Kind } from './interrupts.ts';
-import { descriptor, HANDLER, IDT, Sel, STACK0, STACK3, STACK_IST, System, TSS } from './test-system.ts';
 import * as st from './state.ts';
 import { Exit, R, S, X } from './state.ts';
+import { descriptor, HANDLER, IDT, Sel, STACK_IST, STACK0, STACK3, System, TSS } from './test-system.ts';
 
 const handler = (n: number): number => HANDLER + 16 * n;
 const RIP = 0x20000;
@@ -147,6 +147,12 @@ test('protected mode: a 16-bit TSS gives SP0 and SS0', () => {
   assert.equal(s.m.reg(R.rsp), 0x4000n - 20n);
 });
 
+/** A handler less privileged than the interrupted code. */
+function outward(s: System): void {
+  s.vector(3, { selector: Sel.code3 });
+  s.m.set(st.cpl, 0);
+}
+
 test('protected mode: a bad stack from the TSS is #TS or #SS with its selector', () => {
   const cases: [(s: System) => void, number, number][] = [
     [(s) => s.write32(TSS + 8, 0), X.ts, 1],
@@ -156,7 +162,7 @@ test('protected mode: a bad stack from the TSS is #TS or #SS with its selector',
     [(s) => s.m.set(st.segLimit[S.tr]!, 8), X.ts, Sel.tss | 1],
     [(s) => s.describe(Sel.data0, descriptor(0, 0x1000, 0x93, 4)), X.ss, Sel.data0 | 1],
     [(s) => s.vector(3, { type: 12 }), X.gp, 3 * 8 + 3],
-    [(s) => (s.vector(3, { selector: Sel.code3 }), s.m.set(st.cpl, 0)), X.gp, (Sel.code3 & ~3) | 1],
+    [outward, X.gp, (Sel.code3 & ~3) | 1],
   ];
   for (const [spoil, vector, error] of cases) {
     const s = new System('protected', 3);

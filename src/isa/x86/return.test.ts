@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { descriptor, Sel, STACK0, STACK3, segmentRegister, System } from './test-system.ts';
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
+import { descriptor, Sel, STACK0, STACK3, System, segmentRegister } from './test-system.ts';
 
 const IRETQ = [0x48, 0xcf];
 const IRET = [0xcf];
@@ -120,8 +120,14 @@ test('protected mode: IRET with VM set enters virtual-8086 mode with all segment
   s.m.step();
   assert.deepEqual(s.where, [0x2000, 0x123, 3]);
   assert.equal(s.m.flags, 0x23202);
-  assert.deepEqual([S.ss, S.es, S.ds, S.fs, S.gs].map((n) => s.selector(n)), [0x300, 0x400, 0x500, 0x600, 0x700]);
-  assert.deepEqual([s.m.get(st.segBase[S.gs]!), s.m.get(st.segAttr[S.cs]!), s.m.get(st.segLimit[S.cs]!)], [0x7000n, 0xf3, 0xffff]);
+  assert.deepEqual(
+    [S.ss, S.es, S.ds, S.fs, S.gs].map((n) => s.selector(n)),
+    [0x300, 0x400, 0x500, 0x600, 0x700],
+  );
+  assert.deepEqual(
+    [s.m.get(st.segBase[S.gs]!), s.m.get(st.segAttr[S.cs]!), s.m.get(st.segLimit[S.cs]!)],
+    [0x7000n, 0xf3, 0xffff],
+  );
   assert.equal(s.m.reg(R.rsp), 0xfff0n);
   assert.equal(s.m.get(st.ctx), st.Ctx.protected | st.Ctx.v86 | st.Ctx.user);
   assert.equal(s.m.get(st.spMask), 0xffffn);

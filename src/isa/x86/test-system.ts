@@ -34,16 +34,36 @@ const tables = buildTables([...segmentRows, ...transferRows, ...syscallRows, ...
 export function descriptor(base: number, limit: number, access: number, flags: number): bigint {
   const l = BigInt(limit);
   const b = BigInt(base);
-  return (l & 0xffffn) | ((b & 0xffffffn) << 16n) | (BigInt(access) << 40n) | ((l >> 16n) << 48n) | (BigInt(flags) << 52n) | ((b >> 24n) << 56n);
+  return (
+    (l & 0xffffn) |
+    ((b & 0xffffffn) << 16n) |
+    (BigInt(access) << 40n) |
+    ((l >> 16n) << 48n) |
+    (BigInt(flags) << 52n) |
+    ((b >> 24n) << 56n)
+  );
 }
 /** A gate of type `type` (4, 5, 6, 7, 12, 14, 15). `count`: parameters, or IST. */
 export function gate(selector: number, offset: number, type: number, dpl = 0, count = 0, present = true): bigint {
   const access = BigInt(type | (dpl << 5) | (present ? 0x80 : 0));
-  return BigInt(offset & 0xffff) | (BigInt(selector) << 16n) | (BigInt(count) << 32n) | (access << 40n) | (BigInt(offset >>> 16) << 48n);
+  return (
+    BigInt(offset & 0xffff) |
+    (BigInt(selector) << 16n) |
+    (BigInt(count) << 32n) |
+    (access << 40n) |
+    (BigInt(offset >>> 16) << 48n)
+  );
 }
 
 /** Sets a segment register with its hidden part. */
-export function segmentRegister(m: EvalMachine, segment: number, selector: number, base: bigint, limit: number, attr: number): void {
+export function segmentRegister(
+  m: EvalMachine,
+  segment: number,
+  selector: number,
+  base: bigint,
+  limit: number,
+  attr: number,
+): void {
   m.set(st.segSelector[segment]!, selector);
   m.set(st.segBase[segment]!, base);
   m.set(st.segLimit[segment]!, limit);
@@ -127,10 +147,20 @@ export class System {
     if (upper !== undefined) this.write64(GDT + (selector & ~7) + 8, upper);
   }
   /** Sets an IDT entry for the handler at `HANDLER` + 16 * vector: a gate of the mode's own kind unless given. */
-  vector(n: number, options: { type?: number; selector?: number; dpl?: number; ist?: number; present?: boolean; upper?: bigint } = {}): void {
+  vector(
+    n: number,
+    options: { type?: number; selector?: number; dpl?: number; ist?: number; present?: boolean; upper?: bigint } = {},
+  ): void {
     const { long } = this;
     const selector = options.selector ?? (long ? Sel.long0 : Sel.code0);
-    const entry = gate(selector, HANDLER + 16 * n, options.type ?? 14, options.dpl ?? 0, options.ist ?? 0, options.present ?? true);
+    const entry = gate(
+      selector,
+      HANDLER + 16 * n,
+      options.type ?? 14,
+      options.dpl ?? 0,
+      options.ist ?? 0,
+      options.present ?? true,
+    );
     const at = IDT + n * (long ? 16 : 8);
     this.write64(at, entry);
     if (long) this.write64(at + 8, options.upper ?? 0n);
