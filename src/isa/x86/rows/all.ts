@@ -22,6 +22,7 @@ import { syscallRows } from './syscall.ts';
 import { systemRows } from './system.ts';
 import { transferRows } from './transfer.ts';
 import { x87Rows } from './x87.ts';
+import { xsaveRows } from './xsave.ts';
 
 export const allRows: readonly Row[] = [
   ...arithmeticRows,
@@ -44,5 +45,6 @@ export const allRows: readonly Row[] = [
   ...sseShuffleRows,
   ...sseStringRows,
   ...x87Rows,
+  ...xsaveRows,
   ...pseudoRows,
 ];
