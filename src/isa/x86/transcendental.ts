@@ -5,7 +5,7 @@
 import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
 import {
-  BIAS, constant, denormal, indefinite, isBad, isMax, isNegative, isZero, nan, normal, type Parts, pair, parts, round,
+  BIAS, constant, denormal, flag, indefinite, isBad, isMax, isNegative, isZero, nan, normal, type Parts, pair, parts, round,
   Sw, shiftRightJam, TOP, withStatus,
 } from './float80.ts'; // biome-ignore format: a list
 import { type Sub, sub } from './sub.ts';
@@ -35,6 +35,15 @@ const inexactly = (c: Emit, sign: Value, e: Value, m: Wide, status: Value): Valu
 const withSign = (c: Emit, sign: Value, signExponent: number, significand: bigint, status = 0): Value =>
   c.b.op('v128.or', constant(c, signExponent, significand, status), pair(c, c.b.i64(0), sign));
 const shiftRight = (c: Emit, x: Wide, n: Value): Wide => wide(c, c.call(shiftRightJam, x.h, x.l, n));
+/** Below 2^-67 in magnitude the processors take sin x and tan x for x, and cos x for 1, in every rounding mode. */
+const isTiny = (c: Emit, p: Parts): Value => c.b.lts(normal(c, p).e, c.b.i64(BIAS - 67));
+/** The operand as an inexact result. */
+function itself(c: Emit, p: Parts): Value {
+  const { b } = c;
+  const n = normal(c, p);
+  const under = b.select(b.les(n.e, b.i64(0)), b.i64(flag(Sw.ue | Sw.pe)), b.i64(flag(Sw.pe)));
+  return withStatus(c, c.call(round, p.s, n.e, n.m, b.i64(0), b.i32(3)), b.or(under, denormal(c, p)));
+}
 /** The square of m * 2^(e - 127) as a fraction, for e below 0. */
 const squared = (c: Emit, m: Wide, e: Value): Value => {
   const { b } = c;
@@ -130,6 +139,10 @@ const sinCos: Sub = sub('f80.sincos', ['v128', 'i32'], 'v128', {}, (c, x, cos) =
   b.if(isBad(c, p), () => b.ret(c.call(nan, x, x)));
   b.if(isMax(c, p), () => b.ret(indefinite(c, Sw.ie)));
   b.if(isZero(c, p), () => b.ret(b.select(cos, constant(c, BIAS, TOP), x)));
+  b.if(isTiny(c, p), () => {
+    b.if(cos, () => b.ret(withStatus(c, constant(c, BIAS, TOP, Sw.pe), denormal(c, p))));
+    b.ret(itself(c, p));
+  });
   const a = angleOf(c, x);
   const k = b.add(a.k, cos);
   const own = b.and(isNegative(c, p), b.eqz(cos));
@@ -147,7 +160,10 @@ export const tan: Sub = sub('f80.tan', ['v128'], 'v128', {}, (c, x) => {
   b.if(isBad(c, p), () => b.ret(c.call(nan, x, x)));
   b.if(isMax(c, p), () => b.ret(indefinite(c, Sw.ie)));
   b.if(isZero(c, p), () => b.ret(x));
+  b.if(isTiny(c, p), () => b.ret(itself(c, p)));
   const a = angleOf(c, x);
+  // A little more than x: x^2 / 3 is lost in the fractions' last places.
+  b.if(b.lts(a.e, b.i64(-33)), () => b.ret(inexactly(c, p.s, a.e, a.r, denormal(c, p))));
   const odd = b.and(a.k, b.i32(1));
   const [s, t] = [sine(c, a), cosine(c, a)];
   const quotient = wide(c, c.call(over, packed(c, downBy(c, choose(c, odd, t, s), 2)), packed(c, choose(c, odd, s, t))));
@@ -247,7 +263,7 @@ export const atan: Sub = sub('f80.atan', ['v128', 'v128'], 'v128', {}, (c, y, x)
 
 // -- exponential
 
-/** 2^x - 1 for |x| <= 1; a larger x, whose result the manual leaves undefined, comes back as it is. */
+/** 2^x - 1 for |x| <= 1; a larger x, whose result the manual leaves undefined, comes back as it is, with PE. */
 export const exp2Minus1: Sub = sub('f80.exp2m1', ['v128'], 'v128', {}, (c, x) => {
   const { b } = c;
   const p = parts(c, x);
@@ -256,8 +272,8 @@ export const exp2Minus1: Sub = sub('f80.exp2m1', ['v128'], 'v128', {}, (c, x) =>
   const negative = isNegative(c, p);
   b.if(isMax(c, p), () => b.ret(b.select(negative, constant(c, 0x8000 | BIAS, TOP), x)));
   b.if(b.geu(p.e, b.i64(BIAS)), () => {
-    const half = b.and(b.and(negative, b.eq(p.e, b.i64(BIAS))), b.eq(p.m, b.i64(TOP)));
-    b.ret(b.select(half, constant(c, 0x8000 | (BIAS - 1), TOP), x));
+    const minusOne = b.and(b.and(negative, b.eq(p.e, b.i64(BIAS))), b.eq(p.m, b.i64(TOP)));
+    b.ret(withStatus(c, b.select(minusOne, constant(c, 0x8000 | (BIAS - 1), TOP), x), b.i64(flag(Sw.pe))));
   });
   const n = normal(c, p);
   const e = b.sub(n.e, b.i64(BIAS));
@@ -334,7 +350,9 @@ function scaled(c: Emit, y: Parts, logarithm: Value, status: Value): Value {
   const sign = b.xor(y.s, b.shl(b.and(v.l, b.i64(1)), b.i64(15)));
   const sticky = b.xor(b.and(b.shru(v.l, b.i64(1)), b.i64(1)), b.i64(1));
   const at = b.add(b.add(n.e, e), b.i64(1));
-  return withStatus(c, c.call(round, sign, at, product.h, b.or(product.l, sticky), b.i32(3)), status);
+  // The processors report an inexact result even of a power of two.
+  const all = b.or(status, b.i64(flag(Sw.pe)));
+  return withStatus(c, c.call(round, sign, at, product.h, b.or(product.l, sticky), b.i32(3)), all);
 }
 const infinite = (c: Emit, sign: Value, status = 0): Value => withSign(c, sign, 0x7fff, TOP, status);
 
@@ -367,7 +385,7 @@ export const yLog2x: Sub = sub('f80.yl2x', ['v128', 'v128'], 'v128', {}, (c, y, 
   b.ret(scaled(c, p, c.call(log2, pair(c, b.i64(0), n.m), b.sub(n.e, b.i64(BIAS))), status));
 });
 
-/** y * log2(x + 1); exact in x near zero. For x <= -1, which the manual leaves undefined, invalid. */
+/** y * log2(x + 1); exact in x near zero. x <= -1, which the manual leaves undefined, comes back as it is, with PE. */
 export const yLog2xPlus1: Sub = sub('f80.yl2xp1', ['v128', 'v128'], 'v128', {}, (c, y, x) => {
   const { b } = c;
   const [p, q] = [parts(c, y), parts(c, x)];
@@ -376,7 +394,7 @@ export const yLog2xPlus1: Sub = sub('f80.yl2xp1', ['v128', 'v128'], 'v128', {}, 
   const invalid = (): void => b.ret(indefinite(c, Sw.ie));
   const negative = isNegative(c, q);
   const sign = b.xor(p.s, q.s);
-  b.if(b.and(negative, b.geu(q.e, b.i64(BIAS))), invalid);
+  b.if(b.and(negative, isMax(c, q)), invalid);
   b.if(isMax(c, q), () => {
     b.if(isZero(c, p), invalid);
     b.ret(withStatus(c, infinite(c, sign), status));
@@ -386,6 +404,7 @@ export const yLog2xPlus1: Sub = sub('f80.yl2xp1', ['v128', 'v128'], 'v128', {}, 
     b.ret(withStatus(c, infinite(c, sign), status));
   });
   b.if(b.or(isZero(c, p), isZero(c, q)), () => b.ret(pair(c, b.i64(0), b.or(sign, status))));
+  b.if(b.and(negative, b.geu(q.e, b.i64(BIAS))), () => b.ret(withStatus(c, x, b.or(status, b.i64(flag(Sw.pe))))));
   const n = normal(c, q);
   const e = b.sub(n.e, b.i64(BIAS));
   const m: Wide = { h: n.m, l: b.i64(0) };
