@@ -160,7 +160,10 @@ const ranges: readonly Range[] = [
   kept(0xc0000101, st.segBase[S.gs]!, canonical),
   kept(0xc0000102, st.kernelGsBase, canonical),
   kept(0xc0000103, st.tscAux, upper),
+  // AMD's SYSCFG and interrupt pending message: nothing is enabled.
+  constant(0xc0010010, 0n, true),
   kept(0xc0010015, st.hwcr),
+  constant(0xc0010055, 0n, true),
   kept(0xc0011029, st.deCfg),
 ];
 
