@@ -31,7 +31,7 @@ export const initialise: Sub = sub('x87.init', [], null, {}, (c) => {
 });
 
 /** The tag word of 16 bits (SDM volume 1, section 8.1.7), from the registers: 0 valid, 1 zero, 2 special, 3 empty. */
-export const tagWord: Sub = sub('x87.tags', [], 'i32', {}, (c) => {
+const tagWord: Sub = sub('x87.tags', [], 'i32', {}, (c) => {
   const { b } = c;
   const valid = c.get(fpValid);
   let word: Value = b.i32(0);
@@ -45,7 +45,7 @@ export const tagWord: Sub = sub('x87.tags', [], 'i32', {}, (c) => {
   b.ret(word);
 });
 /** Marks the registers empty whose tag (i32, 16 bits) is 3, the others not. */
-export function setTags(c: Emit, word: Value): void {
+function setTags(c: Emit, word: Value): void {
   const { b } = c;
   let valid: Value = b.i32(0);
   for (let i = 0; i < 8; i++) {
@@ -189,7 +189,7 @@ export const x87ControlRows: readonly Row[] = [
     c.raiseIf(b.eq(b.and(c.get(cr0), both), both), X.nm);
     wait(c);
   }),
-  insn('0F 77', 'emms', { fp: 'mmx' }, (c) => {
+  insn('NP 0F 77', 'emms', { fp: 'mmx' }, (c) => {
     wait(c);
     c.set(fpValid, c.b.i32(0));
     c.set(fpTop, c.b.i32(0));
