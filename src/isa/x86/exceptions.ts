@@ -3,7 +3,8 @@
 
 import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
-import { deliver, Kind } from './interrupts.ts';
+import { Kind } from './gate.ts';
+import { deliver } from './interrupts.ts';
 import { F } from './segments.ts';
 import * as st from './state.ts';
 import { Exit, X } from './state.ts';

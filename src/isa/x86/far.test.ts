@@ -263,3 +263,29 @@ test('a 16-bit TSS loads 16-bit registers and no FS or GS', () => {
   assert.deepEqual([s.m.reg(R.rax), s.m.reg(R.rdi)], [0x55550001n, 7n]);
   assert.equal(s.selector(S.fs), 0);
 });
+
+test('the debug trap bit of a TSS raises #DB in the new task, with BT in DR6', () => {
+  const s = new System('protected', 0, far32(JMP, Sel.tss2));
+  task(s, 0x13000, { 100: 1 });
+  s.vector(X.db);
+  s.m.step();
+  assert.deepEqual(s.m.pending, { vector: X.db, error: -1 });
+  assert.equal((s.m.get(st.dr[6]!) as bigint) & 0x8000n, 0x8000n);
+  s.m.rip = 0x20000;
+  s.m.call(deliverPending);
+  assert.deepEqual(s.stack(4, 2), [TARGET, Sel.code0]);
+});
+
+test('a task with VM set starts in virtual-8086 mode', () => {
+  const s = new System('protected', 0, far32(JMP, Sel.tss2));
+  task(s, 0x13000, { 32: 0x12, 36: 0x20202, 76: 0x2000, 80: 0x300, 92: 0x400 });
+  s.m.step();
+  assert.equal(s.m.pending, null);
+  assert.deepEqual(s.where, [0x2000, 0x12, 3]);
+  const { v86, user, fpTrap } = st.Ctx;
+  assert.deepEqual(
+    [s.m.get(st.segBase[S.gs]!), s.m.get(st.ctx)],
+    [0x4000n, st.Ctx.protected | v86 | user | fpTrap],
+    'CR0.TS is set',
+  );
+});

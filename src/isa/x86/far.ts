@@ -4,7 +4,7 @@ import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import type { Emit, InsnEmit } from './emit.ts';
 import { commitFrame, Frame, frameCurrent, frameFlat, frameOn, framePush } from './frame.ts';
-import { stackFromTss, stackFromTss64 } from './interrupts.ts';
+import { stackFromTss, stackFromTss64 } from './gate.ts';
 import { Attr, anyOf, checkStackSegment, descAttr, descLimit, dpl, fail, failIf, inLongMode, inProtectedMode, isCanonical, isNull, markAccessed, readDescriptor, readUpperDescriptor, rpl, segCheck, setNullSegment, setRealCs, setSegment } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { updateContext } from './context.ts';
 import { deliverPending, interrupt } from './exceptions.ts';
-import { deliver, Kind } from './interrupts.ts';
+import { Kind } from './gate.ts';
+import { deliver } from './interrupts.ts';
 import * as st from './state.ts';
 import { Exit, R, S, X } from './state.ts';
 import { descriptor, HANDLER, IDT, Sel, STACK_IST, STACK0, STACK3, System, TSS } from './test-system.ts';
@@ -173,47 +173,45 @@ test('protected mode: a bad stack from the TSS is #TS or #SS with its selector',
   }
 });
 
-test('protected mode: INT n in virtual-8086 mode with IOPL 3 saves the segments and clears them', () => {
+test('INT n in virtual-8086 mode with IOPL 3 saves the segments and clears them', () => {
   const s = new System('protected', 3, [0xcd, 0x40]);
   s.vector(0x40, { dpl: 3 });
-  s.m.set(st.sysFlags, 0x23202);
-  [S.es, S.cs, S.ss, S.ds, S.fs, S.gs].forEach((n, i) => {
-    s.m.set(st.segSelector[n]!, n === S.cs ? 0x2000 : 0x100 + i);
-    s.m.set(st.segBase[n]!, BigInt(n === S.cs ? 0x20000 : (0x100 + i) * 16));
-    s.m.set(st.segLimit[n]!, 0xffff);
-    s.m.set(st.segAttr[n]!, 0xf3);
+  s.v86(3);
+  [S.es, S.ds, S.fs, S.gs].forEach((n, i) => {
+    s.m.set(st.segSelector[n]!, 0x100 + i);
   });
-  s.m.call(updateContext);
-  s.m.rip = 0;
-  s.m.setReg(R.rsp, 0x800);
   s.m.step();
   assert.deepEqual(s.where, [Sel.code0, handler(0x40), 0]);
-  assert.deepEqual(s.stack(4, 9), [2, 0x2000, 0x23202, 0x800, 0x102, 0x100, 0x103, 0x104, 0x105]);
+  assert.deepEqual(s.stack(4, 9), [2, 0x2000, 0x23202, 0x800, 0x300, 0x100, 0x101, 0x102, 0x103]);
   assert.deepEqual([s.selector(S.ds), s.m.get(st.segAttr[S.ds]!)], [0, 0x10000]);
   assert.equal(s.m.flags & 0x20000, 0);
 });
 
+test('an interrupt of virtual-8086 mode through a gate that is not for ring 0 is #GP', () => {
+  const s = new System('protected', 3);
+  s.vector(0x40, { selector: Sel.conforming });
+  s.v86(3);
+  s.m.call(interrupt, 0x40);
+  assert.deepEqual(s.m.pending, { vector: X.gp, error: Sel.conforming | 1 });
+});
+
 test('virtual-8086 mode below IOPL 3: INT n is #GP(0), and with CR4.VME goes through the bitmap to the program itself', () => {
   const s = new System('protected', 3, [0xcd, 0x40]);
-  s.m.set(st.sysFlags, 0x20202 | 0x80000);
-  for (const n of [S.es, S.cs, S.ss, S.ds]) {
-    s.m.set(st.segSelector[n]!, n === S.cs ? 0x2000 : 0x300);
-    s.m.set(st.segBase[n]!, BigInt(n === S.cs ? 0x20000 : 0x3000));
-    s.m.set(st.segLimit[n]!, 0xffff);
-    s.m.set(st.segAttr[n]!, 0xf3);
-  }
-  s.m.call(updateContext);
-  s.m.rip = 0;
-  s.m.setReg(R.rsp, 0x800);
+  s.v86(0);
   s.m.step();
   assert.deepEqual(s.m.pending, { vector: X.gp, error: 0 });
-  s.m.set(st.cr4, (s.m.get(st.cr4) as bigint) | 1n);
+  s.v86(0, true);
+  s.m.set(st.sysFlags, 0xa0202);
   s.write16(TSS + 0x66, 0x88);
   s.write32(0x40 * 4, 0x2100_0034);
   s.m.step();
   assert.deepEqual([s.selector(S.cs), Number(s.m.rip)], [0x2100, 0x34]);
   assert.deepEqual(s.read(0x3000 + 0x7fa, 2, 3), [2, 0x2000, 0x3202]);
   assert.equal(s.m.flags & 0x80200, 0x200);
+  s.v86(0, true);
+  s.m.poke(TSS + 0x68 + 8, [1]);
+  s.m.step();
+  assert.deepEqual(s.m.pending, { vector: X.gp, error: 0 });
 });
 
 // -- real mode

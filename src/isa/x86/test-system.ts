@@ -1,5 +1,6 @@
 // A bench for tests of segments and interrupts: an `EvalMachine` with flat memory, a GDT, an IDT, TSSs and stacks at fixed places.
 
+import { updateContext } from './context.ts';
 import { EvalMachine } from './eval-machine.ts';
 import { flagRows } from './rows/flags.ts';
 import { segmentRows } from './rows/segment.ts';
@@ -102,6 +103,20 @@ export class System {
       m.rip = 0;
       m.setReg(R.rsp, 0x8000);
     }
+  }
+
+  /** Enters virtual-8086 mode (from protected mode at CPL 3): CS is `CODE` / 16, the other segments 0x300, SP 0x800, IF set. */
+  v86(iopl: 0 | 3, vme = false): void {
+    const { m } = this;
+    for (const n of [S.es, S.cs, S.ss, S.ds, S.fs, S.gs]) {
+      const selector = n === S.cs ? CODE >> 4 : 0x300;
+      segmentRegister(m, n, selector, BigInt(selector * 16), 0xffff, 0xf3);
+    }
+    m.set(st.sysFlags, 0x20200 | (iopl << 12));
+    m.set(st.cr4, vme ? 1n : 0n);
+    m.call(updateContext);
+    m.rip = 0;
+    m.setReg(R.rsp, 0x800);
   }
 
   #gdt(): void {

@@ -83,6 +83,56 @@ test('with CR4.PVI, CLI and STI at CPL 3 work on VIF, and STI with VIP is #GP', 
   assert.deepEqual(s.m.pending, { vector: X.gp, error: 0 });
 });
 
+test('virtual-8086 mode: PUSHF, POPF, CLI and IRET are #GP(0) below IOPL 3, and plain with IOPL 3', () => {
+  for (const code of [0x9c, 0x9d, 0xfa, 0xfb, 0xcf]) {
+    const s = new System('protected', 3, [code]);
+    s.v86(0);
+    s.m.step();
+    assert.deepEqual(s.m.pending, { vector: X.gp, error: 0 });
+  }
+  const s = new System('protected', 3, [0x9c, 0xfa, 0x9d, 0xcf]);
+  s.v86(3);
+  s.m.step();
+  assert.deepEqual(s.read(0x37fe, 2, 1), [0x3202]);
+  s.m.step();
+  assert.equal(s.m.flags, 0x23002);
+  s.m.step();
+  assert.equal(s.m.flags, 0x23202);
+  [0x123, 0x2100, 0x0003].forEach((v, i) => {
+    s.write16(0x3800 + 2 * i, v);
+  });
+  s.m.step();
+  assert.deepEqual(s.where, [0x2100, 0x123, 3]);
+  assert.deepEqual([s.m.flags, s.m.reg(R.rsp)], [0x23003, 0x806n]);
+});
+
+test('virtual-8086 mode with CR4.VME: PUSHF, POPF, CLI, STI and IRET work on VIF', () => {
+  const s = new System('protected', 3, [0xfb, 0x9c, 0xfa, 0x9d, 0x66, 0x9c]);
+  s.v86(0, true);
+  s.m.step();
+  assert.equal(s.m.flags, 0xa0202);
+  s.m.step();
+  assert.deepEqual(s.read(0x37fe, 2, 1), [0x3202]);
+  s.m.step();
+  assert.equal(s.m.flags, 0x20202);
+  s.m.step();
+  assert.equal(s.m.flags, 0xa0202);
+  s.m.step();
+  assert.deepEqual(s.m.pending, { vector: X.gp, error: 0 }, '32 bits are not virtual');
+  const t = new System('protected', 3, [0xcf]);
+  t.v86(0, true);
+  t.m.set(st.sysFlags, 0x120202);
+  [0x123, 0x2100, 0x0203].forEach((v, i) => {
+    t.write16(0x3800 + 2 * i, v);
+  });
+  t.m.step();
+  assert.deepEqual(t.m.pending, { vector: X.gp, error: 0 }, 'VIP waits');
+  t.m.set(st.sysFlags, 0x20202);
+  t.m.step();
+  assert.deepEqual(t.where, [0x2100, 0x123, 3]);
+  assert.equal(t.m.flags, 0xa0203);
+});
+
 test('LAHF, SAHF, CMC, CLC, STC, CLD, STD', () => {
   const s = new System('long', 3, [0x9f, 0x9e, 0xf5, 0xf9, 0xf8, 0xfd, 0xfc]);
   s.m.flags = 0x202 | 0x8d5;

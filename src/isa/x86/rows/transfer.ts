@@ -2,7 +2,8 @@
 
 import type { InsnEmit, Operand, Size } from '../emit.ts';
 import { FAR_CALL, farTransfer, resume } from '../far.ts';
-import { deliver, Kind, softInterrupt } from '../interrupts.ts';
+import { Kind } from '../gate.ts';
+import { deliver, softInterrupt } from '../interrupts.ts';
 import { farReturn, interruptReturn } from '../return.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import { X } from '../state.ts';
