@@ -1,14 +1,13 @@
 // The decoded code of one vCPU: blocks of records by guest-physical address, and what happens when guest code changes.
 
 import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
-import { Rec, RECORD_BYTES, writeRecord } from '../../isa/x86/record.ts';
-import { gotoRow, staleRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
+import { Link, Rec, RECORD_BYTES, STALE, writeRecord } from '../../isa/x86/record.ts';
+import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
 import type { Row } from '../../isa/x86/row.ts';
 import { Ctx } from '../../isa/x86/state.ts';
 import { variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo, Tables } from '../../isa/x86/table.ts';
-import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
-import { LINK_FORBIDDEN } from './tier0.ts';
+import { ALL_FLAGS, type Handlers } from './handlers.ts';
 
 /** Most instructions of one block. */
 const BLOCK_MAX = 64;
@@ -50,8 +49,7 @@ export class CodeCache {
   readonly #blocks = new Map<number, Block>();
   readonly #pages = new Map<number, Block[]>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
-  readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto' | 'stale', RowInfo>>;
-  #stale: Handler | null = null;
+  readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto', RowInfo>>;
   /** Counters: blocks and instructions decoded, blocks invalidated, full flushes. */
   readonly stats = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
 
@@ -65,7 +63,7 @@ export class CodeCache {
     this.#end = arena.end;
     this.#next = arena.start;
     const find = (row: Row): RowInfo => tables.rows.find((r) => r.row === row)!;
-    this.#infos = { undefined: find(undefinedRow), tooLong: find(tooLongRow), goto: find(gotoRow), stale: find(staleRow) };
+    this.#infos = { undefined: find(undefinedRow), tooLong: find(tooLongRow), goto: find(gotoRow) };
   }
 
   /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. */
@@ -140,7 +138,7 @@ export class CodeCache {
       const at = record + n * RECORD_BYTES;
       writeRecord(view, at, insn, long, place);
       view.setUint8(at + Rec.count, n + 1);
-      view.setUint8(at + LINK_FORBIDDEN, lonely ? 1 : 0);
+      if (lonely) view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
       place += insn.length;
     }
     if (!ended) {
@@ -172,7 +170,7 @@ export class CodeCache {
     const handler = this.#handlers.get(variantOf(insn, ctx & ~Ctx.fpTrap, true));
     this.#view.setUint16(at + Rec.handler, handler.number, true);
     this.#view.setUint8(at + Rec.count, count);
-    this.#view.setUint8(at + LINK_FORBIDDEN, lonely ? 1 : 0);
+    if (lonely) this.#view.setUint8(at + Rec.link, this.#view.getUint8(at + Rec.link) | Link.forbidden);
   }
   /** A block of one pseudo row, used once. */
   #single(info: RowInfo, offset: number, ctx: number): number {
@@ -197,29 +195,26 @@ export class CodeCache {
       if (gpa < block.gpa + block.length && gpa + length > block.gpa) this.#invalidate(block);
       else list[kept++] = block;
     }
+    if (kept < list.length) this.#unlink(list.slice(0, kept));
     list.length = kept;
     if (kept === 0) this.#pages.delete(page);
     return kept > 0;
   }
   #invalidate(block: Block): void {
-    if (!this.#stale) {
-        const insn = new Insn();
-      insn.row = this.#infos.stale;
-      // In both kinds of code: the slot `ctx` decides at run time how the address is cut.
-      this.#stale = this.#handlers.get({ ...variantOf(insn, Ctx.long, true), size: 64, addressSize: 64 });
-      this.#host.install();
-    }
-    for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, this.#stale.number, true);
+    for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     this.#blocks.delete(block.gpa * 128 + block.ctx);
     this.stats.invalidated++;
   }
-  /** Host address of code that covers this page? */
-  has(gpa: number): boolean {
-    return this.#pages.has(Math.floor(gpa / 4096));
-  }
-  /** Guest-physical pages with code. */
-  pages(): Iterable<number> {
-    return this.#pages.keys();
+  /** Takes back the links of a page's branches to blocks that are stale now. */
+  #unlink(blocks: readonly Block[]): void {
+    const view = this.#view;
+    for (const block of blocks) {
+      for (let at = block.record; at < block.record + block.count * RECORD_BYTES; at += RECORD_BYTES) {
+        if (!(view.getUint8(at + Rec.link) & Link.branch)) continue;
+        const target = view.getInt32(at + Rec.imm, true);
+        if (target !== 0 && view.getUint16(target + Rec.handler, true) === STALE) view.setInt32(at + Rec.imm, 0, true);
+      }
+    }
   }
   /** Forgets everything. */
   flush(): void {

@@ -1,6 +1,7 @@
 // The translator as an accelerator: what is made once for a machine, in each thread that runs vCPUs.
 
 import { allRows } from '../../isa/x86/rows/all.ts';
+import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import type { Variant } from '../../isa/x86/bind.ts';
 import type { Size } from '../../isa/x86/emit.ts';
@@ -44,6 +45,8 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
   const library = new Library();
   const handlers = new Handlers(library);
   const rows = new Map(tables.rows.map((r) => [`${r.row.opcode}|${r.row.asm}`, r]));
+  // Number STALE is the handler of stale records, in whatever mode.
+  handlers.get({ info: tables.rows.find((r) => r.row === staleRow)!, size: 64, addressSize: 64, isMemory: false, lock: false, rep: 0, long: true, flagsLive: true, fpTrap: false });
   for (const name of hot) {
     const variant = variantNamed(name, rows);
     if (variant) handlers.get(variant);

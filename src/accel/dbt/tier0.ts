@@ -7,7 +7,7 @@ import { interrupt } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
 import { fetchTranslate, translate } from '../../isa/x86/mmu.ts';
-import { Rec, RECORD_BYTES } from '../../isa/x86/record.ts';
+import { Link, Rec, RECORD_BYTES } from '../../isa/x86/record.ts';
 import { stepBegin } from '../../isa/x86/exceptions.ts';
 import { updateContext } from '../../isa/x86/context.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -340,12 +340,12 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   l.memory(0x29, st.pageBase.offset);
   l.op(0x51);
   l.localGet(rec);
-  l.memory(0x2d, LINK_FORBIDDEN);
-  l.op(0x45, 0x71);
-  // Only an unconditional meeting of source and target in the page that the source was decoded in.
+  l.memory(0x2d, Rec.link);
   l.localGet(k);
-  l.memory(0x2d, LINK_FORBIDDEN);
-  l.op(0x45, 0x71);
+  l.memory(0x2d, Rec.link);
+  l.op(0x72);
+  l.i32(Link.forbidden);
+  l.op(0x71, 0x45, 0x71);
   l.open(0x04);
   l.localGet(k);
   l.localGet(rec);
@@ -416,9 +416,6 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   l.localGet(budget);
   return l.finish();
 }
-
-/** u8 of a record: 1 in the first record of a block, and in a branch, that may not be linked. */
-export const LINK_FORBIDDEN = 23;
 
 /**
  * A module of handlers that are functions: exports `h<number>`, and the subroutines that no earlier module has. The others are imported

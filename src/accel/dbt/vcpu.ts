@@ -46,7 +46,7 @@ export class DbtVcpu implements Vcpu {
   readonly #codeMap: Uint8Array;
   readonly #code: CodeCache;
   readonly #table: WebAssembly.Table;
-  readonly #exports: Exports;
+  readonly exports: Exports;
   readonly #bus: VcpuBus;
   readonly #hosts: Record<string, unknown>;
   readonly #boxes: Mailbox[];
@@ -83,7 +83,7 @@ export class DbtVcpu implements Vcpu {
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: 16384 });
     this.#hosts = this.#hostFunctions();
     const instance = new WebAssembly.Instance(vm.main, { env: { memory, table: this.#table }, host: this.#hosts });
-    this.#exports = { ...instance.exports } as Exports;
+    this.exports = { ...instance.exports } as Exports;
     this.#code = new CodeCache(
       buffer,
       { start: this.#env + Area.records, end: this.#env + Area.records + RECORD_ARENA },
@@ -105,14 +105,14 @@ export class DbtVcpu implements Vcpu {
 
   reset(): void {
     resetState(this.#view, this.#env);
-    this.#exports.updateContext(this.#env);
-    this.#exports.flushAll(this.#env);
+    this.exports.updateContext(this.#env);
+    this.exports.flushAll(this.#env);
     this.#nmi = false;
     this.#halted = false;
   }
   sync(): void {
-    this.#exports.updateContext(this.#env);
-    this.#exports.flushAll(this.#env);
+    this.exports.updateContext(this.#env);
+    this.exports.flushAll(this.#env);
   }
   nmi(): void {
     this.#nmi = true;
@@ -143,7 +143,7 @@ export class DbtVcpu implements Vcpu {
         this.#halted = false;
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
-        const left = this.#exports.run(this.#env, slice);
+        const left = this.exports.run(this.#env, slice);
         this.instructions += slice - left;
         slice = left;
         const reason = this.#word(st.exitReason.offset);
@@ -183,8 +183,8 @@ export class DbtVcpu implements Vcpu {
     return true;
   }
   #deliver(vector: number): boolean {
-    this.#exports.interrupt(this.#env, vector);
-    if (this.#word(st.exc.offset) !== 0) this.#exports.deliverAll(this.#env);
+    this.exports.interrupt(this.#env, vector);
+    if (this.#word(st.exc.offset) !== 0) this.exports.deliverAll(this.#env);
     return this.#word(st.exitReason.offset) !== Exit.shutdown;
   }
 
@@ -196,16 +196,16 @@ export class DbtVcpu implements Vcpu {
     const fresh = this.#vm.handlers.list.slice(this.#installed);
     if (fresh.length === 0) return;
     const { layout, library } = this.#vm;
-    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.#exports, { initial: layout.pages, maximum: layout.pages });
+    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.exports, { initial: layout.pages, maximum: layout.pages });
     const pick = (list: readonly Callee[], from: Readonly<Record<string, unknown>>): Record<string, unknown> =>
       Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
       env: { memory: this.#vm.memory },
       host: pick(hosts, this.#hosts),
-      main: pick(imports, this.#exports),
+      main: pick(imports, this.exports),
     });
     for (const h of fresh) this.#table.set(h.number, instance.exports[`h${h.number}`]);
-    for (const s of exports) this.#exports[s.name] = instance.exports[s.name] as Exports[string];
+    for (const s of exports) this.exports[s.name] = instance.exports[s.name] as Exports[string];
     this.#installed += fresh.length;
   }
   /** The host function `resolve`: see fetch.ts. */
@@ -215,10 +215,10 @@ export class DbtVcpu implements Vcpu {
     let linear = this.#quad(st.rip.offset);
     if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
     if (ctx & Ctx.step) {
-      this.#exports.stepBegin(env, linear);
+      this.exports.stepBegin(env, linear);
       if (this.#word(st.exc.offset) !== 0) return 0;
     }
-    const gpa = this.#exports.fetchTranslate(env, linear);
+    const gpa = this.exports.fetchTranslate(env, linear);
     if (this.#word(st.exc.offset) !== 0) return 0;
     const { record, cacheable } = this.#code.find(Number(gpa), ctx);
     if (cacheable) {
@@ -238,7 +238,7 @@ export class DbtVcpu implements Vcpu {
     if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
     linear = BigInt.asIntN(64, (linear & ~0xfffn) + 0x1000n);
     if (!(ctx & Ctx.long)) linear &= 0xffffffffn;
-    const gpa = this.#exports.fetchTranslate(this.#env, linear);
+    const gpa = this.exports.fetchTranslate(this.#env, linear);
     return this.#word(st.exc.offset) !== 0 ? -1 : Math.floor(Number(gpa) / 4096) * 4096;
   }
   #dropped(): void {
@@ -261,7 +261,7 @@ export class DbtVcpu implements Vcpu {
     const before = Atomics.or(this.#codeMap, page, bit);
     if (before & bit) return;
     if (before !== 0) return;
-    this.#exports.protectPage(this.#env, host);
+    this.exports.protectPage(this.#env, host);
     this.#tellOthers(Request.protect, page, true);
   }
   #tellOthers(kind: number, page: number, wait: boolean): void {
@@ -280,7 +280,7 @@ export class DbtVcpu implements Vcpu {
   #serve(): void {
     const { ramBase, ramLow } = this.#vm.layout;
     this.#boxes[this.index].drain((kind, page) => {
-      if (kind === Request.protect) this.#exports.protectPage(this.#env, ramBase + page * 4096);
+      if (kind === Request.protect) this.exports.protectPage(this.#env, ramBase + page * 4096);
       else {
         const low = page * 4096;
         this.#changed(low < ramLow ? low : low - ramLow + 2 ** 32, 4096);

@@ -122,6 +122,8 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   }
   // A mandatory 66 prefix is no operand size, except in front of integer operands (CRC32, MOVBE with F2: 66 comes in addition).
   if (row.prefix === 1 && out.size === 16) out.size = 32;
+  // 90 is NOP, not XCHG EAX,EAX that would clear the upper half of RAX.
+  if (long && op === 0x90 && map === 0 && (rex & 1) === 0) out.size = 64;
   out.isMemory = false;
   out.base = -1;
   out.index = -1;
@@ -189,6 +191,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.reg = 0;
     out.rm = (op & 7) | (rex & 1 ? 8 : 0);
   }
+  if (op === 0x90 && map === 0 && out.rm === 0 && !(rep === 3) && tables.nop) out.row = tables.nop;
   for (const s of row.specs) {
     if (s.from === 'imm' || s.from === 'imm2' || s.from === 'rel') {
       let bits = bitsOf(s.immWidth, out.size);

@@ -2,6 +2,7 @@
 // and pending exceptions are delivered on the way (Intel SDM volume 3, chapter 6).
 
 import { deliverPending, singleStep } from './exceptions.ts';
+import { Rec, STALE } from './record.ts';
 import * as st from './state.ts';
 import { Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
 import { host, sub } from './sub.ts';
@@ -60,9 +61,15 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
       () => b.raw('i32', entry, Jump.record),
       () => b.i32(0),
     );
-    const rec = b.choose(
+    const fresh = b.choose(
       'i32',
       found,
+      () => b.ne(b.raw('i32.16u', found, Rec.handler), b.i32(STALE)),
+      () => b.i32(0),
+    );
+    const rec = b.choose(
+      'i32',
+      fresh,
       () => found,
       () => c.call(resolve),
     );

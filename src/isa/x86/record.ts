@@ -35,11 +35,24 @@ export const Rec = {
   place: 20,
   /** u8: instructions of the block up to and including this one. */
   count: 22,
+  /** u8: bits of `Link`. */
+  link: 23,
   /**
    * i64: immediate; a second immediate takes the upper half. In a relative branch: the record of the target (i32, 0 while
    * unknown), then the displacement (i32).
    */
   imm: 24,
+} as const;
+
+/** Number of the handler of records whose code has changed. */
+export const STALE = 0;
+
+/** Bits of `Rec.link`. */
+export const Link = {
+  /** In the first record of a block, and in a branch: never link to or from it. */
+  forbidden: 1,
+  /** The record is a relative branch: its immediate holds the record of its target. */
+  branch: 2,
 } as const;
 
 /** Reads operands from the record whose address is parameter 0 of the handler. */
@@ -149,6 +162,7 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
   let rm: number = st.zero.offset;
   let reg: number = st.zero.offset;
   let number = 0;
+  view.setUint8(at + Rec.link, 0);
   let relative = false;
   let second = false;
   let moffs = false;
@@ -184,6 +198,7 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
   if (relative) {
     view.setInt32(at + Rec.imm, 0, true);
     view.setInt32(at + Rec.imm + 4, insn.immLow, true);
+    view.setUint8(at + Rec.link, Link.branch);
   } else if (moffs) {
     view.setInt32(at + Rec.imm, insn.disp, true);
     view.setInt32(at + Rec.imm + 4, insn.dispHigh, true);

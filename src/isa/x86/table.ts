@@ -44,8 +44,9 @@ function analyse(row: Row, index: number): RowInfo {
     words.shift();
   }
   let map: RowInfo['map'] = 0;
+  const none = row.opcode === '';
   const byte = (w: string | undefined): number => (w && /^[0-9A-Fa-f]{2}/.test(w) ? Number.parseInt(w.slice(0, 2), 16) : fail(`"${w}" is not a byte`));
-  let first = byte(words[0]);
+  let first = none ? 0 : byte(words[0]);
   if (first === 0x0f && words.length > 1) {
     words.shift();
     map = 1;
@@ -84,6 +85,8 @@ export interface Tables {
   readonly first: readonly [Int16Array, Int16Array];
   /** Second tables: index (REX.W * 256 + ModRM). */
   readonly second: readonly Int16Array[];
+  /** The row of NOP: see rows/pseudo.ts. */
+  readonly nop: RowInfo | undefined;
 }
 
 /** How exactly a row names its encoding: more exact rows take precedence over general ones. */
@@ -99,6 +102,7 @@ export function buildTables(rows: readonly Row[]): Tables {
     const first = new Int16Array(size).fill(-1);
     const claims: RowInfo[][] = Array.from({ length: size }, () => []);
     for (const r of infos) {
+      if (r.row.opcode === '') continue;
       const mode = r.row.options.mode;
       if (mode && (mode === 'long') !== long) continue;
       for (let p = 0; p < 4; p++) {
@@ -134,5 +138,5 @@ export function buildTables(rows: readonly Row[]): Tables {
     });
     return first;
   };
-  return { rows: infos, first: [build(false), build(true)], second };
+  return { rows: infos, first: [build(false), build(true)], second, nop: infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop') };
 }
