@@ -302,29 +302,31 @@ function comis(w: Width, signal: 0 | 1) {
     const { type } = shapes[w];
     const y = c.readVec(s, type);
     const x = c.readVec(d, type);
-    // PF is even parity of fN's low byte: 0 for unordered, 1 for the rest.
-    const setFlags = (differs: Value, below: Value, ordered: Value): void => {
-      if (!c.flagsLive) return;
-      c.set(fZ, b.extu(differs));
-      c.set(fN, b.extu(ordered));
-      c.set(fC, below);
-      c.set(fO, b.i32(0));
-      c.set(fA, b.i32(0));
-    };
+    const [differs, below, ordered] = [b.variable(b.i32(0)), b.variable(b.i32(0)), b.variable(b.i32(0))];
     b.if(
       isFast(c),
       () => {
-        if (!c.flagsLive) return;
         const less = b.op(`${type}.lt`, x, y);
         const notLess = b.op(`${type}.ge`, x, y);
-        setFlags(b.or(less, b.op(`${type}.gt`, x, y)), b.eqz(notLess), b.or(less, notLess));
+        b.setVar(differs, b.or(less, b.op(`${type}.gt`, x, y)));
+        b.setVar(below, b.eqz(notLess));
+        b.setVar(ordered, b.or(less, notLess));
       },
       () => {
         const found = c.call(comisExact[w], bitsOf(c, x), bitsOf(c, y), b.i32(signal));
         const is = (set: number): Value => b.ne(b.and(found, b.i32(set)), b.i32(0));
-        setFlags(is(Order.less | Order.greater), is(Order.less | Order.unordered), is(Order.less | Order.equal | Order.greater));
+        b.setVar(differs, is(Order.less | Order.greater));
+        b.setVar(below, is(Order.less | Order.unordered));
+        b.setVar(ordered, is(Order.less | Order.equal | Order.greater));
       },
     );
+    if (!c.flagsLive) return;
+    // PF is even parity of fN's low byte: 0 for unordered, 1 for the rest.
+    c.set(fZ, b.extu(b.getVar(differs)));
+    c.set(fN, b.extu(b.getVar(ordered)));
+    c.set(fC, b.getVar(below));
+    c.set(fO, b.i32(0));
+    c.set(fA, b.i32(0));
   };
 }
 const comisRows = [
