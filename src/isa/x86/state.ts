@@ -130,7 +130,7 @@ export const fpValid = slot('fpValid', 'i32');
 export const fpIp = slot('fpIp', 'i64');
 export const fpDp = slot('fpDp', 'i64');
 export const fpOpcode = slot('fpOpcode', 'i32');
-/** MXCSR in bits 0–15. Bit 31 asks for exact exception flags: see rows/sse.ts. */
+/** MXCSR in bits 0–15. Bit 31 asks for exact exception flags: see rows/sse-math.ts. */
 export const mxcsr = slot('mxcsr', 'i32');
 /** SSE registers 0–15, and the upper halves of the AVX registers. */
 export const xmm = many('v128', Array.from({ length: 16 }, (_, i) => `xmm${i}`));
@@ -151,7 +151,7 @@ export const frameLimit = slot('frame.limit', 'i32');
 export const frameAttr = slot('frame.attr', 'i32');
 export const frameHow = slot('frame.how', 'i32');
 
-/** Scratch: exception flags that the running SSE instruction found: see softfloat.ts. */
+/** Scratch: exception flags that the running SSE instruction found: see softfloat-core.ts. */
 export const sseFlags = slot('sseFlags', 'i32');
 
 /** Model-specific registers without another home: IA32_TSC_ADJUST, IA32_MISC_ENABLE, IA32_DEBUGCTL, AMD's HWCR and DE_CFG. */

@@ -11,6 +11,7 @@ import { msrRows } from './msr.ts';
 import { pseudoRows } from './pseudo.ts';
 import { segmentRows } from './segment.ts';
 import { shiftRows } from './shift.ts';
+import { sseCompareRows } from './sse-compare.ts';
 import { sseConvertRows } from './sse-convert.ts';
 import { sseFloatRows } from './sse-float.ts';
 import { sseIntRows } from './sse-int.ts';
@@ -39,6 +40,7 @@ export const allRows: readonly Row[] = [
   ...ioRows,
   ...systemRows,
   ...sseMoveRows,
+  ...sseCompareRows,
   ...sseConvertRows,
   ...sseFloatRows,
   ...sseIntRows,

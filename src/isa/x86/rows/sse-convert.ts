@@ -1,14 +1,14 @@
 // SSE conversions between integers, binary32 and binary64 (Intel SDM volume 2, CVTxx; volume 1, section 4.8.3 and table 4-8).
-// Out of range and NaN give the integer indefinite (the sign bit alone). Fast and exact paths: see sse.ts.
+// Out of range and NaN give the integer indefinite (the sign bit alone). Fast and exact paths: see sse-math.ts.
 
 import type { Value } from '../../../ir/ir.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { insn, type Row } from '../row.ts';
-import { softFromInt, softNarrow, softToInt, softWiden, type Width } from '../softfloat.ts';
+import { softFromInt, softNarrow, softToInt, softWiden } from '../softfloat-convert.ts';
+import type { Width } from '../softfloat-core.ts';
 import type { Sub } from '../sub.ts';
-import {
-  bitsOf, bytes, exact, floatOf, guarded, laneBits, lanes32, lanes64, lowHalf, mmxCheck, mmxEnter, noNan, SSE, shapes, shuffle, withLane, zeroVec,
-} from './sse.ts'; // biome-ignore format: one list
+import { bytes, lanes32, lanes64, lowHalf, mmxCheck, mmxEnter, SSE, shuffle, zeroVec } from './sse.ts';
+import { bitsOf, exact, floatOf, guarded, laneBits, noNan, shapes, withLane } from './sse-math.ts';
 
 /** A 64-bit value with zeros above. */
 const low64 = (c: Emit, x: Value): Value => c.b.lane('i64x2.replace_lane', [0], zeroVec(c), x);

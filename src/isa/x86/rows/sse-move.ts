@@ -5,7 +5,8 @@ import type { InsnEmit, Operand } from '../emit.ts';
 import { insn, type Row } from '../row.ts';
 import { mxcsr, R } from '../state.ts';
 import { sub } from '../sub.ts';
-import { bytes, highHalf, lanes32, lowHalf, MMX, MXCSR_MASK, mmxCheck, mmxEnter, mmxWrite, SSE, shuffle } from './sse.ts';
+import { bytes, highHalf, lanes32, lowHalf, MMX, mmxCheck, mmxEnter, mmxWrite, SSE, shuffle } from './sse.ts';
+import { MXCSR_MASK } from './sse-math.ts';
 
 const whole = (c: InsnEmit, d: Operand, s: Operand): void => c.writeVec(d, 'v128', c.readVec(s, 'v128'));
 /** A scalar: between registers the rest of the destination stays, from memory it becomes zero. */

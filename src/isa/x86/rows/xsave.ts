@@ -10,7 +10,8 @@ import {
   cpl, cr0, cr4, fpCw, fpDp, fpIp, fpOpcode, fpr, fpSw, fpTop, fpValid, mxcsr, R, X, xcr0, xmm, ymmHigh,
 } from '../state.ts'; // biome-ignore format: one list
 import { type Sub, sub } from '../sub.ts';
-import { MXCSR_MASK, MXCSR_RESET, zeroVec } from './sse.ts';
+import { zeroVec } from './sse.ts';
+import { MXCSR_MASK, MXCSR_RESET } from './sse-math.ts';
 import { initialise, setControl, setStatus } from './x87-control.ts';
 import { statusWord } from './x87-stack.ts';
 
