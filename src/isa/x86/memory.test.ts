@@ -120,6 +120,20 @@ test('each read-modify-write operator gives the old value and stores the new one
   }
 }); // biome-ignore format: pairs
 
+test('a misaligned read-modify-write within 8 aligned bytes leaves its neighbours to other vCPUs', () => {
+  const m = machine();
+  const cas = m.hosts.cas!;
+  let calls = 0;
+  m.run(storeSlow, 0x5011n, 0xfffen, 1);
+  m.hosts.cas = (ptr, ...rest) => {
+    if (calls++ === 0) m.write8(0x9010, 0x77);
+    return cas(ptr!, ...rest);
+  };
+  assert.equal(m.run(rmwSlow, 0x5011n, 3n, 1).value, 0xfffen);
+  assert.equal(m.read32(0x9010), 0x00_0001_77);
+  assert.equal(calls, 2);
+});
+
 test('an aligned read-modify-write that another vCPU overtakes is done again', () => {
   const m = machine();
   const cas = m.hosts.cas!;

@@ -213,13 +213,6 @@ const combine = sub('combine', ['i64', 'i64', 'i32'], 'i64', {}, (c, old, value,
   b.ret(b.select(is(RMW.xor), b.xor(old, value), r));
 });
 
-/** 1 where the place is RAM and aligned to the access: then `cas` serves it. */
-function casServes(c: Emit, at: Value, how: Value): Value {
-  const b = c.b;
-  const misaligned = b.and(b.wrap(at), b.sub(bytesOf(c, how), b.i32(1)));
-  return b.and(b.xor(isOutside(c, at), b.i32(1)), b.eqz(misaligned));
-}
-
 /** `value` cut to the access's bytes. */
 function cut(c: Emit, value: Value, how: Value): Value {
   const b = c.b;
@@ -227,9 +220,33 @@ function cut(c: Emit, value: Value, how: Value): Value {
   return b.shru(b.shl(value, unused), unused);
 }
 
+/** 1 where the place is RAM and the access lies in 8 aligned bytes: then `casWithin` serves it. */
+function casServes(c: Emit, at: Value, how: Value): Value {
+  const b = c.b;
+  const end = b.add(b.and(b.wrap(at), b.i32(7)), bytesOf(c, how));
+  return b.and(b.xor(isOutside(c, at), b.i32(1)), b.leu(end, b.i32(8)));
+}
+
+/** `cas` that also serves an address that is not aligned, by way of the 8 aligned bytes around it. */
+const casWithin = sub('casWithin', ['i32', 'i64', 'i64', 'i32'], 'i64', {}, (c, ptr, expected, value, how) => {
+  const b = c.b;
+  b.if(b.eqz(b.and(ptr, b.sub(bytesOf(c, how), b.i32(1)))), () => b.ret(c.call(cas, ptr, expected, value, b.and(how, b.i32(3)))));
+  const base = b.and(ptr, b.i32(~7));
+  const shift = b.extu(b.shl(b.and(ptr, b.i32(7)), b.i32(3)));
+  const mask = b.shl(cut(c, b.i64(-1), how), shift);
+  b.loop((again) => {
+    const word = b.raw('i64', base);
+    const old = b.shru(b.and(word, mask), shift);
+    b.if(b.ne(old, expected), () => b.ret(old));
+    const merged = b.or(b.and(word, b.not(mask)), b.shl(value, shift));
+    b.br(again, b.ne(c.call(cas, base, word, merged, b.i32(3)), word));
+    b.ret(old);
+  });
+});
+
 /**
- * Read-modify-write of 1 to 8 bytes with the operator in bits 8–10 of `how` (`RMW`); gives the old value. Atomic in RAM where the
- * address is aligned. Raises #PF and #GP(0).
+ * Read-modify-write of 1 to 8 bytes with the operator in bits 8–10 of `how` (`RMW`); gives the old value. Atomic in RAM
+ * within 8 aligned bytes. Raises #PF and #GP(0).
  */
 export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: true }, (c, addr, value, how) => {
   const b = c.b;
@@ -249,7 +266,7 @@ export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: tr
       const ptr = b.wrap(at);
       b.loop((again) => {
         const expected = b.getVar(old);
-        const found = c.call(cas, ptr, expected, cut(c, c.call(combine, expected, value, how), how), log2);
+        const found = c.call(casWithin, ptr, expected, cut(c, c.call(combine, expected, value, how), how), how);
         b.setVar(old, found);
         b.br(again, b.ne(found, expected));
       });
@@ -280,7 +297,7 @@ export const cmpxchgSlow = sub(
     const at = c.call(place, addr, write);
     b.if(casServes(c, at, how), () => {
       const ptr = b.wrap(at);
-      const found = c.call(cas, ptr, wanted, cut(c, value, how), log2);
+      const found = c.call(casWithin, ptr, wanted, cut(c, value, how), how);
       b.if(b.eq(found, wanted), () => c.do(noteWrite, ptr, bytesOf(c, how)));
       b.ret(found);
     });
