@@ -210,8 +210,8 @@ export class Hpet implements Timed {
         // Periodic: the first write after VAL_SET is the first time, any other the period.
         if (!(t.config & cfg.periodic) || t.config & cfg.valueSet) t.comparator = v;
         if (t.config & cfg.periodic) t.period = part === 'high' ? v : part === 'low' ? BigInt.asUintN(32, v) : v;
-        if (part !== 'low') t.config &= ~cfg.valueSet;
-        else if (this.#width(t) === 32) t.config &= ~cfg.valueSet;
+        // Guests that write halves write the low one alone, or first.
+        t.config &= ~cfg.valueSet;
         break;
       }
       case 0x10:

@@ -64,7 +64,7 @@ export class I8042 {
     s.hasReply = 0;
     s.command = 0;
     s.lastWasCommand = 0;
-    s.output = a20 | notReset;
+    s.output = 0xcf;
     s.breakNext = 0;
     this.keyboard.reset();
     this.mouse.reset();

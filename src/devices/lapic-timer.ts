@@ -94,6 +94,14 @@ export class LapicTimer {
     if (this.#mode === tscDeadline && this.#s.deadline !== 0n) this.#start(this.#tsc.nsAt(this.#s.deadline));
   }
 
+  /** Takes over counts that another local APIC had. */
+  load(initial: number, current: number, divide: number): void {
+    this.#s.divide = divide & 0xb;
+    this.#s.initialCount = initial;
+    this.#s.expires = never;
+    if (this.#mode !== tscDeadline && current !== 0) this.#start(this.#clock.now() + current * this.#divisor);
+  }
+
   tick(now: number): void {
     const s = this.#s;
     if (now < s.expires) return;

@@ -240,7 +240,8 @@ export class Pit implements Timed {
     const now = this.#clock.now();
     const c = this.#channels[0]!;
     c.served = now;
-    this.#irq.set(output(c, now));
+    // A control word raises the output in most modes; that edge is no tick, and is not passed on.
+    if (output(c, now) === 0) this.#irq.set(0);
     this.#retime();
   }
 }

@@ -222,7 +222,6 @@ export class Uart {
     const toggled = ((value ^ s.fcr) & fifoOn) !== 0;
     if (toggled || value & 2) {
       s.rxCount = 0;
-      s.overrun = 0;
     }
     if (toggled || value & 4) s.threPending = s.holdingFull === 0 ? 1 : 0;
     s.fcr = value & fifoOn ? value & 0xc9 : 0;
