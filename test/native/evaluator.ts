@@ -37,7 +37,7 @@ export interface Slots {
 
 const bytesOf = (value: bigint): Uint8Array =>
   Uint8Array.from({ length: 16 }, (_, i) => Number((value >> BigInt(i * 8)) & 0xffn));
-const valueOf = (bytes: Uint8Array): bigint => bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+const numberOf = (bytes: Uint8Array): bigint => bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
 
 /** Writes the floating-point state into slots. */
 export function putFp(m: Slots, fp: FpState): void {
@@ -65,7 +65,7 @@ export function takeFp(m: Slots): FpState {
     ftw: m.get(st.fpValid) as number,
     mxcsr: (m.get(st.mxcsr) as number) & 0xffff,
     st: Array.from({ length: 8 }, (_, i) => st80(st.fpr[(top + i) & 7]!)),
-    xmm: st.xmm.map((slot) => valueOf(m.get(slot) as Uint8Array)),
+    xmm: st.xmm.map((slot) => numberOf(m.get(slot) as Uint8Array)),
   };
 }
 
@@ -96,8 +96,8 @@ export class Evaluator implements Runner {
   constructor(tables: Tables) {
     const m = new EvalMachine(tables);
     m.map(CODE, CODE_BYTES, false);
-    m.map(DATA, WRITABLE_BYTES);
-    m.map(DATA + WRITABLE_BYTES, DATA_BYTES - WRITABLE_BYTES, false);
+    m.map(DATA, WRITABLE_BYTES, true, false);
+    m.map(DATA + WRITABLE_BYTES, DATA_BYTES - WRITABLE_BYTES, false, false);
     this.#machine = m;
   }
 
@@ -110,6 +110,7 @@ export class Evaluator implements Runner {
     if (c.mode === 64) m.longMode(3);
     else m.compatibilityMode(3);
     m.set(st.segBase[S.gs]!, c.mode === 64 ? BigInt(GS_BASE) : 0n);
+    for (const n of [S.es, S.ds, S.fs, S.gs]) m.set(st.segSelector[n]!, n === S.fs || n === S.gs || c.mode === 64 ? 0 : 0x2b);
     m.clearPending();
     m.set(st.cr2, 0n);
     c.state.gpr.forEach((value, i) => void m.setReg(i, value));

@@ -44,6 +44,7 @@ interface Page {
   /** Offset of the page in RAM. */
   readonly at: number;
   readonly writable: boolean;
+  readonly executable: boolean;
 }
 
 /** One x86 vCPU over the rows given. It starts in 64-bit code at CPL 0, all segments flat, `rip` 0. */
@@ -205,14 +206,14 @@ export class EvalMachine {
   // -- guest memory
 
   /** Flat memory: gives the pages of `linear` … `linear + bytes - 1` backing, zeroed. */
-  map(linear: bigint | number, bytes: number, writable = true): void {
+  map(linear: bigint | number, bytes: number, writable = true, executable = true): void {
     const first = BigInt.asUintN(64, BigInt(linear)) >> 12n;
     const last = (BigInt.asUintN(64, BigInt(linear)) + BigInt(bytes - 1)) >> 12n;
     for (let page = first; page <= last; page++) {
       if (this.#nextPage + 4096 > this.#ramBytes)
         throw new Error(`Cannot map page ${page}: the machine's ${this.#ramBytes} bytes of RAM are used up`);
       const old = this.#pages.get(page);
-      this.#pages.set(page, { at: old?.at ?? this.#nextPage, writable });
+      this.#pages.set(page, { at: old?.at ?? this.#nextPage, writable, executable });
       if (!old) this.#nextPage += 4096;
     }
   }
@@ -396,9 +397,10 @@ export class EvalMachine {
   #fetchAt = 0;
   #fetchPlace(addr: bigint): number | null {
     if (this.#flat) {
+      const at = this.#flatAt(addr, false);
       const page = this.#pages.get(BigInt.asUintN(64, addr) >> 12n);
-      if (page) return RAM + page.at + Number(addr & 4095n);
-      this.#pageFault(addr, 16);
+      if (at !== null && page?.executable) return at;
+      if (this.pending?.vector !== X.gp) this.#pageFault(addr, page ? 17 : 16);
       return null;
     }
     const gpa = this.#callValue(fetchTranslate, addr) as bigint;

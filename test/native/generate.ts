@@ -1,0 +1,335 @@
+// Random cases made from the instruction rows themselves: legal prefixes, every addressing form, values at the edges.
+
+import { bitsOf } from '../../src/isa/x86/operand.ts';
+import type { RowInfo, Tables } from '../../src/isa/x86/table.ts';
+import { type Case, CODE, CODE_BYTES, DATA, emptyState, GS_BASE, type State } from './case.ts';
+import { readsFlags, undefinedAfter } from './flags.ts';
+import { edgeExtended, edgeFloat, edgeInteger, edgeVector, Random } from './random.ts';
+
+/** Rows that are not compared, and why. */
+export const excluded: readonly [RegExp, string][] = [
+  [/^(int3?|int1|into|syscall|sysret|sysenter|sysexit|iret)$/, 'they enter the kernel'],
+  [/^(in|out|ins[bv]|outs[bv]|cli|sti|hlt|invd|wbinvd|invlpg|invpcid|lmsw|clts|lgdt|lidt|lldt|ltr|rdmsr|wrmsr|xsetbv|swapgs|clac|stac|mov[CD]y|vmcall|vmmcall|monitor|mwait)$/, 'they are privileged, and the emulated machine has no kernel'],
+  [/^(sgdt|sidt|sldt|str|smsw|verr|verw|lar|lsl|push\...|pop\...|l[defgs]s|callf|jmpf|retf|[rw][dr][fg]sbase)$/, "they show or load the host's descriptor tables and bases"],
+  [/^(rdtscp?|rdpmc|rdpid|cpuid|rdrand|rdseed|xgetbv|xsave.*|xrstor.*)$/, 'their result is that of one machine or moment'],
+  [/^r(sqrt|cp)[ps]s$/, 'each processor has its own approximation'],
+  [/^(f2xm1|fyl2x|fyl2xp1|fptan|fpatan|fsin|fcos|fsincos)$/, 'processors differ in the last bit'],
+  [/^(fnstenv|fnsave|fxsave(64)?)$/, 'they store the pointers to the last x87 instruction, which the emulator keeps in part'],
+]; // biome-ignore format: one line of mnemonics each
+
+export interface Generated {
+  readonly case: Case;
+  /** Arithmetic flags that the SDM leaves undefined at the end. */
+  readonly undefinedFlags: number;
+  readonly rows: readonly RowInfo[];
+  /** It has jumps, so that some instructions may not be run. */
+  readonly jumps: boolean;
+  /** Where each row's instruction ends in the code, and the flags undefined there. */
+  readonly ends: readonly { readonly at: number; readonly undefinedFlags: number }[];
+}
+
+interface Piece {
+  readonly bytes: number[];
+  /** Bytes of a relative displacement at the end, or 0. */
+  readonly relative: number;
+  readonly patches: Case['patches'];
+  readonly undefinedFlags: number;
+}
+
+export class Generator {
+  readonly #r: Random;
+  readonly #rows: Readonly<Record<64 | 32, readonly RowInfo[]>>;
+  readonly #modes: readonly (64 | 32)[];
+
+  /** `compat`: 32-bit cases as well. Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
+  constructor(tables: Tables, seed: number, options: { pattern?: RegExp; compat?: boolean } = {}) {
+    this.#r = new Random(seed);
+    const pattern = options.pattern ?? /./;
+    const usable = tables.rows.filter(
+      (i) => i.row.opcode !== '' && pattern.test(`${i.row.opcode} ${i.row.asm}`) && !isExcluded(i),
+    );
+    const of = (mode: 'long' | 'legacy'): RowInfo[] => usable.filter((i) => (i.row.options.mode ?? mode) === mode);
+    this.#rows = { 64: of('long'), 32: of('legacy') };
+    this.#modes = ([64, 32] as const).filter((m) => this.#rows[m].length > 0 && (m === 64 || options.compat !== false));
+    if (this.#modes.length === 0) throw new Error(`Cannot generate cases: no row that can be compared matches ${pattern}`);
+  }
+
+  /** The next case. */
+  next(): Generated {
+    const r = this.#r;
+    const mode = this.#modes.includes(64) && (this.#modes.length === 1 || r.chance(0.75)) ? 64 : 32;
+    const state = this.#state(mode);
+    const count = r.chance(0.5) ? 1 : 1 + r.below(r.chance(0.3) ? 8 : 3);
+    const code: number[] = [];
+    const patches: Case['patches'][number][] = [];
+    const rows: RowInfo[] = [];
+    const ends: Generated['ends'][number][] = [];
+    const jumps: { end: number; bytes: number }[] = [];
+    let undefinedFlags = 0;
+    if (r.chance(0.03)) state.rip = BigInt(CODE + 0x1000 - 1 - r.below(12));
+    if (r.chance(0.01)) state.rip = BigInt(CODE + CODE_BYTES - 64);
+    for (let tries = 0; rows.length < count && tries < 40; tries++) {
+      const info = r.pick(this.#rows[mode]);
+      if (undefinedFlags !== 0 && readsFlags(info.mnemonic)) continue;
+      const piece = this.#piece(info, mode, state, code.length, undefinedFlags, rows.length === 0);
+      if (!piece || code.length + piece.bytes.length > 60 || patches.length + piece.patches.length > 16) continue;
+      code.push(...piece.bytes);
+      if (piece.relative > 0) jumps.push({ end: code.length, bytes: piece.relative });
+      patches.push(...piece.patches);
+      undefinedFlags = piece.undefinedFlags;
+      rows.push(info);
+      ends.push({ at: code.length, undefinedFlags });
+    }
+    // Jumps go to a later instruction, to the end, or (into INT3) a little beyond.
+    for (const jump of jumps) {
+      const to = r.chance(0.2)
+        ? code.length + r.below(3)
+        : r.pick([code.length, ...ends.map((end) => end.at).filter((x) => x >= jump.end)]);
+      for (let i = 0; i < jump.bytes; i++) code[jump.end - jump.bytes + i] = ((to - jump.end) >> (8 * i)) & 0xff;
+    }
+    return { case: { mode, code: Uint8Array.from(code), state, patches }, undefinedFlags, rows, jumps: jumps.length > 0, ends };
+  }
+
+  // -- values
+
+  /** An address in or near the data pages. */
+  #target(align: number): number {
+    const r = this.#r;
+    const kind = r.below(20);
+    let at = 0x100 + r.below(0x3e00);
+    if (kind === 0) at = 0x1000 * (1 + r.below(3)) - 1 - r.below(16);
+    if (kind === 1) at = 0x4000 - r.below(24);
+    if (kind === 2) at = r.pick([0x4000 + r.below(0xf00), 0x5000 - r.below(24), 0x5000 + r.below(0x100), -r.below(24)]);
+    return DATA + (r.chance(0.85) ? Math.floor(at / align) * align : at);
+  }
+
+  #state(mode: 64 | 32): State {
+    const r = this.#r;
+    const s = emptyState();
+    for (let i = 0; i < 16; i++) {
+      const pointer = [3, 4, 5, 6, 7, 12].includes(i) ? 0.85 : 0.1;
+      const value = r.chance(pointer)
+        ? BigInt(this.#target(16))
+        : i === 1 && r.chance(0.6)
+          ? BigInt(r.below(25))
+          : edgeInteger(r);
+      s.gpr[i] = mode === 64 ? value : i < 8 ? BigInt.asUintN(32, value) : 0n;
+    }
+    s.flags = 0x202 | (r.u32() & 0x8d5) | (r.chance(0.2) ? 0x400 : 0) | (r.chance(0.1) ? 0x200000 : 0);
+    const { fp } = s;
+    fp.st.forEach((_, i) => void (fp.st[i] = r.chance(0.1) ? r.bits(80) : edgeExtended(r)));
+    fp.xmm.forEach((_, i) => void (fp.xmm[i] = edgeVector(r)));
+    if (r.chance(0.4)) fp.mxcsr = r.u32() & 0xffff;
+    else if (r.chance(0.5)) fp.mxcsr = 0x1f80 | (r.u32() & 0x3f);
+    fp.fcw = r.chance(0.5)
+      ? 0x37f
+      : 0x40 | (r.chance(0.6) ? 0x3f : r.u32() & 0x3f) | (r.pick([0, 2, 3]) << 8) | (r.below(4) << 10);
+    fp.ftw = r.chance(0.6) ? 0xff : r.u32() & 0xff;
+    fp.fsw = (r.below(8) << 11) | (r.chance(0.3) ? r.u32() & 0x4700 : 0);
+    if (r.chance(0.1)) {
+      fp.fsw |= r.u32() & 0x7f;
+      if (fp.fsw & ~fp.fcw & 0x3f) fp.fsw |= 0x8080;
+    }
+    return s;
+  }
+
+  // -- one instruction
+
+  #piece(info: RowInfo, mode: 64 | 32, state: State, at: number, undefinedBefore: number, first: boolean): Piece | null {
+    const r = this.#r;
+    const long = mode === 64;
+    const { options } = info.row;
+    const prefixes: number[] = [];
+    if (info.prefix > 0) prefixes.push([0, 0x66, 0xf3, 0xf2][info.prefix]!);
+    let wide = false;
+    if (info.prefix !== 0 && info.prefix !== 1 && r.chance(info.sized ? 0.25 : 0.03) && !(info.prefix > 1 && !info.sized))
+      wide = true;
+    if (wide) prefixes.unshift(0x66);
+    if (options.rep && r.chance(0.6)) prefixes.push(r.chance(0.6) ? 0xf3 : 0xf2);
+    const rexW = info.rexW >= 0 ? info.rexW === 1 : r.chance(info.sized ? 0.45 : 0.08);
+    let rex = long && rexW ? 8 : 0;
+    const size =
+      long && (rex || options.size === 'f64') ? 64 : wide && info.prefix !== 1 ? 16 : long && options.size === 'd64' ? 64 : 32;
+    if (info.mnemonic === 'bswap' && size === 16) return null;
+    if (/^sh[lr]d$/.test(info.mnemonic) && size === 16 && info.specs.some((s) => s.code === 'CL')) return null;
+
+    const addressWide = !r.chance(0.06);
+    if (!addressWide) prefixes.unshift(0x67);
+    const addressSize = long ? (addressWide ? 64 : 32) : addressWide ? 32 : 16;
+    let segment = 0;
+    if (long && r.chance(0.04)) segment = 0x65;
+    else if (r.chance(0.03)) segment = r.pick([0x2e, 0x36, 0x3e, 0x26]);
+    if (segment) prefixes.unshift(segment);
+
+    const opcode: number[] = info.map === 0 ? [] : info.map === 1 ? [0x0f] : [0x0f, info.map === 2 ? 0x38 : 0x3a];
+    let low = 0;
+    if (info.span === 8) {
+      low = r.below(8);
+      if (long && r.chance(0.4)) rex |= 1;
+    }
+    opcode.push(info.opcode + low);
+
+    const tail: number[] = [];
+    const patches: { offset: number; value: bigint }[] = [];
+    let ripRelative: number | null = null;
+    let memory = info.specs.some((s) => s.from === 'moffs');
+    if (info.modrm >= 0) tail.push(info.modrm);
+    else if (info.hasModrm) {
+      memory = info.form === 'mem' || (info.form === 'both' && r.chance(0.5));
+      const reg = info.digit >= 0 ? info.digit : r.below(8);
+      if (long && info.digit < 0 && r.chance(0.4)) rex |= 4;
+      if (!memory) {
+        if (long && r.chance(0.4)) rex |= 1;
+        tail.push(0xc0 | (reg << 3) | r.below(8));
+      } else {
+        const target = this.#target(info.specs.some((s) => s.aligned) || r.chance(0.3) ? 16 : r.pick([1, 2, 4, 8]));
+        const bias = segment === 0x65 ? GS_BASE : 0;
+        const form = this.#address(reg, target - bias, addressSize, long, state);
+        rex |= form.rex;
+        ripRelative = form.relative ? target - bias : null;
+        tail.push(...form.bytes);
+        if (r.chance(0.75)) patches.push(...this.#values(target - DATA, info));
+      }
+    }
+    if (info.specs.some((s) => s.from === 'moffs')) {
+      const target = this.#target(8);
+      for (let i = 0; i < addressSize / 8; i++) tail.push(Number((BigInt(target) >> BigInt(i * 8)) & 0xffn));
+    }
+    if (info.mnemonic === 'popf') {
+      // TF and AC would reach the program that runs the cases.
+      const sp = Number(state.gpr[4]! & 0xffffffffn) - DATA;
+      if (!first || state.gpr[4]! >> 32n !== 0n || sp < 0 || sp > 0x3ff0) return null;
+      patches.push({ offset: sp, value: edgeInteger(r) & ~0x44100n });
+    }
+    const isShift = /^(ro[lr]|rc[lr]|sh[lr]d?|sa[lr])$/.test(info.mnemonic);
+    let count: number | undefined;
+    let relative = 0;
+    for (const s of info.specs) {
+      if (s.from === 'one') count = 1;
+      if (s.from !== 'imm' && s.from !== 'imm2' && s.from !== 'rel') continue;
+      let bits = bitsOf(s.immWidth, size);
+      if (s.from === 'rel' && s.immWidth === 'z' && long) bits = 32;
+      if (s.from === 'rel') relative = bits / 8;
+      let value = s.from === 'rel' ? 0n : edgeInteger(r);
+      if (/^sh[lr]d$/.test(info.mnemonic) && size === 16) value &= 15n;
+      if (isShift && s.immWidth === 8) count = Number(value & (size === 64 ? 63n : 31n));
+      for (let i = 0; i < bits / 8; i++) tail.push(Number((value >> BigInt(i * 8)) & 0xffn));
+    }
+    // Byte registers 4 to 7 are SPL to DIL with any REX and AH to BH without.
+    if (long && rex === 0 && r.chance(0.15)) rex = 0x40;
+    if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
+    const head = [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
+    if (ripRelative !== null) {
+      const next = Number(state.rip) + at + head.length + tail.length;
+      const disp = (ripRelative - next) | 0;
+      for (let i = 0; i < 4; i++) tail[1 + i] = (disp >>> (i * 8)) & 0xff;
+    }
+    const bytes = [...head, ...tail];
+    if (bytes.length > 15) return null;
+    const operand = info.specs[0] ? bitsOf(info.specs[0].width, size) : size;
+    return { bytes, patches, relative, undefinedFlags: undefinedAfter(undefinedBefore, info.mnemonic, operand, count) };
+  }
+
+  /** ModRM, SIB and displacement that reach `target` from the initial register values, and the REX bits. */
+  #address(
+    reg: number,
+    target: number,
+    addressSize: number,
+    long: boolean,
+    state: State,
+  ): { bytes: number[]; rex: number; relative: boolean } {
+    const r = this.#r;
+    const d32 = (d: number): number[] => [d & 0xff, (d >>> 8) & 0xff, (d >>> 16) & 0xff, d >>> 24];
+    if (addressSize === 16) {
+      const mod = r.below(3);
+      const rm = r.below(8);
+      const bytes = [(mod << 6) | (reg << 3) | rm];
+      const n = mod === 0 ? (rm === 6 ? 2 : 0) : mod;
+      for (let i = 0; i < n; i++) bytes.push(r.below(256));
+      return { bytes, rex: 0, relative: false };
+    }
+    const kind = r.below(10);
+    if (kind === 0) {
+      // Displacement alone: relative to RIP in 64-bit code.
+      if (long && r.chance(0.6)) return { bytes: [(reg << 3) | 5, 0, 0, 0, 0], rex: 0, relative: true };
+      return { bytes: long ? [(reg << 3) | 4, 0x25, ...d32(target)] : [(reg << 3) | 5, ...d32(target)], rex: 0, relative: false };
+    }
+    const limit = long ? 16 : 8;
+    // Bases whose distance to the target a displacement covers.
+    const value = (n: number): number | null => {
+      const v = BigInt.asIntN(64, state.gpr[n]!);
+      return v >= -0x80000000n && v <= 0xffffffffn ? Number(v) : null;
+    };
+    const fits = (n: number): boolean => {
+      const v = value(n);
+      return v !== null && target - v >= -0x80000000 && target - v <= 0x7fffffff;
+    };
+    const candidates = [...Array(limit).keys()].filter(fits);
+    if (candidates.length === 0)
+      return { bytes: long ? [(reg << 3) | 4, 0x25, ...d32(target)] : [(reg << 3) | 5, ...d32(target)], rex: 0, relative: false };
+    const base = r.pick(candidates);
+    let distance = target - value(base)!;
+    let rex = base >= 8 ? 1 : 0;
+    let sib: number | null = null;
+    let rm = base & 7;
+    if (rm === 4 || kind < 5) {
+      let index = r.below(limit);
+      let scale = r.below(4);
+      const scaled = index === 4 ? 0 : value(index);
+      const rest = scaled === null ? null : distance - scaled * 2 ** scale;
+      if (rest === null || rest < -0x80000000 || rest > 0x7fffffff) {
+        index = 4;
+        scale = 0;
+      } else distance = rest;
+      if (index >= 8) rex |= 2;
+      sib = (scale << 6) | ((index & 7) << 3) | rm;
+      rm = 4;
+    }
+    const short = distance >= -128 && distance < 128;
+    const mod = distance === 0 && (base & 7) !== 5 && r.chance(0.7) ? 0 : short && r.chance(0.8) ? 1 : 2;
+    const bytes = [(mod << 6) | (reg << 3) | rm];
+    if (sib !== null) bytes.push(sib);
+    if (mod === 1) bytes.push(distance & 0xff);
+    if (mod === 2) bytes.push(...d32(distance));
+    return { bytes, rex, relative: false };
+  }
+
+  /** Interesting contents for the memory operand of a row, at an offset in the data. */
+  #values(offset: number, info: RowInfo): { offset: number; value: bigint }[] {
+    const r = this.#r;
+    if (offset < 0 || offset > 0x4ff0) return [];
+    const both = (v: bigint): { offset: number; value: bigint }[] => [
+      { offset, value: BigInt.asUintN(64, v) },
+      { offset: offset + 8, value: v >> 64n },
+    ];
+    if (info.row.options.fp === 'sse') return both(edgeVector(r));
+    if (info.row.options.fp !== 'x87') return [{ offset, value: edgeInteger(r) }];
+    switch (r.below(4)) {
+      case 0:
+        return [{ offset, value: edgeFloat(r, 32) | (r.bits(32) << 32n) }];
+      case 1:
+        return [{ offset, value: edgeFloat(r, 64) }];
+      case 2:
+        return [{ offset, value: edgeInteger(r) }];
+      default:
+        return both(info.mnemonic === 'fbld' ? decimal(r) : edgeExtended(r));
+    }
+  }
+}
+
+/** A packed decimal number of 18 digits, now and then with digits that are none. */
+function decimal(r: Random): bigint {
+  let v = BigInt(r.below(2) << 7);
+  for (let i = 0; i < 18; i++) v = (v << 4n) | BigInt(r.chance(0.99) ? r.below(10) : r.below(16));
+  return v;
+}
+
+/** Why a row is left out, or undefined. */
+export function isExcluded(info: RowInfo): string | undefined {
+  const names = [
+    info.mnemonic,
+    `${info.mnemonic}${info.specs.find((s) => s.cls === 'control' || s.cls === 'debug')?.code ?? ''}`,
+  ];
+  if (info.specs.some((s) => s.cls === 'seg')) return "it shows or loads the host's segments";
+  return excluded.find(([pattern]) => names.some((n) => pattern.test(n)))?.[1];
+}

@@ -1,0 +1,50 @@
+// The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
+// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval] [--failures N]
+
+import { parseArgs } from 'node:util';
+import { allRows } from '../src/isa/x86/rows/all.ts';
+import { buildTables } from '../src/isa/x86/table.ts';
+import { compareMany, report } from '../test/native/compare.ts';
+import { Evaluator, type Runner } from '../test/native/evaluator.ts';
+import { Generator } from '../test/native/generate.ts';
+import { openNative } from '../test/native/native.ts';
+
+const { values } = parseArgs({
+  options: {
+    cases: { type: 'string', default: '20000' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000) },
+    rows: { type: 'string' },
+    tiers: { type: 'string', default: 'eval' },
+    failures: { type: 'string', default: '20' },
+  },
+});
+const native = openNative();
+if (typeof native === 'string') {
+  console.error(`Cannot compare with the host: ${native}`);
+  process.exit(1);
+}
+const tables = buildTables(allRows);
+const tiers: Readonly<Record<string, () => Runner>> = { eval: () => new Evaluator(tables) };
+const runners = values.tiers.split(',').map((name) => {
+  const make = tiers[name];
+  if (!make) throw new Error(`Cannot run tier ${name}: accepted are ${Object.keys(tiers).join(', ')}`);
+  return make();
+});
+const seed = Number(values.seed);
+const generator = new Generator(tables, seed, {
+  compat: native.compat,
+  ...(values.rows ? { pattern: new RegExp(values.rows) } : {}),
+});
+const start = performance.now();
+const failures = compareMany(native, runners, generator, Number(values.cases), 5000);
+const seconds = (performance.now() - start) / 1000;
+console.log(`seed ${seed}: ${values.cases} cases, ${failures.length} failures, ${seconds.toFixed(1)} s`);
+// One of each kind: the last row of the sequence and the names that differ.
+const seen = new Set<string>();
+for (const f of failures) {
+  const key = `${f.runner} ${f.generated.rows.length === 1 ? f.generated.rows[0]!.row.asm : 'sequence'} ${f.differences.map((d) => d.split(':')[0]).join()}`;
+  if (seen.has(key) || seen.size >= Number(values.failures)) continue;
+  seen.add(key);
+  console.log(report(native, runners.find((r) => r.name === f.runner)!, f));
+}
+process.exitCode = failures.length > 0 ? 1 : 0;
