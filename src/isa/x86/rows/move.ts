@@ -42,16 +42,16 @@ const xadd = (c: InsnEmit, d: Operand, s: Operand): void => {
     c.write(s, x);
     return c.flagsAdd(size, x, y, r, b.ltu(r, x));
   }
+  if (d.isMemory) {
+    const [x, r] = c.update(d, (old) => c.truncate(b.add(old, y), size));
+    c.write(s, x);
+    return c.flagsAdd(size, x, y, r, b.ltu(r, x));
+  }
   const x = c.read(d);
   const r = c.truncate(b.add(x, y), size);
   // With one register named twice the sum stays: the destination is written last.
-  if (d.isMemory) {
-    c.write(d, r);
-    c.write(s, x);
-  } else {
-    c.write(s, x);
-    c.write(d, r);
-  }
+  c.write(s, x);
+  c.write(d, r);
   c.flagsAdd(size, x, y, r, b.ltu(r, x));
 };
 
@@ -168,10 +168,10 @@ const pusha = (c: InsnEmit): void => {
 const popa = (c: InsnEmit): void => {
   const size = c.size;
   const bytes = size / 8;
-  const values = Array.from({ length: 8 }, (_, i) => c.load(c.stackAddress(c.stackPointer(bytes * (7 - i)), bytes, false), size));
+  const values = Array.from({ length: 8 }, (_, i) => c.load(c.stackAddress(c.stackPointer(bytes * i), bytes, false), size));
   c.setStackPointer(c.stackPointer(bytes * 8));
   values.forEach((v, i) => {
-    if (i !== R.rsp) c.setReg(i, size, v);
+    if (7 - i !== R.rsp) c.setReg(7 - i, size, v);
   });
 };
 
@@ -325,11 +325,14 @@ export const moveRows: readonly Row[] = [
   insn('0F C8+r', 'bswap Zv', bswap),
   insn('98', 'cbw rAX', cbw),
   insn('99', 'cwd rAX', cwd),
+  insn('D6', 'salc AL', { mode: 'legacy' }, (c, d) => c.write(d, c.truncate(c.b.neg(c.cf()), 8))),
   insn('D7', 'xlat', xlat),
   insn('NP 0F 38 F0', 'movbe Gv,Mv', movbe(false)),
   insn('66 0F 38 F0', 'movbe Gw,Mw', movbe(false)),
+  insn('66 REX.W 0F 38 F0', 'movbe Gq,Mq', movbe(false)),
   insn('NP 0F 38 F1', 'movbe Mv,Gv', movbe(true)),
   insn('66 0F 38 F1', 'movbe Mw,Gw', movbe(true)),
+  insn('66 REX.W 0F 38 F1', 'movbe Mq,Gq', movbe(true)),
   insn('0F 1F', 'nop Ev', nothing),
   ...[0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e].map((n) => insn(`0F ${hex(n)}`, 'nop Ev', nothing)),
   ...CONDITIONS.map((name, code) => insn(`0F 4${hex(code)}`, `cmov${name} Gv,Ev`, cmov(code))),

@@ -3,6 +3,7 @@
 import type { Value } from '../../../ir/ir.ts';
 import { accessOf, type InsnEmit, type Operand, type Size, typeOf } from '../emit.ts';
 import { insn, type Row } from '../row.ts';
+import * as st from '../state.ts';
 
 /** The count of a shift: masked to 5 bits, or 6 for 64-bit operands, as an i32. */
 const countOf = (c: InsnEmit, size: Size, s: Operand): Value => c.b.and(c.read(s), c.b.i32(size === 64 ? 63 : 31));
@@ -246,6 +247,8 @@ const popcnt = (c: InsnEmit, d: Operand, s: Operand): void => {
   const r = c.b.popcnt(c.read(s));
   c.write(d, r);
   c.flagsLogic(d.bits as Size, r);
+  // PF and SF are cleared whatever the result is.
+  if (c.flagsLive) c.set(st.fN, c.b.i64(1));
 };
 
 const groups: [string, number, (c: InsnEmit, d: Operand, s: Operand) => void][] = [
