@@ -141,6 +141,28 @@ test('bit 63 without NXE, PS in a PML4 entry and bits above the physical width a
   assert.deepEqual(refused(m, ADDR, 0), pf(9));
 });
 
+test('the address bits of a large page below its size are reserved, but for PAT', () => {
+  const m = long(3n);
+  for (const [at, addr, good, bad] of [
+    [0x3008, 0x20_0000n, 0x20_1083n, 0x20_2083n],
+    [0x2008, 0x4000_0000n, 0x4000_1083n, 0x4000_2083n],
+    [0x2008, 0x4000_0000n, 0x4000_1083n, 0x6000_0083n],
+  ] as const) {
+    m.write64(at, good);
+    assert.equal(m.translate(addr), good & ~0x1fffn);
+    m.write64(at, bad);
+    assert.deepEqual(refused(m, addr, 0), pf(9));
+  }
+});
+
+test('a 32-bit page table outside RAM maps the last page, and nothing is written', () => {
+  const m = new TestMachine();
+  m.mode('32-bit');
+  m.write32(0x1000, 0x80000023);
+  m.hosts.cas = () => assert.fail('there is no entry to change');
+  assert.equal(m.translate(0x123n, How.write), 0xfffff123n);
+});
+
 test('page tables outside RAM read as all ones and fault as reserved', () => {
   const m = long(3n);
   m.write64(0x3000, 0x8000_0007n);

@@ -136,6 +136,15 @@ test('flushing any address of a large page drops all of it', () => {
   assert.equal(inPage(), false);
 });
 
+test('flushing any address of a 4 MiB page drops both halves', () => {
+  const m = new TestMachine();
+  m.mode('32-bit', { cr4: 0x10 });
+  m.write32(0x1000 + 4, 0x83);
+  for (const addr of [0x40_5000n, 0x7f_f000n]) fill(m, addr);
+  m.run(flushPage, 0x60_0000n);
+  assert.deepEqual([held(m, 0x40_5000n), held(m, 0x7f_f000n)], [false, false]);
+});
+
 test('flushing any address of a 1 GiB page drops all of it', () => {
   const m = machine();
   for (const addr of [0x4000_5000n, 0x4020_6000n, 0x7fff_7000n, 0x8000n]) fill(m, addr);

@@ -193,6 +193,17 @@ test('CR4 refuses reserved bits, and PCIDE outside IA-32e mode or with a PCID in
   assert.deepEqual(write(legacy, 4, 0x20000n), GP);
 });
 
+test('a change of what pages allow or how they are walked empties the TLB', () => {
+  for (const bit of [4n, 7n, 20n, 21n]) {
+    const m = long();
+    const held = touch(m);
+    assert.equal(write(m, 4, 0x220n | 4n), null);
+    assert.equal(held(), true);
+    assert.equal(write(m, 4, 0x220n | (1n << bit)), null);
+    assert.equal(held(), false, `bit ${bit}`);
+  }
+});
+
 test('CR8 is asked of the local APIC', () => {
   const m = long();
   m.hosts.tprRead = () => 7;
@@ -218,6 +229,8 @@ test('debug registers: 4 and 5 are 6 and 7 without DE, fixed bits are fixed', ()
   assert.equal(get(6), 0xffff0ff0n);
   assert.equal(put(6, 0xffffffffn), null);
   assert.equal(get(4), 0xffffefffn);
+  assert.equal(put(7, 0xffffd3ffn), null);
+  assert.equal(get(7), 0xffff07ffn);
   assert.equal(put(5, 1n), null);
   assert.equal(get(7), 0x401n);
   assert.equal((m.get(st.ctx) as number) & Ctx.step, Ctx.step);
