@@ -8,6 +8,7 @@ import { compareMany, report } from '../test/native/compare.ts';
 import { Evaluator, type Runner } from '../test/native/evaluator.ts';
 import { Generator } from '../test/native/generate.ts';
 import { openNative } from '../test/native/native.ts';
+import { Translator } from '../test/native/tier.ts';
 
 const { values } = parseArgs({
   options: {
@@ -24,7 +25,7 @@ if (typeof native === 'string') {
   process.exit(1);
 }
 const tables = buildTables(allRows);
-const tiers: Readonly<Record<string, () => Runner>> = { eval: () => new Evaluator(tables) };
+const tiers: Readonly<Record<string, () => Runner>> = { eval: () => new Evaluator(tables), tier0: () => new Translator() };
 const runners = values.tiers.split(',').map((name) => {
   const make = tiers[name];
   if (!make) throw new Error(`Cannot run tier ${name}: accepted are ${Object.keys(tiers).join(', ')}`);

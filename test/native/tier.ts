@@ -1,0 +1,180 @@
+// Runs cases on the translator, on a whole vCPU in long mode: user pages under real page tables, exceptions through an IDT into
+// handlers that are one HLT each. So paging, privilege changes and delivery are compared as well.
+
+import type { MemoryLayout, VcpuBus } from '../../src/accel/accel.ts';
+import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
+import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
+import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
+import { type Datum, readDatum, writeDatum } from '../../src/ir/datum.ts';
+import type { Slot } from '../../src/ir/ir.ts';
+import * as st from '../../src/isa/x86/state.ts';
+import { S } from '../../src/isa/x86/state.ts';
+import { type Case, CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, pristineData, type Result, type State, WRITABLE_BYTES } from './case.ts';
+import { changesOf, dataOf, putFp, type Runner, takeFp } from './evaluator.ts';
+
+// Guest-physical places; system pages are mapped one to one from SYSTEM on.
+const PML4 = 0x1000;
+const TABLES = 0x2000;
+const GDT = 0x10000;
+const IDT = 0x11000;
+const TSS = 0x12000;
+const STACK_TOP = 0x14000;
+const HANDLERS = 0x15000;
+const CODE_AT = 0x20000;
+const DATA_AT = 0x24000;
+const MEMORY = 4 << 20;
+/** Linear address of guest-physical 0. */
+const SYSTEM = 0xffff_8000_0000_0000n;
+/** Instructions, roughly, after which a case counts as endless. */
+const BUDGET = 300_000;
+/** Vectors that push an error code. */
+const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
+
+/** Nothing is attached to this vCPU. */
+const bus: VcpuBus = {
+  portIn: () => -1,
+  portOut: () => undefined,
+  mmioRead: () => -1n,
+  mmioWrite: () => undefined,
+  rdmsr: () => undefined,
+  wrmsr: () => false,
+  cpuid: () => [0, 0, 0, 0],
+  hypercall: () => undefined,
+  tsc: () => 0n,
+  random: () => 0n,
+  tpr: 0,
+  pending: () => false,
+  acknowledge: () => -1,
+};
+
+export class Translator implements Runner {
+  readonly name: string;
+  readonly #vcpu: DbtVcpu;
+  readonly #view: DataView;
+  readonly #layout: MemoryLayout;
+  readonly #mailbox: Mailbox;
+  readonly #pristine = pristineData();
+
+  constructor(name = 'tier0') {
+    this.name = name;
+    this.#layout = layoutOf(MEMORY, 1);
+    const memory = createMemory(this.#layout);
+    const engine = createEngine();
+    const vm = createVm(engine, memory, this.#layout, 1, new WebAssembly.Module(mainModule(engine, this.#layout)));
+    this.#vcpu = new DbtVcpu(vm, 0, bus);
+    this.#view = new DataView(memory.buffer);
+    this.#mailbox = new Mailbox(memory.buffer, this.#layout.vcpuBase + Area.mailbox, () => undefined);
+    this.#prepare();
+  }
+
+  #set(slot: Slot, value: Datum): void {
+    const fit = slot.access.type === 'i64' && typeof value === 'number' ? BigInt(value) : value;
+    writeDatum(this.#view, this.#layout.vcpuBase + slot.offset, slot.access, fit);
+  }
+  #get(slot: Slot): Datum {
+    return readDatum(this.#view, this.#layout.vcpuBase + slot.offset, slot.access);
+  }
+  #quad(gpa: number, value: bigint): void {
+    this.#view.setBigUint64(this.#layout.ramBase + gpa, value, true);
+  }
+  #ram(gpa: number, length: number): Uint8Array {
+    return new Uint8Array(this.#view.buffer, this.#layout.ramBase + gpa, length);
+  }
+
+  /** Page tables, descriptor tables, handlers. */
+  #prepare(): void {
+    let next = TABLES;
+    const entries = new Map<string, number>();
+    const map = (linear: bigint, gpa: number, flags: bigint): void => {
+      let table = PML4;
+      for (const shift of [39n, 30n, 21n]) {
+        const key = `${shift} ${linear >> shift}`;
+        let below = entries.get(key);
+        if (!below) {
+          below = next;
+          next += 0x1000;
+          entries.set(key, below);
+          this.#quad(table + Number((linear >> shift) & 511n) * 8, BigInt(below) | 7n);
+        }
+        table = below;
+      }
+      this.#quad(table + Number((linear >> 12n) & 511n) * 8, BigInt(gpa) | flags);
+    };
+    const NX = 1n << 63n;
+    for (let p = GDT; p < CODE_AT; p += 0x1000) map(SYSTEM + BigInt(p), p, 3n);
+    for (let p = 0; p < CODE_BYTES; p += 0x1000) map(BigInt(CODE + p), CODE_AT + p, 5n);
+    for (let p = 0; p < DATA_BYTES; p += 0x1000) map(BigInt(DATA + p), DATA_AT + p, (p < WRITABLE_BYTES ? 7n : 5n) | NX);
+    this.#quad(GDT + 0x10, 0x00209a00_00000000n);
+    for (let vector = 0; vector < 32; vector++) {
+      const target = SYSTEM + BigInt(HANDLERS + vector * 16);
+      const type = vector === 3 ? 0xee00n : 0x8e00n;
+      this.#quad(IDT + vector * 16, (target & 0xffffn) | (0x10n << 16n) | (type << 32n) | (((target >> 16n) & 0xffffn) << 48n));
+      this.#quad(IDT + vector * 16 + 8, target >> 32n);
+      this.#ram(HANDLERS + vector * 16, 1)[0] = 0xf4;
+    }
+    this.#quad(TSS + 4, SYSTEM + BigInt(STACK_TOP));
+  }
+
+  #enter(c: Case): void {
+    const set = (slot: Slot, value: Datum): void => this.#set(slot, value);
+    this.#vcpu.reset();
+    set(st.cr0, 0x8005_0033n);
+    set(st.cr3, PML4);
+    set(st.cr4, 0x6f0n);
+    set(st.efer, 0xd01n);
+    set(st.gdtBase, BigInt.asIntN(64, SYSTEM + BigInt(GDT)));
+    set(st.gdtLimit, 0x17);
+    set(st.idtBase, BigInt.asIntN(64, SYSTEM + BigInt(IDT)));
+    set(st.idtLimit, 32 * 16 - 1);
+    set(st.segBase[S.tr]!, BigInt.asIntN(64, SYSTEM + BigInt(TSS)));
+    set(st.segLimit[S.tr]!, 0x67);
+    set(st.segAttr[S.tr]!, 0x8b);
+    const long = c.mode === 64;
+    for (const n of [S.es, S.cs, S.ss, S.ds, S.fs, S.gs]) {
+      set(st.segBase[n]!, 0n);
+      set(st.segLimit[n]!, -1);
+      set(st.segAttr[n]!, n === S.cs ? (long ? 0xa0fb : 0xc0fb) : 0xc0f3);
+      set(st.segSelector[n]!, n === S.cs ? (long ? 0x33 : 0x23) : n === S.ss || (!long && (n === S.ds || n === S.es)) ? 0x2b : 0);
+    }
+    set(st.segBase[S.gs]!, long ? BigInt(GS_BASE) : 0n);
+    set(st.cpl, 3);
+    c.state.gpr.forEach((value, i) => void set(st.gpr[i]!, BigInt.asIntN(64, value)));
+    set(st.rip, c.state.rip);
+    const { flags } = c.state;
+    set(st.fC, flags & 1);
+    set(st.fA, flags & 16);
+    set(st.fZ, flags & 64 ? 0 : 1);
+    set(st.fN, BigInt.asIntN(64, (flags & 128 ? 1n << 63n : 0n) | (flags & 4 ? 0n : 1n)));
+    set(st.fO, flags & 0x800 ? -1 : 0);
+    set(st.sysFlags, flags & 0x3f7700);
+    putFp({ get: (slot) => this.#get(slot), set }, c.state.fp);
+    this.#vcpu.sync();
+  }
+
+  run(c: Case): Result {
+    const before = dataOf(c, this.#pristine);
+    this.#ram(CODE_AT, CODE_BYTES).fill(0xcc);
+    this.#ram(CODE_AT + Number(c.state.rip) - CODE, c.code.length).set(c.code);
+    this.#ram(DATA_AT, DATA_BYTES).set(before);
+    for (let p = 0; p < CODE_BYTES; p += 0x1000) this.#mailbox.post(Request.changed, (CODE_AT + p) >> 12);
+    this.#enter(c);
+    const exit = this.#vcpu.run(BUDGET);
+    if (exit === 'shutdown') throw new Error('triple fault');
+    const fp = takeFp({ get: (slot) => this.#get(slot), set: (slot, value) => this.#set(slot, value) });
+    const gpr = c.state.gpr.map((_, i) => BigInt.asUintN(64, this.#get(st.gpr[i]!) as bigint));
+    const vector = exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
+    const frame = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
+    const word = (i: number): bigint => this.#view.getBigUint64(this.#layout.ramBase + frame + i * 8, true);
+    const first = WITH_ERROR.has(vector) ? 1 : 0;
+    gpr[4] = word(first + 3);
+    const state: State = { gpr, rip: word(first), flags: Number(word(first + 2)), fp };
+    return {
+      vector,
+      error: first ? Number(word(0)) : 0,
+      address: BigInt.asUintN(64, this.#get(st.cr2) as bigint),
+      state,
+      changes: changesOf(before, this.#ram(DATA_AT, DATA_BYTES)),
+    };
+  }
+}
