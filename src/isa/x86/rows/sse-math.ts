@@ -2,7 +2,7 @@
 // and 11.5).
 //
 // Fast path: MXCSR has its usual control bits (all exceptions masked, round to nearest, no DAZ, no FTZ) and the result is no NaN;
-// the sticky exception flags of MXCSR are then not kept. Anything else runs softfloat.ts and is exact. With bit 31 of the slot
+// the sticky exception flags of MXCSR are then not kept. Anything else runs softfloat*.ts and is exact. With bit 31 of the slot
 // `mxcsr` set (no guest can set it) every operation takes the exact path, and MXCSR's flags are exact as well.
 
 import type { Value } from '../../../ir/ir.ts';
