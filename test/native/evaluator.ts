@@ -26,6 +26,8 @@ const EXACT = 1 << 31;
 /** Something that runs cases as the host does. */
 export interface Runner {
   readonly name: string;
+  /** Arithmetic flags are exact where an instruction faults, even those that it overwrites when it is resumed. */
+  readonly flagsAtFaults: boolean;
   run(c: Case): Result;
 }
 
@@ -90,6 +92,7 @@ export function dataOf(c: Case, pristine: Uint8Array): Uint8Array {
 
 export class Evaluator implements Runner {
   readonly name = 'eval';
+  readonly flagsAtFaults = true;
   readonly #machine: EvalMachine;
   readonly #pristine = pristineData();
 

@@ -182,7 +182,9 @@ export class Generator {
         if (long && r.chance(0.4)) rex |= 1;
         tail.push(0xc0 | (reg << 3) | r.below(8));
       } else {
-        const target = this.#target(info.specs.some((s) => s.aligned) || r.chance(0.3) ? 16 : r.pick([1, 2, 4, 8]));
+        const target = this.#target(
+          info.specs.some((s) => s.aligned) || info.mnemonic.startsWith('fx') || r.chance(0.3) ? 16 : r.pick([1, 2, 4, 8]),
+        );
         const bias = segment === 0x65 ? GS_BASE : 0;
         const form = this.#address(reg, target - bias, addressSize, long, state);
         rex |= form.rex;
@@ -220,14 +222,37 @@ export class Generator {
     if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
     const head = [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
     if (ripRelative !== null) {
-      const next = Number(state.rip) + at + head.length + tail.length;
-      const disp = (ripRelative - next) | 0;
+      const end = Number(state.rip) + at + head.length + tail.length;
+      const disp = (ripRelative - end) | 0;
       for (let i = 0; i < 4; i++) tail[1 + i] = (disp >>> (i * 8)) & 0xff;
     }
     const bytes = [...head, ...tail];
     if (bytes.length > 15) return null;
+    const next = state.rip + BigInt(at + bytes.length);
+    if (first && r.chance(0.8)) this.#aim(info, memory, rex, tail[0]!, state, patches, next);
     const operand = info.specs[0] ? bitsOf(info.specs[0].width, size) : size;
     return { bytes, patches, relative, undefinedFlags: undefinedAfter(undefinedBefore, info.mnemonic, operand, count) };
+  }
+
+  /** Makes an indirect branch or return go to the next instruction, bounds hold, and an FXSAVE image loadable. */
+  #aim(
+    info: RowInfo,
+    memory: boolean,
+    rex: number,
+    modrm: number,
+    state: State,
+    patches: { offset: number; value: bigint }[],
+    next: bigint,
+  ): void {
+    const sp = Number(BigInt.asUintN(48, state.gpr[4]!)) - DATA;
+    if (info.mnemonic === 'ret' && sp >= 0 && sp < 0x4ff0) patches.push({ offset: sp, value: next });
+    const first = patches[0];
+    if (/^(jmp|call)$/.test(info.mnemonic) && info.form === 'both' && info.hasModrm) {
+      if (!memory) state.gpr[(modrm & 7) | ((rex & 1) << 3)] = next;
+      else if (first) patches[0] = { ...first, value: next };
+    }
+    if (info.mnemonic === 'bound' && first) patches[0] = { ...first, value: 0x7fffffff_80000000n };
+    if (info.mnemonic.startsWith('fxrstor') && first) patches.push({ offset: (first.offset & ~15) + 24, value: 0xffff00001f80n });
   }
 
   /** ModRM, SIB and displacement that reach `target` from the initial register values, and the REX bits. */

@@ -10,7 +10,18 @@ import { type Datum, readDatum, writeDatum } from '../../src/ir/datum.ts';
 import type { Slot } from '../../src/ir/ir.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { S } from '../../src/isa/x86/state.ts';
-import { type Case, CODE, CODE_BYTES, DATA, DATA_BYTES, GS_BASE, pristineData, type Result, type State, WRITABLE_BYTES } from './case.ts';
+import {
+  type Case,
+  CODE,
+  CODE_BYTES,
+  DATA,
+  DATA_BYTES,
+  GS_BASE,
+  pristineData,
+  type Result,
+  type State,
+  WRITABLE_BYTES,
+} from './case.ts';
 import { changesOf, dataOf, putFp, type Runner, takeFp } from './evaluator.ts';
 
 // Guest-physical places; system pages are mapped one to one from SYSTEM on.
@@ -50,6 +61,7 @@ const bus: VcpuBus = {
 
 export class Translator implements Runner {
   readonly name: string;
+  readonly flagsAtFaults = false;
   readonly #vcpu: DbtVcpu;
   readonly #view: DataView;
   readonly #layout: MemoryLayout;
@@ -163,7 +175,8 @@ export class Translator implements Runner {
     if (exit === 'shutdown') throw new Error('triple fault');
     const fp = takeFp({ get: (slot) => this.#get(slot), set: (slot, value) => this.#set(slot, value) });
     const gpr = c.state.gpr.map((_, i) => BigInt.asUintN(64, this.#get(st.gpr[i]!) as bigint));
-    const vector = exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
+    const vector =
+      exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
     const frame = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
     const word = (i: number): bigint => this.#view.getBigUint64(this.#layout.ramBase + frame + i * 8, true);
     const first = WITH_ERROR.has(vector) ? 1 : 0;

@@ -223,7 +223,9 @@ export const segmentRows: readonly Row[] = [
     const b = c.b;
     needProtected(c);
     const source = b.and(c.read(s), b.i32(3));
-    const [old] = c.update(d, (v) => b.select(b.ltu(rpl(c, v), source), b.or(b.and(v, b.i32(0xfffc)), source), v));
-    c.setZ(b.ltu(rpl(c, old), source));
+    const old = c.read(d);
+    const lower = b.ltu(rpl(c, old), source);
+    b.if(lower, () => c.write(d, b.or(b.and(old, b.i32(0xfffc)), source)));
+    c.setZ(lower);
   }),
 ];
