@@ -1,11 +1,13 @@
 // What the core uses of every JavaScript host beyond the language: WebAssembly, text codecs, a monotonic clock.
 declare namespace WebAssembly {
   type ValueType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128' | 'anyfunc' | 'externref';
+  type ImportValue = ((...args: never[]) => unknown) | Global | Memory | Table | number;
+  type ModuleImports = Record<string, ImportValue>;
   class Module {
     constructor(bytes: BufferSource);
   }
   class Instance {
-    constructor(module: Module, imports?: Record<string, Record<string, unknown>>);
+    constructor(module: Module, imports?: Record<string, ModuleImports>);
     readonly exports: Record<string, unknown>;
   }
   class Memory {

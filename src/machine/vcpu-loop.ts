@@ -1,10 +1,11 @@
 // The loop of a vCPU's thread: runs the guest in slices, serves timers, takes INIT and SIPI, sleeps while the vCPU is halted.
 
-import type { Vcpu, VcpuBus } from '../accel/accel.ts';
+import type { MemoryLayout, Vcpu, VcpuBus } from '../accel/accel.ts';
 import { kvmCpuid } from '../devices/kvm-pv.ts';
 import { event, sipiVector } from '../devices/lapic.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
+import { kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
 import { TSC_KHZ } from './config.ts';
@@ -13,6 +14,14 @@ import { TSC_KHZ } from './config.ts';
 const SLICE = 200_000;
 /** Longest sleep, in ms, before a halted vCPU looks again on its own. */
 const LONGEST_SLEEP = 1000;
+
+/** A function that makes vCPU n look at interrupts and requests soon; any thread may call it. */
+export function kicker(memory: SharedArrayBuffer, layout: MemoryLayout): (cpu: number) => void {
+  const words = new Int32Array(memory);
+  return (cpu) => {
+    Atomics.or(words, (layout.vcpuBase + cpu * layout.vcpuBytes + kick.offset) >> 2, 1);
+  };
+}
 
 /** What CPUID tells of one vCPU. */
 function describe(config: MachineConfig, index: number): CpuDescription {

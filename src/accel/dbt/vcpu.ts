@@ -48,7 +48,7 @@ export class DbtVcpu implements Vcpu {
   readonly #table: WebAssembly.Table;
   readonly exports: Exports;
   readonly #bus: VcpuBus;
-  readonly #hosts: Record<string, unknown>;
+  readonly #hosts: WebAssembly.ModuleImports;
   readonly #boxes: Mailbox[];
   #nmi = false;
   #halted = false;
@@ -59,7 +59,7 @@ export class DbtVcpu implements Vcpu {
     this.#vm = vm;
     this.#bus = bus;
     const { layout, memory } = vm;
-    const buffer = memory.buffer;
+    const buffer = memory.buffer as ArrayBufferLike as SharedArrayBuffer;
     this.#env = layout.vcpuBase + index * layout.vcpuBytes;
     this.#view = new DataView(buffer);
     this.#words = new Int32Array(buffer);
@@ -197,7 +197,7 @@ export class DbtVcpu implements Vcpu {
     if (fresh.length === 0) return;
     const { layout, library } = this.#vm;
     const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.exports, { initial: layout.pages, maximum: layout.pages });
-    const pick = (list: readonly Callee[], from: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+    const pick = (list: readonly Callee[], from: WebAssembly.ModuleImports): WebAssembly.ModuleImports =>
       Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
       env: { memory: this.#vm.memory },
@@ -311,7 +311,7 @@ export class DbtVcpu implements Vcpu {
 
   // -- host functions
 
-  #hostFunctions(): Record<string, unknown> {
+  #hostFunctions(): WebAssembly.ModuleImports {
     const bus = this.#bus;
     const gp = (): void => {
       this.#setWord(st.excError.offset, 0);

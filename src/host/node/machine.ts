@@ -7,10 +7,10 @@ import { layoutOf } from '../../accel/dbt/layout.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import type { BootState } from '../../firmware/target.ts';
-import * as st from '../../isa/x86/state.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
+import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
 import type { FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
@@ -69,7 +69,6 @@ export class NodeMachine {
     const layout = layoutOf(config.memory, config.cpus);
     const memory = createMemory(layout);
     const epoch = hostEpoch();
-    const words = new Int32Array(memory.buffer);
     this.#bytes = new Uint8Array(memory.buffer);
     this.#ramBase = layout.ramBase;
     for (let cpu = 0; cpu < config.cpus; cpu++) {
@@ -86,9 +85,7 @@ export class NodeMachine {
       thread: 0,
       clock: machineClock(epoch),
       wall: wallClock,
-      kick: (n) => {
-        Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
-      },
+      kick: kicker(memory.buffer, layout),
       event: (event) => this.#event(event),
       report: o.report,
     });

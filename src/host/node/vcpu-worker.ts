@@ -6,11 +6,10 @@ import type { MemoryLayout } from '../../accel/accel.ts';
 import { createEngine, createVm, mainModule } from '../../accel/dbt/dbt.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import type { BootState } from '../../firmware/target.ts';
-import * as st from '../../isa/x86/state.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
 import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
-import { runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
+import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 
 /** What a vCPU thread is started with. */
@@ -40,7 +39,6 @@ export type FromVcpu =
 const port = parentPort!;
 const { config, memory, layout, cpu, epoch } = workerData as VcpuWorkerData;
 const send = (m: FromVcpu): void => port.postMessage(m);
-const words = new Int32Array(memory.buffer);
 const board = buildBoard({
   config,
   buffer: memory.buffer,
@@ -48,9 +46,7 @@ const board = buildBoard({
   thread: cpu + 1,
   clock: machineClock(epoch),
   wall: wallClock,
-  kick: (n) => {
-    Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
-  },
+  kick: kicker(memory.buffer, layout),
   event: (event) => send({ kind: 'event', event }),
   report: (device, message) => send({ kind: 'report', device, message }),
 });
