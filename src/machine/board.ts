@@ -31,15 +31,14 @@ import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
 import { type MachineConfig, type MachineEvent, TSC_KHZ } from './config.ts';
 
-const LAPIC_PAGE = 0xfee00000;
 const IOAPIC_PAGE = 0xfec00000;
 /** MMIO addresses reach to the end of the guest-physical space. */
 const MMIO_SIZE = 2 ** 40;
 
 /** State of a board that belongs to no chip. */
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
-/** Requests to all threads: `stop` makes vCPUs leave their loops. */
-const controlLayout = struct({ stop: ['i32', 1], wake: ['i32', 64] });
+/** Requests to all threads: see `Board.control`. */
+const controlLayout = struct({ stop: ['i32', 1], pause: ['i32', 1], paused: ['i32', 1], wake: ['i32', 64], skipped: ['f64', 1] });
 
 export interface BoardOptions {
   readonly config: MachineConfig;
@@ -76,8 +75,17 @@ export interface Board {
   readonly uarts: readonly Uart[];
   readonly keyboard: I8042;
   readonly acpi: AcpiPm;
-  /** `stop`: word that ends the vCPUs' loops; `wake`: a word for each vCPU to sleep on. */
-  readonly control: { readonly stop: Int32Array; readonly wake: Int32Array };
+  /**
+   * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
+   * to sleep on; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
+   */
+  readonly control: {
+    readonly stop: Int32Array;
+    readonly pause: Int32Array;
+    readonly paused: Int32Array;
+    readonly wake: Int32Array;
+    readonly skipped: Float64Array;
+  };
   /** Wakes a vCPU that sleeps, and makes a running one look up. */
   wake(cpu: number): void;
   /** Power-on state of every device. Once per machine reset, on one thread, with all vCPUs stopped. */
@@ -85,9 +93,10 @@ export interface Board {
 }
 
 export function buildBoard(o: BoardOptions): Board {
-  const { config, layout, clock, wall } = o;
+  const { config, layout, wall } = o;
   const arena = new Arena(o.buffer, layout.devices, layout.devices + layout.deviceBytes);
   const control = arena.alloc(controlLayout);
+  const clock: Clock = { now: () => o.clock.now() - control.skipped[0]! };
   const lock = new Lock(arena.alloc(lockLayout), o.thread + 1);
   const report = limited(o.report, clock);
   const wake = (cpu: number): void => {
@@ -144,14 +153,7 @@ export function buildBoard(o: BoardOptions): Board {
       physBits: 40,
     });
     lapics.push(lapic);
-    mmio[cpu].movable((map) => {
-      if (lapic.mode === 'xapic')
-        map({
-          base: lapic.s.baseLow & 0xfffff000 ? (lapic.s.baseLow & 0xfffff000) >>> 0 : LAPIC_PAGE,
-          length: 0x1000,
-          name: 'lapic',
-          handler: lapic.mmio,
-        });
+    mmio[cpu].movable(lapic.mapper);
     });
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);
     msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
@@ -161,10 +163,10 @@ export function buildBoard(o: BoardOptions): Board {
 
   // Timers and clocks.
   const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime });
-  onAll((space) => hpet.map(space));
-  const pit = new Pit({ arena, clock, irq: isa(0), retime });
+  if (config.hpet ?? true) onAll((space) => hpet.map(space));
+  const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime });
   pit.map(ports);
-  const rtc = new Rtc({ arena, clock, wall, irq: isa(8), retime, memory: { below4g: layout.ramLow, above4g: layout.ramHigh } });
+  const rtc = new Rtc({ arena, clock, wall, irq: hpet.gate(isa(8)), retime, memory: { below4g: layout.ramLow, above4g: layout.ramHigh } });
   rtc.map(ports);
 
   // Serial ports: COM1 and COM3 share an interrupt, COM2 and COM4 as well.
@@ -172,7 +174,7 @@ export function buildBoard(o: BoardOptions): Board {
   const com = [new SharedLine(wires.com, 0, isa(4)), new SharedLine(wires.com, 1, isa(3))];
   const uarts = comPorts.map((port, n) => {
     const uart = new Uart({ arena, instance: String(n), irq: com[n & 1].source(n), report });
-    uart.map(ports, port.base);
+    if (config.serial?.includes(n) ?? true) uart.map(ports, port.base);
     return uart;
   });
 
@@ -181,6 +183,8 @@ export function buildBoard(o: BoardOptions): Board {
   const resetPorts = new ResetPorts({ arena, reset });
   resetPorts.map(ports);
   const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report });
+  acpi.map(ports, false);
+  acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   keyboard.map(ports);
   if (config.debugExit)
@@ -236,6 +240,8 @@ export function buildBoard(o: BoardOptions): Board {
         (pirq) => 10 + (pirq & 1),
       );
       Atomics.store(control.stop, 0, 0);
+      Atomics.store(control.pause, 0, 0);
+      Atomics.store(control.paused, 0, 0);
     },
   }; // biome-ignore format: one object
 }

@@ -20,6 +20,8 @@ export function applyBootState(vcpu: Vcpu, state: BootState): void {
   set('idtr.base', state.idt.base);
   set('idtr.limit', state.idt.limit);
   set('cpl', 0);
+  // As firmware leaves it: MTRRs on, write-back by default.
+  set('mtrrDefault', 0xc06);
   vcpu.sync();
 
   function segment(name: string, s: SegmentState): void {

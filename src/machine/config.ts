@@ -16,6 +16,12 @@ export interface MachineConfig {
   /** `isa-debug-exit` devices by I/O base, size; `pc-testdev`. */
   readonly debugExit?: { readonly iobase: number; readonly iosize: number };
   readonly testdev?: boolean;
+  /** The HPET is there; it is when this is left out. */
+  readonly hpet?: boolean;
+  /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */
+  readonly serial?: readonly number[];
+  /** The machine's UUID in SMBIOS, in text form; not set when left out. */
+  readonly uuid?: string;
   /** Seconds to add to the host's wall clock (the RTC's base). */
   readonly rtcOffset: number;
   /** Trace categories of `-d`. */

@@ -21,6 +21,8 @@ export interface Block {
   /** Host address of its first record, and number of records. */
   readonly record: number;
   readonly count: number;
+  /** Where its only instruction crosses into another page: the guest-physical address of that page, else -1. */
+  readonly next: number;
 }
 
 /** What the cache needs of its vCPU. */
@@ -69,7 +71,14 @@ export class CodeCache {
   /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. */
   find(gpa: number, ctx: number): { record: number; cacheable: boolean } {
     const known = (ctx & Ctx.step) === 0 ? this.#blocks.get(gpa * 128 + ctx) : undefined;
-    if (known) return { record: known.record, cacheable: true };
+    if (known) {
+      if (known.next < 0) return { record: known.record, cacheable: true };
+      // The second page may be mapped elsewhere by now.
+      const next = this.#host.nextPage();
+      if (next < 0) return { record: 0, cacheable: false };
+      if (next === known.next) return { record: known.record, cacheable: true };
+      this.#invalidate(known);
+    }
     return this.#decode(gpa, ctx);
   }
 
@@ -86,7 +95,7 @@ export class CodeCache {
     const end = host + 4096;
     let count = 0;
     let ended = false;
-    let crossing = false;
+    let crossing = -1;
     let extra: RowInfo | null = null;
     while (count < (step ? 1 : BLOCK_MAX) && !ended) {
       const insn = this.#insns[count];
@@ -102,7 +111,7 @@ export class CodeCache {
         joined.set(bytes.subarray(at, end));
         if (nextHost >= 0) joined.set(bytes.subarray(nextHost, nextHost + 16), tail);
         this.#host.claimPage(next, nextHost);
-        crossing = true;
+        crossing = next;
         result = decode(this.#tables, joined, 0, 32, ctx, insn);
       }
       if (result !== Decode.ok) {
@@ -113,14 +122,15 @@ export class CodeCache {
       ended = handler.ends;
       at += insn.length;
       count++;
-      if (crossing || at >= end) break;
+      if (crossing >= 0 || at >= end) break;
     }
-    return this.#write(gpa, offset, ctx, count, ended, extra, crossing || step);
+    return this.#write(gpa, offset, ctx, count, ended, extra, crossing, step);
   }
 
-  #write(gpa: number, offset: number, ctx: number, count: number, ended: boolean, extra: RowInfo | null, lonely: boolean): { record: number; cacheable: boolean } {
+  #write(gpa: number, offset: number, ctx: number, count: number, ended: boolean, extra: RowInfo | null, next: number, step: boolean): { record: number; cacheable: boolean } {
     const view = this.#view;
     const long = (ctx & Ctx.long) !== 0;
+    const lonely = step || next >= 0;
     const record = this.#next;
     // Backwards: which flags can still be read.
     let live = ALL_FLAGS;
@@ -149,9 +159,11 @@ export class CodeCache {
     this.#next = record + n * RECORD_BYTES;
     this.stats.blocks++;
     this.stats.instructions += count;
-    const block: Block = { gpa, length: place - offset, ctx, record, count: n };
+    // What was not decoded (#UD, too long) may be made code by a write, too.
+    const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next };
     this.#remember(block, Math.floor(gpa / 4096));
-    if (lonely) return { record, cacheable: false };
+    if (next >= 0) this.#remember(block, Math.floor(next / 4096));
+    if (step) return { record, cacheable: false };
     this.#blocks.set(gpa * 128 + ctx, block);
     return { record, cacheable: true };
   }
@@ -192,7 +204,10 @@ export class CodeCache {
     if (!list) return false;
     let kept = 0;
     for (const block of list) {
-      if (gpa < block.gpa + block.length && gpa + length > block.gpa) this.#invalidate(block);
+      const here = gpa < block.gpa + block.length && gpa + length > block.gpa;
+      // The end of an instruction that began on another page: its last 14 bytes at most.
+      const tail = block.next === page * 4096 && gpa - block.next < 14;
+      if (here || tail) this.#invalidate(block);
       else list[kept++] = block;
     }
     if (kept < list.length) this.#unlink(list.slice(0, kept));

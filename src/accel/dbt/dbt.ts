@@ -55,9 +55,9 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
 }
 
 /** The main module's bytes for a machine of this layout. */
-export function mainModule(engine: Engine, layout: MemoryLayout): Uint8Array<ArrayBuffer> {
+export function mainModule(engine: Engine, layout: MemoryLayout, profile = false): Uint8Array<ArrayBuffer> {
   const memory = { initial: layout.pages, maximum: layout.pages };
-  return buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), memory).bytes;
+  return buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), memory, profile).bytes;
 }
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */

@@ -14,8 +14,12 @@ export const Area = {
   get jumpCache(): number {
     return this.mailbox + 4096;
   },
-  get records(): number {
+  /** Executions by handler number (u32 each), where tier 0 was built to count them. */
+  get profile(): number {
     return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
+  },
+  get records(): number {
+    return this.profile + 65536 * 4;
   },
 } as const;
 

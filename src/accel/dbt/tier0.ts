@@ -17,6 +17,7 @@ import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { type Handler, variantName } from './handlers.ts';
+import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
 
 export const tlbLayout: TlbLayout = {
@@ -103,7 +104,7 @@ function functionTarget(index: (c: Callee) => number): Target {
     tlb: tlbLayout,
     callee: index,
     slow,
-    inlineMemory: false,
+    inlineMemory: true,
     leave(l, s) {
       switch (s.how) {
         case 'fault':
@@ -137,8 +138,11 @@ function functionTarget(index: (c: Callee) => number): Target {
   };
 }
 
-/** The main module: all subroutines, the hot handlers, the loop. Imports memory, table and the host functions. */
-export function buildMain(library: Library, hot: readonly Handler[], memory: MemoryImport): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
+/**
+ * The main module: all subroutines, the hot handlers, the loop. Imports memory, table and the host functions. With `profile` it counts
+ * executions by handler.
+ */
+export function buildMain(library: Library, hot: readonly Handler[], memory: MemoryImport, profile = false): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
   const roots = new Set<Callee>(entryPoints);
   for (const h of hot) for (const c of calleesOf(h.body)) roots.add(c);
   const { subs, hosts } = library.closure(roots);
@@ -154,13 +158,13 @@ export function buildMain(library: Library, hot: readonly Handler[], memory: Mem
     return n;
   };
   for (const s of subs) defineSub(m, library, s, of);
-  m.define(run, mainLoop(of, hot, handlerType));
+  m.define(run, mainLoop(of, hot, handlerType, profile));
   m.export('run', run);
   return { bytes: m.finish(), hosts };
 }
 
 /** run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. */
-function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number): Uint8Array {
+function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number, profile: boolean): Uint8Array {
   const depth = { exit: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
   const target: Target = {
     tlb: tlbLayout,
@@ -239,6 +243,19 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   for (const name of order) {
     depth[name] = l.depth;
     l.open(0x02);
+  }
+  if (profile) {
+    l.localGet(0);
+    l.localGet(rec);
+    l.memory(0x2f, Rec.handler);
+    l.i32(2);
+    l.op(0x74, 0x6a);
+    l.localTee(k);
+    l.localGet(k);
+    l.memory(0x28, Area.profile);
+    l.i32(1);
+    l.op(0x6a);
+    l.memory(0x36, Area.profile);
   }
   // Dispatch.
   const cold = l.depth;

@@ -173,13 +173,13 @@ export class DbtVcpu implements Vcpu {
       this.#nmi = false;
       return this.#deliver(X.nmi);
     }
-    if (!this.#bus.pending()) return true;
-    if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow) {
+    if (!this.#nmi && !this.#bus.pending()) return true;
+    if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow && this.#bus.pending()) {
       const vector = this.#bus.acknowledge();
       if (vector >= 0 && !this.#deliver(vector)) return false;
     }
     // What is still pending is looked at again when IF allows it.
-    if (this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
+    if (this.#nmi || this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
     return true;
   }
   #deliver(vector: number): boolean {

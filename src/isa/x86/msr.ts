@@ -151,6 +151,8 @@ const ranges: readonly Range[] = [
     checkTypes(c, value, 0xffn, false);
   }),
   constant(0x400, 0n, true, 0x47f),
+  // IA32_XSS: there are no supervisor components.
+  { first: 0xda0, last: 0xda0, read: (c) => c.b.i64(0), write: (c, value) => c.gpIf(c.b.ne(value, c.b.i64(0))) },
   { first: 0xc0000080, last: 0xc0000080, read: (c) => c.get(st.efer), write: (c, value) => c.do(writeEfer, value) },
   kept(0xc0000081, st.star),
   kept(0xc0000082, st.lstar, canonical),

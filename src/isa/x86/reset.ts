@@ -1,6 +1,7 @@
 // The state of a vCPU after power-on or INIT (Intel SDM volume 3, table 9-1).
 
 import type { Slot } from '../../ir/ir.ts';
+import { msrReset } from './msr.ts';
 import * as st from './state.ts';
 import { S } from './state.ts';
 
@@ -36,7 +37,7 @@ export function resetState(view: DataView, env: number): void {
   set(st.idtLimit, 0xffff);
   set(st.dr[6], 0xffff0ff0n);
   set(st.dr[7], 0x400);
-  set(st.pat, 0x0007040600070406n);
+  for (const [slot, value] of msrReset) set(slot, value);
   set(st.fpCw, 0x40);
   set(st.mxcsr, 0x1f80);
   set(st.xcr0, 1);
