@@ -154,7 +154,6 @@ export function buildBoard(o: BoardOptions): Board {
     });
     lapics.push(lapic);
     mmio[cpu].movable(lapic.mapper);
-    });
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);
     msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
     msrs[cpu].map(0x800, 0x83f, lapic.msrs);
