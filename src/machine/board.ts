@@ -183,7 +183,6 @@ export function buildBoard(o: BoardOptions): Board {
   resetPorts.map(ports);
   const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report });
   acpi.map(ports, false);
-  acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   keyboard.map(ports);
   if (config.debugExit)
