@@ -1,10 +1,12 @@
 // The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
-// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval] [--failures N]
+// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N]
+//        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
 import { allRows } from '../src/isa/x86/rows/all.ts';
 import { buildTables } from '../src/isa/x86/table.ts';
-import { compareMany, report } from '../test/native/compare.ts';
+import { effects, formatCase, formatEffects, parseCase } from '../test/native/case.ts';
+import { compareMany, compareOne, report } from '../test/native/compare.ts';
 import { Evaluator, type Runner } from '../test/native/evaluator.ts';
 import { Generator } from '../test/native/generate.ts';
 import { openNative } from '../test/native/native.ts';
@@ -17,6 +19,8 @@ const { values } = parseArgs({
     rows: { type: 'string' },
     tiers: { type: 'string', default: 'eval' },
     failures: { type: 'string', default: '20' },
+    case: { type: 'string', multiple: true },
+    undefined: { type: 'string', default: '0' },
   },
 });
 const native = openNative();
@@ -31,6 +35,18 @@ const runners = values.tiers.split(',').map((name) => {
   if (!make) throw new Error(`Cannot run tier ${name}: accepted are ${Object.keys(tiers).join(', ')}`);
   return make();
 });
+if (values.case) {
+  const mask = Number.parseInt(values.undefined, 16);
+  for (const text of values.case) {
+    const one = parseCase(text);
+    const [expected] = native.run([one]);
+    console.log(
+      `  ['${formatCase(one)}',\n   '${formatEffects(effects(one, expected!, mask))}'${mask ? `, 0x${mask.toString(16)}` : ''}],`,
+    );
+    for (const r of runners) for (const d of compareOne(one, expected!, r, mask)) console.log(`${r.name}: host ${d}`);
+  }
+  process.exit();
+}
 const seed = Number(values.seed);
 const generator = new Generator(tables, seed, {
   compat: native.compat,

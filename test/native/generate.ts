@@ -220,6 +220,8 @@ export class Generator {
     // Byte registers 4 to 7 are SPL to DIL with any REX and AH to BH without.
     if (long && rex === 0 && r.chance(0.15)) rex = 0x40;
     if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
+    // Prefixes that the row does not ask for: ignored, or an undefined opcode.
+    if (r.chance(0.03)) prefixes.unshift(r.pick([0x66, 0xf2, 0xf3, 0xf0]));
     const head = [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
     if (ripRelative !== null) {
       const end = Number(state.rip) + at + head.length + tail.length;
@@ -231,7 +233,10 @@ export class Generator {
     const next = state.rip + BigInt(at + bytes.length);
     if (first && r.chance(0.8)) this.#aim(info, memory, rex, tail[0]!, state, patches, next);
     const operand = info.specs[0] ? bitsOf(info.specs[0].width, size) : size;
-    return { bytes, patches, relative, undefinedFlags: undefinedAfter(undefinedBefore, info.mnemonic, operand, count) };
+    // A repeated comparison may run zero times.
+    const undefinedFlags =
+      options.rep && undefinedBefore ? undefinedBefore : undefinedAfter(undefinedBefore, info.mnemonic, operand, count);
+    return { bytes, patches, relative, undefinedFlags };
   }
 
   /** Makes an indirect branch or return go to the next instruction, bounds hold, and an FXSAVE image loadable. */

@@ -37,7 +37,7 @@ const list: readonly Known[] = [
     why: 'MASKMOVQ and MASKMOVDQU with an empty mask may fault or not (SDM volume 2, MASKMOVDQU)',
     effects: /./,
     code: /^0ff7/,
-    when: (expected, found) => (expected.vector === 14 || expected.vector === 13) && found.vector !== expected.vector,
+    when: (expected, found) => (expected.vector === 14 || expected.vector === 13) && found.state.rip !== expected.state.rip,
   },
   {
     why: 'whether an access that wraps at 4 GiB exceeds a limit of 4 GiB is left open (SDM volume 3, section 5.3)',

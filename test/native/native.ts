@@ -41,6 +41,33 @@ export function openNative(): Native | string {
   return native;
 }
 
+/** What the rows need of the processor, in Linux's names. */
+const FEATURES = [
+  'ssse3',
+  'sse4_1',
+  'sse4_2',
+  'popcnt',
+  'abm',
+  'bmi1',
+  'movbe',
+  'adx',
+  'cx16',
+  'clflushopt',
+  'clwb',
+  'fxsr',
+  '3dnowprefetch',
+];
+
+/** Why this processor is no measure for all rows, or null: where processors differ, the emulator follows Intel's. */
+export function hostLimits(): string | null {
+  const info = readFileSync('/proc/cpuinfo', 'utf8');
+  if (!info.includes('GenuineIntel'))
+    return 'the processor is not from Intel, which the emulator follows where processors differ';
+  const flags = /^flags\s*:(.*)$/m.exec(info)?.[1]?.trim().split(' ') ?? [];
+  const missing = FEATURES.filter((f) => !flags.includes(f));
+  return missing.length > 0 ? `the processor lacks ${missing.join(', ')}` : null;
+}
+
 function compatWorks(native: Native): boolean {
   const fp = { fcw: 0x37f, fsw: 0, ftw: 0, mxcsr: 0x1f80, st: Array(8).fill(0n), xmm: Array(16).fill(0n) };
   const state = { gpr: Array(16).fill(0n) as bigint[], rip: 0x1000_0000n, flags: 0x202, fp };
