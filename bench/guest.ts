@@ -1,0 +1,53 @@
+// The guest that all contestants run: the default image with an overlay, and QEMU's command line for it.
+
+import { randomUUID } from 'node:crypto';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { openImage } from '../src/host/node/fetch-image.ts';
+import { concatenate } from '../src/images/initramfs.ts';
+
+export const MEMORY_MIB = 512;
+
+/** Files and command line of a guest; `remove` deletes what was written for it. */
+export type Guest = { readonly kernel: string; readonly initrd: string; readonly append: string; readonly remove: () => void };
+
+/** The default image with `overlay` behind its initramfs. */
+export async function prepareGuest(overlay: Uint8Array): Promise<Guest> {
+  const image = await openImage('debian-cloud');
+  const initrd = join(tmpdir(), `nonroot-bench-${randomUUID()}`);
+  writeFileSync(initrd, concatenate([readFileSync(image.initrd), overlay]));
+  return { kernel: image.kernel, initrd, append: `${image.append} mitigations=off`, remove: () => rmSync(initrd) };
+}
+
+/** QEMU's arguments for the guest on TCG, with serial port `port` (0 to 3) on the standard output. */
+export function qemuArguments(guest: Guest, port: number): string[] {
+  const serial = [0, 1, 2, 3].flatMap((n) =>
+    n === port ? ['-chardev', 'stdio,id=out', '-serial', 'chardev:out'] : ['-serial', 'null'],
+  );
+  const machine = [
+    '-M',
+    'q35',
+    '-accel',
+    'tcg',
+    '-cpu',
+    'max',
+    '-m',
+    String(MEMORY_MIB),
+    '-smp',
+    '1',
+    '-nodefaults',
+    '-display',
+    'none',
+    '-no-reboot',
+  ];
+  return [...machine, ...serial, '-kernel', guest.kernel, '-initrd', guest.initrd, '-append', guest.append];
+}
+
+/** Our contestants are programs of this folder, run by this Node. */
+export const ourArguments = (program: string, guest: Guest): string[] => [
+  join(import.meta.dirname, program),
+  guest.kernel,
+  guest.initrd,
+  guest.append,
+];

@@ -1,0 +1,33 @@
+// Tier 0 alone: a loop over registers, whose flags are read once a round.
+
+import { bareVcpu } from './guests/engine.ts';
+import type { Benchmark } from './measure.ts';
+
+// add rax,rbx; xor rdx,rax; shr rdx,3; lea rsi,[rax+rdx*4]; mov rdi,rsi; dec rcx; jnz
+const LOOP = Uint8Array.from(Buffer.from('4801d84831c248c1ea03488d34904889f748ffc975ea', 'hex'));
+const ROUND = 7;
+
+/** Millions of instructions a second over about one second, after a warm-up that lets V8 compile. */
+function mips(): number {
+  const vcpu = bareVcpu(LOOP);
+  vcpu.set('rcx', 2n ** 62n);
+  const warm = performance.now() + 1500;
+  while (performance.now() < warm) vcpu.run(1_000_000);
+  const [before, left] = [vcpu.instructions, vcpu.get('rcx')];
+  const start = performance.now();
+  while (performance.now() - start < 1000) vcpu.run(1_000_000);
+  const ms = performance.now() - start;
+  const rounds = Number(left - vcpu.get('rcx'));
+  // The engine's own count must be the program's.
+  const counted = vcpu.instructions - before;
+  if (Math.abs(counted - rounds * ROUND) > ROUND * 2)
+    throw new Error(`Cannot measure: ${counted} instructions counted in ${rounds} rounds of ${ROUND}`);
+  return counted / ms / 1000;
+}
+
+export const loop: Benchmark = {
+  name: 'loop',
+  about: 'tier 0 on a loop of seven register instructions',
+  metrics: [{ name: 'speed', unit: 'MIPS', digits: 0 }],
+  contestants: { nonroot: async () => ({ speed: mips() }) },
+};
