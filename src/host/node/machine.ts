@@ -2,94 +2,93 @@
 // and carries out what the guest asks for: reset, power off, exit.
 
 import { Worker } from 'node:worker_threads';
+import type { MemoryLayout } from '../../accel/accel.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
-import { layoutOf } from '../../accel/dbt/layout.ts';
+import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import type { BootState } from '../../firmware/target.ts';
+import * as st from '../../isa/x86/state.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
-import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
+import { vcpuRegisters } from './vcpu-state.ts';
 import type { FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 
-/** What is loaded directly. */
-export interface KernelFiles {
-  readonly kernel: Uint8Array;
-  readonly name: string;
-  readonly initrd?: Uint8Array;
-  readonly append: string;
-  /** The kernel's decompressed ELF, where the caller has it already. */
-  readonly vmlinux?: Uint8Array;
-}
-
-/** How a machine came to its end. */
-export type MachineEnd = MachineEvent | { readonly kind: 'quit' } | { readonly kind: 'failed'; readonly message: string };
-
-export interface MachineOptions {
-  readonly config: MachineConfig;
-  readonly files: KernelFiles;
-  /** Bytes that the guest sends on serial port n (0–3). Give true when more can be taken at once. */
-  readonly serial: (port: number, bytes: Uint8Array) => void;
-  readonly report: (device: string, message: string) => void;
-  /** A reset of the guest ends the machine instead of starting it again. */
-  readonly noReboot: boolean;
-}
+const PORTS = [0, 1, 2, 3] as const;
+const PAGE = 4096;
+/** The worker's file has the extension of this one: `.ts` in a clone, `.js` in the package. */
+const WORKER = new URL(`./vcpu-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+/** A vCPU that cannot stop (it should not happen) keeps the user for so many ms. */
+const STOP_LIMIT = 2000;
 
 /** One machine. It runs from `start` until `ended` resolves. */
-export class NodeMachine {
+export class NodeMachine implements RunningMachine {
   readonly board: Board;
   readonly ended: Promise<MachineEnd>;
-  /** Line on the kernel that was loaded. */
+  readonly cpus: number;
   kernelLine = '';
-  /** Instructions that the vCPUs retired, once it has ended. */
   instructions = 0;
-  /** Registers of the vCPUs as they stopped. */
+  /** Some registers of the vCPUs as they stopped. */
   readonly lastState: Readonly<Record<string, bigint>>[] = [];
-  readonly #o: MachineOptions;
-  readonly #workers: Worker[] = [];
+  readonly #o: MachineSetup;
+  readonly #layout: MemoryLayout;
   readonly #bytes: Uint8Array;
-  readonly #ramBase: number;
+  readonly #workers: Worker[] = [];
+  readonly #unsent: Uint8Array[][] = PORTS.map(() => []);
+  readonly #feeding: boolean[] = PORTS.map(() => false);
+  readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
   #boot: BootState;
+  #status: MachineStatus = 'prelaunch';
+  /** vCPUs in their loops. */
   #running = 0;
   #why: MachineEnd | null = null;
   #resolve!: (end: MachineEnd) => void;
-  #over = false;
-  readonly #unsent: Uint8Array[][] = [[], [], [], []];
+  /** Host time in ns at which the guest's clock was stopped. */
+  #stoodStillAt = 0;
+  readonly #hostClock: { now(): number };
 
-  /** Throws one clear line for a kernel or configuration that cannot be used. */
-  constructor(o: MachineOptions) {
+  /**
+   * Throws one clear line for a kernel or configuration that cannot be used.
+   */
+  constructor(o: MachineSetup) {
     this.#o = o;
+    const { config } = o;
+    this.cpus = config.cpus;
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    const { config } = o;
     const layout = layoutOf(config.memory, config.cpus);
-    const memory = createMemory(layout);
+    this.#layout = layout;
+    const memory = allocate(layout, config);
     const epoch = hostEpoch();
+    const words = new Int32Array(memory.buffer);
     this.#bytes = new Uint8Array(memory.buffer);
-    this.#ramBase = layout.ramBase;
+    this.#hostClock = machineClock(epoch);
     for (let cpu = 0; cpu < config.cpus; cpu++) {
       const data: VcpuWorkerData = { config, memory, layout, cpu, epoch };
-      const worker = new Worker(new URL('./vcpu-worker.ts', import.meta.url), { workerData: data });
+      const worker = new Worker(WORKER, { workerData: data, stdin: false });
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
       worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
       this.#workers.push(worker);
     }
-    this.board = buildBoard({
-      config,
-      buffer: memory.buffer,
-      layout,
-      thread: 0,
-      clock: machineClock(epoch),
-      wall: wallClock,
-      kick: kicker(memory.buffer, layout),
-      event: (event) => this.#event(event),
-      report: o.report,
-    });
     try {
+      this.board = buildBoard({
+        config,
+        buffer: memory.buffer,
+        layout,
+        thread: 0,
+        clock: this.#hostClock,
+        wall: wallClock,
+        kick: (n) => {
+          Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
+        },
+        event: (event) => this.#stop(event),
+        report: o.report,
+      });
       this.#boot = this.#load();
     } catch (error) {
       for (const w of this.#workers) void w.terminate();
@@ -97,42 +96,89 @@ export class NodeMachine {
     }
   }
 
+  get status(): MachineStatus {
+    return this.#status;
+  }
+
+  // -- what the user asks
+
+  start(): void {
+    if (this.#status !== 'prelaunch') return;
+    this.#launch();
+    for (const n of PORTS) void this.#pump(n);
+  }
+  async pause(): Promise<void> {
+    const { pause, paused } = this.board.control;
+    if (this.#status !== 'running') return;
+    this.#status = 'paused';
+    Atomics.store(pause, 0, 1);
+    for (let n = 0; n < this.cpus; n++) this.board.wake(n);
+    for (;;) {
+      const held = Atomics.load(paused, 0);
+      if (held >= this.cpus || Atomics.load(pause, 0) === 0 || this.#why) break;
+      const wait = Atomics.waitAsync(paused, 0, held, 100);
+      if (wait.async) await wait.value;
+    }
+    this.#stoodStillAt = this.#hostClock.now();
+  }
+  resume(): void {
+    if (this.#status === 'prelaunch') return this.start();
+    if (this.#status !== 'paused') return;
+    const { pause, skipped } = this.board.control;
+    skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
+    this.#status = 'running';
+    Atomics.store(pause, 0, 0);
+    Atomics.notify(pause, 0);
+  }
+  reset(): void {
+    if (this.#status === 'shutdown') this.#restart({ kind: 'reset' });
+    else if (this.#status !== 'prelaunch') this.#stop({ kind: 'reset' });
+  }
+  powerButton(): void {
+    if (this.#status === 'running' || this.#status === 'paused') this.board.lock.run(() => this.board.acpi.powerButton());
+  }
+  quit(): void {
+    if (this.#status === 'prelaunch' || this.#status === 'shutdown') {
+      this.#why = { kind: 'quit' };
+      void this.#finish();
+    } else this.#stop({ kind: 'quit' });
+  }
+  input(n: number, bytes: Uint8Array): void {
+    if (bytes.length === 0 || this.#status === 'ended') return;
+    this.#unsent[n]!.push(bytes);
+    void this.#feed(n);
+  }
+  registers(cpu: number): Readonly<Record<string, bigint>> {
+    const { vcpuBase, vcpuBytes } = this.#layout;
+    return vcpuRegisters(new DataView(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes, vcpuBytes));
+  }
+
+  // -- start, stop, start again
+
   #load(): BootState {
     const { config, files } = this.#o;
-    const low = Math.min(config.memory, 0x8000_0000);
-    const above = config.memory - low;
+    const { ramBase, ramLow, ramHigh } = this.#layout;
     const target = {
-      ramBelow4G: low,
-      ramAbove4G: above,
+      ramBelow4G: ramLow,
+      ramAbove4G: ramHigh,
       write: (gpa: number, bytes: Uint8Array): void => {
-        const offset = gpa < low ? gpa : gpa - 2 ** 32 + low;
-        this.#bytes.set(bytes, this.#ramBase + offset);
+        const offset = gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow;
+        this.#bytes.set(bytes, ramBase + offset);
       },
     };
+    if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
     target.write(ACPI_ADDRESS, acpiTables(config, ACPI_ADDRESS, ACPI_MAX_SIZE));
-    target.write(SMBIOS_ADDRESS, smbiosTables(config, low, above, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
-    const boot = loadKernel(target, { ...files, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(low, above), decompress });
+    target.write(SMBIOS_ADDRESS, smbiosTables(config, ramLow, ramHigh, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
+    const boot = loadKernel(target, { ...files, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(ramLow, ramHigh), decompress });
     this.kernelLine = boot.kernel;
     return boot;
   }
-
-  /** Starts the guest. */
-  start(): void {
+  #launch(): void {
+    this.#status = 'running';
     this.board.reset();
-    this.#running = this.#workers.length;
+    this.#running = this.cpus;
     this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null }));
-    for (let n = 0; n < 4; n++) void this.#pump(n);
   }
-  /** Ends the machine as `quit` of a monitor does. */
-  quit(): void {
-    this.#stop({ kind: 'quit' });
-  }
-  /** Gives bytes to serial port n. */
-  input(n: number, bytes: Uint8Array): void {
-    this.#unsent[n].push(bytes);
-    this.#feed(n);
-  }
-
   #send(worker: Worker, m: ToVcpu): void {
     worker.postMessage(m);
   }
@@ -144,7 +190,7 @@ export class NodeMachine {
         });
         return;
       case 'event':
-        return this.#event(m.event);
+        return this.#stop(m.event);
       case 'report':
         return this.#o.report(m.device, m.message);
       case 'failed':
@@ -152,76 +198,126 @@ export class NodeMachine {
       case 'stopped':
         this.instructions += m.instructions;
         this.lastState[cpu] = m.state;
-        if (--this.#running === 0) this.#stopped();
+        if (--this.#running === 0) void this.#stopped();
         return;
     }
-  }
-  #event(e: MachineEvent): void {
-    this.#stop(e);
   }
   #fail(message: string): void {
     this.#why = { kind: 'failed', message };
     void this.#finish();
   }
   #stop(why: MachineEnd): void {
-    this.#why ??= why;
-    Atomics.store(this.board.control.stop, 0, 1);
-    for (let n = 0; n < this.#workers.length; n++) this.board.wake(n);
-    // A vCPU that cannot stop (it should not happen) must not keep the user.
-    setTimeout(() => void this.#finish(), 2000).unref();
+    if (this.#status === 'ended' || this.#status === 'shutdown' || this.#why?.kind === 'failed') return;
+    const first = this.#why === null;
+    // The end that somebody asks for wins over what the guest does meanwhile.
+    if (first || why.kind === 'quit') this.#why = why;
+    if (!first) return;
+    const { stop, pause } = this.board.control;
+    Atomics.store(stop, 0, 1);
+    Atomics.notify(pause, 0);
+    for (let n = 0; n < this.cpus; n++) this.board.wake(n);
+    setTimeout(() => {
+      if (this.#why === null || this.#running === 0) return;
+      this.#why = this.#why.kind === 'quit' ? this.#why : { kind: 'failed', message: 'Cannot stop the vCPUs: no answer' };
+      void this.#finish();
+    }, STOP_LIMIT).unref();
   }
   /** All vCPUs have left their loops. */
-  #stopped(): void {
-    const why = this.#why;
-    if (why && (why.kind === 'reset' || why.kind === 'shutdown') && !this.#o.noReboot) {
+  async #stopped(): Promise<void> {
+    await this.#drainAll();
+    const why = this.#why ?? { kind: 'quit' };
+    if (why.kind === 'reset' || why.kind === 'shutdown') {
+      if (!this.#o.noReboot && (this.#o.mayRestart?.(why) ?? true)) return this.#restart(why);
+    } else if (why.kind === 'powerOff' && this.#o.noShutdown) {
       this.#why = null;
-      this.#bytes.fill(0, this.#ramBase, this.#ramBase + this.#o.config.memory);
-      this.#boot = this.#load();
-      this.board.reset();
-      this.#running = this.#workers.length;
-      this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null }));
+      this.#status = 'shutdown';
       return;
     }
-    void this.#finish();
+    await this.#finish();
+  }
+  /** Memory, vCPUs and devices as after power-on. */
+  #restart(why: MachineEvent): void {
+    const { ramBase, ramLow, ramHigh, vcpuBase, vcpuBytes, codeMap } = this.#layout;
+    this.#why = null;
+    for (let cpu = 0; cpu < this.cpus; cpu++) {
+      const at = vcpuBase + cpu * vcpuBytes;
+      this.#bytes.fill(0, at, at + Area.records);
+    }
+    this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh) / PAGE);
+    clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh);
+    this.#boot = this.#load();
+    this.#launch();
+    this.#o.restarted?.(why);
   }
   async #finish(): Promise<void> {
-    if (this.#over) return;
-    this.#over = true;
-    for (let n = 0; n < 4; n++) this.#drain(n);
+    if (this.#status === 'ended') return;
+    this.#status = 'ended';
+    await this.#drainAll();
     await Promise.all(this.#workers.map((w) => w.terminate()));
     this.#resolve(this.#why ?? { kind: 'quit' });
   }
 
   // -- serial ports
 
-  #drain(n: number): void {
-    const uart = this.board.uarts[n];
-    while (uart.output.available > 0) {
-      this.#o.serial(n, uart.output.read());
-      this.board.lock.run(() => uart.drained());
-    }
+  /** Carries what is there, after whatever is being carried. */
+  #drain(n: number): Promise<void> {
+    return (this.#carrying[n] = this.#carrying[n]!.then(async () => {
+      const uart = this.board.uarts[n]!;
+      while (uart.output.available > 0) {
+        const bytes = uart.output.read();
+        this.board.lock.run(() => uart.drained());
+        await this.#o.serial(n, bytes);
+      }
+    }));
+  }
+  async #drainAll(): Promise<void> {
+    await Promise.all(PORTS.map((n) => this.#drain(n)));
   }
   /** Carries the guest's output as it comes. */
   async #pump(n: number): Promise<void> {
-    const { signal } = this.board.uarts[n].output;
-    while (!this.#over) {
+    const { signal } = this.board.uarts[n]!.output;
+    while (this.#status !== 'ended') {
       const seen = Atomics.load(signal, 0);
-      this.#drain(n);
-      this.#feed(n);
+      await this.#drain(n);
       const wait = Atomics.waitAsync(signal, 0, seen, 100);
       if (wait.async) await wait.value;
     }
   }
-  #feed(n: number): void {
-    const queue = this.#unsent[n];
-    const uart = this.board.uarts[n];
-    while (queue.length > 0) {
-      const taken = this.board.lock.run(() => uart.receive(queue[0]));
-      if (taken < queue[0].length) {
-        queue[0] = queue[0].subarray(taken);
-        return;
+  /** Carries input until none is left. */
+  async #feed(n: number): Promise<void> {
+    if (this.#feeding[n]) return;
+    this.#feeding[n] = true;
+    const queue = this.#unsent[n]!;
+    const uart = this.board.uarts[n]!;
+    while (queue.length > 0 && this.#status !== 'ended') {
+      const seen = Atomics.load(uart.input.signal, 0);
+      const bytes = queue[0]!;
+      const taken = this.board.lock.run(() => uart.receive(bytes));
+      if (taken === bytes.length) queue.shift();
+      else {
+        queue[0] = bytes.subarray(taken);
+        const wait = Atomics.waitAsync(uart.input.signal, 0, seen, 20);
+        if (taken === 0 && wait.async) await wait.value;
       }
-      queue.shift();
     }
+    this.#feeding[n] = false;
+  }
+}
+
+function allocate(layout: MemoryLayout, config: MachineConfig): WebAssembly.Memory {
+  try {
+    return createMemory(layout);
+  } catch {
+    throw new Error(
+      `Cannot give the guest ${config.memory >> 20} MiB of memory: this host refuses to reserve ${layout.pages >> 4} MiB of address space; a smaller -m may be accepted`,
+    );
+  }
+}
+
+/** Zeroes bytes without touching pages that are zero already, so that unused memory stays unused on the host. */
+function clear(bytes: Uint8Array, start: number, end: number): void {
+  for (let page = start; page < end; page += PAGE) {
+    const words = new Int32Array(bytes.buffer, page, PAGE / 4);
+    if (words.some((word) => word !== 0)) words.fill(0);
   }
 }

@@ -77,24 +77,42 @@ const make = (module: WebAssembly.Module): DbtVcpu =>
     vcpuBus(board, cpu, random),
   );
 
+let main: WebAssembly.Module | null = null;
+/** A start that came before the module. */
+let early: (ToVcpu & { kind: 'start' }) | null = null;
+
 if (cpu === 0) {
-  const module = new WebAssembly.Module(mainModule(engine, layout));
-  if (config.cpus > 1) send({ kind: 'module', module });
-  vcpu = make(module);
+  main = new WebAssembly.Module(mainModule(engine, layout));
+  if (config.cpus > 1) send({ kind: 'module', module: main });
+  vcpu = make(main);
+}
+
+function run(m: ToVcpu & { kind: 'start' }): void {
+  if (main === null) {
+    early = m;
+    return;
+  }
+  // A machine that starts again has other code in its memory: the vCPU is made anew, with all that it has decoded.
+  vcpu ??= make(main);
+  const current = vcpu;
+  vcpu = null;
+  current.reset();
+  if (m.boot) applyBootState(current, m.boot);
+  runVcpu(board, current, cpu, m.boot !== null, (event) => send({ kind: 'event', event }));
+  const state: Record<string, bigint> = {};
+  for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
+    state[name] = current.get(name);
+  send({ kind: 'stopped', instructions: current.instructions, state });
 }
 
 port.on('message', (m: ToVcpu) => {
   try {
-    if (m.kind === 'module') vcpu = make(m.module);
-    else if (vcpu) {
-      vcpu.reset();
-      if (m.boot) applyBootState(vcpu, m.boot);
-      runVcpu(board, vcpu, cpu, m.boot !== null, (event) => send({ kind: 'event', event }));
-      const state: Record<string, bigint> = {};
-      for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
-        state[name] = vcpu.get(name);
-      send({ kind: 'stopped', instructions: vcpu.instructions, state });
-    }
+    if (m.kind === 'module') {
+      main = m.module;
+      vcpu = make(main);
+      if (early) run(early);
+      early = null;
+    } else run(m);
   } catch (error) {
     send({ kind: 'failed', message: error instanceof Error ? (error.stack ?? error.message) : String(error) });
   }

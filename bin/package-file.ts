@@ -1,0 +1,11 @@
+// Where the package's own package.json is, from `bin/` of a clone and from `dist/bin/` of the package.
+
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+
+/** The nearest package.json above `directory`. */
+export function packageFile(directory: string): string {
+  const path = join(directory, 'package.json');
+  const parent = dirname(directory);
+  return existsSync(path) || parent === directory ? path : packageFile(parent);
+}

@@ -1,0 +1,85 @@
+// What the commands need of the host that runs them; host/node implements it, tests bring their own.
+
+import type { Report } from '../images/report.ts';
+import type { MachineSetup, RunningMachine } from '../machine/running.ts';
+import type { BarStream } from './progress.ts';
+
+/** A kernel and initramfs that are ready to boot. */
+export interface BootFiles {
+  readonly kernel: Uint8Array;
+  readonly name: string;
+  readonly initrd?: Uint8Array;
+  readonly vmlinux?: Uint8Array;
+  readonly append: string;
+}
+
+/** One line of `nonroot images`. */
+export interface ImageLine {
+  readonly name: string;
+  readonly description: string;
+  readonly arch: string;
+  /** Versions of its packages; undefined when it has to be fetched first. */
+  readonly packages?: readonly string[];
+}
+
+/** Where a program writes bytes. */
+export interface Output {
+  readonly isTTY: boolean;
+  /** Resolves when more can be taken. After the reader is gone, bytes are dropped and `broken` was called. */
+  write(data: Uint8Array | string): Promise<void>;
+}
+
+/** The terminal, or the pipe or file, on standard input. */
+export interface Input {
+  readonly isTTY: boolean;
+  /** Takes it: raw mode on a terminal. `close` gives it back. */
+  open(listener: InputListener): { readonly close: () => void };
+}
+export interface TerminalSize {
+  readonly rows: number;
+  readonly cols: number;
+}
+export interface InputListener {
+  readonly input: (bytes: Uint8Array) => void;
+  readonly end?: () => void;
+  readonly resize?: (size: TerminalSize) => void;
+}
+
+/** Signals that a user or a service manager sends. */
+export type HostSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
+
+export interface CliHost {
+  readonly version: string;
+  readonly out: Output;
+  readonly err: Output;
+  readonly input: Input;
+  /** Where the progress bar is drawn. */
+  readonly bar: BarStream;
+  readonly term: string | undefined;
+  /** Size of the terminal on standard output. */
+  size(): TerminalSize | undefined;
+  /** Number of processors of this host. */
+  readonly processors: number;
+  /**
+   * A whole file.
+   * @throws Error (rejects) with one line
+   */
+  readFile(path: string): Promise<Uint8Array>;
+  /** Opens a file for writing from its beginning. */
+  writer(path: string): Promise<(data: Uint8Array | string) => Promise<void>>;
+  writeFile(path: string, text: string): Promise<void>;
+  removeFile(path: string): Promise<void>;
+  readonly pid: number;
+  /** The decompressed kernel of a bzImage from the cache, or made and kept there; undefined when it is not known how. */
+  vmlinux(kernel: Uint8Array): Promise<Uint8Array | undefined>;
+  /** An image by name, fetched when the cache has it not. */
+  image(name: string, report: Report): Promise<BootFiles>;
+  pull(name: string, report: Report): Promise<ImageLine>;
+  images(): Promise<readonly ImageLine[]>;
+  machine(setup: MachineSetup): RunningMachine;
+  /** Called on a signal, and (with SIGPIPE) when the reader of standard output is gone. */
+  onSignal(listener: (signal: HostSignal | 'SIGPIPE') => void): void;
+  /** Milliseconds, monotonic. */
+  now(): number;
+  after(ms: number, action: () => void): { cancel(): void };
+}

@@ -1,0 +1,339 @@
+// `nonroot run`: one guest, from the command line to its end, on this terminal.
+
+import { catalog, defaultImage } from '../images/catalog.ts';
+import { concatenate } from '../images/initramfs.ts';
+import { execOverlay, type Session, sessionOverlay } from '../images/overlay.ts';
+import type { MachineConfig } from '../machine/config.ts';
+import { parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
+import type { MachineEnd, RunningMachine } from '../machine/running.ts';
+import { type Arguments, describeOptions, type Option, parseArguments, UsageError } from './args.ts';
+import { ConsoleWatch } from './console-watch.ts';
+import { Control, PORT } from './control.ts';
+import type { BootFiles, CliHost, TerminalSize } from './host.ts';
+import { progressBar } from './progress.ts';
+import { type ConsoleSession, openConsole } from './session.ts';
+
+const NO_DISKS = 'disks are not supported yet; the guest runs from its initramfs';
+const NO_NETWORK = 'the network is not supported yet; accepted is --net none';
+
+/** What `nonroot run` understands. */
+export const runOptions: readonly Option[] = [
+  { names: ['--kernel'], value: 'FILE', help: 'boot this kernel: Linux bzImage or vmlinux, PVH ELF, or multiboot 1' },
+  { names: ['--initrd'], value: 'FILE', help: "its initramfs; with IMAGE, in place of the image's" },
+  {
+    names: ['--append'],
+    value: 'TEXT',
+    help: "kernel command line; with IMAGE, added to the image's (default with --kernel: console=ttyS0 quiet panic=-1)",
+  },
+  { names: ['--memory', '-m'], value: 'SIZE', help: "the guest's memory in MiB, or with K, M, G (default 512)" },
+  { names: ['--cpus'], value: 'N', help: 'number of vCPUs, 1 to 64 (default 1)' },
+  { names: ['--cpu'], value: 'MODEL', help: 'CPU model and features, as max,-sse4.2 (default max)' },
+  {
+    names: ['--accel'],
+    value: 'auto|dbt|kvm',
+    help: 'what runs the vCPUs (auto is dbt, the translator; kvm is not supported yet)',
+  },
+  {
+    names: ['--exec'],
+    value: 'COMMAND',
+    help: "run COMMAND in the guest's shell, print its output only, exit with its code (0 when it ends the guest itself); a pipe or file on standard input is the command's",
+  },
+  { names: ['--timeout'], value: 'SECONDS', help: 'end the guest so many seconds after its start, with exit code 124' },
+  { names: ['--net'], value: 'none', help: 'no network (default)' },
+  { names: ['--display'], value: 'none', help: 'no display (default)' },
+  { names: ['--verbose', '-v'], help: "show the kernel's messages (with --exec on standard error) and what was started" },
+  { names: ['--disk'], value: 'FILE', help: '', refused: NO_DISKS },
+  { names: ['--cdrom'], value: 'FILE', help: '', refused: NO_DISKS },
+  { names: ['--keep'], help: '', refused: NO_DISKS },
+  { names: ['--publish', '-p'], value: 'HOST:GUEST', help: '', refused: NO_NETWORK },
+  { names: ['--share'], value: 'DIR', help: '', refused: 'shared directories are not supported yet' },
+];
+
+export const runHelp = (): string => `Usage: nonroot run [IMAGE] [OPTION...]
+
+Runs a guest with its console on this terminal. IMAGE is one of
+  ${catalog.map((row) => row.name).join(', ')}
+(default ${defaultImage.name}), made from Debian packages when first used.
+
+${describeOptions(runOptions)}
+
+On a terminal: Ctrl-A x ends the guest, Ctrl-A c is the monitor, Ctrl-A h helps.
+Exit codes: 0 done, 1 failed (also a kernel panic), 2 usage; with --exec the
+command's; 124 after --timeout; 128 + N after signal N.
+`;
+
+const APPEND = 'console=ttyS0 quiet panic=-1';
+/** A guest that says nothing for so long after its kernel's last words is dead. Milliseconds. */
+const LAST_WORDS = 2000;
+const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGPIPE: 141, SIGTERM: 143 } as const;
+const EOT = Uint8Array.of(4);
+
+/** Runs a guest; the exit code. */
+export async function run(argv: readonly string[], host: CliHost): Promise<number> {
+  const args = parseArguments(runOptions, 1, argv);
+  if (args.get('--help') !== undefined) {
+    await host.out.write(runHelp());
+    return 0;
+  }
+  const config = usage(() => readConfig(args));
+  const timeout = args.get('--timeout');
+  const seconds = timeout === undefined ? undefined : Number(timeout);
+  if (seconds !== undefined && !(seconds > 0 && seconds < 2 ** 31 / 1000))
+    throw new UsageError(`Cannot use --timeout ${timeout}: accepted are seconds, more than 0`);
+  const name = args.words[0];
+  if (name !== undefined && !catalog.some((row) => row.name === name))
+    throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
+  return new Run(host, args, config, seconds).run(await bootFiles(args, host));
+}
+
+/** What the user wrote is at fault. */
+function usage<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
+
+function readConfig(args: Arguments): MachineConfig {
+  const accel = args.get('--accel') ?? 'auto';
+  if (accel === 'kvm')
+    throw new Error(
+      'Cannot use --accel kvm: not supported yet; accepted are auto and dbt, the translator, which needs no /dev/kvm',
+    );
+  if (accel !== 'auto' && accel !== 'dbt') throw new Error(`Cannot use --accel ${accel}: accepted are auto and dbt`);
+  const net = args.get('--net') ?? 'none';
+  if (net !== 'none') throw new Error(`Cannot use --net ${net}: ${NO_NETWORK}`);
+  const display = args.get('--display') ?? 'none';
+  if (display !== 'none') throw new Error(`Cannot use --display ${display}: not supported yet; accepted is none`);
+  const { cpuModel, paravirtual } = parseCpu(args.get('--cpu') ?? 'max');
+  return {
+    cpus: parseCpus(args.get('--cpus') ?? '1'),
+    memory: parseMemory(args.get('--memory') ?? '512'),
+    cpuModel,
+    paravirtual,
+    rtcOffset: 0,
+    trace: [],
+  };
+}
+
+/** Kernel, initramfs and command line, from files and from an image, and whether the initramfs is an image's. */
+async function bootFiles(args: Arguments, host: CliHost): Promise<BootFiles & { readonly ours: boolean }> {
+  const [kernelPath, initrdPath] = [args.get('--kernel'), args.get('--initrd')];
+  const kernel = kernelPath === undefined ? undefined : await host.readFile(kernelPath);
+  const initrd = initrdPath === undefined ? undefined : await host.readFile(initrdPath);
+  const wantsImage = kernel === undefined || args.words.length > 0 || (args.get('--exec') !== undefined && initrd === undefined);
+  const bar = progressBar(host.bar);
+  const image = wantsImage
+    ? await host.image(args.words[0] ?? defaultImage.name, bar.report).finally(() => bar.end())
+    : undefined;
+  const given = args.get('--append');
+  const fromImage = kernel === undefined || args.words.length > 0;
+  let append = fromImage ? [image!.append, given ?? ''].join(' ').trim() : (given ?? APPEND);
+  if (args.get('--verbose') !== undefined) append = append.replace(/(^| )quiet(?= |$)/g, '').trim();
+  return {
+    kernel: kernel ?? image!.kernel,
+    name: kernelPath ?? image!.name,
+    vmlinux: kernel === undefined ? image?.vmlinux : undefined,
+    initrd: initrd ?? image?.initrd,
+    append,
+    ours: initrd === undefined && image !== undefined,
+  };
+}
+
+/** Why the host ended the guest. */
+type Ending = { readonly code: number; readonly message?: string };
+
+class Run {
+  readonly #host: CliHost;
+  readonly #command: string | undefined;
+  readonly #config: MachineConfig;
+  readonly #timeout: number | undefined;
+  readonly #verbose: boolean;
+  readonly #watch = new ConsoleWatch();
+  readonly #control: Control;
+  #machine: RunningMachine | undefined;
+  #console: ConsoleSession | undefined;
+  #ending: Ending | undefined;
+  #ready = false;
+  /** Input that came before the guest could take it. */
+  #early: Uint8Array[] = [];
+  #inputEnded = false;
+  #lastWords: { cancel(): void } | undefined;
+
+  constructor(host: CliHost, args: Arguments, config: MachineConfig, timeout: number | undefined) {
+    this.#host = host;
+    this.#command = args.get('--exec');
+    this.#config = config;
+    this.#timeout = timeout;
+    this.#verbose = args.get('--verbose') !== undefined;
+    this.#control = new Control({
+      ready: () => this.#isReady(),
+      exit: (code) => this.#end({ code }),
+      send: (port, bytes) => this.#machine?.input(port, bytes),
+    });
+  }
+
+  async run(files: BootFiles & { readonly ours: boolean }): Promise<number> {
+    const host = this.#host;
+    const interactive = this.#command === undefined;
+    const overlay = this.#overlay(files.ours);
+    const initrd = files.initrd && overlay ? concatenate([files.initrd, overlay]) : files.initrd;
+    const started = host.now();
+    host.onSignal((signal) => this.#end({ code: SIGNAL_CODES[signal] }));
+    const machine = host.machine({
+      config: this.#config,
+      files: {
+        kernel: files.kernel,
+        name: files.name,
+        append: files.append,
+        vmlinux: files.vmlinux,
+        initrd,
+      },
+      serial: (port, bytes) => this.#serial(port, bytes),
+      report: (device, message) => {
+        if (this.#verbose) void host.err.write(`nonroot: ${device}: ${message}\n`);
+      },
+      noReboot: !interactive,
+      mayRestart: (why) => why.kind === 'reset' && this.#watch.panic === undefined,
+      restarted: () => {
+        this.#watch.clear();
+        this.#ready = false;
+      },
+    });
+    this.#machine = machine;
+    if (this.#ending) machine.quit();
+    if (this.#verbose) await host.err.write(`nonroot: ${machine.kernelLine}; command line: ${files.append}\n`);
+    if (interactive) this.#openConsole(files.ours);
+    else this.#openInput();
+    const limit = this.#timeout === undefined ? undefined : host.after(this.#timeout * 1000, () => this.#timedOut());
+    machine.start();
+    const end = await machine.ended;
+    limit?.cancel();
+    this.#lastWords?.cancel();
+    this.#console?.close();
+    if (this.#verbose) {
+      const millions = Math.round(machine.instructions / 1e6);
+      await host.err.write(
+        `nonroot: ended after ${((host.now() - started) / 1000).toFixed(1)} s, ${millions} million instructions\n`,
+      );
+    }
+    return this.#verdict(end);
+  }
+
+  #overlay(ours: boolean): Uint8Array | undefined {
+    const size = this.#host.input.isTTY ? this.#host.size() : undefined;
+    const session: Session = { rows: size?.rows, cols: size?.cols, term: this.#host.term };
+    if (this.#command !== undefined) return execOverlay({ ...session, command: this.#command, stdin: !this.#host.input.isTTY });
+    return ours ? sessionOverlay(session) : undefined;
+  }
+
+  // -- the guest's channels
+
+  #serial(port: number, bytes: Uint8Array): void | Promise<void> {
+    const { out, err } = this.#host;
+    switch (port) {
+      case PORT.console:
+        this.#watch.feed(bytes);
+        this.#watchEnd();
+        if (this.#command === undefined) return out.write(bytes);
+        return this.#verbose ? err.write(bytes) : undefined;
+      case PORT.out:
+        return this.#command === undefined ? undefined : out.write(bytes);
+      case PORT.err:
+        return this.#command === undefined ? undefined : err.write(bytes);
+      case PORT.control:
+        return this.#control.receive(bytes);
+    }
+  }
+  #watchEnd(): void {
+    this.#lastWords?.cancel();
+    if (!this.#watch.stuck) return;
+    this.#lastWords = this.#host.after(LAST_WORDS, () => this.#end(this.#panicked()));
+  }
+
+  // -- the user's channels
+
+  #openConsole(ours: boolean): void {
+    const host = this.#host;
+    const held = ours && !host.input.isTTY;
+    this.#ready = !held;
+    this.#console = openConsole({
+      host,
+      machine: this.#machine!,
+      send: (bytes) => {
+        if (this.#ready) this.#machine?.input(PORT.console, bytes);
+        else this.#early.push(bytes);
+      },
+      quit: () => this.#end({ code: 0 }),
+      keys: true,
+      resize: ours ? ({ rows, cols }: TerminalSize) => this.#control.resize(rows, cols) : undefined,
+      end: () => {
+        this.#inputEnded = true;
+        if (host.input.isTTY) this.#end({ code: SIGNAL_CODES.SIGHUP });
+        else if (ours && this.#ready) this.#endInput();
+      },
+    });
+    if (host.input.isTTY && host.err.isTTY) void host.err.write('nonroot: starting; Ctrl-A x ends, Ctrl-A h helps\r\n');
+  }
+  /** A command's standard input. */
+  #openInput(): void {
+    if (this.#host.input.isTTY) return;
+    this.#console = this.#host.input.open({
+      input: (bytes) => void this.#control.input(bytes),
+      end: () => this.#control.end(),
+    });
+  }
+  #isReady(): void {
+    this.#ready = true;
+    if (this.#command !== undefined) return;
+    for (const bytes of this.#early) this.#machine?.input(PORT.console, bytes);
+    this.#early = [];
+    if (this.#inputEnded) this.#endInput();
+  }
+  /** The end of a file as a terminal tells it; again and again, for each program of the guest that reads, up to its shell. */
+  #endInput(): void {
+    if (!this.#ready || this.#machine?.status === 'ended') return;
+    this.#machine?.input(PORT.console, EOT);
+    this.#host.after(300, () => this.#endInput());
+  }
+
+  // -- the end
+
+  #end(ending: Ending): void {
+    this.#ending ??= ending;
+    this.#machine?.quit();
+  }
+  #timedOut(): void {
+    this.#end({ code: 124, message: `timed out after ${this.#timeout} s` });
+  }
+  #panicked(): Ending {
+    return { code: 1, message: `the guest's kernel panicked: ${this.#watch.panic}${this.#lastLines()}` };
+  }
+  /** What the console showed last, where the user has not seen it. */
+  #lastLines(): string {
+    const lines = this.#watch.tail(15);
+    if (lines.length === 0) return '; its console showed nothing';
+    if (this.#command === undefined && this.#host.out.isTTY) return '';
+    return `; its console's last lines:\n${lines.map((line) => `  ${line}`).join('\n')}`;
+  }
+  async #verdict(end: MachineEnd): Promise<number> {
+    const ending = this.#ending ?? this.#ended(end);
+    if (ending.message) await this.#host.err.write(`nonroot: ${ending.message}\n`);
+    return ending.code;
+  }
+  #ended(end: MachineEnd): Ending {
+    switch (end.kind) {
+      case 'failed':
+        return { code: 1, message: `Cannot go on: ${end.message}` };
+      case 'shutdown':
+        return { code: 1, message: `the guest stopped with a triple fault${this.#lastLines()}` };
+      case 'exit':
+        return { code: end.code & 0xff };
+      case 'reset':
+      case 'powerOff':
+      case 'quit':
+        return this.#watch.panic === undefined ? { code: 0 } : this.#panicked();
+    }
+  }
+}

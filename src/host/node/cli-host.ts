@@ -1,0 +1,145 @@
+// The Node process as the commands see it (cli/host.ts): standard streams, signals, files, images, machines.
+
+import { createWriteStream } from 'node:fs';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
+import { basename } from 'node:path';
+import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
+import { extractVmlinux } from '../../firmware/payload.ts';
+import { isBzImage } from '../../firmware/setup-header.ts';
+import { cached, type Manifest, sha256, userCache } from './cache.ts';
+import { decompress } from './decompress.ts';
+import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
+import { NodeMachine } from './machine.ts';
+import { openTerminal } from './terminal.ts';
+
+const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
+/** The host of this process. `version` is the package's. */
+export function nodeHost(version: string): CliHost {
+  const listeners: ((signal: HostSignal | 'SIGPIPE') => void)[] = [];
+  const tell = (signal: HostSignal | 'SIGPIPE'): void => {
+    for (const listener of listeners) listener(signal);
+  };
+  return {
+    version,
+    out: output(process.stdout, () => tell('SIGPIPE')),
+    err: output(process.stderr, () => {}),
+    input: {
+      isTTY: process.stdin.isTTY === true,
+      open: (listener) => {
+        // A standard input that is closed or cannot be read has ended.
+        const failed = (): void => listener.end?.();
+        process.stdin.on('error', failed);
+        const terminal = openTerminal(listener);
+        return {
+          close: () => {
+            terminal.close();
+            process.stdin.off('error', failed);
+            process.stdin.unref?.();
+          },
+        };
+      },
+    },
+    bar: process.stderr,
+    term: process.env['TERM'],
+    size: () => {
+      const { isTTY, rows, columns } = process.stdout;
+      return isTTY && rows > 0 && columns > 0 ? { rows, cols: columns } : undefined;
+    },
+    processors: availableParallelism(),
+    pid: process.pid,
+    readFile: (path) => readFile(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error)),
+    writeFile: (path, text) =>
+      writeFile(path, text).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error)),
+    removeFile: (path) => rm(path, { force: true }),
+    writer: (path) => openWriter(path),
+    vmlinux,
+    image: async (name, report) => bootFiles(await openImage(name, { report })),
+    pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
+    images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
+    machine: (setup) => new NodeMachine(setup),
+    onSignal(listener) {
+      listeners.push(listener);
+      if (listeners.length === 1) for (const signal of SIGNALS) process.on(signal, () => tell(signal));
+    },
+    now: () => performance.now(),
+    after(ms, action) {
+      const timer = setTimeout(action, ms);
+      return { cancel: () => clearTimeout(timer) };
+    },
+  };
+}
+
+function reject(what: string, error: NodeJS.ErrnoException): never {
+  const reasons: Record<string, string> = {
+    ENOENT: 'there is no such file',
+    EISDIR: 'it is a directory',
+    EACCES: 'permission denied',
+  };
+  throw new Error(`${what}: ${reasons[error.code ?? ''] ?? error.message}`);
+}
+
+/** A stream as an Output: waits while its reader is slow, drops bytes when the reader is gone. */
+function output(stream: NodeJS.WriteStream, broken: () => void): Output {
+  let gone = false;
+  let wakes: (() => void)[] = [];
+  const wake = (): void => {
+    const waiting = wakes;
+    wakes = [];
+    for (const w of waiting) w();
+  };
+  stream.on('error', () => {
+    if (!gone) broken();
+    gone = true;
+    wake();
+  });
+  stream.on('drain', wake);
+  return {
+    isTTY: stream.isTTY === true,
+    write(data) {
+      if (gone || stream.write(data)) return Promise.resolve();
+      return new Promise((resolve) => wakes.push(resolve));
+    },
+  };
+}
+
+async function openWriter(path: string): Promise<(data: Uint8Array | string) => Promise<void>> {
+  const stream = createWriteStream(path);
+  await new Promise<void>((resolve, fail) => {
+    stream.once('open', () => resolve());
+    stream.once('error', fail);
+  }).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error));
+  stream.on('error', () => {});
+  return (data) => new Promise((resolve) => stream.write(data, () => resolve()));
+}
+
+/** Decompressing takes longer than reading the result of the last time. */
+async function vmlinux(kernel: Uint8Array): Promise<Uint8Array | undefined> {
+  if (!isBzImage(kernel)) return undefined;
+  try {
+    const key = `vmlinux-${sha256(kernel)}`;
+    return await readFile(
+      await cached(userCache(), key, () => {
+        const found = extractVmlinux(kernel, decompress);
+        if (!found) throw new Error('Cannot decompress kernel: its format is not known');
+        return found;
+      }),
+    );
+  } catch {
+    // The loader says what is wrong with it, or leaves it to the guest.
+    return undefined;
+  }
+}
+
+async function bootFiles(image: Image): Promise<BootFiles> {
+  const [kernel, initrd] = await Promise.all([readFile(image.kernel), readFile(image.initrd)]);
+  return { kernel, initrd, name: basename(image.kernel), append: image.append };
+}
+
+const line = (row: Image['row'], manifest?: Manifest): ImageLine => ({
+  name: row.name,
+  description: row.description,
+  arch: row.arch,
+  ...(manifest ? { packages: manifest.packages.map((entry) => `${entry.name} ${entry.version}`) } : {}),
+});

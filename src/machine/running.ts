@@ -1,0 +1,70 @@
+// A machine as whoever runs it sees it: what it is made of, what can be asked of it, and how it ends. Hosts implement this;
+// the command lines, the monitor and the TypeScript API are written against it.
+
+import type { MachineConfig, MachineEvent } from './config.ts';
+
+/** What is loaded directly. */
+export interface KernelFiles {
+  readonly kernel: Uint8Array;
+  /** The kernel file's name: the first word of a multiboot kernel's command line. */
+  readonly name: string;
+  readonly initrd?: Uint8Array;
+  readonly append: string;
+  /** The kernel's decompressed ELF, where the caller has it already. */
+  readonly vmlinux?: Uint8Array;
+}
+
+/** Everything that a machine is made from. */
+export interface MachineSetup {
+  readonly config: MachineConfig;
+  readonly files: KernelFiles;
+  /**
+   * Takes bytes that the guest sends on serial port n (0–3). While a returned promise is pending, the guest's transmitter on that
+   * port is busy: nothing is dropped.
+   */
+  readonly serial: (port: number, bytes: Uint8Array) => void | Promise<void>;
+  /** One line on what a device found, for the log. */
+  readonly report: (device: string, message: string) => void;
+  /** A reset of the guest ends the machine instead of starting it again. */
+  readonly noReboot: boolean;
+  /** Asked, after all output was carried, before a reset or triple fault starts the guest again; false ends the machine. */
+  readonly mayRestart?: (why: MachineEvent) => boolean;
+  /** The guest starts again. */
+  readonly restarted?: (why: MachineEvent) => void;
+  /** When the guest powers off, the machine stays, stopped, until it is reset or ended. */
+  readonly noShutdown?: boolean;
+}
+
+/** How a machine came to its end. */
+export type MachineEnd = MachineEvent | { readonly kind: 'quit' } | { readonly kind: 'failed'; readonly message: string };
+
+/** Whether the guest runs. `prelaunch`: not started yet; `shutdown`: powered off and kept by `noShutdown`. */
+export type MachineStatus = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'ended';
+
+/** One machine. What is asked of a machine that has ended does nothing. */
+export interface RunningMachine {
+  /** One line on the kernel that was loaded. */
+  readonly kernelLine: string;
+  readonly status: MachineStatus;
+  readonly cpus: number;
+  /** Instructions that the vCPUs retired, as far as they are counted; complete once the machine has ended. */
+  readonly instructions: number;
+  /** Resolves once, when everything that the guest sent was carried and all threads are gone. */
+  readonly ended: Promise<MachineEnd>;
+  /** Starts the guest; a second call does nothing. */
+  start(): void;
+  /** Holds all vCPUs and the guest's clock; resolves when they stand still. */
+  pause(): Promise<void>;
+  /** Goes on after `pause`; starts a machine that was not started. */
+  resume(): void;
+  /** As the reset button. */
+  reset(): void;
+  /** Presses the power button: a guest that listens to ACPI shuts down. */
+  powerButton(): void;
+  /** Ends the machine at once. */
+  quit(): void;
+  /** Gives bytes to serial port n (0–3), as fast as the guest takes them. */
+  input(port: number, bytes: Uint8Array): void;
+  /** Registers of a vCPU by name, 64 bits each, `rflags` among them. Exact only while the guest is held. */
+  registers(cpu: number): Readonly<Record<string, bigint>>;
+}
