@@ -47,9 +47,14 @@ export interface State {
   readonly fp: FpState;
 }
 
+/**
+ * 64-bit code, or compatibility mode: 32-bit code in flat segments, or 16-bit code whose segments are the code pages and 64 KiB from
+ * the data pages on (addresses, `rip` included, are then offsets).
+ */
+export type Mode = 64 | 32 | 16;
+
 export interface Case {
-  /** 64-bit code, or 32-bit code in compatibility mode. */
-  readonly mode: 64 | 32;
+  readonly mode: Mode;
   readonly code: Uint8Array;
   readonly state: State;
   /** Eight bytes each at an offset in the data pages, over their pristine contents. At most 16. */
@@ -68,9 +73,9 @@ export interface Result {
 }
 
 /** A state with everything zero, the stack pointer in the middle of the data, and the FPU after FNINIT. */
-export function emptyState(): State {
+export function emptyState(mode: Mode = 64): State {
   const gpr = Array.from({ length: 16 }, () => 0n);
-  gpr[4] = BigInt(DATA + 0x2000);
+  gpr[4] = BigInt((mode === 16 ? 0 : DATA) + 0x2000);
   const fp = {
     fcw: 0x37f,
     fsw: 0,
@@ -79,7 +84,7 @@ export function emptyState(): State {
     st: Array.from({ length: 8 }, () => 0n),
     xmm: Array.from({ length: 16 }, () => 0n),
   };
-  return { gpr, rip: BigInt(CODE), flags: 0x202, fp };
+  return { gpr, rip: BigInt(CODE - codeBase(mode)), flags: 0x202, fp };
 }
 
 export function copyState(s: State): State {
@@ -134,9 +139,9 @@ export function readFx(image: DataView): FpState {
 type Fields = Map<string, string>;
 
 /** Everything of a state by name, in hexadecimal. */
-function stateFields(s: State, mode: 64 | 32): Fields {
+function stateFields(s: State, mode: Mode): Fields {
   const out: Fields = new Map();
-  for (let i = 0; i < (mode === 64 ? 16 : 8); i++) out.set(GPR[i]!, (s.gpr[i]! & mask(mode)).toString(16));
+  for (let i = 0; i < (mode === 64 ? 16 : 8); i++) out.set(GPR[i]!, (s.gpr[i]! & mask(mode === 64 ? 64 : 32)).toString(16));
   out.set('rip', s.rip.toString(16));
   out.set('flags', s.flags.toString(16));
   for (const name of ['fcw', 'fsw', 'ftw', 'mxcsr'] as const) out.set(name, s.fp[name].toString(16));
@@ -160,7 +165,7 @@ function assign(s: State, name: string, value: string): void {
 /** The case as one line: what differs from `emptyState`. */
 export function formatCase(c: Case): string {
   const words = [`mode=${c.mode}`, `code=${Buffer.from(c.code).toString('hex')}`];
-  const empty = stateFields(emptyState(), c.mode);
+  const empty = stateFields(emptyState(c.mode), c.mode);
   for (const [name, value] of stateFields(c.state, c.mode)) if (value !== empty.get(name)) words.push(`${name}=${value}`);
   for (const p of c.patches) words.push(`m${p.offset.toString(16)}=${p.value.toString(16)}`);
   return words.join(' ');
@@ -168,19 +173,23 @@ export function formatCase(c: Case): string {
 
 /** Reads what `formatCase` writes. Throws on words that it does not know. */
 export function parseCase(text: string): Case {
-  const state = emptyState();
+  const words = text.trim().split(/\s+/);
+  const mode = (Number(/^mode=(\d+)$/.exec(words[0]!)?.[1]) || 64) as Mode;
+  const state = emptyState(mode);
   const patches: { offset: number; value: bigint }[] = [];
-  let mode: 64 | 32 = 64;
   let code = new Uint8Array();
-  for (const word of text.trim().split(/\s+/)) {
+  for (const word of words) {
     const [name, value] = word.split('=') as [string, string];
-    if (name === 'mode') mode = value === '32' ? 32 : 64;
-    else if (name === 'code') code = Uint8Array.from(Buffer.from(value, 'hex'));
+    if (name === 'mode') continue;
+    if (name === 'code') code = Uint8Array.from(Buffer.from(value, 'hex'));
     else if (/^m[0-9a-f]+$/.test(name)) patches.push({ offset: Number.parseInt(name.slice(1), 16), value: BigInt(`0x${value}`) });
     else assign(state, name, value);
   }
   return { mode, code, state, patches };
 }
+
+/** Linear address of offset 0 in the code. */
+export const codeBase = (mode: Mode): number => (mode === 16 ? CODE : 0);
 
 /** RFLAGS that count: not RF, which the saved image of a fault has set. */
 const FLAGS = 0x3effd7;

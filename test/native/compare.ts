@@ -109,7 +109,7 @@ export function minimise(native: Native, runner: Runner, failure: Failure): Smal
 
 /** Puts simple values in place of all that do not matter. */
 function simplify(current: () => Case, tryCase: (c: Case) => boolean): void {
-  const empty = emptyState();
+  const empty = emptyState(current().mode);
   const withState = (change: (s: Case['state']) => void): void => {
     const state = copyState(current().state);
     change(state);
@@ -144,6 +144,6 @@ export function report(native: Native, runner: Runner, failure: Failure): string
     `${runner.name}: ${rows}`,
     ...small.differences.slice(0, 6).map((d) => `  host ${d}`),
     `  ['${formatCase(small.case)}',`,
-    `   '${effect}'${mask ? `, 0x${mask.toString(16)}` : ''}],`,
+    `   '${effect.length > 800 ? `${effect.slice(0, 800)}…` : effect}'${mask ? `, 0x${mask.toString(16)}` : ''}],`,
   ].join('\n');
 }

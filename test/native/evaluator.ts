@@ -1,5 +1,7 @@
 // Runs cases through the evaluator: each row's IR in plain TypeScript, on flat memory.
 
+import type { Slot } from '../../src/ir/ir.ts';
+import { updateContext } from '../../src/isa/x86/context.ts';
 import { EvalMachine } from '../../src/isa/x86/eval-machine.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { S } from '../../src/isa/x86/state.ts';
@@ -8,6 +10,7 @@ import {
   type Case,
   CODE,
   CODE_BYTES,
+  codeBase,
   DATA,
   DATA_BYTES,
   type FpState,
@@ -19,7 +22,7 @@ import {
 } from './case.ts';
 
 /** Instructions, counted once for each burst of a repeated one, after which a case counts as endless. */
-const MAX_STEPS = 300;
+const MAX_STEPS = 6000;
 /** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
 const EXACT = 1 << 31;
 
@@ -33,8 +36,8 @@ export interface Runner {
 
 /** What the runners share: moving a state in and out of the vCPU's slots. */
 export interface Slots {
-  get(slot: (typeof st.gpr)[number]): number | bigint | Uint8Array;
-  set(slot: (typeof st.gpr)[number], value: number | bigint | Uint8Array): void;
+  get(slot: Slot): number | bigint | Uint8Array;
+  set(slot: Slot, value: number | bigint | Uint8Array): void;
 }
 
 const bytesOf = (value: bigint): Uint8Array =>
@@ -69,6 +72,15 @@ export function takeFp(m: Slots): FpState {
     st: Array.from({ length: 8 }, (_, i) => st80(st.fpr[(top + i) & 7]!)),
     xmm: st.xmm.map((slot) => numberOf(m.get(slot) as Uint8Array)),
   };
+}
+
+/** The segments of 16-bit cases. */
+export function setSegments16(set: (slot: Slot, value: number | bigint) => void): void {
+  for (const n of [S.es, S.cs, S.ss, S.ds]) {
+    set(st.segBase[n]!, BigInt(n === S.cs ? CODE : DATA));
+    set(st.segLimit[n]!, n === S.cs ? CODE_BYTES - 1 : 0xffff);
+    set(st.segAttr[n]!, n === S.cs ? 0xfb : 0xf3);
+  }
 }
 
 /** Aligned words that differ, as `Result` has them. */
@@ -108,19 +120,22 @@ export class Evaluator implements Runner {
     const m = this.#machine;
     const before = dataOf(c, this.#pristine);
     m.bytes(CODE, CODE_BYTES).fill(0xcc);
-    m.bytes(Number(c.state.rip), c.code.length).set(c.code);
+    m.bytes(codeBase(c.mode) + Number(c.state.rip), c.code.length).set(c.code);
     m.bytes(DATA, DATA_BYTES).set(before);
     if (c.mode === 64) m.longMode(3);
     else m.compatibilityMode(3);
+    if (c.mode === 16) setSegments16((slot, value) => void m.set(slot, value));
+    m.call(updateContext);
     m.set(st.segBase[S.gs]!, c.mode === 64 ? BigInt(GS_BASE) : 0n);
-    for (const n of [S.es, S.ds, S.fs, S.gs]) m.set(st.segSelector[n]!, n === S.fs || n === S.gs || c.mode === 64 ? 0 : 0x2b);
+    for (const n of [S.es, S.ds, S.fs, S.gs])
+      m.set(st.segSelector[n]!, n === S.fs || n === S.gs || c.mode === 64 ? 0 : c.mode === 32 ? 0x2b : 0x0f);
     m.clearPending();
     m.set(st.cr2, 0n);
     c.state.gpr.forEach((value, i) => void m.setReg(i, value));
     m.rip = c.state.rip;
     m.flags = c.state.flags;
     putFp(m, c.state.fp);
-    const vector = this.#go();
+    const vector = this.#go(codeBase(c.mode));
     const state: State = { gpr: c.state.gpr.map((_, i) => m.reg(i)), rip: m.rip, flags: m.flags, fp: takeFp(m) };
     const error = m.pending?.error ?? 0;
     return {
@@ -133,10 +148,10 @@ export class Evaluator implements Runner {
   }
 
   /** Runs to the end; gives the vector. */
-  #go(): number {
+  #go(base: number): number {
     const m = this.#machine;
     for (let i = 0; i < MAX_STEPS; i++) {
-      const at = Number(m.rip) - CODE;
+      const at = Number(m.rip) + base - CODE;
       if (at >= 0 && at < CODE_BYTES && m.bytes(CODE + at, 1)[0] === 0xcc) {
         m.rip = m.rip + 1n;
         return 3;

@@ -2,7 +2,7 @@
 
 import { bitsOf } from '../../src/isa/x86/operand.ts';
 import type { RowInfo, Tables } from '../../src/isa/x86/table.ts';
-import { type Case, CODE, CODE_BYTES, DATA, emptyState, GS_BASE, type State } from './case.ts';
+import { type Case, CODE_BYTES, DATA, emptyState, GS_BASE, type Mode, type State } from './case.ts';
 import { readsFlags, undefinedAfter } from './flags.ts';
 import { edgeExtended, edgeFloat, edgeInteger, edgeVector, Random } from './random.ts';
 
@@ -38,26 +38,26 @@ interface Piece {
 
 export class Generator {
   readonly #r: Random;
-  readonly #rows: Readonly<Record<64 | 32, readonly RowInfo[]>>;
-  readonly #modes: readonly (64 | 32)[];
+  readonly #rows: Readonly<Record<Mode, readonly RowInfo[]>>;
+  readonly #modes: readonly Mode[];
 
-  /** `compat`: 32-bit cases as well. Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
-  constructor(tables: Tables, seed: number, options: { pattern?: RegExp; compat?: boolean } = {}) {
+  /** `modes`: all unless given. Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
+  constructor(tables: Tables, seed: number, options: { pattern?: RegExp; modes?: readonly Mode[] } = {}) {
     this.#r = new Random(seed);
     const pattern = options.pattern ?? /./;
     const usable = tables.rows.filter(
       (i) => i.row.opcode !== '' && pattern.test(`${i.row.opcode} ${i.row.asm}`) && !isExcluded(i),
     );
     const of = (mode: 'long' | 'legacy'): RowInfo[] => usable.filter((i) => (i.row.options.mode ?? mode) === mode);
-    this.#rows = { 64: of('long'), 32: of('legacy') };
-    this.#modes = ([64, 32] as const).filter((m) => this.#rows[m].length > 0 && (m === 64 || options.compat !== false));
+    this.#rows = { 64: of('long'), 32: of('legacy'), 16: of('legacy') };
+    this.#modes = (options.modes ?? ([64, 32, 16] as const)).filter((m) => this.#rows[m].length > 0);
     if (this.#modes.length === 0) throw new Error(`Cannot generate cases: no row that can be compared matches ${pattern}`);
   }
 
   /** The next case. */
   next(): Generated {
     const r = this.#r;
-    const mode = this.#modes.includes(64) && (this.#modes.length === 1 || r.chance(0.75)) ? 64 : 32;
+    const mode = this.#modes.includes(64) && r.chance(0.6) ? 64 : r.pick(this.#modes);
     const state = this.#state(mode);
     const count = r.chance(0.5) ? 1 : 1 + r.below(r.chance(0.3) ? 8 : 3);
     const code: number[] = [];
@@ -66,8 +66,8 @@ export class Generator {
     const ends: Generated['ends'][number][] = [];
     const jumps: { end: number; bytes: number }[] = [];
     let undefinedFlags = 0;
-    if (r.chance(0.03)) state.rip = BigInt(CODE + 0x1000 - 1 - r.below(12));
-    if (r.chance(0.01)) state.rip = BigInt(CODE + CODE_BYTES - 64);
+    if (r.chance(0.03)) state.rip += BigInt(0x1000 - 1 - r.below(12));
+    else if (r.chance(0.01)) state.rip += BigInt(CODE_BYTES - 64);
     for (let tries = 0; rows.length < count && tries < 40; tries++) {
       const info = r.pick(this.#rows[mode]);
       if (undefinedFlags !== 0 && readsFlags(info.mnemonic)) continue;
@@ -103,9 +103,9 @@ export class Generator {
     return DATA + (r.chance(0.85) ? Math.floor(at / align) * align : at);
   }
 
-  #state(mode: 64 | 32): State {
+  #state(mode: Mode): State {
     const r = this.#r;
-    const s = emptyState();
+    const s = emptyState(mode);
     for (let i = 0; i < 16; i++) {
       const pointer = [3, 4, 5, 6, 7, 12].includes(i) ? 0.85 : 0.1;
       const value = r.chance(pointer)
@@ -114,6 +114,9 @@ export class Generator {
           ? BigInt(r.below(25))
           : edgeInteger(r);
       s.gpr[i] = mode === 64 ? value : i < 8 ? BigInt.asUintN(32, value) : 0n;
+      // In 16-bit code pointers are offsets, and what lies above them does not matter.
+      if (mode === 16 && value >> 16n === BigInt(DATA >> 16))
+        s.gpr[i] = BigInt.asUintN(16, value) | (i !== 4 && r.chance(0.2) ? r.bits(16) << 16n : 0n);
     }
     s.flags = 0x202 | (r.u32() & 0x8d5) | (r.chance(0.2) ? 0x400 : 0) | (r.chance(0.1) ? 0x200000 : 0);
     const { fp } = s;
@@ -135,7 +138,7 @@ export class Generator {
 
   // -- one instruction
 
-  #piece(info: RowInfo, mode: 64 | 32, state: State, at: number, undefinedBefore: number, first: boolean): Piece | null {
+  #piece(info: RowInfo, mode: Mode, state: State, at: number, undefinedBefore: number, first: boolean): Piece | null {
     const r = this.#r;
     const long = mode === 64;
     const { options } = info.row;
@@ -148,14 +151,16 @@ export class Generator {
     if (options.rep && r.chance(0.6)) prefixes.push(r.chance(0.6) ? 0xf3 : 0xf2);
     const rexW = info.rexW >= 0 ? info.rexW === 1 : r.chance(info.sized ? 0.45 : 0.08);
     let rex = long && rexW ? 8 : 0;
-    const size =
-      long && (rex || options.size === 'f64') ? 64 : wide && info.prefix !== 1 ? 16 : long && options.size === 'd64' ? 64 : 32;
+    const short = (mode === 16) !== (wide || (info.prefix === 1 && info.sized));
+    const size = long && (rex || options.size === 'f64') ? 64 : short ? 16 : long && options.size === 'd64' ? 64 : 32;
     if (info.mnemonic === 'bswap' && size === 16) return null;
     if (/^sh[lr]d$/.test(info.mnemonic) && size === 16 && info.specs.some((s) => s.code === 'CL')) return null;
 
-    const addressWide = !r.chance(0.06);
+    // What a repetition of zero times does to 32-bit registers in 64-bit code differs between processors.
+    const repeated = prefixes.includes(0xf3) || prefixes.includes(0xf2);
+    const addressWide = !r.chance(0.06) || (long && options.rep === true && repeated);
     if (!addressWide) prefixes.unshift(0x67);
-    const addressSize = long ? (addressWide ? 64 : 32) : addressWide ? 32 : 16;
+    const addressSize = long ? (addressWide ? 64 : 32) : addressWide === (mode === 32) ? 32 : 16;
     let segment = 0;
     if (long && r.chance(0.04)) segment = 0x65;
     else if (r.chance(0.03)) segment = r.pick([0x2e, 0x36, 0x3e, 0x26]);
@@ -185,7 +190,7 @@ export class Generator {
         const target = this.#target(
           info.specs.some((s) => s.aligned) || info.mnemonic.startsWith('fx') || r.chance(0.3) ? 16 : r.pick([1, 2, 4, 8]),
         );
-        const bias = segment === 0x65 ? GS_BASE : 0;
+        const bias = segment === 0x65 ? GS_BASE : mode === 16 ? DATA : 0;
         const form = this.#address(reg, target - bias, addressSize, long, state);
         rex |= form.rex;
         ripRelative = form.relative ? target - bias : null;
@@ -194,12 +199,12 @@ export class Generator {
       }
     }
     if (info.specs.some((s) => s.from === 'moffs')) {
-      const target = this.#target(8);
+      const target = this.#target(8) - (mode === 16 ? DATA : 0);
       for (let i = 0; i < addressSize / 8; i++) tail.push(Number((BigInt(target) >> BigInt(i * 8)) & 0xffn));
     }
     if (info.mnemonic === 'popf') {
       // TF and AC would reach the program that runs the cases.
-      const sp = Number(state.gpr[4]! & 0xffffffffn) - DATA;
+      const sp = Number(state.gpr[4]! & 0xffffffffn) - (mode === 16 ? 0 : DATA);
       if (!first || state.gpr[4]! >> 32n !== 0n || sp < 0 || sp > 0x3ff0) return null;
       patches.push({ offset: sp, value: edgeInteger(r) & ~0x44100n });
     }
@@ -221,7 +226,7 @@ export class Generator {
     if (long && rex === 0 && r.chance(0.15)) rex = 0x40;
     if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
     // Prefixes that the row does not ask for: ignored, or an undefined opcode.
-    if (r.chance(0.03)) prefixes.unshift(r.pick([0x66, 0xf2, 0xf3, 0xf0]));
+    if (r.chance(0.03)) prefixes.unshift(r.pick(info.sized ? [0xf2, 0xf3, 0xf0] : [0x66, 0xf2, 0xf3, 0xf0]));
     const head = [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
     if (ripRelative !== null) {
       const end = Number(state.rip) + at + head.length + tail.length;
@@ -231,7 +236,7 @@ export class Generator {
     const bytes = [...head, ...tail];
     if (bytes.length > 15) return null;
     const next = state.rip + BigInt(at + bytes.length);
-    if (first && r.chance(0.8)) this.#aim(info, memory, rex, tail[0]!, state, patches, next);
+    if (first && r.chance(0.8)) this.#aim(info, mode, memory, rex, tail[0]!, state, patches, next);
     const operand = info.specs[0] ? bitsOf(info.specs[0].width, size) : size;
     // A repeated comparison may run zero times.
     const undefinedFlags =
@@ -242,6 +247,7 @@ export class Generator {
   /** Makes an indirect branch or return go to the next instruction, bounds hold, and an FXSAVE image loadable. */
   #aim(
     info: RowInfo,
+    mode: Mode,
     memory: boolean,
     rex: number,
     modrm: number,
@@ -249,7 +255,7 @@ export class Generator {
     patches: { offset: number; value: bigint }[],
     next: bigint,
   ): void {
-    const sp = Number(BigInt.asUintN(48, state.gpr[4]!)) - DATA;
+    const sp = Number(BigInt.asUintN(48, state.gpr[4]!)) - (mode === 16 ? 0 : DATA);
     if (info.mnemonic === 'ret' && sp >= 0 && sp < 0x4ff0) patches.push({ offset: sp, value: next });
     const first = patches[0];
     if (/^(jmp|call)$/.test(info.mnemonic) && info.form === 'both' && info.hasModrm) {
@@ -271,11 +277,16 @@ export class Generator {
     const r = this.#r;
     const d32 = (d: number): number[] => [d & 0xff, (d >>> 8) & 0xff, (d >>> 16) & 0xff, d >>> 24];
     if (addressSize === 16) {
-      const mod = r.below(3);
       const rm = r.below(8);
+      const registers = [[3, 6], [3, 7], [5, 6], [5, 7], [6], [7], [5], [3]][rm]!; // biome-ignore format: ModRM.rm
+      const plain = rm === 6 && r.chance(0.3);
+      const sum = plain ? 0 : registers.reduce((total, n) => total + Number(state.gpr[n]! & 0xffffn), 0);
+      const distance = (target - sum) & 0xffff;
+      const near = distance < 0x80 || distance >= 0xff80;
+      const mod = plain ? 0 : distance === 0 && rm !== 6 ? 0 : near && r.chance(0.8) ? 1 : 2;
       const bytes = [(mod << 6) | (reg << 3) | rm];
-      const n = mod === 0 ? (rm === 6 ? 2 : 0) : mod;
-      for (let i = 0; i < n; i++) bytes.push(r.below(256));
+      if (mod > 0 || plain) bytes.push(distance & 0xff);
+      if (mod === 2 || plain) bytes.push(distance >> 8);
       return { bytes, rex: 0, relative: false };
     }
     const kind = r.below(10);

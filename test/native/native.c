@@ -5,6 +5,7 @@
 // Every case ends by a signal: INT3 at the end of its code, or the fault that it runs into.
 
 #define _GNU_SOURCE
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -24,6 +25,9 @@
 #define DATA_BYTES 0x5000
 #define WRITABLE_BYTES 0x4000
 #define GS_BASE 0x20001000ul
+// Selectors of the local descriptor table: 16-bit code and data, with the code and data pages from offset 0 on.
+#define CODE16 0x07
+#define DATA16 0x0f
 
 struct patch { uint32_t offset, unused; uint64_t value; };
 
@@ -64,6 +68,7 @@ struct entry entry_state __attribute__((aligned(64)));
 
 void enter_long(void);
 void enter_compat(void);
+void enter_16(void);
 __asm__(
   ".text\n"
   ".macro load_all\n"
@@ -77,10 +82,14 @@ __asm__(
   "  movq entry_state+104(%rip), %r13\n  movq entry_state+112(%rip), %r14\n  movq entry_state+120(%rip), %r15\n"
   "  movq entry_state+32(%rip), %rsp\n"
   ".endm\n"
-  ".globl enter_long\nenter_long:\n  load_all\n  jmpq *entry_state+136(%rip)\n"
+  ".globl enter_long\nenter_long:\n  movl $0x2b, %eax\n  movl %eax, %ss\n  load_all\n  jmpq *entry_state+136(%rip)\n"
   ".globl enter_compat\nenter_compat:\n"
-  "  movl $0x2b, %eax\n  movl %eax, %ds\n  movl %eax, %es\n"
-  "  load_all\n  ljmpl *entry_state+144(%rip)\n");
+  "  movl $0x2b, %eax\n  movl %eax, %ds\n  movl %eax, %es\n  movl %eax, %ss\n"
+  "  load_all\n  ljmpl *entry_state+144(%rip)\n"
+  ".globl enter_16\nenter_16:\n"
+  "  movl $0x0f, %eax\n  movl %eax, %ds\n  movl %eax, %es\n"
+  "  load_all\n  movw entry_ss(%rip), %ss\n  ljmpl *entry_state+144(%rip)\n");
+uint16_t entry_ss = DATA16;
 _Static_assert(__builtin_offsetof(struct entry, rflags) == 128 && __builtin_offsetof(struct entry, target) == 136 &&
                __builtin_offsetof(struct entry, far) == 144 && __builtin_offsetof(struct entry, fx) == 160, "layout of the entry state");
 
@@ -114,19 +123,20 @@ static void run(void) {
     if (current.patch[i].offset <= DATA_BYTES - 8) memcpy(data_rw + current.patch[i].offset, &current.patch[i].value, 8);
   memcpy(before, data_rw, DATA_BYTES);
   memset(code_rw, 0xcc, CODE_BYTES);
-  uint64_t at = current.in.rip - CODE;
+  uint64_t at = current.mode == 16 ? current.in.rip : current.in.rip - CODE;
   if (current.length > 64 || at > CODE_BYTES - 64) exit(4);
   memcpy(code_rw + at, current.code, current.length);
   memcpy(entry_state.gpr, current.in.gpr, sizeof entry_state.gpr);
   entry_state.rflags = current.in.rflags;
   entry_state.target = current.in.rip;
   entry_state.far.offset = current.in.rip;
-  entry_state.far.selector = 0x23;
+  entry_state.far.selector = current.mode == 16 ? CODE16 : 0x23;
   memcpy(entry_state.fx, current.fx, 512);
   ticks = 0;
   if (!sigsetjmp(back, 0)) {
     running = 1;
-    if (current.mode == 32) enter_compat();
+    if (current.mode == 16) enter_16();
+    else if (current.mode == 32) enter_compat();
     else enter_long();
   }
 }
@@ -171,6 +181,12 @@ int main(void) {
   for (unsigned long p = DATA; p < DATA + DATA_BYTES; p += 0x1000) (void)*(volatile uint8_t *)p;
   for (unsigned long p = DATA; p < DATA + WRITABLE_BYTES; p += 0x1000) *(volatile uint8_t *)p = 0;
   if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE)) return 5;
+
+  // Where the kernel has no local descriptor tables, 16-bit cases fail at once and the caller leaves them out.
+  struct user_desc code16 = {.entry_number = 0, .base_addr = CODE, .limit = CODE_BYTES - 1, .contents = MODIFY_LDT_CONTENTS_CODE};
+  struct user_desc data16 = {.entry_number = 1, .base_addr = DATA, .limit = 0xffff, .contents = MODIFY_LDT_CONTENTS_DATA};
+  syscall(SYS_modify_ldt, 0x11, &code16, sizeof code16);
+  syscall(SYS_modify_ldt, 0x11, &data16, sizeof data16);
 
   static uint8_t stack[65536];
   stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};

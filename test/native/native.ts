@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Case, pristineData, type Result, readFx, writeFx } from './case.ts';
+import { type Case, emptyState, type Mode, pristineData, type Result, readFx, writeFx } from './case.ts';
 
 const CASE_BYTES = 1024;
 const RESULT_BYTES = 688;
@@ -12,8 +12,8 @@ const SIGVTALRM = 26;
 
 /** Runs cases on the host. */
 export interface Native {
-  /** False where the kernel has no 32-bit code segment. */
-  readonly compat: boolean;
+  /** The modes that the kernel allows. */
+  readonly modes: readonly Mode[];
   /** Gives one result for each case. Throws where the program itself breaks. */
   run(cases: readonly Case[]): Result[];
 }
@@ -34,10 +34,10 @@ export function openNative(): Native | string {
     if (cc.status !== 0) return `cc does not compile native.c: ${cc.stderr.split('\n')[0]}`;
     renameSync(fresh, program);
   }
-  const native = { compat: false, run: (cases: readonly Case[]) => runCases(program, cases) };
+  const native = { modes: [64] as Mode[], run: (cases: readonly Case[]) => runCases(program, cases) };
   const probe = spawnSync(program, { input: pristineData() });
   if (probe.status !== 0) return `native.c cannot set itself up here (status ${probe.status ?? probe.signal})`;
-  native.compat = compatWorks(native);
+  for (const mode of [32, 16] as const) if (modeWorks(native, mode)) native.modes.push(mode);
   return native;
 }
 
@@ -68,13 +68,13 @@ export function hostLimits(): string | null {
   return missing.length > 0 ? `the processor lacks ${missing.join(', ')}` : null;
 }
 
-function compatWorks(native: Native): boolean {
-  const fp = { fcw: 0x37f, fsw: 0, ftw: 0, mxcsr: 0x1f80, st: Array(8).fill(0n), xmm: Array(16).fill(0n) };
-  const state = { gpr: Array(16).fill(0n) as bigint[], rip: 0x1000_0000n, flags: 0x202, fp };
+/** INC EAX or AX, which is a REX prefix in 64-bit code. */
+function modeWorks(native: Native, mode: 32 | 16): boolean {
+  const state = emptyState(mode);
+  state.gpr[0] = 0xffffn;
   try {
-    // INC EAX, a REX prefix elsewhere.
-    const [r] = native.run([{ mode: 32, code: Uint8Array.of(0x40), state, patches: [] }]);
-    return r!.vector === 3 && r!.state.gpr[0] === 1n;
+    const [r] = native.run([{ mode, code: Uint8Array.of(0x40), state, patches: [] }]);
+    return r!.vector === 3 && r!.state.gpr[0] === (mode === 32 ? 0x10000n : 0n);
   } catch {
     return false;
   }

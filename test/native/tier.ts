@@ -14,6 +14,7 @@ import {
   type Case,
   CODE,
   CODE_BYTES,
+  codeBase,
   DATA,
   DATA_BYTES,
   GS_BASE,
@@ -22,7 +23,7 @@ import {
   type State,
   WRITABLE_BYTES,
 } from './case.ts';
-import { changesOf, dataOf, putFp, type Runner, takeFp } from './evaluator.ts';
+import { changesOf, dataOf, putFp, type Runner, setSegments16, takeFp } from './evaluator.ts';
 
 // Guest-physical places; system pages are mapped one to one from SYSTEM on.
 const PML4 = 0x1000;
@@ -149,6 +150,7 @@ export class Translator implements Runner {
       set(st.segAttr[n]!, n === S.cs ? (long ? 0xa0fb : 0xc0fb) : 0xc0f3);
       set(st.segSelector[n]!, n === S.cs ? (long ? 0x33 : 0x23) : n === S.ss || (!long && (n === S.ds || n === S.es)) ? 0x2b : 0);
     }
+    if (c.mode === 16) setSegments16(set);
     set(st.segBase[S.gs]!, long ? BigInt(GS_BASE) : 0n);
     set(st.cpl, 3);
     c.state.gpr.forEach((value, i) => void set(st.gpr[i]!, BigInt.asIntN(64, value)));
@@ -167,7 +169,7 @@ export class Translator implements Runner {
   run(c: Case): Result {
     const before = dataOf(c, this.#pristine);
     this.#ram(CODE_AT, CODE_BYTES).fill(0xcc);
-    this.#ram(CODE_AT + Number(c.state.rip) - CODE, c.code.length).set(c.code);
+    this.#ram(CODE_AT + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
     this.#ram(DATA_AT, DATA_BYTES).set(before);
     for (let p = 0; p < CODE_BYTES; p += 0x1000) this.#mailbox.post(Request.changed, (CODE_AT + p) >> 12);
     this.#enter(c);
