@@ -121,7 +121,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.addressSize = big !== adsize ? 32 : 16;
   }
   // A mandatory 66 prefix is no operand size, except in front of integer operands (CRC32, MOVBE with F2: 66 comes in addition).
-  if (row.prefix === 1 && out.size === 16) out.size = 32;
+  if (row.prefix === 1 && out.size === 16 && !row.sized) out.size = 32;
   // 90 is NOP, not XCHG EAX,EAX that would clear the upper half of RAX.
   if (long && op === 0x90 && map === 0 && (rex & 1) === 0) out.size = 64;
   out.isMemory = false;
