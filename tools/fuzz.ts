@@ -1,5 +1,5 @@
 // The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
-// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16]
+// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16] [--loop N]
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
@@ -20,6 +20,7 @@ const { values } = parseArgs({
     tiers: { type: 'string', default: 'eval' },
     failures: { type: 'string', default: '20' },
     mode: { type: 'string' },
+    loop: { type: 'string' },
     case: { type: 'string', multiple: true },
     undefined: { type: 'string', default: '0' },
   },
@@ -51,6 +52,7 @@ if (values.case) {
 const seed = Number(values.seed);
 const generator = new Generator(tables, seed, {
   modes: native.modes.filter((m) => values.mode === undefined || String(m) === values.mode),
+  ...(values.loop ? { loop: Number(values.loop) } : {}),
   ...(values.rows ? { pattern: new RegExp(values.rows) } : {}),
 });
 const start = performance.now();

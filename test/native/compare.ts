@@ -38,9 +38,7 @@ const nameOf = (difference: string): string => difference.split(':')[0]!;
 
 /** Arithmetic flags that are undefined after what the host did: all that any instruction leaves undefined, where not all were run. */
 function undefinedIn(generated: Generated, expected: Result): number {
-  return expected.vector === 3 && !generated.jumps
-    ? generated.undefinedFlags
-    : generated.ends.reduce((sum, end) => sum | end.undefinedFlags, 0);
+  return expected.vector === 3 && !generated.jumps ? generated.undefinedFlags : generated.everUndefined;
 }
 
 /** Runs `count` cases from the generator on the host and every runner; gives the failures, at most `limit`. */
@@ -84,10 +82,9 @@ export function minimise(native: Native, runner: Runner, failure: Failure): Smal
     expected: failure.expected,
     differences: failure.differences,
   };
-  const any = generated.ends.reduce((sum, end) => sum | end.undefinedFlags, 0);
   const tryCase = (c: Case, atEnd = best.undefinedFlags): boolean => {
     const [expected] = native.run([c]);
-    const undefinedFlags = expected!.vector === 3 && !generated.jumps ? atEnd : any;
+    const undefinedFlags = expected!.vector === 3 && !generated.jumps ? atEnd : generated.everUndefined;
     const found = compareOne(c, expected!, runner, undefinedFlags);
     // A case that got stuck is no simpler one.
     if (!found.some((d) => names.has(nameOf(d))) || (expected!.vector === -1 && best.expected.vector !== -1)) return false;

@@ -23,7 +23,9 @@ export interface Generated {
   readonly rows: readonly RowInfo[];
   /** It has jumps, so that some instructions may not be run. */
   readonly jumps: boolean;
-  /** Where each row's instruction ends in the code, and the flags undefined there. */
+  /** Arithmetic flags that are undefined after any of its instructions. */
+  readonly everUndefined: number;
+  /** Where the code may be cut: after each instruction, with the flags undefined there. */
   readonly ends: readonly { readonly at: number; readonly undefinedFlags: number }[];
 }
 
@@ -35,15 +37,26 @@ interface Piece {
   readonly undefinedFlags: number;
 }
 
+export interface GeneratorOptions {
+  /** Rows whose opcode and text match. */
+  readonly pattern?: RegExp;
+  /** All unless given. */
+  readonly modes?: readonly Mode[];
+  /** Iterations of a loop around every case; unless given, few cases have one, of few iterations. */
+  readonly loop?: number;
+}
+
 export class Generator {
   readonly #r: Random;
   readonly #rows: Readonly<Record<Mode, readonly RowInfo[]>>;
   readonly #modes: readonly Mode[];
+  readonly #loop: number | undefined;
 
-  /** `modes`: all unless given. Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
-  constructor(tables: Tables, seed: number, options: { pattern?: RegExp; modes?: readonly Mode[] } = {}) {
+  /** Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
+  constructor(tables: Tables, seed: number, options: GeneratorOptions = {}) {
     this.#r = new Random(seed);
     const pattern = options.pattern ?? /./;
+    this.#loop = options.loop;
     const usable = tables.rows.filter(
       (i) => i.row.opcode !== '' && pattern.test(`${i.row.opcode} ${i.row.asm}`) && !isExcluded(i),
     );
@@ -67,13 +80,15 @@ export class Generator {
     let undefinedFlags = 0;
     if (r.chance(0.03)) state.rip += BigInt(0x1000 - 1 - r.below(12));
     else if (r.chance(0.01)) state.rip += BigInt(CODE_BYTES - 64);
+    const iterations = this.#loop ?? (r.chance(0.06) ? 2 + r.below(8) : 0);
+    const room = iterations ? 46 : 60;
     for (let tries = 0; rows.length < count && tries < 40; tries++) {
       const info = r.pick(this.#rows[mode]);
       if (undefinedFlags !== 0 && readsFlags(info.mnemonic)) continue;
-      // Inexact results stand alone, lest their last bit decides more.
-      if (rows.length > 0 && isTranscendental(info)) continue;
+      // Inexact results stand alone, lest their last bit decides more; POPF takes one image that is prepared for it.
+      if ((rows.length > 0 || iterations) && (isTranscendental(info) || info.mnemonic === 'popf')) continue;
       const piece = this.#piece(info, mode, state, code.length, undefinedFlags, rows.length === 0);
-      if (!piece || code.length + piece.bytes.length > 60 || patches.length + piece.patches.length > 16) continue;
+      if (!piece || code.length + piece.bytes.length > room || patches.length + piece.patches.length > 15) continue;
       code.push(...piece.bytes);
       if (piece.relative > 0) jumps.push({ end: code.length, bytes: piece.relative });
       patches.push(...piece.patches);
@@ -82,6 +97,13 @@ export class Generator {
       ends.push({ at: code.length, undefinedFlags });
       if (isTranscendental(info)) break;
     }
+    const everUndefined = ends.reduce((sum, end) => sum | end.undefinedFlags, 0);
+    if (iterations) {
+      code.push(...countDown(mode, Number(state.rip), code.length));
+      patches.push({ offset: COUNTER, value: BigInt(iterations) });
+      undefinedFlags = 0;
+      ends.splice(0, ends.length, { at: code.length, undefinedFlags });
+    }
     // Jumps go to a later instruction, to the end, or (into INT3) a little beyond.
     for (const jump of jumps) {
       const to = r.chance(0.2)
@@ -89,7 +111,14 @@ export class Generator {
         : r.pick([code.length, ...ends.map((end) => end.at).filter((x) => x >= jump.end)]);
       for (let i = 0; i < jump.bytes; i++) code[jump.end - jump.bytes + i] = ((to - jump.end) >> (8 * i)) & 0xff;
     }
-    return { case: { mode, code: Uint8Array.from(code), state, patches }, undefinedFlags, rows, jumps: jumps.length > 0, ends };
+    return {
+      case: { mode, code: Uint8Array.from(code), state, patches },
+      undefinedFlags,
+      rows,
+      jumps: jumps.length > 0,
+      ends,
+      everUndefined,
+    };
   }
 
   // -- values
@@ -358,6 +387,17 @@ export class Generator {
         return both(info.mnemonic === 'fbld' ? decimal(r) : edgeExtended(r));
     }
   }
+}
+
+/** Offset in the data of the counter of a loop. */
+const COUNTER = 0x78;
+
+/** SUB of the counter in memory, and JNZ to the start of the code, which is `length` bytes long so far. */
+function countDown(mode: Mode, rip: number, length: number): number[] {
+  const address = mode === 64 ? DATA + COUNTER - (rip + length + 7) : mode === 32 ? DATA + COUNTER : COUNTER;
+  const bytes = mode === 16 ? 2 : 4;
+  const sub = [0x83, mode === 16 ? 0x2e : 0x2d, ...Array.from({ length: bytes }, (_, i) => (address >> (i * 8)) & 0xff), 1];
+  return [...sub, 0x75, -(length + sub.length + 2) & 0xff];
 }
 
 /** A packed decimal number of 18 digits, now and then with digits that are none. */

@@ -70,6 +70,12 @@ const list: readonly Known[] = [
     when: (expected, found) => expected.vector === 13 && found.vector === 13,
   },
   {
+    why: 'POPA that faults half-way may have loaded some registers',
+    effects: /^r(ax|cx|dx|bx|bp|si|di)$/,
+    code: /^61/,
+    when: faulted,
+  },
+  {
     why: 'branches are not held against the limit of the code segment',
     effects: /./,
     code: /^(e[0-389b]|7|0f8|c[23]|ff)/,
