@@ -31,7 +31,11 @@ if (typeof native === 'string') {
   process.exit(1);
 }
 const tables = buildTables(allRows);
-const tiers: Readonly<Record<string, () => Runner>> = { eval: () => new Evaluator(tables), tier0: () => new Translator() };
+const tiers: Readonly<Record<string, () => Runner>> = {
+  eval: () => new Evaluator(tables),
+  tier0: () => new Translator(),
+  tier2: () => new Translator('tier2'),
+};
 const runners = values.tiers.split(',').map((name) => {
   const make = tiers[name];
   if (!make) throw new Error(`Cannot run tier ${name}: accepted are ${Object.keys(tiers).join(', ')}`);

@@ -33,9 +33,13 @@ const IDT = 0x11000;
 const TSS = 0x12000;
 const STACK_TOP = 0x14000;
 const HANDLERS = 0x15000;
-const CODE_AT = 0x20000;
-const DATA_AT = 0x24000;
-const MEMORY = 4 << 20;
+const DATA_AT = 0x20000;
+/** Code lies in another frame in each case: translation gives up pages that keep changing. */
+const CODE_FRAMES = 0x100000;
+const MEMORY = 24 << 20;
+const FRAMES = (MEMORY - CODE_FRAMES) / CODE_BYTES;
+/** Cases after which the machine is made anew. */
+const RENEW = FRAMES * 3;
 /** Linear address of guest-physical 0. */
 const SYSTEM = 0xffff_8000_0000_0000n;
 /** Instructions, roughly, after which a case counts as endless. */
@@ -60,46 +64,65 @@ const bus: VcpuBus = {
   acknowledge: () => -1,
 };
 
+/** One vCPU and its memory. */
+interface Machine {
+  readonly vcpu: DbtVcpu;
+  readonly view: DataView;
+  readonly layout: MemoryLayout;
+  readonly mailbox: Mailbox;
+  /** Guest-physical place of the page table entry of the first code page. */
+  codeTable: number;
+}
+
 export class Translator implements Runner {
   readonly name: string;
   readonly flagsAtFaults = false;
-  readonly #vcpu: DbtVcpu;
-  readonly #view: DataView;
-  readonly #layout: MemoryLayout;
-  readonly #mailbox: Mailbox;
+  #machine!: Machine;
+  #cases = 0;
   readonly #pristine = pristineData();
 
-  constructor(name = 'tier0') {
+  /** `tier2`: every block is translated at its first execution. */
+  constructor(name: 'tier0' | 'tier2' = 'tier0') {
     this.name = name;
-    this.#layout = layoutOf(MEMORY, 1);
-    const memory = createMemory(this.#layout);
+    this.#boot();
+  }
+
+  #boot(): void {
+    const layout = layoutOf(MEMORY, 1);
+    const memory = createMemory(layout);
     const engine = createEngine();
-    const vm = createVm(engine, memory, this.#layout, 1, new WebAssembly.Module(mainModule(engine, this.#layout)));
-    this.#vcpu = new DbtVcpu(vm, 0, bus);
-    this.#view = new DataView(memory.buffer);
-    this.#mailbox = new Mailbox(memory.buffer, this.#layout.vcpuBase + Area.mailbox, () => undefined);
+    const main = new WebAssembly.Module(mainModule(engine, layout));
+    const vm = createVm(engine, memory, layout, 1, main, { regions: this.name === 'tier2' ? 'always' : 'off' });
+    const vcpu = new DbtVcpu(vm, 0, bus);
+    this.#machine = {
+      vcpu,
+      view: new DataView(memory.buffer),
+      layout,
+      mailbox: new Mailbox(memory.buffer, layout.vcpuBase + Area.mailbox, () => undefined),
+      codeTable: 0,
+    };
     this.#prepare();
   }
 
   #set(slot: Slot, value: Datum): void {
     const fit = slot.access.type === 'i64' && typeof value === 'number' ? BigInt(value) : value;
-    writeDatum(this.#view, this.#layout.vcpuBase + slot.offset, slot.access, fit);
+    writeDatum(this.#machine.view, this.#machine.layout.vcpuBase + slot.offset, slot.access, fit);
   }
   #get(slot: Slot): Datum {
-    return readDatum(this.#view, this.#layout.vcpuBase + slot.offset, slot.access);
+    return readDatum(this.#machine.view, this.#machine.layout.vcpuBase + slot.offset, slot.access);
   }
   #quad(gpa: number, value: bigint): void {
-    this.#view.setBigUint64(this.#layout.ramBase + gpa, value, true);
+    this.#machine.view.setBigUint64(this.#machine.layout.ramBase + gpa, value, true);
   }
   #ram(gpa: number, length: number): Uint8Array {
-    return new Uint8Array(this.#view.buffer, this.#layout.ramBase + gpa, length);
+    return new Uint8Array(this.#machine.view.buffer, this.#machine.layout.ramBase + gpa, length);
   }
 
   /** Page tables, descriptor tables, handlers. */
   #prepare(): void {
     let next = TABLES;
     const entries = new Map<string, number>();
-    const map = (linear: bigint, gpa: number, flags: bigint): void => {
+    const map = (linear: bigint, gpa: number, flags: bigint): number => {
       let table = PML4;
       for (const shift of [39n, 30n, 21n]) {
         const key = `${shift} ${linear >> shift}`;
@@ -112,11 +135,13 @@ export class Translator implements Runner {
         }
         table = below;
       }
-      this.#quad(table + Number((linear >> 12n) & 511n) * 8, BigInt(gpa) | flags);
+      const at = table + Number((linear >> 12n) & 511n) * 8;
+      this.#quad(at, BigInt(gpa) | flags);
+      return at;
     };
     const NX = 1n << 63n;
-    for (let p = GDT; p < CODE_AT; p += 0x1000) map(SYSTEM + BigInt(p), p, 3n);
-    for (let p = 0; p < CODE_BYTES; p += 0x1000) map(BigInt(CODE + p), CODE_AT + p, 5n);
+    for (let p = GDT; p < DATA_AT; p += 0x1000) map(SYSTEM + BigInt(p), p, 3n);
+    this.#machine.codeTable = map(BigInt(CODE), CODE_FRAMES, 5n);
     for (let p = 0; p < DATA_BYTES; p += 0x1000) map(BigInt(DATA + p), DATA_AT + p, (p < WRITABLE_BYTES ? 7n : 5n) | NX);
     this.#quad(GDT + 0x10, 0x00209a00_00000000n);
     for (let vector = 0; vector < 32; vector++) {
@@ -127,11 +152,13 @@ export class Translator implements Runner {
       this.#ram(HANDLERS + vector * 16, 1)[0] = 0xf4;
     }
     this.#quad(TSS + 4, SYSTEM + BigInt(STACK_TOP));
+    // The I/O permission map lies beyond the limit: no port is open.
+    this.#quad(TSS + 0x60, 0x68n << 48n);
   }
 
   #enter(c: Case): void {
     const set = (slot: Slot, value: Datum): void => this.#set(slot, value);
-    this.#vcpu.reset();
+    this.#machine.vcpu.reset();
     set(st.cr0, 0x8005_0033n);
     set(st.cr3, PML4);
     set(st.cr4, 0x6f0n);
@@ -163,24 +190,32 @@ export class Translator implements Runner {
     set(st.fO, flags & 0x800 ? -1 : 0);
     set(st.sysFlags, flags & 0x3f7700);
     putFp({ get: (slot) => this.#get(slot), set }, c.state.fp);
-    this.#vcpu.sync();
+    this.#machine.vcpu.sync();
   }
 
   run(c: Case): Result {
     const before = dataOf(c, this.#pristine);
-    this.#ram(CODE_AT, CODE_BYTES).fill(0xcc);
-    this.#ram(CODE_AT + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
+    if (this.#cases++ >= RENEW) {
+      this.#boot();
+      this.#cases = 1;
+    }
+    const frame = CODE_FRAMES + (this.#cases % FRAMES) * CODE_BYTES;
+    this.#ram(frame, CODE_BYTES).fill(0xcc);
+    this.#ram(frame + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
     this.#ram(DATA_AT, DATA_BYTES).set(before);
-    for (let p = 0; p < CODE_BYTES; p += 0x1000) this.#mailbox.post(Request.changed, (CODE_AT + p) >> 12);
+    for (let p = 0; p < CODE_BYTES; p += 0x1000) {
+      this.#quad(this.#machine.codeTable + p / 512, BigInt(frame + p) | 5n);
+      this.#machine.mailbox.post(Request.changed, (frame + p) >> 12);
+    }
     this.#enter(c);
-    const exit = this.#vcpu.run(BUDGET);
+    const exit = this.#machine.vcpu.run(BUDGET);
     if (exit === 'shutdown') throw new Error('triple fault');
     const fp = takeFp({ get: (slot) => this.#get(slot), set: (slot, value) => this.#set(slot, value) });
     const gpr = c.state.gpr.map((_, i) => BigInt.asUintN(64, this.#get(st.gpr[i]!) as bigint));
     const vector =
       exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
-    const frame = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
-    const word = (i: number): bigint => this.#view.getBigUint64(this.#layout.ramBase + frame + i * 8, true);
+    const pushed = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
+    const word = (i: number): bigint => this.#machine.view.getBigUint64(this.#machine.layout.ramBase + pushed + i * 8, true);
     const first = WITH_ERROR.has(vector) ? 1 : 0;
     gpr[4] = word(first + 3);
     const state: State = { gpr, rip: word(first), flags: Number(word(first + 2)), fp };
