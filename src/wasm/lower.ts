@@ -32,6 +32,11 @@ export interface Target {
   leave(lower: Lower, stmt: Stmt & { kind: 'leave' }): void;
   /** Emits the code that runs when an exception is pending. */
   fault(lower: Lower): void;
+  /** The local that holds a slot of the state in this function, if one does (by the slot's offset). */
+  local?(offset: number): number | undefined;
+  /** Emits what must happen before and after a call that may look at slots kept in locals. */
+  beforeCall?(lower: Lower, callee: Callee): void;
+  afterCall?(lower: Lower, callee: Callee): void;
 }
 
 // Atomic opcodes (threads proposal): [8, 16, 32 bits of i32, 64 bits of i64].
@@ -167,12 +172,19 @@ export class Lower {
    * locals that stand for the piece's parameters.
    */
   piece(body: readonly Stmt[], params: readonly number[] = this.#params): void {
+    this.sequence([{ code: body, enter: () => {} }], params);
+  }
+  /** The same for a piece in parts: `enter` is called before each part's code. */
+  sequence(parts: readonly { readonly code: readonly Stmt[]; readonly enter: () => void }[], params: readonly number[] = this.#params): void {
     this.#params = params;
     this.#values = new Map();
     this.#vars = new Map();
     this.#scopes = [[]];
     this.#owned = [];
-    this.statements(body);
+    for (const { code, enter } of parts) {
+      enter();
+      this.statements(code);
+    }
     for (const { type, local } of this.#owned.reverse()) {
       let pool = this.#free.get(type);
       if (!pool) {
@@ -181,6 +193,12 @@ export class Lower {
       }
       pool.push(local);
     }
+  }
+  /** Lowers a piece of IR in the middle of another one, whose values stay known. */
+  nested(body: () => void): void {
+    const saved = [this.#values, this.#vars, this.#scopes, this.#owned, this.#params] as const;
+    body();
+    [this.#values, this.#vars, this.#scopes, this.#owned, this.#params] = saved;
   }
   /** Number of locals so far. */
   get localCount(): number {
@@ -319,11 +337,16 @@ export class Lower {
 
   #statement(s: Stmt): void {
     switch (s.kind) {
-      case 'get':
+      case 'get': {
         if (s.uses === 0) return;
-        this.localGet(0);
-        this.memory(s.slot.access.load, s.slot.offset);
+        const kept = this.target.local?.(s.slot.offset);
+        if (kept !== undefined) this.localGet(kept);
+        else {
+          this.localGet(0);
+          this.memory(s.slot.access.load, s.slot.offset);
+        }
         return this.#result(s);
+      }
       case 'raw':
         if (s.uses === 0) return;
         this.value(s.ptr);
@@ -333,10 +356,16 @@ export class Lower {
         if (s.uses === 0) return;
         this.localGet(this.#varLocal(s.variable));
         return this.#result(s);
-      case 'set':
+      case 'set': {
+        const kept = this.target.local?.(s.slot.offset);
+        if (kept !== undefined) {
+          this.value(s.value);
+          return this.localSet(kept);
+        }
         this.localGet(0);
         this.value(s.value);
         return this.memory(s.slot.access.store, s.slot.offset);
+      }
       case 'setraw':
         this.value(s.ptr);
         this.value(s.value);
@@ -358,12 +387,16 @@ export class Lower {
       case 'cmpxchg':
         return this.#atomic(s);
       case 'call':
+        this.target.beforeCall?.(this, s.callee);
         this.#arguments(s.callee, s.args);
         this.#result(s);
+        this.target.afterCall?.(this, s.callee);
         return this.#check(s.callee);
       case 'do':
+        this.target.beforeCall?.(this, s.callee);
         this.#arguments(s.callee, s.args);
         if (s.callee.result) this.out.u8(0x1a);
+        this.target.afterCall?.(this, s.callee);
         return this.#check(s.callee);
       case 'if':
         this.value(s.cond);

@@ -25,6 +25,17 @@ export interface Block {
   readonly next: number;
 }
 
+/** A translated region that is entered at a block: its first record runs the region's function instead of its own handler. */
+interface Attached {
+  readonly block: Block;
+  /** Number of the handler that the record had. */
+  readonly handler: number;
+  /** Place of the region's function in the table. */
+  readonly index: number;
+  /** Parts of the page that it was translated from. */
+  readonly ranges: readonly (readonly [number, number])[];
+}
+
 /** What the cache needs of its vCPU. */
 export interface CodeHost {
   /** Host address of a guest-physical page in RAM, or -1. */
@@ -37,6 +48,8 @@ export interface CodeHost {
   nextPage(): number;
   /** Every record is gone: jump caches must go, too. */
   dropped(): void;
+  /** A region's place in the table is free again. */
+  release(index: number): void;
 }
 
 export class CodeCache {
@@ -50,6 +63,10 @@ export class CodeCache {
   #next: number;
   readonly #blocks = new Map<number, Block>();
   readonly #pages = new Map<number, Block[]>();
+  readonly #byRecord = new Map<number, Block>();
+  readonly #regions = new Map<number, Attached[]>();
+  /** How often regions of a page were lost to writes. */
+  readonly #losses = new Map<number, number>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
   readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto', RowInfo>>;
   /** Counters: blocks and instructions decoded, blocks invalidated, full flushes. */
@@ -162,6 +179,7 @@ export class CodeCache {
     // What was not decoded (#UD, too long) may be made code by a write, too.
     const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next };
     this.#remember(block, Math.floor(gpa / 4096));
+    this.#byRecord.set(record, block);
     if (next >= 0) this.#remember(block, Math.floor(next / 4096));
     if (step) return { record, cacheable: false };
     this.#blocks.set(gpa * 128 + ctx, block);
@@ -194,12 +212,49 @@ export class CodeCache {
     return record;
   }
 
+  /** The block whose first record is at `record`. */
+  at(record: number): Block | undefined {
+    return this.#byRecord.get(record);
+  }
+  /** Whether regions may be made of a block's page: it does not keep changing, and the block has none yet. */
+  suits(block: Block): boolean {
+    const page = Math.floor(block.gpa / 4096);
+    if (block.next >= 0 || (this.#losses.get(page) ?? 0) > 4) return false;
+    return !this.#regions.get(page)?.some((a) => a.block === block) && this.#blocks.get(block.gpa * 128 + block.ctx) === block;
+  }
+  /** Makes the block's first record run the function at `index` of the table, translated from `ranges` of its page. */
+  attach(block: Block, index: number, ranges: Attached['ranges']): void {
+    const page = Math.floor(block.gpa / 4096);
+    const handler = this.#view.getUint16(block.record + Rec.handler, true);
+    const attached: Attached = { block, handler, index, ranges };
+    const list = this.#regions.get(page);
+    if (list) list.push(attached);
+    else this.#regions.set(page, [attached]);
+    this.#view.setUint16(block.record + Rec.handler, index, true);
+  }
+  /** Detaches the regions of a page that bytes from `from` to `to` (offsets in the page) are part of. */
+  #detach(page: number, from: number, to: number): void {
+    const list = this.#regions.get(page);
+    if (!list) return;
+    const kept = list.filter((a) => !a.ranges.some(([start, end]) => from < end && to > start));
+    if (kept.length === list.length) return;
+    for (const a of list) {
+      if (kept.includes(a)) continue;
+      this.#view.setUint16(a.block.record + Rec.handler, a.handler, true);
+      this.#host.release(a.index);
+    }
+    this.#losses.set(page, (this.#losses.get(page) ?? 0) + 1);
+    if (kept.length > 0) this.#regions.set(page, kept);
+    else this.#regions.delete(page);
+  }
+
   /**
    * The guest wrote `length` bytes at `gpa`: blocks that overlap them become stale, records that are running now included. Gives true
    * while other code of the page is left.
    */
   written(gpa: number, length: number): boolean {
     const page = Math.floor(gpa / 4096);
+    this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
     const list = this.#pages.get(page);
     if (!list) return false;
     let kept = 0;
@@ -218,6 +273,7 @@ export class CodeCache {
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     this.#blocks.delete(block.gpa * 128 + block.ctx);
+    this.#byRecord.delete(block.record);
     this.stats.invalidated++;
   }
   /** Takes back the links of a page's branches to blocks that are stale now. */
@@ -233,8 +289,11 @@ export class CodeCache {
   }
   /** Forgets everything. */
   flush(): void {
+    for (const list of this.#regions.values()) for (const a of list) this.#host.release(a.index);
     this.#blocks.clear();
     this.#pages.clear();
+    this.#byRecord.clear();
+    this.#regions.clear();
     this.#next = this.#start;
     this.stats.flushes++;
     this.#host.dropped();

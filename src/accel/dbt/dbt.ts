@@ -60,9 +60,12 @@ export function mainModule(engine: Engine, layout: MemoryLayout, profile = false
   return buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), memory, profile).bytes;
 }
 
+/** What may be chosen for a machine. */
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions'>>;
+
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
-export function createVm(engine: Engine, memory: WebAssembly.Memory, layout: MemoryLayout, cpus: number, main: WebAssembly.Module, trace?: (text: string) => void): DbtVm {
-  return { memory, layout, cpus, main, trace, ...engine };
+export function createVm(engine: Engine, memory: WebAssembly.Memory, layout: MemoryLayout, cpus: number, main: WebAssembly.Module, options: VmOptions = {}): DbtVm {
+  return { memory, layout, cpus, main, regions: 'hot', ...options, ...engine };
 }
 
 /** A new memory for a machine of this layout. */

@@ -1,6 +1,6 @@
 // Handlers of tier 0: one for each variant of a row that guest code uses, with what decoding has to know about it.
 
-import type { Stmt } from '../../ir/ir.ts';
+import type { LeaveKind, Stmt } from '../../ir/ir.ts';
 import { operandsOf, type Variant } from '../../isa/x86/bind.ts';
 import type { Insn } from '../../isa/x86/decode.ts';
 import { checkFpu } from '../../isa/x86/fpu-check.ts';
@@ -19,10 +19,18 @@ export interface Handler {
   readonly body: readonly Stmt[];
   /** Arithmetic flags that it reads, that it writes, and that it writes whatever happens. */
   readonly reads: number;
+  /** Arithmetic flags that it reads itself (its ways out leave the others to whoever comes next). */
+  readonly tested: number;
   readonly writes: number;
   readonly kills: number;
   /** Control never reaches the next instruction by falling through. */
   readonly ends: boolean;
+  /** A subroutine that it calls looks at the flags' slots. */
+  readonly sharesFlags: boolean;
+  /** It may raise an exception. */
+  readonly faults: boolean;
+  /** Ways out that it has. */
+  readonly leaves: ReadonlySet<LeaveKind>;
 }
 
 const sizeCode = (bits: number): number => (bits === 16 ? 0 : bits === 32 ? 1 : bits === 64 ? 2 : 3);
@@ -88,21 +96,28 @@ export class Handlers {
     const ends = c.b.ended;
     const body = c.b.take();
     let reads = 0;
+    let tested = 0;
     let writes = 0;
+    let faults = false;
+    let sharesFlags = false;
+    const leaves = new Set<LeaveKind>();
     walk(body, (s) => {
-      if (s.kind === 'get') reads |= FLAG_BITS.get(s.slot.offset) ?? 0;
+      if (s.kind === 'leave') leaves.add(s.how);
+      if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') faults = true;
+      else if ((s.kind === 'call' || s.kind === 'do') && s.callee.faults) faults = true;
+      if (s.kind === 'get') tested |= FLAG_BITS.get(s.slot.offset) ?? 0;
       else if (s.kind === 'set') writes |= FLAG_BITS.get(s.slot.offset) ?? 0;
-      else if ((s.kind === 'call' || s.kind === 'do') && this.#library.touchesFlags(s.callee)) reads = ALL_FLAGS;
+      else if ((s.kind === 'call' || s.kind === 'do') && this.#library.touchesFlags(s.callee)) {
+        tested = ALL_FLAGS;
+        sharesFlags = true;
+      }
       else if (s.kind === 'leave' && s.how !== 'fault' && s.how !== 'next' && s.how !== 'repeat') reads = ALL_FLAGS;
     });
+    reads |= tested;
     let kills = 0;
     for (const s of body) if (s.kind === 'set') kills |= FLAG_BITS.get(s.slot.offset) ?? 0;
     // An early `next` may pass by the writes.
-    let early = false;
-    walk(body, (s) => {
-      if (s.kind === 'leave' && s.how === 'next') early = true;
-    });
-    if (early) kills = 0;
-    return { number: this.list.length, variant, body, reads, writes, kills, ends };
+    if (leaves.has('next')) kills = 0;
+    return { number: this.list.length, variant, body, reads, tested, writes, kills, ends, sharesFlags, faults: faults || leaves.has('fault'), leaves };
   }
 }

@@ -1,6 +1,6 @@
 // The subroutines that code needs: built from their declarations once, with everything that they call.
 
-import type { Callee, Func, Stmt } from '../../ir/ir.ts';
+import type { Callee, Func, Stmt, Value } from '../../ir/ir.ts';
 import { Emit } from '../../isa/x86/emit.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
@@ -26,6 +26,15 @@ export function calleesOf(list: readonly Stmt[]): Set<Callee> {
   });
   return found;
 }
+
+/** Whether an address is computed from the state pointer. */
+function usesEnv(v: Value): boolean {
+  if (v.kind === 'env') return true;
+  return v.kind === 'pure' || v.kind === 'select' ? v.args.some(usesEnv) : false;
+}
+
+/** In a set of slot offsets: all of them. */
+export const ANY_SLOT = -1;
 
 /** Subroutines by name, built on demand. */
 export class Library {
@@ -56,6 +65,26 @@ export class Library {
       }
     }
     return { subs: [...subs.values()], hosts: [...hosts.values()] };
+  }
+  readonly #slots = new Map<string, ReadonlySet<number>>();
+  /**
+   * Offsets of the state's slots that a function, or one that it calls, reads or writes; indexed accesses count by the first slot. A host
+   * function may look at everything: ANY_SLOT.
+   */
+  slotsOf(callee: Callee): ReadonlySet<number> {
+    const known = this.#slots.get(callee.name);
+    if (known) return known;
+    const found = new Set<number>();
+    this.#slots.set(callee.name, found);
+    if (callee.host) found.add(ANY_SLOT);
+    else {
+      walk(this.get(callee as Sub).body, (s) => {
+        if (s.kind === 'get' || s.kind === 'set') found.add(s.slot.offset);
+        else if ((s.kind === 'raw' || s.kind === 'setraw') && usesEnv(s.ptr)) found.add(s.offset);
+        else if (s.kind === 'call' || s.kind === 'do') for (const o of this.slotsOf(s.callee)) found.add(o);
+      });
+    }
+    return found;
   }
   /** Whether a subroutine, or one that it calls, touches the arithmetic flags. */
   touchesFlags(callee: Callee): boolean {

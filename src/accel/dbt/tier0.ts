@@ -28,7 +28,7 @@ export const tlbLayout: TlbLayout = {
   pending: st.exc.offset,
 };
 
-const slow = { load: loadSlow, store: storeSlow, probeWrite, rmw: rmwSlow, cmpxchg: cmpxchgSlow };
+export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rmwSlow, cmpxchg: cmpxchgSlow };
 
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
@@ -36,9 +36,12 @@ const entryPoints: readonly Sub[] = [
   loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow,
 ]; // biome-ignore format: a list
 
-/** What a handler that is a function of its own returns: the next record, or one of these. */
-const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5 } as const;
-const OUTS = 6;
+/**
+ * What a handler that is a function of its own returns: the next record, or one of these. `region`: a translated region was left, `rip`,
+ * `retired` and a pending exception are in the state.
+ */
+export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5, region: 6 } as const;
+const OUTS = 7;
 
 /** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF. */
 export const Kick = { now: 1, waiting: 2 } as const;
@@ -56,7 +59,7 @@ function subTarget(index: (c: Callee) => number, result: Type | null): Target {
   return {
     tlb: tlbLayout,
     callee: index,
-    slow,
+    slow: slowPaths,
     inlineMemory: true,
     leave(lower, s) {
       if (s.how === 'return') {
@@ -103,7 +106,7 @@ function functionTarget(index: (c: Callee) => number): Target {
   return {
     tlb: tlbLayout,
     callee: index,
-    slow,
+    slow: slowPaths,
     inlineMemory: true,
     leave(l, s) {
       switch (s.how) {
@@ -165,11 +168,11 @@ export function buildMain(library: Library, hot: readonly Handler[], memory: Mem
 
 /** run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. */
 function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number, profile: boolean): Uint8Array {
-  const depth = { exit: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
+  const depth = { exit: 0, region: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
   const target: Target = {
     tlb: tlbLayout,
     callee: of,
-    slow,
+    slow: slowPaths,
     inlineMemory: true,
     leave(l, s) {
       switch (s.how) {
@@ -239,7 +242,7 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   findOrExit();
   depth.top = l.depth;
   l.open(0x03);
-  const order = ['check', 'fault', 'jump', 'branch', 'resync', 'leave', 'repeat', 'next'] as const;
+  const order = ['check', 'region', 'fault', 'jump', 'branch', 'resync', 'leave', 'repeat', 'next'] as const;
   for (const name of order) {
     depth[name] = l.depth;
     l.open(0x02);
@@ -303,7 +306,7 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
     l.localSet(next);
     l.op(0x0e);
     l.out.uleb(OUTS);
-    const levels = [depth.fault, depth.jump, depth.resync, depth.leave, depth.repeat, depth.branch];
+    const levels = [depth.fault, depth.jump, depth.resync, depth.leave, depth.repeat, depth.branch, depth.region];
     for (const level of levels) l.out.uleb(l.relative(level));
     l.out.uleb(l.relative(outs));
     l.close();
@@ -384,6 +387,14 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   l.localGet(0);
   l.memory(0x28, st.exitReason.offset);
   l.brTo(depth.exit, true);
+  findOrExit();
+  l.brTo(depth.check);
+
+  close(); // region
+  l.localGet(budget);
+  l.stateI32(st.retired.offset);
+  l.op(0x6b);
+  l.localSet(budget);
   findOrExit();
   l.brTo(depth.check);
 

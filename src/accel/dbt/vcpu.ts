@@ -9,14 +9,22 @@ import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/sta
 import { jumpOffset } from '../../isa/x86/tlb.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
-import { CodeCache } from './code.ts';
+import { type Block, CodeCache } from './code.ts';
 import type { Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
+import { findRegion } from './region.ts';
 import { buildHandlers, Kick } from './tier0.ts';
+import { buildRegion } from './tier2.ts';
 
 const IF = 0x200;
+
+/** Regions live in the table from here on; below are the handlers. */
+const REGION_FIRST = 16384;
+const REGIONS_MAX = 8192;
+/** Samples of a block before its region is translated. */
+const HOT = 2;
 
 /** What all vCPUs of a machine share. */
 export interface DbtVm {
@@ -31,6 +39,8 @@ export interface DbtVm {
   readonly hotCount: number;
   /** Traces an event of the guest: undefined opcodes and the like. */
   readonly trace?: (text: string) => void;
+  /** When regions are translated: never, once samples say that code is hot, or at its first execution (for tests). */
+  readonly regions: 'off' | 'hot' | 'always';
 }
 
 type Exports = Record<string, (...args: (number | bigint)[]) => number & bigint>;
@@ -80,7 +90,7 @@ export class DbtVcpu implements Vcpu {
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
     i32(st.tlbSystem, this.#env + Area.tlbs);
 
-    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: 16384 });
+    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: REGION_FIRST + REGIONS_MAX });
     this.#hosts = this.#hostFunctions();
     const instance = new WebAssembly.Instance(vm.main, { env: { memory, table: this.#table }, host: this.#hosts });
     this.exports = { ...instance.exports } as Exports;
@@ -95,6 +105,7 @@ export class DbtVcpu implements Vcpu {
         install: () => this.#install(),
         nextPage: () => this.#nextPage(),
         dropped: () => this.#dropped(),
+        release: (index) => this.#release(index),
       },
     );
     this.#installed = vm.hotCount;
@@ -147,6 +158,7 @@ export class DbtVcpu implements Vcpu {
         this.instructions += slice - left;
         slice = left;
         const reason = this.#word(st.exitReason.offset);
+        if (reason === Exit.budget && this.#vm.regions === 'hot') this.#sample();
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.hlt) {
           this.#halted = true;
@@ -208,6 +220,66 @@ export class DbtVcpu implements Vcpu {
     for (const s of exports) this.exports[s.name] = instance.exports[s.name] as Exports[string];
     this.#installed += fresh.length;
   }
+
+  // -- regions
+
+  readonly #heat = new Map<Block, number>();
+  readonly #free: number[] = [];
+  #nextRegion = REGION_FIRST;
+  /** Counters of the translated tier. */
+  readonly regionStats = { made: 0, instructions: 0, released: 0, ms: 0 };
+
+  /** Notes the block that the slice ended at; translates its region when it was met before. */
+  #sample(): void {
+    const ctx = this.#word(st.ctx.offset);
+    let linear = this.#quad(st.rip.offset);
+    if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
+    const low = Number(linear & 0xffffffffn);
+    const high = Number(linear >> 32n) | 0;
+    const entry = this.#env + Area.jumpCache + jumpOffset(low, high);
+    const view = this.#view;
+    const hit = view.getUint32(entry + Jump.address, true) === low && view.getInt32(entry + Jump.address + 4, true) === high;
+    const block = hit ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
+    if (!block || block.ctx !== ctx) return;
+    const heat = (this.#heat.get(block) ?? 0) + 1;
+    this.#heat.set(block, heat);
+    if (heat === HOT) this.#translate(block);
+    // Old counts fade: what is met twice in a long time is not hot.
+    if (this.#heat.size > 4096) this.#heat.clear();
+  }
+  #translate(block: Block): void {
+    if (!this.#code.suits(block)) return;
+    const index = this.#free.pop() ?? this.#nextRegion;
+    if (index >= REGION_FIRST + REGIONS_MAX) return;
+    const begin = performance.now();
+    const { layout, library, tables, handlers } = this.#vm;
+    const host = this.#hostPage(Math.floor(block.gpa / 4096) * 4096);
+    const page = this.#bytes.slice(host, host + 4096);
+    const region = findRegion(tables, handlers, page, block.gpa % 4096, block.ctx);
+    if (!region || region.instructions < 3) return;
+    // Walking along paths that have not run yet may have met new variants.
+    this.#install();
+    const name = `region_${block.gpa.toString(16)}`;
+    const built = buildRegion(library, region, this.exports, { initial: layout.pages, maximum: layout.pages }, name);
+    if (!built) return;
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(built.bytes), {
+      env: { memory: this.#vm.memory },
+      host: Object.fromEntries(built.hosts.map((c) => [c.name, this.#hosts[c.name]])),
+      main: Object.fromEntries(built.imports.map((c) => [c.name, this.exports[c.name]])),
+    });
+    if (index === this.#nextRegion) this.#nextRegion++;
+    this.#table.set(index, instance.exports.region);
+    this.#code.attach(block, index, region.ranges);
+    this.regionStats.made++;
+    this.regionStats.instructions += region.instructions;
+    this.regionStats.ms += performance.now() - begin;
+  }
+  #release(index: number): void {
+    // The function may be running right now: its place is used again, the function itself lives on until it returns.
+    this.#table.set(index, null);
+    this.#free.push(index);
+    this.regionStats.released++;
+  }
   /** The host function `resolve`: see fetch.ts. */
   #resolve(): number {
     const env = this.#env;
@@ -221,6 +293,10 @@ export class DbtVcpu implements Vcpu {
     const gpa = this.exports.fetchTranslate(env, linear);
     if (this.#word(st.exc.offset) !== 0) return 0;
     const { record, cacheable } = this.#code.find(Number(gpa), ctx);
+    if (this.#vm.regions === 'always' && cacheable) {
+      const block = this.#code.at(record);
+      if (block) this.#translate(block);
+    }
     if (cacheable) {
       const low = Number(linear & 0xffffffffn);
       const high = Number(linear >> 32n) | 0;

@@ -71,7 +71,7 @@ const make = (module: WebAssembly.Module): DbtVcpu =>
       layout,
       config.cpus,
       module,
-      config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
+      { trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined },
     ),
     cpu,
     vcpuBus(board, cpu, random),

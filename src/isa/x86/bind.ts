@@ -1,6 +1,7 @@
 // Operands of instruction rows, as far as all tiers share them: from a variant of a row to the operands that `emit` receives, and
 // the operations on them that do not depend on whether the encoding's fields are constants or read from a record.
 
+import type { Builder } from '../../ir/builder.ts';
 import type { Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
 import { InsnEmit, type Operand, type Size, typeOf } from './emit.ts';
@@ -50,8 +51,8 @@ export abstract class BoundEmit extends InsnEmit {
   override readonly long: boolean;
   override readonly flagsLive: boolean;
 
-  constructor(variant: Variant) {
-    super();
+  constructor(variant: Variant, b?: Builder) {
+    super(b);
     this.variant = variant;
     this.size = variant.size;
     this.addressSize = variant.addressSize;

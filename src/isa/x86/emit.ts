@@ -17,11 +17,15 @@ export const accessOf: Readonly<Record<Size, AccessName>> = { 8: 'i32.8u', 16: '
 export const typeOf = (size: Size): Type => (size === 64 ? 'i64' : 'i32');
 
 export class Emit {
-  readonly b = new Builder();
+  readonly b: Builder;
   /** False where nothing can read the arithmetic flags that this instruction writes: flag setters then emit nothing. */
   readonly flagsLive: boolean = true;
   /** True in 64-bit code, false in every other mode; undefined where it is not known until run time (subroutines). */
   readonly long: boolean | undefined = undefined;
+
+  constructor(b: Builder = new Builder()) {
+    this.b = b;
+  }
 
   get(slot: Slot): Value {
     return this.b.get(slot);

@@ -33,6 +33,7 @@ export interface Row {
  * Declares a row. Opcode: optional mandatory prefix (NP none, 66, F2, F3), optional REX.W or REX.W0, opcode bytes, then `/0`–`/7` for
  * a ModRM.reg that is part of the opcode, with `m` or `r` after it for memory or register forms only (`/1m`), `/m` and `/r` for
  * a form without fixed reg, `+r` for a register in the opcode, or a further byte for a fixed ModRM.
+ * A row with an empty opcode has no encoding.
  */
 export function insn(opcode: string, asm: string, emit: Row['emit']): Row;
 export function insn(opcode: string, asm: string, options: RowOptions, emit: Row['emit']): Row;

@@ -115,6 +115,8 @@ export const exitReason = slot('exitReason', 'i32');
 export const pageBase = slot('pageBase', 'i64');
 /** Always zero: what an absent base, index or segment register reads. */
 export const zero = slot('zero', 'i64');
+/** Instructions that the region which was just left has retired. */
+export const retired = slot('retired', 'i32');
 /** Instructions retired, in blocks completed. */
 export const instructions = slot('instructions', 'i64');
 /** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */

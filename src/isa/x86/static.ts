@@ -1,5 +1,6 @@
 // Operands of a row with the decoded instruction's fields as constants: what the translated tier and the evaluator use.
 
+import type { Builder } from '../../ir/builder.ts';
 import type { Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
 import { BoundEmit, type BoundOperand, operandsOf, type Variant } from './bind.ts';
@@ -31,8 +32,8 @@ export class StaticEmit extends BoundEmit {
   readonly place: number;
   #address: Value | null = null;
 
-  constructor(variant: Variant, insn: Insn, place: number) {
-    super(variant);
+  constructor(variant: Variant, insn: Insn, place: number, b?: Builder) {
+    super(variant, b);
     this.insn = insn;
     this.place = place;
     if (insn.isMemory) this.#address = this.#computeAddress();
