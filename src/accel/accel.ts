@@ -24,6 +24,8 @@ export interface VcpuBus {
   tpr: number;
   /** A vector could be taken now, leaving RFLAGS.IF aside. */
   pending(): boolean;
+  /** Takes another vCPU's call to go on from HLT whatever RFLAGS.IF says (paravirtual spinlocks); false when there was none. */
+  takeUnhalt(): boolean;
   /** Takes the highest vector (0–255), or -1 when none is left. */
   acknowledge(): number;
 }

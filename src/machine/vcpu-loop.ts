@@ -67,6 +67,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
       lapic.tpr = value;
     },
     pending: () => lapic.pending(),
+    takeUnhalt: () => board.pvs[cpu].takeUnhalt(),
     acknowledge: () => lock.run(() => (lapic.pending() ? lapic.acknowledge() : -1)),
   };
 }

@@ -5,12 +5,15 @@
 export const Request = { protect: 1, changed: 2 } as const;
 
 const ENTRIES = 512;
-// i32 words: lock, head (next to read), tail (next to write), running, then the entries.
+// i32 words: lock, head (next to read), tail (next to write), running, overflow, then the entries.
 const LOCK = 0;
 const HEAD = 1;
 const TAIL = 2;
 const RUNNING = 3;
+const OVERFLOW = 4;
 const FIRST = 16;
+/** The number of a request that found no room: the receiver forgets everything instead. */
+const EVERYTHING = -1;
 
 /** Bytes of a mailbox. */
 export const MAILBOX_BYTES = (FIRST + ENTRIES) * 4;
@@ -31,34 +34,41 @@ export class Mailbox {
   }
   /** Whether requests wait. */
   get waiting(): boolean {
-    return Atomics.load(this.#words, HEAD) !== Atomics.load(this.#words, TAIL);
+    return Atomics.load(this.#words, OVERFLOW) !== 0 || Atomics.load(this.#words, HEAD) !== Atomics.load(this.#words, TAIL);
   }
-  /** Handles all waiting requests: kind, and page number of RAM. */
-  drain(handle: (kind: number, page: number) => void): void {
+  /** Handles all waiting requests: kind, and page number of RAM; or `everything` where some found no room. */
+  drain(handle: (kind: number, page: number) => void, everything: () => void): void {
     const w = this.#words;
     for (let head = Atomics.load(w, HEAD); head !== Atomics.load(w, TAIL); ) {
       const entry = w[FIRST + (head % ENTRIES)];
       handle(entry >>> 28, entry & 0xfffffff);
-      head++;
+      head = (head + 1) | 0;
       Atomics.store(w, HEAD, head);
     }
+    if (Atomics.load(w, OVERFLOW) !== 0) {
+      everything();
+      Atomics.store(w, OVERFLOW, 0);
+    }
   }
-  /** Posts a request and gives its number; -1 while the box is full. */
+  /** Posts a request and gives its number, for `done`. */
   post(kind: number, page: number): number {
     const w = this.#words;
     while (Atomics.compareExchange(w, LOCK, 0, 1) !== 0);
     const tail = Atomics.load(w, TAIL);
     const full = tail - Atomics.load(w, HEAD) >= ENTRIES;
-    if (!full) {
+    if (full) Atomics.store(w, OVERFLOW, 1);
+    else {
       w[FIRST + (tail % ENTRIES)] = (kind << 28) | page;
-      Atomics.store(w, TAIL, tail + 1);
+      Atomics.store(w, TAIL, (tail + 1) | 0);
     }
     Atomics.store(w, LOCK, 0);
     this.#kick();
-    return full ? -1 : tail;
+    return full ? EVERYTHING : tail;
   }
   /** Whether request `number` has been handled, or its receiver does not run now and will handle it before it does. */
   done(number: number): boolean {
-    return Atomics.load(this.#words, HEAD) - number > 0 || Atomics.load(this.#words, RUNNING) === 0;
+    const w = this.#words;
+    const handled = number === EVERYTHING ? Atomics.load(w, OVERFLOW) === 0 : Atomics.load(w, HEAD) - number > 0;
+    return handled || Atomics.load(w, RUNNING) === 0;
   }
 }

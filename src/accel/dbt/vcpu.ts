@@ -61,6 +61,8 @@ export class DbtVcpu implements Vcpu {
   readonly #hosts: WebAssembly.ModuleImports;
   readonly #boxes: Mailbox[];
   #nmi = false;
+  /** All decoded code is to be dropped before the guest goes on. */
+  #forget = false;
   #halted = false;
   instructions = 0;
 
@@ -150,6 +152,10 @@ export class DbtVcpu implements Vcpu {
       for (;;) {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
         this.#serve();
+        if (this.#forget) {
+          this.#forget = false;
+          this.#code.flush();
+        }
         if (this.#halted && !this.#wakes()) return 'hlt';
         this.#halted = false;
         if (!this.#inject()) return 'shutdown';
@@ -176,7 +182,7 @@ export class DbtVcpu implements Vcpu {
 
   /** Whether a halted vCPU has a reason to go on. */
   #wakes(): boolean {
-    return this.#nmi || ((this.#word(st.sysFlags.offset) & IF) !== 0 && this.#bus.pending());
+    return this.#nmi || this.#bus.takeUnhalt() || ((this.#word(st.sysFlags.offset) & IF) !== 0 && this.#bus.pending());
   }
   /** Delivers an NMI or interrupt if there is one; false on a triple fault. */
   #inject(): boolean {
@@ -344,24 +350,28 @@ export class DbtVcpu implements Vcpu {
     for (let n = 0; n < this.#vm.cpus; n++) {
       if (n === this.index) continue;
       if (kind === Request.changed && !(Atomics.load(this.#codeMap, page) & (1 << n))) continue;
-      let number = this.#boxes[n].post(kind, page);
-      while (number < 0) {
-        this.#serve();
-        number = this.#boxes[n].post(kind, page);
-      }
+      const number = this.#boxes[n].post(kind, page);
       // While waiting, serve: the other one may be waiting for us.
       if (wait) while (!this.#boxes[n].done(number)) this.#serve();
     }
   }
   #serve(): void {
     const { ramBase, ramLow } = this.#vm.layout;
-    this.#boxes[this.index].drain((kind, page) => {
-      if (kind === Request.protect) this.exports.protectPage(this.#env, ramBase + page * 4096);
-      else {
-        const low = page * 4096;
-        this.#changed(low < ramLow ? low : low - ramLow + 2 ** 32, 4096);
-      }
-    });
+    this.#boxes[this.index].drain(
+      (kind, page) => {
+        if (kind === Request.protect) this.exports.protectPage(this.#env, ramBase + page * 4096);
+        else {
+          const low = page * 4096;
+          this.#changed(low < ramLow ? low : low - ramLow + 2 ** 32, 4096);
+        }
+      },
+      () => {
+        this.exports.flushAll(this.#env);
+        // Decoding may be under way right now: the code goes when the loop comes round.
+        this.#forget = true;
+        Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+      },
+    );
   }
   /** Own decoded code overlaps changed bytes. */
   #changed(gpa: number, bytes: number): void {
