@@ -21,6 +21,7 @@ const bus: VcpuBus = {
   random: () => 0n,
   tpr: 0,
   pending: () => false,
+  takeUnhalt: () => false,
   acknowledge: () => -1,
 };
 
