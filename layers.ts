@@ -18,8 +18,8 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
   machine: ['bits', 'bus', 'devices', 'disk', 'firmware', 'isa', 'accel'],
   api: ['bits', 'machine'],
-  cli: ['bits', 'api', 'images', 'machine'],
-  'host/node': ['bits', 'bus', 'accel', 'machine', 'images', 'cli', 'firmware'],
+  cli: ['bits', 'api', 'images', 'machine', 'disk'],
+  'host/node': ['bits', 'bus', 'accel', 'machine', 'images', 'cli', 'firmware', 'disk', 'net'],
 };
 
 /** Top-level folders outside `src/` that compose the rest and may import everything. */
