@@ -11,7 +11,7 @@ import type { MachineConfig, MachineEvent } from './config.ts';
 import { TSC_KHZ } from './config.ts';
 
 /** Instructions of one slice: short enough that timers are served every fraction of a millisecond. */
-const SLICE = 200_000;
+const SLICE = 50_000;
 /** Longest sleep, in ms, before a halted vCPU looks again on its own. */
 const LONGEST_SLEEP = 1000;
 

@@ -61,8 +61,9 @@ export class CodeCache {
   readonly #start: number;
   readonly #end: number;
   #next: number;
-  readonly #blocks = new Map<number, Block>();
   readonly #pages = new Map<number, Block[]>();
+  /** Blocks by page number, then by place in the page and context: small integers, which hash fast. */
+  readonly #blocks = new Map<number, Map<number, Block>>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
   /** How often regions of a page were lost to writes. */
@@ -87,7 +88,7 @@ export class CodeCache {
 
   /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. */
   find(gpa: number, ctx: number): { record: number; cacheable: boolean } {
-    const known = (ctx & Ctx.step) === 0 ? this.#blocks.get(gpa * 128 + ctx) : undefined;
+    const known = (ctx & Ctx.step) === 0 ? this.#known(gpa, ctx) : undefined;
     if (known) {
       if (known.next < 0) return { record: known.record, cacheable: true };
       // The second page may be mapped elsewhere by now.
@@ -99,6 +100,10 @@ export class CodeCache {
     return this.#decode(gpa, ctx);
   }
 
+  #known(gpa: number, ctx: number): Block | undefined {
+    const page = Math.floor(gpa / 4096);
+    return this.#blocks.get(page)?.get((gpa - page * 4096) * 128 + ctx);
+  }
   #decode(gpa: number, ctx: number): { record: number; cacheable: boolean } {
     const bytes = this.#bytes;
     const page = Math.floor(gpa / 4096) * 4096;
@@ -182,7 +187,13 @@ export class CodeCache {
     this.#byRecord.set(record, block);
     if (next >= 0) this.#remember(block, Math.floor(next / 4096));
     if (step) return { record, cacheable: false };
-    this.#blocks.set(gpa * 128 + ctx, block);
+    const page = Math.floor(gpa / 4096);
+    let places = this.#blocks.get(page);
+    if (!places) {
+      places = new Map();
+      this.#blocks.set(page, places);
+    }
+    places.set((gpa - page * 4096) * 128 + ctx, block);
     return { record, cacheable: true };
   }
   #remember(block: Block, page: number): void {
@@ -220,7 +231,7 @@ export class CodeCache {
   suits(block: Block): boolean {
     const page = Math.floor(block.gpa / 4096);
     if (block.next >= 0 || (this.#losses.get(page) ?? 0) > 4) return false;
-    return !this.#regions.get(page)?.some((a) => a.block === block) && this.#blocks.get(block.gpa * 128 + block.ctx) === block;
+    return !this.#regions.get(page)?.some((a) => a.block === block) && this.#known(block.gpa, block.ctx) === block;
   }
   /** Makes the block's first record run the function at `index` of the table, translated from `ranges` of its page. */
   attach(block: Block, index: number, ranges: Attached['ranges']): void {
@@ -272,7 +283,10 @@ export class CodeCache {
   }
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
-    this.#blocks.delete(block.gpa * 128 + block.ctx);
+    const page = Math.floor(block.gpa / 4096);
+    const key = (block.gpa - page * 4096) * 128 + block.ctx;
+    const places = this.#blocks.get(page);
+    if (places?.get(key) === block) places.delete(key);
     this.#byRecord.delete(block.record);
     this.stats.invalidated++;
   }

@@ -18,8 +18,12 @@ export const Area = {
   get profile(): number {
     return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
   },
-  get records(): number {
+  /** Arrivals at blocks without a region (u16 each, by record): see tier0.ts. */
+  get arrivals(): number {
     return this.profile + 65536 * 4;
+  },
+  get records(): number {
+    return this.arrivals + 8192 * 2;
   },
 } as const;
 

@@ -43,6 +43,13 @@ const entryPoints: readonly Sub[] = [
 export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5, region: 6 } as const;
 const OUTS = 7;
 
+/** Regions live in the table from here on; below are the handlers. */
+export const REGION_FIRST = 16384;
+/** Arrivals at a block from afar before its region is translated. */
+const ARRIVALS = 6000;
+/** Entries of the table of arrivals, two bytes each. */
+export const ARRIVAL_ENTRIES = 8192;
+
 /** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF. */
 export const Kick = { now: 1, waiting: 2 } as const;
 
@@ -231,6 +238,40 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
     l.op(0x6b);
     l.localSet(budget);
   };
+  /** Counts arrivals by jump at blocks without a region: a block that is met often enough is reported as hot. */
+  const arrive = (): void => {
+    l.localGet(rec);
+    l.memory(0x2f, Rec.handler);
+    l.i32(REGION_FIRST);
+    l.op(0x49);
+    l.open(0x04);
+    l.localGet(0);
+    l.localGet(rec);
+    l.i32(5);
+    l.op(0x76);
+    l.i32(ARRIVAL_ENTRIES - 1);
+    l.op(0x71);
+    l.i32(1);
+    l.op(0x74, 0x6a);
+    l.localTee(k);
+    l.localGet(k);
+    l.memory(0x2f, Area.arrivals);
+    l.i32(1);
+    l.op(0x6a);
+    l.localTee(next);
+    l.memory(0x3b, Area.arrivals);
+    l.localGet(next);
+    l.i32(ARRIVALS);
+    l.op(0x46);
+    l.open(0x04);
+    setRip(l, rec, false);
+    l.localGet(0);
+    l.i32(Exit.hot);
+    l.memory(0x36, st.exitReason.offset);
+    l.brTo(depth.exit);
+    l.close();
+    l.close();
+  };
   const storeRip = (): void => {
     l.localGet(0);
     l.localGet(ip);
@@ -377,6 +418,7 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   storeRip();
   retire();
   findOrExit();
+  arrive();
   l.brTo(depth.check);
 
   close(); // fault
@@ -395,7 +437,11 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   l.stateI32(st.retired.offset);
   l.op(0x6b);
   l.localSet(budget);
+  l.localGet(0);
+  l.i32(0);
+  l.memory(0x36, st.retired.offset);
   findOrExit();
+  arrive();
   l.brTo(depth.check);
 
   close(); // check: `rec` is the start of a block

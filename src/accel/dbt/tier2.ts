@@ -1,15 +1,19 @@
 // The translated tier: a region as one WebAssembly function with structured control flow (N. Ramsey, "Beyond Relooper", ICFP 2022),
 // guest registers and flags in locals, stored where the region is left.
 
-import type { Callee } from '../../ir/ir.ts';
+import { Builder } from '../../ir/builder.ts';
+import type { Callee, Stmt } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
+import { Jump } from '../../isa/x86/fetch.ts';
+import { Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
+import { jumpIndex } from '../../isa/x86/tlb.ts';
 import { Lower, type Target } from '../../wasm/lower.ts';
 import { type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import { dominates, type Region, type RegionBlock } from './region.ts';
-import { Out, slowPaths, tlbLayout } from './tier0.ts';
+import { Out, REGION_FIRST, slowPaths, tlbLayout } from './tier0.ts';
 
 /** Instructions after which a loop looks whether its slice is over. */
 const FUEL = 50_000;
@@ -29,6 +33,7 @@ export function buildRegion(
   available: Readonly<Record<string, unknown>>,
   memory: MemoryImport,
   name: string,
+  ctx: number,
 ): { bytes: Uint8Array<ArrayBuffer>; imports: Sub[]; hosts: Callee[] } | null {
   const roots = new Set<Callee>(Object.values(slowPaths));
   for (const b of region.blocks) for (const { code } of b.body) for (const c of calleesOf(code)) roots.add(c);
@@ -36,17 +41,18 @@ export function buildRegion(
   // Tier 0 has run the code, so its subroutines are there; a path that it has not run may need more: leave that region alone.
   if (imports.some((s) => !(s.name in available))) return null;
   const hosts = [...roots].filter((c) => c.host);
-  const m = new ModuleBuilder(memory, false);
+  const m = new ModuleBuilder(memory, true);
   const index = new Map<string, number>();
   for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
   for (const s of imports) index.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
   const f = m.declare(name, { params: ['i32', 'i32'], result: 'i32' });
-  m.define(f, lowerRegion(library, region, (c) => index.get(c.name)!));
+  const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
+  m.define(f, lowerRegion(library, region, (c) => index.get(c.name)!, type, ctx));
   m.export('region', f);
   return { bytes: m.finish(), imports, hosts };
 }
 
-function lowerRegion(library: Library, region: Region, callee: (c: Callee) => number): Uint8Array {
+function lowerRegion(library: Library, region: Region, callee: (c: Callee) => number, type: number, ctx: number): Uint8Array {
   // Which slots are used, and which are written.
   const used = new Set<number>();
   const written = new Set<number>();
@@ -85,14 +91,16 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
   };
   let current: RegionBlock = region.entry;
   let place = 0;
-  const level = { exit: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
+  /** Set where everything has been put away. */
+  let chaining = false;
+  const level = { exit: 0, chain: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
 
   const target: Target = {
     tlb: tlbLayout,
     callee,
     slow: slowPaths,
     inlineMemory: true,
-    local: (offset) => (offset === st.pageBase.offset ? pageBase : locals.get(offset)),
+    local: (offset) => (chaining ? undefined : offset === st.pageBase.offset ? pageBase : locals.get(offset)),
     beforeCall: (l, c) => move(l, touched(c).filter((o) => written.has(o)), true),
     afterCall: (l, c) => move(l, touched(c), false),
     fault(l) {
@@ -105,7 +113,15 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
         case 'jump':
           l.value(s.value!);
           l.localSet(rip);
-          return l.brTo(level.exit);
+          return l.brTo(level.chain);
+        case 'exit':
+          // Of `chainCode` only: on in the region whose place in the table is the value.
+          l.localGet(0);
+          l.i32(0);
+          l.value(s.value!);
+          l.op(0x13);
+          l.out.uleb(type);
+          return l.out.u8(0);
         case 'branch':
           return edge(l, s.reason);
         case 'resync':
@@ -124,7 +140,8 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
   const length = (): number => current.steps.find((s) => s.place === place)!.insn.length;
   const legacy = !region.entry.steps[0].handler.variant.long;
 
-  function leaveAt(l: Lower, at: number): void {
+  /** Leaves for a place of the page: with `chain`, straight on in another region where there is one. */
+  function leaveAt(l: Lower, at: number, chain = false): void {
     l.localGet(pageBase);
     l.i64(BigInt(at));
     l.op(0x7c);
@@ -133,15 +150,15 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
       l.op(0x83);
     }
     l.localSet(rip);
-    l.brTo(level.exit);
+    l.brTo(chain ? level.chain : level.exit);
   }
   /** Goes from the current block to the one at `to`. */
   function edge(l: Lower, to: number): void {
     const block = region.byPlace.get(to);
-    if (!block) return leaveAt(l, to);
+    if (!block) return leaveAt(l, to, true);
     if (block.order <= current.order) {
       const loop = dominates(block, current) ? level.loops.get(block) : undefined;
-      if (loop === undefined) return leaveAt(l, to);
+      if (loop === undefined) return leaveAt(l, to, true);
       // A back edge: is the slice over, does somebody want us?
       l.localGet(count);
       l.i32(FUEL);
@@ -153,7 +170,7 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
     }
     if (block.merge) {
       const end = level.ends.get(block);
-      return end === undefined ? leaveAt(l, to) : l.brTo(end);
+      return end === undefined ? leaveAt(l, to, true) : l.brTo(end);
     }
     l.nested(() => tree(block));
   }
@@ -207,16 +224,49 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
   move(l, used, false);
   level.exit = l.depth;
   l.open(0x02);
+  level.chain = l.depth;
+  l.open(0x02);
   tree(region.entry);
   l.op(0x00);
   l.close();
-  move(l, written, true);
-  l.localGet(0);
-  l.localGet(rip);
-  l.memory(0x37, st.rip.offset);
-  l.localGet(0);
-  l.localGet(count);
-  l.memory(0x36, st.retired.offset);
+  putAway();
+  chaining = true;
+  if (!legacy) l.piece(chainCode(ctx), []);
+  chaining = false;
+  l.i32(Out.region);
+  l.op(0x0f);
+  l.close();
+  putAway();
   l.i32(Out.region);
   return l.finish();
+
+  /** Stores what was kept, the instruction pointer, and the instructions retired since tier 0 was left. */
+  function putAway(): void {
+    move(l, written, true);
+    l.localGet(0);
+    l.localGet(rip);
+    l.memory(0x37, st.rip.offset);
+    l.localGet(0);
+    l.localGet(count);
+    l.stateI32(st.retired.offset);
+    l.op(0x6a);
+    l.memory(0x36, st.retired.offset);
+  }
+}
+
+/** In 64-bit code: where the jump cache knows the target and a region starts there, goes on in it, until the slice is over. */
+function chainCode(ctx: number): Stmt[] {
+  const b = new Builder();
+  b.if(b.and(b.lts(b.get(st.retired), b.i32(FUEL)), b.eqz(b.get(st.kick))), () => {
+    const ip = b.get(st.rip);
+    const entry = b.add(b.get(st.jumpCache), jumpIndex(b, ip));
+    b.if(b.and(b.eq(b.raw('i64', entry, Jump.address), ip), b.eq(b.raw('i32', entry, Jump.ctx), b.i32(ctx))), () => {
+      const handler = b.raw('i32.16u', b.raw('i32', entry, Jump.record), Rec.handler);
+      b.if(b.geu(handler, b.i32(REGION_FIRST)), () => {
+        b.set(st.pageBase, b.and(ip, b.i64(-4096)));
+        b.leave('exit', handler);
+      });
+    });
+  });
+  return b.take();
 }

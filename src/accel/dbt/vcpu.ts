@@ -15,13 +15,11 @@ import { Area, RECORD_ARENA } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import { findRegion } from './region.ts';
-import { buildHandlers, Kick } from './tier0.ts';
+import { ARRIVAL_ENTRIES, buildHandlers, Kick, REGION_FIRST } from './tier0.ts';
 import { buildRegion } from './tier2.ts';
 
 const IF = 0x200;
 
-/** Regions live in the table from here on; below are the handlers. */
-const REGION_FIRST = 16384;
 const REGIONS_MAX = 8192;
 /** Samples of a block before its region is translated. */
 const HOT = 2;
@@ -164,6 +162,10 @@ export class DbtVcpu implements Vcpu {
         this.instructions += slice - left;
         slice = left;
         const reason = this.#word(st.exitReason.offset);
+        if (reason === Exit.hot) {
+          this.#hot();
+          continue;
+        }
         if (reason === Exit.budget && this.#vm.regions === 'hot') this.#sample();
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.hlt) {
@@ -235,8 +237,8 @@ export class DbtVcpu implements Vcpu {
   /** Counters of the translated tier. */
   readonly regionStats = { made: 0, instructions: 0, released: 0, ms: 0 };
 
-  /** Notes the block that the slice ended at; translates its region when it was met before. */
-  #sample(): void {
+  /** The block at `rip`, as far as the jump cache knows it. */
+  #here(): Block | undefined {
     const ctx = this.#word(st.ctx.offset);
     let linear = this.#quad(st.rip.offset);
     if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
@@ -246,12 +248,24 @@ export class DbtVcpu implements Vcpu {
     const view = this.#view;
     const hit = view.getUint32(entry + Jump.address, true) === low && view.getInt32(entry + Jump.address + 4, true) === high;
     const block = hit ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
-    if (!block || block.ctx !== ctx) return;
+    return block?.ctx === ctx ? block : undefined;
+  }
+  /** Notes the block that the slice ended at; translates its region when it was met before. */
+  #sample(): void {
+    const block = this.#here();
+    if (!block) return;
     const heat = (this.#heat.get(block) ?? 0) + 1;
     this.#heat.set(block, heat);
     if (heat === HOT) this.#translate(block);
     // Old counts fade: what is met twice in a long time is not hot.
     if (this.#heat.size > 4096) this.#heat.clear();
+  }
+  /** Tier 0 reports a block that is jumped to often. */
+  #hot(): void {
+    const block = this.#here();
+    if (!block) return;
+    new Uint16Array(this.#view.buffer, this.#env + Area.arrivals, ARRIVAL_ENTRIES)[(block.record >>> 5) & (ARRIVAL_ENTRIES - 1)] = 0;
+    if (this.#vm.regions === 'hot') this.#translate(block);
   }
   #translate(block: Block): void {
     if (!this.#code.suits(block)) return;
@@ -266,10 +280,10 @@ export class DbtVcpu implements Vcpu {
     // Walking along paths that have not run yet may have met new variants.
     this.#install();
     const name = `region_${block.gpa.toString(16)}`;
-    const built = buildRegion(library, region, this.exports, { initial: layout.pages, maximum: layout.pages }, name);
+    const built = buildRegion(library, region, this.exports, { initial: layout.pages, maximum: layout.pages }, name, block.ctx);
     if (!built) return;
     const instance = new WebAssembly.Instance(new WebAssembly.Module(built.bytes), {
-      env: { memory: this.#vm.memory },
+      env: { memory: this.#vm.memory, table: this.#table },
       host: Object.fromEntries(built.hosts.map((c) => [c.name, this.#hosts[c.name]])),
       main: Object.fromEntries(built.imports.map((c) => [c.name, this.exports[c.name]])),
     });

@@ -203,11 +203,11 @@ export const Ctx = {
 export const TLB_ENTRIES = 4096;
 export const TLB_ENTRY_BYTES = 16;
 /** Entries of the jump cache; an entry is: linear address (i64), context (i32), record address (i32). */
-export const JUMP_ENTRIES = 8192;
+export const JUMP_ENTRIES = 16384;
 export const JUMP_ENTRY_BYTES = 16;
 
 /** Reasons in `exitReason`. */
-export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5 } as const;
+export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6 } as const;
 
 /** Exception vectors. */
 export const X = { de: 0, db: 1, nmi: 2, bp: 3, of: 4, br: 5, ud: 6, nm: 7, df: 8, ts: 10, np: 11, ss: 12, gp: 13, pf: 14, mf: 16, ac: 17, mc: 18, xm: 19 } as const;

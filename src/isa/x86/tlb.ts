@@ -30,7 +30,7 @@ const HASH = 0x9e3779b1;
 
 // -- the jump cache
 
-const GROUPS = 64;
+const GROUPS = 128;
 const PLACES = JUMP_ENTRIES / GROUPS;
 const GROUP_BYTES = PLACES * JUMP_ENTRY_BYTES;
 const HALF_BYTES = (GROUPS / 2) * GROUP_BYTES;
