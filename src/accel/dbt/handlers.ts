@@ -27,6 +27,8 @@ export interface Handler {
   readonly ends: boolean;
   /** A subroutine that it calls looks at the flags' slots. */
   readonly sharesFlags: boolean;
+  /** It may write guest memory. */
+  readonly stores: boolean;
   /** It may raise an exception. */
   readonly faults: boolean;
   /** Ways out that it has. */
@@ -100,9 +102,12 @@ export class Handlers {
     let writes = 0;
     let faults = false;
     let sharesFlags = false;
+    let stores = false;
     const leaves = new Set<LeaveKind>();
     walk(body, (s) => {
       if (s.kind === 'leave') leaves.add(s.how);
+      // A subroutine that may fault may store as well: nobody looks inside.
+      if (s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg' || (s.kind === 'do' && s.callee.faults)) stores = true;
       if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') faults = true;
       else if ((s.kind === 'call' || s.kind === 'do') && s.callee.faults) faults = true;
       if (s.kind === 'get') tested |= FLAG_BITS.get(s.slot.offset) ?? 0;
@@ -118,6 +123,6 @@ export class Handlers {
     for (const s of body) if (s.kind === 'set') kills |= FLAG_BITS.get(s.slot.offset) ?? 0;
     // An early `next` may pass by the writes.
     if (leaves.has('next')) kills = 0;
-    return { number: this.list.length, variant, body, reads, tested, writes, kills, ends, sharesFlags, faults: faults || leaves.has('fault'), leaves };
+    return { number: this.list.length, variant, body, reads, tested, writes, kills, ends, stores, sharesFlags, faults: faults || leaves.has('fault'), leaves };
   }
 }

@@ -221,7 +221,10 @@ function translate(b: RegionBlock, byPlace: ReadonlyMap<number, RegionBlock>, ct
     const conditional = (handler.writes & ~handler.kills) !== 0;
     const branches = handler.leaves.has('branch') && !handler.faults;
     if (handler.faults || handler.sharesFlags || conditional || (handler.leaves.size > 0 && !branches)) c.settle();
+    // A store may change the very code that is running: the next instruction then comes from tier 0.
+    c.stores = handler.stores;
     emitRow(c);
+    if (handler.stores && !builder.ended) c.stopIfChanged();
     // What always faults (division by a constant zero, say) ends the block here.
     const ended = builder.ended;
     if (n === b.steps.length - 1 && b.fall >= 0 && !ended) c.settle(liveAt(b.fall));

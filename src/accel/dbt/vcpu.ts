@@ -149,6 +149,7 @@ export class DbtVcpu implements Vcpu {
     try {
       for (;;) {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
+        this.#setWord(st.codeChanged.offset, 0);
         this.#serve();
         if (this.#forget) {
           this.#forget = false;
@@ -421,7 +422,13 @@ export class DbtVcpu implements Vcpu {
       resolve: () => this.#resolve(),
       codeWrite: (gpa: bigint, bytes: number) => {
         const at = Number(gpa);
+        const released = this.regionStats.released;
         this.#changed(at, bytes);
+        if (this.regionStats.released !== released) {
+          // It may be the region that runs: that one ends at its next instruction.
+          this.#setWord(st.codeChanged.offset, 1);
+          Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+        }
         const host = this.#hostPage(Math.floor(at / 4096) * 4096);
         const page = (host - this.#vm.layout.ramBase) >>> 12;
         if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) & ~(1 << this.index)) this.#tellOthers(Request.changed, page, false);

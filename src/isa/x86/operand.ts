@@ -67,7 +67,7 @@ const table: Record<string, Partial<OperandSpec>> = {
   Qd: { cls: 'mmx', width: 32 },
   Nq: { cls: 'mmx', width: 64, form: 'reg' },
 };
-for (const w of ['b', 'w', 'd', 'q', 'v', 'y']) {
+for (const w of ['b', 'w', 'd', 'q', 'v', 'y', 'z']) {
   table[`E${w}`] = { width: widths[w] };
   table[`G${w}`] = { from: 'reg', width: widths[w] };
   table[`Z${w}`] = { from: 'op', width: widths[w] };

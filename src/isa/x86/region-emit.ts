@@ -153,7 +153,22 @@ export class RegionEmit extends StaticEmit {
 
   // -- leaving
 
+  /** The instruction may have written guest memory before it branches. */
+  stores = false;
+  /** Ends the region behind this instruction where a store has changed translated code. */
+  stopIfChanged(): void {
+    this.b.if(this.get(st.codeChanged), () => {
+      this.settle(FlagBit.all, true);
+      this.b.leave('resync');
+    });
+  }
   override branch(o: Operand): void {
+    if (this.stores) {
+      this.b.if(this.get(st.codeChanged), () => {
+        this.settle(FlagBit.all, true);
+        this.b.leave('jump', this.branchTarget(o));
+      });
+    }
     this.settle(this.#flags.liveAt(this.targetPlace), true);
     super.branch(o);
   }

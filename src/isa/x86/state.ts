@@ -115,6 +115,8 @@ export const exitReason = slot('exitReason', 'i32');
 export const pageBase = slot('pageBase', 'i64');
 /** Always zero: what an absent base, index or segment register reads. */
 export const zero = slot('zero', 'i64');
+/** 1 after a store has changed code that a region was translated from, until the host has seen it. */
+export const codeChanged = slot('codeChanged', 'i32');
 /** Instructions that the region which was just left has retired. */
 export const retired = slot('retired', 'i32');
 /** Instructions retired, in blocks completed. */

@@ -298,7 +298,7 @@ export const moveRows: readonly Row[] = [
   insn('0F B7', 'movzx Gv,Ew', extend(false)),
   insn('0F BE', 'movsx Gv,Eb', extend(true)),
   insn('0F BF', 'movsx Gv,Ew', extend(true)),
-  insn('63', 'movsxd Gv,Ed', { mode: 'long' }, extend(true)),
+  insn('63', 'movsxd Gv,Ez', { mode: 'long' }, extend(true)),
   insn('8D', 'lea Gv,M', (c, d, s) => {
     const ea = c.effective(s);
     c.write(d, d.bits === 64 ? ea : c.truncate(c.b.wrap(ea), d.bits as Size));
