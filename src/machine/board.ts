@@ -165,7 +165,14 @@ export function buildBoard(o: BoardOptions): Board {
   if (config.hpet ?? true) onAll((space) => hpet.map(space));
   const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime });
   pit.map(ports);
-  const rtc = new Rtc({ arena, clock, wall, irq: hpet.gate(isa(8)), retime, memory: { below4g: layout.ramLow, above4g: layout.ramHigh } });
+  const rtc = new Rtc({
+    arena,
+    clock,
+    wall,
+    irq: hpet.gate(isa(8)),
+    retime,
+    memory: { below4g: layout.ramLow, above4g: layout.ramHigh },
+  });
   rtc.map(ports);
 
   // Serial ports: COM1 and COM3 share an interrupt, COM2 and COM4 as well.
@@ -206,7 +213,11 @@ export function buildBoard(o: BoardOptions): Board {
     });
   }
   const testdev = config.testdev
-    ? new PcTestdev({ arena, irqs: Array.from({ length: 16 }, (_, n) => isa(n)), flushPage: o.flushPage ?? (() => {}) })
+    ? new PcTestdev({
+        arena,
+        irqs: Array.from({ length: 16 }, (_, n) => (n === 2 ? undefined : isa(n))),
+        flushPage: o.flushPage ?? (() => {}),
+      })
     : undefined;
   testdev?.map(ports, mmio[0]);
 
