@@ -48,6 +48,8 @@ export interface CodeHost {
   nextPage(): number;
   /** Every record is gone: jump caches must go, too. */
   dropped(): void;
+  /** Bytes that are no instruction were met: for the trace. */
+  undefined(bytes: Uint8Array): void;
   /** A region's place in the table is free again. */
   release(index: number): void;
 }
@@ -138,6 +140,7 @@ export class CodeCache {
       }
       if (result !== Decode.ok) {
         extra = result === Decode.tooLong ? this.#infos.tooLong : this.#infos.undefined;
+        if (count === 0) this.#host.undefined(bytes.slice(at, Math.min(at + 15, end)));
         break;
       }
       const handler = this.#handlers.of(insn, ctx);

@@ -105,6 +105,7 @@ export class DbtVcpu implements Vcpu {
         install: () => this.#install(),
         nextPage: () => this.#nextPage(),
         dropped: () => this.#dropped(),
+        undefined: (bytes) => this.#undefined(bytes),
         release: (index) => this.#release(index),
       },
     );
@@ -343,6 +344,12 @@ export class DbtVcpu implements Vcpu {
     this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
     const mask = ~(1 << this.index);
     for (let i = 0; i < this.#codeMap.length; i++) if (this.#codeMap[i] !== 0) Atomics.and(this.#codeMap, i, mask);
+  }
+  #undefined(bytes: Uint8Array): void {
+    if (!this.#vm.trace) return;
+    const ip = BigInt.asUintN(64, this.#quad(st.rip.offset)).toString(16);
+    const text = [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');
+    this.#vm.trace(`vCPU ${this.index}: undefined opcode at ${ip}: ${text}`);
   }
   #hostPage(gpa: number): number {
     const { ramBase, ramLow, ramHigh } = this.#vm.layout;
