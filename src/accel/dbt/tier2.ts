@@ -260,8 +260,10 @@ function chainCode(ctx: number): Stmt[] {
   b.if(b.and(b.lts(b.get(st.retired), b.i32(FUEL)), b.eqz(b.get(st.kick))), () => {
     const ip = b.get(st.rip);
     const entry = b.add(b.get(st.jumpCache), jumpIndex(b, ip));
-    b.if(b.and(b.eq(b.raw('i64', entry, Jump.address), ip), b.eq(b.raw('i32', entry, Jump.ctx), b.i32(ctx))), () => {
-      const handler = b.raw('i32.16u', b.raw('i32', entry, Jump.record), Rec.handler);
+    const other = b.xor(entry, b.i32(Jump.bytes));
+    const at = b.select(b.eq(b.raw('i64', entry, Jump.address), ip), entry, other);
+    b.if(b.and(b.eq(b.raw('i64', at, Jump.address), ip), b.eq(b.raw('i32', at, Jump.ctx), b.i32(ctx))), () => {
+      const handler = b.raw('i32.16u', b.raw('i32', at, Jump.record), Rec.handler);
       b.if(b.geu(handler, b.i32(REGION_FIRST)), () => {
         b.set(st.pageBase, b.and(ip, b.i64(-4096)));
         b.leave('exit', handler);

@@ -246,10 +246,11 @@ export class DbtVcpu implements Vcpu {
     if (!(ctx & Ctx.long)) linear = (linear + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
     const low = Number(linear & 0xffffffffn);
     const high = Number(linear >> 32n) | 0;
-    const entry = this.#env + Area.jumpCache + jumpOffset(low, high);
     const view = this.#view;
-    const hit = view.getUint32(entry + Jump.address, true) === low && view.getInt32(entry + Jump.address + 4, true) === high;
-    const block = hit ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
+    let entry = this.#env + Area.jumpCache + jumpOffset(low, high);
+    const holds = (at: number): boolean => view.getUint32(at + Jump.address, true) === low && view.getInt32(at + Jump.address + 4, true) === high;
+    if (!holds(entry)) entry ^= Jump.bytes;
+    const block = holds(entry) ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
     return block?.ctx === ctx ? block : undefined;
   }
   /** Notes the block that the slice ended at; translates its region when it was met before. */
@@ -323,10 +324,13 @@ export class DbtVcpu implements Vcpu {
       const low = Number(linear & 0xffffffffn);
       const high = Number(linear >> 32n) | 0;
       const entry = env + Area.jumpCache + jumpOffset(low, high);
-      this.#view.setUint32(entry + Jump.address, low, true);
-      this.#view.setInt32(entry + Jump.address + 4, high, true);
-      this.#view.setInt32(entry + Jump.ctx, ctx, true);
-      this.#view.setInt32(entry + Jump.record, record, true);
+      const view = this.#view;
+      // What was here moves next door.
+      if (view.getInt32(entry + Jump.record, true) !== 0) this.#bytes.copyWithin(entry ^ Jump.bytes, entry, entry + Jump.bytes);
+      view.setUint32(entry + Jump.address, low, true);
+      view.setInt32(entry + Jump.address + 4, high, true);
+      view.setInt32(entry + Jump.ctx, ctx, true);
+      view.setInt32(entry + Jump.record, record, true);
     }
     return record;
   }

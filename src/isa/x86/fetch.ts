@@ -1,6 +1,7 @@
 // Finding the code at the instruction pointer: through the jump cache, else by the host's decoder; faults of the fetch, debug traps
 // and pending exceptions are delivered on the way (Intel SDM volume 3, chapter 6).
 
+import type { Value } from '../../ir/ir.ts';
 import { deliverPending, singleStep } from './exceptions.ts';
 import { Rec, STALE } from './record.ts';
 import * as st from './state.ts';
@@ -8,7 +9,7 @@ import { Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
 import { host, sub } from './sub.ts';
 import { jumpIndex } from './tlb.ts';
 
-/** Layout of a jump cache entry. */
+/** Layout of a jump cache entry. Two entries serve one place: the one of `jumpIndex`, and its neighbour (address xor `bytes`). */
 export const Jump = { address: 0, ctx: 8, record: 12, bytes: JUMP_ENTRY_BYTES } as const;
 
 /**
@@ -54,12 +55,20 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
       () => b.and(sum, b.i64(0xffffffffn)),
     );
     const entry = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
-    const hit = b.and(b.eq(b.raw('i64', entry, Jump.address), linear), b.eq(b.raw('i32', entry, Jump.ctx), ctx));
+    const holds = (at: Value): Value => b.and(b.eq(b.raw('i64', at, Jump.address), linear), b.eq(b.raw('i32', at, Jump.ctx), ctx));
     const found = b.choose(
       'i32',
-      hit,
+      holds(entry),
       () => b.raw('i32', entry, Jump.record),
-      () => b.i32(0),
+      () => {
+        const other = b.xor(entry, b.i32(Jump.bytes));
+        return b.choose(
+          'i32',
+          holds(other),
+          () => b.raw('i32', other, Jump.record),
+          () => b.i32(0),
+        );
+      },
     );
     const fresh = b.choose(
       'i32',
