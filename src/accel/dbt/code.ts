@@ -177,7 +177,8 @@ export class CodeCache {
       place += insn.length;
     }
     if (!ended) {
-      this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, n, ctx, lonely);
+      // What is no instruction counts as one: a guest that does nothing but #UD uses up its slice, too.
+      this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, extra ? n + 1 : n, ctx, lonely);
       n++;
     }
     this.#host.install();
@@ -221,7 +222,7 @@ export class CodeCache {
     if (this.#next + 2 * RECORD_BYTES > this.#end) this.flush();
     const record = this.#next;
     this.#next += RECORD_BYTES;
-    this.#pseudo(info, record, offset, 0, ctx, true);
+    this.#pseudo(info, record, offset, 1, ctx, true);
     this.#host.install();
     return record;
   }

@@ -33,17 +33,27 @@ const deliverHere = { ...deliverPending, faults: false };
 /** `singleStep` likewise. */
 const stepHere = { ...singleStep, faults: false };
 
+/** Fetches that fault one after the other before the vCPU is left for a look at the world: a handler may fault as it is fetched, for ever. */
+const FAULTS_MAX = 16;
+
 /**
  * Gives the record of the block at `rip` and sets `pageBase`, or 0 where the vCPU must leave (`exitReason`). Takes debug traps and fetch
  * faults on the way.
  */
 export const lookup = sub('lookup', [], 'i32', {}, (c) => {
   const b = c.b;
+  const left = b.variable(b.i32(FAULTS_MAX));
   b.loop((again) => {
     b.if(c.get(st.stepTrap), () => b.do(stepHere));
     b.if(c.get(st.exc), () => {
       b.do(deliverAll);
       b.if(b.eq(c.get(st.exitReason), b.i32(Exit.shutdown)), () => b.ret(b.i32(0)));
+      const n = b.sub(b.getVar(left), b.i32(1));
+      b.setVar(left, n);
+      b.if(b.eqz(n), () => {
+        c.set(st.exitReason, b.i32(Exit.budget));
+        b.ret(b.i32(0));
+      });
     });
     const ip = c.get(st.rip);
     const ctx = c.get(st.ctx);
