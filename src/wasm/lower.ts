@@ -25,7 +25,13 @@ export interface Target {
   /** Function index of a callee. */
   callee(callee: Callee): number;
   /** The slow paths of guest accesses. */
-  readonly slow: { readonly load: Callee; readonly store: Callee; readonly probeWrite: Callee; readonly rmw: Callee; readonly cmpxchg: Callee };
+  readonly slow: {
+    readonly load: Callee;
+    readonly store: Callee;
+    readonly probeWrite: Callee;
+    readonly rmw: Callee;
+    readonly cmpxchg: Callee;
+  };
   /** False where accesses are to be calls of the slow path only (code that runs seldom). */
   readonly inlineMemory: boolean;
   /** Emits the code for a way out. */
@@ -175,7 +181,10 @@ export class Lower {
     this.sequence([{ code: body, enter: () => {} }], params);
   }
   /** The same for a piece in parts: `enter` is called before each part's code. */
-  sequence(parts: readonly { readonly code: readonly Stmt[]; readonly enter: () => void }[], params: readonly number[] = this.#params): void {
+  sequence(
+    parts: readonly { readonly code: readonly Stmt[]; readonly enter: () => void }[],
+    params: readonly number[] = this.#params,
+  ): void {
     this.#params = params;
     this.#values = new Map();
     this.#vars = new Map();
@@ -423,7 +432,8 @@ export class Lower {
     }
   }
   #arguments(callee: Callee, args: readonly Value[]): void {
-    if (args.length !== callee.params.length) throw new Error(`Cannot call ${callee.name} with ${args.length} arguments: it takes ${callee.params.length}`);
+    if (args.length !== callee.params.length)
+      throw new Error(`Cannot call ${callee.name} with ${args.length} arguments: it takes ${callee.params.length}`);
     if (!callee.host) this.localGet(0);
     for (const a of args) this.value(a);
     this.call(callee);

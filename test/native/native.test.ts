@@ -17,7 +17,7 @@ const SEED = 20260;
 const CASES = 4000;
 
 const tables = buildTables(allRows);
-const runners: readonly Runner[] = [new Evaluator(tables), new Translator()];
+const runners: readonly Runner[] = [new Evaluator(tables), new Translator(), new Translator('tier2')];
 const native = openNative();
 const skip = typeof native === 'string' ? native : (hostLimits() ?? false);
 

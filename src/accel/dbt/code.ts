@@ -1,9 +1,9 @@
 // The decoded code of one vCPU: blocks of records by guest-physical address, and what happens when guest code changes.
 
 import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
-import { Link, Rec, RECORD_BYTES, STALE, writeRecord } from '../../isa/x86/record.ts';
-import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
+import { Link, RECORD_BYTES, Rec, STALE, writeRecord } from '../../isa/x86/record.ts';
 import type { Row } from '../../isa/x86/row.ts';
+import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
 import { Ctx } from '../../isa/x86/state.ts';
 import { variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo, Tables } from '../../isa/x86/table.ts';
@@ -75,7 +75,13 @@ export class CodeCache {
   /** Counters: blocks and instructions decoded, blocks invalidated, full flushes. */
   readonly stats = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
 
-  constructor(memory: SharedArrayBuffer, arena: { start: number; end: number }, tables: Tables, handlers: Handlers, host: CodeHost) {
+  constructor(
+    memory: SharedArrayBuffer,
+    arena: { start: number; end: number },
+    tables: Tables,
+    handlers: Handlers,
+    host: CodeHost,
+  ) {
     this.#view = new DataView(memory);
     this.#bytes = new Uint8Array(memory);
     this.#tables = tables;
@@ -152,7 +158,16 @@ export class CodeCache {
     return this.#write(gpa, offset, ctx, count, ended, extra, crossing, step);
   }
 
-  #write(gpa: number, offset: number, ctx: number, count: number, ended: boolean, extra: RowInfo | null, next: number, step: boolean): { record: number; cacheable: boolean } {
+  #write(
+    gpa: number,
+    offset: number,
+    ctx: number,
+    count: number,
+    ended: boolean,
+    extra: RowInfo | null,
+    next: number,
+    step: boolean,
+  ): { record: number; cacheable: boolean } {
     const view = this.#view;
     const long = (ctx & Ctx.long) !== 0;
     const lonely = step || next >= 0;

@@ -1,10 +1,10 @@
 // The translator as an accelerator: what is made once for a machine, in each thread that runs vCPUs.
 
+import type { Variant } from '../../isa/x86/bind.ts';
+import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
-import type { Variant } from '../../isa/x86/bind.ts';
-import type { Size } from '../../isa/x86/emit.ts';
 import type { MemoryLayout } from '../accel.ts';
 import { Handlers } from './handlers.ts';
 import { hotHandlers } from './hot.ts';
@@ -46,7 +46,17 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
   const handlers = new Handlers(library);
   const rows = new Map(tables.rows.map((r) => [`${r.row.opcode}|${r.row.asm}`, r]));
   // Number STALE is the handler of stale records, in whatever mode.
-  handlers.get({ info: tables.rows.find((r) => r.row === staleRow)!, size: 64, addressSize: 64, isMemory: false, lock: false, rep: 0, long: true, flagsLive: true, fpTrap: false });
+  handlers.get({
+    info: tables.rows.find((r) => r.row === staleRow)!,
+    size: 64,
+    addressSize: 64,
+    isMemory: false,
+    lock: false,
+    rep: 0,
+    long: true,
+    flagsLive: true,
+    fpTrap: false,
+  });
   for (const name of hot) {
     const variant = variantNamed(name, rows);
     if (variant) handlers.get(variant);
@@ -64,7 +74,14 @@ export function mainModule(engine: Engine, layout: MemoryLayout, profile = false
 export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions'>>;
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
-export function createVm(engine: Engine, memory: WebAssembly.Memory, layout: MemoryLayout, cpus: number, main: WebAssembly.Module, options: VmOptions = {}): DbtVm {
+export function createVm(
+  engine: Engine,
+  memory: WebAssembly.Memory,
+  layout: MemoryLayout,
+  cpus: number,
+  main: WebAssembly.Module,
+  options: VmOptions = {},
+): DbtVm {
   return { memory, layout, cpus, main, regions: 'hot', ...options, ...engine };
 }
 

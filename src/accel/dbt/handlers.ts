@@ -115,14 +115,26 @@ export class Handlers {
       else if ((s.kind === 'call' || s.kind === 'do') && this.#library.touchesFlags(s.callee)) {
         tested = ALL_FLAGS;
         sharesFlags = true;
-      }
-      else if (s.kind === 'leave' && s.how !== 'fault' && s.how !== 'next' && s.how !== 'repeat') reads = ALL_FLAGS;
+      } else if (s.kind === 'leave' && s.how !== 'fault' && s.how !== 'next' && s.how !== 'repeat') reads = ALL_FLAGS;
     });
     reads |= tested;
     let kills = 0;
     for (const s of body) if (s.kind === 'set') kills |= FLAG_BITS.get(s.slot.offset) ?? 0;
     // An early `next` may pass by the writes.
     if (leaves.has('next')) kills = 0;
-    return { number: this.list.length, variant, body, reads, tested, writes, kills, ends, stores, sharesFlags, faults: faults || leaves.has('fault'), leaves };
+    return {
+      number: this.list.length,
+      variant,
+      body,
+      reads,
+      tested,
+      writes,
+      kills,
+      ends,
+      stores,
+      sharesFlags,
+      faults: faults || leaves.has('fault'),
+      leaves,
+    };
   }
 }

@@ -48,7 +48,9 @@ export function layoutOf(memory: number, cpus: number): MemoryLayout {
   const total = align(ramBase + memory, 64 << 10);
   const room = 4096 * MIB - (total - memory);
   if (total > 4096 * MIB) {
-    throw new Error(`Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`);
+    throw new Error(
+      `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
+    );
   }
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   return {

@@ -4,8 +4,8 @@
 import { Builder } from '../../ir/builder.ts';
 import type { Stmt } from '../../ir/ir.ts';
 import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
-import { emitRow, variantOf } from '../../isa/x86/static.ts';
 import { FlagBit, FlagState, RegionEmit } from '../../isa/x86/region-emit.ts';
+import { emitRow, variantOf } from '../../isa/x86/static.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import type { Handler, Handlers } from './handlers.ts';
 
@@ -100,7 +100,20 @@ export function findRegion(tables: Tables, handlers: Handlers, page: Uint8Array,
     }
     if (list.length === 0) continue;
     if (fall >= 0) targets.push(fall);
-    byPlace.set(leader, { place: leader, steps: list, fall, targets, order: -1, idom: null, preds: [], header: false, merge: false, merges: [], live: FlagBit.all, body: [] });
+    byPlace.set(leader, {
+      place: leader,
+      steps: list,
+      fall,
+      targets,
+      order: -1,
+      idom: null,
+      preds: [],
+      header: false,
+      merge: false,
+      merges: [],
+      live: FlagBit.all,
+      body: [],
+    });
   }
   const first = byPlace.get(entry);
   if (!first) return null;
@@ -112,7 +125,13 @@ export function findRegion(tables: Tables, handlers: Handlers, page: Uint8Array,
     const last = b.steps[b.steps.length - 1];
     return [b.place, last.place + last.insn.length];
   });
-  return { entry: first, blocks, byPlace: new Map(blocks.map((b) => [b.place, b])), ranges, instructions: blocks.reduce((n, b) => n + b.steps.length, 0) };
+  return {
+    entry: first,
+    blocks,
+    byPlace: new Map(blocks.map((b) => [b.place, b])),
+    ranges,
+    instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
+  };
 }
 
 const successors = (b: RegionBlock, byPlace: ReadonlyMap<number, RegionBlock>): RegionBlock[] =>
@@ -182,7 +201,8 @@ function dominate(blocks: readonly RegionBlock[]): void {
 /** Which flags may be read from each block's start on. */
 function live(blocks: readonly RegionBlock[], byPlace: ReadonlyMap<number, RegionBlock>): void {
   for (const b of blocks) b.live = 0;
-  const out = (b: RegionBlock): number => b.targets.reduce((m, t) => m | (byPlace.get(t)?.live ?? FlagBit.all), b.targets.length === 0 ? FlagBit.all : 0);
+  const out = (b: RegionBlock): number =>
+    b.targets.reduce((m, t) => m | (byPlace.get(t)?.live ?? FlagBit.all), b.targets.length === 0 ? FlagBit.all : 0);
   for (let changed = true; changed; ) {
     changed = false;
     for (let i = blocks.length - 1; i >= 0; i--) {

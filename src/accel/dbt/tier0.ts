@@ -3,13 +3,12 @@
 
 import type { Callee } from '../../ir/ir.ts';
 import type { Type } from '../../ir/ops.ts';
-import { interrupt } from '../../isa/x86/exceptions.ts';
+import { updateContext } from '../../isa/x86/context.ts';
+import { interrupt, stepBegin } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
 import { fetchTranslate, translate } from '../../isa/x86/mmu.ts';
-import { Link, Rec, RECORD_BYTES } from '../../isa/x86/record.ts';
-import { stepBegin } from '../../isa/x86/exceptions.ts';
-import { updateContext } from '../../isa/x86/context.ts';
+import { Link, RECORD_BYTES, Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, TLB_ENTRIES } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
@@ -152,7 +151,12 @@ function functionTarget(index: (c: Callee) => number): Target {
  * The main module: all subroutines, the hot handlers, the loop. Imports memory, table and the host functions. With `profile` it counts
  * executions by handler.
  */
-export function buildMain(library: Library, hot: readonly Handler[], memory: MemoryImport, profile = false): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
+export function buildMain(
+  library: Library,
+  hot: readonly Handler[],
+  memory: MemoryImport,
+  profile = false,
+): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
   const roots = new Set<Callee>(entryPoints);
   for (const h of hot) for (const c of calleesOf(h.body)) roots.add(c);
   const { subs, hosts } = library.closure(roots);

@@ -47,7 +47,10 @@ export function buildRegion(
   for (const s of imports) index.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
   const f = m.declare(name, { params: ['i32', 'i32'], result: 'i32' });
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
-  m.define(f, lowerRegion(library, region, (c) => index.get(c.name)!, type, ctx));
+  m.define(
+    f,
+    lowerRegion(library, region, (c) => index.get(c.name)!, type, ctx),
+  );
   m.export('region', f);
   return { bytes: m.finish(), imports, hosts };
 }
@@ -101,7 +104,12 @@ function lowerRegion(library: Library, region: Region, callee: (c: Callee) => nu
     slow: slowPaths,
     inlineMemory: true,
     local: (offset) => (chaining ? undefined : offset === st.pageBase.offset ? pageBase : locals.get(offset)),
-    beforeCall: (l, c) => move(l, touched(c).filter((o) => written.has(o)), true),
+    beforeCall: (l, c) =>
+      move(
+        l,
+        touched(c).filter((o) => written.has(o)),
+        true,
+      ),
     afterCall: (l, c) => move(l, touched(c), false),
     fault(l) {
       leaveAt(l, place);

@@ -6,8 +6,8 @@ import { Jump } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/state.ts';
-import { jumpOffset } from '../../isa/x86/tlb.ts';
 import type { Tables } from '../../isa/x86/table.ts';
+import { jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { type Block, CodeCache } from './code.ts';
 import type { Handlers } from './handlers.ts';
@@ -218,7 +218,10 @@ export class DbtVcpu implements Vcpu {
     const fresh = this.#vm.handlers.list.slice(this.#installed);
     if (fresh.length === 0) return;
     const { layout, library } = this.#vm;
-    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.exports, { initial: layout.pages, maximum: layout.pages });
+    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.exports, {
+      initial: layout.pages,
+      maximum: layout.pages,
+    });
     const pick = (list: readonly Callee[], from: WebAssembly.ModuleImports): WebAssembly.ModuleImports =>
       Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
     const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
@@ -248,7 +251,8 @@ export class DbtVcpu implements Vcpu {
     const high = Number(linear >> 32n) | 0;
     const view = this.#view;
     let entry = this.#env + Area.jumpCache + jumpOffset(low, high);
-    const holds = (at: number): boolean => view.getUint32(at + Jump.address, true) === low && view.getInt32(at + Jump.address + 4, true) === high;
+    const holds = (at: number): boolean =>
+      view.getUint32(at + Jump.address, true) === low && view.getInt32(at + Jump.address + 4, true) === high;
     if (!holds(entry)) entry ^= Jump.bytes;
     const block = holds(entry) ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
     return block?.ctx === ctx ? block : undefined;
@@ -267,7 +271,8 @@ export class DbtVcpu implements Vcpu {
   #hot(): void {
     const block = this.#here();
     if (!block) return;
-    new Uint16Array(this.#view.buffer, this.#env + Area.arrivals, ARRIVAL_ENTRIES)[(block.record >>> 5) & (ARRIVAL_ENTRIES - 1)] = 0;
+    new Uint16Array(this.#view.buffer, this.#env + Area.arrivals, ARRIVAL_ENTRIES)[(block.record >>> 5) & (ARRIVAL_ENTRIES - 1)] =
+      0;
     if (this.#vm.regions === 'hot') this.#translate(block);
   }
   #translate(block: Block): void {
@@ -442,17 +447,28 @@ export class DbtVcpu implements Vcpu {
         }
         const host = this.#hostPage(Math.floor(at / 4096) * 4096);
         const page = (host - this.#vm.layout.ramBase) >>> 12;
-        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) & ~(1 << this.index)) this.#tellOthers(Request.changed, page, false);
+        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) & ~(1 << this.index))
+          this.#tellOthers(Request.changed, page, false);
       },
       cas: (at: number, expected: bigint, value: bigint, log2: number): bigint => {
         if (log2 === 3) return Atomics.compareExchange(this.#quads, (at >>> 0) / 8, expected, value);
-        if (log2 === 2) return BigInt(Atomics.compareExchange(this.#words, (at >>> 0) / 4, Number(BigInt.asIntN(32, expected)), Number(BigInt.asIntN(32, value))) >>> 0);
-        const bytes = log2 === 1 ? new Uint16Array(this.#vm.memory.buffer, at >>> 0, 1) : new Uint8Array(this.#vm.memory.buffer, at >>> 0, 1);
+        if (log2 === 2)
+          return BigInt(
+            Atomics.compareExchange(
+              this.#words,
+              (at >>> 0) / 4,
+              Number(BigInt.asIntN(32, expected)),
+              Number(BigInt.asIntN(32, value)),
+            ) >>> 0,
+          );
+        const bytes =
+          log2 === 1 ? new Uint16Array(this.#vm.memory.buffer, at >>> 0, 1) : new Uint8Array(this.#vm.memory.buffer, at >>> 0, 1);
         const mask = log2 === 1 ? 0xffffn : 0xffn;
         return BigInt(Atomics.compareExchange(bytes, 0, Number(expected & mask), Number(value & mask)));
       },
       mmioRead: (gpa: bigint, bytes: number): bigint => BigInt.asIntN(64, bus.mmioRead(Number(gpa), bytes)),
-      mmioWrite: (gpa: bigint, value: bigint, bytes: number): void => bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value)),
+      mmioWrite: (gpa: bigint, value: bigint, bytes: number): void =>
+        bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value)),
       portIn: (port: number, bytes: number): number => bus.portIn(port & 0xffff, bytes),
       portOut: (port: number, value: number, bytes: number): void => bus.portOut(port & 0xffff, bytes, value >>> 0),
       rdmsr: (msr: number): bigint => {

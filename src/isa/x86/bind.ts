@@ -156,4 +156,3 @@ export abstract class BoundEmit extends InsnEmit {
     return addr;
   }
 }
-

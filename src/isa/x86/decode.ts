@@ -2,8 +2,8 @@
 // immediates. Decodes at most 15 bytes; what no row claims is reported as undefined.
 
 import { bitsOf } from './operand.ts';
-import type { RowInfo, Tables } from './table.ts';
 import { Ctx } from './state.ts';
+import type { RowInfo, Tables } from './table.ts';
 
 /** Result of decoding. */
 export const Decode = { ok: 0, undefined: 1, tooLong: 2, truncated: 3 } as const;
@@ -80,8 +80,17 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
       rex = op;
       if (p >= limit) return short();
       const next = bytes[p];
-      if (next === 0x66 || next === 0x67 || next === 0xf2 || next === 0xf3 || next === 0xf0 || (next & 0xe7) === 0x26 || (next & 0xfe) === 0x64 || (next & 0xf0) === 0x40) rex = 0;
-      continue;
+      if (
+        next === 0x66 ||
+        next === 0x67 ||
+        next === 0xf2 ||
+        next === 0xf3 ||
+        next === 0xf0 ||
+        (next & 0xe7) === 0x26 ||
+        (next & 0xfe) === 0x64 ||
+        (next & 0xf0) === 0x40
+      )
+        rex = 0;
     } else break;
   }
   if (long && out.override < 4) out.override = -1;
@@ -225,7 +234,8 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     } else if (s.from === 'moffs') {
       const n = out.addressSize >> 3;
       if (p + n > limit) return short();
-      out.disp = n === 2 ? bytes[p] | (bytes[p + 1] << 8) : bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
+      out.disp =
+        n === 2 ? bytes[p] | (bytes[p + 1] << 8) : bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
       out.dispHigh = n === 8 ? bytes[p + 4] | (bytes[p + 5] << 8) | (bytes[p + 6] << 16) | (bytes[p + 7] << 24) : 0;
       out.isMemory = true;
       p += n;

@@ -65,7 +65,8 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
       () => b.and(sum, b.i64(0xffffffffn)),
     );
     const entry = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
-    const holds = (at: Value): Value => b.and(b.eq(b.raw('i64', at, Jump.address), linear), b.eq(b.raw('i32', at, Jump.ctx), ctx));
+    const holds = (at: Value): Value =>
+      b.and(b.eq(b.raw('i64', at, Jump.address), linear), b.eq(b.raw('i32', at, Jump.ctx), ctx));
     const found = b.choose(
       'i32',
       holds(entry),

@@ -26,7 +26,17 @@ export interface OperandSpec {
   readonly aligned: boolean;
 }
 
-const base: OperandSpec = { code: '', from: 'rm', cls: 'gpr', width: 0, form: 'both', fixed: 0, immWidth: 0, signed: false, aligned: false };
+const base: OperandSpec = {
+  code: '',
+  from: 'rm',
+  cls: 'gpr',
+  width: 0,
+  form: 'both',
+  fixed: 0,
+  immWidth: 0,
+  signed: false,
+  aligned: false,
+};
 const widths: Readonly<Record<string, Width>> = { b: 8, w: 16, d: 32, q: 64, v: 'v', y: 'y', z: 'z', '': 0, dq: 128 };
 
 const table: Record<string, Partial<OperandSpec>> = {
@@ -83,7 +93,10 @@ export function parseOperands(asm: string): OperandSpec[] {
   const specs: OperandSpec[] = [];
   for (const code of asm.slice(space + 1).split(',')) {
     const entry = table[code.trim()];
-    if (!entry) throw new Error(`Cannot declare row "${asm}": operand code ${code} is not known, accepted are ${Object.keys(table).join(' ')}`);
+    if (!entry)
+      throw new Error(
+        `Cannot declare row "${asm}": operand code ${code} is not known, accepted are ${Object.keys(table).join(' ')}`,
+      );
     const second = entry.from === 'imm' && specs.some((s) => s.from === 'imm');
     specs.push({ ...base, ...entry, code: code.trim(), from: second ? 'imm2' : (entry.from ?? 'rm') });
   }

@@ -6,8 +6,8 @@ import type { Slot, Value } from '../../ir/ir.ts';
 import type { Variant } from './bind.ts';
 import type { Insn } from './decode.ts';
 import type { Operand, Size } from './emit.ts';
-import { StaticEmit } from './static.ts';
 import * as st from './state.ts';
+import { StaticEmit } from './static.ts';
 
 /** Bits of a set of flags, one for each slot. */
 export const FlagBit = { z: 1, n: 2, c: 4, o: 8, a: 16, all: 31 } as const;
@@ -124,7 +124,12 @@ export class RegionEmit extends StaticEmit {
     const is = (v: Value): Value => (flip ? b.eqz(v) : v);
     const signed = (v: Value): Value => (p.size >= 32 ? v : this.signed32(v, p.size));
     // A borrow may have gone in (SBB): then only the flags themselves tell.
-    const plain = p.kind === 'sub' && p.carry.kind === 'pure' && p.carry.op.name.endsWith('.lt_u') && p.carry.args[0] === p.x && p.carry.args[1] === p.y;
+    const plain =
+      p.kind === 'sub' &&
+      p.carry.kind === 'pure' &&
+      p.carry.op.name.endsWith('.lt_u') &&
+      p.carry.args[0] === p.x &&
+      p.carry.args[1] === p.y;
     switch (code >> 1) {
       case 1:
         return is(p.carry);

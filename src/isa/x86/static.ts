@@ -164,7 +164,6 @@ export class StaticEmit extends BoundEmit {
   }
 }
 
-
 /** Runs a row's `emit` in a context: the whole meaning of one instruction. */
 export function emitRow(c: BoundEmit): void {
   const { variant } = c;

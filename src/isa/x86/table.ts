@@ -45,7 +45,8 @@ function analyse(row: Row, index: number): RowInfo {
   }
   let map: RowInfo['map'] = 0;
   const none = row.opcode === '';
-  const byte = (w: string | undefined): number => (w && /^[0-9A-Fa-f]{2}/.test(w) ? Number.parseInt(w.slice(0, 2), 16) : fail(`"${w}" is not a byte`));
+  const byte = (w: string | undefined): number =>
+    w && /^[0-9A-Fa-f]{2}/.test(w) ? Number.parseInt(w.slice(0, 2), 16) : fail(`"${w}" is not a byte`);
   let first = none ? 0 : byte(words[0]);
   if (first === 0x0f && words.length > 1) {
     words.shift();
@@ -91,7 +92,11 @@ export interface Tables {
 
 /** How exactly a row names its encoding: more exact rows take precedence over general ones. */
 const exactness = (r: RowInfo): number =>
-  (r.modrm >= 0 ? 8 : 0) + (r.digit >= 0 ? 4 : 0) + (r.form !== 'both' ? 2 : 0) + (r.rexW >= 0 ? 1 : 0) + (r.prefix >= 0 ? 16 : 0);
+  (r.modrm >= 0 ? 8 : 0) +
+  (r.digit >= 0 ? 4 : 0) +
+  (r.form !== 'both' ? 2 : 0) +
+  (r.rexW >= 0 ? 1 : 0) +
+  (r.prefix >= 0 ? 16 : 0);
 
 /** Builds the tables. Throws where two equally exact rows claim one encoding. */
 export function buildTables(rows: readonly Row[]): Tables {
@@ -126,7 +131,9 @@ export function buildTables(rows: readonly Row[]): Tables {
             if (r.form !== 'both' && (r.form === 'reg') !== m >= 0xc0) continue;
             if (r.rexW >= 0 && r.rexW !== w) continue;
             if (best && exactness(best) === exactness(r)) {
-              throw new Error(`Cannot build decoder: rows "${best.row.opcode}" ${best.row.asm} and "${r.row.opcode}" ${r.row.asm} claim one encoding`);
+              throw new Error(
+                `Cannot build decoder: rows "${best.row.opcode}" ${best.row.asm} and "${r.row.opcode}" ${r.row.asm} claim one encoding`,
+              );
             }
             if (!best || exactness(r) > exactness(best)) best = r;
           }
@@ -138,5 +145,10 @@ export function buildTables(rows: readonly Row[]): Tables {
     });
     return first;
   };
-  return { rows: infos, first: [build(false), build(true)], second, nop: infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop') };
+  return {
+    rows: infos,
+    first: [build(false), build(true)],
+    second,
+    nop: infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop'),
+  };
 }

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { MemoryLayout, VcpuBus, VcpuExit } from '../accel.ts';
+import { createEngine, createMemory, createVm, mainModule } from './dbt.ts';
+import { layoutOf } from './layout.ts';
+import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
+import { findRegion } from './region.ts';
+import { DbtVcpu } from './vcpu.ts';
+
+const MIB = 1 << 20;
+const engine = createEngine();
+
+/** Board of a test: nothing is there, port writes are noted. */
+function bus(out: number[]): VcpuBus {
+  return {
+    portIn: () => 0xff,
+    portOut: (_, __, value) => out.push(value),
+    mmioRead: () => -1n,
+    mmioWrite: () => {},
+    rdmsr: () => undefined,
+    wrmsr: () => false,
+    cpuid: () => [0, 0, 0, 0],
+    hypercall: () => undefined,
+    tsc: () => 0n,
+    random: () => 0n,
+    tpr: 0,
+    pending: () => false,
+    takeUnhalt: () => false,
+    acknowledge: () => -1,
+  };
+}
+
+interface Rig {
+  readonly vcpu: DbtVcpu;
+  readonly out: number[];
+  readonly layout: MemoryLayout;
+  readonly bytes: Uint8Array;
+}
+
+const CODE = 0x10000;
+
+/** A vCPU in 64-bit code without paging, the program at CODE, the stack below it. */
+function rig(regions: 'off' | 'always', hex: string): Rig {
+  const layout = layoutOf(16 * MIB, 1);
+  const memory = createMemory(layout);
+  const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine, layout)), { regions });
+  const out: number[] = [];
+  const vcpu = new DbtVcpu(vm, 0, bus(out));
+  const bytes = new Uint8Array(memory.buffer);
+  bytes.set(Uint8Array.from(Buffer.from(hex.replaceAll(' ', ''), 'hex')), layout.ramBase + CODE);
+  for (const [name, value] of Object.entries({ 'cs.base': 0, 'cs.attr': 0xa09b, efer: 0x500, cr0: 1, rip: CODE, rsp: CODE }))
+    vcpu.set(name, BigInt(value));
+  vcpu.sync();
+  return { vcpu, out, layout, bytes };
+}
+
+/** Runs on over interruptions, a hundred at most. */
+function settle(vcpu: DbtVcpu): VcpuExit {
+  let exit: VcpuExit = 'interrupted';
+  for (let i = 0; i < 100 && exit === 'interrupted'; i++) exit = vcpu.run(10_000);
+  return exit;
+}
+
+for (const regions of ['off', 'always'] as const) {
+  const name = regions === 'off' ? 'tier 0' : 'regions';
+
+  test(`${name}: a nested loop counts right and retires what it ran`, () => {
+    // mov ecx,10; outer: mov edx,5; inner: inc rax; dec edx; jnz inner; dec ecx; jnz outer; hlt
+    const { vcpu } = rig(regions, 'b9 0a000000 ba 05000000 48ffc0 ffca 75f9 ffc9 75f0 f4');
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rax'), 50n);
+    assert.equal(vcpu.instructions, 1 + 10 * (1 + 15 + 2) + 1);
+  });
+
+  test(`${name}: a store into the running loop takes effect at the next instruction`, () => {
+    // mov ecx,3; loop: mov byte [rip+2],1 (the immediate of the next instruction); add eax,0; dec ecx; jnz loop; hlt
+    const { vcpu } = rig(regions, 'b9 03000000 c605 02000000 01 83c0 00 ffc9 75f2 f4');
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rax'), 3n);
+  });
+
+  test(`${name}: code that was decoded before is run as it is now`, () => {
+    // call f; mov byte [f+1],7; call f; hlt … f: mov al,5; out 0x80,al; ret
+    const { vcpu, out } = rig(regions, 'e8 0d000000 c605 07000000 07 e8 01000000 f4 b005 e680 c3');
+    assert.equal(settle(vcpu), 'hlt');
+    assert.deepEqual(out, [5, 7]);
+  });
+
+  test(`${name}: flags of a comparison reach a SETcc behind a branch, and LAHF`, () => {
+    // mov eax,1; cmp eax,2; jg over; setl bl; lahf; over: hlt
+    const { vcpu } = rig(regions, 'b8 01000000 83f802 7f04 0f9cc3 9f f4');
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rbx') & 0xffn, 1n);
+    // SF, AF, PF, CF of 1 - 2: 0x97.
+    assert.equal((vcpu.get('rax') >> 8n) & 0xffn, 0x97n);
+  });
+
+  test(`${name}: an endless loop gives the thread back when its slice is over`, () => {
+    const { vcpu } = rig(regions, 'ebfe');
+    assert.equal(vcpu.run(10_000), 'interrupted');
+    assert.equal(vcpu.get('rip'), BigInt(CODE));
+  });
+
+  test(`${name}: an exception without a descriptor table shuts the vCPU down`, () => {
+    const { vcpu } = rig(regions, '0f0b');
+    vcpu.set('idtr.limit', 0n);
+    assert.equal(vcpu.run(10_000), 'shutdown');
+  });
+}
+
+test('a region keeps the loops of its page and leaves out what other pages hold', () => {
+  const page = new Uint8Array(4096).fill(0x90);
+  // 0: dec eax; jnz 0; jmp far beyond the page; 0x20 is not reached.
+  page.set([0xff, 0xc8, 0x75, 0xfc, 0xe9, 0x00, 0x20, 0x00, 0x00]);
+  const region = findRegion(engine.tables, engine.handlers, page, 0, 1);
+  assert.ok(region);
+  assert.equal(region.blocks.length, 2);
+  assert.equal(region.entry.header, true);
+  assert.deepEqual(
+    region.ranges.map(([start, end]) => end - start),
+    [4, 5],
+  );
+});
+
+test('a loop with two entries is no header, so that its back edge leaves the region', () => {
+  const page = new Uint8Array(4096).fill(0xf4);
+  // 0: jz 6; 2: nop; 3: nop; jmp 7 … 6: nop; 7: dec eax; jnz 6 … (6 is entered from 0 and from 7, 7 from 3 and 6)
+  page.set([0x74, 0x04, 0x90, 0x90, 0xeb, 0x01, 0x90, 0xff, 0xc8, 0x75, 0xfb]);
+  const region = findRegion(engine.tables, engine.handlers, page, 0, 1);
+  assert.ok(region);
+  assert.equal(
+    region.blocks.some((b) => b.header),
+    false,
+  );
+});
+
+test('a full mailbox turns into "everything", and a receiver that does not run holds nobody up', () => {
+  const memory = new SharedArrayBuffer(MAILBOX_BYTES);
+  const box = new Mailbox(memory, 0, () => {});
+  const numbers = Array.from({ length: 600 }, (_, page) => box.post(Request.protect, page));
+  assert.ok(numbers.every((n) => box.done(n)));
+  box.setRunning(true);
+  assert.equal(box.done(numbers[599]), false);
+  let handled = 0;
+  let everything = 0;
+  box.drain(
+    () => handled++,
+    () => everything++,
+  );
+  assert.equal(handled, 512);
+  assert.equal(everything, 1);
+  assert.ok(numbers.every((n) => box.done(n)));
+  assert.equal(box.waiting, false);
+});
+
+test('a machine that does not fit into one memory is refused with what fits', () => {
+  assert.throws(
+    () => layoutOf(8192 * MIB, 1),
+    /Cannot give the guest 8192 MiB of memory: at most \d+ MiB are accepted with 1 vCPUs/,
+  );
+});
