@@ -7,6 +7,8 @@ import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
+import { extractVmlinux } from '../../firmware/payload.ts';
+import { isBzImage } from '../../firmware/setup-header.ts';
 import type { BootState } from '../../firmware/target.ts';
 import * as st from '../../isa/x86/state.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
@@ -169,7 +171,10 @@ export class NodeMachine implements RunningMachine {
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
     target.write(ACPI_ADDRESS, acpiTables(config, ACPI_ADDRESS, ACPI_MAX_SIZE));
     target.write(SMBIOS_ADDRESS, smbiosTables(config, ramLow, ramHigh, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
-    const boot = loadKernel(target, { ...files, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(ramLow, ramHigh), decompress });
+    const vmlinux = files.vmlinux ?? (isBzImage(files.kernel) ? extractVmlinux(files.kernel, decompress) : undefined);
+    const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(ramLow, ramHigh), decompress });
+    // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
+    if (vmlinux && vmlinux !== files.vmlinux && vmlinux.buffer instanceof ArrayBuffer) vmlinux.buffer.transfer(0);
     this.kernelLine = boot.kernel;
     return boot;
   }
