@@ -49,6 +49,9 @@ const ARRIVALS = 6000;
 /** Entries of the table of arrivals, two bytes each. */
 export const ARRIVAL_ENTRIES = 8192;
 
+/** What a burst of a string instruction counts for in a slice. */
+const REPEAT = 64;
+
 /** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF. */
 export const Kick = { now: 1, waiting: 2 } as const;
 
@@ -368,7 +371,7 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
 
   close(); // repeat: the same record again, after a check
   l.localGet(budget);
-  l.i32(1);
+  l.i32(REPEAT);
   l.op(0x6b);
   l.localSet(budget);
   l.brTo(depth.check);

@@ -21,6 +21,8 @@ import { buildRegion } from './tier2.ts';
 const IF = 0x200;
 
 const REGIONS_MAX = 8192;
+/** Slow calls of a guest (ports, MMIO, decoding) after which it is left for a look at timers: a slice counts instructions, not time. */
+const CALLS_MAX = 512;
 /** Samples of a block before its region is translated. */
 const HOT = 2;
 
@@ -174,8 +176,10 @@ export class DbtVcpu implements Vcpu {
           this.#halted = true;
           this.#setWord(st.shadow.offset, 0);
           if (!this.#wakes()) return 'hlt';
+          this.#halted = false;
+          if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
-        else if (reason === Exit.kick && !this.#boxes[this.index].waiting && !this.#bus.pending()) return 'interrupted';
+        else if (reason === Exit.kick && !box.waiting && !this.#takesInterrupts()) return 'interrupted';
       }
     } finally {
       box.setRunning(false);
@@ -186,7 +190,11 @@ export class DbtVcpu implements Vcpu {
 
   /** Whether a halted vCPU has a reason to go on. */
   #wakes(): boolean {
-    return this.#nmi || this.#bus.takeUnhalt() || ((this.#word(st.sysFlags.offset) & IF) !== 0 && this.#bus.pending());
+    return (this.#nmi && this.#word(st.nmiBlocked.offset) === 0) || this.#bus.takeUnhalt() || this.#takesInterrupts();
+  }
+  /** Whether an interrupt waits that RFLAGS.IF lets through. */
+  #takesInterrupts(): boolean {
+    return (this.#word(st.sysFlags.offset) & IF) !== 0 && this.#bus.pending();
   }
   /** Delivers an NMI or interrupt if there is one; false on a triple fault. */
   #inject(): boolean {
@@ -276,9 +284,7 @@ export class DbtVcpu implements Vcpu {
     if (this.#vm.regions === 'hot') this.#translate(block);
   }
   #translate(block: Block): void {
-    if (!this.#code.suits(block)) return;
-    const index = this.#free.pop() ?? this.#nextRegion;
-    if (index >= REGION_FIRST + REGIONS_MAX) return;
+    if (!this.#code.suits(block) || (this.#free.length === 0 && this.#nextRegion >= REGION_FIRST + REGIONS_MAX)) return;
     const begin = performance.now();
     const { layout, library, tables, handlers } = this.#vm;
     const host = this.#hostPage(Math.floor(block.gpa / 4096) * 4096);
@@ -295,7 +301,7 @@ export class DbtVcpu implements Vcpu {
       host: Object.fromEntries(built.hosts.map((c) => [c.name, this.#hosts[c.name]])),
       main: Object.fromEntries(built.imports.map((c) => [c.name, this.exports[c.name]])),
     });
-    if (index === this.#nextRegion) this.#nextRegion++;
+    const index = this.#free.pop() ?? this.#nextRegion++;
     this.#table.set(index, instance.exports.region);
     this.#code.attach(block, index, region.ranges);
     this.regionStats.made++;
@@ -310,6 +316,7 @@ export class DbtVcpu implements Vcpu {
   }
   /** The host function `resolve`: see fetch.ts. */
   #resolve(): number {
+    this.#called();
     const env = this.#env;
     const ctx = this.#word(st.ctx.offset);
     let linear = this.#quad(st.rip.offset);
@@ -414,6 +421,12 @@ export class DbtVcpu implements Vcpu {
     }
   }
 
+  #calls = 0;
+  /** One more slow call. */
+  #called(): void {
+    if (++this.#calls % CALLS_MAX === 0) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+  }
+
   // -- state access
 
   #word(offset: number): number {
@@ -437,6 +450,7 @@ export class DbtVcpu implements Vcpu {
     return {
       resolve: () => this.#resolve(),
       codeWrite: (gpa: bigint, bytes: number) => {
+        this.#called();
         const at = Number(gpa);
         const released = this.regionStats.released;
         this.#changed(at, bytes);
@@ -466,17 +480,30 @@ export class DbtVcpu implements Vcpu {
         const mask = log2 === 1 ? 0xffffn : 0xffn;
         return BigInt(Atomics.compareExchange(bytes, 0, Number(expected & mask), Number(value & mask)));
       },
-      mmioRead: (gpa: bigint, bytes: number): bigint => BigInt.asIntN(64, bus.mmioRead(Number(gpa), bytes)),
-      mmioWrite: (gpa: bigint, value: bigint, bytes: number): void =>
-        bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value)),
-      portIn: (port: number, bytes: number): number => bus.portIn(port & 0xffff, bytes),
-      portOut: (port: number, value: number, bytes: number): void => bus.portOut(port & 0xffff, bytes, value >>> 0),
+      mmioRead: (gpa: bigint, bytes: number): bigint => {
+        this.#called();
+        return BigInt.asIntN(64, bus.mmioRead(Number(gpa), bytes));
+      },
+      mmioWrite: (gpa: bigint, value: bigint, bytes: number): void => {
+        this.#called();
+        bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value));
+      },
+      portIn: (port: number, bytes: number): number => {
+        this.#called();
+        return bus.portIn(port & 0xffff, bytes);
+      },
+      portOut: (port: number, value: number, bytes: number): void => {
+        this.#called();
+        bus.portOut(port & 0xffff, bytes, value >>> 0);
+      },
       rdmsr: (msr: number): bigint => {
+        this.#called();
         const value = bus.rdmsr(msr >>> 0);
         if (value === undefined) gp();
         return BigInt.asIntN(64, value ?? 0n);
       },
       wrmsr: (msr: number, value: bigint): void => {
+        this.#called();
         if (!bus.wrmsr(msr >>> 0, BigInt.asUintN(64, value))) gp();
       },
       tsc: (): bigint => BigInt.asIntN(64, bus.tsc()),
@@ -487,11 +514,13 @@ export class DbtVcpu implements Vcpu {
         Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
       },
       cpuid: (leaf: number, subleaf: number): void => {
+        this.#called();
         const state = { cr4: this.#quad(st.cr4.offset), xcr0: this.#quad(st.xcr0.offset), cpl: this.#word(st.cpl.offset) };
         const result = bus.cpuid(leaf >>> 0, subleaf >>> 0, state);
         st.cpuidResult.forEach((slot, i) => this.#setWord(slot.offset, result[i] | 0));
       },
       hypercall: (): void => {
+        this.#called();
         const reg = (n: number): bigint => BigInt.asUintN(64, this.#quad(st.gpr[n].offset));
         const { rax, rbx, rcx, rdx, rsi } = st.R;
         const result = bus.hypercall(reg(rax), [reg(rbx), reg(rcx), reg(rdx), reg(rsi)], this.#word(st.cpl.offset));
