@@ -1,0 +1,93 @@
+// Linux calls on open files that Node has not: holes, and the image locks that QEMU takes. fallocate(2), lseek(2), fcntl(2)
+// "Open file description locks"; QEMU "docs/system/images", section "Disk image file locking". Where koffi or a call is
+// missing, holes are not made and locks are not taken.
+
+import { createRequire } from 'node:module';
+
+export interface NativeFiles {
+  /** True when the range was given back and reads as zeros. */
+  punch(fd: number, offset: number, length: number): boolean;
+  /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
+  nextData(fd: number, offset: number, size: number): number | undefined;
+  /** Size of what `fd` is, block devices included. */
+  end(fd: number): number;
+  /**
+   * Takes the locks of a reader or a writer, which end with the last descriptor.
+   * @returns the permission that another process holds or denies; undefined when all were had
+   */
+  lock(fd: number, mode: LockMode): string | undefined;
+}
+export type LockMode = 'write' | 'read' | 'share';
+
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const SEEK_END = 2;
+const SEEK_DATA = 3;
+const ENXIO = 6;
+const F_OFD_GETLK = 36;
+const F_OFD_SETLK = 37;
+const F_RDLCK = 0;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+
+/** Bytes 100 + n say "I use permission n", bytes 200 + n "nobody else may". */
+const USES = 100;
+const DENIES = 200;
+const PERMISSION: Readonly<Record<number, string>> = { 0: 'consistent read', 1: 'write', 3: 'resize' };
+const LOCKS: Readonly<Record<LockMode, { readonly uses: readonly number[]; readonly denies: readonly number[] }>> = {
+  write: { uses: [0, 1, 3], denies: [1, 3] },
+  read: { uses: [0], denies: [1, 3] },
+  share: { uses: [0], denies: [] },
+};
+
+interface Koffi {
+  load(path: string): { func(signature: string): (...args: unknown[]) => number };
+  errno(): number;
+}
+
+/** The calls of this Linux host; undefined elsewhere and without koffi. */
+export function nativeFiles(): NativeFiles | undefined {
+  if (process.platform !== 'linux') return undefined;
+  try {
+    const koffi = createRequire(import.meta.url)('koffi') as Koffi;
+    return bind(koffi);
+  } catch {
+    return undefined;
+  }
+}
+
+function bind(koffi: Koffi): NativeFiles {
+  const libc = koffi.load('libc.so.6');
+  const fallocate = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');
+  const lseek = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
+  const fcntl = libc.func('int fcntl64(int fd, int command, void *lock)');
+
+  const region = (type: number, at: number): Uint8Array => {
+    const lock = new Uint8Array(32);
+    const d = new DataView(lock.buffer);
+    d.setInt16(0, type, true);
+    d.setBigInt64(8, BigInt(at), true);
+    d.setBigInt64(16, 1n, true);
+    return lock;
+  };
+  const held = (fd: number, at: number): boolean => {
+    const lock = region(F_WRLCK, at);
+    return fcntl(fd, F_OFD_GETLK, lock) === 0 && new DataView(lock.buffer).getInt16(0, true) !== F_UNLCK;
+  };
+  return {
+    punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
+    nextData(fd, offset, size) {
+      const at = Number(lseek(fd, offset, SEEK_DATA));
+      if (at >= 0) return at;
+      return koffi.errno() === ENXIO ? size : undefined;
+    },
+    end: (fd) => Number(lseek(fd, 0, SEEK_END)),
+    lock(fd, mode) {
+      const { uses, denies } = LOCKS[mode];
+      for (const n of uses) if (fcntl(fd, F_OFD_SETLK, region(F_RDLCK, USES + n)) !== 0) return undefined;
+      for (const n of denies) fcntl(fd, F_OFD_SETLK, region(F_RDLCK, DENIES + n));
+      const clash = uses.find((n) => held(fd, DENIES + n)) ?? denies.find((n) => held(fd, USES + n));
+      return clash === undefined ? undefined : PERMISSION[clash];
+    },
+  };
+}
