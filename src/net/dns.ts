@@ -77,7 +77,8 @@ export class DnsForwarder {
         },
         message: (data, from, port) => {
           const sender = parseAddress(from);
-          const right = sender !== undefined && familyOf(sender) === familyOf(address) && sender.every((x, i) => x === address[i]);
+          const right =
+            sender !== undefined && familyOf(sender) === familyOf(address) && sender.every((x, i) => x === address[i]);
           if (!right || port !== resolver.port || data.length < 12 || get16(data, 0) !== get16(q.data, 0)) return;
           if ((data[2] & 0x80) !== 0) this.#answer(q, data);
         },

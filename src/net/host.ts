@@ -45,6 +45,7 @@ export interface HostListener {
   close(): void;
 }
 
+/** What a datagram socket tells its user. Never called from inside one of its own methods or `udp`. */
 export interface UdpEvents {
   /** A datagram with its sender, a numeric address. */
   message(bytes: Uint8Array, address: string, port: number): void;
@@ -68,6 +69,8 @@ export interface UdpOptions {
   readonly port?: number;
   /** Group to join, for `-netdev socket,mcast=`. The port may then be shared with other processes. */
   readonly multicast?: string;
+  /** Address of the host's interface that the group is joined at. */
+  readonly interface?: string;
 }
 
 export interface NetClock {

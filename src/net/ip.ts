@@ -92,7 +92,14 @@ export function writeIp(
   b: Uint8Array,
   at: number,
   length: number,
-  p: { readonly src: Address; readonly dst: Address; readonly protocol: number; readonly hopLimit: number; readonly id?: number; readonly fragment?: Fragment },
+  p: {
+    readonly src: Address;
+    readonly dst: Address;
+    readonly protocol: number;
+    readonly hopLimit: number;
+    readonly id?: number;
+    readonly fragment?: Fragment;
+  },
 ): void {
   if (p.src.length === 4) {
     put16(b, at, 0x4500);

@@ -1,6 +1,6 @@
 // The virtual Ethernet segment as its router sees it: neighbours, ARP, sending of IP packets with fragmentation.
 // RFC 826 (ARP); RFC 4861 and 2464 (neighbour discovery, multicast MACs); what is asked of the guest, not of the host's network.
-import { type Address, type Family, type Mac, addressKey, familyOf, isMulticast } from './address.ts';
+import { type Address, addressKey, type Family, familyOf, isMulticast, type Mac } from './address.ts';
 import { maxFrame } from './backend.ts';
 import { get16, put16, sameBytes } from './bytes.ts';
 import { fold, pseudoSum, sum16 } from './checksum.ts';
@@ -201,4 +201,3 @@ export function solicitedNode(a: Address): Address {
   s.set([1, 0xff, a[13], a[14], a[15]], 11);
   return s;
 }
-

@@ -63,4 +63,3 @@ export class Reassembly {
     return undefined;
   }
 }
-

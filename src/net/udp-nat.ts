@@ -4,8 +4,8 @@ import { type Address, addressKey, familyOf, flowKey, formatAddress, isLoopback,
 import type { HostSockets, HostUdp } from './host.ts';
 import type { Link } from './link.ts';
 import { loopbackOf, subnetOf } from './route.ts';
-import { type Datagram, sendUdp } from './udp.ts';
 import { Timer } from './timer.ts';
+import { type Datagram, sendUdp } from './udp.ts';
 import type { HostForward, UserNetOptions } from './user-options.ts';
 
 /** ms without traffic after which a mapping ends (RFC 4787, REQ-5: not less than two minutes), and how often that is looked at. */
@@ -42,6 +42,7 @@ export class UdpNat {
   readonly #mappings = new Map<string, Mapping>();
   readonly #forwards: Forward[] = [];
   readonly #sweep: Timer;
+  #closed = false;
 
   constructor(options: UserNetOptions, link: Link, host: HostSockets) {
     this.#o = options;
@@ -137,6 +138,7 @@ export class UdpNat {
         { family: bindFamily, address: at.host, port: at.port },
         {
           bound: (port) => {
+            if (this.#closed) return socket.close();
             this.#forwards.push({ rule, socket, clients });
             resolve(port);
           },
@@ -169,6 +171,7 @@ export class UdpNat {
   }
 
   close(): void {
+    this.#closed = true;
     this.#sweep.close();
     for (const m of this.#mappings.values()) m.socket.close();
     for (const f of this.#forwards) f.socket.close();

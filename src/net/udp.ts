@@ -21,7 +21,8 @@ export function parseUdp(p: IpPacket): Datagram | undefined {
   const length = get16(b, 4);
   if (length < 8 || length > b.length) return undefined;
   const unsummed = get16(b, 6) === 0;
-  if (unsummed ? p.src.length !== 4 : fold(sum16(b, 0, length, pseudoSum(p.src, p.dst, protocol.udp, length))) !== 0) return undefined;
+  if (unsummed ? p.src.length !== 4 : fold(sum16(b, 0, length, pseudoSum(p.src, p.dst, protocol.udp, length))) !== 0)
+    return undefined;
   return { src: p.src, dst: p.dst, srcPort: get16(b, 0), dstPort: get16(b, 2), data: b.subarray(8, length) };
 }
 

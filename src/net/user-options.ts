@@ -139,7 +139,8 @@ export function parseHostForward(text: string, guest: Address | undefined): Host
   const host = unbracket(address ?? '');
   if (host !== '' && parseAddress(host) === undefined) throw bad('hostfwd', text, 'a numeric host address');
   const target = to === '' ? guest : parseAddress(unbracket(to));
-  if (target === undefined) throw bad('hostfwd', text, to === '' ? 'a guest address where IPv4 is off' : 'a numeric guest address');
+  if (target === undefined)
+    throw bad('hostfwd', text, to === '' ? 'a guest address where IPv4 is off' : 'a numeric guest address');
   return {
     protocol: protocol === 'udp' ? 'udp' : 'tcp',
     host: path === undefined ? { host: host === '' ? '0.0.0.0' : host, port: portOf('hostfwd', port, 0) } : { path },
@@ -160,8 +161,22 @@ export function parseGuestForward(text: string): GuestForward {
 }
 
 const single = [
-  'ipv4', 'ipv6', 'net', 'host', 'dns', 'dhcpstart', 'ipv6-net', 'ipv6-prefix', 'ipv6-prefixlen', 'ipv6-host', 'ipv6-dns',
-  'restrict', 'hostname', 'domainname', 'tftp-server-name', 'bootfile',
+  'ipv4',
+  'ipv6',
+  'net',
+  'host',
+  'dns',
+  'dhcpstart',
+  'ipv6-net',
+  'ipv6-prefix',
+  'ipv6-prefixlen',
+  'ipv6-host',
+  'ipv6-dns',
+  'restrict',
+  'hostname',
+  'domainname',
+  'tftp-server-name',
+  'bootfile',
 ] as const; // prettier-ignore
 const many = ['dnssearch', 'hostfwd', 'guestfwd'] as const;
 
@@ -172,7 +187,9 @@ const many = ['dnssearch', 'hostfwd', 'guestfwd'] as const;
 export function parseUserNet(pairs: readonly (readonly [string, string])[] = []): UserNetOptions {
   for (const [key, value] of pairs) {
     if (!(single as readonly string[]).includes(key) && !(many as readonly string[]).includes(key)) {
-      throw new Error(`Cannot use ${key}=${value} with -netdev user: not supported; known are ${[...single, ...many].join(', ')}`);
+      throw new Error(
+        `Cannot use ${key}=${value} with -netdev user: not supported; known are ${[...single, ...many].join(', ')}`,
+      );
     }
   }
   const all = (key: string): string[] => pairs.filter(([k]) => k === key).map(([, v]) => v);
@@ -187,7 +204,9 @@ export function parseUserNet(pairs: readonly (readonly [string, string])[] = [])
   const v6 = use6 ? ipv6Net(get) : undefined;
   const guestForwards = all('guestfwd').map(parseGuestForward);
   for (const f of guestForwards) {
-    const inside = (v4 !== undefined && inPrefix(f.server, v4.network, v4.prefix)) || (v6 !== undefined && inPrefix(f.server, v6.network, v6.prefix));
+    const inside =
+      (v4 !== undefined && inPrefix(f.server, v4.network, v4.prefix)) ||
+      (v6 !== undefined && inPrefix(f.server, v6.network, v6.prefix));
     if (!inside) throw bad('guestfwd', formatAddress(f.server), "an address in the guest's network");
   }
   return {

@@ -2,8 +2,8 @@
 import type { NetClock } from '../host.ts';
 import { Timer } from '../timer.ts';
 import { Receiver } from './receiver.ts';
-import { Sender } from './sender.ts';
 import { flag, type OutSegment, type Segment } from './segment.ts';
+import { Sender } from './sender.ts';
 
 export type TcpState =
   | 'synSent'
@@ -170,6 +170,11 @@ export class TcpConnection {
     this.#drop();
   }
 
+  /** Forgets the connection without a word to the guest. No event follows. */
+  discard(): void {
+    if (this.#state !== 'closed') this.#drop();
+  }
+
   /** Takes a segment of the guest's for this connection. */
   input(s: Segment): void {
     if (this.#state === 'closed') return;
@@ -294,12 +299,18 @@ export class TcpConnection {
 
   #takeSyn(s: Segment): void {
     this.#offer = offerOf(s);
-    this.#receiver = new Receiver(two32 + s.seq + 1, this.#o.receiveLimit, this.#offer.scale === undefined ? 0 : scale, this.#o.mss);
+    this.#receiver = new Receiver(
+      two32 + s.seq + 1,
+      this.#o.receiveLimit,
+      this.#offer.scale === undefined ? 0 : scale,
+      this.#o.mss,
+    );
   }
 
   #establish(s: Segment, window: number): void {
     this.#up = true;
-    if (this.#state === 'synSent' || this.#state === 'synReceived') this.#state = this.#sender.finWanted ? 'finWait1' : 'established';
+    if (this.#state === 'synSent' || this.#state === 'synReceived')
+      this.#state = this.#sender.finWanted ? 'finWait1' : 'established';
     const mss = Math.max(leastMss, Math.min(this.#offer.mss, this.#o.mss));
     this.#sender.established(mss, window, unwrap(s.seq, this.#receiver!.nxt));
     this.#o.events.established();

@@ -1,6 +1,7 @@
 // The receiving half of a TCP connection: order, window and what to acknowledge. RFC 9293, sections 3.8.6 and 3.10.7.4; RFC 2018, section 4.
-import { ByteRing } from './ring.ts';
+
 import { type Range, Ranges } from './ranges.ts';
+import { ByteRing } from './ring.ts';
 
 /** Ranges beyond a gap that are kept; what would make one more is dropped, and the guest sends it again. */
 const maxGaps = 64;

@@ -2,8 +2,8 @@
 // RFC 9293, sections 3.7 and 3.8; RFC 6298 (retransmission timer); RFC 5681 and 6582 (congestion control, NewReno); RFC 6675 (holes by SACK).
 import type { NetClock } from '../host.ts';
 import { Timer } from '../timer.ts';
-import { ByteRing } from './ring.ts';
 import { Ranges } from './ranges.ts';
+import { ByteRing } from './ring.ts';
 
 /** Retransmission time-outs in ms. The floor is below RFC 6298's second, as the cable is virtual. */
 const rto = { first: 1000, least: 200, most: 60_000 } as const;

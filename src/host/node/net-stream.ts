@@ -1,0 +1,137 @@
+// Streams and listeners of the network back-ends on node:net, for TCP and unix sockets.
+import { unlink } from 'node:fs/promises';
+import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
+import type { HostAddress, HostFailure, HostListener, HostStream, StreamEvents, StreamPeer } from '../../net/host.ts';
+
+const failures: Readonly<Record<string, HostFailure>> = {
+  ECONNREFUSED: 'refused',
+  ENOENT: 'refused',
+  EHOSTUNREACH: 'unreachable',
+  ENETUNREACH: 'unreachable',
+  EADDRNOTAVAIL: 'unreachable',
+  EAFNOSUPPORT: 'unreachable',
+  ENOTFOUND: 'unreachable',
+  ETIMEDOUT: 'timeout',
+  ECONNRESET: 'reset',
+  EPIPE: 'reset',
+};
+
+const codeOf = (e: unknown): string => (e instanceof Error && 'code' in e && typeof e.code === 'string' ? e.code : '');
+const messageOf = (e: unknown): string => (e instanceof Error ? e.message : String(e));
+const nameOf = (a: HostAddress): string => ('path' in a ? a.path : `${a.host}:${a.port}`);
+
+/** Plain bytes: a Buffer's `slice` would share memory with what the core takes for a copy. */
+const plain = (b: Buffer): Uint8Array => new Uint8Array(b.buffer, b.byteOffset, b.length);
+
+/** The core's view of a socket. `events` may come later, for an accepted socket that is still paused. */
+class NodeStream implements HostStream {
+  readonly #socket: Socket;
+  #events: StreamEvents | undefined;
+  #failure: HostFailure | undefined;
+  #over = false;
+
+  constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.on('error', (e) => {
+      this.#failure = failures[codeOf(e)] ?? 'other';
+    });
+    socket.on('close', () => {
+      if (!this.#over) this.#events?.closed(this.#failure);
+      this.#over = true;
+    });
+  }
+
+  attach(events: StreamEvents): void {
+    this.#events = events;
+    this.#socket.on('connect', () => this.#over || events.connected());
+    this.#socket.on('data', (b) => this.#over || events.data(plain(b)));
+    this.#socket.on('end', () => this.#over || events.end());
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#over || !this.#socket.writable) return;
+    this.#socket.write(bytes, (e) => {
+      if (!this.#over && !e) this.#events?.written(bytes.length);
+    });
+  }
+
+  end(): void {
+    if (!this.#over) this.#socket.end();
+  }
+
+  reset(): void {
+    if (this.#over) return;
+    this.#over = true;
+    // A socket that still connects would connect first, to reset then.
+    if (this.#socket.connecting) this.#socket.destroy();
+    else this.#socket.resetAndDestroy();
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (!this.#over) this.#socket.resume();
+  }
+}
+
+/** Opens a stream; see `HostSockets.connect`. */
+export function connectStream(to: HostAddress, events: StreamEvents): HostStream {
+  const socket =
+    'path' in to ? connect({ path: to.path, allowHalfOpen: true }) : connect({ ...to, allowHalfOpen: true, noDelay: true });
+  const stream = new NodeStream(socket);
+  stream.attach(events);
+  return stream;
+}
+
+/** Whether nobody listens at a unix socket that is there: its owner ended without removing it. */
+const isStale = (path: string): Promise<boolean> =>
+  new Promise((resolve) => {
+    const probe = connect({ path });
+    probe.on('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.on('error', (e) => resolve(codeOf(e) === 'ECONNREFUSED'));
+  });
+
+const listening = (server: Server, at: ListenOptions): Promise<void> =>
+  new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(at, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+
+/** Listens; see `HostSockets.listen`. A unix socket that nobody listens at any more is replaced. */
+export async function listenStream(
+  at: HostAddress,
+  accept: (stream: HostStream, peer: StreamPeer) => StreamEvents | undefined,
+): Promise<HostListener> {
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
+    const stream = new NodeStream(socket);
+    const events = accept(stream, { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 });
+    if (events === undefined) stream.reset();
+    else stream.attach(events);
+  });
+  try {
+    try {
+      await listening(server, 'path' in at ? { path: at.path } : { ...at, exclusive: true });
+    } catch (e) {
+      if (!('path' in at) || codeOf(e) !== 'EADDRINUSE' || !(await isStale(at.path))) throw e;
+      await unlink(at.path);
+      await listening(server, { path: at.path });
+    }
+  } catch (e) {
+    throw new Error(`Cannot listen at ${nameOf(at)}: ${messageOf(e)}`);
+  }
+  // Out of descriptors: this client is lost, the listener stays.
+  server.on('error', () => {});
+  const address = server.address();
+  return {
+    port: address !== null && typeof address === 'object' ? address.port : 0,
+    close: () => void server.close(),
+  };
+}
