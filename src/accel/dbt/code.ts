@@ -7,7 +7,7 @@ import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts'
 import { Ctx } from '../../isa/x86/state.ts';
 import { variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo, Tables } from '../../isa/x86/table.ts';
-import { ALL_FLAGS, type Handlers } from './handlers.ts';
+import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
 
 /** Most instructions of one block. */
 const BLOCK_MAX = 64;
@@ -71,6 +71,8 @@ export class CodeCache {
   /** How often regions of a page were lost to writes. */
   readonly #losses = new Map<number, number>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
+  /** Handlers of the block that is being decoded, flags live. */
+  readonly #found: Handler[] = [];
   readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto', RowInfo>>;
   /** Counters: blocks and instructions decoded, blocks invalidated, full flushes. */
   readonly stats = { blocks: 0, instructions: 0, invalidated: 0, flushes: 0 };
@@ -150,6 +152,7 @@ export class CodeCache {
         break;
       }
       const handler = this.#handlers.of(insn, ctx);
+      this.#found[count] = handler;
       ended = handler.ends;
       at += insn.length;
       count++;
@@ -176,8 +179,8 @@ export class CodeCache {
     let live = ALL_FLAGS;
     for (let i = count - 1; i >= 0; i--) {
       const insn = this.#insns[i];
-      let handler = this.#handlers.of(insn, ctx);
-      if (handler.writes !== 0 && (handler.writes & live) === 0) handler = this.#handlers.get(variantOf(insn, ctx, false));
+      let handler = this.#found[i];
+      if (handler.writes !== 0 && (handler.writes & live) === 0) handler = this.#handlers.of(insn, ctx, false);
       live = (live & ~handler.kills) | handler.reads;
       view.setUint16(record + i * RECORD_BYTES + Rec.handler, handler.number, true);
     }

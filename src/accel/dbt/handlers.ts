@@ -6,6 +6,7 @@ import type { Insn } from '../../isa/x86/decode.ts';
 import { checkFpu } from '../../isa/x86/fpu-check.ts';
 import { RecordEmit } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
+import { Ctx } from '../../isa/x86/state.ts';
 import { variantOf } from '../../isa/x86/static.ts';
 import { type Library, walk } from './library.ts';
 
@@ -85,9 +86,17 @@ export class Handlers {
     this.#byKey.set(key, h);
     return h;
   }
-  /** The handler of a decoded instruction whose flags are live. */
-  of(insn: Insn, ctx: number): Handler {
-    return this.get(variantOf(insn, ctx, true));
+  /** The handler of a decoded instruction; `flagsLive` as in `Variant`. */
+  of(insn: Insn, ctx: number, flagsLive = true): Handler {
+    // The key of `variantKey`, without a variant: this runs for every instruction that is decoded.
+    const options = insn.row.row.options;
+    let key = insn.row.index;
+    key = key * 4 + sizeCode(insn.size);
+    key = key * 4 + sizeCode(insn.addressSize);
+    key = key * 4 + (options.rep ? insn.rep : 0);
+    const fpTrap = (ctx & Ctx.fpTrap) !== 0 && options.fp !== undefined;
+    key = key * 32 + (insn.isMemory ? 1 : 0) + (insn.lock ? 2 : 0) + (ctx & Ctx.long ? 4 : 0) + (flagsLive ? 8 : 0) + (fpTrap ? 16 : 0);
+    return this.#byKey.get(key) ?? this.get(variantOf(insn, ctx, flagsLive));
   }
 
   #make(variant: Variant): Handler {

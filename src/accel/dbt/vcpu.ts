@@ -24,7 +24,7 @@ const REGIONS_MAX = 8192;
 /** Slow calls of a guest (ports, MMIO, decoding) after which it is left for a look at timers: a slice counts instructions, not time. */
 const CALLS_MAX = 512;
 /** Samples of a block before its region is translated. */
-const HOT = 2;
+const HOT = 3;
 
 /** What all vCPUs of a machine share. */
 export interface DbtVm {
