@@ -13,9 +13,15 @@ const node = join(root, 'node_modules', '.bin', process.platform === 'win32' ? '
 
 if (!existsSync(node) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== readFileSync(lock, 'utf8')) {
   process.stderr.write('nonroot: installing dependencies (first run only)\n');
-  const npm = spawnSync('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 2, 2] });
-  if (npm.status !== 0 || !existsSync(node)) {
-    process.stderr.write('nonroot: Cannot install dependencies: `npm ci` failed; is the npm registry reachable?\n');
+  const npm = (...args) =>
+    spawnSync('npm', [...args, '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, encoding: 'utf8' });
+  let done = npm('ci');
+  // `ci` refuses where the registry lacks an optional package of the lock (another platform's binary); `install` goes on without it.
+  if (done.status !== 0) done = npm('install', '--no-save');
+  if (done.status !== 0 || !existsSync(node)) {
+    process.stderr.write(
+      `${done.stderr ?? ''}nonroot: Cannot install dependencies: npm failed${done.error ? ` (${done.error.message})` : ''}; is the npm registry reachable?\n`,
+    );
     process.exit(1);
   }
   writeFileSync(stamp, readFileSync(lock, 'utf8'));

@@ -12,7 +12,7 @@ interface Command {
 const infos: Readonly<Record<string, { help: string; run: (machine: RunningMachine) => string | Promise<string> }>> = {
   status: {
     help: 'whether the guest runs',
-    run: (m) => `VM status: ${m.status === 'running' ? 'running' : `paused (${m.status})`}`,
+    run: (m) => `VM status: ${m.status === 'running' || m.status === 'paused' ? m.status : `paused (${m.status})`}`,
   },
   cpus: {
     help: 'vCPUs and where they are',
@@ -20,6 +20,14 @@ const infos: Readonly<Record<string, { help: string; run: (machine: RunningMachi
   },
   registers: { help: 'registers of all vCPUs', run: (m) => held(m, () => range(m.cpus, (n) => registerText(m, n))) },
 };
+
+/** Does something that has nothing to say. */
+const silent =
+  (action: (machine: RunningMachine) => void) =>
+  (machine: RunningMachine): string => {
+    action(machine);
+    return '';
+  };
 
 const commands: readonly Command[] = [
   { names: ['help', '?'], help: 'show the commands', run: () => helpText() },
@@ -31,13 +39,12 @@ const commands: readonly Command[] = [
       columns(Object.entries(infos).map(([name, { help }]) => [`info ${name}`, help] as const)),
   },
   { names: ['stop', 's'], help: 'hold the guest', run: (m) => m.pause().then(() => '') },
-  { names: ['cont', 'c'], help: 'let the guest go on', run: (m) => said(m.resume()) },
-  { names: ['system_reset'], help: 'press the reset button', run: (m) => said(m.reset()) },
-  { names: ['system_powerdown'], help: 'press the power button', run: (m) => said(m.powerButton()) },
-  { names: ['quit', 'q'], help: 'end the machine at once', run: (m) => said(m.quit()) },
+  { names: ['cont', 'c'], help: 'let the guest go on', run: silent((m) => m.resume()) },
+  { names: ['system_reset'], help: 'press the reset button', run: silent((m) => m.reset()) },
+  { names: ['system_powerdown'], help: 'press the power button', run: silent((m) => m.powerButton()) },
+  { names: ['quit', 'q'], help: 'end the machine at once', run: silent((m) => m.quit()) },
 ];
 
-const said = (_: void): string => '';
 const helpText = (): string => columns(commands.map((c) => [c.names.join('|'), c.help] as const));
 const hex = (value: bigint, digits: number): string => value.toString(16).padStart(digits, '0');
 const range = (n: number, line: (n: number) => string): string => Array.from({ length: n }, (_, i) => line(i)).join('\n');
@@ -133,6 +140,6 @@ export class MonitorLine {
   async #run(line: string): Promise<void> {
     const answer = await monitorCommand(this.#machine, line);
     if (answer !== '') this.#write(`${answer.replaceAll('\n', '\r\n')}\r\n`);
-    if (this.#machine.status !== 'ended') this.#write(PROMPT);
+    if (!/^\s*q(uit)?\b/.test(line)) this.#write(PROMPT);
   }
 }
