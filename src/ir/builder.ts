@@ -146,7 +146,15 @@ export class Builder {
   /** Reads host memory (state tables, decoded records) at `ptr` (i32) plus `offset`. Never guest-controlled. */
   raw(access: AccessName, ptr: Value, offset = 0): Value {
     ptr.uses++;
-    return this.#effect({ kind: 'raw', id: this.#id++, type: accesses[access].type, access: accesses[access], ptr, offset, uses: 0 });
+    return this.#effect({
+      kind: 'raw',
+      id: this.#id++,
+      type: accesses[access].type,
+      access: accesses[access],
+      ptr,
+      offset,
+      uses: 0,
+    });
   }
   /** Writes host memory at `ptr` (i32) plus `offset`. Never guest-controlled. */
   setRaw(access: AccessName, ptr: Value, value: Value, offset = 0): void {
@@ -185,12 +193,30 @@ export class Builder {
   rmw(op: RmwOp, access: AccessName, addr: Value, value: Value): Value {
     addr.uses++;
     value.uses++;
-    return this.#effect({ kind: 'rmw', id: this.#id++, type: accesses[access].type, access: accesses[access], op, addr, value, uses: 0 });
+    return this.#effect({
+      kind: 'rmw',
+      id: this.#id++,
+      type: accesses[access].type,
+      access: accesses[access],
+      op,
+      addr,
+      value,
+      uses: 0,
+    });
   }
   /** Atomic compare-and-exchange of guest memory; gives the old value. */
   cmpxchg(access: AccessName, addr: Value, expected: Value, value: Value): Value {
     for (const v of [addr, expected, value]) v.uses++;
-    return this.#effect({ kind: 'cmpxchg', id: this.#id++, type: accesses[access].type, access: accesses[access], addr, expected, value, uses: 0 });
+    return this.#effect({
+      kind: 'cmpxchg',
+      id: this.#id++,
+      type: accesses[access].type,
+      access: accesses[access],
+      addr,
+      expected,
+      value,
+      uses: 0,
+    });
   }
 
   // -- calls
@@ -339,7 +365,18 @@ export class Builder {
     if (b?.kind === 'const') {
       const zero = a.type === 'i64' ? b.value === 0n : b.value === 0;
       if (zero) {
-        if (key === 'add' || key === 'sub' || key === 'or' || key === 'xor' || key === 'shl' || key === 'shru' || key === 'shrs' || key === 'rotl' || key === 'rotr') return a;
+        if (
+          key === 'add' ||
+          key === 'sub' ||
+          key === 'or' ||
+          key === 'xor' ||
+          key === 'shl' ||
+          key === 'shru' ||
+          key === 'shrs' ||
+          key === 'rotl' ||
+          key === 'rotr'
+        )
+          return a;
         if (key === 'and' || key === 'mul') return b;
       }
       const ones = a.type === 'i64' ? b.value === -1n : b.value === -1;

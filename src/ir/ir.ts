@@ -41,9 +41,30 @@ export type RmwOp = 'add' | 'sub' | 'and' | 'or' | 'xor' | 'xchg';
 
 /** A value: the result of one node. Nodes that are not pure also stand as statements, where they take effect. */
 export type Value =
-  | { readonly kind: 'const'; readonly id: number; readonly type: Type; readonly value: number | bigint | Uint8Array; uses: number }
-  | { readonly kind: 'pure'; readonly id: number; readonly type: Type; readonly op: PureOp; readonly args: readonly Value[]; readonly lanes: readonly number[]; uses: number }
-  | { readonly kind: 'select'; readonly id: number; readonly type: Type; readonly cond: Value; readonly args: readonly Value[]; uses: number }
+  | {
+      readonly kind: 'const';
+      readonly id: number;
+      readonly type: Type;
+      readonly value: number | bigint | Uint8Array;
+      uses: number;
+    }
+  | {
+      readonly kind: 'pure';
+      readonly id: number;
+      readonly type: Type;
+      readonly op: PureOp;
+      readonly args: readonly Value[];
+      readonly lanes: readonly number[];
+      uses: number;
+    }
+  | {
+      readonly kind: 'select';
+      readonly id: number;
+      readonly type: Type;
+      readonly cond: Value;
+      readonly args: readonly Value[];
+      uses: number;
+    }
   | { readonly kind: 'env'; readonly id: number; readonly type: 'i32'; uses: number }
   | { readonly kind: 'param'; readonly id: number; readonly type: Type; readonly index: number; uses: number }
   | Effectful;
@@ -52,11 +73,53 @@ export type Value =
 export type Effectful =
   | { readonly kind: 'getvar'; readonly id: number; readonly type: Type; readonly variable: Var; uses: number }
   | { readonly kind: 'get'; readonly id: number; readonly type: Type; readonly slot: Slot; uses: number }
-  | { readonly kind: 'raw'; readonly id: number; readonly type: Type; readonly access: Access; readonly ptr: Value; readonly offset: number; uses: number }
-  | { readonly kind: 'load'; readonly id: number; readonly type: Type; readonly access: Access; readonly addr: Value; readonly space: Space; readonly forWrite: boolean; uses: number }
-  | { readonly kind: 'rmw'; readonly id: number; readonly type: Type; readonly access: Access; readonly op: RmwOp; readonly addr: Value; readonly value: Value; uses: number }
-  | { readonly kind: 'cmpxchg'; readonly id: number; readonly type: Type; readonly access: Access; readonly addr: Value; readonly expected: Value; readonly value: Value; uses: number }
-  | { readonly kind: 'call'; readonly id: number; readonly type: Type; readonly callee: Callee; readonly args: readonly Value[]; uses: number };
+  | {
+      readonly kind: 'raw';
+      readonly id: number;
+      readonly type: Type;
+      readonly access: Access;
+      readonly ptr: Value;
+      readonly offset: number;
+      uses: number;
+    }
+  | {
+      readonly kind: 'load';
+      readonly id: number;
+      readonly type: Type;
+      readonly access: Access;
+      readonly addr: Value;
+      readonly space: Space;
+      readonly forWrite: boolean;
+      uses: number;
+    }
+  | {
+      readonly kind: 'rmw';
+      readonly id: number;
+      readonly type: Type;
+      readonly access: Access;
+      readonly op: RmwOp;
+      readonly addr: Value;
+      readonly value: Value;
+      uses: number;
+    }
+  | {
+      readonly kind: 'cmpxchg';
+      readonly id: number;
+      readonly type: Type;
+      readonly access: Access;
+      readonly addr: Value;
+      readonly expected: Value;
+      readonly value: Value;
+      uses: number;
+    }
+  | {
+      readonly kind: 'call';
+      readonly id: number;
+      readonly type: Type;
+      readonly callee: Callee;
+      readonly args: readonly Value[];
+      uses: number;
+    };
 
 /**
  * A way out of the instruction (or subroutine):

@@ -154,7 +154,13 @@ export type AccessName =
   | 'i64.8u' | 'i64.8s' | 'i64.16u' | 'i64.16s' | 'i64.32u' | 'i64.32s' | 'i64'
   | 'f32' | 'f64' | 'v128'; // biome-ignore format: one line per type
 
-const access = (name: AccessName, type: Type, bits: Access['bits'], load: number, store: number): Access => ({ name, type, bits, load, store });
+const access = (name: AccessName, type: Type, bits: Access['bits'], load: number, store: number): Access => ({
+  name,
+  type,
+  bits,
+  load,
+  store,
+});
 
 /** The memory accesses by name. */
 export const accesses: Readonly<Record<AccessName, Access>> = {

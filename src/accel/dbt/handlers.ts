@@ -95,7 +95,13 @@ export class Handlers {
     key = key * 4 + sizeCode(insn.addressSize);
     key = key * 4 + (options.rep ? insn.rep : 0);
     const fpTrap = (ctx & Ctx.fpTrap) !== 0 && options.fp !== undefined;
-    key = key * 32 + (insn.isMemory ? 1 : 0) + (insn.lock ? 2 : 0) + (ctx & Ctx.long ? 4 : 0) + (flagsLive ? 8 : 0) + (fpTrap ? 16 : 0);
+    key =
+      key * 32 +
+      (insn.isMemory ? 1 : 0) +
+      (insn.lock ? 2 : 0) +
+      (ctx & Ctx.long ? 4 : 0) +
+      (flagsLive ? 8 : 0) +
+      (fpTrap ? 16 : 0);
     return this.#byKey.get(key) ?? this.get(variantOf(insn, ctx, flagsLive));
   }
 

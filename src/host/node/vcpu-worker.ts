@@ -65,14 +65,9 @@ const engine = createEngine();
 let vcpu: DbtVcpu | null = null;
 const make = (module: WebAssembly.Module): DbtVcpu =>
   new DbtVcpu(
-    createVm(
-      engine,
-      memory,
-      layout,
-      config.cpus,
-      module,
-      { trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined },
-    ),
+    createVm(engine, memory, layout, config.cpus, module, {
+      trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
+    }),
     cpu,
     vcpuBus(board, cpu, random),
   );

@@ -6,7 +6,11 @@ import * as st from './state.ts';
 import { S } from './state.ts';
 
 /** Slots that tell where a vCPU's tables lie: they stay over a reset. */
-const PLACES = new Set([st.tlb, st.tlbSystem, ...st.tlbs, st.jumpCache, st.ramBase, st.ramLow, st.ramHigh, st.codeMap, st.cpuIndex, st.kick].map((s) => s.name));
+const PLACES = new Set(
+  [st.tlb, st.tlbSystem, ...st.tlbs, st.jumpCache, st.ramBase, st.ramLow, st.ramHigh, st.codeMap, st.cpuIndex, st.kick].map(
+    (s) => s.name,
+  ),
+);
 
 /** Segment attributes (see `segAttr`) of real mode: present, accessed, writable data, or code. */
 const DATA = 0x93;

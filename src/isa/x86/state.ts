@@ -18,7 +18,24 @@ function slot(name: string, access: AccessName): Slot {
 const many = (access: AccessName, names: readonly string[]): Slot[] => names.map((n) => slot(n, access));
 
 /** Numbers of the general registers, as instructions encode them. */
-export const R = { rax: 0, rcx: 1, rdx: 2, rbx: 3, rsp: 4, rbp: 5, rsi: 6, rdi: 7, r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15 } as const;
+export const R = {
+  rax: 0,
+  rcx: 1,
+  rdx: 2,
+  rbx: 3,
+  rsp: 4,
+  rbp: 5,
+  rsi: 6,
+  rdi: 7,
+  r8: 8,
+  r9: 9,
+  r10: 10,
+  r11: 11,
+  r12: 12,
+  r13: 13,
+  r14: 14,
+  r15: 15,
+} as const;
 /** Numbers of the segment registers, as instructions encode them; LDTR and TR follow. */
 export const S = { es: 0, cs: 1, ss: 2, ds: 3, fs: 4, gs: 5, ldtr: 6, tr: 7 } as const;
 
@@ -41,12 +58,24 @@ export const sysFlags = slot('sysFlags', 'i32');
 
 const segNames = Object.keys(S);
 /** Segment registers by number `S`: hidden part and selector. */
-export const segBase = many('i64', segNames.map((n) => `${n}.base`));
+export const segBase = many(
+  'i64',
+  segNames.map((n) => `${n}.base`),
+);
 /** Limit in bytes, the granularity applied (unsigned 32 bits). */
-export const segLimit = many('i32', segNames.map((n) => `${n}.limit`));
-export const segSelector = many('i32', segNames.map((n) => `${n}.selector`));
+export const segLimit = many(
+  'i32',
+  segNames.map((n) => `${n}.limit`),
+);
+export const segSelector = many(
+  'i32',
+  segNames.map((n) => `${n}.selector`),
+);
 /** Bits 40–55 of the descriptor in bits 0–15: type 0–3, S 4, DPL 5–6, P 7, AVL 12, L 13, D/B 14, G 15. Bit 16: unusable (null). */
-export const segAttr = many('i32', segNames.map((n) => `${n}.attr`));
+export const segAttr = many(
+  'i32',
+  segNames.map((n) => `${n}.attr`),
+);
 export const gdtBase = slot('gdtr.base', 'i64');
 export const idtBase = slot('idtr.base', 'i64');
 export const gdtLimit = slot('gdtr.limit', 'i32');
@@ -137,8 +166,14 @@ export const fpOpcode = slot('fpOpcode', 'i32');
 /** MXCSR in bits 0–15. Bit 31 asks for exact exception flags: see rows/sse-math.ts. */
 export const mxcsr = slot('mxcsr', 'i32');
 /** SSE registers 0–15, and the upper halves of the AVX registers. */
-export const xmm = many('v128', Array.from({ length: 16 }, (_, i) => `xmm${i}`));
-export const ymmHigh = many('v128', Array.from({ length: 16 }, (_, i) => `ymm${i}h`));
+export const xmm = many(
+  'v128',
+  Array.from({ length: 16 }, (_, i) => `xmm${i}`),
+);
+export const ymmHigh = many(
+  'v128',
+  Array.from({ length: 16 }, (_, i) => `ymm${i}h`),
+);
 
 /** 1 from the delivery of an NMI until the next IRET: further NMIs wait. */
 export const nmiBlocked = slot('nmiBlocked', 'i32');
@@ -165,8 +200,14 @@ export const debugCtl = slot('debugCtl', 'i64');
 export const hwcr = slot('hwcr', 'i64');
 export const deCfg = slot('deCfg', 'i64');
 /** MTRRs: base and mask of the eight variable ranges in turn, the eleven fixed ranges, the default type. */
-export const mtrrVariable = many('i64', Array.from({ length: 16 }, (_, i) => `mtrr${i & 1 ? 'Mask' : 'Base'}${i >> 1}`));
-export const mtrrFixed = many('i64', ['64K', '16K8', '16KA', '4KC0', '4KC8', '4KD0', '4KD8', '4KE0', '4KE8', '4KF0', '4KF8'].map((n) => `mtrrFix${n}`));
+export const mtrrVariable = many(
+  'i64',
+  Array.from({ length: 16 }, (_, i) => `mtrr${i & 1 ? 'Mask' : 'Base'}${i >> 1}`),
+);
+export const mtrrFixed = many(
+  'i64',
+  ['64K', '16K8', '16KA', '4KC0', '4KC8', '4KD0', '4KD8', '4KE0', '4KE8', '4KF0', '4KF8'].map((n) => `mtrrFix${n}`),
+);
 export const mtrrDefault = slot('mtrrDefault', 'i64');
 /** EAX, EBX, ECX, EDX as the host's `cpuid` gives them. */
 export const cpuidResult = many('i32', ['cpuidEax', 'cpuidEbx', 'cpuidEcx', 'cpuidEdx']);
@@ -175,7 +216,10 @@ export const tlbChain = slot('tlbChain', 'i32');
 /** 1 once an instruction was fetched from a non-global page of the upper half: the jump cache's upper groups are then not kept. */
 export const upperNonGlobal = slot('upperNonGlobal', 'i32');
 /** Filters over the large pages in the TLBs: one bit by hash of the 4 MiB number (2,048 bits), and of the 1 GiB number (64). */
-export const largePages = many('v128', Array.from({ length: 16 }, (_, i) => `largePages${i}`));
+export const largePages = many(
+  'v128',
+  Array.from({ length: 16 }, (_, i) => `largePages${i}`),
+);
 export const hugePages = slot('hugePages', 'i64');
 
 /** All slots by name, for snapshots, tests and the monitor. */
@@ -212,4 +256,23 @@ export const JUMP_ENTRY_BYTES = 16;
 export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6 } as const;
 
 /** Exception vectors. */
-export const X = { de: 0, db: 1, nmi: 2, bp: 3, of: 4, br: 5, ud: 6, nm: 7, df: 8, ts: 10, np: 11, ss: 12, gp: 13, pf: 14, mf: 16, ac: 17, mc: 18, xm: 19 } as const;
+export const X = {
+  de: 0,
+  db: 1,
+  nmi: 2,
+  bp: 3,
+  of: 4,
+  br: 5,
+  ud: 6,
+  nm: 7,
+  df: 8,
+  ts: 10,
+  np: 11,
+  ss: 12,
+  gp: 13,
+  pf: 14,
+  mf: 16,
+  ac: 17,
+  mc: 18,
+  xm: 19,
+} as const;

@@ -11,7 +11,13 @@ export interface Sub extends Callee {
 }
 
 /** Declares a subroutine. With `faults` it may raise exceptions (`c.raise`, guest memory, other faulting subroutines). */
-export function sub(name: string, params: readonly Type[], result: Type | null, options: { faults?: boolean }, build: Sub['build']): Sub {
+export function sub(
+  name: string,
+  params: readonly Type[],
+  result: Type | null,
+  options: { faults?: boolean },
+  build: Sub['build'],
+): Sub {
   return { name, params, result, faults: options.faults ?? false, host: false, build };
 }
 

@@ -65,30 +65,36 @@ const divideUnsigned: Sub = sub('divideUnsigned', ['i64', 'i64', 'i64'], 'i64', 
 });
 
 /** 128-bit division of DIV and IDIV r/m64: the quotient; the remainder goes to RDX. #DE where the quotient does not fit. Divisor not 0. */
-export const divide128: Sub = sub('divide128', ['i64', 'i64', 'i64', 'i32'], 'i64', { faults: true }, (c, high, low, divisor, signed) => {
-  const b = c.b;
-  b.if(b.eqz(signed), () => {
-    c.raiseIf(b.geu(high, divisor), X.de);
-    b.ret(c.call(divideUnsigned, high, low, divisor));
-  });
-  const sign = b.lts(high, b.i64(0));
-  const [hv, lv] = [b.variable(high), b.variable(low)];
-  b.if(sign, () => {
-    b.setVar(lv, b.neg(low));
-    b.setVar(hv, b.sub(b.neg(high), b.extu(b.ne(low, b.i64(0)))));
-  });
-  const negative = b.lts(divisor, b.i64(0));
-  const magnitude = b.select(negative, b.neg(divisor), divisor);
-  c.raiseIf(b.geu(b.getVar(hv), magnitude), X.de);
-  const before = c.get(rdx);
-  const q = c.call(divideUnsigned, b.getVar(hv), b.getVar(lv), magnitude);
-  const r = c.get(rdx);
-  const flip = b.xor(sign, negative);
-  // |q| may be at most 2^63 - 1, or 2^63 where the quotient is negative.
-  b.if(b.gtu(q, b.add(b.i64((1n << 63n) - 1n), b.extu(flip))), () => {
-    c.set(rdx, before);
-    c.raise(X.de);
-  });
-  c.set(rdx, b.select(sign, b.neg(r), r));
-  b.ret(b.select(flip, b.neg(q), q));
-});
+export const divide128: Sub = sub(
+  'divide128',
+  ['i64', 'i64', 'i64', 'i32'],
+  'i64',
+  { faults: true },
+  (c, high, low, divisor, signed) => {
+    const b = c.b;
+    b.if(b.eqz(signed), () => {
+      c.raiseIf(b.geu(high, divisor), X.de);
+      b.ret(c.call(divideUnsigned, high, low, divisor));
+    });
+    const sign = b.lts(high, b.i64(0));
+    const [hv, lv] = [b.variable(high), b.variable(low)];
+    b.if(sign, () => {
+      b.setVar(lv, b.neg(low));
+      b.setVar(hv, b.sub(b.neg(high), b.extu(b.ne(low, b.i64(0)))));
+    });
+    const negative = b.lts(divisor, b.i64(0));
+    const magnitude = b.select(negative, b.neg(divisor), divisor);
+    c.raiseIf(b.geu(b.getVar(hv), magnitude), X.de);
+    const before = c.get(rdx);
+    const q = c.call(divideUnsigned, b.getVar(hv), b.getVar(lv), magnitude);
+    const r = c.get(rdx);
+    const flip = b.xor(sign, negative);
+    // |q| may be at most 2^63 - 1, or 2^63 where the quotient is negative.
+    b.if(b.gtu(q, b.add(b.i64((1n << 63n) - 1n), b.extu(flip))), () => {
+      c.set(rdx, before);
+      c.raise(X.de);
+    });
+    c.set(rdx, b.select(sign, b.neg(r), r));
+    b.ret(b.select(flip, b.neg(q), q));
+  },
+);

@@ -193,9 +193,7 @@ const div =
       return;
     }
     const dividend =
-      size === 8
-        ? b.extu(c.reg(R.rax, 16))
-        : b.or(b.shl(b.extu(c.reg(R.rdx, size)), b.i64(size)), b.extu(c.reg(R.rax, size)));
+      size === 8 ? b.extu(c.reg(R.rax, 16)) : b.or(b.shl(b.extu(c.reg(R.rdx, size)), b.i64(size)), b.extu(c.reg(R.rax, size)));
     let q: Value;
     let r: Value;
     if (signed) {

@@ -271,7 +271,8 @@ const movbe =
     const x = c.read(s);
     let r: Value = x;
     if (x.type === 'i64') {
-      const swap = (v: Value, n: number, m: bigint) => b.or(b.and(b.shru(v, b.i64(n)), b.i64(m)), b.shl(b.and(v, b.i64(m)), b.i64(n)));
+      const swap = (v: Value, n: number, m: bigint) =>
+        b.or(b.and(b.shru(v, b.i64(n)), b.i64(m)), b.shl(b.and(v, b.i64(m)), b.i64(n)));
       r = b.rotl(swap(swap(x, 8, 0x00ff00ff00ff00ffn), 16, 0x0000ffff0000ffffn), b.i64(32));
     } else if ((toMemory ? s : d).bits === 16) r = c.truncate(b.or(b.shru(x, b.i32(8)), b.shl(x, b.i32(8))), 16);
     else r = b.or(b.and(b.rotl(x, b.i32(8)), b.i32(0x00ff00ff)), b.and(b.rotr(x, b.i32(8)), b.i32(0xff00ff00)));
@@ -336,4 +337,3 @@ export const moveRows: readonly Row[] = [
   ...CONDITIONS.map((name, code) => insn(`0F 4${hex(code)}`, `cmov${name} Gv,Ev`, cmov(code))),
   ...CONDITIONS.map((name, code) => insn(`0F 9${hex(code)}`, `set${name} Eb`, (c, d) => c.write(d, c.cond(code)))),
 ];
-

@@ -208,7 +208,12 @@ const bit =
       b.store(access, addr, changeBit(c, op, x, mask));
       return flag(x);
     }
-    const old = op === 'bts' ? b.rmw('or', access, addr, mask) : op === 'btr' ? b.rmw('and', access, addr, c.truncate(b.not(mask), size)) : b.rmw('xor', access, addr, mask);
+    const old =
+      op === 'bts'
+        ? b.rmw('or', access, addr, mask)
+        : op === 'btr'
+          ? b.rmw('and', access, addr, c.truncate(b.not(mask), size))
+          : b.rmw('xor', access, addr, mask);
     flag(old);
   };
 
@@ -233,11 +238,7 @@ const count =
     const size = d.bits as Size;
     const x = c.read(s);
     const narrow = size === 16;
-    const r = leading
-      ? narrow
-        ? b.sub(b.clz(x), b.i32(16))
-        : b.clz(x)
-      : b.ctz(narrow ? b.or(x, b.i32(0x10000)) : x);
+    const r = leading ? (narrow ? b.sub(b.clz(x), b.i32(16)) : b.clz(x)) : b.ctz(narrow ? b.or(x, b.i32(0x10000)) : x);
     c.write(d, r);
     c.setC(b.eqz(x));
     c.setZ(b.eqz(r));

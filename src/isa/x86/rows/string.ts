@@ -3,8 +3,8 @@
 // date after each iteration, so that a fault in the middle can be resumed.
 
 import type { Value } from '../../../ir/ir.ts';
-import { hostSpan } from '../memory.ts';
 import { accessOf, type InsnEmit, type Size } from '../emit.ts';
+import { hostSpan } from '../memory.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
@@ -117,7 +117,13 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
     const value = c.reg(R.rax, size);
     // One fill serves where all bytes of the element are equal.
     const low = b.and(b.wrap(value), b.i32(0xff));
-    const uniform = size === 8 ? b.i32(1) : b.eq(value, size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size));
+    const uniform =
+      size === 8
+        ? b.i32(1)
+        : b.eq(
+            value,
+            size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size),
+          );
     b.if(b.and(b.and(b.eqz(b.and(c.get(st.sysFlags), b.i32(DF))), b.gtu(count, b.i64(8))), b.and(uniform, unlimited(c))), () => {
       const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
       const n = minimum(c, count, untilPageEnd(c, to, LOG2[size]));
