@@ -19,8 +19,11 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   machine: ['bits', 'bus', 'devices', 'disk', 'firmware', 'isa', 'accel'],
   api: ['bits', 'machine'],
   cli: ['bits', 'api', 'images', 'machine', 'disk'],
-  'host/node': ['bits', 'bus', 'accel', 'machine', 'images', 'cli', 'firmware', 'disk', 'net'],
+  'host/node': ['bits', 'bus', 'accel', 'isa', 'machine', 'images', 'cli', 'firmware', 'disk', 'net'],
 };
+
+/** npm packages without Node or DOM dependencies that a folder of the core may import. */
+export const packages: Readonly<Record<string, readonly string[]>> = { domain: ['saxes'] };
 
 /** Top-level folders outside `src/` that compose the rest and may import everything. */
 export const roots = ['bin', 'test', 'bench', 'tools'] as const;
