@@ -37,3 +37,4 @@ declare class TextDecoder {
   decode(bytes?: ArrayBufferView | ArrayBuffer): string;
 }
 declare const performance: { now(): number };
+declare function structuredClone<T>(value: T): T;
