@@ -2,7 +2,7 @@
 // (QEMU 7.2, "System Emulation", section "Invocation").
 
 import { type KvmFeature, kvmAllFeatures } from '../devices/kvm-pv.ts';
-import { cpuModel } from '../isa/x86/cpu-model.ts';
+import { cpuFeatures, cpuModel, cpuModels } from '../isa/x86/cpu-model.ts';
 
 const UNITS: Readonly<Record<string, number>> = { B: 0, K: 10, M: 20, G: 30, T: 40 };
 
@@ -64,4 +64,9 @@ export function parseCpu(text: string): CpuChoice {
     throw new Error(`Cannot use CPU ${text}: ${missing.join(' ')} ${missing.length === 1 ? 'is' : 'are'} not implemented`);
   }
   return { cpuModel: [name, ...changes].join(','), paravirtual: kvm ? kvmAllFeatures : [], missing };
+}
+
+/** What `parseCpu` accepts: names of models and of features. */
+export function cpuHelp(): { readonly models: readonly string[]; readonly features: readonly string[] } {
+  return { models: cpuModels, features: [...cpuFeatures, 'kvm'] };
 }
