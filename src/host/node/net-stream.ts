@@ -44,7 +44,7 @@ class NodeStream implements HostStream {
   attach(events: StreamEvents): void {
     this.#events = events;
     this.#socket.on('connect', () => this.#over || events.connected());
-    this.#socket.on('data', (b) => this.#over || events.data(plain(b)));
+    this.#socket.on('data', (b) => this.#over || typeof b === 'string' || events.data(plain(b)));
     this.#socket.on('end', () => this.#over || events.end());
   }
 

@@ -49,6 +49,8 @@ const twoMsl = 10_000;
 const ackDelay = 20;
 /** Smallest segment size that a guest can ask for; smaller ones are only good for wasting the host's time. */
 const leastMss = 64;
+/** Answers per second to segments that do not fit. */
+const maxChallenges = 10;
 const two32 = 2 ** 32;
 
 /** The position that is equal to `value` modulo 2^32 and nearest to `near`. */
@@ -73,6 +75,7 @@ export class TcpConnection {
   #ackNow = false;
   #unacknowledged = 0;
   #endTold = false;
+  #challenges = { since: Number.NEGATIVE_INFINITY, count: 0 };
   /** Our SYN is acknowledged. The state doesn't say so: the user may have ended the connection before. */
   #up = false;
 
@@ -214,20 +217,21 @@ export class TcpConnection {
       const repeated = !this.#up && seq === r.nxt - 1;
       if (s.flags & flag.rst) return;
       // Of a simultaneous open the other SYN comes with an ACK, which counts as one.
-      if (!(repeated && s.flags & flag.ack)) return repeated ? this.#transmitSyn() : this.#acknowledge();
+      if (!(repeated && s.flags & flag.ack)) return repeated ? this.#transmitSyn() : this.#challenge();
     } else {
       // In the window or at its edges; whatever is cut off is acknowledged again.
       const acceptable = end > seq ? end > r.nxt && seq < Math.max(r.edge, r.nxt + 1) : seq >= r.nxt && seq <= r.edge;
       if (s.flags & flag.rst) {
         if (seq === r.nxt) this.#close('reset');
-        else if (acceptable) this.#acknowledge();
+        else if (acceptable) this.#challenge();
         return;
       }
       if (!acceptable) {
         if (this.#state === 'timeWait') this.#linger.set(twoMsl);
-        this.#ackNow = true;
         // A segment that is all old may still carry news for the sender; one from nowhere may not.
-        if (seq > r.edge || end < r.nxt - (1 << 24)) return this.#acknowledge();
+        if (seq > r.edge || end < r.nxt - (1 << 24)) return this.#challenge();
+        if (s.payload.length > 0) this.#ackNow = true;
+        else this.#challenge();
       }
     }
     if ((s.flags & flag.ack) === 0) return;
@@ -250,7 +254,7 @@ export class TcpConnection {
       return this.#current !== 'closed';
     }
     if (ack > t.max || ack < t.una - (1 << 30)) {
-      this.#acknowledge();
+      this.#challenge();
       return false;
     }
     t.alive();
@@ -354,6 +358,13 @@ export class TcpConnection {
     this.#unacknowledged = 0;
     this.#delayed.clear();
     this.#o.transmit({ seq, ack: r.nxt, flags, window: r.window(), sack, payload });
+  }
+
+  /** Answers a segment that does not fit. Rarely: two ends that disagree would answer each other for ever (RFC 5961, section 7). */
+  #challenge(): void {
+    const now = this.#o.clock.now();
+    if (now - this.#challenges.since >= 1000) this.#challenges = { since: now, count: 0 };
+    if (this.#challenges.count++ < maxChallenges) this.#acknowledge();
   }
 
   #transmitBare(seq: number, ack: number, flags: number): void {
