@@ -62,8 +62,8 @@ class NodeStream implements HostStream {
   reset(): void {
     if (this.#over) return;
     this.#over = true;
-    // A socket that still connects would connect first, to reset then.
-    if (this.#socket.connecting) this.#socket.destroy();
+    // A socket that still connects would connect first, to reset then; a unix socket knows no reset.
+    if (this.#socket.connecting || this.#socket.remoteFamily === undefined) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
 

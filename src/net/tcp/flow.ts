@@ -94,7 +94,7 @@ export class TcpFlow {
 
   #tcpOptions() {
     const events: TcpEvents = {
-      established: () => this.#stream?.resume(),
+      established: () => this.#paused || this.#stream?.resume(),
       readable: () => this.#toHost(),
       ended: () => {
         this.#guestEnded = true;
