@@ -167,6 +167,26 @@ export async function keepContents(
   }
 }
 
+/** Writes to `target`, which reads as `base`, what `source` has otherwise. */
+export async function copyDifferences(
+  source: BlockDevice,
+  base: BlockDevice,
+  target: BlockDevice,
+  progress?: Progress,
+): Promise<void> {
+  const [wanted, present] = [new Uint8Array(CHUNK), new Uint8Array(CHUNK)];
+  for (let at = 0; at < source.size; at += CHUNK) {
+    const length = Math.min(CHUNK, source.size - at);
+    await source.read(at, wanted.subarray(0, length));
+    await readOr(base, at, present.subarray(0, length));
+    for (let i = 0; i < length; i += 4096) {
+      const part = wanted.subarray(i, Math.min(i + 4096, length));
+      if (!part.every((v, j) => v === present[i + j])) await target.write(at + i, part);
+    }
+    progress?.(at + length, source.size);
+  }
+}
+
 async function readOr(disk: BlockDevice | undefined, at: number, into: Uint8Array): Promise<void> {
   const length = Math.max(0, Math.min(into.length, (disk?.size ?? 0) - at));
   if (disk && length > 0) await disk.read(at, into.subarray(0, length));

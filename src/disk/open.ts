@@ -37,12 +37,16 @@ export interface OpenOptions {
   readonly readOnly?: boolean;
   /** False leaves backing files closed: unallocated clusters read as zeros. */
   readonly backing?: boolean;
+  /** The image directly below is opened for writing too, for `commit`. */
+  readonly writableBacking?: boolean;
+  /** Opens the disk as this snapshot kept it, for reading. */
+  readonly snapshot?: string | undefined;
   /** Opens what is damaged, for `check`. */
   readonly forCheck?: boolean;
   /** Reads what another process may be writing at this moment. */
   readonly share?: boolean;
   /** False makes `flush` write to the host without waiting for its storage. */
-  readonly sync?: boolean;
+  readonly sync?: boolean | undefined;
 }
 
 /** An open image. `device` is the same as `qcow2` or the raw disk. */
@@ -124,16 +128,20 @@ async function openChain(host: DiskHost, path: string, options: OpenOptions, abo
     const format = options.format ?? (await probe(file));
     if (format === 'raw') {
       const device = await RawImage.open(file, { readOnly });
+      if (options.snapshot !== undefined) throw new DiskError(`Cannot open a snapshot of ${path}: raw images have none`);
       return { device, qcow2: undefined, format, path, file, backing: undefined };
     }
     const header = await readHeader(file);
     if (header.backing !== undefined && options.backing !== false) {
       const name = backingPath(host, path, header.backing);
       const backingFormat = header.backingFormat === undefined ? undefined : formatOf(header.backingFormat);
-      below = await openChain(host, name, { format: backingFormat, readOnly: true, share: options.share === true }, [
-        ...above,
-        identity,
-      ]).catch((error: unknown) => {
+      const lower = {
+        format: backingFormat,
+        readOnly: options.writableBacking !== true,
+        share: options.share === true,
+        sync: options.sync,
+      };
+      below = await openChain(host, name, lower, [...above, identity]).catch((error: unknown) => {
         throw new DiskError(`Cannot open backing file of ${path}: ${error instanceof Error ? error.message : String(error)}`);
       });
     }
@@ -142,6 +150,7 @@ async function openChain(host: DiskHost, path: string, options: OpenOptions, abo
       readOnly,
       backing: below?.device,
       forCheck: options.forCheck === true,
+      snapshot: options.snapshot,
     });
     return { device: qcow2, qcow2, format, path, file, backing: below };
   } catch (error) {

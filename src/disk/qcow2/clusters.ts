@@ -284,4 +284,29 @@ export class Clusters {
       at += cluster;
     }
   }
+
+  /** Maps zero clusters that have a place of their own; in version 2, data clusters full of zeros. */
+  async preallocate(size: number): Promise<void> {
+    const t = this.#tables;
+    for (let at = 0; at < size; ) {
+      await t.relieve();
+      const { entry, length } = await this.run(at, Math.min(size - at, MAX_RUN_BYTES));
+      const empty = entry.kind === 'unallocated' || (entry.kind === 'zero' && entry.offset === 0);
+      if (!empty) {
+        at += length;
+        continue;
+      }
+      const { first, count } = await t.refcounts.allocateUpTo(Math.ceil(length / t.cluster));
+      await t.assertData(first * t.cluster, count * t.cluster);
+      // The file must reach as far as its clusters do, and what they held before must not be seen.
+      const zeros = new Uint8Array(t.cluster);
+      for (let i = 0; i < count; i++) {
+        const offset = (first + i) * t.cluster;
+        await t.file.write(offset, zeros);
+        const kind = t.header.version >= 3 ? 'zero' : 'data';
+        await t.setEntry(at / t.cluster + i, { kind, offset, copied: true });
+      }
+      at += count * t.cluster;
+    }
+  }
 }

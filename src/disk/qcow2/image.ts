@@ -16,6 +16,8 @@ export interface Qcow2Options {
   readonly readOnly?: boolean;
   /** What unallocated clusters read as. The image closes it. */
   readonly backing?: BlockDevice | undefined;
+  /** Opens the disk as this snapshot (identifier or name) kept it, for reading. */
+  readonly snapshot?: string | undefined;
   /** Opens what is damaged as it is, for `check` alone. */
   readonly forCheck?: boolean;
 }
@@ -74,13 +76,14 @@ export class Qcow2Image implements BlockDevice {
       }
     }
     const { snapshots, bytes } = await readSnapshots(file, header);
-    const tables = await Tables.load(file, header, readOnly);
+    if (options.snapshot !== undefined) header = atSnapshot(header, findSnapshot(snapshots, options.snapshot));
+    const tables = await Tables.load(file, header, readOnly || options.snapshot !== undefined);
     const image = new Qcow2Image(
       tables,
       new Clusters(tables, options.codec, options.backing),
       new Snapshots(tables, snapshots, bytes),
     );
-    if (!readOnly && !options.forCheck) await tables.loadRefcounts();
+    if (!tables.readOnly && !options.forCheck) await tables.loadRefcounts();
     return image;
   }
 
@@ -249,18 +252,24 @@ export class Qcow2Image implements BlockDevice {
 
   /** The disk, its size included, and the VM state area become what they were. */
   async applySnapshot(idOrName: string): Promise<void> {
-    await this.#change(() => this.#snapshots.apply(this.#find(idOrName)));
+    await this.#change(() => this.#snapshots.apply(findSnapshot(this.snapshots, idOrName)));
   }
 
   async deleteSnapshot(idOrName: string): Promise<void> {
-    await this.#change(() => this.#snapshots.delete(this.#find(idOrName)));
+    await this.#change(() => this.#snapshots.delete(findSnapshot(this.snapshots, idOrName)));
   }
 
-  #find(idOrName: string): Snapshot {
-    const snapshot = this.#snapshots.find(idOrName);
-    if (snapshot) return snapshot;
-    const names = this.snapshots.map((s) => s.name).join(', ');
-    throw new DiskError(`Cannot find snapshot '${idOrName}': accepted are ${names || 'none, there are no snapshots'}`);
+  /** Makes every cluster unallocated, so that the disk reads as its backing file. */
+  async empty(): Promise<void> {
+    await this.#change(async () => {
+      await this.#clusters.drop(0, Math.ceil(this.size / this.#tables.cluster) * this.#tables.cluster);
+      await this.#tables.flush();
+    });
+  }
+
+  /** Gives every cluster that has none a place in the file; it reads as zeros still. For images without backing file. */
+  async preallocate(): Promise<void> {
+    await this.#change(() => this.#clusters.preallocate(this.size));
   }
 
   /** Names another backing file in the header. `backing` is the new one, opened; the old one is closed. */
@@ -292,6 +301,20 @@ export class Qcow2Image implements BlockDevice {
       return action();
     });
   }
+}
+
+/** By identifier, else by name. */
+function findSnapshot(snapshots: readonly Snapshot[], idOrName: string): Snapshot {
+  const snapshot = snapshots.find((s) => s.id === idOrName) ?? snapshots.find((s) => s.name === idOrName);
+  if (snapshot) return snapshot;
+  const names = snapshots.map((s) => s.name).join(', ');
+  throw new DiskError(`Cannot find snapshot '${idOrName}': accepted are ${names || 'none, there are no snapshots'}`);
+}
+
+function atSnapshot(header: Header, snapshot: Snapshot): Header {
+  if (snapshot.l1Size < l1EntriesFor(snapshot.diskSize, header.clusterBits))
+    throw new DiskError(`Cannot open snapshot '${snapshot.name}': its L1 table is shorter than its disk needs`);
+  return { ...header, l1Offset: snapshot.l1Offset, l1Size: snapshot.l1Size, size: snapshot.diskSize };
 }
 
 function assignNames(header: Header, name: string | undefined, format: string | undefined): void {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { openFile, nodeDiskHost } from '../../host/node/file.ts';
+import { nodeDiskHost, openFile } from '../../host/node/file.ts';
 import { inFolder, mustRun, seeded, tool, withoutTool } from '../../host/node/file-testing.ts';
 import { openDisk } from '../open.ts';
 import { type CreateOptions, createQcow2 } from './create.ts';
@@ -31,7 +31,7 @@ const cases: readonly Case[] = [
   { name: 'refcounts of 8 bits', options: { size: 900 * KiB, clusterSize: 512, refcountBits: 8 }, seed: 7, operations: 150 },
   { name: 'refcounts of 32 bits', options: { size: 900 * KiB, clusterSize: 512, refcountBits: 32 }, seed: 8, operations: 150 },
   { name: 'refcounts of 64 bits', options: { size: 1800 * KiB, clusterSize: 512, refcountBits: 64 }, seed: 9, operations: 200 },
-  { name: 'clusters of 2 MiB', options: { size: 9_000 * KiB, clusterSize: 2048 * KiB }, seed: 10, operations: 30 },
+  { name: 'clusters of 2 MiB', options: { size: 9_000 * KiB, clusterSize: 2048 * KiB }, seed: 10, operations: 20 },
   { name: 'lazy refcounts', options: { size: 2000 * KiB, clusterSize: 4096, lazyRefcounts: true }, seed: 11, operations: 150 },
   { name: 'zstd', options: { size: 2000 * KiB, clusterSize: 8192, compression: 'zstd' }, seed: 12, operations: 150 },
   { name: 'a raw backing file', options: { size: 1900 * KiB, clusterSize: 4096 }, backing: 'raw', seed: 13, operations: 150 },
@@ -46,9 +46,13 @@ const cases: readonly Case[] = [
 ];
 
 for (const c of cases) {
-  test(`random operations on an image with ${c.name} leave what qemu-img calls clean and equal`, {
-    skip: withoutTool('qemu-img'),
-  }, () => inFolder((folder) => run(folder, c)));
+  test(
+    `random operations on an image with ${c.name} leave what qemu-img calls clean and equal`,
+    {
+      skip: withoutTool('qemu-img'),
+    },
+    () => inFolder((folder) => run(folder, c)),
+  );
 }
 
 async function run(folder: string, c: Case): Promise<void> {
@@ -111,8 +115,13 @@ async function run(folder: string, c: Case): Promise<void> {
         break;
       case 9:
         if (saved.length < 3 && image.info.refcountBits > 2) {
-          const { id } = await image.createSnapshot({ name: `s${i}`, seconds: i, nanoseconds: 0 });
-          saved.push({ id, model: model.slice() });
+          const taken = image.createSnapshot({ name: `s${i}`, seconds: i, nanoseconds: 0 });
+          // Clusters that many compressed ones share reach the limit of small counts: refused, and nothing has changed.
+          if (image.info.refcountBits <= 4)
+            taken.catch((error) => assert.match(String(error), /the most that its refcounts hold/));
+          const { id } = await taken.catch(() => ({ id: undefined }));
+          assert.ok(id !== undefined || image.info.refcountBits <= 4, `seed ${c.seed}: no snapshot`);
+          if (id !== undefined) saved.push({ id, model: model.slice() });
         }
         break;
       case 10: {
@@ -137,7 +146,11 @@ async function run(folder: string, c: Case): Promise<void> {
     const at = random(model.length);
     const got = new Uint8Array(Math.min(model.length - at, 2 * cluster));
     await image.read(at, got);
-    assert.deepEqual(Buffer.compare(got, model.subarray(at, at + got.length)), 0, `seed ${c.seed}, operation ${i}: other bytes at ${at}`);
+    assert.deepEqual(
+      Buffer.compare(got, model.subarray(at, at + got.length)),
+      0,
+      `seed ${c.seed}, operation ${i}: other bytes at ${at}`,
+    );
     if (i % 50 === 49) {
       await image.close();
       judge(folder, path, model, `seed ${c.seed}, operation ${i}`);

@@ -131,6 +131,7 @@ export async function countReferences(file: ByteFile, header: Header, report: (l
       seen.add(l2);
       if (isActive) active.push({ l1Index: i, offset: l2 });
       const table = await load(l2, cluster);
+      contiguous = 0;
       for (let j = 0; j < cluster / 8; j++)
         entryOf(readEntry(table, j, header.clusterBits, header.version), i * (cluster / 8) + j, isActive);
     }

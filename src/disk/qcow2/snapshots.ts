@@ -36,11 +36,6 @@ export class Snapshots {
     return this.#list;
   }
 
-  /** By identifier, else by name. */
-  find(idOrName: string): Snapshot | undefined {
-    return this.#list.find((s) => s.id === idOrName) ?? this.#list.find((s) => s.name === idOrName);
-  }
-
   async create(details: SnapshotDetails): Promise<Snapshot> {
     const t = this.#tables;
     const id = String(this.#list.reduce((max, s) => Math.max(max, /^\d+$/.test(s.id) ? Number(s.id) : 0), 0) + 1);
@@ -168,15 +163,20 @@ export class Snapshots {
     );
   }
 
-  /** Throws when a cluster has as many owners as its count can hold. */
+  /** Throws when a cluster would have more owners than its count can hold. */
   async #assertRoom(l1: DataView): Promise<void> {
-    const { refcounts } = this.#tables;
-    await this.#walk(l1, async (first, count) => {
-      for (let c = first; c < first + count; c++)
-        if ((await refcounts.get(c)) >= refcounts.max)
+    const { refcounts, file } = this.#tables;
+    // Compressed clusters share clusters of the file, each with a reference of its own.
+    const shared = new Map<number, number>();
+    await this.#walk(l1, async (first, count, compressed) => {
+      for (let c = first; c < first + count; c++) {
+        const more = (shared.get(c) ?? 0) + 1;
+        if (compressed) shared.set(c, more);
+        if ((await refcounts.get(c)) + more > refcounts.max)
           throw new DiskError(
-            `Cannot take or apply a snapshot of ${this.#tables.file.name}: cluster ${c} would be referred to more than ${refcounts.max} times, the most that its refcounts hold`,
+            `Cannot take or apply a snapshot of ${file.name}: cluster ${c} would have more than ${refcounts.max} references, the most that its refcounts hold`,
           );
+      }
     });
   }
 
@@ -189,16 +189,16 @@ export class Snapshots {
   }
 
   /** Calls for the clusters of each L2 table and of each entry that has some. */
-  async #walk(l1: DataView, visit: (first: number, count: number) => Promise<void>): Promise<void> {
+  async #walk(l1: DataView, visit: (first: number, count: number, compressed: boolean) => Promise<void>): Promise<void> {
     const t = this.#tables;
     for (let i = 0; i * 8 < l1.byteLength; i++) {
       const offset = offsetOf(l1, i);
       if (offset === 0) continue;
       for (const entry of await entriesAt(t, offset)) {
         const range = clustersOf(t, entry);
-        if (range) await visit(range.first, range.count);
+        if (range) await visit(range.first, range.count, entry.kind === 'compressed');
       }
-      await visit(offset / t.cluster, 1);
+      await visit(offset / t.cluster, 1, false);
     }
   }
 
