@@ -11,6 +11,8 @@ import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
 
 /** Most instructions of one block. */
 const BLOCK_MAX = 64;
+/** Room for records that is kept free until the vCPU is between two blocks: until then it may hold addresses of old records. */
+const SPARE = 256 << 10;
 
 /** One decoded block. */
 export interface Block {
@@ -46,6 +48,8 @@ export interface CodeHost {
   install(): void;
   /** Guest-physical address of the page behind the current one (for an instruction that crosses), or -1 with a fault pending. */
   nextPage(): number;
+  /** There is not much room left: `flush` is to be called between two blocks. */
+  full(): void;
   /** Every record is gone: jump caches must go, too. */
   dropped(): void;
   /** Bytes that are no instruction were met: for the trace. */
@@ -120,7 +124,7 @@ export class CodeCache {
     const offset = gpa - page;
     const host = this.#host.hostPage(page);
     if (host < 0) return { record: this.#single(this.#infos.undefined, offset, ctx), cacheable: false };
-    if (this.#next + (BLOCK_MAX + 2) * RECORD_BYTES > this.#end) this.flush();
+    this.#makeRoom();
     this.#host.claimPage(page, host);
     const step = (ctx & Ctx.step) !== 0;
     let at = host + offset;
@@ -203,12 +207,13 @@ export class CodeCache {
     this.#next = record + n * RECORD_BYTES;
     this.stats.blocks++;
     this.stats.instructions += count;
+    // A single-stepped instruction is decoded anew each time.
+    if (step) return { record, cacheable: false };
     // What was not decoded (#UD, too long) may be made code by a write, too.
     const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next };
     this.#remember(block, Math.floor(gpa / 4096));
     this.#byRecord.set(record, block);
     if (next >= 0) this.#remember(block, Math.floor(next / 4096));
-    if (step) return { record, cacheable: false };
     const page = Math.floor(gpa / 4096);
     let places = this.#blocks.get(page);
     if (!places) {
@@ -235,9 +240,13 @@ export class CodeCache {
     this.#view.setUint8(at + Rec.count, count);
     if (lonely) this.#view.setUint8(at + Rec.link, this.#view.getUint8(at + Rec.link) | Link.forbidden);
   }
+  #makeRoom(): void {
+    if (this.#next + (BLOCK_MAX + 2) * RECORD_BYTES > this.#end) this.flush();
+    else if (this.#next + SPARE > this.#end) this.#host.full();
+  }
   /** A block of one pseudo row, used once. */
   #single(info: RowInfo, offset: number, ctx: number): number {
-    if (this.#next + 2 * RECORD_BYTES > this.#end) this.flush();
+    this.#makeRoom();
     const record = this.#next;
     this.#next += RECORD_BYTES;
     this.#pseudo(info, record, offset, 1, ctx, true);

@@ -43,7 +43,7 @@ export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5
 const OUTS = 7;
 
 /** Regions live in the table from here on; below are the handlers. */
-export const REGION_FIRST = 16384;
+export const REGION_FIRST = 0xe000;
 /** Arrivals at a block from afar before its region is translated. */
 const ARRIVALS = 6000;
 /** Entries of the table of arrivals, two bytes each. */

@@ -106,6 +106,7 @@ export class DbtVcpu implements Vcpu {
         claimPage: (gpa, host) => this.#claim(gpa, host),
         install: () => this.#install(),
         nextPage: () => this.#nextPage(),
+        full: () => this.#forgetSoon(),
         dropped: () => this.#dropped(),
         undefined: (bytes) => this.#undefined(bytes),
         release: (index) => this.#release(index),
@@ -405,11 +406,14 @@ export class DbtVcpu implements Vcpu {
       },
       () => {
         this.exports.flushAll(this.#env);
-        // Decoding may be under way right now: the code goes when the loop comes round.
-        this.#forget = true;
-        Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+        this.#forgetSoon();
       },
     );
+  }
+  /** Decoding may be under way right now: the code goes when the loop comes round. */
+  #forgetSoon(): void {
+    this.#forget = true;
+    Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
   /** Own decoded code overlaps changed bytes. */
   #changed(gpa: number, bytes: number): void {
