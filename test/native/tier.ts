@@ -209,7 +209,11 @@ export class Translator implements Runner {
       this.#machine.mailbox.post(Request.changed, (frame + p) >> 12);
     }
     this.#enter(c);
-    const exit = this.#machine.vcpu.run(BUDGET);
+    const { vcpu } = this.#machine;
+    const end = vcpu.instructions + BUDGET;
+    let exit = vcpu.run(BUDGET);
+    // Slow calls and changed code end a slice early.
+    for (let i = 0; exit === 'interrupted' && vcpu.instructions < end && i < 1000; i++) exit = vcpu.run(end - vcpu.instructions);
     if (exit === 'shutdown') throw new Error('triple fault');
     const fp = takeFp({ get: (slot) => this.#get(slot), set: (slot, value) => this.#set(slot, value) });
     const gpr = c.state.gpr.map((_, i) => BigInt.asUintN(64, this.#get(st.gpr[i]!) as bigint));
