@@ -305,7 +305,7 @@ class Run {
     this.#machine?.quit();
   }
   #timedOut(): void {
-    this.#end({ code: 124, message: `timed out after ${this.#timeout} s` });
+    this.#end({ code: 124, message: `timed out after ${this.#timeout} s${this.#lastLines()}` });
   }
   #panicked(): Ending {
     return { code: 1, message: `the guest's kernel panicked: ${this.#watch.panic}${this.#lastLines()}` };

@@ -78,9 +78,19 @@ function accel(s: Settings, text: string): string | undefined {
 function cpu(s: Settings, text: string): string | undefined {
   if (text === 'help' || text === '?') {
     const { models, features } = cpuHelp();
-    return `Available CPUs:\n${models.map((m) => `  ${m}\n`).join('')}\nRecognized CPUID flags:\n${columns([['', features.join(' ')]])}\n`;
+    return `Available CPUs:\n${models.map((m) => `  ${m}\n`).join('')}\nRecognized CPUID flags:\n${wrap(features)}\n`;
   }
   s.cpu = parseCpu(text);
+}
+
+/** Words in lines of at most 80 characters. */
+function wrap(words: readonly string[]): string {
+  const lines = [' '];
+  for (const word of words) {
+    if (lines.at(-1)!.length + 1 + word.length > 80) lines.push(' ');
+    lines.push(`${lines.pop()} ${word}`);
+  }
+  return lines.join('\n');
 }
 
 /** `N`, or any of cpus, sockets, cores, threads and maxcpus that say the same: all vCPUs are cores of one socket. */
