@@ -53,7 +53,9 @@ export class DbtVcpu implements Vcpu {
   readonly #words: Int32Array;
   readonly #quads: BigInt64Array;
   readonly #bytes: Uint8Array;
+  /** By page of RAM: how many vCPUs hold decoded code of it (shared), and whether this one does. */
   readonly #codeMap: Uint8Array;
+  readonly #holds: Uint8Array;
   readonly #code: CodeCache;
   readonly #table: WebAssembly.Table;
   readonly exports: Exports;
@@ -78,6 +80,7 @@ export class DbtVcpu implements Vcpu {
     this.#quads = new BigInt64Array(buffer);
     this.#bytes = new Uint8Array(buffer);
     this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh) / 4096);
+    this.#holds = new Uint8Array(this.#codeMap.length);
     this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
       const area = layout.vcpuBase + n * layout.vcpuBytes;
       return new Mailbox(buffer, area + Area.mailbox, () => Atomics.or(this.#words, (area + st.kick.offset) >> 2, Kick.now));
@@ -359,8 +362,7 @@ export class DbtVcpu implements Vcpu {
   #dropped(): void {
     const start = this.#env + Area.jumpCache;
     this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
-    const mask = ~(1 << this.index);
-    for (let i = 0; i < this.#codeMap.length; i++) if (this.#codeMap[i] !== 0) Atomics.and(this.#codeMap, i, mask);
+    for (let page = this.#holds.indexOf(1); page >= 0; page = this.#holds.indexOf(1, page)) this.#drop(page);
   }
   #undefined(bytes: Uint8Array): void {
     if (!this.#vm.trace) return;
@@ -378,17 +380,20 @@ export class DbtVcpu implements Vcpu {
   #claim(_gpa: number, host: number): void {
     if (host < 0) return;
     const page = (host - this.#vm.layout.ramBase) >>> 12;
-    const bit = 1 << this.index;
-    const before = Atomics.or(this.#codeMap, page, bit);
-    if (before & bit) return;
-    if (before !== 0) return;
+    if (this.#holds[page]) return;
+    this.#holds[page] = 1;
+    if (Atomics.add(this.#codeMap, page, 1) !== 0) return;
     this.exports.protectPage(this.#env, host);
     this.#tellOthers(Request.protect, page, true);
+  }
+  /** This vCPU holds no code of a page any more. */
+  #drop(page: number): void {
+    if (this.#holds[page]) Atomics.sub(this.#codeMap, page, 1);
+    this.#holds[page] = 0;
   }
   #tellOthers(kind: number, page: number, wait: boolean): void {
     for (let n = 0; n < this.#vm.cpus; n++) {
       if (n === this.index) continue;
-      if (kind === Request.changed && !(Atomics.load(this.#codeMap, page) & (1 << n))) continue;
       const number = this.#boxes[n].post(kind, page);
       // While waiting, serve: the other one may be waiting for us.
       if (wait) while (!this.#boxes[n].done(number)) this.#serve();
@@ -421,7 +426,7 @@ export class DbtVcpu implements Vcpu {
       const length = Math.min(gpa + bytes, Math.floor(at / 4096) * 4096 + 4096) - at;
       if (this.#code.written(at, length)) continue;
       const host = this.#hostPage(Math.floor(at / 4096) * 4096);
-      if (host >= 0) Atomics.and(this.#codeMap, (host - this.#vm.layout.ramBase) >>> 12, ~(1 << this.index));
+      if (host >= 0) this.#drop((host - this.#vm.layout.ramBase) >>> 12);
     }
   }
 
@@ -465,7 +470,7 @@ export class DbtVcpu implements Vcpu {
         }
         const host = this.#hostPage(Math.floor(at / 4096) * 4096);
         const page = (host - this.#vm.layout.ramBase) >>> 12;
-        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) & ~(1 << this.index))
+        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) > this.#holds[page])
           this.#tellOthers(Request.changed, page, false);
       },
       cas: (at: number, expected: bigint, value: bigint, log2: number): bigint => {

@@ -129,7 +129,7 @@ export const jumpCache = slot('jumpCache', 'i32');
 export const ramBase = slot('ramBase', 'i32');
 export const ramLow = slot('ramLow', 'i32');
 export const ramHigh = slot('ramHigh', 'i32');
-/** Host address of one byte for each page of RAM: bit n set while vCPU n holds decoded code of it. */
+/** Host address of one byte for each page of RAM: how many vCPUs hold decoded code of it. */
 export const codeMap = slot('codeMap', 'i32');
 /** Index of this vCPU. */
 export const cpuIndex = slot('cpuIndex', 'i32');
