@@ -317,7 +317,8 @@ test('sizes are read and shown as qemu-img does', () => {
   for (const bad of ['', '1Z', '-1', '1e9', '9000P', 'k']) assert.throws(() => parseSize(bad), /Cannot use size/);
   assert.deepEqual([0, 1023, 1000 * 1024, 200704, 3145728, 1_610_612_736, 10 * 2 ** 40].map(showSize), [
     '0 B',
-    '1 KiB',
+    '0.999 KiB',
+    '0.977 MiB',
     '196 KiB',
     '3 MiB',
     '1.5 GiB',
