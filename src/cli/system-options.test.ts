@@ -1,0 +1,103 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { parseSystem, systemOptions } from './system-options.ts';
+import { Refused, rtcOffset, type Settings } from './system-settings.ts';
+
+/** The settings of a command line, written as words; `-kernel k` is added. */
+function settings(line: string): Settings {
+  const asked = parseSystem([...line.split(' ').filter((word) => word !== ''), '-kernel', 'k'], '1.2.3');
+  if (!('settings' in asked)) throw new Error(`Cannot read settings of "${line}": it asks for text`);
+  return asked.settings;
+}
+const refusal = (line: string): string => {
+  try {
+    settings(line);
+  } catch (error) {
+    if (error instanceof Refused) return error.message;
+    throw error;
+  }
+  return 'accepted';
+};
+const serial = (line: string): string[] =>
+  settings(line).serial.map((b) => (b.kind === 'stdio' && b.monitor ? 'mon:stdio' : b.kind));
+
+test('the default devices are those of QEMU without a display', () => {
+  assert.deepEqual(serial(''), ['null']);
+  assert.deepEqual(serial('-nographic'), ['mon:stdio']);
+  assert.deepEqual(serial('-nographic -monitor none'), ['stdio']);
+  assert.deepEqual(serial('-nodefaults'), []);
+  assert.deepEqual(serial('-nographic -nodefaults'), []);
+  assert.deepEqual(serial('-serial none -serial mon:stdio'), ['none', 'mon:stdio']);
+  assert.equal(settings('-nographic -serial null').monitor, 'stdio');
+  assert.equal(settings('-nographic -serial mon:stdio').monitor, undefined);
+  const { memory, cpus, cpu } = settings('');
+  assert.deepEqual([memory, cpus, cpu.cpuModel], [128 << 20, 1, 'qemu64']);
+});
+
+test('standard input and output have one user', () => {
+  for (const line of ['-serial stdio -serial mon:stdio', '-nographic -serial stdio', '-serial stdio -monitor stdio'])
+    assert.match(refusal(line), /in use already/, line);
+  assert.match(refusal('-serial null -serial null -serial null -serial null -serial null'), /there are four serial ports/);
+});
+
+test('-S needs a monitor to go on', () => {
+  assert.match(refusal('-S'), /^-S: not supported without a monitor/);
+  assert.equal(settings('-S -nographic').paused, true);
+});
+
+test('accelerators are tried in order, as with QEMU: kvm alone is refused, with tcg behind it not', () => {
+  assert.match(refusal('-accel kvm'), /^-accel kvm: not supported/);
+  assert.match(refusal('-M q35,accel=kvm'), /^-accel kvm: not supported/);
+  assert.equal(refusal('-accel kvm -accel tcg'), 'accepted');
+  assert.equal(refusal('-M accel=kvm:tcg'), 'accepted');
+  assert.match(refusal('-accel tcg,thread=single'), /^-accel thread=single: not supported/);
+});
+
+test('vCPUs are the cores of one socket', () => {
+  assert.equal(settings('-smp 4').cpus, 4);
+  assert.equal(settings('-smp cores=2').cpus, 2);
+  assert.equal(settings('-smp 2,sockets=1,cores=2,threads=1,maxcpus=2').cpus, 2);
+  assert.match(refusal('-smp 4,cores=2'), /^-smp cores=2: not supported/);
+  assert.match(refusal('-smp 2,maxcpus=4'), /^-smp maxcpus=4: not supported/);
+  assert.match(refusal('-smp 2,threads=2'), /^-smp threads=2: not supported/);
+  assert.match(refusal('-smp 65'), /^-smp 65: Cannot make "65" vCPUs/);
+});
+
+test('values reach the settings', () => {
+  const s = settings(
+    '-m size=1G -cpu max,-kvm -device isa-debug-exit,iobase=0xf4,iosize=4 -device pc-testdev -d bus,cpu -D l -machine q35,hpet=off -no-reboot -name guest=a,,b',
+  );
+  assert.equal(s.memory, 2 ** 30);
+  assert.deepEqual([s.cpu.cpuModel, s.cpu.paravirtual], ['max', []]);
+  assert.deepEqual(s.debugExit, { iobase: 0xf4, iosize: 4 });
+  assert.deepEqual([s.testdev, s.trace, s.log, s.hpet, s.noReboot, s.name], [true, ['bus', 'cpu'], 'l', false, true, 'a,b']);
+});
+
+test('what is not supported is refused by name, down to properties', () => {
+  assert.equal(refusal('-device virtio-net-pci,netdev=n'), '-device virtio-net-pci: not supported');
+  assert.equal(refusal('-device isa-debug-exit,bus=b'), '-device isa-debug-exit bus=b: not supported');
+  assert.equal(refusal('-device pc-testdev -device pc-testdev'), '-device pc-testdev: there is one already');
+  assert.equal(refusal('-machine q35,sata=off'), '-machine sata=off: not supported');
+  assert.equal(refusal('-m 1G,slots=2'), '-m slots=2: not supported');
+  assert.equal(refusal('-d exec'), '-d exec: not supported; -d help lists what is');
+  assert.equal(refusal('-rtc base=utc,clock=vm'), '-rtc clock=vm: not supported; accepted: host');
+  assert.equal(refusal('-no-shutdown'), '-no-shutdown: not supported');
+  assert.equal(refusal('--enable-kvm'), '-enable-kvm: not supported');
+});
+
+test('the clock begins at a date, at local time, or at UTC', () => {
+  const now = new Date('2020-01-01T00:00:00Z');
+  assert.equal(rtcOffset('utc', now), 0);
+  assert.equal(rtcOffset('2020-01-01T00:01:00', now), 60);
+  assert.equal(rtcOffset('2019-12-31', now), -86_400);
+  assert.equal(rtcOffset('localtime', now), -60 * now.getTimezoneOffset());
+  assert.throws(() => rtcOffset('2020-13-01', now), Refused);
+});
+
+test('every option is in the help, and none has a name twice', () => {
+  const asked = parseSystem(['-help'], '1.2.3');
+  assert.ok('text' in asked);
+  const names = systemOptions.flatMap((o) => o.names);
+  for (const name of names) assert.ok(asked.text.includes(`${name}`), name);
+  assert.equal(new Set(names).size, names.length);
+});
