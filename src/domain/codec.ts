@@ -1,6 +1,6 @@
 // Elements as values: a codec is one description of an XML element from which its type, parser and printer follow; what it does not name is kept.
 import { xmlError } from './errors.ts';
-import { elementsOf, newElement, type XmlElement, textOf } from './xml.ts';
+import { elementsOf, newElement, textOf, type XmlElement } from './xml.ts';
 
 /** How a string in an attribute or an element's text stands for a value. */
 export interface Scalar<T> {

@@ -1,10 +1,11 @@
 // A document becomes a definition: defaults, default devices and addresses as libvirt 9.0's QEMU driver fills them in.
-import { assignPciAddresses } from './pci-devices.ts';
-import { boardOf, type DefineContext, type EmulatorInfo, findMachine, randomMac, randomUuid } from './emulator.ts';
-import type { Domain } from './domain.ts';
-import { DomainXmlError, errorCode, unsupported, xmlError } from './errors.ts';
+
 import { completeCharacters } from './complete-characters.ts';
 import { addDefaultDevices, completeDevices } from './complete-devices.ts';
+import type { Domain } from './domain.ts';
+import { boardOf, type DefineContext, type EmulatorInfo, findMachine, randomMac, randomUuid } from './emulator.ts';
+import { DomainXmlError, errorCode, unsupported, xmlError } from './errors.ts';
+import { assignPciAddresses } from './pci-devices.ts';
 import { assignUsbAddresses } from './usb.ts';
 import { validateDomain } from './validate.ts';
 import { childNamed, newElement } from './xml.ts';

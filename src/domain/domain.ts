@@ -38,19 +38,7 @@ import {
 import { disk } from './model/disk.ts';
 import { audio, graphics, input, sound, video } from './model/display.ts';
 import { networkInterface } from './model/interface.ts';
-import {
-  clock,
-  cpu,
-  features,
-  memoryBacking,
-  onCrash,
-  onPoweroff,
-  onReboot,
-  os,
-  pm,
-  seclabel,
-  sysinfo,
-} from './model/system.ts';
+import { clock, cpu, features, memoryBacking, onCrash, onPoweroff, onReboot, os, pm, seclabel, sysinfo } from './model/system.ts';
 import { formatXml, newElement, parseRoot, qemuNamespace, textOf, type XmlElement } from './xml.ts';
 
 /** Devices by kind, in the order in which libvirt prints them. */

@@ -44,7 +44,8 @@ export const findMachine = (emulator: EmulatorInfo, name: string | undefined): M
 export type Board = 'pc' | 'q35' | 'microvm' | 'isapc' | 'other';
 
 export function boardOf(machine: string): Board {
-  if (machine === 'pc' || machine.startsWith('pc-i440fx') || machine.startsWith('pc-0.') || machine.startsWith('pc-1.')) return 'pc';
+  if (machine === 'pc' || machine.startsWith('pc-i440fx') || machine.startsWith('pc-0.') || machine.startsWith('pc-1.'))
+    return 'pc';
   if (machine === 'q35' || machine.startsWith('pc-q35')) return 'q35';
   if (machine === 'microvm') return 'microvm';
   return machine === 'isapc' ? 'isapc' : 'other';

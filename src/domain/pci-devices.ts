@@ -1,8 +1,9 @@
 // Which devices of a domain need a PCI address, in the order in which libvirt 9.0 assigns them, and what the chipset fixes.
-import { type DeviceInfo, type PciAddress, wantsPciAddress } from './model/common.ts';
-import type { Controller, PciModel } from './model/controller.ts';
+
 import { type Domain, domainElement, readDomain } from './domain.ts';
 import { xmlError } from './errors.ts';
+import { type DeviceInfo, type PciAddress, wantsPciAddress } from './model/common.ts';
+import type { Controller, PciModel } from './model/controller.ts';
 import { isVirtioNet } from './model/interface.ts';
 import { busKinds, connect, PciSlots } from './pci.ts';
 

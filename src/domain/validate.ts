@@ -39,7 +39,8 @@ function validateDisk(one: Disk): void {
   const removable = one.device === 'cdrom' || one.device === 'floppy';
   if (removable && one.target?.bus === 'virtio') throw unsupported(`disk type of '${dev}' does not support ejectable media`);
   if (!removable && !hasSource(one)) throw new DomainXmlError(errorCode.noSource, dev);
-  if (one.device === 'floppy' && one.target?.bus !== 'fdc') throw xmlError(`Invalid bus type '${one.target?.bus}' for floppy disk`);
+  if (one.device === 'floppy' && one.target?.bus !== 'fdc')
+    throw xmlError(`Invalid bus type '${one.target?.bus}' for floppy disk`);
   if (one.device !== 'floppy' && one.target?.bus === 'fdc') throw xmlError("Invalid bus type 'fdc' for disk");
   if ((one.vendor ?? one.product) !== undefined && one.target?.bus !== 'scsi') {
     throw unsupported('Only scsi disk supports vendor and product');

@@ -25,8 +25,7 @@ export function parseXml(text: string, what = 'domain_definition'): XmlElement {
   const parser = new SaxesParser({ xmlns: true, position: true });
   const stack: XmlElement[] = [];
   let root: XmlElement | undefined;
-  const fail = (detail: string): DomainXmlError =>
-    new DomainXmlError(errorCode.malformed, `(${what}):${parser.line}: ${detail}`);
+  const fail = (detail: string): DomainXmlError => new DomainXmlError(errorCode.malformed, `(${what}):${parser.line}: ${detail}`);
   parser.on('error', (error) => {
     throw fail(error.message.replace(/^\d+:\d+: /, ''));
   });
@@ -90,8 +89,7 @@ export const textOf = (element: XmlElement): string => element.nodes.filter((nod
 
 const entities: Readonly<Record<string, string>> = { '<': '&lt;', '>': '&gt;', '&': '&amp;', "'": '&apos;', '"': '&quot;' };
 const escapeText = (value: string): string => value.replace(/[<>&'"]/g, (c) => entities[c]!).replaceAll('\r', '&#13;');
-const escapeAttribute = (value: string): string =>
-  escapeText(value).replace(/[\n\t]/g, (c) => (c === '\n' ? '&#10;' : '&#9;'));
+const escapeAttribute = (value: string): string => escapeText(value).replace(/[\n\t]/g, (c) => (c === '\n' ? '&#10;' : '&#9;'));
 /** libxml2's own printer, which libvirt uses below `<metadata>`: double quotes, and quotes in text stay as they are. */
 const escapeForeignText = (value: string): string => value.replace(/[<>&]/g, (c) => entities[c]!).replaceAll('\r', '&#13;');
 const escapeForeignAttribute = (value: string): string =>

@@ -36,9 +36,7 @@ const source = element('source', {
   slave: attribute('slave', string),
   append: attribute('append', onOff),
   tls: attribute('tls', yesNo),
-  reconnect: child(
-    element('reconnect', { enabled: attribute('enabled', yesNo), timeout: attribute('timeout', unsigned) }),
-  ),
+  reconnect: child(element('reconnect', { enabled: attribute('enabled', yesNo), timeout: attribute('timeout', unsigned) })),
   seclabels: allKept('seclabel'),
 });
 export type CharacterSource = Value<typeof source>;

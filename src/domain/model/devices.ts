@@ -26,10 +26,7 @@ const virtioModels = oneOf('virtio', 'virtio-transitional', 'virtio-non-transiti
 
 export const filesystem = refine(
   element('filesystem', {
-    type: withDefault(
-      attribute('type', oneOf('mount', 'block', 'file', 'template', 'ram', 'bind', 'volume')),
-      'mount' as const,
-    ),
+    type: withDefault(attribute('type', oneOf('mount', 'block', 'file', 'template', 'ram', 'bind', 'volume')), 'mount' as const),
     model: attribute('model', virtioModels),
     accessmode: attribute('accessmode', oneOf('passthrough', 'mapped', 'squash')),
     multidevs: attribute('multidevs', oneOf('default', 'remap', 'forbid', 'warn')),

@@ -5,8 +5,8 @@ import {
   type Codec,
   child,
   children,
-  element,
   type Extra,
+  element,
   flag,
   kept,
   lazy,
@@ -211,4 +211,3 @@ export function diskIndex(dev: string): number | undefined {
   for (const letter of match[1]!) index = index * 26 + letter.charCodeAt(0) - 96;
   return index - 1;
 }
-

@@ -106,7 +106,21 @@ export function normalisePorts(value: Graphics): void {
 }
 
 const videoModels = [
-  ...(['default', 'vga', 'cirrus', 'vmvga', 'xen', 'vbox', 'qxl', 'parallels', 'virtio', 'gop', 'none', 'bochs', 'ramfb'] as const),
+  ...([
+    'default',
+    'vga',
+    'cirrus',
+    'vmvga',
+    'xen',
+    'vbox',
+    'qxl',
+    'parallels',
+    'virtio',
+    'gop',
+    'none',
+    'bochs',
+    'ramfb',
+  ] as const),
 ] as const;
 export type VideoModel = (typeof videoModels)[number];
 

@@ -27,9 +27,7 @@ import { sizeInKib } from './common.ts';
 
 export const os = element('os', {
   firmware: attribute('firmware', oneOf('efi', 'bios')),
-  type: child(
-    element('type', { arch: attribute('arch', string), machine: attribute('machine', string), name: content(string) }),
-  ),
+  type: child(element('type', { arch: attribute('arch', string), machine: attribute('machine', string), name: content(string) })),
   firmwareFeatures: kept('firmware'),
   loader: child(
     element('loader', {
@@ -58,9 +56,7 @@ export const os = element('os', {
   boot: children(element('boot', { dev: required('dev', oneOf('fd', 'cdrom', 'hd', 'network')) })),
   bootmenu: child(element('bootmenu', { enable: required('enable', yesNo), timeout: attribute('timeout', unsigned) })),
   smbios: child(element('smbios', { mode: required('mode', oneOf('emulate', 'host', 'sysinfo')) })),
-  bios: child(
-    element('bios', { useserial: attribute('useserial', yesNo), rebootTimeout: attribute('rebootTimeout', integer) }),
-  ),
+  bios: child(element('bios', { useserial: attribute('useserial', yesNo), rebootTimeout: attribute('rebootTimeout', integer) })),
 });
 export type Os = Value<typeof os>;
 
@@ -204,10 +200,7 @@ export const pm = element('pm', { mem: sleep('suspend-to-mem'), disk: sleep('sus
 
 const lifecycleActions = ['destroy', 'restart', 'rename-restart', 'preserve'] as const;
 const lifecycle = <const T extends string>(name: string, fallback: T, values: readonly T[]) =>
-  withDefault(
-    leaf(name, oneOf(...values), { invalid: (text) => unsupported(`unknown ${name} action: ${text}`) }),
-    fallback,
-  );
+  withDefault(leaf(name, oneOf(...values), { invalid: (text) => unsupported(`unknown ${name} action: ${text}`) }), fallback);
 export const onPoweroff = lifecycle('on_poweroff', 'destroy', lifecycleActions);
 export const onReboot = lifecycle('on_reboot', 'restart', lifecycleActions);
 export const onCrash = lifecycle('on_crash', 'destroy', [...lifecycleActions, 'coredump-destroy', 'coredump-restart']);
