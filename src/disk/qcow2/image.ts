@@ -288,10 +288,17 @@ export class Qcow2Image implements BlockDevice {
     });
   }
 
-  /** Compares counts with references. Needs `forCheck`, or an image without pending changes. */
+  /** Compares counts with references. Repairs only what was opened with `forCheck`. */
   check(repair: Repair | undefined): Promise<CheckResult> {
-    const { file, header } = this.#tables;
-    return this.#lock.alone(() => (repair ? repairImage(file, header, repair) : checkImage(file, header)));
+    const { file, header, writing } = this.#tables;
+    return this.#lock.alone(async () => {
+      if (!repair) {
+        if (writing) await this.#tables.settle();
+        return checkImage(file, header);
+      }
+      if (writing) throw new DiskError(`Cannot repair ${file.name}: it is in use`);
+      return repairImage(file, header, repair);
+    });
   }
 
   #change<T>(action: () => Promise<T>): Promise<T> {

@@ -106,9 +106,7 @@ export class Snapshots {
     await t.setDirty(true);
     t.unfinished = true;
     const result = await change();
-    await t.flush();
-    await t.refcounts.write();
-    await t.file.flush();
+    await t.settle();
     t.unfinished = false;
     if (!t.lazy) await t.setDirty(false);
     return result;

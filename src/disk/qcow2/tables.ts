@@ -227,13 +227,23 @@ export class Tables {
     await this.file.flush();
   }
 
-  /** Writes what is left, the refcounts that were kept back included. */
+  /** True when the image was opened for changes. */
+  get writing(): boolean {
+    return this.#refcounts !== undefined;
+  }
+
+  /** Makes the file say all, the refcounts that were kept back included. */
+  async settle(): Promise<void> {
+    await this.flushMetadata();
+    await this.refcounts.write();
+    await this.file.flush();
+  }
+
+  /** Writes what is left when the image is closed. */
   async finish(): Promise<void> {
     if (!this.#refcounts) return;
     if (this.#broken === undefined) {
-      await this.flushMetadata();
-      await this.refcounts.write();
-      await this.file.flush();
+      await this.settle();
       if (this.#prepared && !this.unfinished) await this.setDirty(false);
     }
     await this.file.flush();
