@@ -24,13 +24,16 @@ export class XdrWriter {
     return this.#length;
   }
   u32(value: number): void {
-    this.#view.setUint32(this.#grow(4), value);
+    const at = this.#grow(4);
+    this.#view.setUint32(at, value);
   }
   u64(value: bigint): void {
-    this.#view.setBigUint64(this.#grow(8), value);
+    const at = this.#grow(8);
+    this.#view.setBigUint64(at, value);
   }
   f64(value: number): void {
-    this.#view.setFloat64(this.#grow(8), value);
+    const at = this.#grow(8);
+    this.#view.setFloat64(at, value);
   }
   /** Bytes and the zeros that fill the last unit. */
   bytes(value: Uint8Array): void {
@@ -39,7 +42,8 @@ export class XdrWriter {
   }
   /** Bytes as they are, for what is not XDR: stream data. */
   raw(value: Uint8Array): void {
-    this.#bytes.set(value, this.#grow(value.length));
+    const at = this.#grow(value.length);
+    this.#bytes.set(value, at);
   }
   /** Overwrites the word at byte `at`. */
   patch(at: number, value: number): void {
