@@ -298,13 +298,15 @@ export class Clusters {
       }
       const { first, count } = await t.refcounts.allocateUpTo(Math.ceil(length / t.cluster));
       await t.assertData(first * t.cluster, count * t.cluster);
-      // The file must reach as far as its clusters do, and what they held before must not be seen.
-      const zeros = new Uint8Array(t.cluster);
+      const end = (first + count) * t.cluster;
+      // The file must reach as far as its clusters do. What they held before is hidden by the zero flag, where there is one.
+      const size = await t.file.size();
+      if (t.header.version < 3 && size > first * t.cluster)
+        await t.file.write(first * t.cluster, new Uint8Array(count * t.cluster));
+      else if (size < end) await t.file.truncate(end);
       for (let i = 0; i < count; i++) {
-        const offset = (first + i) * t.cluster;
-        await t.file.write(offset, zeros);
         const kind = t.header.version >= 3 ? 'zero' : 'data';
-        await t.setEntry(at / t.cluster + i, { kind, offset, copied: true });
+        await t.setEntry(at / t.cluster + i, { kind, offset: (first + i) * t.cluster, copied: true });
       }
       at += count * t.cluster;
     }
