@@ -300,10 +300,10 @@ export class Clusters {
       await t.assertData(first * t.cluster, count * t.cluster);
       const end = (first + count) * t.cluster;
       // The file must reach as far as its clusters do. What they held before is hidden by the zero flag, where there is one.
-      const size = await t.file.size();
-      if (t.header.version < 3 && size > first * t.cluster)
+      const fileSize = await t.file.size();
+      if (t.header.version < 3 && fileSize > first * t.cluster)
         await t.file.write(first * t.cluster, new Uint8Array(count * t.cluster));
-      else if (size < end) await t.file.truncate(end);
+      else if (fileSize < end) await t.file.truncate(end);
       for (let i = 0; i < count; i++) {
         const kind = t.header.version >= 3 ? 'zero' : 'data';
         await t.setEntry(at / t.cluster + i, { kind, offset: (first + i) * t.cluster, copied: true });
