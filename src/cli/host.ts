@@ -1,7 +1,7 @@
 // What the commands need of the host that runs them; host/node implements it, tests bring their own.
 
 import type { Report } from '../images/report.ts';
-import type { MachineSetup, RunningMachine } from '../machine/running.ts';
+import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { BarStream } from './progress.ts';
 
 /** A kernel and initramfs that are ready to boot. */
@@ -9,7 +9,7 @@ export interface BootFiles {
   readonly kernel: Uint8Array;
   readonly name: string;
   readonly initrd?: Uint8Array;
-  readonly vmlinux?: Uint8Array;
+  readonly vmlinux?: KernelFiles['vmlinux'];
   readonly append: string;
 }
 
@@ -58,8 +58,6 @@ export interface CliHost {
   readonly term: string | undefined;
   /** Size of the terminal on standard output. */
   size(): TerminalSize | undefined;
-  /** Number of processors of this host. */
-  readonly processors: number;
   /**
    * A whole file.
    * @throws Error (rejects) with one line
@@ -70,8 +68,6 @@ export interface CliHost {
   writeFile(path: string, text: string): Promise<void>;
   removeFile(path: string): Promise<void>;
   readonly pid: number;
-  /** The decompressed kernel of a bzImage from the cache, or made and kept there; undefined when it is not known how. */
-  vmlinux(kernel: Uint8Array): Promise<Uint8Array | undefined>;
   /** An image by name, fetched when the cache has it not. */
   image(name: string, report: Report): Promise<BootFiles>;
   pull(name: string, report: Report): Promise<ImageLine>;

@@ -10,8 +10,8 @@ export interface KernelFiles {
   readonly name: string;
   readonly initrd?: Uint8Array;
   readonly append: string;
-  /** The kernel's decompressed ELF, where the caller has it already. */
-  readonly vmlinux?: Uint8Array;
+  /** Reads the kernel's decompressed ELF, where the caller has it already; asked at each start, and the bytes are not kept. */
+  readonly vmlinux?: () => Uint8Array<ArrayBuffer> | undefined;
 }
 
 /** Everything that a machine is made from. */

@@ -1,12 +1,12 @@
 // The Node process as the commands see it (cli/host.ts): standard streams, signals, files, images, machines.
 
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, readFileSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
-import { availableParallelism } from 'node:os';
 import { basename } from 'node:path';
 import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
+import type { KernelFiles } from '../../machine/running.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
@@ -47,14 +47,12 @@ export function nodeHost(version: string): CliHost {
       const { isTTY, rows, columns } = process.stdout;
       return isTTY && rows > 0 && columns > 0 ? { rows, cols: columns } : undefined;
     },
-    processors: availableParallelism(),
     pid: process.pid,
     readFile: (path) => readFile(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error)),
     writeFile: (path, text) =>
       writeFile(path, text).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error)),
     removeFile: (path) => rm(path, { force: true }),
     writer: (path) => openWriter(path),
-    vmlinux,
     image: async (name, report) => bootFiles(await openImage(name, { report })),
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
@@ -114,18 +112,27 @@ async function openWriter(path: string): Promise<(data: Uint8Array | string) => 
   return (data) => new Promise((resolve) => stream.write(data, () => resolve()));
 }
 
-/** Decompressing takes longer than reading the result of the last time. */
-async function vmlinux(kernel: Uint8Array): Promise<Uint8Array | undefined> {
+/**
+ * Reads an image's decompressed kernel from the cache, where it is put now if it is not there: decompressing takes ten times as long.
+ * Kernels that users bring are not kept: who builds kernels would fill the cache.
+ */
+async function vmlinux(kernel: Uint8Array): Promise<KernelFiles['vmlinux']> {
   if (!isBzImage(kernel)) return undefined;
   try {
     const key = `vmlinux-${sha256(kernel)}`;
-    return await readFile(
-      await cached(userCache(), key, () => {
-        const found = extractVmlinux(kernel, decompress);
-        if (!found) throw new Error('Cannot decompress kernel: its format is not known');
-        return found;
-      }),
-    );
+    const path = await cached(userCache(), key, () => {
+      const found = extractVmlinux(kernel, decompress);
+      if (!found) throw new Error('Cannot decompress kernel: its format is not known');
+      return found;
+    });
+    return () => {
+      try {
+        return readFileSync(path);
+      } catch {
+        // Somebody has emptied the cache meanwhile.
+        return undefined;
+      }
+    };
   } catch {
     // The loader says what is wrong with it, or leaves it to the guest.
     return undefined;
@@ -134,7 +141,7 @@ async function vmlinux(kernel: Uint8Array): Promise<Uint8Array | undefined> {
 
 async function bootFiles(image: Image): Promise<BootFiles> {
   const [kernel, initrd] = await Promise.all([readFile(image.kernel), readFile(image.initrd)]);
-  return { kernel, initrd, name: basename(image.kernel), append: image.append };
+  return { kernel, initrd, vmlinux: await vmlinux(kernel), name: basename(image.kernel), append: image.append };
 }
 
 const line = (row: Image['row'], manifest?: Manifest): ImageLine => ({

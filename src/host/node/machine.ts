@@ -171,10 +171,10 @@ export class NodeMachine implements RunningMachine {
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
     target.write(ACPI_ADDRESS, acpiTables(config, ACPI_ADDRESS, ACPI_MAX_SIZE));
     target.write(SMBIOS_ADDRESS, smbiosTables(config, ramLow, ramHigh, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
-    const vmlinux = files.vmlinux ?? (isBzImage(files.kernel) ? extractVmlinux(files.kernel, decompress) : undefined);
+    const vmlinux = files.vmlinux?.() ?? (isBzImage(files.kernel) ? extractVmlinux(files.kernel, decompress) : undefined);
     const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(ramLow, ramHigh), decompress });
     // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
-    if (vmlinux && vmlinux !== files.vmlinux && vmlinux.buffer instanceof ArrayBuffer) vmlinux.buffer.transfer(0);
+    if (vmlinux?.buffer instanceof ArrayBuffer && vmlinux.buffer !== files.kernel.buffer) vmlinux.buffer.transfer(0);
     this.kernelLine = boot.kernel;
     return boot;
   }
