@@ -1,5 +1,6 @@
 // Serial ports and consoles: the first console and the first serial port are one device, every port has a number (libvirt 9.0).
 import type { Domain } from './domain.ts';
+import { boardOf } from './emulator.ts';
 import { unsupported } from './errors.ts';
 import type { ConsoleDevice, Serial } from './model/character.ts';
 
@@ -22,7 +23,7 @@ function asSerial(one: ConsoleDevice): Serial {
     sources,
     ...(protocol && { protocol }),
     ...(log && { log }),
-    target: { type: 'isa-serial', ...(target?.port !== undefined && { port: target.port }) },
+    target: { ...(target?.port !== undefined && { port: target.port }) },
   };
 }
 
@@ -46,13 +47,16 @@ function numberPorts(list: { target?: { port?: number } }[]): void {
  */
 export function completeCharacters(domain: Domain): void {
   const { devices } = domain;
+  const board = boardOf(domain.os.type?.machine ?? '');
   const [first, ...others] = devices.consoles;
   if (others.some(isSerialConsole)) throw unsupported('Only the first console can be a serial port');
   if (first && isSerialConsole(first) && devices.serials.length === 0) devices.serials.push(asSerial(first));
   for (const one of devices.serials) {
     one.target ??= {};
-    one.target.type ??= 'isa-serial';
-    if (one.target.type === 'isa-serial') one.target.model ??= { name: 'isa-serial' };
+    one.target.type ??= board === 'virt' ? 'system-serial' : 'isa-serial';
+    if (one.target.type === 'system-serial') {
+      one.target.model ??= { name: domain.os.type?.arch?.startsWith('riscv') ? '16550a' : 'pl011' };
+    } else if (one.target.type === 'isa-serial') one.target.model ??= { name: 'isa-serial' };
     else if (one.target.type === 'isa-debug') one.target.model ??= { name: 'isa-debugcon' };
     else one.target.model ??= { name: one.target.type };
   }
@@ -63,7 +67,7 @@ export function completeCharacters(domain: Domain): void {
     one.target.port ??= index;
   });
   const [serial] = devices.serials;
-  if (serial?.target?.type === 'isa-serial') {
+  if (serial?.target?.type === 'isa-serial' || serial?.target?.type === 'system-serial') {
     const paired = asConsole(serial);
     if (!first) devices.consoles.push(paired);
     else if (isSerialConsole(first)) {

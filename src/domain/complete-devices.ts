@@ -158,19 +158,20 @@ export function addDefaultDevices(domain: Domain, board: Board, emulator: Emulat
   const { devices } = domain;
   const hasController = (type: ControllerType, index?: number): boolean =>
     devices.controllers.some((one) => one.type === type && (index === undefined || one.index === index));
-  const pci = board === 'pc' || board === 'q35';
+  const pci = board === 'pc' || board === 'q35' || board === 'virt';
   if (!hasController('usb') && pci) devices.controllers.push(newController('usb', 0));
   if (board === 'q35' && !hasController('sata', 0)) devices.controllers.push(newController('sata', 0));
-  if (pci) addPciRoot(domain, board === 'q35' ? 'pcie-root' : 'pci-root');
+  if (pci) addPciRoot(domain, board === 'pc' ? 'pci-root' : 'pcie-root');
   if (devices.memballoons.length === 0) devices.memballoons.push({ model: 'virtio' });
   addVideo(domain, emulator);
   addControllersInUse(domain);
   for (const one of devices.controllers) {
-    if (one.type === 'usb') one.model ??= board === 'q35' ? 'qemu-xhci' : 'piix3-uhci';
+    if (one.type === 'usb') one.model ??= board === 'pc' ? 'piix3-uhci' : 'qemu-xhci';
     else if (one.type === 'scsi' && (one.model === undefined || one.model === 'auto')) one.model = 'lsilogic';
   }
   for (const type of ['mouse', 'keyboard'] as const) {
-    if (pci && !devices.inputs.some((one) => one.type === type && one.bus === 'ps2')) devices.inputs.push({ type, bus: 'ps2' });
+    if (board !== 'virt' && pci && !devices.inputs.some((one) => one.type === type && one.bus === 'ps2'))
+      devices.inputs.push({ type, bus: 'ps2' });
   }
   addAudio(domain);
 }

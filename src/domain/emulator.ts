@@ -41,13 +41,14 @@ export const findMachine = (emulator: EmulatorInfo, name: string | undefined): M
     : emulator.machines.find((one) => one.name === name || one.alias === name);
 
 /** Boards by the machine's family: which chipset its name stands for. */
-export type Board = 'pc' | 'q35' | 'microvm' | 'isapc' | 'other';
+export type Board = 'pc' | 'q35' | 'microvm' | 'isapc' | 'virt' | 'other';
 
 export function boardOf(machine: string): Board {
   if (machine === 'pc' || machine.startsWith('pc-i440fx') || machine.startsWith('pc-0.') || machine.startsWith('pc-1.'))
     return 'pc';
   if (machine === 'q35' || machine.startsWith('pc-q35')) return 'q35';
   if (machine === 'microvm') return 'microvm';
+  if (machine === 'virt' || machine.startsWith('virt-')) return 'virt';
   return machine === 'isapc' ? 'isapc' : 'other';
 }
 

@@ -1,6 +1,7 @@
 // Which devices of a domain need a PCI address, in the order in which libvirt 9.0 assigns them, and what the chipset fixes.
 
 import { type Domain, domainElement, readDomain } from './domain.ts';
+import { boardOf } from './emulator.ts';
 import { xmlError } from './errors.ts';
 import { type DeviceInfo, type PciAddress, wantsPciAddress } from './model/common.ts';
 import type { Controller, PciModel } from './model/controller.ts';
@@ -107,6 +108,7 @@ function chipsetAddress(domain: Domain, one: Controller): PciAddress | undefined
 /** Fixes what the chipset fixes, and takes the addresses of its own functions. */
 function reserveChipset(domain: Domain, slots: PciSlots): void {
   const { devices } = domain;
+  if (boardOf(domain.os.type?.machine ?? '') === 'virt') return;
   const express = isExpress(domain);
   for (const one of devices.controllers) {
     const fixed = chipsetAddress(domain, one);

@@ -73,7 +73,7 @@ export function addSerials(to: Arguments): void {
     else if (type === 'isa-debug') {
       const iobase = one.address && 'attributes' in one.address ? one.address.attributes['iobase'] : undefined;
       to.device({ driver: 'isa-debugcon', chardev: id, id: alias, iobase: iobase === undefined ? undefined : Number(iobase) });
-    } else if (type === 'system-serial') throw unsupported(`serial target type '${type}' is not supported`);
+    } else if (type === 'system-serial') to.add('-serial', `chardev:${id}`);
     else to.device({ driver: type, chardev: id, id: alias, ...to.place(one) });
   }
   for (const one of to.domain.devices.parallels) {
