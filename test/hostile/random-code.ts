@@ -41,15 +41,15 @@ export function fillCode(random: Random, bytes: Uint8Array): void {
 export function prepare(rig: Rig, mode: Mode, seed: number): Random {
   const random = new Random(seed);
   rig.reset(seed);
-  fillCode(random, rig.ram.subarray(0x14000, 0x40000));
   const somewhere = (): number => 0x14000 + random.below(0x2c000);
   if (mode === 'real') {
-    fillCode(random, rig.ram.subarray(0x500, 0x10000));
+    fillCode(random, rig.ram.subarray(0x500, 0x40000));
     for (let v = 0; v < 256; v++) rig.view.setUint32(v * 4, 0x500 + random.below(0xf000), true);
     rig.real(0x500);
   } else {
     if (mode === 'flat') rig.flat(somewhere(), 0);
     else rig.long(somewhere(), 0);
+    fillCode(random, rig.ram.subarray(0x14000, 0x40000));
     const [table, bytes] = mode === 'flat' ? [0x2000, 8] : [0x4000, 16];
     for (let v = 0; v < 256; v++) {
       const handler = somewhere();

@@ -38,9 +38,9 @@ export interface RunOptions {
 }
 
 /** The machine's usual layout with a guard before and behind each part. */
-function guardedLayout(): { layout: MemoryLayout; guards: readonly (readonly [number, number])[] } {
-  const plain = layoutOf(RAM, 1);
-  const devices = plain.vcpuBase + plain.vcpuBytes + GUARD;
+function guardedLayout(cpus: number): { layout: MemoryLayout; guards: readonly (readonly [number, number])[] } {
+  const plain = layoutOf(RAM, cpus);
+  const devices = plain.vcpuBase + cpus * plain.vcpuBytes + GUARD;
   const codeMap = devices + plain.deviceBytes + GUARD;
   const codeEnd = codeMap + RAM / 4096;
   const ramBase = Math.ceil(codeEnd / GUARD) * GUARD + GUARD;
@@ -48,7 +48,7 @@ function guardedLayout(): { layout: MemoryLayout; guards: readonly (readonly [nu
   const layout = { ...plain, devices, codeMap, ramBase, pages };
   const guards = [
     [0, plain.vcpuBase],
-    [plain.vcpuBase + plain.vcpuBytes, devices],
+    [plain.vcpuBase + cpus * plain.vcpuBytes, devices],
     [devices + plain.deviceBytes, codeMap],
     [codeEnd, ramBase],
     [ramBase + RAM, ramBase + RAM + GUARD],
@@ -62,6 +62,8 @@ export class Rig {
   readonly ram: Uint8Array;
   readonly view: DataView;
   readonly layout: MemoryLayout;
+  /** Index of the vCPU that runs; those before it stand still. */
+  readonly cpu: number;
   /** Guest time in ns; it goes on a little whenever somebody looks. */
   readonly time = { ns: 0 };
   /** What the guest asked for. */
@@ -73,8 +75,9 @@ export class Rig {
   readonly #guards: readonly (readonly [number, number])[];
   readonly #mailbox: Mailbox;
 
-  constructor(tier: Tier, engine: Engine = createEngine(), modules: Map<string, WebAssembly.Module> = new Map()) {
-    const { layout, guards } = guardedLayout();
+  constructor(tier: Tier, engine: Engine = createEngine(), modules: Map<string, WebAssembly.Module> = new Map(), cpu = 0) {
+    const { layout, guards } = guardedLayout(cpu + 1);
+    this.cpu = cpu;
     this.layout = layout;
     this.#guards = guards;
     const memory = createMemory(layout);
@@ -83,7 +86,7 @@ export class Rig {
     this.ram = this.#bytes.subarray(layout.ramBase, layout.ramBase + RAM);
     this.view = new DataView(memory.buffer, layout.ramBase, RAM);
     const config: MachineConfig = {
-      cpus: 1,
+      cpus: cpu + 1,
       memory: RAM,
       cpuModel: 'max',
       paravirtual: kvmAllFeatures,
@@ -106,15 +109,19 @@ export class Rig {
       },
       report: () => {},
     });
-    const module = modules.get('main') ?? new WebAssembly.Module(mainModule(engine, layout));
-    modules.set('main', module);
-    const vm = createVm(engine, memory, layout, 1, module, { regions: tier });
+    const module = modules.get(`main ${cpu}`) ?? new WebAssembly.Module(mainModule(engine, layout));
+    modules.set(`main ${cpu}`, module);
+    const vm = createVm(engine, memory, layout, cpu + 1, module, { regions: tier });
     this.vcpu = new DbtVcpu(
       vm,
-      0,
-      vcpuBus(this.board, 0, () => this.#random.u64()),
+      cpu,
+      vcpuBus(this.board, cpu, () => this.#random.u64()),
     );
-    this.#mailbox = new Mailbox(memory.buffer as ArrayBufferLike as SharedArrayBuffer, layout.vcpuBase + Area.mailbox, () => {});
+    this.#mailbox = new Mailbox(
+      memory.buffer as ArrayBufferLike as SharedArrayBuffer,
+      layout.vcpuBase + cpu * layout.vcpuBytes + Area.mailbox,
+      () => {},
+    );
     this.reset();
   }
 
@@ -197,8 +204,11 @@ export class Rig {
     const h = BigInt(handler);
     return (h & 0xffffn) | (BigInt(selector) << 16n) | (type << 32n) | (((h >> 16n) & 0xffffn) << 48n);
   }
-  /** GDT: 8 code, 10 data, 18 and 20 those of CPL 3, 28 TSS. */
+  /** RAM full of HLT, but for the tables. GDT: 8 code, 10 data, 18 and 20 those of CPL 3, 28 TSS. */
   #tables(long: boolean): void {
+    this.ram.fill(0xf4);
+    this.ram.fill(0, 0x3000, 0x4000);
+    this.ram.fill(0, 0x10000, 0x14000);
     const code = long ? 0x00af_9b00_0000_ffffn : 0x00cf_9b00_0000_ffffn;
     const entries = [0n, code, 0x00cf_9300_0000_ffffn, code | (0x60n << 40n), 0x00cf_f300_0000_ffffn, 0x0000_8900_3000_0fffn, 0n];
     for (const [n, e] of entries.entries()) this.quad(0x1000 + n * 8, e);
@@ -244,7 +254,7 @@ export class Rig {
         o.after?.();
         if (--left <= 0 || o.until?.()) Atomics.store(stop, 0, 1);
         if (exit !== 'hlt') return exit;
-        const next = Math.min(board.lapics[0]!.next(), board.timers.next());
+        const next = Math.min(board.lapics[this.cpu]!.next(), board.timers.next());
         if (next === Number.POSITIVE_INFINITY) {
           outcome = 'idle';
           Atomics.store(stop, 0, 1);
@@ -261,7 +271,7 @@ export class Rig {
       },
     };
     Atomics.store(stop, 0, 0);
-    runVcpu(board, bounded, 0, true, () => {
+    runVcpu(board, bounded, this.cpu, true, () => {
       outcome = 'shutdown';
     });
     return outcome;
@@ -269,12 +279,13 @@ export class Rig {
 
   /** Throws unless all that a guest must not touch is as it was, and the vCPU is in a state that a CPU can be in. */
   check(): void {
-    const { vcpuBase, ramBase } = this.layout;
+    const { vcpuBytes, ramBase } = this.layout;
+    const vcpuBase = this.layout.vcpuBase + this.cpu * vcpuBytes;
     for (const [from, to] of this.#guards) {
       const at = this.#bytes.subarray(from, to).findIndex((b) => b !== PATTERN);
       assert.equal(at, -1, `host memory at 0x${(from + at).toString(16)} was written`);
     }
-    const state = new DataView(this.#bytes.buffer, vcpuBase, this.layout.vcpuBytes);
+    const state = new DataView(this.#bytes.buffer, vcpuBase, vcpuBytes);
     for (let n = 0; n < 3; n++) {
       for (let i = 0; i < TLB_ENTRIES; i++) {
         const entry = Area.tlbs + (n * TLB_ENTRIES + i) * TLB_ENTRY_BYTES;
