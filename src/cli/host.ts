@@ -1,5 +1,6 @@
 // What the commands need of the host that runs them; host/node implements it, tests bring their own.
 
+import type { DiskHost } from '../disk/open.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { BarStream } from './progress.ts';
@@ -56,6 +57,8 @@ export interface CliHost {
   /** Where the progress bar is drawn. */
   readonly bar: BarStream;
   readonly term: string | undefined;
+  /** Where disk images are. */
+  readonly disks: DiskHost;
   /** Size of the terminal on standard output. */
   size(): TerminalSize | undefined;
   /**

@@ -3,6 +3,7 @@
 import { catalog } from '../images/catalog.ts';
 import { columns, describeOptions, type Option, parseArguments, UsageError } from './args.ts';
 import type { CliHost, ImageLine } from './host.ts';
+import { imgCommand } from './img.ts';
 import { progressBar } from './progress.ts';
 import { run } from './run.ts';
 
@@ -66,6 +67,7 @@ const commands: Readonly<Record<string, Command>> = {
   run: { help: 'run a guest on this terminal', run },
   images: { help: 'list the images by name', run: images },
   pull: { help: 'fetch an image', run: pull },
+  img: { help: 'make, inspect and change disk images', run: imgCommand },
 };
 
 const help = (): string => `Usage: nonroot COMMAND [OPTION...]

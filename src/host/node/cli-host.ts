@@ -10,6 +10,7 @@ import type { KernelFiles } from '../../machine/running.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
+import { nodeDiskHost } from './file.ts';
 import { NodeMachine } from './machine.ts';
 import { openTerminal } from './terminal.ts';
 
@@ -23,6 +24,7 @@ export function nodeHost(version: string): CliHost {
   };
   return {
     version,
+    disks: nodeDiskHost(),
     out: output(process.stdout, () => tell('SIGPIPE')),
     err: output(process.stderr, () => {}),
     input: {
