@@ -105,6 +105,26 @@ test('a lost segment is repaired without a time-out', () => {
   assert.ok(sent.some((x) => x.from === 'b' && x.s.sack.length > 0));
 });
 
+test('the loss of the last segments, or of the only acknowledgement, is repaired long before a time-out', () => {
+  const { clock, a, b } = pair();
+  clock.run(10);
+  a.connection.send(pattern(3000, 1));
+  clock.run(100);
+  const [toB, toA] = [b.connection.input.bind(b.connection), a.connection.input.bind(a.connection)];
+  let left = 10;
+  b.connection.input = (s) => (--left < 3 && left >= 0 ? undefined : toB(s));
+  a.connection.send(pattern(14_600, 2));
+  clock.run(60);
+  assert.equal(b.bytes, 17_600);
+  b.connection.input = toB;
+  a.connection.input = () => {};
+  a.connection.send(pattern(5000, 3));
+  clock.run(2);
+  a.connection.input = toA;
+  clock.run(60);
+  assert.deepEqual([b.bytes, a.connection.queued], [22_600, 0]);
+});
+
 test('the side that closes first waits in TIME-WAIT, the other is done at once', () => {
   const { clock, a, b } = pair();
   clock.run(10);

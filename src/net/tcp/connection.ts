@@ -260,7 +260,9 @@ export class TcpConnection {
     t.alive();
     if (this.#offer.sack) for (const [from, to] of s.sack) t.sacked(unwrap(from, t.una), unwrap(to, t.una));
     const changed = ack >= t.una && t.setWindow(s.window * 2 ** (this.#offer.scale ?? 0), seq, ack);
-    const through = t.acknowledge(ack, ack === t.una && s.payload.length === 0 && !changed && (s.flags & flag.fin) === 0);
+    // Data beyond a gap move the window as well: with SACK a duplicate is told by what it reports (RFC 6675, section 2).
+    const bare = s.payload.length === 0 && (s.flags & flag.fin) === 0;
+    const through = t.acknowledge(ack, ack === t.una && bare && (!changed || s.sack.length > 0));
     if (t.finAcknowledged) {
       if (this.#state === 'finWait1') this.#state = 'finWait2';
       else if (this.#state === 'closing') this.#timeWait();

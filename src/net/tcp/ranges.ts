@@ -21,6 +21,11 @@ export class Ranges {
     return this.#list.at(-1)?.[1] ?? Number.NEGATIVE_INFINITY;
   }
 
+  /** Positions in all ranges. */
+  get total(): number {
+    return this.#list.reduce((n, [from, to]) => n + to - from, 0);
+  }
+
   /** Adds `from` to `to`; false, with nothing changed, where that would be one range too many. */
   add(from: number, to: number): boolean {
     if (from >= to) return true;

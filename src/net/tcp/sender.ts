@@ -1,5 +1,5 @@
 // The sending half of a TCP connection: what is in flight, when it is sent again, how fast.
-// RFC 9293, sections 3.7 and 3.8; RFC 6298 (retransmission timer); RFC 5681 and 6582 (congestion control, NewReno); RFC 6675 (holes by SACK).
+// RFC 9293, sections 3.7 and 3.8; RFC 6298 (retransmission timer); RFC 8985, section 7 (tail loss probe); RFC 5681 and 6582 (congestion control, NewReno); RFC 6675 (holes by SACK).
 import type { NetClock } from '../host.ts';
 import { Timer } from '../timer.ts';
 import { Ranges } from './ranges.ts';
@@ -7,6 +7,8 @@ import { ByteRing } from './ring.ts';
 
 /** Retransmission time-outs in ms. The floor is below RFC 6298's second, as the cable is virtual. */
 const rto = { first: 1000, least: 200, most: 60_000 } as const;
+/** Least ms before the end of what is in flight is sent once more, and how long the guest may keep an acknowledgement of one segment. */
+const tail = { least: 10, delayed: 40 } as const;
 /** Time-outs in a row after which the guest counts as gone: R2 of RFC 9293, section 3.8.3, more than 100 s. */
 const patience = { data: 10, open: 6 } as const;
 
@@ -56,6 +58,9 @@ export class Sender {
   #timed: { readonly seq: number; readonly at: number } | undefined;
   #failures = 0;
   #persisting = false;
+  /** The timer is for a tail loss probe; one was sent since the last news of the guest. */
+  #probing = false;
+  #probed = false;
 
   constructor(options: SenderOptions) {
     this.#o = options;
@@ -135,7 +140,9 @@ export class Sender {
     if (!this.#open) return;
     for (;;) {
       const unsent = this.#unsent;
-      const usable = this.una + Math.min(this.window, this.#cwnd) - this.nxt;
+      // Limited transmit (RFC 3042): new data after the first duplicates, so that a third may come.
+      const extra = this.#recover === undefined ? Math.min(this.#duplicates, 2) * this.mss : 0;
+      const usable = this.una + Math.min(this.window, this.#cwnd + extra) - this.nxt;
       const n = Math.max(0, Math.min(unsent, this.mss, usable));
       const fin = this.#finWanted && n === unsent && (this.#fin === undefined || this.nxt + n <= this.#fin);
       // Sender's side of silly window avoidance: short segments only at the end of the data, or half of the peer's buffer.
@@ -148,6 +155,7 @@ export class Sender {
     if (!this.#timer.armed && (this.#unsent > 0 || this.max > this.una)) {
       // Nothing is in flight and the window is too small: probe, as its update may get lost.
       if (this.nxt === this.una) this.#persisting = true;
+      this.#probing = false;
       this.#timer.set(this.#rto);
     }
   }
@@ -167,7 +175,7 @@ export class Sender {
     // Karn: only what was sent once is timed.
     if (this.#timed === undefined && seq >= this.max) this.#timed = { seq, at: this.#o.clock.now() };
     else if (this.#timed !== undefined && seq <= this.#timed.seq && seq < this.max) this.#timed = undefined;
-    if (!this.#timer.armed) this.#timer.set(this.#rto);
+    if (!this.#timer.armed) this.#arm();
     this.#o.transmit(seq, length, fin);
   }
 
@@ -193,9 +201,29 @@ export class Sender {
       this.#duplicates = 0;
     }
     this.#cwnd = Math.min(this.#cwnd, 1 << 24);
-    if (this.max > this.una) this.#timer.set(this.#rto);
+    this.#probed = false;
+    if (this.max > this.una) this.#arm();
     else this.#timer.clear();
     return through;
+  }
+
+  /** Sets the timer for what is in flight. */
+  #arm(): void {
+    const { least, delayed } = tail;
+    const quick = Math.max(least, 2 * (this.#srtt ?? this.#rto)) + (this.max - this.una <= this.mss ? delayed : 0);
+    this.#probing = this.#open && !this.#probed && this.#failures === 0 && this.#recover === undefined && quick < this.#rto;
+    this.#timer.set(this.#probing ? quick : this.#rto);
+  }
+
+  /** Sends the end of what is in flight once more: its acknowledgement may have been lost, or tells what was. */
+  #probeTail(): void {
+    this.#probing = false;
+    this.#probed = true;
+    this.#timed = undefined;
+    this.#timer.set(this.#rto);
+    const end = Math.min(this.max, this.una + this.ring.length);
+    const from = Math.max(this.una, end - this.mss);
+    this.#o.transmit(from, end - from, this.#fin === end);
   }
 
   #duplicate(): void {
@@ -205,7 +233,10 @@ export class Sender {
       if (this.#sacked.highest > this.#filled) this.#fill();
       return;
     }
-    if (this.#duplicates !== 3) return;
+    // A guest that merges segments reports several in one duplicate (RFC 6675, section 5, step 4).
+    // After a tail loss probe its own arrival beyond a gap is enough.
+    const reported = this.#sacked.total;
+    if (this.#duplicates < 3 && reported <= (this.#probed ? 0 : 2 * this.mss)) return;
     this.#ssthresh = Math.max((this.max - this.una) / 2, 2 * this.mss);
     this.#cwnd = this.#ssthresh + 3 * this.mss;
     this.#recover = this.max;
@@ -241,6 +272,8 @@ export class Sender {
   }
 
   #expired(): void {
+    if (this.#probing && this.window > 0 && this.max > this.una) return this.#probeTail();
+    this.#probing = false;
     this.#failures++;
     if (this.#failures > (this.#open ? patience.data : patience.open)) return this.#o.timedOut();
     this.#rto = Math.min(rto.most, this.#rto * 2);
