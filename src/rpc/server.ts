@@ -33,7 +33,10 @@ export interface Service {
   readonly program: Program;
   readonly handlers: Readonly<Record<string, Handler | undefined>>;
 }
-export const service = <P extends Procedures, M extends Messages>(program: Program<P, M>, handlers: Handlers<P>): Service => ({
+export const service = <P extends Procedures, M extends Messages>(
+  program: Program<P, M>,
+  handlers: NoInfer<Handlers<P>>,
+): Service => ({
   program,
   handlers: handlers as unknown as Service['handlers'],
 });
