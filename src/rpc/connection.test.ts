@@ -416,6 +416,26 @@ test('the end of the connection ends calls and streams at both ends', async () =
   await assert.rejects(api.connectGetHostname(), /client socket is closed/);
 });
 
+test('a stream whose connection ends before its call is answered ends as well', async () => {
+  const work = gate();
+  const ended = Promise.withResolvers<unknown>();
+  const { client, server } = pair({
+    domainOpenConsole: async (_, call) => {
+      await work.opened;
+      call.stream(async (s) => {
+        await s.write(Buffer.from('login: ')).catch(ended.resolve);
+      });
+    },
+  });
+  const opened = assert.rejects(client.open(remote, 'domainOpenConsole', { dom, device: undefined, flags: 0 }));
+  await settle();
+  client.close();
+  await server.closed;
+  work.open();
+  assert.match(String(await ended.promise), /the connection was closed/);
+  await opened;
+});
+
 test('after CONNECT_CLOSE the server answers and closes', async () => {
   const { api, client } = pair({ connectClose: (_, call) => call.connection.closeWhenIdle() });
   await api.connectClose();

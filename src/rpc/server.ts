@@ -195,6 +195,8 @@ export class ServerConnection {
     body: (stream: RpcStream) => Promise<void>,
     name: string,
   ): Promise<void> {
+    // The connection may have ended while the handler worked.
+    if (!this.#peer.isOpen) stream.fail(new Error('the connection was closed'));
     stream.open();
     try {
       await body(stream);
