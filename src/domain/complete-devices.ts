@@ -7,7 +7,7 @@ import { type Disk, diskIndex } from './model/disk.ts';
 import { normalisePorts, type Video } from './model/display.ts';
 
 /** Disks of one bus stand together in the order of their names, buses in the order of their first disk. */
-function sortDisks(disks: Disk[]): Disk[] {
+export function sortDisks(disks: Disk[]): Disk[] {
   const sorted: Disk[] = [];
   const place = (one: Disk): number => diskIndex(one.target?.dev ?? '') ?? -1;
   for (const one of disks) {
@@ -42,7 +42,7 @@ export function completeDevices(domain: Domain): void {
   const { devices } = domain;
   for (const one of devices.disks) completeDisk(one);
   devices.disks = sortDisks(devices.disks);
-  for (const one of devices.disks) assignDriveAddress(one);
+  assignDriveAddresses(domain);
   devices.controllers = sortControllers(devices.controllers);
   for (const one of devices.controllers) {
     const group = one.master && devices.controllers.find((other) => other.type === one.type && !other.master);
@@ -69,12 +69,18 @@ function completeDisk(one: Disk): void {
   }
 }
 
-const freeIndex = (controllers: Controller[], type: ControllerType): number => {
+/** The first index that no controller of the type has. */
+export const freeIndex = (controllers: Controller[], type: ControllerType): number => {
   const used = new Set(controllers.flatMap((one) => (one.type === type ? [one.index] : [])));
   let index = 0;
   while (used.has(index)) index++;
   return index;
 };
+
+/** Drives without an address get one by the number in their target name. */
+function assignDriveAddresses(domain: Domain): void {
+  for (const one of domain.devices.disks) assignDriveAddress(one);
+}
 
 /** Where a drive is on its controller, by the number in its target name. */
 function assignDriveAddress(one: Disk): void {
@@ -123,7 +129,7 @@ function addControllersInUse(domain: Domain): void {
 }
 
 /** Virtio channels get the first free port; port 0 is the first console's. */
-function assignVirtioPorts(domain: Domain): void {
+export function assignVirtioPorts(domain: Domain): void {
   const { channels, consoles, controllers } = domain.devices;
   const ported = channels.filter((one) => one.target?.type === 'virtio');
   if (ported.length === 0 && !consoles.some((one) => one.target?.type === 'virtio')) return;

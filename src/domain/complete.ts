@@ -75,7 +75,8 @@ function completeBoot(domain: Domain): void {
   if (os.boot.length === 0 && !ordered) os.boot.push({ dev: 'hd' });
 }
 
-function completeInterfaces(domain: Domain, context: DefineContext): void {
+/** The MAC address, model and port id of an interface that does not say. */
+export function completeInterfaces(domain: Domain, context: Pick<DefineContext, 'random'>): void {
   for (const one of domain.devices.interfaces) {
     one.mac ??= { address: randomMac(context.random) };
     if (one.type !== 'hostdev') one.model ??= { type: 'rtl8139' };

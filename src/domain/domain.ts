@@ -42,7 +42,7 @@ import { clock, cpu, features, memoryBacking, onCrash, onPoweroff, onReboot, os,
 import { formatXml, newElement, parseRoot, qemuNamespace, textOf, type XmlElement } from './xml.ts';
 
 /** Devices by kind, in the order in which libvirt prints them. */
-const devices = element('devices', {
+export const devices = element('devices', {
   emulator: leaf('emulator', string),
   disks: children(disk),
   controllers: children(controller),

@@ -220,6 +220,16 @@ function completeControllers(domain: Domain): void {
 }
 
 /**
+ * Gives the PCI devices of a running domain that have no address one on the buses that are there.
+ * @throws DomainXmlError when there is no room.
+ */
+export function assignPlugged(domain: Domain): void {
+  const slots = new PciSlots(busModels(domain), false);
+  takeAll(domain, slots);
+  assignRest(domain, slots);
+}
+
+/**
  * Gives every PCI device without an address one, and adds the controllers for that.
  * @throws DomainXmlError when addresses collide or there is no room.
  */
