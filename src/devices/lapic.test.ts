@@ -365,3 +365,25 @@ test('the paravirtual EOI ends an interrupt by the guest clearing its word, unle
   l.eoi();
   assert.equal(l.acknowledge(), 0x40);
 });
+
+test('an interrupt that the guest ended in its word stays ended when the word is given up, and an offer there is taken back', () => {
+  const { l, memory } = board(1);
+  l.setPvEoi(0x100);
+  l.accept(0, 0x50, false);
+  l.acknowledge();
+  memory.write8(0x100, 0);
+  l.setPvEoi(0);
+  l.accept(0, 0x40, false);
+  assert.equal(l.pending(), true);
+  assert.equal(l.acknowledge(), 0x40);
+  l.eoi();
+  l.setPvEoi(0x100);
+  l.accept(0, 0x50, false);
+  l.acknowledge();
+  l.setPvEoi(0);
+  assert.equal(memory.read8(0x100), 0);
+  l.accept(0, 0x40, false);
+  assert.equal(l.pending(), false);
+  l.eoi();
+  assert.equal(l.pending(), true);
+});

@@ -356,8 +356,10 @@ export class Lapic implements Timed {
 
   /** MSR_KVM_EOI_EN: the word's guest-physical address, 0 for none. */
   setPvEoi(address: number): void {
+    // An end that the guest has given through the old word counts; an offer in it that is left does not any more.
+    if (this.s.pvEoiArmed !== 0) this.#settlePvEoi();
+    if (this.s.pvEoiArmed !== 0) this.#offerPvEoi(false);
     this.s.pvEoi = address;
-    this.s.pvEoiArmed = 0;
   }
 
   next(): number {

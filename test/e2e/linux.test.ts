@@ -45,6 +45,12 @@ test('two vCPUs are there and both work', { skip }, async () => {
   for (const cpu of [0, 1]) assert.ok(user[cpu + 2]! > user[cpu]!, `vCPU ${cpu} ran no program\n${r.text}`);
 });
 
+test('a machine with two vCPUs starts again when its guest does', { skip }, async () => {
+  const r = await program('nonroot', ['run', '--cpus', '2', ...timeout], { seconds: LIMIT + 10, input: 'reboot\n' });
+  assert.equal(r.code, 0, r.text);
+  assert.equal(r.stdout.toString().split('with busybox').length, 3, r.text);
+});
+
 test('a 32-bit Linux runs a command', { skip: skip32 }, async () => {
   const r = await program('nonroot', ['run', 'debian-i386', '--exec', 'uname -m; exit 1', ...timeout], { seconds: LIMIT + 10 });
   assert.equal(r.code, 1, r.text);
