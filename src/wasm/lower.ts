@@ -67,6 +67,38 @@ const LOCAL_GET = 0x20;
 const LOCAL_SET = 0x21;
 const LOCAL_TEE = 0x22;
 
+/** A local in use, and the value that it holds (-1: none that is looked up). */
+interface Owned {
+  readonly type: Type;
+  readonly local: number;
+  value: number;
+}
+
+/** The last part in which each value is named, by value id. */
+function lastUses(parts: readonly { readonly code: readonly Stmt[] }[]): Map<number, number> {
+  const last = new Map<number, number>();
+  parts.forEach(({ code }, k) => {
+    const value = (v: Value): void => {
+      // What is inside a value was met with it.
+      if (last.get(v.id) === k) return;
+      last.set(v.id, k);
+      if (v.kind === 'pure' || v.kind === 'select') v.args.forEach(value);
+      if (v.kind === 'select') value(v.cond);
+    };
+    const list = (statements: readonly Stmt[]): void => {
+      for (const s of statements)
+        for (const field of Object.values(s)) {
+          if (Array.isArray(field)) {
+            if (s.kind === 'call' || s.kind === 'do') field.forEach(value);
+            else list(field);
+          } else if (field !== null && typeof field === 'object' && 'uses' in field) value(field as Value);
+        }
+    };
+    list(code);
+  });
+  return last;
+}
+
 /** Writes the code of one function. Local 0 is `env`; parameters follow. */
 export class Lower {
   readonly out = new Bytes();
@@ -167,10 +199,10 @@ export class Lower {
     const n = pool?.pop();
     return n ?? this.local(type);
   }
-  #owned: { type: Type; local: number }[] = [];
+  #owned: Owned[] = [];
   #temp(type: Type): number {
     const local = this.#acquire(type);
-    this.#owned.push({ type, local });
+    this.#owned.push({ type, local, value: -1 });
     return local;
   }
   /**
@@ -190,18 +222,32 @@ export class Lower {
     this.#vars = new Map();
     this.#scopes = [[]];
     this.#owned = [];
-    for (const { code, enter } of parts) {
+    const last = parts.length > 1 ? lastUses(parts) : undefined;
+    parts.forEach(({ code, enter }, k) => {
       enter();
       this.statements(code);
-    }
-    for (const { type, local } of this.#owned.reverse()) {
-      let pool = this.#free.get(type);
+      // A local is free again once no later part needs its value: many locals are dear at every join of control flow.
+      if (last) this.#giveBack((value) => (last.get(value) ?? -1) > k);
+    });
+    this.#giveBack(() => false);
+  }
+  /** Frees locals, but for those of values that are `needed`. */
+  #giveBack(needed: (value: number) => boolean): void {
+    const kept: Owned[] = [];
+    for (const owned of this.#owned) {
+      if (owned.value >= 0 && needed(owned.value)) {
+        kept.push(owned);
+        continue;
+      }
+      if (owned.value >= 0) this.#values.delete(owned.value);
+      let pool = this.#free.get(owned.type);
       if (!pool) {
         pool = [];
-        this.#free.set(type, pool);
+        this.#free.set(owned.type, pool);
       }
-      pool.push(local);
+      pool.push(owned.local);
     }
+    this.#owned = kept;
   }
   /** Lowers a piece of IR in the middle of another one, whose values stay known. */
   nested(body: () => void): void {
@@ -278,6 +324,8 @@ export class Lower {
     this.#define(v, n);
   }
   #define(v: Value, local: number): void {
+    const owned = this.#owned[this.#owned.length - 1];
+    if (owned?.local === local) owned.value = v.id;
     this.#values.set(v.id, local);
     this.#scopes[this.#scopes.length - 1].push(v.id);
   }
