@@ -109,10 +109,15 @@ function ensureController(domain: Domain, type: ControllerType, index: number): 
   if (!controllers.some((one) => one.type === type && one.index === index)) controllers.push(newController(type, index));
 }
 
+/** More controllers of one type than any machine has room for. */
+const maxControllers = 255;
+
 /** The controllers that drives, ports and cards with an address stand on. */
 function addControllersInUse(domain: Domain): void {
   const { devices } = domain;
   const upTo = (type: ControllerType, highest: number): void => {
+    if (highest > maxControllers)
+      throw xmlError(`${type} controller index ${highest} not supported, ${maxControllers} is the highest`);
     for (let index = 0; index <= highest; index++) ensureController(domain, type, index);
   };
   for (const bus of ['scsi', 'fdc', 'ide', 'sata'] as const) {

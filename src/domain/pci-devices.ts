@@ -183,7 +183,12 @@ function assignRest(domain: Domain, slots: PciSlots): void {
 /** The model of each bus: from its controller, or the usual one for the machine where the document has none. */
 function busModels(domain: Domain): PciModel[] {
   const models: PciModel[] = [];
-  for (const one of domain.devices.controllers) if (one.type === 'pci') models[one.index ?? 0] = one.model as PciModel;
+  for (const one of domain.devices.controllers) {
+    if (one.type !== 'pci') continue;
+    const index = one.index ?? 0;
+    if (index < 0 || index > 255) throw xmlError(`Invalid value '${index}' for the index of a PCI controller: 0 to 255`);
+    models[index] = one.model as PciModel;
+  }
   const missing: PciModel = isExpress(domain) ? 'pcie-root-port' : 'pci-bridge';
   return Array.from(models, (model) => model ?? missing);
 }

@@ -3,6 +3,9 @@ import type { Domain } from './domain.ts';
 import { DomainXmlError, errorCode, internalError, unsupported, xmlError } from './errors.ts';
 import { type Disk, diskSourceName, hasSource } from './model/disk.ts';
 
+/** As many as a guest could have disks for. */
+const maxIothreads = 1024;
+
 /** @throws DomainXmlError for the first thing that is wrong. `maxCpus` is the machine's limit. */
 export function validateDomain(domain: Domain, maxCpus?: number): void {
   validateVcpus(domain, maxCpus);
@@ -10,6 +13,7 @@ export function validateDomain(domain: Domain, maxCpus?: number): void {
   validateTargets(domain.devices.disks);
   validateBootOrder(domain);
   validateControllers(domain);
+  if ((domain.iothreads ?? 0) > maxIothreads) throw xmlError(`invalid iothreads count '${domain.iothreads}'`);
   if (domain.devices.memballoons.length > 1) throw internalError('only a single memory balloon device is supported');
 }
 
@@ -83,6 +87,11 @@ function validateControllers(domain: Domain): void {
   }
   if (controllers.some((one) => one.type === 'fdc' && (one.index ?? 0) > 0)) {
     throw internalError('Only 1 fdc controller is supported');
+  }
+  for (const one of controllers) {
+    if (one.model?.endsWith('xhci') && (one.ports ?? 1) > 15) {
+      throw unsupported(`'${one.model}' controller only supports up to '15' ports`);
+    }
   }
   const seen = new Set<string>();
   for (const one of controllers) {

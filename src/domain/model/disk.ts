@@ -142,6 +142,12 @@ const throttles = [
 ] as const;
 const iotune = element('iotune', Object.fromEntries(throttles.map((name) => [name, leaf(name, string)])));
 
+/** A world wide name: 16 hexadecimal digits. */
+const wwn = {
+  parse: (text: string) => (/^(0x)?[0-9a-f]{16}$/i.test(text) ? text : undefined),
+  format: (value: string) => value,
+};
+
 export const disk = refine(
   element('disk', {
     type: withDefault(attribute('type', oneOf(...storageTypes)), 'file' as const),
@@ -170,7 +176,7 @@ export const disk = refine(
     shareable: flag('shareable'),
     transient: kept('transient'),
     serial: leaf('serial', string),
-    wwn: leaf('wwn', string),
+    wwn: leaf('wwn', wwn, { invalid: (text) => xmlError(`Malformed wwn: ${text}`) }),
     vendor: leaf('vendor', string),
     product: leaf('product', string),
     encryption: kept('encryption'),

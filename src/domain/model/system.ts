@@ -180,6 +180,17 @@ const timer = element('timer', {
   catchup: kept('catchup'),
 });
 
+/** Seconds, or `reset`; dates end before the year 10000. */
+const adjustment = {
+  parse: (text: string) => (text === 'reset' || /^-?\d{1,11}$/.test(text) ? text : undefined),
+  format: (value: string) => value,
+};
+const latestSecond = 253402300799;
+const second = {
+  ...unsigned,
+  parse: (text: string) => (Number(text) <= latestSecond ? unsigned.parse(text) : undefined),
+};
+
 export const clock = element('clock', {
   offset: withDefault(
     attribute('offset', oneOf('utc', 'localtime', 'variable', 'timezone', 'absolute'), {
@@ -187,10 +198,10 @@ export const clock = element('clock', {
     }),
     'utc' as const,
   ),
-  adjustment: attribute('adjustment', string),
+  adjustment: attribute('adjustment', adjustment, { invalid: (text) => xmlError(`unknown clock adjustment '${text}'`) }),
   basis: attribute('basis', oneOf('utc', 'localtime')),
   timezone: attribute('timezone', string),
-  start: attribute('start', unsigned),
+  start: attribute('start', second),
   timers: children(timer),
 });
 export type Clock = Value<typeof clock>;
