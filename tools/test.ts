@@ -33,7 +33,7 @@ function phases(patterns: readonly string[]): Phase[] {
   return [
     { files: all.filter((f) => CHECKS.includes(f)), concurrency: 1, timeout: 300_000 },
     { files: all.filter((f) => !CHECKS.includes(f) && !isSlow(f)), concurrency: 2, timeout: 300_000 },
-    { files: all.filter(isSlow), concurrency: 1, timeout: 600_000 },
+    { files: all.filter(isSlow), concurrency: 1, timeout: 300_000 },
   ].filter((phase) => phase.files.length > 0);
 }
 
