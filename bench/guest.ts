@@ -20,11 +20,9 @@ export async function prepareGuest(overlay: Uint8Array): Promise<Guest> {
   return { kernel: image.kernel, initrd, append: `${image.append} mitigations=off`, remove: () => rmSync(initrd) };
 }
 
-/** QEMU's arguments for the guest on TCG, with serial port `port` (0 to 3) on the standard output. */
-export function qemuArguments(guest: Guest, port: number): string[] {
-  const serial = [0, 1, 2, 3].flatMap((n) =>
-    n === port ? ['-chardev', 'stdio,id=out', '-serial', 'chardev:out'] : ['-serial', 'null'],
-  );
+/** Arguments for QEMU on TCG, and for our emulator, with the guest's serial port `port` (0 to 3) on the standard output. */
+export function emulatorArguments(guest: Guest, port: number): string[] {
+  const serial = [0, 1, 2, 3].flatMap((n) => ['-serial', n === port ? 'stdio' : 'null']);
   const machine = [
     '-M',
     'q35',
@@ -44,7 +42,10 @@ export function qemuArguments(guest: Guest, port: number): string[] {
   return [...machine, ...serial, '-kernel', guest.kernel, '-initrd', guest.initrd, '-append', guest.append];
 }
 
-/** Our contestants are programs of this folder, run by this Node. */
+/** Our emulator, which takes the same arguments (`tcg` is its translator). */
+export const OUR_EMULATOR = join(import.meta.dirname, '..', 'bin', 'nonroot-system-x86_64');
+
+/** Arguments for this Node to run a program of this folder with the guest. */
 export const ourArguments = (program: string, guest: Guest): string[] => [
   join(import.meta.dirname, program),
   guest.kernel,

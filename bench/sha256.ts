@@ -2,7 +2,7 @@
 // a second that was.
 
 import { execOverlay } from '../src/images/overlay.ts';
-import { ourArguments, prepareGuest, qemuArguments } from './guest.ts';
+import { emulatorArguments, ourArguments, prepareGuest } from './guest.ts';
 import { type Benchmark, watch } from './measure.ts';
 
 const COMMAND =
@@ -33,7 +33,7 @@ export const sha256: Benchmark = {
     },
     qemu: async () => {
       const guest = await prepareGuest(execOverlay({ command: COMMAND }));
-      const process = watch('qemu-system-x86_64', qemuArguments(guest, 1));
+      const process = watch('qemu-system-x86_64', emulatorArguments(guest, 1));
       try {
         const begin = await process.said('begin\n');
         const end = await process.said('end\n');
