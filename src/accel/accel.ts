@@ -72,7 +72,11 @@ export interface MemoryLayout {
   /** State block and private area of vCPU n at `vcpuBase + n * vcpuBytes`. */
   readonly vcpuBase: number;
   readonly vcpuBytes: number;
-  /** One byte for each page of RAM. */
+  /** Memory for what is RAM-like and not guest RAM (video memory, ROM): bytes right behind guest RAM. See bus/slots.ts. */
+  readonly extraBytes: number;
+  /** The table of memory slots: see bits/slot-table.ts. */
+  readonly slots: number;
+  /** One byte for each page of RAM and of what is right behind it. */
   readonly codeMap: number;
   /** State of the devices. */
   readonly devices: number;

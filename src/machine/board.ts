@@ -10,6 +10,7 @@ import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
 import { MsrSpace } from '../bus/msr.ts';
+import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus } from '../devices/apic-bus.ts';
@@ -63,6 +64,8 @@ export interface Board {
   readonly clock: Clock;
   readonly tsc: Tsc;
   readonly memory: Ram;
+  /** RAM-like pages that are not guest RAM, and the pages of the first MiB. */
+  readonly slots: MemorySlots;
   readonly ports: AddressSpace;
   /** Address spaces and MSRs by vCPU: each sees its own local APIC. */
   readonly mmio: readonly AddressSpace[];
@@ -108,6 +111,9 @@ export function buildBoard(o: BoardOptions): Board {
     { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
     ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
   ]);
+  const slots = new MemorySlots(o.buffer, layout, () => {
+    for (let cpu = 0; cpu < config.cpus; cpu++) wake(cpu);
+  });
   const tsc: Tsc = {
     tscAt: (ns) => BigInt(Math.floor((ns * TSC_KHZ) / 1e6)),
     nsAt: (t) => Math.ceil((Number(t) * 1e6) / TSC_KHZ),
@@ -236,9 +242,11 @@ export function buildBoard(o: BoardOptions): Board {
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
 
   return {
-    config, lock, clock, tsc, memory, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, control, wake,
     reset() {
       lock.run(() => {
+        slots.reset();
+        slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
         testdev?.reset();

@@ -7,6 +7,7 @@ import { createEngine, createMemory, createVm, type Engine, mainModule } from '.
 import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
+import { SLOT_TABLE_BYTES } from '../../src/bits/slot-table.ts';
 import { kvmAllFeatures } from '../../src/devices/kvm-pv.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../src/isa/x86/state.ts';
@@ -41,15 +42,17 @@ export interface RunOptions {
 function guardedLayout(cpus: number): { layout: MemoryLayout; guards: readonly (readonly [number, number])[] } {
   const plain = layoutOf(RAM, cpus);
   const devices = plain.vcpuBase + cpus * plain.vcpuBytes + GUARD;
-  const codeMap = devices + plain.deviceBytes + GUARD;
+  const slots = devices + plain.deviceBytes + GUARD;
+  const codeMap = slots + GUARD;
   const codeEnd = codeMap + RAM / 4096;
   const ramBase = Math.ceil(codeEnd / GUARD) * GUARD + GUARD;
   const pages = (ramBase + RAM + GUARD) / 65536;
-  const layout = { ...plain, devices, codeMap, ramBase, pages };
+  const layout = { ...plain, devices, slots, codeMap, ramBase, pages };
   const guards = [
     [0, plain.vcpuBase],
     [plain.vcpuBase + cpus * plain.vcpuBytes, devices],
-    [devices + plain.deviceBytes, codeMap],
+    [devices + plain.deviceBytes, slots],
+    [slots + SLOT_TABLE_BYTES, codeMap],
     [codeEnd, ramBase],
     [ramBase + RAM, ramBase + RAM + GUARD],
   ] as const;

@@ -1,5 +1,6 @@
 // Where things lie in the shared memory of a machine that runs on the translator.
 
+import { SLOT_TABLE_BYTES } from '../../bits/slot-table.ts';
 import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, STATE_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../isa/x86/state.ts';
 import type { MemoryLayout } from '../accel.ts';
 
@@ -37,15 +38,18 @@ export const LOW_RAM_MAX = 0x8000_0000;
 const align = (n: number, to: number): number => Math.ceil(n / to) * to;
 
 /**
- * Lays out a machine of `memory` bytes and `cpus` vCPUs. Throws where it does not fit into one 32-bit WebAssembly memory.
+ * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots. Throws where it does not fit into one 32-bit
+ * WebAssembly memory.
  */
-export function layoutOf(memory: number, cpus: number): MemoryLayout {
+export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout {
   const vcpuBase = 64 << 10;
   const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
   const devices = vcpuBase + cpus * vcpuBytes;
-  const codeMap = devices + DEVICE_BYTES;
-  const ramBase = align(codeMap + memory / 4096, 64 << 10);
-  const total = align(ramBase + memory, 64 << 10);
+  const slots = devices + DEVICE_BYTES;
+  const extraBytes = align(extra, 4096);
+  const codeMap = slots + align(SLOT_TABLE_BYTES, 4096);
+  const ramBase = align(codeMap + (memory + extraBytes) / 4096, 64 << 10);
+  const total = align(ramBase + memory + extraBytes, 64 << 10);
   const room = 4096 * MIB - (total - memory);
   if (total > 4096 * MIB) {
     throw new Error(
@@ -54,6 +58,6 @@ export function layoutOf(memory: number, cpus: number): MemoryLayout {
   }
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, codeMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, codeMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
   }; // biome-ignore format: one object
 }

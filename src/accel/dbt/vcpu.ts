@@ -1,5 +1,6 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
+import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
 import type { Callee } from '../../ir/ir.ts';
 import type { Access } from '../../ir/ops.ts';
 import { Jump } from '../../isa/x86/fetch.ts';
@@ -79,7 +80,7 @@ export class DbtVcpu implements Vcpu {
     this.#words = new Int32Array(buffer);
     this.#quads = new BigInt64Array(buffer);
     this.#bytes = new Uint8Array(buffer);
-    this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh) / 4096);
+    this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096);
     this.#holds = new Uint8Array(this.#codeMap.length);
     this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
       const area = layout.vcpuBase + n * layout.vcpuBytes;
@@ -89,6 +90,7 @@ export class DbtVcpu implements Vcpu {
     i32(st.ramBase, layout.ramBase);
     i32(st.ramLow, layout.ramLow);
     i32(st.ramHigh, layout.ramHigh);
+    i32(st.slotTable, layout.slots);
     i32(st.codeMap, layout.codeMap);
     i32(st.cpuIndex, index);
     i32(st.jumpCache, this.#env + Area.jumpCache);
@@ -158,6 +160,7 @@ export class DbtVcpu implements Vcpu {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
         this.#setWord(st.codeChanged.offset, 0);
         this.#serve();
+        this.#lookAtSlots();
         if (this.#forget) {
           this.#forget = false;
           this.#code.flush();
@@ -371,10 +374,33 @@ export class DbtVcpu implements Vcpu {
     this.#vm.trace(`vCPU ${this.index}: undefined opcode at ${ip}: ${text}`);
   }
   #hostPage(gpa: number): number {
-    const { ramBase, ramLow, ramHigh } = this.#vm.layout;
+    const { ramBase, ramLow, ramHigh, slots } = this.#vm.layout;
+    const slot = slotAt(this.#view, slots, gpa);
+    if (slot === LowPage.bus) return -1;
+    if (slot !== LowPage.ram) return (slot & ~READ_ONLY) >>> 0;
     if (gpa < ramLow) return ramBase + gpa;
     const above = gpa - 2 ** 32;
     return above >= 0 && above < ramHigh ? ramBase + ramLow + above : -1;
+  }
+  /** Guest-physical address of a page by its number from `ramBase`; -1 where no address leads there now. */
+  #pageAddress(page: number): number {
+    const { ramBase, ramLow, ramHigh, slots } = this.#vm.layout;
+    const at = page * 4096;
+    if (at < ramLow) return at;
+    return at < ramLow + ramHigh ? at - ramLow + 2 ** 32 : slotOf(this.#view, slots, ramBase + at);
+  }
+  #slotsSeen = -1;
+  #slotCodeSeen = -1;
+  /** Forgets what memory slots were like, where they have changed. */
+  #lookAtSlots(): void {
+    const table = this.#vm.layout.slots;
+    const generation = Atomics.load(this.#words, (table + SlotTable.generation) >> 2);
+    if (generation === this.#slotsSeen) return;
+    this.#slotsSeen = generation;
+    this.exports.flushAll(this.#env);
+    const code = Atomics.load(this.#words, (table + SlotTable.codeGeneration) >> 2);
+    if (code !== this.#slotCodeSeen) this.#forgetSoon();
+    this.#slotCodeSeen = code;
   }
   /** This vCPU is about to decode code of a page: from now on nobody writes to it without saying so. */
   #claim(_gpa: number, host: number): void {
@@ -400,13 +426,13 @@ export class DbtVcpu implements Vcpu {
     }
   }
   #serve(): void {
-    const { ramBase, ramLow } = this.#vm.layout;
+    const { ramBase } = this.#vm.layout;
     this.#boxes[this.index].drain(
       (kind, page) => {
         if (kind === Request.protect) this.exports.protectPage(this.#env, ramBase + page * 4096);
         else {
-          const low = page * 4096;
-          this.#changed(low < ramLow ? low : low - ramLow + 2 ** 32, 4096);
+          const gpa = this.#pageAddress(page);
+          if (gpa >= 0) this.#changed(gpa, 4096);
         }
       },
       () => {
@@ -496,6 +522,7 @@ export class DbtVcpu implements Vcpu {
       mmioWrite: (gpa: bigint, value: bigint, bytes: number): void => {
         this.#called();
         bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value));
+        this.#lookAtSlots();
       },
       portIn: (port: number, bytes: number): number => {
         this.#called();
@@ -504,6 +531,7 @@ export class DbtVcpu implements Vcpu {
       portOut: (port: number, value: number, bytes: number): void => {
         this.#called();
         bus.portOut(port & 0xffff, bytes, value >>> 0);
+        this.#lookAtSlots();
       },
       rdmsr: (msr: number): bigint => {
         this.#called();

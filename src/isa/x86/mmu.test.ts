@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { fetchTranslate, How, OUTSIDE, physicalOf, ramAddress, tlbFill } from './mmu.ts';
+import { MemorySlots } from '../../bus/slots.ts';
+import { loadSlow, storeSlow } from './memory.ts';
+import { fetchTranslate, How, OUTSIDE, pageAddress, physicalOf, ramAddress, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { TestMachine } from './test-machine.ts';
 
@@ -344,4 +346,32 @@ test('what is not RAM gives the physical address and stays out of the TLB', () =
   m.write64(0x4028, 0xfee00003n);
   assert.equal(BigInt.asUintN(64, m.run(tlbFill, ADDR, 0).value as bigint), OUTSIDE | 0xfee00123n);
   assert.notEqual(entry(m, 1, ADDR).tag & ~0xfffn, 0x5000n);
+});
+
+test('memory slots and pages of the first MiB lead to other bytes, or to the bus', () => {
+  const m = new TestMachine();
+  // The table and the bytes lie in RAM here, where nothing else uses them.
+  const table = m.host(0x200000);
+  const slots = new MemorySlots(m.memory.buffer, { ramBase: m.host(0), ramLow: 0x300000, ramHigh: 0x10000, extraBytes: 0, slots: table, codeMap: 0x80000 }, () => {}); // biome-ignore format: one object
+  assert.equal(m.run(pageAddress, 0xfd000000n).value, 0);
+  m.set(st.slotTable, table);
+  assert.equal(m.run(pageAddress, 0xa0000n).value, m.host(0xa0000));
+  slots.low(0xa0, 1, 'bus');
+  slots.low(0xa1, 1, m.host(0x210000), true);
+  const slot = slots.slot('vram');
+  slot.map(0x1_4000_0000, 0x2000, m.host(0x212000));
+  assert.equal(m.run(pageAddress, 0xa0000n).value, 0);
+  assert.equal(m.run(pageAddress, 0xa1000n).value, m.host(0x210001));
+  assert.equal(m.run(pageAddress, 0xa2000n).value, m.host(0xa2000));
+  assert.equal(m.run(pageAddress, 0x1_4000_1000n).value, m.host(0x213000));
+  assert.equal(m.run(pageAddress, 0x1_4000_2000n).value, 0);
+
+  // Unpaged: linear addresses are physical ones.
+  assert.equal(m.run(tlbFill, 0xa1234n, 0).value, BigInt(m.host(0x210234)));
+  assert.equal(BigInt.asUintN(64, m.run(tlbFill, 0xa1234n, How.write).value as bigint), OUTSIDE | 0xa1234n);
+  m.memory.setUint32(m.host(0x210234), 0x1234_5678, true);
+  assert.equal(m.run(loadSlow, 0xa1234n, 2).value, 0x1234_5678n);
+  m.run(storeSlow, 0xa1234n, 7n, 2);
+  assert.equal(m.memory.getUint32(m.host(0x210234), true), 0x1234_5678, 'a write to a read-only page goes to the bus');
+  assert.deepEqual(m.calls.at(-1), ['mmioWrite', 0xa1234n, 7n, 4]);
 });

@@ -1,6 +1,7 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
 // TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2; physical addresses have 40 bits).
 
+import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
@@ -65,11 +66,58 @@ export const ramAddress = sub('ramAddress', ['i64'], 'i32', {}, (c, gpa) => {
   b.ret(b.i32(0));
 });
 
-/** Guest-physical address of a host address inside RAM. */
+/** Runs `body` with the host address of each slot in use. */
+function forSlots(c: Emit, body: (slot: Value) => void): void {
+  const b = c.b;
+  const table = c.get(st.slotTable);
+  b.if(table, () => {
+    const left = b.variable(b.raw('i32', table, SlotTable.count));
+    const slot = b.variable(b.add(table, b.i32(SlotTable.entries)));
+    b.block((done) => {
+      b.loop((again) => {
+        const n = b.getVar(left);
+        b.br(done, b.eqz(n));
+        const at = b.getVar(slot);
+        body(at);
+        b.setVar(left, b.sub(n, b.i32(1)));
+        b.setVar(slot, b.add(at, b.i32(Slot.bytes)));
+        b.br(again);
+      });
+    });
+  });
+}
+
+/**
+ * Host address of the page at the guest-physical address `gpa` (i64, a multiple of 4,096), plus `READ_ONLY` where writes go to the bus;
+ * or 0 where everything does.
+ */
+export const pageAddress = sub('pageAddress', ['i64'], 'i32', {}, (c, gpa) => {
+  const b = c.b;
+  const table = c.get(st.slotTable);
+  b.if(b.and(b.ltu(gpa, b.i64(LOW_PAGES * 4096)), b.ne(table, b.i32(0))), () => {
+    const entry = b.raw('i32', b.add(table, b.shl(b.wrap(b.shru(gpa, b.i64(12))), b.i32(2))), SlotTable.low);
+    b.if(entry, () => b.ret(b.select(b.eq(entry, b.i32(LowPage.bus)), b.i32(0), entry)));
+  });
+  const at = c.call(ramAddress, gpa);
+  b.if(at, () => b.ret(at));
+  forSlots(c, (slot) => {
+    const offset = b.sub(gpa, b.raw('i64', slot, Slot.gpa));
+    b.if(b.ltu(offset, b.raw('i64', slot, Slot.length)), () => b.ret(b.add(b.raw('i32', slot, Slot.host), b.wrap(offset))));
+  });
+  b.ret(b.i32(0));
+});
+
+/** Guest-physical address of a host address inside RAM or a memory slot. */
 export const physicalOf = sub('physicalOf', ['i32'], 'i64', {}, (c, at) => {
   const b = c.b;
   const offset = b.sub(at, c.get(st.ramBase));
   const low = c.get(st.ramLow);
+  b.if(b.geu(offset, b.add(low, c.get(st.ramHigh))), () => {
+    forSlots(c, (slot) => {
+      const within = b.extu(b.sub(at, b.and(b.raw('i32', slot, Slot.host), b.i32(~READ_ONLY))));
+      b.if(b.ltu(within, b.raw('i64', slot, Slot.length)), () => b.ret(b.add(b.raw('i64', slot, Slot.gpa), within)));
+    });
+  });
   b.ret(b.select(b.ltu(offset, low), b.extu(offset), b.add(b.i64(0x1_0000_0000n), b.extu(b.sub(offset, low)))));
 });
 
@@ -302,12 +350,15 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   b.if(b.eq(page, b.i64(-1)), () => b.leave('fault'));
   c.set(st.counters[0], b.add(c.get(st.counters[0]), b.i32(1)));
   const frame = b.and(page, b.i64(~0xfffn));
-  const at = c.call(ramAddress, frame);
-  b.if(b.eqz(at), () => b.ret(b.or(joinPage(c, page, addr), b.i64(OUTSIDE))));
+  const found = c.call(pageAddress, frame);
+  const readOnly = b.and(found, b.i32(READ_ONLY));
+  const bus = b.or(b.eqz(found), b.and(readOnly, b.ne(b.and(how, b.i32(How.write)), b.i32(0))));
+  b.if(bus, () => b.ret(b.or(joinPage(c, page, addr), b.i64(OUTSIDE))));
 
+  const at = b.and(found, b.i32(~READ_ONLY));
   const low = b.wrap(page);
   const linear = b.and(addr, b.i64(~0xfffn));
-  const writable = b.and(low, b.i32(Walk.writable));
+  const writable = b.and(b.and(low, b.i32(Walk.writable)), b.xor(readOnly, b.i32(1)));
   const slow = b.or(b.xor(writable, b.i32(1)), b.ne(b.raw('i32.8u', codeByte(c, at)), b.i32(0)));
   const isFragment = b.ne(b.and(low, b.i32(Walk.large | Walk.huge)), b.i32(0));
   let flags = b.mul(writable, b.i32(TlbFlag.writable));

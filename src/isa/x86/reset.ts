@@ -7,9 +7,19 @@ import { S } from './state.ts';
 
 /** Slots that tell where a vCPU's tables lie: they stay over a reset. */
 const PLACES = new Set(
-  [st.tlb, st.tlbSystem, ...st.tlbs, st.jumpCache, st.ramBase, st.ramLow, st.ramHigh, st.codeMap, st.cpuIndex, st.kick].map(
-    (s) => s.name,
-  ),
+  [
+    st.tlb,
+    st.tlbSystem,
+    ...st.tlbs,
+    st.jumpCache,
+    st.ramBase,
+    st.ramLow,
+    st.ramHigh,
+    st.slotTable,
+    st.codeMap,
+    st.cpuIndex,
+    st.kick,
+  ].map((s) => s.name),
 );
 
 /** Segment attributes (see `segAttr`) of real mode: present, accessed, writable data, or code. */

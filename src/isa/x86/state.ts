@@ -129,6 +129,8 @@ export const jumpCache = slot('jumpCache', 'i32');
 export const ramBase = slot('ramBase', 'i32');
 export const ramLow = slot('ramLow', 'i32');
 export const ramHigh = slot('ramHigh', 'i32');
+/** Host address of the table of memory slots (bits/slot-table.ts), or 0 for none. */
+export const slotTable = slot('slotTable', 'i32');
 /** Host address of one byte for each page of RAM: how many vCPUs hold decoded code of it. */
 export const codeMap = slot('codeMap', 'i32');
 /** Index of this vCPU. */

@@ -1,0 +1,61 @@
+// The table of memory slots in a machine's shared memory: what guest-physical pages are apart from plain RAM. Page walks read it, boards write it.
+
+/** Pages of 4 KiB below 1 MiB that have an entry of their own. */
+export const LOW_PAGES = 256;
+/** Slots above. */
+export const SLOTS_MAX = 64;
+
+/** Byte offsets in the table. */
+export const SlotTable = {
+  /** i32 by page: `LowPage`, or the host address of the page with `READ_ONLY`. */
+  low: 0,
+  /** i32, counted up by each change: TLBs filled before are stale. */
+  generation: 1024,
+  /** i32, counted up where a page that holds decoded code changes: decoded code is stale. */
+  codeGeneration: 1028,
+  /** i32: entries in use. */
+  count: 1032,
+  /** Entries of 32 bytes: see `Slot`. */
+  entries: 2048,
+} as const;
+
+/** Byte offsets in an entry. */
+export const Slot = {
+  /** i64, a multiple of 4,096. */
+  gpa: 0,
+  /** i64; 0 while the slot is not mapped. */
+  length: 8,
+  /** i32 host address, a multiple of 4,096, with `READ_ONLY`. */
+  host: 16,
+  bytes: 32,
+} as const;
+
+/** Entries of the first MiB that are no host address. `ram`: as if there were no table; `bus`: nothing but the bus. */
+export const LowPage = { ram: 0, bus: -1 } as const;
+/** In a host address: writes go to the bus. */
+export const READ_ONLY = 1;
+
+export const SLOT_TABLE_BYTES = SlotTable.entries + SLOTS_MAX * Slot.bytes;
+
+/** What the table says of the page at `gpa`: its host address with `READ_ONLY`, -1 for the bus, 0 for nothing. */
+export function slotAt(view: DataView, table: number, gpa: number): number {
+  if (gpa < LOW_PAGES * 4096) return view.getInt32(table + SlotTable.low + (gpa >>> 12) * 4, true);
+  for (let n = view.getInt32(table + SlotTable.count, true); n-- > 0; ) {
+    const slot = table + SlotTable.entries + n * Slot.bytes;
+    const offset = gpa - Number(view.getBigInt64(slot + Slot.gpa, true));
+    if (offset >= 0 && offset < Number(view.getBigInt64(slot + Slot.length, true)))
+      return (view.getUint32(slot + Slot.host, true) + offset) | 0;
+  }
+  return 0;
+}
+
+/** The guest-physical address of a host address in a mapped slot above 1 MiB; -1 where there is none. */
+export function slotOf(view: DataView, table: number, host: number): number {
+  for (let n = view.getInt32(table + SlotTable.count, true); n-- > 0; ) {
+    const slot = table + SlotTable.entries + n * Slot.bytes;
+    const offset = host - ((view.getUint32(slot + Slot.host, true) & ~READ_ONLY) >>> 0);
+    if (offset >= 0 && offset < Number(view.getBigInt64(slot + Slot.length, true)))
+      return Number(view.getBigInt64(slot + Slot.gpa, true)) + offset;
+  }
+  return -1;
+}

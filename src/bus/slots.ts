@@ -1,0 +1,127 @@
+// Memory slots: RAM-like pages outside of guest RAM (video memory, ROM, flash) and pages of the first MiB that are not plain RAM (PAM, the VGA window).
+// Shaped like KVM's memory regions (Linux, Documentation/virt/kvm/api.rst, section 4.35).
+import { LOW_PAGES, LowPage, READ_ONLY, SLOT_TABLE_BYTES, SLOTS_MAX, Slot, SlotTable } from '../bits/slot-table.ts';
+
+const PAGE = 4096;
+
+/** Where things lie that slots are made of; all host addresses are offsets in the buffer. */
+export interface SlotMemory {
+  readonly ramBase: number;
+  readonly ramLow: number;
+  readonly ramHigh: number;
+  /** Memory for slots behind guest RAM: bytes from `ramBase + ramLow + ramHigh`. */
+  readonly extraBytes: number;
+  /** One byte for each page from `ramBase` on: how many vCPUs hold decoded code of it. */
+  readonly codeMap: number;
+  /** The table. */
+  readonly slots: number;
+}
+
+/** One range of guest-physical addresses that can be mapped to bytes of the shared memory, moved, and taken away. With the board's lock held. */
+export interface MemorySlot {
+  /** `gpa` and `length` are multiples of 4,096, `host` the offset of the bytes. Writes to a read-only slot go to the bus. */
+  map(gpa: number, length: number, host: number, readOnly?: boolean): void;
+  unmap(): void;
+}
+
+export class MemorySlots {
+  readonly #o: SlotMemory;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  readonly #codeMap: Uint8Array;
+  readonly #changed: () => void;
+  /** Derived at construction: slots and extra bytes that were given out. */
+  #given = 0;
+  #extra = 0;
+
+  /** `changed` makes every vCPU look at the generations soon. */
+  constructor(buffer: ArrayBufferLike, o: SlotMemory, changed: () => void) {
+    this.#o = o;
+    this.#view = new DataView(buffer, o.slots, SLOT_TABLE_BYTES);
+    this.#words = new Int32Array(buffer, o.slots, SlotTable.entries / 4);
+    this.#codeMap = new Uint8Array(buffer, o.codeMap, (o.ramLow + o.ramHigh + o.extraBytes) / PAGE);
+    this.#changed = changed;
+  }
+
+  /** Bytes of the extra memory, from a multiple of 4,096; their offset. Every thread asks in the same order. Throws when there are too few. */
+  alloc(name: string, bytes: number): number {
+    const { ramBase, ramLow, ramHigh, extraBytes } = this.#o;
+    const size = Math.ceil(bytes / PAGE) * PAGE;
+    if (this.#extra + size > extraBytes)
+      throw new Error(`Cannot give ${name} ${bytes} bytes: ${extraBytes - this.#extra} bytes are left for devices' memory`);
+    const at = ramBase + ramLow + ramHigh + this.#extra;
+    this.#extra += size;
+    return at;
+  }
+
+  /** A slot that is not mapped. Every thread asks in the same order. */
+  slot(name: string): MemorySlot {
+    if (this.#given === SLOTS_MAX) throw new Error(`Cannot give ${name} a memory slot: all ${SLOTS_MAX} are taken`);
+    const entry = SlotTable.entries + this.#given++ * Slot.bytes;
+    const count = this.#given;
+    const set = (gpa: number, length: number, host: number): void => {
+      const v = this.#view;
+      const [oldLength, oldHost] = [Number(v.getBigInt64(entry + Slot.length, true)), v.getInt32(entry + Slot.host, true) >>> 0];
+      if (oldLength === length && oldHost === host >>> 0 && Number(v.getBigInt64(entry + Slot.gpa, true)) === gpa) return;
+      const held = oldLength > 0 && this.#holdsCode(oldHost & ~READ_ONLY, oldLength / PAGE);
+      // A walk that reads the entry meanwhile is followed by the flush that this change asks for.
+      v.setBigInt64(entry + Slot.length, 0n, true);
+      v.setBigInt64(entry + Slot.gpa, BigInt(gpa), true);
+      v.setInt32(entry + Slot.host, host | 0, true);
+      v.setBigInt64(entry + Slot.length, BigInt(length), true);
+      const counter = SlotTable.count / 4;
+      if (Atomics.load(this.#words, counter) < count) Atomics.store(this.#words, counter, count);
+      this.#tell(held);
+    };
+    return {
+      map: (gpa, length, host, readOnly = false) => {
+        if (gpa % PAGE !== 0 || length % PAGE !== 0 || host % PAGE !== 0 || !(length > 0))
+          throw new Error(
+            `Cannot map ${name} at 0x${gpa.toString(16)}, ${length} bytes: only whole pages of ${PAGE} bytes can be`,
+          );
+        set(gpa, length, readOnly ? host + READ_ONLY : host);
+      },
+      unmap: () => set(0, 0, 0),
+    };
+  }
+
+  /**
+   * Says what pages of the first MiB are: `ram`, nothing but the `bus`, or the bytes at an offset. Where pages are read-only, writes go
+   * to the bus.
+   */
+  low(first: number, pages: number, what: 'ram' | 'bus' | number, readOnly = false): void {
+    let changed = false;
+    let held = false;
+    for (let n = 0; n < pages; n++) {
+      const page = first + n;
+      if (!(page >= 0 && page < LOW_PAGES)) return;
+      const at = what === 'ram' ? this.#o.ramBase + page * PAGE : typeof what === 'number' ? what + n * PAGE : 0;
+      const value = what === 'bus' ? LowPage.bus : what === 'ram' && !readOnly ? LowPage.ram : at + (readOnly ? READ_ONLY : 0);
+      const old = this.#words[page]!;
+      if (old === (value | 0)) continue;
+      changed = true;
+      if (old !== LowPage.bus)
+        held ||= this.#holdsCode(old === LowPage.ram ? this.#o.ramBase + page * PAGE : old & ~READ_ONLY, 1);
+      this.#words[page] = value;
+    }
+    if (changed) this.#tell(held);
+  }
+
+  /** Everything as if there were no slots. */
+  reset(): void {
+    this.#words.fill(LowPage.ram, 0, LOW_PAGES);
+    for (let n = 0; n < SLOTS_MAX; n++) this.#view.setBigInt64(SlotTable.entries + n * Slot.bytes + Slot.length, 0n, true);
+    this.#tell(true);
+  }
+
+  #holdsCode(host: number, pages: number): boolean {
+    const first = ((host >>> 0) - this.#o.ramBase) / PAGE;
+    return this.#codeMap.subarray(first, first + pages).some((vcpus) => vcpus !== 0);
+  }
+
+  #tell(code: boolean): void {
+    if (code) Atomics.add(this.#words, SlotTable.codeGeneration / 4, 1);
+    Atomics.add(this.#words, SlotTable.generation / 4, 1);
+    this.#changed();
+  }
+}
