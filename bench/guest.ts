@@ -12,9 +12,9 @@ export const MEMORY_MIB = 512;
 /** Files and command line of a guest; `remove` deletes what was written for it. */
 export type Guest = { readonly kernel: string; readonly initrd: string; readonly append: string; readonly remove: () => void };
 
-/** The default image with `overlay` behind its initramfs. */
-export async function prepareGuest(overlay: Uint8Array): Promise<Guest> {
-  const image = await openImage('debian-cloud');
+/** An image (the default one) with `overlay` behind its initramfs. */
+export async function prepareGuest(overlay: Uint8Array, name = 'debian-cloud'): Promise<Guest> {
+  const image = await openImage(name);
   const initrd = join(tmpdir(), `nonroot-bench-${randomUUID()}`);
   writeFileSync(initrd, concatenate([readFileSync(image.initrd), overlay]));
   return { kernel: image.kernel, initrd, append: `${image.append} mitigations=off`, remove: () => rmSync(initrd) };

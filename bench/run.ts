@@ -1,13 +1,15 @@
 // Runs the benchmarks: every contestant in turn, round after round, then medians and ratios. All of them together write RESULTS.md.
-// Usage: npm run bench [-- [--rounds N] NAMES]
+// `guests` is the suite of guest programs: the words behind it are names of its programs, or amd64 or i386.
+// Usage: npm run bench [-- [--rounds N] [--scale X] [--quick] [--v86] NAMES | guests [PROGRAMS]]
 
-import { writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem, type } from 'node:os';
 import { parseArgs } from 'node:util';
 import { boot } from './boot.ts';
 import { loop } from './loop.ts';
 import { type Benchmark, median, type Sample, versionOf } from './measure.ts';
 import { sha256 } from './sha256.ts';
+import { guests, runSuite } from './suite.ts';
 
 const all: readonly Benchmark[] = [boot, loop, sha256];
 const peers: Readonly<Record<string, string | undefined>> = { qemu: versionOf('qemu-system-x86_64', '-version') };
@@ -27,9 +29,43 @@ function rowsOf(bench: Benchmark, samples: ReadonlyMap<string, Sample[]>): strin
   });
 }
 
-const { values, positionals } = parseArgs({ options: { rounds: { type: 'string', default: '3' } }, allowPositionals: true });
-const rounds = Number(values.rounds);
+const { values, positionals } = parseArgs({
+  options: {
+    rounds: { type: 'string' },
+    scale: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    v86: { type: 'boolean', default: false },
+  },
+  allowPositionals: true,
+});
+const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
+const scale = Number(values.scale ?? (values.quick ? 1 : 3));
 if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`Cannot run ${values.rounds} rounds: a positive number is accepted`);
+if (!(scale > 0)) throw new Error(`Cannot scale the work by ${values.scale}: a positive number is accepted`);
+
+const machine = `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}, Node ${process.version}`;
+const FILE = new URL('RESULTS.md', import.meta.url);
+/** Puts a section into RESULTS.md in place of the one with this title. */
+function writeSection(title: string, body: string): void {
+  const old = existsSync(FILE) ? readFileSync(FILE, 'utf8') : '';
+  const sections = old.split(/^(?=## )/m).filter((s) => s.startsWith('## ') && !s.startsWith(`## ${title}\n`));
+  const all = [...sections, `## ${title}\n\n${body.trim()}\n`].map((s) => s.trim()).sort();
+  writeFileSync(FILE, `# Measured\n\n${all.join('\n\n')}\n`);
+}
+
+if (positionals[0] === 'guests') {
+  const words = positionals.slice(1);
+  const chosen = guests.filter((g) => words.includes(g.name));
+  const names = words.filter((w) => !guests.some((g) => g.name === w));
+  for (const guest of chosen.length > 0 ? chosen : guests) {
+    const result = await runSuite(guest, { names, rounds, scale, v86: values.v86, log: (line) => console.error(line) });
+    const about = `Times inside the guest in milliseconds, medians of ${rounds} rounds in turn, work of scale ${scale}; 512 MiB, one vCPU, \`-cpu max\`, \`mitigations=off\`; ratios below 1: ours is faster.`;
+    console.log(result);
+    if (names.length === 0 && !values.quick) writeSection(`Guest programs, ${guest.name}`, `${machine}.\n${about}\n${result}`);
+  }
+  process.exit();
+}
+
 const unknown = positionals.filter((name) => !all.some((b) => b.name === name));
 if (unknown.length > 0)
   throw new Error(`Cannot run benchmark ${unknown.join(', ')}: accepted are ${all.map((b) => b.name).join(', ')}`);
@@ -51,10 +87,7 @@ for (let round = 1; round <= rounds; round++) {
   }
 }
 
-const cpu = cpus()[0]?.model ?? 'unknown CPU';
-const text = `# Measured
-
-${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpu}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}, Node ${process.version}, ${peers['qemu'] ?? 'no QEMU'}.
+const text = `${machine}, ${peers['qemu'] ?? 'no QEMU'}.
 Medians of ${rounds} rounds in turn, the range in brackets; ratio: ours over QEMU's. Same kernel, initramfs, command line, memory and vCPUs; \`mitigations=off\`; \`-accel tcg -cpu max\`.
 
 | what | unit | nonroot | QEMU TCG | ratio |
@@ -62,4 +95,4 @@ Medians of ${rounds} rounds in turn, the range in brackets; ratio: ours over QEM
 ${chosen.flatMap((b) => rowsOf(b, results.get(b)!)).join('\n')}
 `;
 console.log(text);
-if (chosen.length === all.length) writeFileSync(new URL('RESULTS.md', import.meta.url), text);
+if (chosen.length === all.length) writeSection('Boot and engine', text);
