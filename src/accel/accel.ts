@@ -78,6 +78,8 @@ export interface MemoryLayout {
   readonly slots: number;
   /** One byte for each page of RAM and of what is right behind it. */
   readonly codeMap: number;
+  /** One byte for each page of RAM: 1 while it is clean and its next write is to be logged, by a 0. All 0 while nothing is logged. */
+  readonly dirtyMap: number;
   /** State of the devices. */
   readonly devices: number;
   readonly deviceBytes: number;

@@ -74,6 +74,15 @@ export class Arena {
 
   /** Puts saved state back. Throws, with nothing changed, where sections are missing, unknown or of another version or size. */
   restore(sections: readonly Section[]): void {
+    this.check(sections);
+    const known = new Set(this.#places.map((p) => p.name));
+    for (const s of sections)
+      if (!known.has(s.name)) throw new Error(`Cannot restore ${s.name}: this machine has no such device`);
+    this.put(sections);
+  }
+
+  /** Throws where a section of this arena is missing, or of another version or size; others are not looked at. */
+  check(sections: readonly Section[]): void {
     const byName = new Map(sections.map((s) => [s.name, s]));
     for (const p of this.#places) {
       const s = byName.get(p.name);
@@ -84,9 +93,10 @@ export class Arena {
         );
       }
     }
-    const known = new Set(this.#places.map((p) => p.name));
-    for (const s of sections)
-      if (!known.has(s.name)) throw new Error(`Cannot restore ${s.name}: this machine has no such device`);
+  }
+  /** Puts this arena's sections back, which `check` has accepted. */
+  put(sections: readonly Section[]): void {
+    const byName = new Map(sections.map((s) => [s.name, s]));
     for (const p of this.#places) new Uint8Array(this.buffer, p.offset, p.size).set(byName.get(p.name)!.bytes);
   }
 }

@@ -34,6 +34,10 @@ export class Timers implements Timed {
   add(timed: Timed): void {
     this.#list.push(timed);
   }
+  remove(timed: Timed): void {
+    const i = this.#list.indexOf(timed);
+    if (i >= 0) this.#list.splice(i, 1);
+  }
 
   next(): number {
     let next = Number.POSITIVE_INFINITY;

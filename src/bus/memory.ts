@@ -13,8 +13,23 @@ export interface GuestMemory {
   write16(gpa: number, value: number): void;
   write32(gpa: number, value: number): void;
   write64(gpa: number, value: bigint): void;
-  /** The bytes themselves, not a copy; undefined unless all of them are RAM and lie together. */
+  /**
+   * The bytes themselves, not a copy; undefined unless all of them are RAM and lie together. Who writes into them calls `written`
+   * afterwards.
+   */
   slice(gpa: number, length: number): Uint8Array | undefined;
+  /** Tells those who keep what they know of memory (decoded code, dirty pages) that bytes of it were written. */
+  written(gpa: number, length: number): void;
+}
+
+/** Who is told of devices' writes. Maps are by page of the buffer from `base` on, one byte each, in shared memory. */
+export interface WriteWatch {
+  readonly base: number;
+  /** Not 0: vCPUs hold decoded code of the page, `codeChanged` is to be called. */
+  readonly codeMap: Uint8Array;
+  /** 1: the page is clean, and its next write puts 0 here. 0: dirty, or writes are not logged. */
+  readonly dirtyMap: Uint8Array;
+  codeChanged(page: number): void;
 }
 
 /** A piece of RAM: `length` bytes at `gpa`, which lie at `offset` of the buffer. */
@@ -29,8 +44,9 @@ export class Ram implements GuestMemory {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #ranges: readonly RamRange[];
+  readonly #watch: WriteWatch | undefined;
 
-  constructor(buffer: ArrayBufferLike, ranges: readonly RamRange[]) {
+  constructor(buffer: ArrayBufferLike, ranges: readonly RamRange[], watch?: WriteWatch) {
     for (const r of ranges) {
       if (r.offset < 0 || r.offset + r.length > buffer.byteLength) {
         throw new Error(`Cannot place RAM at offset ${r.offset}, ${r.length} bytes: the buffer has ${buffer.byteLength}`);
@@ -39,6 +55,7 @@ export class Ram implements GuestMemory {
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
     this.#ranges = ranges;
+    this.#watch = watch;
   }
 
   /** Offset in the buffer of `length` bytes at `gpa`; -1 unless all of them are RAM. */
@@ -65,22 +82,44 @@ export class Ram implements GuestMemory {
   }
   write8(gpa: number, value: number): void {
     const o = this.offset(gpa, 1);
-    if (o >= 0) this.#view.setUint8(o, value);
+    if (o < 0) return;
+    this.#view.setUint8(o, value);
+    this.#touched(o, 1);
   }
   write16(gpa: number, value: number): void {
     const o = this.offset(gpa, 2);
-    if (o >= 0) this.#view.setUint16(o, value, true);
+    if (o < 0) return;
+    this.#view.setUint16(o, value, true);
+    this.#touched(o, 2);
   }
   write32(gpa: number, value: number): void {
     const o = this.offset(gpa, 4);
-    if (o >= 0) this.#view.setUint32(o, value, true);
+    if (o < 0) return;
+    this.#view.setUint32(o, value, true);
+    this.#touched(o, 4);
   }
   write64(gpa: number, value: bigint): void {
     const o = this.offset(gpa, 8);
-    if (o >= 0) this.#view.setBigUint64(o, value, true);
+    if (o < 0) return;
+    this.#view.setBigUint64(o, value, true);
+    this.#touched(o, 8);
   }
   slice(gpa: number, length: number): Uint8Array | undefined {
     const o = this.offset(gpa, length);
     return o < 0 ? undefined : this.#bytes.subarray(o, o + length);
+  }
+  written(gpa: number, length: number): void {
+    const o = this.offset(gpa, length);
+    if (o >= 0 && length > 0) this.#touched(o, length);
+  }
+  #touched(offset: number, length: number): void {
+    const watch = this.#watch;
+    if (!watch) return;
+    const last = (offset + length - 1 - watch.base) >>> 12;
+    for (let page = (offset - watch.base) >>> 12; page <= last; page++) {
+      if (watch.dirtyMap[page] !== 0) watch.dirtyMap[page] = 0;
+      // An atomic load: a vCPU that has just counted itself here decodes what was written before.
+      if (Atomics.load(watch.codeMap, page) !== 0) watch.codeChanged(page);
+    }
   }
 }

@@ -113,6 +113,13 @@ export class AddressSpace {
     this.#seen = -1;
   }
 
+  /** Takes away what `movable` added. */
+  immovable(mapper: Mapper): void {
+    const i = this.#mappers.indexOf(mapper);
+    if (i >= 0) this.#mappers.splice(i, 1);
+    this.#seen = -1;
+  }
+
   /** Tells every thread's address space that movable ranges have changed. */
   changed(): void {
     Atomics.add(this.#generation, 0, 1);

@@ -69,14 +69,13 @@ test('values reach the settings', () => {
   );
   assert.equal(s.memory, 2 ** 30);
   assert.deepEqual([s.cpu.cpuModel, s.cpu.paravirtual], ['max', []]);
-  assert.deepEqual(s.debugExit, { iobase: 0xf4, iosize: 4 });
-  assert.deepEqual([s.testdev, s.trace, s.log, s.hpet, s.noReboot, s.name], [true, ['bus', 'cpu'], 'l', false, true, 'a,b']);
+  assert.deepEqual(s.devices, [{ driver: 'isa-debug-exit', iobase: '0xf4', iosize: '4' }, { driver: 'pc-testdev' }]);
+  assert.deepEqual([s.trace, s.log, s.hpet, s.noReboot, s.name], [['bus', 'cpu'], 'l', false, true, 'a,b']);
 });
 
 test('what is not supported is refused by name, down to properties', () => {
   assert.equal(refusal('-device virtio-net-pci,netdev=n'), '-device virtio-net-pci: not supported');
-  assert.equal(refusal('-device isa-debug-exit,bus=b'), '-device isa-debug-exit bus=b: not supported');
-  assert.equal(refusal('-device pc-testdev -device pc-testdev'), '-device pc-testdev: there is one already');
+  assert.equal(refusal('-device isa-debug-exit,baud=b'), '-device isa-debug-exit baud: not supported');
   assert.equal(refusal('-machine q35,sata=off'), '-machine sata=off: not supported');
   assert.equal(refusal('-m 1G,slots=2'), '-m slots=2: not supported');
   assert.equal(refusal('-d exec'), '-d exec: not supported; -d help lists what is');

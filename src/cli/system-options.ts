@@ -1,6 +1,10 @@
 // The options of `nonroot-system-x86_64` as a table, spelled as QEMU spells them (QEMU 7.2, "System Emulation", section "Invocation"):
 // the parser and `-help` follow from it.
 
+import { type DeviceConfig } from '../machine/device-type.ts';
+import { propertiesOf } from '../machine/device-tree.ts';
+import { deviceTypes } from '../machine/device-types.ts';
+import { readProperties } from '../machine/properties.ts';
 import { cpuHelp, parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
 import { columns } from './args.ts';
 import {
@@ -37,10 +41,6 @@ const machines: readonly (readonly [string, string])[] = [['q35', 'PC with PCI E
 const accels: readonly (readonly [string, string])[] = [
   ['dbt', 'binary translation, a thread for each vCPU (default)'],
   ['tcg', 'alias of dbt'],
-];
-const devices: readonly (readonly [string, string])[] = [
-  ['isa-debug-exit', 'a port that ends the emulator: iobase=0x501,iosize=2'],
-  ['pc-testdev', 'the device of unit tests for hypervisors'],
 ];
 /** Trace categories, for `-d`. */
 const traces: readonly (readonly [string, string])[] = [
@@ -119,36 +119,52 @@ function smp(s: Settings, text: string): void {
     throw new Refused(`-smp maxcpus=${maxcpus}: not supported with ${s.cpus} vCPUs; none can be added later`);
 }
 
+/** `DRIVER[,id=ID][,bus=BUS][,addr=ADDR][,property=value]…`, or JSON. */
 function device(s: Settings, text: string): string | undefined {
-  if (text === 'help' || text === '?') return list('Devices', devices);
-  const name = text.split(',')[0]!;
-  const driver = (v: string): void => {
-    if (!names(devices).includes(v)) throw new Refused(`-device ${v}: not supported`);
-  };
-  const once = (has: boolean): void => {
-    if (has) throw new Refused(`-device ${name}: there is one already`);
-  };
-  driver(name);
-  if (name === 'pc-testdev') {
-    properties('-device pc-testdev', text, 'driver', { driver, id: () => {} });
-    once(s.testdev);
-    s.testdev = true;
-    return;
+  if (text === 'help' || text === '?') {
+    return list('Devices', deviceTypes.map((t) => [t.name, t.description] as const));
   }
-  const port = { iobase: 0x501, iosize: 2 };
-  properties('-device isa-debug-exit', text, 'driver', {
-    driver,
-    id: () => {},
-    iobase: (v) => {
-      port.iobase = integer('-device isa-debug-exit,iobase=', v, 0, 0xffff);
-    },
-    iosize: (v) => {
-      port.iosize = integer('-device isa-debug-exit,iosize=', v, 1, 0x10000);
-    },
-  });
-  once(s.debugExit !== undefined);
-  if (port.iobase + port.iosize > 0x10000) throw new Refused(`-device ${text}: its ports reach over 0xffff`);
-  s.debugExit = port;
+  const config = text.startsWith('{') ? jsonDevice(text) : listedDevice(text);
+  const type = deviceTypes.find((t) => t.name === config.driver || t.aliases?.includes(config.driver));
+  if (!type || type.userCreatable === false) throw new Refused(`-device ${config.driver}: not supported`);
+  const table = propertiesOf(type);
+  if ('help' in config || '?' in config) {
+    return list(
+      `${type.name} options`,
+      Object.entries(table).map(([name, p]) => [`${name}=<${p.type}>`, p.description] as const),
+    );
+  }
+  const { driver, id: _, bus: __, ...given } = config;
+  for (const name of Object.keys(given)) if (!Object.hasOwn(table, name)) throw new Refused(`-device ${driver} ${name}: not supported`);
+  try {
+    readProperties(driver, table, given);
+  } catch (error) {
+    throw new Refused(`-device ${text}: ${(error as Error).message}`);
+  }
+  s.devices.push(config);
+}
+
+function listedDevice(text: string): DeviceConfig {
+  const given: Record<string, string> = {};
+  text
+    .replaceAll(',,', '\0')
+    .split(',')
+    .forEach((item, n) => {
+      const equals = item.indexOf('=');
+      const [key, value] =
+        equals >= 0 ? [item.slice(0, equals), item.slice(equals + 1)] : n === 0 ? ['driver', item] : [item, 'on'];
+      given[key] = value.replaceAll('\0', ',');
+    });
+  return { ...given, driver: given['driver'] ?? '' };
+}
+function jsonDevice(text: string): DeviceConfig {
+  try {
+    const given = JSON.parse(text) as Record<string, unknown>;
+    if (typeof given['driver'] === 'string') return { ...given, driver: given['driver'] };
+  } catch {
+    // Said below.
+  }
+  throw new Refused(`-device ${text}: not a JSON object with a driver`);
 }
 
 function trace(s: Settings, text: string): string | undefined {

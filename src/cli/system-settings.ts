@@ -1,6 +1,7 @@
 // What `nonroot-system-x86_64` gathers from its command line, and how QEMU writes lists of properties
 // (QEMU 7.2, "System Emulation", section "Invocation": `value,key=value,flag`, a comma in a value doubled).
 
+import type { DeviceConfig } from '../machine/device-type.ts';
 import { type CpuChoice, parseCpu } from '../machine/options.ts';
 
 /** A command line that is refused; the message begins with the option. Exit code 1, as QEMU. */
@@ -32,8 +33,7 @@ export interface Settings {
   noReboot: boolean;
   /** Wait for the monitor's `cont`. */
   paused: boolean;
-  debugExit?: { iobase: number; iosize: number };
-  testdev: boolean;
+  devices: DeviceConfig[];
   trace: string[];
   log?: string;
   /** Seconds to add to the host's clock. */
@@ -56,7 +56,7 @@ export const defaults = (): Settings => ({
   nodefaults: false,
   noReboot: false,
   paused: false,
-  testdev: false,
+  devices: [],
   trace: [],
   rtcOffset: 0,
   message: { timestamp: false, guestName: false },

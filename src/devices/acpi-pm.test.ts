@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AcpiPm } from './acpi-pm.ts';
-import { mapDebugExit } from './isa-debug-exit.ts';
+import { debugExit } from './isa-debug-exit.ts';
 import { PcTestdev } from './pc-testdev.ts';
 import { ResetPorts } from './reset.ts';
 import { testBoard, wire } from './testing.ts';
@@ -102,7 +102,12 @@ test('a reset is asked for by 0xCF9 and by port 0x92; A20 is told when it moves'
 test('the debug exit makes an odd code of what is written', () => {
   const board = testBoard();
   const codes: number[] = [];
-  mapDebugExit(board.ports, (c) => codes.push(c), 0xf4, 4);
+  board.ports.map(
+    0xf4,
+    4,
+    debugExit((c) => codes.push(c)),
+    'isa-debug-exit',
+  );
   board.out(0xf4, 0x10);
   board.ports.write(0xf4, 4, 0);
   assert.deepEqual(codes, [0x21, 1]);

@@ -3,7 +3,7 @@ import type { Arena } from '../bits/arena.ts';
 import { ones } from '../bits/fields.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import type { IrqLine } from '../bus/irq.ts';
-import type { AddressSpace, Handler } from '../bus/space.ts';
+import type { Handler } from '../bus/space.ts';
 
 const memoryLength = 0x1_0000;
 
@@ -16,6 +16,8 @@ export interface TestdevOptions {
   /** Makes accelerators forget what they know of the page at this guest-physical address. */
   readonly flushPage: (gpa: number) => void;
 }
+
+type Map = { map(base: number, length: number, handler: Handler, name: string): void };
 
 export class PcTestdev {
   readonly s: ViewOf<typeof testdevLayout>;
@@ -31,7 +33,7 @@ export class PcTestdev {
     this.s.memory.fill(0);
   }
 
-  map(ports: AddressSpace, mmio: AddressSpace): void {
+  map(ports: Map, mmio: Map): void {
     const scratch = (max: 1 | 4): Handler => ({
       max,
       read: (o, size) => ((this.s.data >>> (8 * o)) & ones(size)) >>> 0,

@@ -2,7 +2,7 @@
 import type { Arena } from '../bits/arena.ts';
 import { ones } from '../bits/fields.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
-import type { IrqLine } from '../bus/irq.ts';
+import { type IrqLine, unconnected } from '../bus/irq.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
 import { command, type PciFunction, pci } from './pci-function.ts';
 
@@ -19,7 +19,8 @@ export interface PciWindows {
 export interface PciHostOptions {
   readonly arena: Arena;
   readonly ports: AddressSpace;
-  readonly mmio: AddressSpace;
+  /** Every vCPU's space. */
+  readonly mmio: readonly AddressSpace[];
   /** PIRQA to PIRQH: pins 16 to 23 of the I/O APIC, and what the ISA bridge makes of them. */
   readonly pirqs: readonly IrqLine[];
   /** Port 0xCF9, which lies among the bytes of the address register. */
@@ -68,7 +69,7 @@ export class PciHost {
       'pci data',
     );
     o.ports.movable((map) => this.#mapBars(map, true));
-    o.mmio.movable((map) => this.#mapBars(map, false));
+    for (const space of o.mmio) space.movable((map) => this.#mapBars(map, false));
   }
 
   /** Resets the bus with all its functions. */
@@ -88,8 +89,21 @@ export class PciHost {
     this.#placed.push({ slot, fn, f });
     f.attach({ set: () => this.#route(slot, f) }, () => {
       this.#o.ports.changed();
-      this.#o.mmio.changed();
+      this.#o.mmio[0]!.changed();
     });
+  }
+
+  /** Takes a function out; its ranges are gone with it. */
+  remove(f: PciFunction): void {
+    const i = this.#placed.findIndex((p) => p.f === f);
+    if (i < 0) return;
+    const { slot, fn } = this.#placed[i]!;
+    this.#placed.splice(i, 1);
+    this.#functions[slot * 8 + fn] = undefined;
+    f.attach(unconnected, () => {});
+    this.#route(slot, f);
+    this.#o.ports.changed();
+    this.#o.mmio[0]!.changed();
   }
 
   /** First slot from `from` on that is free; -1 for none. */

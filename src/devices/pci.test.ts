@@ -24,7 +24,7 @@ function q35(preset = true) {
   const host = new PciHost({
     arena,
     ports,
-    mmio,
+    mmio: [mmio],
     resetControl: reset.control,
     pirqs: pins.map((pin, n) => fanOut(pin, { set: (l) => late.pirq?.(n).set(l) })),
   });

@@ -6,6 +6,7 @@ import { Arena } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
 import { limited, type Report } from '../bus/events.ts';
+import { Bells, bellsLayout } from '../bus/doorbell.ts';
 import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
@@ -17,12 +18,10 @@ import { ApicBus } from '../devices/apic-bus.ts';
 import { Hpet } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ioapic } from '../devices/ioapic.ts';
-import { mapDebugExit } from '../devices/isa-debug-exit.ts';
 import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
 import { KvmPv, kvmMsr } from '../devices/kvm-pv.ts';
 import { Lapic } from '../devices/lapic.ts';
 import type { Tsc } from '../devices/lapic-timer.ts';
-import { PcTestdev } from '../devices/pc-testdev.ts';
 import { PciHost } from '../devices/pci-host.ts';
 import { Pic } from '../devices/pic.ts';
 import { Pit } from '../devices/pit.ts';
@@ -30,7 +29,11 @@ import { hostBridge, IsaBridge } from '../devices/q35.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
+import type { PciBus } from './buses.ts';
 import { type MachineConfig, type MachineEvent, TSC_KHZ } from './config.ts';
+import { DeviceTree } from './device-tree.ts';
+import { deviceTypes } from './device-types.ts';
+import type { Notify } from './notices.ts';
 
 const IOAPIC_PAGE = 0xfec00000;
 /** MMIO addresses reach to the end of the guest-physical space. */
@@ -39,7 +42,7 @@ const MMIO_SIZE = 2 ** 40;
 /** State of a board that belongs to no chip. */
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
 /** Requests to all threads: see `Board.control`. */
-const controlLayout = struct({ stop: ['i32', 1], pause: ['i32', 1], paused: ['i32', 1], wake: ['i32', 64], skipped: ['f64', 1] });
+const controlLayout = struct({ stop: ['i32', 1], pause: ['i32', 1], paused: ['i32', 1], plugs: ['i32', 1], wake: ['i32', 64], skipped: ['f64', 1] });
 
 export interface BoardOptions {
   readonly config: MachineConfig;
@@ -52,6 +55,10 @@ export interface BoardOptions {
   /** Sets the kick flag of a vCPU (and more, if the accelerator needs it). */
   readonly kick: (cpu: number) => void;
   readonly event: (e: MachineEvent) => void;
+  /** Tells the monitors; from a vCPU's thread, by a message to the I/O thread. */
+  readonly notify?: Notify;
+  /** Tells the vCPUs that a page of RAM, by its number from `ramBase`, was written by a device. */
+  readonly codeChanged?: (page: number) => void;
   readonly report: Report;
   /** Makes accelerators forget the page at a guest-physical address. */
   readonly flushPage?: (gpa: number) => void;
@@ -78,14 +85,18 @@ export interface Board {
   readonly uarts: readonly Uart[];
   readonly keyboard: I8042;
   readonly acpi: AcpiPm;
+  /** All devices beside the board's own chips. */
+  readonly devices: DeviceTree;
+  readonly bells: Bells;
   /**
    * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
-   * to sleep on; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
+   * to sleep on; `plugs`: how often devices were added or removed; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
    */
   readonly control: {
     readonly stop: Int32Array;
     readonly pause: Int32Array;
     readonly paused: Int32Array;
+    readonly plugs: Int32Array;
     readonly wake: Int32Array;
     readonly skipped: Float64Array;
   };
@@ -107,10 +118,21 @@ export function buildBoard(o: BoardOptions): Board {
     Atomics.add(control.wake, cpu, 1);
     Atomics.notify(control.wake, cpu);
   };
-  const memory = new Ram(o.buffer, [
-    { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
-    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
-  ]);
+  const pages = (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096;
+  const memory = new Ram(
+    o.buffer,
+    [
+      { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
+      ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
+    ],
+    {
+      base: layout.ramBase,
+      codeMap: new Uint8Array(o.buffer, layout.codeMap, pages),
+      dirtyMap: new Uint8Array(o.buffer, layout.dirtyMap, pages),
+      codeChanged: o.codeChanged ?? (() => {}),
+    },
+  );
+  const bells = new Bells(arena.alloc(bellsLayout));
   const slots = new MemorySlots(o.buffer, layout, () => {
     for (let cpu = 0; cpu < config.cpus; cpu++) wake(cpu);
   });
@@ -198,14 +220,12 @@ export function buildBoard(o: BoardOptions): Board {
   acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   keyboard.map(ports);
-  if (config.debugExit)
-    mapDebugExit(ports, (code) => o.event({ kind: 'exit', code }), config.debugExit.iobase, config.debugExit.iosize);
 
   // PCI.
   const host: PciHost = new PciHost({
     arena,
     ports,
-    mmio: mmio[0],
+    mmio,
     pirqs: Array.from({ length: 8 }, (_, p) => fanOut(ioapic.pin(16 + p), { set: (level) => bridge.pirq(p).set(level) })),
     resetControl: resetPorts.control,
   });
@@ -218,15 +238,6 @@ export function buildBoard(o: BoardOptions): Board {
       if (window) map(window);
     });
   }
-  const testdev = config.testdev
-    ? new PcTestdev({
-        arena,
-        irqs: Array.from({ length: 16 }, (_, n) => (n === 2 ? undefined : isa(n))),
-        flushPage: o.flushPage ?? (() => {}),
-      })
-    : undefined;
-  testdev?.map(ports, mmio[0]);
-
   // Paravirtual interface.
   const pvs = lapics.map(
     (lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz: TSC_KHZ, features: config.paravirtual }),
@@ -241,16 +252,39 @@ export function buildBoard(o: BoardOptions): Board {
 
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
 
+  // All else, in the order of the configuration.
+  const devices = new DeviceTree({
+    services: {
+      memory, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
+      notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
+    },
+    types: deviceTypes, buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
+  }); // biome-ignore format: one object
+  const pcie: PciBus = {
+    kind: 'PCI',
+    name: 'pcie.0',
+    express: true,
+    add(f, slot, fn) {
+      host.add(f, slot, fn);
+      return () => host.remove(f);
+    },
+    freeSlot: () => host.freeSlot(),
+  };
+  devices.addBus(pcie);
+  devices.addBus({ kind: 'ISA', name: 'isa.0' });
+  devices.addBus({ kind: 'System', name: 'main-system-bus' });
+  for (const device of config.devices ?? []) devices.plug(device);
+
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, devices, bells, control, wake,
     reset() {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
-        testdev?.reset();
         host.reset();
+        devices.reset();
       });
       host.assign(
         { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: 2 ** 38, end: 2 ** 39 } },

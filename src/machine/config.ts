@@ -1,6 +1,7 @@
 // The configuration of a machine as plain data: what every thread of the machine is given to build the same board.
 
 import type { KvmFeature } from '../devices/kvm-pv.ts';
+import type { DeviceConfig } from './device-type.ts';
 
 /** Kilohertz of the time-stamp counter: 1 GHz, so that it counts nanoseconds. */
 export const TSC_KHZ = 1_000_000;
@@ -13,9 +14,8 @@ export interface MachineConfig {
   readonly cpuModel: string;
   /** Paravirtual features that the guest sees; none hides KVM. */
   readonly paravirtual: readonly KvmFeature[];
-  /** `isa-debug-exit` devices by I/O base, size; `pc-testdev`. */
-  readonly debugExit?: { readonly iobase: number; readonly iosize: number };
-  readonly testdev?: boolean;
+  /** Devices beside those of the board, in order. */
+  readonly devices?: readonly DeviceConfig[];
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */
@@ -34,5 +34,7 @@ export type MachineEvent =
   | { readonly kind: 'powerOff' }
   /** A triple fault. */
   | { readonly kind: 'shutdown' }
+  /** The guest has let go of a device, by its path, and it is to be removed. */
+  | { readonly kind: 'eject'; readonly path: string }
   /** `isa-debug-exit`: the process's exit code. */
   | { readonly kind: 'exit'; readonly code: number };

@@ -1,7 +1,11 @@
 // A machine as whoever runs it sees it: what it is made of, what can be asked of it, and how it ends. Hosts implement this;
 // the command lines, the monitor and the TypeScript API are written against it.
 
+import type { Backends } from './backends.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
+import type { DeviceTree } from './device-tree.ts';
+import type { DeviceConfig } from './device-type.ts';
+import type { NoticeListener, ShutdownReason } from './notices.ts';
 
 /** What is loaded directly. */
 export interface KernelFiles {
@@ -33,6 +37,8 @@ export interface MachineSetup {
   readonly restarted?: (why: MachineEvent) => void;
   /** When the guest powers off, the machine stays, stopped, until it is reset or ended. */
   readonly noShutdown?: boolean;
+  /** What the devices' back-ends are looked up in, by name. */
+  readonly backends?: Backends;
 }
 
 /** How a machine came to its end. */
@@ -51,6 +57,18 @@ export interface RunningMachine {
   readonly instructions: number;
   /** Resolves once, when everything that the guest sent was carried and all threads are gone. */
   readonly ended: Promise<MachineEnd>;
+  /** The devices beside the board's own chips; to look at, change them by `deviceAdd` and `deviceDel`. */
+  readonly devices: DeviceTree;
+  readonly backends: Backends;
+  /** Hears what monitors are told; what it returns ends that. */
+  subscribe(listener: NoticeListener): () => void;
+  /** Adds a device; the guest may run. Rejects, with nothing changed, for what cannot be used. */
+  deviceAdd(config: DeviceConfig): Promise<void>;
+  /**
+   * Removes a device, by id or path: at once, or, where its bus has the guest let go of it first, at some later time. DEVICE_DELETED
+   * tells when it is gone.
+   */
+  deviceDel(id: string): Promise<void>;
   /** Starts the guest; a second call does nothing. */
   start(): void;
   /** Holds all vCPUs and the guest's clock; resolves when they stand still. */
@@ -61,8 +79,8 @@ export interface RunningMachine {
   reset(): void;
   /** Presses the power button: a guest that listens to ACPI shuts down. */
   powerButton(): void;
-  /** Ends the machine at once. */
-  quit(): void;
+  /** Ends the machine at once; `reason` is for monitors. */
+  quit(reason?: ShutdownReason): void;
   /** Gives bytes to serial port n (0–3), as fast as the guest takes them. */
   input(port: number, bytes: Uint8Array): void;
   /** Registers of a vCPU by name, 64 bits each, `rflags` among them. Exact only while the guest is held. */

@@ -72,17 +72,33 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
   };
 }
 
-/** Runs the vCPU until the board's `stop` word is set. `started` is false for a vCPU that waits for its SIPI. */
-export function runVcpu(board: Board, vcpu: Vcpu, cpu: number, started: boolean, shutdown: (e: MachineEvent) => void): void {
+/**
+ * Runs the vCPU until the board's `stop` word is set. `started` is false for a vCPU that waits for its SIPI. `plugged` is called, before
+ * the guest goes on, when devices were added or removed while it was held.
+ */
+export function runVcpu(
+  board: Board,
+  vcpu: Vcpu,
+  cpu: number,
+  started: boolean,
+  shutdown: (e: MachineEvent) => void,
+  plugged: () => void = () => {},
+): void {
   const lapic = board.lapics[cpu];
-  const { stop, pause, paused, wake } = board.control;
+  const { stop, pause, paused, plugs, wake } = board.control;
   let waiting = !started;
+  let known = Atomics.load(plugs, 0);
+  plugged();
   while (Atomics.load(stop, 0) === 0) {
     if (Atomics.load(pause, 0) !== 0) {
       Atomics.add(paused, 0, 1);
       Atomics.notify(paused, 0);
       while (Atomics.load(pause, 0) !== 0 && Atomics.load(stop, 0) === 0) Atomics.wait(pause, 0, 1, LONGEST_SLEEP);
       Atomics.sub(paused, 0, 1);
+      if (known !== Atomics.load(plugs, 0)) {
+        known = Atomics.load(plugs, 0);
+        plugged();
+      }
       continue;
     }
     const seen = Atomics.load(wake, cpu);

@@ -44,10 +44,11 @@ function guardedLayout(cpus: number): { layout: MemoryLayout; guards: readonly (
   const devices = plain.vcpuBase + cpus * plain.vcpuBytes + GUARD;
   const slots = devices + plain.deviceBytes + GUARD;
   const codeMap = slots + GUARD;
-  const codeEnd = codeMap + RAM / 4096;
+  const dirtyMap = codeMap + RAM / 4096;
+  const codeEnd = dirtyMap + RAM / 4096;
   const ramBase = Math.ceil(codeEnd / GUARD) * GUARD + GUARD;
   const pages = (ramBase + RAM + GUARD) / 65536;
-  const layout = { ...plain, devices, slots, codeMap, ramBase, pages };
+  const layout = { ...plain, devices, slots, codeMap, dirtyMap, ramBase, pages };
   const guards = [
     [0, plain.vcpuBase],
     [plain.vcpuBase + cpus * plain.vcpuBytes, devices],
@@ -93,8 +94,7 @@ export class Rig {
       memory: RAM,
       cpuModel: 'max',
       paravirtual: kvmAllFeatures,
-      debugExit: { iobase: 0xf4, iosize: 4 },
-      testdev: true,
+      devices: [{ driver: 'isa-debug-exit', iobase: 0xf4, iosize: 4 }, { driver: 'pc-testdev' }],
       rtcOffset: 0,
       trace: [],
     };

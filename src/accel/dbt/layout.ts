@@ -30,7 +30,7 @@ export const Area = {
 
 /** Bytes for pre-decoded records of each vCPU. */
 export const RECORD_ARENA = 32 << 20;
-const DEVICE_BYTES = 4 << 20;
+const DEVICE_BYTES = 8 << 20;
 const MIB = 1 << 20;
 /** The gap below 4 GiB for devices starts here at the latest. */
 export const LOW_RAM_MAX = 0x8000_0000;
@@ -48,7 +48,8 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   const slots = devices + DEVICE_BYTES;
   const extraBytes = align(extra, 4096);
   const codeMap = slots + align(SLOT_TABLE_BYTES, 4096);
-  const ramBase = align(codeMap + (memory + extraBytes) / 4096, 64 << 10);
+  const dirtyMap = codeMap + (memory + extraBytes) / 4096;
+  const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
   const total = align(ramBase + memory + extraBytes, 64 << 10);
   const room = 4096 * MIB - (total - memory);
   if (total > 4096 * MIB) {
@@ -58,6 +59,6 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   }
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, codeMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
   }; // biome-ignore format: one object
 }

@@ -1,6 +1,10 @@
 // Requests between the vCPUs of one machine about decoded code: "drop write permission for this page" and "this page's code has
 // changed". Each vCPU has a ring in shared memory; senders wait until a running receiver has done what keeps the guest coherent.
 
+import { kick } from '../../isa/x86/state.ts';
+import type { MemoryLayout } from '../accel.ts';
+import { Area } from './layout.ts';
+
 /** Requests. */
 export const Request = { protect: 1, changed: 2 } as const;
 
@@ -71,4 +75,16 @@ export class Mailbox {
     const handled = number === EVERYTHING ? Atomics.load(w, OVERFLOW) === 0 : Atomics.load(w, HEAD) - number > 0;
     return handled || Atomics.load(w, RUNNING) === 0;
   }
+}
+
+/** A function that tells all vCPUs of a machine, from any thread and without waiting, that a page of RAM has changed (`WriteWatch`). */
+export function codeNotifier(memory: SharedArrayBuffer, layout: MemoryLayout, cpus: number): (page: number) => void {
+  const words = new Int32Array(memory);
+  const boxes = Array.from({ length: cpus }, (_, n) => {
+    const area = layout.vcpuBase + n * layout.vcpuBytes;
+    return new Mailbox(memory, area + Area.mailbox, () => Atomics.or(words, (area + kick.offset) >> 2, 1));
+  });
+  return (page) => {
+    for (const box of boxes) box.post(Request.changed, page);
+  };
 }

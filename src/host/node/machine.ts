@@ -1,10 +1,11 @@
 // A machine in a Node process: the I/O thread's side. Starts a worker for each vCPU, loads the kernel, carries the serial ports' bytes,
 // and carries out what the guest asks for: reset, power off, exit.
 
-import { Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
+import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
@@ -12,13 +13,17 @@ import { isBzImage } from '../../firmware/setup-header.ts';
 import type { BootState } from '../../firmware/target.ts';
 import * as st from '../../isa/x86/state.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
+import { type Backends, noBackends } from '../../machine/backends.ts';
 import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import type { DeviceTree } from '../../machine/device-tree.ts';
+import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
+import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
-import type { FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
+import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 
 const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
@@ -40,6 +45,10 @@ export class NodeMachine implements RunningMachine {
   readonly #layout: MemoryLayout;
   readonly #bytes: Uint8Array;
   readonly #workers: Worker[] = [];
+  readonly #changes: MessagePort[] = [];
+  readonly #listeners = new Set<NoticeListener>();
+  readonly #io: IoServices;
+  readonly backends: Backends;
   readonly #unsent: Uint8Array[][] = PORTS.map(() => []);
   readonly #feeding: boolean[] = PORTS.map(() => false);
   readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
@@ -49,6 +58,9 @@ export class NodeMachine implements RunningMachine {
   #running = 0;
   #why: MachineEnd | null = null;
   #resolve!: (end: MachineEnd) => void;
+  /** The reset under way was asked for from outside. */
+  #asked = false;
+  #quitReason: ShutdownReason = 'host-qmp-quit';
   /** Host time in ns at which the guest's clock was stopped. */
   #stoodStillAt = 0;
   readonly #hostClock: { now(): number };
@@ -60,6 +72,7 @@ export class NodeMachine implements RunningMachine {
     this.#o = o;
     const { config } = o;
     this.cpus = config.cpus;
+    this.backends = o.backends ?? noBackends();
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
@@ -71,8 +84,11 @@ export class NodeMachine implements RunningMachine {
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
     for (let cpu = 0; cpu < config.cpus; cpu++) {
-      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch };
-      const worker = new Worker(WORKER, { workerData: data, stdin: false });
+      const { port1, port2 } = new MessageChannel();
+      port1.unref();
+      this.#changes.push(port1);
+      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2 };
+      const worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
       worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
       this.#workers.push(worker);
@@ -88,9 +104,25 @@ export class NodeMachine implements RunningMachine {
         kick: (n) => {
           Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
         },
-        event: (event) => this.#stop(event),
+        event: (event) => this.#event(event),
+        notify: this.#notify,
+        codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
         report: o.report,
       });
+      this.#io = {
+        backends: this.backends,
+        lock: this.board.lock,
+        memory: this.board.memory,
+        report: o.report,
+        notify: this.#notify,
+        stop: () => void this.pause(),
+        now: () => performance.now(),
+        after: (ms, action) => {
+          const timer = setTimeout(action, ms);
+          return { cancel: () => clearTimeout(timer) };
+        },
+      };
+      this.board.devices.connect(this.#io);
       this.#boot = this.#load();
     } catch (error) {
       for (const w of this.#workers) void w.terminate();
@@ -108,11 +140,19 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'prelaunch') return;
     this.#launch();
     for (const n of PORTS) void this.#pump(n);
+    void this.board.bells.serve();
   }
   async pause(): Promise<void> {
-    const { pause, paused } = this.board.control;
     if (this.#status !== 'running') return;
     this.#status = 'paused';
+    await this.#hold();
+    this.#stoodStillAt = this.#hostClock.now();
+    await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
+    this.#notify('STOP', {});
+  }
+  /** Waits until all vCPUs stand still. */
+  async #hold(): Promise<void> {
+    const { pause, paused } = this.board.control;
     Atomics.store(pause, 0, 1);
     for (let n = 0; n < this.cpus; n++) this.board.wake(n);
     for (;;) {
@@ -121,25 +161,33 @@ export class NodeMachine implements RunningMachine {
       const wait = Atomics.waitAsync(paused, 0, held, 100);
       if (wait.async) await wait.value;
     }
-    this.#stoodStillAt = this.#hostClock.now();
+  }
+  #letGo(): void {
+    const { pause } = this.board.control;
+    Atomics.store(pause, 0, 0);
+    Atomics.notify(pause, 0);
   }
   resume(): void {
     if (this.#status === 'prelaunch') return this.start();
     if (this.#status !== 'paused') return;
-    const { pause, skipped } = this.board.control;
+    const { skipped } = this.board.control;
     skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
     this.#status = 'running';
-    Atomics.store(pause, 0, 0);
-    Atomics.notify(pause, 0);
+    this.#letGo();
+    this.#notify('RESUME', {});
   }
   reset(): void {
+    this.#asked = true;
     if (this.#status === 'shutdown') this.#restart({ kind: 'reset' });
     else if (this.#status !== 'prelaunch') this.#stop({ kind: 'reset' });
   }
   powerButton(): void {
-    if (this.#status === 'running' || this.#status === 'paused') this.board.lock.run(() => this.board.acpi.powerButton());
+    if (this.#status !== 'running' && this.#status !== 'paused') return;
+    this.#notify('POWERDOWN', {});
+    this.board.lock.run(() => this.board.acpi.powerButton());
   }
-  quit(): void {
+  quit(reason: ShutdownReason = 'host-qmp-quit'): void {
+    this.#quitReason = reason;
     if (this.#status === 'prelaunch' || this.#status === 'shutdown') {
       this.#why = { kind: 'quit' };
       void this.#finish();
@@ -153,6 +201,68 @@ export class NodeMachine implements RunningMachine {
   registers(cpu: number): Readonly<Record<string, bigint>> {
     const { vcpuBase, vcpuBytes } = this.#layout;
     return vcpuRegisters(new DataView(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes, vcpuBytes));
+  }
+
+  // -- devices
+
+  get devices(): DeviceTree {
+    return this.board.devices;
+  }
+  subscribe(listener: NoticeListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+  readonly #notify: Notify = (name, data) => {
+    const at = Date.now();
+    for (const listener of this.#listeners) listener(name, data, at);
+  };
+  /** Changes of devices, one after another. */
+  #changing: Promise<unknown> = Promise.resolve();
+  #change<T>(act: () => T): Promise<T> {
+    const done = this.#changing.then(async () => {
+      if (this.#status === 'ended') throw new Error('Cannot change devices: the machine has ended');
+      const running = this.#status === 'running' && this.#running > 0;
+      if (running) await this.#hold();
+      try {
+        return act();
+      } finally {
+        Atomics.add(this.board.control.plugs, 0, 1);
+        if (running && this.#status === 'running') this.#letGo();
+      }
+    });
+    this.#changing = done.catch(() => {});
+    return done;
+  }
+  async deviceAdd(config: DeviceConfig): Promise<void> {
+    const type = this.devices.type(config.driver);
+    if (type.hotplug === false && this.#status !== 'prelaunch') throw new Error(`Device '${config.driver}' does not support hotplugging`);
+    await this.#change(() => {
+      this.devices.plug(config, { io: this.#io });
+      for (const port of this.#changes) port.postMessage({ kind: 'plug', config } satisfies DeviceChange);
+    });
+  }
+  async deviceDel(id: string): Promise<void> {
+    const device = this.devices.find(id);
+    if (!device) throw new Error(`Device '${id}' not found`);
+    if (device.bus.hotplug === false || device.type.hotplug === false)
+      throw new Error(`Device '${id}' cannot be removed: it does not support hotplugging`);
+    if (device.bus.requestUnplug && (this.#status === 'running' || this.#status === 'paused')) device.bus.requestUnplug(device);
+    else await this.#remove(device.path);
+  }
+  async #remove(path: string): Promise<void> {
+    const gone = await this.#change(() => {
+      const removed = this.devices.find(path) ? this.devices.unplug(path) : [];
+      for (const port of this.#changes) port.postMessage({ kind: 'unplug', path } satisfies DeviceChange);
+      return removed;
+    });
+    for (const { io, id, path: at } of gone) {
+      await io?.close?.();
+      this.#notify('DEVICE_DELETED', id === undefined ? { path: at } : { device: id, path: at });
+    }
+  }
+  #event(event: MachineEvent): void {
+    if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
+    else this.#stop(event);
   }
 
   // -- start, stop, start again
@@ -195,7 +305,9 @@ export class NodeMachine implements RunningMachine {
         });
         return;
       case 'event':
-        return this.#stop(m.event);
+        return this.#event(m.event);
+      case 'notice':
+        return this.#notify(m.name, m.data);
       case 'report':
         return this.#o.report(m.device, m.message);
       case 'failed':
@@ -230,12 +342,15 @@ export class NodeMachine implements RunningMachine {
   /** All vCPUs have left their loops. */
   async #stopped(): Promise<void> {
     await this.#drainAll();
+    await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
     const why = this.#why ?? { kind: 'quit' };
     if (why.kind === 'reset' || why.kind === 'shutdown') {
       if (!this.#o.noReboot && (this.#o.mayRestart?.(why) ?? true)) return this.#restart(why);
     } else if (why.kind === 'powerOff' && this.#o.noShutdown) {
       this.#why = null;
       this.#status = 'shutdown';
+      this.#notify('SHUTDOWN', { guest: true, reason: 'guest-shutdown' });
+      this.#notify('STOP', {});
       return;
     }
     await this.#finish();
@@ -251,15 +366,27 @@ export class NodeMachine implements RunningMachine {
     this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh) / PAGE);
     clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh);
     this.#boot = this.#load();
+    const asked = this.#asked;
+    this.#asked = false;
     this.#launch();
+    for (const { io } of this.devices.list()) io?.reset?.();
+    this.#notify('RESET', { guest: !asked, reason: asked ? 'host-qmp-system-reset' : 'guest-reset' });
     this.#o.restarted?.(why);
   }
   async #finish(): Promise<void> {
     if (this.#status === 'ended') return;
+    const why = this.#why ?? { kind: 'quit' };
+    const reason: Partial<Record<MachineEnd['kind'], ShutdownReason>> = {
+      quit: this.#quitReason, powerOff: 'guest-shutdown', reset: 'guest-reset', shutdown: 'guest-reset', failed: 'host-error',
+    }; // biome-ignore format: one object
+    const told = reason[why.kind];
+    if (told) this.#notify('SHUTDOWN', { guest: told.startsWith('guest'), reason: told });
     this.#status = 'ended';
+    this.board.bells.close();
     await this.#drainAll();
+    await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     await Promise.all(this.#workers.map((w) => w.terminate()));
-    this.#resolve(this.#why ?? { kind: 'quit' });
+    this.#resolve(why);
   }
 
   // -- serial ports

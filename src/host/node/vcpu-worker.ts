@@ -1,14 +1,17 @@
 // The thread of one vCPU: builds its view of the board and its engine, then runs the guest whenever it is told to.
 
 import { randomFillSync } from 'node:crypto';
-import { parentPort, workerData } from 'node:worker_threads';
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createEngine, createVm, mainModule } from '../../accel/dbt/dbt.ts';
+import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
 import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import type { DeviceConfig } from '../../machine/device-type.ts';
+import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 
@@ -19,7 +22,14 @@ export interface VcpuWorkerData {
   readonly layout: MemoryLayout;
   readonly cpu: number;
   readonly epoch: bigint;
+  /** Devices that are added or removed, in order (`DeviceChange`). Read only while the vCPU stands still. */
+  readonly changes: MessagePort;
 }
+
+/** What happens to the machine's devices. */
+export type DeviceChange =
+  | { readonly kind: 'plug'; readonly config: DeviceConfig }
+  | { readonly kind: 'unplug'; readonly path: string };
 
 /** To the thread. */
 export type ToVcpu =
@@ -32,12 +42,13 @@ export type ToVcpu =
 export type FromVcpu =
   | { readonly kind: 'module'; readonly module: WebAssembly.Module }
   | { readonly kind: 'event'; readonly event: MachineEvent }
+  | { readonly kind: 'notice'; readonly name: NoticeName; readonly data: NoticeData[NoticeName] }
   | { readonly kind: 'report'; readonly device: string; readonly message: string }
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
-const { config, memory, layout, cpu, epoch } = workerData as VcpuWorkerData;
+const { config, memory, layout, cpu, epoch, changes } = workerData as VcpuWorkerData;
 const send = (m: FromVcpu): void => port.postMessage(m);
 const board = buildBoard({
   config,
@@ -48,8 +59,19 @@ const board = buildBoard({
   wall: wallClock,
   kick: kicker(memory.buffer, layout),
   event: (event) => send({ kind: 'event', event }),
+  notify: (name, data) => send({ kind: 'notice', name, data }),
+  codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
   report: (device, message) => send({ kind: 'report', device, message }),
 });
+
+/** Does to this thread's devices what was done to the I/O thread's. */
+function plugged(): void {
+  for (let m = receiveMessageOnPort(changes); m !== undefined; m = receiveMessageOnPort(changes)) {
+    const change = m.message as DeviceChange;
+    if (change.kind === 'plug') board.devices.plug(change.config);
+    else board.devices.unplug(change.path);
+  }
+}
 
 const pool = new BigUint64Array(64);
 let left = 0;
@@ -93,7 +115,7 @@ function run(m: ToVcpu & { kind: 'start' }): void {
   vcpu = null;
   current.reset();
   if (m.boot) applyBootState(current, m.boot);
-  runVcpu(board, current, cpu, m.boot !== null, (event) => send({ kind: 'event', event }));
+  runVcpu(board, current, cpu, m.boot !== null, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
     state[name] = current.get(name);

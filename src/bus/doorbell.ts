@@ -1,0 +1,66 @@
+// Doorbells: how a device's registers, on any thread, wake the device's work on the I/O thread. A ring never waits and never gets lost;
+// rings that were not yet heard are one.
+import { struct, type ViewOf } from '../bits/struct.ts';
+
+/** The word on which the I/O thread sleeps: 1 while a bell was rung that it has not looked at. One per machine. */
+export const bellsLayout = struct({ rung: ['i32', 1] });
+/** The state of one doorbell: 1 while it was rung and not heard. */
+export const doorbellLayout = struct({ flag: ['i32', 1] }, { name: 'doorbell', version: 1 });
+
+export class Doorbell {
+  /** What the I/O thread does when it was rung; set by the device's I/O side. */
+  heard: (() => void) | undefined;
+  readonly #flag: Int32Array;
+  readonly #rung: Int32Array;
+
+  constructor(state: ViewOf<typeof doorbellLayout>, bells: ViewOf<typeof bellsLayout>) {
+    this.#flag = state.flag;
+    this.#rung = bells.rung;
+  }
+  /** From any thread. */
+  ring(): void {
+    if (Atomics.exchange(this.#flag, 0, 1) !== 0) return;
+    if (Atomics.exchange(this.#rung, 0, 1) === 0) Atomics.notify(this.#rung, 0);
+  }
+  /** True, once, when it was rung. */
+  take(): boolean {
+    return Atomics.load(this.#flag, 0) !== 0 && Atomics.exchange(this.#flag, 0, 0) !== 0;
+  }
+}
+
+/** All doorbells of a machine, as one thread sees them. */
+export class Bells {
+  readonly #state: ViewOf<typeof bellsLayout>;
+  readonly #bells = new Set<Doorbell>();
+  #open = true;
+
+  constructor(state: ViewOf<typeof bellsLayout>) {
+    this.#state = state;
+  }
+  add(state: ViewOf<typeof doorbellLayout>): Doorbell {
+    const bell = new Doorbell(state, this.#state);
+    this.#bells.add(bell);
+    return bell;
+  }
+  remove(bell: Doorbell): void {
+    this.#bells.delete(bell);
+  }
+  /** Hears what was rung. */
+  hear(): void {
+    Atomics.store(this.#state.rung, 0, 0);
+    for (const bell of this.#bells) if (bell.take()) bell.heard?.();
+  }
+  /** Hears until `close`; only on the I/O thread. */
+  async serve(): Promise<void> {
+    while (this.#open) {
+      const wait = Atomics.waitAsync(this.#state.rung, 0, 0);
+      if (wait.async) await wait.value;
+      this.hear();
+    }
+  }
+  close(): void {
+    this.#open = false;
+    Atomics.store(this.#state.rung, 0, 1);
+    Atomics.notify(this.#state.rung, 0);
+  }
+}

@@ -1,0 +1,41 @@
+// The buses that devices plug into, by QEMU's names of their kinds. A device type says which kind it needs; `bus=` or order finds one.
+
+import type { PciFunction } from '../devices/pci-function.ts';
+
+/** What all buses have. */
+interface Bus<K extends string> {
+  readonly kind: K;
+  /** Unique in the machine: `pcie.0`, `isa.0`, `scsi0.0`. */
+  readonly name: string;
+  /** False for a bus whose devices come with the machine's start only; true by default. */
+  readonly hotplug?: boolean;
+  /**
+   * Asks the guest to let go of a device of a running machine; the bus says by `DeviceContext.notify` or the machine's event `eject`
+   * when it has. Absent where devices may leave at once.
+   */
+  readonly requestUnplug?: (device: { readonly path: string; readonly id: string | undefined }) => void;
+  /** Whether another device fits, for the choice of a bus that was not named; it does where this is absent. */
+  readonly hasRoom?: () => boolean;
+}
+
+/** A PCI or PCI Express bus. */
+export interface PciBus extends Bus<'PCI'> {
+  readonly express: boolean;
+  /** Plugs a function in; what it returns takes it out again. Throws where the place is taken. */
+  add(f: PciFunction, slot: number, fn: number): () => void;
+  /** First free slot; -1 for none. */
+  freeSlot(): number;
+}
+/** The low-pin-count or ISA bus: ports and interrupts come from the board. */
+export type IsaBus = Bus<'ISA'>;
+/** Devices that sit on no bus. */
+export type SystemBus = Bus<'System'>;
+
+/** Bus kinds; helpers of other buses add theirs here. */
+export interface Buses {
+  readonly PCI: PciBus;
+  readonly ISA: IsaBus;
+  readonly System: SystemBus;
+}
+export type BusKind = keyof Buses;
+export type AnyBus = Buses[BusKind];

@@ -1,0 +1,134 @@
+// What a kind of device is to the machine: its name, its bus, its properties, and how one is built. `device-types.ts` is the table.
+
+import type { Arena } from '../bits/arena.ts';
+import type { Clock, Timed, WallClock } from '../bus/clock.ts';
+import type { Doorbell } from '../bus/doorbell.ts';
+import type { Report } from '../bus/events.ts';
+import type { IrqLine, MsiSink } from '../bus/irq.ts';
+import type { Lock } from '../bus/lock.ts';
+import type { GuestMemory } from '../bus/memory.ts';
+import type { Handler, Mapper } from '../bus/space.ts';
+import type { PciFunction } from '../devices/pci-function.ts';
+import type { Backends } from './backends.ts';
+import type { AnyBus, BusKind, Buses } from './buses.ts';
+import type { MachineEvent } from './config.ts';
+import type { Notify } from './notices.ts';
+import type { PropertyTable, Values } from './properties.ts';
+
+/**
+ * A device as `-device` and `device_add` have it: plain data, the same for every thread. `addr` is the place on a PCI bus (`5`, `5.1`,
+ * hexadecimal); all else are properties of the type.
+ */
+export interface DeviceConfig {
+  readonly driver: string;
+  readonly id?: string;
+  readonly bus?: string;
+  readonly [property: string]: unknown;
+}
+
+/** A range of addresses that stays while the device is there. `mmio` is seen by all vCPUs. */
+export interface Mappable {
+  map(base: number, length: number, handler: Handler, name: string): void;
+  movable(mapper: Mapper): void;
+  /** To be called, on any thread, when what a mapper says has changed. */
+  changed(): void;
+}
+
+/** What the board has for its devices. */
+export interface BoardServices {
+  readonly memory: GuestMemory;
+  readonly clock: Clock;
+  readonly wall: WallClock;
+  readonly lock: Lock;
+  readonly report: Report;
+  /** ISA interrupt n, with PIC and I/O APIC behind it. Each call gives a source of its own where the bus shares lines. */
+  isa(n: number): IrqLine;
+  /** Sends a message-signalled interrupt. */
+  readonly msi: MsiSink;
+  /** To be called when a timer of the device became earlier. */
+  retime(): void;
+  /** Asks for a reset, power-off or exit of the machine. */
+  event(e: MachineEvent): void;
+  readonly notify: Notify;
+  /** Makes accelerators forget what they know of the page at a guest-physical address. */
+  flushPage(gpa: number): void;
+}
+
+/** What a device is built with. All that it maps, adds and plugs here is taken back when it is removed. */
+export interface DeviceContext<K extends BusKind = BusKind> extends BoardServices {
+  /** For the device's state: a piece of shared memory of its own. */
+  readonly arena: Arena;
+  /** Unique and stable in the machine: the id, or the driver's name with a number. Names state in snapshots. */
+  readonly name: string;
+  readonly id: string | undefined;
+  /** The object's path, for events. */
+  readonly path: string;
+  readonly bus: Buses[K];
+  readonly ports: Mappable;
+  readonly mmio: Mappable;
+  /** Puts a PCI function at the device's place (`addr`, or the next free slot). */
+  plug(f: PciFunction): void;
+  addTimer(timed: Timed): void;
+  doorbell(name?: string): Doorbell;
+  /** Adds a bus that the device provides, for devices that name it. */
+  addBus(bus: AnyBus): void;
+  /** Run at removal, last added first. */
+  onRemove(undo: () => void): void;
+}
+
+/** What the I/O side of a device is built with, on the I/O thread. */
+export interface IoServices {
+  readonly backends: Backends;
+  readonly lock: Lock;
+  readonly memory: GuestMemory;
+  readonly report: Report;
+  readonly notify: Notify;
+  /** Holds the machine, as a monitor's `stop`. */
+  stop(): void;
+  /** Milliseconds, monotonic. */
+  now(): number;
+  after(ms: number, action: () => void): { cancel(): void };
+}
+/** The part of a device that works with back-ends. */
+export interface IoSide {
+  /** Resolves when nothing of the guest is under way any more: all that was begun is done. The machine's vCPUs are held. */
+  drain?(): Promise<void>;
+  /** At the machine's reset, with vCPUs stopped and the device's state reset: forgets what is under way. */
+  reset?(): void;
+  /** The device goes. */
+  close?(): void | Promise<void>;
+}
+
+/** One device, as one thread has it. */
+export interface Device {
+  /** Power-on state. With the board's lock held. The constructor touches no state: another thread may use it already. */
+  reset(): void;
+  /** Connects to back-ends; called once, on the I/O thread only. Throws where one is missing. */
+  io?(services: IoServices): IoSide;
+}
+
+export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable = PropertyTable> {
+  /** QEMU's name of the driver. */
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly bus: K;
+  readonly description: string;
+  /** QEMU's category in `-device help`: `Storage`, `Network`, `Input`, `Display`, `Sound`, `Misc`, `Controller/Bridge/Hub`. */
+  readonly category: 'Storage' | 'Network' | 'Input' | 'Display' | 'Misc' | 'Controller/Bridge/Hub' | 'USB' | 'CPU';
+  /** Ancestors in QEMU's object model, nearest first: `virtio-pci`, `pci-device`. */
+  readonly parents?: readonly string[];
+  readonly properties: P;
+  /** False where devices of this type come with the machine only; true by default. */
+  readonly hotplug?: boolean;
+  /** False for what users cannot make themselves. */
+  readonly userCreatable?: boolean;
+  build(ctx: DeviceContext<K>, p: Values<P>): Device;
+}
+
+/** A row of the table of types: infers the properties' types for `build`. */
+export const deviceType = <K extends BusKind, const P extends PropertyTable>(type: DeviceType<K, P>): AnyDeviceType =>
+  type as unknown as AnyDeviceType;
+/** A type whatever its bus and properties. */
+export interface AnyDeviceType extends Omit<DeviceType, 'build'> {
+  build(ctx: DeviceContext, p: Values<PropertyTable>): Device;
+}

@@ -1,0 +1,6 @@
+// All kinds of devices that users can name: one list, from which building, help and the monitors' answers come.
+
+import type { AnyDeviceType } from './device-type.ts';
+import { isaDebugExit, pcTestdev } from './types/isa.ts';
+
+export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev];
