@@ -1,23 +1,13 @@
 // The options of `nonroot-system-x86_64` as a table, spelled as QEMU spells them (QEMU 7.2, "System Emulation", section "Invocation"):
 // the parser and `-help` follow from it.
 
-import { type DeviceConfig } from '../machine/device-type.ts';
 import { propertiesOf } from '../machine/device-tree.ts';
+import type { DeviceConfig } from '../machine/device-type.ts';
 import { deviceTypes } from '../machine/device-types.ts';
-import { readProperties } from '../machine/properties.ts';
 import { cpuHelp, parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
+import { readProperties } from '../machine/properties.ts';
 import { columns } from './args.ts';
-import {
-  defaults,
-  integer,
-  oneOf,
-  onOff,
-  properties,
-  Refused,
-  rtcOffset,
-  type Settings,
-  serialBackend,
-} from './system-settings.ts';
+import { defaults, oneOf, onOff, properties, Refused, rtcOffset, type Settings, serialBackend } from './system-settings.ts';
 
 interface SystemOption {
   readonly names: readonly string[];
@@ -122,7 +112,10 @@ function smp(s: Settings, text: string): void {
 /** `DRIVER[,id=ID][,bus=BUS][,addr=ADDR][,property=value]…`, or JSON. */
 function device(s: Settings, text: string): string | undefined {
   if (text === 'help' || text === '?') {
-    return list('Devices', deviceTypes.map((t) => [t.name, t.description] as const));
+    return list(
+      'Devices',
+      deviceTypes.map((t) => [t.name, t.description] as const),
+    );
   }
   const config = text.startsWith('{') ? jsonDevice(text) : listedDevice(text);
   const type = deviceTypes.find((t) => t.name === config.driver || t.aliases?.includes(config.driver));
@@ -135,7 +128,8 @@ function device(s: Settings, text: string): string | undefined {
     );
   }
   const { driver, id: _, bus: __, ...given } = config;
-  for (const name of Object.keys(given)) if (!Object.hasOwn(table, name)) throw new Refused(`-device ${driver} ${name}: not supported`);
+  for (const name of Object.keys(given))
+    if (!Object.hasOwn(table, name)) throw new Refused(`-device ${driver} ${name}: not supported`);
   try {
     readProperties(driver, table, given);
   } catch (error) {

@@ -100,16 +100,6 @@ export function onOff(option: string, value: string): boolean {
 }
 
 /**
- * A number, decimal or with 0x.
- * @throws Refused
- */
-export function integer(option: string, value: string, least: number, most: number): number {
-  const n = /^(0x[\da-f]+|\d+)$/i.test(value) ? Number(value) : Number.NaN;
-  if (!(n >= least && n <= most)) throw new Refused(`${option}${value}: accepted are numbers from ${least} to ${most}`);
-  return n;
-}
-
-/**
  * What a serial port is connected to, as `-serial` has it.
  * @throws Refused
  */

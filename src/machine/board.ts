@@ -5,8 +5,8 @@ import type { MemoryLayout } from '../accel/accel.ts';
 import { Arena } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
-import { limited, type Report } from '../bus/events.ts';
 import { Bells, bellsLayout } from '../bus/doorbell.ts';
+import { limited, type Report } from '../bus/events.ts';
 import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
@@ -30,7 +30,7 @@ import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
 import type { PciBus } from './buses.ts';
-import { type MachineConfig, type MachineEvent, TSC_KHZ } from './config.ts';
+import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { DeviceTree } from './device-tree.ts';
 import { deviceTypes } from './device-types.ts';
 import type { Notify } from './notices.ts';
@@ -42,7 +42,14 @@ const MMIO_SIZE = 2 ** 40;
 /** State of a board that belongs to no chip. */
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
 /** Requests to all threads: see `Board.control`. */
-const controlLayout = struct({ stop: ['i32', 1], pause: ['i32', 1], paused: ['i32', 1], plugs: ['i32', 1], wake: ['i32', 64], skipped: ['f64', 1] });
+const controlLayout = struct({
+  stop: ['i32', 1],
+  pause: ['i32', 1],
+  paused: ['i32', 1],
+  plugs: ['i32', 1],
+  wake: ['i32', 64],
+  skipped: ['f64', 1],
+});
 
 export interface BoardOptions {
   readonly config: MachineConfig;
@@ -54,7 +61,7 @@ export interface BoardOptions {
   readonly wall: WallClock;
   /** Sets the kick flag of a vCPU (and more, if the accelerator needs it). */
   readonly kick: (cpu: number) => void;
-  readonly event: (e: MachineEvent) => void;
+  readonly event: (e: BoardEvent) => void;
   /** Tells the monitors; from a vCPU's thread, by a message to the I/O thread. */
   readonly notify?: Notify;
   /** Tells the vCPUs that a page of RAM, by its number from `ramBase`, was written by a device. */

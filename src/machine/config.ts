@@ -34,7 +34,11 @@ export type MachineEvent =
   | { readonly kind: 'powerOff' }
   /** A triple fault. */
   | { readonly kind: 'shutdown' }
-  /** The guest has let go of a device, by its path, and it is to be removed. */
-  | { readonly kind: 'eject'; readonly path: string }
   /** `isa-debug-exit`: the process's exit code. */
   | { readonly kind: 'exit'; readonly code: number };
+
+/** What the board asks of it. */
+export type BoardEvent =
+  | MachineEvent
+  /** The guest has let go of a device, by its path: it is to be removed. */
+  | { readonly kind: 'eject'; readonly path: string };

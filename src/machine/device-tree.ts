@@ -96,9 +96,7 @@ export class DeviceTree {
   }
   /** Devices that sit on a device's buses, and those on theirs. */
   below(device: Plugged): readonly Plugged[] {
-    return this.#entries
-      .filter((e) => device.buses.includes(e.bus))
-      .flatMap((e) => [e, ...this.below(e)]);
+    return this.#entries.filter((e) => device.buses.includes(e.bus)).flatMap((e) => [e, ...this.below(e)]);
   }
   /** @throws Error for a driver that is not known */
   type(driver: string): AnyDeviceType {
@@ -199,9 +197,7 @@ export class DeviceTree {
     const bus = fits.find((b) => b.hasRoom?.() ?? true);
     if (!bus) {
       throw new Error(
-        fits.length > 0
-          ? `Bus '${fits[0]!.name}' is full`
-          : `No '${type.bus}' bus found for device '${type.name}'`,
+        fits.length > 0 ? `Bus '${fits[0]!.name}' is full` : `No '${type.bus}' bus found for device '${type.name}'`,
       );
     }
     return bus;
@@ -294,7 +290,9 @@ function pciPlace(
   const found = /^(?:0x)?([\da-f]+)(?:\.(?:0x)?([0-7]))?$/i.exec(String(addr));
   const place = found && { slot: Number.parseInt(found[1]!, 16), fn: Number(found[2] ?? 0) };
   if (!place || place.slot > 31)
-    throw new Error(`Cannot set property '${driver}.addr' to ${JSON.stringify(addr)}: accepted: SLOT or SLOT.FUNCTION up to 1f.7`);
+    throw new Error(
+      `Cannot set property '${driver}.addr' to ${JSON.stringify(addr)}: accepted: SLOT or SLOT.FUNCTION up to 1f.7`,
+    );
   return place;
 }
 

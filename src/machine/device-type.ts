@@ -10,8 +10,8 @@ import type { GuestMemory } from '../bus/memory.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { Backends } from './backends.ts';
-import type { AnyBus, BusKind, Buses } from './buses.ts';
-import type { MachineEvent } from './config.ts';
+import type { AnyBus, Buses, BusKind } from './buses.ts';
+import type { BoardEvent } from './config.ts';
 import type { Notify } from './notices.ts';
 import type { PropertyTable, Values } from './properties.ts';
 
@@ -48,7 +48,7 @@ export interface BoardServices {
   /** To be called when a timer of the device became earlier. */
   retime(): void;
   /** Asks for a reset, power-off or exit of the machine. */
-  event(e: MachineEvent): void;
+  event(e: BoardEvent): void;
   readonly notify: Notify;
   /** Makes accelerators forget what they know of the page at a guest-physical address. */
   flushPage(gpa: number): void;

@@ -12,7 +12,7 @@ import { kvmAllFeatures } from '../../src/devices/kvm-pv.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../src/isa/x86/state.ts';
 import { type Board, buildBoard } from '../../src/machine/board.ts';
-import type { MachineConfig, MachineEvent } from '../../src/machine/config.ts';
+import type { BoardEvent, MachineConfig } from '../../src/machine/config.ts';
 import { kicker, runVcpu, vcpuBus } from '../../src/machine/vcpu-loop.ts';
 import { Random } from './asm.ts';
 
@@ -71,7 +71,7 @@ export class Rig {
   /** Guest time in ns; it goes on a little whenever somebody looks. */
   readonly time = { ns: 0 };
   /** What the guest asked for. */
-  readonly events: MachineEvent[] = [];
+  readonly events: BoardEvent[] = [];
   /** What it wrote to the serial ports. */
   console = '';
   #random = new Random(0);

@@ -12,9 +12,9 @@ import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
 import type { BootState } from '../../firmware/target.ts';
 import * as st from '../../isa/x86/state.ts';
-import { type Board, buildBoard } from '../../machine/board.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
-import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import { type Board, buildBoard } from '../../machine/board.ts';
+import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
@@ -235,7 +235,8 @@ export class NodeMachine implements RunningMachine {
   }
   async deviceAdd(config: DeviceConfig): Promise<void> {
     const type = this.devices.type(config.driver);
-    if (type.hotplug === false && this.#status !== 'prelaunch') throw new Error(`Device '${config.driver}' does not support hotplugging`);
+    if (type.hotplug === false && this.#status !== 'prelaunch')
+      throw new Error(`Device '${config.driver}' does not support hotplugging`);
     await this.#change(() => {
       this.devices.plug(config, { io: this.#io });
       for (const port of this.#changes) port.postMessage({ kind: 'plug', config } satisfies DeviceChange);
@@ -260,7 +261,7 @@ export class NodeMachine implements RunningMachine {
       this.#notify('DEVICE_DELETED', id === undefined ? { path: at } : { device: id, path: at });
     }
   }
-  #event(event: MachineEvent): void {
+  #event(event: BoardEvent): void {
     if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
     else this.#stop(event);
   }

@@ -9,7 +9,7 @@ import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
-import type { MachineConfig, MachineEvent } from '../../machine/config.ts';
+import type { BoardEvent, MachineConfig } from '../../machine/config.ts';
 import type { DeviceConfig } from '../../machine/device-type.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
@@ -41,7 +41,7 @@ export type ToVcpu =
 /** From the thread. */
 export type FromVcpu =
   | { readonly kind: 'module'; readonly module: WebAssembly.Module }
-  | { readonly kind: 'event'; readonly event: MachineEvent }
+  | { readonly kind: 'event'; readonly event: BoardEvent }
   | { readonly kind: 'notice'; readonly name: NoticeName; readonly data: NoticeData[NoticeName] }
   | { readonly kind: 'report'; readonly device: string; readonly message: string }
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
