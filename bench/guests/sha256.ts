@@ -97,6 +97,7 @@ const watched: Vcpu = {
   get: (name) => vcpu.get(name),
   set: (name, value) => vcpu.set(name, value),
   sync: () => vcpu.sync(),
+  publish: () => vcpu.publish(),
   reset: () => vcpu.reset(),
   get instructions() {
     return vcpu.instructions;

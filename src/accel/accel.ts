@@ -28,6 +28,8 @@ export interface VcpuBus {
   takeUnhalt(): boolean;
   /** Takes the highest vector (0–255), or -1 when none is left. */
   acknowledge(): number;
+  /** A local APIC that the accelerator keeps has ended a level-triggered interrupt. */
+  eoi?(vector: number): void;
 }
 
 /** Guest state that CPUID reports. */
@@ -57,6 +59,8 @@ export interface Vcpu {
   set(name: string, value: bigint): void;
   /** Tells the accelerator that mode, paging or segments were changed from outside. */
   sync(): void;
+  /** Puts state that the accelerator keeps elsewhere into the slots, for readers on other threads. */
+  publish(): void;
   /** State after power-on or INIT (Intel SDM volume 3, section 9.1.1). */
   reset(): void;
   /** Instructions retired since creation, as far as the accelerator counts them. */

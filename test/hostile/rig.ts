@@ -268,6 +268,7 @@ export class Rig {
       get: (name) => vcpu.get(name),
       set: (name, value) => vcpu.set(name, value),
       sync: () => vcpu.sync(),
+      publish: () => vcpu.publish(),
       reset: () => vcpu.reset(),
       get instructions() {
         return vcpu.instructions;

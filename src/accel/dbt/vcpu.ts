@@ -2,7 +2,6 @@
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
 import type { Callee } from '../../ir/ir.ts';
-import type { Access } from '../../ir/ops.ts';
 import { Jump } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -10,6 +9,7 @@ import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/sta
 import type { Tables } from '../../isa/x86/table.ts';
 import { jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
+import { readSlot, writeSlot } from '../slots.ts';
 import { type Block, CodeCache } from './code.ts';
 import type { Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA } from './layout.ts';
@@ -136,6 +136,12 @@ export class DbtVcpu implements Vcpu {
   }
   nmi(): void {
     this.#nmi = true;
+  }
+  /** All state is in the slots at any time between two runs. */
+  publish(): void {}
+  /** Memory was changed behind the translator's back: all that it has decoded is dropped before the guest goes on. */
+  forget(): void {
+    this.#forget = true;
   }
   get(name: string): bigint {
     const slot = st.stateSlots[name];
@@ -568,17 +574,4 @@ export class DbtVcpu implements Vcpu {
       },
     };
   }
-}
-
-function readSlot(view: DataView, at: number, access: Access): bigint {
-  if (access.bits === 128) return (view.getBigUint64(at + 8, true) << 64n) | view.getBigUint64(at, true);
-  if (access.bits === 64) return view.getBigUint64(at, true);
-  return BigInt(view.getUint32(at, true));
-}
-function writeSlot(view: DataView, at: number, access: Access, value: bigint): void {
-  if (access.bits === 128) {
-    view.setBigUint64(at, BigInt.asUintN(64, value), true);
-    view.setBigUint64(at + 8, BigInt.asUintN(64, value >> 64n), true);
-  } else if (access.bits === 64) view.setBigUint64(at, BigInt.asUintN(64, value), true);
-  else view.setUint32(at, Number(BigInt.asUintN(32, value)), true);
 }

@@ -1,5 +1,6 @@
 // A vCPU's registers out of its state block in shared memory (isa/x86/state.ts), for a monitor on another thread.
 
+import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
 
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
@@ -10,25 +11,13 @@ const NAMES = [
   ...SEGMENTS.flatMap((s) => [`${s}.selector`, `${s}.base`, `${s}.limit`, `${s}.attr`]),
 ] as const;
 
-/** Registers by name, as unsigned numbers, with `rflags` put together from the slots that hold it. */
+/** Registers by name, as unsigned numbers, with `rflags` put together. */
 export function vcpuRegisters(state: DataView): Record<string, bigint> {
   const read = (name: string): bigint => {
     const slot = st.stateSlots[name]!;
     return slot.access.bits === 64 ? state.getBigUint64(slot.offset, true) : BigInt(state.getUint32(slot.offset, true));
   };
   const registers = Object.fromEntries(NAMES.map((name) => [name, read(name)]));
-  const low = Number(read('fN') & 0xffn);
-  let parity = low;
-  for (const shift of [4, 2, 1]) parity ^= parity >> shift;
-  const flag = (on: boolean, bit: number): bigint => (on ? 1n << BigInt(bit) : 0n);
-  registers['rflags'] =
-    read('sysFlags') |
-    2n |
-    flag((read('fC') & 1n) !== 0n, 0) |
-    flag((parity & 1) === 0, 2) |
-    (read('fA') & 0x10n) |
-    flag(read('fZ') === 0n, 6) |
-    flag(read('fN') >> 63n !== 0n, 7) |
-    flag(read('fO') >> 31n !== 0n, 11);
+  registers['rflags'] = readRflags(state, 0);
   return registers;
 }

@@ -19,6 +19,8 @@ const PLACES = new Set(
     st.codeMap,
     st.cpuIndex,
     st.kick,
+    st.hostThread,
+    st.hostEntered,
   ].map((s) => s.name),
 );
 

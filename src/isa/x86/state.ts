@@ -224,6 +224,10 @@ export const largePages = many(
 );
 export const hugePages = slot('hugePages', 'i64');
 
+/** Id of the host's thread that runs this vCPU on KVM, 0 for none, and 1 while it is or is about to be in the guest. */
+export const hostThread = slot('hostThread', 'i32');
+export const hostEntered = slot('hostEntered', 'i32');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */

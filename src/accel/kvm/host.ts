@@ -1,0 +1,27 @@
+// What the KVM accelerator needs of its host: the device, ioctls, mappings, and a way to interrupt a thread that runs a guest.
+
+/** Calls of the host. All of them are synchronous; descriptors are the process's, so every thread may use them. */
+export interface KvmHost {
+  /**
+   * Opens /dev/kvm.
+   * @throws Error, one line on what is missing and what to do
+   */
+  open(): number;
+  /** The result of ioctl(2), or minus the error number. Bytes are passed by address and may be changed. */
+  ioctl(fd: number, request: number, argument: number | bigint | Uint8Array): number;
+  /** Maps `length` bytes of a descriptor, shared, for reading and writing. */
+  map(fd: number, length: number): ArrayBuffer;
+  close(fd: number): void;
+  /** Address of bytes in this process. They must stay alive while the kernel uses it. */
+  address(bytes: Uint8Array): bigint;
+  /** The bytes of a signal set in which every signal but the one that `interrupt` sends is blocked as this thread has it. */
+  runMask(): Uint8Array;
+  /** This thread's id. Blocks the signal of `interrupt` in it, so that it only ever ends a run of the guest. */
+  prepareThread(): number;
+  /** Makes the thread leave the guest, now or at its next entry. */
+  interrupt(tid: number): void;
+  /** Forgets an interruption of this thread that has been seen. */
+  clearInterrupt(): void;
+  /** Interrupts this thread after `ns`; a former request is replaced. `Infinity` takes it back. */
+  interruptIn(ns: number): void;
+}

@@ -1,0 +1,354 @@
+// A vCPU's state between the slots that both accelerators share (isa/x86/state.ts) and the kernel's structures. The slots are the one
+// format that snapshots, debuggers and the translator know; here they are put into a KVM vCPU and taken out of it.
+// Linux 6.1, Documentation/virt/kvm/api.rst, KVM_GET_REGS to KVM_SET_XCRS; XSAVE area: Intel SDM volume 1, section 13.4.
+
+import type { Slot } from '../../ir/ir.ts';
+import { readRflags, writeRflags } from '../../isa/x86/rflags.ts';
+import * as st from '../../isa/x86/state.ts';
+import { S } from '../../isa/x86/state.ts';
+import {
+  debugRegsLayout, errno, eventsFlag, eventsLayout, type IoctlName, ioctls, MSRS_HEADER, msrEntryLayout, regsLayout, type Segment, 
+  shadowBit, sregsLayout,XSAVE_BYTES, xcrsLayout,
+} from './abi.ts'; // biome-ignore format: one list
+import type { KvmHost } from './host.ts';
+
+/** MSRs that live in slots, by index. */
+const msrSlots: readonly (readonly [number, Slot])[] = [
+  [0x174, st.sysenterCs], [0x175, st.sysenterEsp], [0x176, st.sysenterEip], [0x1a0, st.miscEnable], [0x277, st.pat],
+  [0x2ff, st.mtrrDefault], ...st.mtrrVariable.map((slot, n) => [0x200 + n, slot] as const),
+  ...[0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f].map((n, i) => [n, st.mtrrFixed[i]!] as const),
+  [0xc0000081, st.star], [0xc0000082, st.lstar], [0xc0000083, st.cstar], [0xc0000084, st.sfmask],
+  [0xc0000102, st.kernelGsBase], [0xc0000103, st.tscAux],
+]; // biome-ignore format: pairs
+const IA32_TSC = 0x10;
+const IA32_TSC_ADJUST = 0x3b;
+
+const segments = [
+  ['es', S.es], ['cs', S.cs], ['ss', S.ss], ['ds', S.ds], ['fs', S.fs], ['gs', S.gs], ['ldt', S.ldtr], ['tr', S.tr],
+] as const; // biome-ignore format: pairs
+
+const registers = [
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+] as const;
+
+const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.cr4], ['efer', st.efer]] as const; // biome-ignore format: pairs
+
+/** Places in the XSAVE area. */
+const At = { cw: 0, sw: 2, tags: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, st: 32, xmm: 160, bv: 512, ymm: 576 } as const;
+const TOP = 11;
+const UNUSABLE = 1 << 16;
+const CR0_PE = 1n;
+const RFLAGS_VM = 1n << 17n;
+
+/** An event that the kernel had begun to deliver when the state was taken. */
+export interface InFlight {
+  readonly vector: number;
+  /** -1 for none. */
+  readonly error: number;
+}
+
+/** Moves the state of one vCPU. `env` is the place of its slots. */
+export class KvmState {
+  readonly #host: KvmHost;
+  readonly #fd: number;
+  readonly #view: DataView;
+  readonly #env: number;
+  /** Components of XCR0 that this kernel lets a guest have. */
+  readonly #components: bigint;
+  /** MSRs that this kernel has. */
+  readonly #msrs: readonly (readonly [number, Slot])[];
+  readonly #hasAdjust: boolean;
+  readonly #tsc: () => bigint;
+
+  readonly #regs = block(regsLayout);
+  readonly #sregs = block(sregsLayout);
+  readonly #events = block(eventsLayout);
+  readonly #debug = block(debugRegsLayout);
+  readonly #xcrs = block(xcrsLayout);
+  readonly #xsave = new Uint8Array(XSAVE_BYTES);
+
+  constructor(o: {
+    readonly host: KvmHost;
+    readonly fd: number;
+    readonly view: DataView;
+    readonly env: number;
+    readonly components: bigint;
+    /** The counter that tscOffset is added to. */
+    readonly tsc: () => bigint;
+  }) {
+    this.#host = o.host;
+    this.#fd = o.fd;
+    this.#view = o.view;
+    this.#env = o.env;
+    this.#components = o.components;
+    this.#tsc = o.tsc;
+    this.#msrs = msrSlots.filter(([index]) => this.#readMsr(index) !== undefined);
+    this.#hasAdjust = this.#readMsr(IA32_TSC_ADJUST) !== undefined;
+  }
+
+  /** Everything from the slots into the kernel. */
+  store(apicBase: bigint, tpr: number): void {
+    this.#storeSystem(apicBase, tpr);
+    this.#storeRegisters();
+    this.#storeFloat();
+    this.#storeMsrs();
+    const d = this.#debug.view;
+    st.dr.slice(0, 4).forEach((slot, n) => {
+      d.db[n] = this.#get(slot);
+    });
+    d.dr6 = this.#get(st.dr[6]!);
+    d.dr7 = this.#get(st.dr[7]!);
+    this.#call('setDebugregs', this.#debug.bytes);
+    const e = this.#events;
+    e.bytes.fill(0);
+    e.view.flags = eventsFlag.shadow | eventsFlag.nmiPending;
+    e.view.interruptShadow = this.#get(st.shadow) !== 0n ? shadowBit.sti : 0;
+    e.view.nmiMasked = this.#get(st.nmiBlocked) !== 0n ? 1 : 0;
+    this.#call('setVcpuEvents', e.bytes);
+  }
+
+  /** Everything from the kernel into the slots. Returns what was being delivered. */
+  load(): InFlight | undefined {
+    this.#loadSystem();
+    this.#loadRegisters();
+    this.#loadFloat();
+    for (const [index, slot] of this.#msrs) this.#set(slot, this.#readMsr(index) ?? 0n);
+    const tsc = this.#readMsr(IA32_TSC);
+    if (tsc !== undefined) this.#set(st.tscOffset, tsc - this.#tsc());
+    if (this.#hasAdjust) this.#set(st.tscAdjust, this.#readMsr(IA32_TSC_ADJUST) ?? 0n);
+    this.#call('getDebugregs', this.#debug.bytes);
+    const d = this.#debug.view;
+    st.dr.slice(0, 4).forEach((slot, n) => this.#set(slot, d.db[n]!));
+    this.#set(st.dr[6]!, d.dr6);
+    this.#set(st.dr[7]!, d.dr7);
+    this.#call('getVcpuEvents', this.#events.bytes);
+    const e = this.#events.view;
+    this.#set(st.shadow, e.interruptShadow !== 0 ? 1n : 0n);
+    this.#set(st.nmiBlocked, e.nmiMasked !== 0 ? 1n : 0n);
+    if (e.interruptInjected && !e.interruptSoft) return { vector: e.interruptNr, error: -1 };
+    if (e.nmiInjected || e.nmiPending) return { vector: 2, error: -1 };
+    if (e.exceptionInjected) return { vector: e.exceptionNr, error: e.exceptionHasError ? e.exceptionError : -1 };
+    return undefined;
+  }
+
+  /** RIP as the kernel has it. */
+  rip(): bigint {
+    this.#call('getRegs', this.#regs.bytes);
+    return this.#regs.view.rip;
+  }
+
+  // -- parts
+
+  #storeRegisters(): void {
+    const r = this.#regs.view;
+    registers.forEach((name, n) => {
+      r[name] = this.#get(st.gpr[n]!);
+    });
+    r.rip = this.#get(st.rip);
+    r.rflags = readRflags(this.#view, this.#env);
+    this.#call('setRegs', this.#regs.bytes);
+  }
+  #loadRegisters(): void {
+    this.#call('getRegs', this.#regs.bytes);
+    const r = this.#regs.view;
+    registers.forEach((name, n) => this.#set(st.gpr[n]!, r[name]));
+    this.#set(st.rip, r.rip);
+    writeRflags(this.#view, this.#env, r.rflags);
+    const real = (this.#get(st.cr0) & CR0_PE) === 0n;
+    const cpl = real ? 0n : r.rflags & RFLAGS_VM ? 3n : (this.#get(st.segAttr[S.ss]!) >> 5n) & 3n;
+    this.#set(st.cpl, cpl);
+  }
+
+  #storeSystem(apicBase: bigint, tpr: number): void {
+    const s = this.#sregs.view;
+    for (const [name, n] of segments) {
+      const seg: Segment = s[name];
+      const attr = Number(this.#get(st.segAttr[n]!));
+      seg.base = this.#get(st.segBase[n]!);
+      seg.limit = Number(this.#get(st.segLimit[n]!));
+      seg.selector = Number(this.#get(st.segSelector[n]!));
+      seg.type = attr & 15;
+      seg.s = (attr >> 4) & 1;
+      seg.dpl = (attr >> 5) & 3;
+      seg.present = (attr >> 7) & 1;
+      seg.avl = (attr >> 12) & 1;
+      seg.l = (attr >> 13) & 1;
+      seg.db = (attr >> 14) & 1;
+      seg.g = (attr >> 15) & 1;
+      seg.unusable = attr & UNUSABLE ? 1 : 0;
+      // Intel's processors want a busy TSS in TR at entry, and what an unusable LDTR cannot harm.
+      if (name === 'tr') seg.type |= 2;
+    }
+    s.gdt.base = this.#get(st.gdtBase);
+    s.gdt.limit = Number(this.#get(st.gdtLimit));
+    s.idt.base = this.#get(st.idtBase);
+    s.idt.limit = Number(this.#get(st.idtLimit));
+    for (const [name, slot] of controls) s[name] = this.#get(slot);
+    s.cr8 = BigInt(tpr);
+    s.apicBase = apicBase;
+    s.interrupts.fill(0n);
+    this.#call('setSregs', this.#sregs.bytes);
+    const x = this.#xcrs.view;
+    x.count = 1;
+    x.xcr[0]!.xcr = 0;
+    x.xcr[0]!.value = (this.#get(st.xcr0) & this.#components) | 1n;
+    // A kernel on a host without XSAVE has no extended control registers.
+    this.#host.ioctl(this.#fd, ioctls.setXcrs.request, this.#xcrs.bytes);
+  }
+  #loadSystem(): void {
+    this.#call('getSregs', this.#sregs.bytes);
+    const s = this.#sregs.view;
+    for (const [name, n] of segments) {
+      const g: Segment = s[name];
+      const attr =
+        (g.type & 15) | (g.s << 4) | (g.dpl << 5) | (g.present << 7) | (g.avl << 12) | (g.l << 13) | (g.db << 14) | (g.g << 15);
+      this.#set(st.segBase[n]!, g.base);
+      this.#set(st.segLimit[n]!, BigInt(g.limit));
+      this.#set(st.segSelector[n]!, BigInt(g.selector));
+      this.#set(st.segAttr[n]!, BigInt(attr | (g.unusable || !g.present ? UNUSABLE : 0)));
+    }
+    this.#set(st.gdtBase, s.gdt.base);
+    this.#set(st.gdtLimit, BigInt(s.gdt.limit));
+    this.#set(st.idtBase, s.idt.base);
+    this.#set(st.idtLimit, BigInt(s.idt.limit));
+    for (const [name, slot] of controls) this.#set(slot, s[name]);
+    if (this.#host.ioctl(this.#fd, ioctls.getXcrs.request, this.#xcrs.bytes) >= 0 && this.#xcrs.view.count > 0) {
+      this.#set(st.xcr0, this.#xcrs.view.xcr[0]!.value);
+    }
+  }
+
+  #storeFloat(): void {
+    const area = this.#xsave;
+    const d = new DataView(area.buffer);
+    area.fill(0);
+    const top = Number(this.#get(st.fpTop));
+    d.setUint16(At.cw, Number(this.#get(st.fpCw)), true);
+    d.setUint16(At.sw, Number(this.#get(st.fpSw)) | (top << TOP), true);
+    d.setUint8(At.tags, Number(this.#get(st.fpValid)));
+    d.setUint16(At.opcode, Number(this.#get(st.fpOpcode)), true);
+    d.setBigUint64(At.ip, this.#get(st.fpIp), true);
+    d.setBigUint64(At.dp, this.#get(st.fpDp), true);
+    d.setUint32(At.mxcsr, Number(this.#get(st.mxcsr)) & 0xffff, true);
+    for (let i = 0; i < 8; i++) {
+      const r = st.fpr[(top + i) & 7]!;
+      d.setBigUint64(At.st + 16 * i, this.#get(r.mant), true);
+      d.setUint16(At.st + 16 * i + 8, Number(this.#get(r.exp) & 0xffffn), true);
+    }
+    this.#copyVectors(st.xmm, At.xmm, 'out');
+    this.#copyVectors(st.ymmHigh, At.ymm, 'out');
+    d.setBigUint64(At.bv, 7n & this.#components, true);
+    this.#call('setXsave', area);
+  }
+  #loadFloat(): void {
+    const area = this.#xsave;
+    const d = new DataView(area.buffer);
+    this.#call('getXsave', area);
+    const bv = d.getBigUint64(At.bv, true);
+    if ((bv & 1n) === 0n) {
+      // The x87's initial state: what the area holds of it does not count.
+      area.fill(0, At.st, At.xmm);
+      area.fill(0, 0, At.mxcsr);
+      d.setUint16(At.cw, 0x37f, true);
+    }
+    if ((bv & 2n) === 0n) area.fill(0, At.xmm, At.bv);
+    if ((bv & 4n) === 0n) area.fill(0, At.ymm, At.ymm + 256);
+    const sw = d.getUint16(At.sw, true);
+    const top = (sw >> TOP) & 7;
+    this.#set(st.fpCw, BigInt(d.getUint16(At.cw, true)));
+    this.#set(st.fpSw, BigInt(sw & ~(7 << TOP)));
+    this.#set(st.fpTop, BigInt(top));
+    this.#set(st.fpValid, BigInt(d.getUint8(At.tags)));
+    this.#set(st.fpOpcode, BigInt(d.getUint16(At.opcode, true)));
+    this.#set(st.fpIp, d.getBigUint64(At.ip, true));
+    this.#set(st.fpDp, d.getBigUint64(At.dp, true));
+    const exact = this.#get(st.mxcsr) & (1n << 31n);
+    this.#set(st.mxcsr, BigInt(d.getUint32(At.mxcsr, true) & 0xffff) | exact);
+    for (let i = 0; i < 8; i++) {
+      const r = st.fpr[(top + i) & 7]!;
+      this.#set(r.mant, d.getBigUint64(At.st + 16 * i, true));
+      this.#set(r.exp, BigInt(d.getUint16(At.st + 16 * i + 8, true)));
+    }
+    this.#copyVectors(st.xmm, At.xmm, 'in');
+    this.#copyVectors(st.ymmHigh, At.ymm, 'in');
+  }
+  #copyVectors(slots: readonly Slot[], place: number, way: 'in' | 'out'): void {
+    const d = new DataView(this.#xsave.buffer);
+    slots.forEach((slot, n) => {
+      for (const half of [0, 8]) {
+        const here = this.#env + slot.offset + half;
+        const there = place + 16 * n + half;
+        if (way === 'in') this.#view.setBigUint64(here, d.getBigUint64(there, true), true);
+        else d.setBigUint64(there, this.#view.getBigUint64(here, true), true);
+      }
+    });
+  }
+
+  #storeMsrs(): void {
+    for (const [index, slot] of this.#msrs) this.writeMsr(index, this.#get(slot));
+    this.writeMsr(IA32_TSC, BigInt.asUintN(64, this.#tsc() + this.#get(st.tscOffset)));
+    if (this.#hasAdjust) this.writeMsr(IA32_TSC_ADJUST, this.#get(st.tscAdjust));
+  }
+  /** One MSR's value; undefined where the kernel has no such MSR. */
+  #readMsr(index: number): bigint | undefined {
+    const { bytes, entry } = oneMsr(index, 0n);
+    return this.#host.ioctl(this.#fd, ioctls.getMsrs.request, bytes) === 1 ? entry.data : undefined;
+  }
+  /** Writes one MSR; false where the kernel refuses. */
+  writeMsr(index: number, value: bigint): boolean {
+    return this.#host.ioctl(this.#fd, ioctls.setMsrs.request, oneMsr(index, value).bytes) === 1;
+  }
+  readMsr(index: number): bigint | undefined {
+    return this.#readMsr(index);
+  }
+
+  #call(name: IoctlName, bytes: Uint8Array): void {
+    const result = this.#host.ioctl(this.#fd, ioctls[name].request, bytes);
+    if (result < 0) {
+      throw new Error(
+        `Cannot ${name} of a KVM vCPU: error ${-result}${-result === errno.EINVAL ? ' (a value is not accepted)' : ''}`,
+      );
+    }
+  }
+  #get(slot: Slot): bigint {
+    const at = this.#env + slot.offset;
+    return slot.access.bits === 64 ? this.#view.getBigUint64(at, true) : BigInt(this.#view.getUint32(at, true));
+  }
+  #set(slot: Slot, value: bigint): void {
+    const at = this.#env + slot.offset;
+    if (slot.access.bits === 64) this.#view.setBigUint64(at, BigInt.asUintN(64, value), true);
+    else this.#view.setUint32(at, Number(BigInt.asUintN(32, value)), true);
+  }
+}
+
+/** A structure of its own: its bytes and a view of them. */
+export function block<V>(layout: { readonly size: number; view(buffer: ArrayBufferLike, offset: number): V }): {
+  readonly bytes: Uint8Array;
+  readonly view: V;
+} {
+  const bytes = new Uint8Array(layout.size);
+  return { bytes, view: layout.view(bytes.buffer, 0) };
+}
+
+function oneMsr(index: number, value: bigint) {
+  const bytes = new Uint8Array(MSRS_HEADER + msrEntryLayout.size);
+  new DataView(bytes.buffer).setUint32(0, 1, true);
+  const entry = msrEntryLayout.view(bytes.buffer, MSRS_HEADER);
+  entry.index = index;
+  entry.data = value;
+  return { bytes, entry };
+}

@@ -1,0 +1,366 @@
+// A vCPU on KVM: enters the guest, serves what makes it leave, and injects what the board has. Its state can be had in the slots that the
+// translator uses too (state.ts), so that a guest may move between the two. Linux 6.1, Documentation/virt/kvm/api.rst, KVM_RUN and "The
+// kvm_run structure".
+
+import { resetState } from '../../isa/x86/reset.ts';
+import { readRflags } from '../../isa/x86/rflags.ts';
+import * as st from '../../isa/x86/state.ts';
+import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
+import { readSlot, writeSlot } from '../slots.ts';
+import {
+  type ExitReason, errno, exitReasons, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runEoiLayout,
+  runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION,
+} from './abi.ts'; // biome-ignore format: one list
+import { guestCpuid, setCpuid } from './cpuid.ts';
+import { block, type InFlight, KvmState } from './state.ts';
+import type { KvmVm } from './vm.ts';
+
+/** MSRs of the paravirtual interface that both the kernel and the board keep. */
+const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05] as const;
+const IA32_APIC_BASE = 0x1b;
+const IF = 0x200n;
+/** Bits of leaf 0x40000001 that need the local APIC in the kernel: asynchronous page faults, EOI, unhalt, IPIs. */
+const NEEDS_KERNEL_APIC = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 11) | (1 << 14);
+
+/** Exits by reason, and the time that they took outside the guest. */
+export interface KvmStats {
+  readonly exits: Partial<Record<ExitReason | 'interrupted' | 'assist', number>>;
+}
+
+export interface KvmVcpuOptions {
+  readonly vm: KvmVm;
+  readonly memory: SharedArrayBuffer;
+  readonly layout: MemoryLayout;
+  readonly index: number;
+  readonly bus: VcpuBus;
+  /** The same vCPU on the translator: executes what the kernel cannot. It is told before each use that state and memory changed. */
+  readonly assist?: () => Vcpu & { forget(): void };
+  /** Tells of an instruction that was handed to the translator. */
+  readonly trace?: (text: string) => void;
+}
+
+export class KvmVcpu implements Vcpu {
+  readonly stats: { exits: Partial<Record<ExitReason | 'interrupted' | 'assist', number>> } = { exits: {} };
+  readonly instructions = 0;
+  readonly fd: number;
+  readonly #o: KvmVcpuOptions;
+  readonly #bus: VcpuBus;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  readonly #env: number;
+  readonly #area: ArrayBuffer;
+  readonly #bytes: DataView;
+  readonly #run: Run;
+  readonly #state: KvmState;
+  readonly #kernelApic: boolean;
+  readonly #io;
+  readonly #mmio;
+  readonly #apic = new Uint8Array(LAPIC_BYTES);
+  /** The slots hold the state, and the kernel's is old; else the kernel's counts, and the slots may be old. */
+  #inSlots = true;
+  #slotsFresh = true;
+  /** An access that the kernel completes at the next entry. */
+  #unfinished = false;
+  #halted = false;
+  #nmi = false;
+  #inFlight: InFlight | undefined;
+  /** This vCPU has a share of the kernel's start-up protocol: it waits there for INIT and SIPI. */
+  #waitsForSipi = false;
+
+  constructor(o: KvmVcpuOptions) {
+    const { vm, layout, memory, index, bus } = o;
+    const { host, share } = vm;
+    this.#o = o;
+    this.#bus = bus;
+    this.#env = layout.vcpuBase + index * layout.vcpuBytes;
+    this.#view = new DataView(memory);
+    this.#words = new Int32Array(memory);
+    this.#kernelApic = share.irqchip === 'split';
+    const fd = host.ioctl(share.vm, ioctls.createVcpu.request, index);
+    if (fd < 0) throw new Error(`Cannot make vCPU ${index} on KVM: error ${-fd}`);
+    this.fd = fd;
+    this.#area = host.map(fd, share.runBytes);
+    this.#bytes = new DataView(this.#area);
+    this.#run = runLayout.view(this.#area, 0);
+    this.#io = runIoLayout.view(this.#area, RUN_UNION);
+    this.#mmio = runMmioLayout.view(this.#area, RUN_UNION);
+    const model = (leaf: number, subleaf: number): readonly [number, number, number, number] => {
+      const values = bus.cpuid(leaf, subleaf, { cr4: 0n, xcr0: 1n, cpl: 0 });
+      if (leaf !== 0x40000001 || this.#kernelApic) return values;
+      return [values[0] & ~NEEDS_KERNEL_APIC, values[1], values[2], values[3]];
+    };
+    setCpuid(host, fd, guestCpuid(model, vm.supported, this.#kernelApic));
+    const components = BigInt(vm.supported.find((e) => e.leaf === 0xd && !e.subleaf)?.values[0] ?? 1);
+    this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components, tsc: () => bus.tsc() });
+    const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
+    if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
+    Atomics.store(this.#words, this.#word(st.hostThread), host.prepareThread());
+    this.reset();
+  }
+
+  /** Ends the vCPU: the kernel's part of it is gone when the machine is, too. */
+  close(): void {
+    Atomics.store(this.#words, this.#word(st.hostThread), 0);
+    this.#o.vm.host.close(this.fd);
+  }
+
+  // -- Vcpu
+
+  reset(): void {
+    if (!this.#inSlots) this.#finish();
+    resetState(this.#view, this.#env);
+    this.#view.setInt32(this.#env + st.ramBase.offset, this.#o.layout.ramBase, true);
+    this.#inSlots = true;
+    this.#slotsFresh = true;
+    this.#halted = false;
+    this.#nmi = false;
+    this.#inFlight = undefined;
+    this.#waitsForSipi = false;
+  }
+  /** The vCPU starts by the kernel's local APICs: at INIT and SIPI. Only where these are in the kernel. */
+  waitForSipi(): void {
+    this.#waitsForSipi = true;
+  }
+  /** True where INIT and SIPI are the kernel's business. */
+  get startsItself(): boolean {
+    return this.#kernelApic;
+  }
+  sync(): void {
+    this.#inSlots = true;
+  }
+  nmi(): void {
+    this.#nmi = true;
+  }
+  get(name: string): bigint {
+    this.publish();
+    const slot = st.stateSlots[name];
+    if (!slot) throw new Error(`Cannot read vCPU state ${name}: there is no slot of that name`);
+    return readSlot(this.#view, this.#env + slot.offset, slot.access);
+  }
+  set(name: string, value: bigint): void {
+    this.publish();
+    const slot = st.stateSlots[name];
+    if (!slot) throw new Error(`Cannot write vCPU state ${name}: there is no slot of that name`);
+    writeSlot(this.#view, this.#env + slot.offset, slot.access, value);
+    this.#inSlots = true;
+  }
+  publish(): void {
+    if (this.#inSlots || this.#slotsFresh) return;
+    this.#finish();
+    this.#inFlight = this.#state.load();
+    this.#slotsFresh = true;
+  }
+
+  run(_slice: number): VcpuExit {
+    const { host } = this.#o.vm;
+    const kick = this.#word(st.kick);
+    const entered = this.#word(st.hostEntered);
+    for (;;) {
+      if (this.#inSlots) this.#enter();
+      if (this.#halted && !this.#wakes()) return 'hlt';
+      this.#halted = false;
+      this.#inject();
+      // A kick from here on either is seen at once or ends the run.
+      Atomics.store(this.#words, entered, 1);
+      const kicked = Atomics.exchange(this.#words, kick, 0) !== 0;
+      this.#slotsFresh = false;
+      const result = kicked ? -errno.EINTR : host.ioctl(this.fd, ioctls.run.request, 0);
+      Atomics.store(this.#words, entered, 0);
+      if (!kicked) this.#unfinished = false;
+      this.#bus.tpr = Number(this.#run.cr8) & 15;
+      if (result < 0) {
+        if (result !== -errno.EINTR && result !== -errno.EAGAIN) throw new Error(`Cannot run a KVM vCPU: error ${-result}`);
+        if (!kicked) host.clearInterrupt();
+        this.#count('interrupted');
+        return 'interrupted';
+      }
+      const exit = this.#serve();
+      if (exit) return exit;
+    }
+  }
+
+  /** The registers of the kernel's local APIC, as the xAPIC's page has them; `undefined` where it is the board's. */
+  apicPage(): Uint8Array | undefined {
+    if (!this.#kernelApic) return undefined;
+    this.#call('getLapic', this.#apic);
+    return this.#apic.slice();
+  }
+  setApicPage(page: Uint8Array): void {
+    if (this.#kernelApic) this.#call('setLapic', page);
+  }
+
+  // -- into the guest
+
+  #enter(): void {
+    this.#state.store(this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, this.#bus.tpr);
+    for (const index of PARAVIRTUAL) {
+      const value = this.#bus.rdmsr(index);
+      if (value !== undefined) this.#state.writeMsr(index, value);
+    }
+    if (this.#kernelApic) {
+      const { bytes, view } = block(mpStateLayout);
+      view.state = this.#waitsForSipi ? mpState.uninitialized : mpState.runnable;
+      this.#call('setMpState', bytes);
+    }
+    this.#inSlots = false;
+  }
+
+  /** Whether a halted vCPU has a reason to go on; with the local APIC in the kernel it halts there. */
+  #wakes(): boolean {
+    return this.#nmi || this.#inFlight !== undefined || this.#bus.takeUnhalt() || (this.#interruptible() && this.#bus.pending());
+  }
+  #interruptible(): boolean {
+    return this.#slotsFresh ? (readRflags(this.#view, this.#env) & IF) !== 0n : this.#run.ifFlag !== 0;
+  }
+  #inject(): void {
+    const run = this.#run;
+    run.cr8 = BigInt(this.#bus.tpr);
+    run.requestInterruptWindow = 0;
+    if (this.#nmi) {
+      this.#nmi = false;
+      this.#call('nmi', 0);
+    }
+    if (this.#inFlight) {
+      const { vector } = this.#inFlight;
+      this.#inFlight = undefined;
+      if (vector >= 32) this.#interrupt(vector);
+      return;
+    }
+    if (!this.#bus.pending()) return;
+    if (run.readyForInjection) {
+      const vector = this.#bus.acknowledge();
+      if (vector >= 0) this.#interrupt(vector);
+    } else run.requestInterruptWindow = 1;
+  }
+  #interrupt(vector: number): void {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setUint32(0, vector, true);
+    this.#call('interrupt', bytes);
+    this.#run.readyForInjection = 0;
+  }
+
+  // -- out of the guest
+
+  /** Serves the exit; undefined where the guest goes on at once. */
+  #serve(): VcpuExit | undefined {
+    const reason = exitReasons[this.#run.exitReason] ?? 'unknown';
+    this.#count(reason);
+    switch (reason) {
+      case 'io':
+        this.#portAccess();
+        return undefined;
+      case 'mmio':
+        this.#mmioAccess();
+        return undefined;
+      case 'hlt':
+        this.#halted = true;
+        return this.#wakes() ? undefined : 'hlt';
+      case 'irqWindowOpen':
+      case 'setTpr':
+        return undefined;
+      case 'intr':
+        return 'interrupted';
+      case 'shutdown':
+        return 'shutdown';
+      case 'ioapicEoi':
+        this.#bus.eoi?.(runEoiLayout.view(this.#area, RUN_UNION).vector);
+        return undefined;
+      case 'internalError':
+        return this.#internalError();
+      case 'failEntry':
+        throw new Error(
+          `Cannot enter the guest: the processor refuses its state (reason 0x${runFailLayout.view(this.#area, RUN_UNION).reason.toString(16)}) at ${this.#where()}`,
+        );
+      default:
+        throw new Error(
+          `Cannot go on with a KVM vCPU: it left with reason ${this.#run.exitReason} (${reason}) at ${this.#where()}`,
+        );
+    }
+  }
+
+  #portAccess(): void {
+    const { direction, size, port, count } = this.#io;
+    let at = Number(this.#io.dataOffset);
+    const d = this.#bytes;
+    for (let n = 0; n < count; n++, at += size) {
+      if (direction === 1) {
+        const value = size === 1 ? d.getUint8(at) : size === 2 ? d.getUint16(at, true) : d.getUint32(at, true);
+        this.#bus.portOut(port, size, value);
+      } else {
+        const value = this.#bus.portIn(port, size);
+        if (size === 1) d.setUint8(at, value);
+        else if (size === 2) d.setUint16(at, value, true);
+        else d.setUint32(at, value, true);
+      }
+    }
+    this.#unfinished = true;
+  }
+
+  #mmioAccess(): void {
+    const { gpa, length, isWrite, data } = this.#mmio;
+    const address = Number(gpa);
+    const view = new DataView(data.buffer, data.byteOffset, 8);
+    // The kernel hands over accesses of any length up to 8; the board takes powers of two.
+    for (let at = 0; at < length; ) {
+      let size = 8;
+      while (size > length - at || (address + at) % size !== 0) size >>= 1;
+      if (isWrite) {
+        let value = 0n;
+        for (let i = size - 1; i >= 0; i--) value = (value << 8n) | BigInt(view.getUint8(at + i));
+        this.#bus.mmioWrite(address + at, size, value);
+      } else {
+        const value = this.#bus.mmioRead(address + at, size);
+        for (let i = 0; i < size; i++) view.setUint8(at + i, Number((value >> BigInt(8 * i)) & 0xffn));
+      }
+      at += size;
+    }
+    this.#unfinished = true;
+  }
+
+  #internalError(): VcpuExit | undefined {
+    const { suberror, count, data } = runInternalLayout.view(this.#area, RUN_UNION);
+    const words = [...data.slice(0, Math.min(count, 16))].map((w) => w.toString(16)).join(' ');
+    const assist = this.#o.assist;
+    if (suberror !== SUBERROR_EMULATION || !assist) {
+      throw new Error(`Cannot go on with a KVM vCPU: internal error ${suberror} at ${this.#where()}, data ${words || 'none'}`);
+    }
+    this.#count('assist');
+    this.publish();
+    const dbt = assist();
+    dbt.forget();
+    dbt.sync();
+    const from = this.get('rip');
+    const exit = dbt.run(1);
+    this.#o.trace?.(`the translator executed what KVM cannot at 0x${from.toString(16)}`);
+    this.#inSlots = true;
+    this.#slotsFresh = true;
+    if (exit === 'hlt') {
+      this.#halted = true;
+      return this.#wakes() ? undefined : 'hlt';
+    }
+    return exit === 'shutdown' ? 'shutdown' : undefined;
+  }
+
+  /** Has the kernel complete an access that the board has served, without running the guest. */
+  #finish(): void {
+    if (!this.#unfinished) return;
+    this.#run.immediateExit = 1;
+    this.#o.vm.host.ioctl(this.fd, ioctls.run.request, 0);
+    this.#run.immediateExit = 0;
+    this.#unfinished = false;
+  }
+
+  #where(): string {
+    return `rip 0x${this.#state.rip().toString(16)}`;
+  }
+  #count(reason: ExitReason | 'interrupted' | 'assist'): void {
+    this.stats.exits[reason] = (this.stats.exits[reason] ?? 0) + 1;
+  }
+  #word(slot: { readonly offset: number }): number {
+    return (this.#env + slot.offset) >> 2;
+  }
+  #call(name: IoctlName, argument: number | Uint8Array): void {
+    const result = this.#o.vm.host.ioctl(this.fd, ioctls[name].request, argument);
+    if (result < 0) throw new Error(`Cannot ${name} of a KVM vCPU: error ${-result}`);
+  }
+}

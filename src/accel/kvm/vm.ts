@@ -1,0 +1,184 @@
+// A KVM virtual machine: its descriptor, memory slots and interrupt controllers in the kernel. One thread makes it; others attach to the
+// descriptors, which are the process's. Linux 6.1, Documentation/virt/kvm/api.rst.
+
+import type { MemoryLayout } from '../accel.ts';
+import {
+  type CapName,
+  cap,
+  enableCapLayout,
+  errno,
+  type IoctlName,
+  ioctls,
+  memoryRegionLayout,
+  msiLayout,
+  regionFlag,
+} from './abi.ts';
+import { type CpuidEntry, supportedCpuid } from './cpuid.ts';
+import type { KvmHost } from './host.ts';
+import { block } from './state.ts';
+
+/** Where interrupt controllers are: all of them ours, or the local APICs in the kernel and the rest ours. */
+export type Irqchip = 'off' | 'split';
+
+/** What other threads need to use the same machine: plain data. */
+export interface KvmShare {
+  readonly kvm: number;
+  readonly vm: number;
+  readonly irqchip: Irqchip;
+  /** Bytes of each vCPU's run area. */
+  readonly runBytes: number;
+}
+
+const API_VERSION = 12;
+/** Four pages below the firmware that Intel's processors need for real mode, where nothing else lies. */
+const TSS_ADDRESS = 0xfeff_d000;
+const IDENTITY_MAP = 0xfeff_c000n;
+const IOAPIC_PINS = 24n;
+/** Capabilities without which nothing runs. */
+const NEEDED: readonly CapName[] = [
+  'userMemory',
+  'extCpuid',
+  'vcpuEvents',
+  'xsave',
+  'debugregs',
+  'userNmi',
+  'destroyMemoryRegionWorks',
+];
+
+export class KvmVm {
+  readonly host: KvmHost;
+  readonly share: KvmShare;
+  readonly supported: readonly CpuidEntry[];
+
+  private constructor(host: KvmHost, share: KvmShare) {
+    this.host = host;
+    this.share = share;
+    this.supported = supportedCpuid(host, share.kvm);
+  }
+
+  /**
+   * Opens the device and makes a machine whose RAM lies in `memory` as `layout` says.
+   * @throws Error, one line, where the kernel has not what is needed
+   */
+  static create(host: KvmHost, memory: Uint8Array, layout: MemoryLayout, irqchip: Irqchip): KvmVm {
+    const kvm = host.open();
+    try {
+      const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
+      if (version !== API_VERSION)
+        throw new Error(`Cannot use /dev/kvm: its API version is ${version}, accepted is ${API_VERSION}`);
+      const has = (name: CapName): number => host.ioctl(kvm, ioctls.checkExtension.request, cap[name]);
+      const missing = NEEDED.filter((name) => has(name) <= 0);
+      if (missing.length > 0) throw new Error(`Cannot use /dev/kvm: this kernel has no ${missing.join(', ')}`);
+      const vm = host.ioctl(kvm, ioctls.createVm.request, 0);
+      if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
+      const split = irqchip === 'split' && has('splitIrqchip') > 0 && has('signalMsi') > 0;
+      const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
+      const made = new KvmVm(host, { kvm, vm, irqchip: split ? 'split' : 'off', runBytes });
+      made.#setUp(memory, layout);
+      return made;
+    } catch (error) {
+      host.close(kvm);
+      throw error;
+    }
+  }
+  /** The same machine on another thread. */
+  static attach(host: KvmHost, share: KvmShare): KvmVm {
+    return new KvmVm(host, share);
+  }
+
+  /** Ends this process's hold of the machine, once no vCPU is left. */
+  close(): void {
+    this.host.close(this.share.vm);
+    this.host.close(this.share.kvm);
+  }
+
+  /** True where the kernel has it. */
+  has(name: CapName): number {
+    return this.host.ioctl(this.share.vm, ioctls.checkExtension.request, cap[name]);
+  }
+
+  /**
+   * Sets memory slot `slot`: `size` bytes at guest-physical `gpa` from `bytes`, which must live as long as the slot; size 0 takes the
+   * slot away. Other values of an existing slot than its flags need it taken away first.
+   */
+  setRegion(
+    slot: number,
+    gpa: number,
+    bytes: Uint8Array | undefined,
+    flags: { readonly logDirty?: boolean; readonly readonly?: boolean } = {},
+  ): void {
+    const { bytes: raw, view } = block(memoryRegionLayout);
+    view.slot = slot;
+    view.flags = (flags.logDirty ? regionFlag.logDirty : 0) | (flags.readonly ? regionFlag.readonly : 0);
+    view.gpa = BigInt(gpa);
+    view.size = BigInt(bytes?.length ?? 0);
+    view.hva = bytes ? this.host.address(bytes) : 0n;
+    this.call('setMemoryRegion', raw);
+  }
+
+  /** A message-signalled interrupt to the local APICs in the kernel: how many took it, or a negative error. */
+  signalMsi(address: number, data: number): number {
+    const { bytes, view } = this.#msi;
+    view.addressLow = address >>> 0;
+    view.addressHigh = Math.floor(address / 2 ** 32);
+    view.data = data;
+    return this.host.ioctl(this.share.vm, ioctls.signalMsi.request, bytes);
+  }
+  readonly #msi = block(msiLayout);
+
+  /**
+   * Tells the kernel where I/O APIC pins point, as messages, so that it reports the end of their level-triggered interrupts.
+   * A masked pin is `undefined`.
+   */
+  setRoutes(pins: readonly ({ readonly address: number; readonly data: number } | undefined)[]): void {
+    const ENTRY = 48;
+    const used = pins.map((p, gsi) => ({ p, gsi })).filter(({ p }) => p !== undefined);
+    const bytes = new Uint8Array(8 + used.length * ENTRY);
+    const d = new DataView(bytes.buffer);
+    d.setUint32(0, used.length, true);
+    used.forEach(({ p, gsi }, n) => {
+      const at = 8 + n * ENTRY;
+      d.setUint32(at, gsi, true);
+      d.setUint32(at + 4, 2, true); // KVM_IRQ_ROUTING_MSI
+      d.setUint32(at + 16, p!.address >>> 0, true);
+      d.setUint32(at + 24, p!.data, true);
+    });
+    this.call('setGsiRouting', bytes);
+  }
+
+  call(name: IoctlName, argument: number | bigint | Uint8Array): number {
+    const result = this.host.ioctl(this.share.vm, ioctls[name].request, argument);
+    if (result < 0)
+      throw new Error(
+        `Cannot ${name} of a KVM machine: error ${-result}${-result === errno.EINVAL ? ' (a value is not accepted)' : ''}`,
+      );
+    return result;
+  }
+  enable(name: CapName, ...args: bigint[]): void {
+    const { bytes, view } = block(enableCapLayout);
+    view.cap = cap[name];
+    args.forEach((a, n) => {
+      view.args[n] = a;
+    });
+    this.call('enableCap', bytes);
+  }
+
+  #setUp(memory: Uint8Array, { ramBase, ramLow, ramHigh }: MemoryLayout): void {
+    // Only Intel's processors need these; others accept them.
+    if (this.has('setIdentityMapAddr') > 0) this.call('setIdentityMapAddr', u64(IDENTITY_MAP));
+    if (this.has('setTssAddr') > 0) this.call('setTssAddr', TSS_ADDRESS);
+    if (this.share.irqchip === 'split') {
+      this.enable('splitIrqchip', IOAPIC_PINS);
+      // 32-bit destinations in messages and LAPIC state, and no quirk that takes 0xff for a broadcast.
+      if (this.has('x2apicApi') > 0) this.enable('x2apicApi', 3n);
+    }
+    this.setRegion(0, 0, memory.subarray(ramBase, ramBase + ramLow));
+    if (ramHigh > 0) this.setRegion(1, 2 ** 32, memory.subarray(ramBase + ramLow, ramBase + ramLow + ramHigh));
+  }
+}
+
+function u64(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(8);
+  new DataView(bytes.buffer).setBigUint64(0, value, true);
+  return bytes;
+}

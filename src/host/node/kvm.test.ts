@@ -1,0 +1,207 @@
+// KVM vCPUs on this machine's /dev/kvm, whatever kind it is: small programs, exits, kicks, state to and fro.
+
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { VcpuBus } from '../../accel/accel.ts';
+import { layoutOf } from '../../accel/dbt/layout.ts';
+import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
+import { KvmVm } from '../../accel/kvm/vm.ts';
+import { cpuModel } from '../../isa/x86/cpu-model.ts';
+import { cpuid } from '../../isa/x86/cpuid.ts';
+import { kvmHost } from './kvm-native.ts';
+
+let why = '';
+try {
+  const host = kvmHost();
+  host.close(host.open());
+} catch (error) {
+  why = (error as Error).message;
+}
+const skip = why === '' ? false : why;
+
+const memory = 2 << 20;
+const layout = layoutOf(memory, 1);
+const wasm = new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
+const bytes = new Uint8Array(wasm.buffer);
+
+/** A bus that notes what it is asked. Reads give the low bits of the address times 0x11. */
+class Noting implements VcpuBus {
+  log: string[] = [];
+  tpr = 0;
+  interrupts: number[] = [];
+  portIn(port: number, n: number): number {
+    this.log.push(`in ${port.toString(16)} ${n}`);
+    return 0x5a;
+  }
+  portOut(port: number, n: number, value: number): void {
+    this.log.push(`out ${port.toString(16)} ${n} ${value.toString(16)}`);
+  }
+  mmioRead(gpa: number, n: number): bigint {
+    this.log.push(`read ${gpa.toString(16)} ${n}`);
+    return 0x1122334455667788n & ((1n << BigInt(8 * n)) - 1n);
+  }
+  mmioWrite(gpa: number, n: number, value: bigint): void {
+    this.log.push(`write ${gpa.toString(16)} ${n} ${value.toString(16)}`);
+  }
+  rdmsr = () => undefined;
+  wrmsr = () => false;
+  cpuid = (leaf: number, subleaf: number, state: { cr4: bigint; xcr0: bigint }) =>
+    cpuid(
+      { model: cpuModel('max'), topology: { threads: 1, cores: 1, sockets: 1 }, index: 0, tscKhz: 1_000_000, kvm: null },
+      leaf, subleaf, state,
+    ); // biome-ignore format: one call
+  hypercall = () => undefined;
+  tsc = () => BigInt(Math.floor(performance.now() * 1e6));
+  random = () => 4n;
+  pending = () => this.interrupts.length > 0;
+  takeUnhalt = () => false;
+  acknowledge = () => this.interrupts.shift() ?? -1;
+}
+
+let vm: KvmVm;
+let vcpu: KvmVcpu;
+const bus = new Noting();
+before(() => {
+  if (skip) return;
+  vm = KvmVm.create(kvmHost(), bytes, layout, 'off');
+  vcpu = new KvmVcpu({ vm, memory: wasm.buffer, layout, index: 0, bus });
+});
+after(() => {
+  vcpu?.close();
+  vm?.close();
+});
+
+/** Real-mode code at 0x1000, given as hexadecimal bytes, up to its HLT. */
+function real(code: string): string[] {
+  bytes.set(Buffer.from(code.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+  vcpu.reset();
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('rip', 0x1000n);
+  vcpu.sync();
+  bus.log = [];
+  for (let n = 0; n < 100; n++) if (vcpu.run(0) === 'hlt') return bus.log;
+  throw new Error(`the program does not halt: ${bus.log.join(', ')}`);
+}
+
+test('port accesses of each width, and those of string instructions, reach the bus', { skip }, () => {
+  // mov dx,0x3f8; mov eax,0x12345678; out dx,al; out dx,ax; out dx,eax; in al,0x71; out 0x80,al; mov si,0x1100; mov cx,3; rep outsb; hlt
+  bytes.set([1, 2, 3], layout.ramBase + 0x1100);
+  const log = real('baf803 66b878563412 ee ef 66ef e471 e680 be0011 b90300 f36e f4');
+  assert.deepEqual(log, ['out 3f8 1 78', 'out 3f8 2 5678', 'out 3f8 4 12345678', 'in 71 1', 'out 80 1 5a', 'out 3f8 1 1', 'out 3f8 1 2', 'out 3f8 1 3']);
+});
+
+test('accesses outside RAM are MMIO, split into powers of two', { skip }, () => {
+  // mov ax,0xd000... RAM is 2 MiB, so use 32-bit address 0x300004: mov ebx,0x300004; a32 mov [ebx],ax needs a big limit.
+  vcpu.reset();
+  bytes.set(Buffer.from('66bb04003000 67668903 67668b4b02 f4'.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('ds.limit', 0xffffffffn);
+  vcpu.set('ds.attr', 0x8093n);
+  vcpu.set('rax', 0xcafef00dn);
+  vcpu.set('rip', 0x1000n);
+  bus.log = [];
+  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  assert.deepEqual(bus.log.slice(0, 1), ['write 300004 4 cafef00d']);
+  assert.ok(bus.log.length >= 2, bus.log.join(', '));
+});
+
+test('state that is put in comes back, and a register that the guest changes is seen', { skip }, () => {
+  // inc eax; mov bl,[0x1200]; stc; hlt
+  bytes[layout.ramBase + 0x1200] = 0x77;
+  vcpu.reset();
+  bytes.set(Buffer.from('6640 8a1e0012 f9 f4'.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+  const given: Record<string, bigint> = {
+    rax: 41n, r9: 0x123456789abcdef0n, 'cs.selector': 0n, 'cs.base': 0n, rip: 0x1000n, kernelGsBase: 0xffff888000000000n,
+    lstar: 0xffffffff81000000n, star: 0x0023001000000000n, cr2: 0xdeadn, fpCw: 0x37fn, fpTop: 5n, fpValid: 0xe0n, mxcsr: 0x1fa0n,
+    'r5.mant': 0x8000000000000000n, 'r5.exp': 0x3fffn, xmm3: 0x112233445566778899aabbccddeeff00n, pat: 0x0007010600070106n, dr0: 0x1234n,
+  }; // biome-ignore format: a table
+  for (const [name, value] of Object.entries(given)) vcpu.set(name, value);
+  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  for (const [name, value] of Object.entries(given)) {
+    if (name === 'rax' || name === 'rip') continue;
+    assert.equal(vcpu.get(name), value, name);
+  }
+  assert.equal(vcpu.get('rax'), 42n);
+  assert.equal(vcpu.get('rbx') & 0xffn, 0x77n);
+  assert.equal(vcpu.get('fC'), 1n);
+  assert.equal(vcpu.get('rip'), 0x1008n);
+});
+
+test('an interrupt is injected once the guest lets it in, and wakes it from HLT', { skip }, () => {
+  // IVT entry 0x20 -> 0000:1080: out 0x80,al; iret.   Main: mov sp,0x8000; mov al,7; nop; sti; hlt; out 0x81,al; cli; hlt
+  bytes.set([0x80, 0x10, 0, 0], layout.ramBase + 0x20 * 4);
+  bytes.set(Buffer.from('e680cf', 'hex'), layout.ramBase + 0x1080);
+  bus.interrupts = [0x20];
+  const log = real('bc0080 b007 90 fb f4 e681 fa f4');
+  assert.deepEqual(log, ['out 80 1 7', 'out 81 1 7']);
+  assert.deepEqual(bus.interrupts, []);
+});
+
+test('a program in long mode runs', { skip }, async () => {
+  const { longMode } = await import('./kvm-testing.ts');
+  longMode(bytes, layout.ramBase, (name, value) => vcpu.set(name, value), () => vcpu.reset());
+  bus.log = [];
+  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  assert.deepEqual(bus.log, ['out 80 4 2a']);
+  assert.equal(vcpu.get('r10'), 0x1_0000_0000n);
+});
+
+test('a loop without an exit is interrupted by another thread, by the timer, and by a flag that was set before', { skip }, async () => {
+  // jmp $
+  vcpu.reset();
+  bytes.set([0xeb, 0xfe], layout.ramBase + 0x1000);
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('rip', 0x1000n);
+  const host = vm.host;
+  const { Worker } = await import('node:worker_threads');
+  const words = new Int32Array(wasm.buffer);
+  const { hostThread, hostEntered } = await import('../../isa/x86/state.ts');
+  for (let n = 0; n < 20; n++) {
+    host.interruptIn(2e6);
+    assert.equal(vcpu.run(0), 'interrupted');
+  }
+  host.interruptIn(Number.POSITIVE_INFINITY);
+  const tid = Atomics.load(words, (layout.vcpuBase + hostThread.offset) >> 2);
+  /** Runs that have ended. */
+  const seen = new Int32Array(new SharedArrayBuffer(4));
+  const kicker = new Worker(
+    new URL(
+      `data:text/javascript,${encodeURIComponent(`
+        import { workerData } from 'node:worker_threads';
+        const { kvmHost } = await import(workerData.module);
+        const words = new Int32Array(workerData.buffer);
+        const host = kvmHost();
+        for (let n = 0; n < 50; n++) {
+          while (Atomics.load(workerData.seen, 0) < n || Atomics.load(words, workerData.entered) === 0);
+          host.interrupt(workerData.tid);
+        }`)}`,
+    ),
+    {
+      workerData: {
+        module: new URL('./kvm-native.ts', import.meta.url).href,
+        buffer: wasm.buffer,
+        tid,
+        seen,
+        entered: (layout.vcpuBase + hostEntered.offset) >> 2,
+      },
+    },
+  );
+  let ended = false;
+  kicker.on('exit', () => {
+    ended = true;
+  });
+  const start = performance.now();
+  for (let n = 0; n < 50; n++) {
+    // Where a kick is lost, the timer ends the run.
+    host.interruptIn(5e9);
+    assert.equal(vcpu.run(0), 'interrupted');
+    assert.ok(performance.now() - start < 5000, `kick ${n} was lost`);
+    Atomics.store(seen, 0, n + 1);
+  }
+  host.interruptIn(Number.POSITIVE_INFINITY);
+  await new Promise<void>((resolve) => (ended ? resolve() : kicker.on('exit', () => resolve())));
+  assert.equal(vcpu.get('rip'), 0x1000n);
+});
