@@ -1,7 +1,12 @@
 // A small program in long mode, for tests of accelerators: page tables, segments and code put into memory and registers directly.
 
 /** Sets up the program: it computes, writes 42 to port 0x80 and halts with R10 = 2^32. Memory of 2 MiB is enough. */
-export function longMode(bytes: Uint8Array, ramBase: number, set: (name: string, value: bigint) => void, reset: () => void): void {
+export function longMode(
+  bytes: Uint8Array,
+  ramBase: number,
+  set: (name: string, value: bigint) => void,
+  reset: () => void,
+): void {
   const d = new DataView(bytes.buffer, ramBase);
   d.setBigUint64(0x2000, 0x3003n, true);
   d.setBigUint64(0x3000, 0x4003n, true);

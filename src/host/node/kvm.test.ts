@@ -88,7 +88,16 @@ test('port accesses of each width, and those of string instructions, reach the b
   // mov dx,0x3f8; mov eax,0x12345678; out dx,al; out dx,ax; out dx,eax; in al,0x71; out 0x80,al; mov si,0x1100; mov cx,3; rep outsb; hlt
   bytes.set([1, 2, 3], layout.ramBase + 0x1100);
   const log = real('baf803 66b878563412 ee ef 66ef e471 e680 be0011 b90300 f36e f4');
-  assert.deepEqual(log, ['out 3f8 1 78', 'out 3f8 2 5678', 'out 3f8 4 12345678', 'in 71 1', 'out 80 1 5a', 'out 3f8 1 1', 'out 3f8 1 2', 'out 3f8 1 3']);
+  assert.deepEqual(log, [
+    'out 3f8 1 78',
+    'out 3f8 2 5678',
+    'out 3f8 4 12345678',
+    'in 71 1',
+    'out 80 1 5a',
+    'out 3f8 1 1',
+    'out 3f8 1 2',
+    'out 3f8 1 3',
+  ]);
 });
 
 test('accesses outside RAM are MMIO, split into powers of two', { skip }, () => {
@@ -141,14 +150,21 @@ test('an interrupt is injected once the guest lets it in, and wakes it from HLT'
 
 test('a program in long mode runs', { skip }, async () => {
   const { longMode } = await import('./kvm-testing.ts');
-  longMode(bytes, layout.ramBase, (name, value) => vcpu.set(name, value), () => vcpu.reset());
+  longMode(
+    bytes,
+    layout.ramBase,
+    (name, value) => vcpu.set(name, value),
+    () => vcpu.reset(),
+  );
   bus.log = [];
   for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
   assert.deepEqual(bus.log, ['out 80 4 2a']);
   assert.equal(vcpu.get('r10'), 0x1_0000_0000n);
 });
 
-test('a loop without an exit is interrupted by another thread, by the timer, and by a flag that was set before', { skip }, async () => {
+test('a loop without an exit is interrupted by another thread, by the timer, and by a flag that was set before', {
+  skip,
+}, async () => {
   // jmp $
   vcpu.reset();
   bytes.set([0xeb, 0xfe], layout.ramBase + 0x1000);
