@@ -1,0 +1,300 @@
+// A virtio device without its transport: features, status, queues, configuration, and the I/O side's way to take and give requests.
+// Virtual I/O Device (VIRTIO) 1.2, chapters 2 and 3.
+import type { Arena } from '../../bits/arena.ts';
+import type { Doorbell } from '../../bus/doorbell.ts';
+import type { Report } from '../../bus/events.ts';
+import type { Lock } from '../../bus/lock.ts';
+import type { GuestMemory } from '../../bus/memory.ts';
+import type { Chain } from './chain.ts';
+import { type RingKind, Virtqueue } from './queue.ts';
+import { Feature, NO_VECTOR, Status, type VirtioState, virtioLayout } from './state.ts';
+
+/** What a kind of device is, whatever its transport. */
+export interface VirtioModel {
+  /** The kind's number (chapter 5). */
+  readonly id: number;
+  /** Entries of each queue, powers of two up to 1,024. */
+  readonly queues: readonly number[];
+  /** Feature bits of the kind. */
+  readonly features: bigint;
+  /** Bits that legacy drivers are offered beside; those that they must not see. */
+  readonly legacyFeatures?: bigint;
+  readonly hiddenFromLegacy?: bigint;
+  readonly config: VirtioConfig;
+  /** The driver's status changed, at the latest to 0 by a reset. With the board's lock held. */
+  statusChanged?(status: number): void;
+}
+/** The kind's configuration space. With the board's lock held. */
+export interface VirtioConfig {
+  /** Bytes. */
+  readonly length: number;
+  /** One byte. */
+  read(offset: number): number;
+  write?(offset: number, byte: number): void;
+}
+
+/** Common options of all virtio devices, with QEMU's names and defaults. */
+export interface VirtioOptions {
+  readonly indirect_desc: boolean;
+  readonly event_idx: boolean;
+  readonly notify_on_empty: boolean;
+  readonly any_layout: boolean;
+  readonly packed: boolean;
+  readonly queue_reset: boolean;
+}
+
+/** How a transport interrupts. With the board's lock held. */
+export interface VirtioInterrupt {
+  queue(vector: number): void;
+  config(vector: number): void;
+  /** The interrupt status register was cleared. */
+  acknowledged(): void;
+}
+
+export interface VirtioCoreOptions {
+  readonly arena: Arena;
+  readonly name: string;
+  readonly model: VirtioModel;
+  readonly options: VirtioOptions;
+  readonly memory: GuestMemory;
+  readonly lock: Lock;
+  readonly bell: Doorbell;
+  readonly report: Report;
+}
+
+/** Requests taken at one go: how long the lock is held at most. */
+const BATCH = 32;
+
+export class VirtioCore {
+  readonly s: VirtioState;
+  readonly model: VirtioModel;
+  readonly name: string;
+  readonly lock: Lock;
+  readonly memory: GuestMemory;
+  readonly report: Report;
+  readonly queues: readonly Virtqueue[];
+  readonly #offered: bigint;
+  readonly #bell: Doorbell;
+  #interrupt: VirtioInterrupt = { queue: () => {}, config: () => {}, acknowledged: () => {} };
+
+  constructor(o: VirtioCoreOptions) {
+    const { model, options } = o;
+    this.model = model;
+    this.name = o.name;
+    this.memory = o.memory;
+    this.lock = o.lock;
+    this.report = o.report;
+    this.#bell = o.bell;
+    this.s = o.arena.alloc(virtioLayout(model.queues.length), o.name);
+    this.queues = this.s.queue.map((q) => new Virtqueue(q, o.memory, this.s.fence));
+    this.#offered =
+      model.features |
+      Feature.version1 |
+      (options.indirect_desc ? Feature.indirect : 0n) |
+      (options.event_idx ? Feature.eventIndex : 0n) |
+      (options.packed ? Feature.packed : 0n) |
+      (options.queue_reset ? Feature.ringReset : 0n) |
+      (options.any_layout ? Feature.anyLayout : 0n) |
+      (options.notify_on_empty ? Feature.notifyOnEmpty : 0n);
+  }
+  attach(interrupt: VirtioInterrupt): void {
+    this.#interrupt = interrupt;
+  }
+
+  /** Power-on state. With the board's lock held, as all up to the I/O side's methods. */
+  reset(): void {
+    const { s } = this;
+    s.status = 0;
+    s.configGeneration = 0;
+    s.configVector = NO_VECTOR;
+    s.queueSelect = s.deviceFeatureSelect = s.driverFeatureSelect = 0;
+    s.accepted.fill(0);
+    Atomics.store(s.isr, 0, 0);
+    Atomics.add(s.epoch, 0, 1);
+    this.queues.forEach((q, n) => this.resetQueue(n, q));
+    this.#interrupt.acknowledged();
+    this.model.statusChanged?.(0);
+    this.#bell.ring();
+  }
+  resetQueue(n: number, queue: Virtqueue = this.queues[n]!): void {
+    queue.reset(this.model.queues[n]!);
+    queue.s.vector = NO_VECTOR;
+  }
+
+  // -- registers
+
+  /** 32 bits of what is offered; `select` counts words. */
+  offered(select: number, legacy = false): number {
+    if (select > 1) return 0;
+    let all = this.#offered;
+    if (legacy) all = (all & ~(this.model.hiddenFromLegacy ?? 0n) & 0xffff_ffffn) | (this.model.legacyFeatures ?? 0n);
+    else all &= ~(Feature.notifyOnEmpty | Feature.anyLayout);
+    return Number((all >> BigInt(32 * select)) & 0xffff_ffffn);
+  }
+  /** What was agreed, 64 bits. */
+  get features(): bigint {
+    return BigInt(this.s.accepted[0]!) | (BigInt(this.s.accepted[1]!) << 32n);
+  }
+  has(feature: bigint): boolean {
+    return (this.features & feature) !== 0n;
+  }
+  /** The driver's word of features. Ignored once they are agreed. */
+  accept(select: number, value: number, legacy = false): void {
+    if (select > 1 || (!legacy && this.s.status & Status.featuresOk)) return;
+    this.s.accepted[select] = (value & this.offered(select, legacy)) >>> 0;
+  }
+  /** The status register: not 0 while requests of before a reset are under way. */
+  get status(): number {
+    return this.s.status === 0 && Atomics.load(this.s.inFlight, 0) > 0 ? Status.acknowledge : this.s.status;
+  }
+  setStatus(value: number, legacy = false): void {
+    const { s } = this;
+    if (value === 0) {
+      if (s.status !== 0 || legacy) this.reset();
+      return;
+    }
+    const before = s.status;
+    // A driver that does without VIRTIO_F_VERSION_1 speaks the legacy interface only.
+    if (value & Status.featuresOk && !legacy && !this.has(Feature.version1)) value &= ~Status.featuresOk;
+    s.status = (value & ~Status.needsReset) | (before & Status.needsReset);
+    if (s.status !== before) {
+      this.model.statusChanged?.(s.status);
+      if (s.status & Status.driverOk) {
+        for (const q of this.queues) Atomics.store(q.s.kicked, 0, 1);
+        this.#bell.ring();
+      }
+    }
+  }
+  get selected(): Virtqueue | undefined {
+    return this.queues[this.s.queueSelect];
+  }
+  /** The driver's notification of queue `n`. From any thread, with or without the lock. */
+  kick(n: number): void {
+    const q = this.queues[n];
+    if (!q || q.s.enabled === 0) return;
+    if (Atomics.exchange(q.s.kicked, 0, 1) === 0) this.#bell.ring();
+  }
+  configRead(offset: number, size: number): number {
+    let value = 0;
+    for (let i = size - 1; i >= 0; i--)
+      value = value * 256 + (offset + i < this.model.config.length ? this.model.config.read(offset + i) & 0xff : 0);
+    return value;
+  }
+  configWrite(offset: number, size: number, value: number): void {
+    for (let i = 0; i < size; i++)
+      if (offset + i < this.model.config.length) this.model.config.write?.(offset + i, (value >>> (8 * i)) & 0xff);
+  }
+  /** The interrupt status, which its reading clears. */
+  takeIsr(): number {
+    const isr = Atomics.exchange(this.s.isr, 0, 0);
+    this.#interrupt.acknowledged();
+    return isr;
+  }
+
+  // -- for the device's kind
+
+  /** Its configuration changed: tells the driver. With the board's lock held. */
+  configChanged(): void {
+    const { s } = this;
+    s.configGeneration = (s.configGeneration + 1) & 0xff;
+    if (!(s.status & Status.driverOk)) return;
+    Atomics.or(s.isr, 0, 3);
+    this.#interrupt.config(s.configVector);
+  }
+  /** What rings were agreed to. */
+  get kind(): RingKind {
+    const f = this.features;
+    return {
+      packed: (f & Feature.packed) !== 0n,
+      eventIndex: (f & Feature.eventIndex) !== 0n,
+      indirect: (f & Feature.indirect) !== 0n,
+    };
+  }
+  /** Whether the driver is at work. */
+  get ready(): boolean {
+    return (this.s.status & (Status.driverOk | Status.needsReset)) === Status.driverOk;
+  }
+  get epoch(): number {
+    return Atomics.load(this.s.epoch, 0);
+  }
+
+  // -- the I/O side; without the lock
+
+  /** Sets what is done when the driver notified queue `n`. */
+  readonly #served: (((n: number) => void) | undefined)[] = [];
+  serve(n: number, work: (n: number) => void): void {
+    this.#served[n] = work;
+    this.#bell.heard = () => this.#hear();
+  }
+  #hear(): void {
+    for (let n = 0; n < this.queues.length; n++)
+      if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
+  }
+  /** Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one. */
+  take(n: number, max = BATCH): Chain[] {
+    const chains: Chain[] = [];
+    const queue = this.queues[n]!;
+    this.lock.run(() => {
+      if (!this.ready) return;
+      const { kind, epoch } = this;
+      try {
+        while (chains.length < max) {
+          const chain = queue.take(kind, epoch);
+          if (chain) chains.push(chain);
+          else if (!queue.listen(kind)) break;
+        }
+      } catch (error) {
+        this.#broken(n, error);
+      }
+      Atomics.add(this.s.inFlight, 0, chains.length);
+    });
+    return chains;
+  }
+  /** Puts chains, the last ones that were taken, back. */
+  untake(n: number, chains: readonly Chain[]): void {
+    if (chains.length === 0) return;
+    this.lock.run(() => {
+      Atomics.sub(this.s.inFlight, 0, chains.length);
+      for (const chain of chains.toReversed()) if (chain.epoch === this.epoch) this.queues[n]!.untake(this.kind, chain);
+    });
+  }
+  /** Gives chains back, each with the number of bytes that were written into it. */
+  give(n: number, done: readonly (readonly [Chain, number])[]): void {
+    if (done.length === 0) return;
+    this.lock.run(() => {
+      const { s, kind, epoch } = this;
+      const queue = this.queues[n]!;
+      Atomics.sub(s.inFlight, 0, done.length);
+      let any = false;
+      for (const [chain, written] of done) {
+        // What was asked for before a reset is forgotten.
+        if (chain.epoch !== epoch || queue.s.enabled === 0 || !this.ready) continue;
+        queue.give(kind, chain, written);
+        any = true;
+      }
+      if (!any) return;
+      const wants = queue.wantsInterrupt(kind) || (this.has(Feature.notifyOnEmpty) && queue.empty(kind));
+      if (!wants) return;
+      Atomics.or(s.isr, 0, 1);
+      this.#interrupt.queue(queue.s.vector);
+    });
+  }
+  /** The driver broke the rules of queue `n`: nothing goes on until it resets the device. With the board's lock held. */
+  #broken(n: number, error: unknown): void {
+    const { s } = this;
+    this.report(this.name, `queue ${n}: ${error instanceof Error ? error.message : String(error)}`);
+    s.status |= Status.needsReset;
+    if (this.has(Feature.version1)) {
+      Atomics.or(s.isr, 0, 2);
+      this.#interrupt.config(s.configVector);
+    }
+  }
+  /** As a ring error, for requests that cannot be understood at all. */
+  fail(n: number, what: string): void {
+    this.lock.run(() => this.#broken(n, new Error(what)));
+  }
+  /** Requests that were taken and not given back. */
+  get inFlight(): number {
+    return Atomics.load(this.s.inFlight, 0);
+  }
+}

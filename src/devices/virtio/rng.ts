@@ -1,0 +1,37 @@
+// Entropy device: fills what the driver gives. Virtual I/O Device (VIRTIO) 1.2, section 5.4.
+import type { VirtioCore, VirtioModel } from './core.ts';
+
+export const rngModel: VirtioModel = { id: 4, queues: [8], features: 0n, config: { length: 0, read: () => 0 } };
+
+/** Most bytes of one request that are filled; a driver asks again for more. */
+const MOST = 65536;
+
+/** The I/O side. `limit` bounds bytes per `period` ms, as QEMU's `max-bytes` and `period`. */
+export function rngIo(
+  core: VirtioCore,
+  random: (count: number) => Promise<Uint8Array>,
+  limit?: { readonly bytes: number; readonly period: number; after(ms: number, action: () => void): unknown },
+): void {
+  let left = limit?.bytes ?? Number.POSITIVE_INFINITY;
+  let waiting = false;
+  const work = (): void => {
+    if (left <= 0) return;
+    for (const chain of core.take(0)) {
+      const count = Math.max(0, Math.min(chain.in.length, MOST, left));
+      left -= count;
+      if (limit && !waiting) {
+        waiting = true;
+        limit.after(limit.period, () => {
+          waiting = false;
+          left = limit.bytes;
+          work();
+        });
+      }
+      void random(count).then(
+        (bytes) => core.give(0, [[chain, chain.in.write(0, bytes.subarray(0, count))]]),
+        () => core.give(0, [[chain, 0]]),
+      );
+    }
+  };
+  core.serve(0, work);
+}
