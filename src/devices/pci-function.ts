@@ -48,6 +48,7 @@ export class PciFunction {
   readonly #writable = new Uint8Array(256);
   readonly #clearable = new Uint8Array(256);
   readonly #listeners: ((offset: number, size: number) => void)[] = [];
+  #onRead: ((offset: number, size: number) => void) | undefined;
   #nextCapability = 0x40;
   #lastCapability: number = pci.capabilities;
   #line: IrqLine = unconnected;
@@ -142,6 +143,11 @@ export class PciFunction {
     this.#listeners.push(f);
   }
 
+  /** Calls `f` before each read of configuration space; `poke` gives what is to be read. */
+  onRead(f: (offset: number, size: number) => void): void {
+    this.#onRead = f;
+  }
+
   /** Called by the host bridge. */
   attach(line: IrqLine, moved: () => void): void {
     this.#line = line;
@@ -151,6 +157,7 @@ export class PciFunction {
   // ── Configuration space ──
 
   read(offset: number, size: number): number {
+    this.#onRead?.(offset, size);
     let value = 0;
     for (let i = size - 1; i >= 0; i--) value = value * 256 + this.#s.config[offset + i]!;
     return value;

@@ -262,6 +262,7 @@ export function buildBoard(o: BoardOptions): Board {
   // All else, in the order of the configuration.
   const devices = new DeviceTree({
     services: {
+      cpus: config.cpus,
       memory, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
       notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
     },
@@ -271,6 +272,7 @@ export function buildBoard(o: BoardOptions): Board {
     kind: 'PCI',
     name: 'pcie.0',
     express: true,
+    root: true,
     add(f, slot, fn) {
       host.add(f, slot, fn);
       return () => host.remove(f);

@@ -21,6 +21,8 @@ interface Bus<K extends string> {
 /** A PCI or PCI Express bus. */
 export interface PciBus extends Bus<'PCI'> {
   readonly express: boolean;
+  /** The host bridge's own bus, not one behind a port. */
+  readonly root: boolean;
   /** Plugs a function in; what it returns takes it out again. Throws where the place is taken. */
   add(f: PciFunction, slot: number, fn: number): () => void;
   /** First free slot; -1 for none. */

@@ -55,7 +55,7 @@ function trees() {
     const memory = new Ram(buffer, []);
     const timers = new Timers(arena.alloc(timersLayout));
     const services = {
-      memory, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
+      cpus: 1, memory, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
       msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, flushPage: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
@@ -74,6 +74,7 @@ function trees() {
       kind: 'PCI',
       name: 'pcie.0',
       express: true,
+      root: true,
       freeSlot: () => [1, 2, 3].find((n) => slots[n] === undefined) ?? -1,
       add(f, slot) {
         if (slots[slot]) throw new Error(`Cannot add ${f.name} at ${slot}: the place is taken`);
@@ -85,7 +86,7 @@ function trees() {
     };
     tree.addBus(bus);
     const io: IoServices = {
-      backends: noBackends(), lock, memory, report: () => {}, notify: () => {}, stop: () => {}, now: () => 0,
+      backends: noBackends(), lock, memory, report: () => {}, notify: () => {}, stop: () => {}, random: async (n) => new Uint8Array(n), now: () => 0,
       after: () => ({ cancel: () => {} }),
     }; // biome-ignore format: one object
     return { tree, ports, bells, slots, io };

@@ -36,6 +36,8 @@ export interface Mappable {
 
 /** What the board has for its devices. */
 export interface BoardServices {
+  /** vCPUs of the machine. */
+  readonly cpus: number;
   readonly memory: GuestMemory;
   readonly clock: Clock;
   readonly wall: WallClock;
@@ -85,6 +87,8 @@ export interface IoServices {
   readonly notify: Notify;
   /** Holds the machine, as a monitor's `stop`. */
   stop(): void;
+  /** The host's entropy. */
+  random(count: number): Promise<Uint8Array>;
   /** Milliseconds, monotonic. */
   now(): number;
   after(ms: number, action: () => void): { cancel(): void };

@@ -2,5 +2,6 @@
 
 import type { AnyDeviceType } from './device-type.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { virtioRng } from './types/virtio-rng.ts';
 
-export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev];
+export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...virtioRng];

@@ -227,8 +227,7 @@ export class VirtioCore {
     this.#bell.heard = () => this.#hear();
   }
   #hear(): void {
-    for (let n = 0; n < this.queues.length; n++)
-      if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
+    for (let n = 0; n < this.queues.length; n++) if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
   }
   /** Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one. */
   take(n: number, max = BATCH): Chain[] {

@@ -136,9 +136,7 @@ export class VirtioPci {
       multifunction: o.multifunction,
       bars: [
         ...(old ? [{ index: 0, kind: 'io', size: Math.max(32, ioSize), handler: this.#legacy() } as const] : []),
-        ...(this.#msix
-          ? [{ index: 1, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const]
-          : []),
+        ...(this.#msix ? [{ index: 1, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const] : []),
         { index: 4, kind: 'mem64', size: At.size, handler: this.#memory, prefetchable: true },
       ],
     });

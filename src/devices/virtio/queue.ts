@@ -156,7 +156,8 @@ export class Virtqueue {
         if (!kind.indirect || indirect || flags & NEXT) throw new RingError('an indirect descriptor where none may be');
         const length = m.read32(at + 8);
         count = length / 16;
-        if (!Number.isInteger(count) || count === 0 || count > MAX_PIECES) throw new RingError(`an indirect table of ${length} bytes`);
+        if (!Number.isInteger(count) || count === 0 || count > MAX_PIECES)
+          throw new RingError(`an indirect table of ${length} bytes`);
         table = Number(m.read64(at));
         indirect = true;
         index = 0;
@@ -221,7 +222,8 @@ export class Virtqueue {
   }
   #packedTable(chain: Chain, table: number, length: number): void {
     const count = length / 16;
-    if (!Number.isInteger(count) || count === 0 || count > MAX_PIECES) throw new RingError(`an indirect table of ${length} bytes`);
+    if (!Number.isInteger(count) || count === 0 || count > MAX_PIECES)
+      throw new RingError(`an indirect table of ${length} bytes`);
     for (let n = 0; n < count; n++) {
       const at = table + 16 * n;
       this.#piece(chain, Number(this.#memory.read64(at)), this.#memory.read32(at + 8), this.#memory.read16(at + 14));

@@ -15,9 +15,10 @@ export function rngIo(
   let left = limit?.bytes ?? Number.POSITIVE_INFINITY;
   let waiting = false;
   const work = (): void => {
-    if (left <= 0) return;
-    for (const chain of core.take(0)) {
-      const count = Math.max(0, Math.min(chain.in.length, MOST, left));
+    while (left > 0) {
+      const [chain] = core.take(0, 1);
+      if (!chain) return;
+      const count = Math.min(chain.in.length, MOST, left);
       left -= count;
       if (limit && !waiting) {
         waiting = true;

@@ -60,8 +60,6 @@ const fields = (queues: number) =>
     inFlight: ['i32', 1],
     /** For full fences. */
     fence: ['i32', 1],
-    /** The PCI configuration access capability's window: see pci.ts. */
-    window: ['u32', 4],
     queue: [queueLayout, queues],
   }) as const;
 

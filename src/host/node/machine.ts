@@ -1,6 +1,7 @@
 // A machine in a Node process: the I/O thread's side. Starts a worker for each vCPU, loads the kernel, carries the serial ports' bytes,
 // and carries out what the guest asks for: reset, power off, exit.
 
+import { randomBytes } from 'node:crypto';
 import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
@@ -116,6 +117,7 @@ export class NodeMachine implements RunningMachine {
         report: o.report,
         notify: this.#notify,
         stop: () => void this.pause(),
+        random: async (count) => randomBytes(count),
         now: () => performance.now(),
         after: (ms, action) => {
           const timer = setTimeout(action, ms);

@@ -1,0 +1,107 @@
+// How a kind of virtio device becomes device types: `virtio-X-pci` with its transitional and non-transitional variants. Names, properties
+// and defaults are QEMU 7.2's.
+
+import { VirtioCore, type VirtioModel } from '../../devices/virtio/core.ts';
+import { VirtioPci } from '../../devices/virtio/pci.ts';
+import type { AnyDeviceType, DeviceContext, DeviceType, IoServices, IoSide } from '../device-type.ts';
+import { deviceType } from '../device-type.ts';
+import { bool, onOffAuto, type PropertyTable, uint32, type Values } from '../properties.ts';
+
+/** Properties of all virtio devices. */
+const common = {
+  indirect_desc: bool(true),
+  event_idx: bool(true),
+  notify_on_empty: bool(true),
+  any_layout: bool(true),
+  packed: bool(false),
+  queue_reset: bool(true),
+};
+const UNSPECIFIED = 0xffff_ffff;
+const pciProperties = {
+  'disable-legacy': onOffAuto('auto'),
+  'disable-modern': bool(false),
+  vectors: uint32(UNSPECIFIED, 'MSI-X vectors; as many as the device has use for when not given'),
+  ioeventfd: bool(true),
+};
+
+/** A device of the kind, without its transport. */
+export interface VirtioParts {
+  readonly model: VirtioModel;
+  /** Power-on state beyond the common one. With the board's lock held. */
+  reset?(): void;
+  /** The I/O side. */
+  io?(core: VirtioCore, services: IoServices): IoSide;
+  /** Once the core is there: buses and doorbells. */
+  built?(core: VirtioCore): void;
+}
+
+export interface VirtioKind<P extends PropertyTable> {
+  /** `virtio-rng`. */
+  readonly name: string;
+  readonly aliases?: readonly string[];
+  readonly category: DeviceType['category'];
+  readonly description: string;
+  readonly classCode: number;
+  /** MSI-X vectors when they are not given. */
+  readonly vectors: (model: VirtioModel) => number;
+  /** There are legacy drivers for it; without, there is no transitional variant. */
+  readonly legacy: boolean;
+  readonly properties: P;
+  parts(ctx: DeviceContext, p: Values<P>): VirtioParts;
+}
+
+/** All device types of a kind. */
+export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>): AnyDeviceType[] {
+  const build = (ctx: DeviceContext<'PCI'>, p: Values<PropertyTable>, variant: 'auto' | 'transitional' | 'modern') => {
+    const parts = kind.parts(ctx as DeviceContext, p as Values<P>);
+    const values = p as Values<typeof common & typeof pciProperties>;
+    const core = new VirtioCore({
+      arena: ctx.arena,
+      name: ctx.name,
+      model: parts.model,
+      options: values,
+      memory: ctx.memory,
+      lock: ctx.lock,
+      bell: ctx.doorbell(),
+      report: ctx.report,
+    });
+    const behindPort = ctx.bus.express && !ctx.bus.root;
+    const old = values['disable-legacy'] === 'auto' ? !behindPort : values['disable-legacy'] === 'off';
+    if (values['disable-modern'])
+      throw new Error(`Cannot make ${kind.name} without its modern interface: disable-modern=on is not supported`);
+    const transitional = kind.legacy && (variant === 'transitional' || (variant === 'auto' && old));
+    const pci = new VirtioPci({
+      arena: ctx.arena,
+      name: ctx.name,
+      core,
+      mode: transitional ? 'transitional' : 'modern',
+      classCode: kind.classCode,
+      vectors: values.vectors === UNSPECIFIED ? kind.vectors(parts.model) : values.vectors,
+      multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
+      msi: ctx.msi,
+    });
+    ctx.plug(pci.f);
+    parts.built?.(core);
+    return {
+      reset: () => {
+        parts.reset?.();
+        pci.reset();
+      },
+      ...(parts.io ? { io: (services: IoServices) => parts.io!(core, services) } : {}),
+    };
+  };
+  const variant = (suffix: string, which: 'auto' | 'transitional' | 'modern'): AnyDeviceType =>
+    deviceType({
+      name: `${kind.name}-pci${suffix}`,
+      ...(which === 'auto' && kind.aliases ? { aliases: kind.aliases } : {}),
+      bus: 'PCI',
+      category: kind.category,
+      description: kind.description,
+      parents: [`${kind.name}-pci-base`, 'virtio-pci', 'pci-device'],
+      properties: { ...common, ...pciProperties, ...kind.properties } as PropertyTable,
+      build: (ctx, p) => build(ctx, p, which),
+    });
+  return kind.legacy
+    ? [variant('', 'auto'), variant('-transitional', 'transitional'), variant('-non-transitional', 'modern')]
+    : [variant('', 'auto')];
+}
