@@ -51,14 +51,14 @@ const board = buildBoard({
   },
   report: (device, message) => console.error(`[${device}] ${message}`),
 });
-target.write(ACPI_ADDRESS, acpiTables(config, ACPI_ADDRESS, ACPI_MAX_SIZE));
+target.write(ACPI_ADDRESS, acpiTables(config, board.facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
 const boot = loadKernel(target, {
   kernel: readFileSync(kernel),
   name: 'vmlinuz',
   initrd: readFileSync(initrd),
   append,
   rsdp: ACPI_ADDRESS,
-  memoryMap: memoryMap(config.memory, 0),
+  memoryMap: memoryMap(config, board.facts),
   decompress,
 });
 board.reset();

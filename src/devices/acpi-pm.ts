@@ -105,6 +105,25 @@ export class AcpiPm implements Timed {
     );
   }
 
+  /** General-purpose events 0 to 15 at fixed ports, as PIIX4 has them: status in two bytes, then enables. */
+  mapGpe(ports: AddressSpace, base: number): void {
+    const { s } = this;
+    ports.map(
+      base,
+      4,
+      {
+        max: 1,
+        read: (o) => (o < 2 ? s.gpeStatus[o]! : s.gpeEnable[o - 2]!),
+        write: (o, _, v) => {
+          if (o < 2) s.gpeStatus[o] = s.gpeStatus[o]! & ~v;
+          else s.gpeEnable[o - 2] = v;
+          this.update();
+        },
+      },
+      'gpe0',
+    );
+  }
+
   /** Presses the power button. With the board's lock held. */
   powerButton(): void {
     this.s.status |= pm1.powerButton;

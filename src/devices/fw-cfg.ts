@@ -50,15 +50,17 @@ const NAME_MAX = 55;
 export const fwCfgPorts = { base: 0x510, data: 0x511, dma: 0x514, length: 0x0c } as const;
 const control = { error: 1, read: 2, skip: 4, select: 8, write: 0x10 } as const;
 
-/** Contents of the device. All bytes lie in shared memory where guests may write them, or in memory that every thread has. */
-export interface FwCfgItems {
-  readonly numbered: ReadonlyMap<number, Uint8Array>;
-  readonly files: ReadonlyMap<string, FwCfgFile>;
-}
+/** Bytes, or what makes them when the guest selects the item: always as many. */
+export type FwCfgData = Uint8Array | (() => Uint8Array);
 export interface FwCfgFile {
-  readonly data: Uint8Array;
-  /** The guest may write it, by DMA. */
+  readonly data: FwCfgData;
+  /** The guest may write it, by DMA; then the bytes lie in shared memory. */
   readonly writable?: boolean;
+}
+/** Contents of the device, the same on every thread. */
+export interface FwCfgItems {
+  readonly numbered: ReadonlyMap<number, FwCfgData>;
+  readonly files: ReadonlyMap<string, FwCfgFile>;
 }
 
 export const noItems: FwCfgItems = { numbered: new Map(), files: new Map() };
@@ -101,7 +103,7 @@ export class FwCfg {
         throw new Error(`Cannot name a fw_cfg file "${name}": accepted are 1 to ${NAME_MAX} printable ASCII characters`);
       const file = items.files.get(name)!;
       const at = 4 + 64 * i;
-      view.setUint32(at, file.data.length);
+      view.setUint32(at, bytesOf(file).length);
       view.setUint16(at + 4, fwCfgKey.firstFile + i);
       directory.set(ascii(name), at + 8);
       map.set(fwCfgKey.firstFile + i, file);
@@ -124,9 +126,9 @@ export class FwCfg {
 
   readonly #traditional: Handler = {
     max: 2,
-    read: (offset, size) => {
+    read: (offset) => {
       // The selector cannot be read; only bytes are in the data port.
-      if (offset === 0) return size === 2 ? 0 : 0;
+      if (offset === 0) return 0;
       return this.#next();
     },
     write: (offset, size, value) => {
@@ -155,10 +157,23 @@ export class FwCfg {
   #select(key: number): void {
     this.#s.key = key;
     this.#s.offset = 0;
+    this.#current = undefined;
+  }
+
+  /** Bytes of the selected item: what was made for it stays the same while it is selected. Another thread's selection is found by its key. */
+  #current: { readonly key: number; readonly bytes: Uint8Array } | undefined;
+  get #selected(): Uint8Array | undefined {
+    const { key } = this.#s;
+    if (this.#current?.key === key) return this.#current.bytes;
+    const item = this.#items.get(key);
+    if (item === undefined) return undefined;
+    const bytes = bytesOf(item);
+    this.#current = { key, bytes };
+    return bytes;
   }
 
   #next(): number {
-    const item = this.#items.get(this.#s.key)?.data;
+    const item = this.#selected;
     const at = this.#s.offset;
     if (item === undefined || at >= item.length) return 0;
     this.#s.offset = at + 1;
@@ -178,21 +193,21 @@ export class FwCfg {
 
   #access(what: number, length: number, address: number): boolean {
     const s = this.#s;
-    const file = this.#items.get(s.key);
-    const left = Math.max(0, (file?.data.length ?? 0) - s.offset);
+    const data = this.#selected ?? new Uint8Array(0);
+    const left = Math.max(0, data.length - s.offset);
     const here = Math.min(length, left);
     if (what & control.read) {
       // Past the item's end, zeros are read.
       const ok =
         this.#pieces(address, here, (piece, done) =>
-          piece.set(file!.data.subarray(s.offset + done, s.offset + done + piece.length)),
+          piece.set(data.subarray(s.offset + done, s.offset + done + piece.length)),
         ) && this.#pieces(address + here, length - here, (piece) => piece.fill(0));
       s.offset += here;
       return ok;
     }
     if (what & control.write) {
-      if (file?.writable !== true || length > left) return false;
-      const ok = this.#pieces(address, here, (piece, done) => file.data.set(piece, s.offset + done), false);
+      if (this.#items.get(s.key)?.writable !== true || length > left) return false;
+      const ok = this.#pieces(address, here, (piece, done) => data.set(piece, s.offset + done), false);
       s.offset += here;
       return ok;
     }
@@ -217,5 +232,6 @@ export class FwCfg {
   }
 }
 
+const bytesOf = ({ data }: FwCfgFile): Uint8Array => (typeof data === 'function' ? data() : data);
 const swap = (v: number): number =>
   (((v & 0xff) << 24) | ((v & 0xff00) << 8) | ((v >>> 8) & 0xff00) | ((v >>> 24) & 0xff)) >>> 0;

@@ -23,6 +23,8 @@ export interface PciHostOptions {
   readonly mmio: readonly AddressSpace[];
   /** PIRQA to PIRQH: pins 16 to 23 of the I/O APIC, and what the ISA bridge makes of them. */
   readonly pirqs: readonly IrqLine[];
+  /** PIRQ of a slot's pin (1 to 4); `pirqOf` when left out. */
+  readonly pirqOf?: (slot: number, pin: number) => number;
   /** Port 0xCF9, which lies among the bytes of the address register. */
   readonly resetControl?: Handler;
 }
@@ -39,6 +41,7 @@ interface Placed {
 export class PciHost {
   readonly #o: PciHostOptions;
   readonly #s: ViewOf<typeof pciHostLayout>;
+  readonly #pirqOf: (slot: number, pin: number) => number;
   /** By slot * 8 + function. */
   readonly #functions: (PciFunction | undefined)[] = new Array(256).fill(undefined);
   readonly #placed: Placed[] = [];
@@ -47,6 +50,7 @@ export class PciHost {
 
   constructor(o: PciHostOptions) {
     this.#o = o;
+    this.#pirqOf = o.pirqOf ?? pirqOf;
     this.#s = o.arena.alloc(pciHostLayout);
     this.ecam = {
       read: (offset, size) => this.#read(Math.floor(offset / 0x1000), offset & 0xfff, size),
@@ -139,7 +143,7 @@ export class PciHost {
     }
     for (const { slot, f } of this.#placed) {
       f.write(pci.command, 2, f.read(pci.command, 2) | command.io | command.memory | command.master);
-      if (f.interruptPin !== 0) f.write(pci.interruptLine, 1, line(pirqOf(slot, f.interruptPin)));
+      if (f.interruptPin !== 0) f.write(pci.interruptLine, 1, line(this.#pirqOf(slot, f.interruptPin)));
     }
   }
 
@@ -179,12 +183,12 @@ export class PciHost {
 
   /** True while any function pulls PIRQ `n`, 0 (A) to 7 (H). */
   pirqLevel(n: number): boolean {
-    return this.#placed.some((p) => p.f.interruptPin !== 0 && pirqOf(p.slot, p.f.interruptPin) === n && p.f.asserted);
+    return this.#placed.some((p) => p.f.interruptPin !== 0 && this.#pirqOf(p.slot, p.f.interruptPin) === n && p.f.asserted);
   }
 
   #route(slot: number, f: PciFunction): void {
     if (f.interruptPin === 0) return;
-    const n = pirqOf(slot, f.interruptPin);
+    const n = this.#pirqOf(slot, f.interruptPin);
     this.#o.pirqs[n]?.set(this.pirqLevel(n) ? 1 : 0);
   }
 }

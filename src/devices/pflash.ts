@@ -70,6 +70,10 @@ export class Pflash {
   get base(): number {
     return this.#o.base;
   }
+  /** Host address of the contents. */
+  get host(): number {
+    return this.#o.host;
+  }
   get length(): number {
     return this.#o.length;
   }

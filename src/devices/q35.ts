@@ -3,19 +3,22 @@ import type { Arena } from '../bits/arena.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import type { AddressSpace } from '../bus/space.ts';
 import { type AcpiPm, acpiPm } from './acpi-pm.ts';
+import { PAM_COUNT, pamRegister, pamWritable } from './pam.ts';
 import { PciFunction } from './pci-function.ts';
 import type { PciHost } from './pci-host.ts';
 
 export const ecamBase = 0xb000_0000;
 const pciexbar = 0x60;
-/** Programmable attribute map and SMRAM registers of the host bridge, for boards with firmware. */
-export const hostBridgeRegisters = { pam0: 0x90, pams: 7, smram: 0x9d } as const;
+const smram = 0x9d;
 
-/**
- * The host bridge, 8086:29c0. `preset` enables ECAM at 0xB000_0000 without firmware. `onWrite` of the result tells of the
- * PAM and SMRAM registers, whose effect on RAM is the board's.
- */
-export function hostBridge(arena: Arena, host: PciHost, mmio: AddressSpace, preset: boolean): PciFunction {
+/** The host bridge, 8086:29c0. `preset` enables ECAM at 0xB000_0000 without firmware. `pam` is told of writes to the attribute map. */
+export function hostBridge(
+  arena: Arena,
+  host: PciHost,
+  mmio: AddressSpace,
+  preset: boolean,
+  pam: (register: (n: number) => number) => void = () => {},
+): PciFunction {
   const f = new PciFunction({
     arena,
     name: 'host-bridge',
@@ -27,10 +30,11 @@ export function hostBridge(arena: Arena, host: PciHost, mmio: AddressSpace, pres
   });
   f.writable(pciexbar, [0x07, 0, 0, 0xfc, 0x0f, 0, 0, 0]);
   if (preset) f.preset(pciexbar, [1, 0, 0, ecamBase >>> 24]);
-  f.writable(hostBridgeRegisters.pam0, [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33]);
-  f.writable(hostBridgeRegisters.smram, [0x7f, 0xff]);
-  f.preset(hostBridgeRegisters.smram, [0x02]);
+  f.writable(pamRegister.q35, pamWritable);
+  f.writable(smram, [0x7f, 0xff]);
+  f.preset(smram, [0x02]);
   f.onWrite((offset, size) => {
+    if (offset < pamRegister.q35 + PAM_COUNT && offset + size > pamRegister.q35) pam((n) => f.read(pamRegister.q35 + n, 1));
     if (offset < pciexbar + 8 && offset + size > pciexbar) mmio.changed();
   });
   mmio.movable((map) => {

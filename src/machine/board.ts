@@ -1,11 +1,11 @@
-// The q35-like board: which chip sits where and how they are wired. Every thread of a machine builds its own copy over the shared
+// A PC's board: which chip sits where and how they are wired. Every thread of a machine builds its own copy over the shared
 // device memory, in the same order, and so reaches the same state.
 
 import type { MemoryLayout } from '../accel/accel.ts';
 import { Arena } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
-import { Bells, bellsLayout } from '../bus/doorbell.ts';
+import { Bells, bellsLayout, type Doorbell, doorbellLayout } from '../bus/doorbell.ts';
 import { limited, type Report } from '../bus/events.ts';
 import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
@@ -15,6 +15,8 @@ import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus } from '../devices/apic-bus.ts';
+import { mapDebugConsole } from '../devices/debug-console.ts';
+import { FwCfg } from '../devices/fw-cfg.ts';
 import { Hpet } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ioapic } from '../devices/ioapic.ts';
@@ -22,18 +24,19 @@ import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
 import { KvmPv, kvmMsr } from '../devices/kvm-pv.ts';
 import { Lapic } from '../devices/lapic.ts';
 import type { Tsc } from '../devices/lapic-timer.ts';
-import { PciHost } from '../devices/pci-host.ts';
 import { Pic } from '../devices/pic.ts';
 import { Pit } from '../devices/pit.ts';
-import { hostBridge, IsaBridge } from '../devices/q35.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import type { PciBus } from './buses.ts';
+import { pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { DeviceTree } from './device-tree.ts';
 import { deviceTypes } from './device-types.ts';
+import { cmosBytes, type FwCfgBlobs, fwCfgItems } from './fw-cfg-items.ts';
 import type { Notify } from './notices.ts';
+import { buildRom, type Rom } from './rom.ts';
+import type { BoardFacts } from './tables.ts';
 
 const IOAPIC_PAGE = 0xfec00000;
 /** MMIO addresses reach to the end of the guest-physical space. */
@@ -67,6 +70,8 @@ export interface BoardOptions {
   /** Tells the vCPUs that a page of RAM, by its number from `ramBase`, was written by a device. */
   readonly codeChanged?: (page: number) => void;
   readonly report: Report;
+  /** What the host gives to the firmware. */
+  readonly blobs?: FwCfgBlobs;
   /** Makes accelerators forget the page at a guest-physical address. */
   readonly flushPage?: (gpa: number) => void;
 }
@@ -95,6 +100,10 @@ export interface Board {
   /** All devices beside the board's own chips. */
   readonly devices: DeviceTree;
   readonly bells: Bells;
+  readonly rom: Rom;
+  /** Rung when flash contents changed. */
+  readonly flashBell: Doorbell;
+  readonly facts: BoardFacts;
   /**
    * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
    * to sleep on; `plugs`: how often devices were added or removed; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
@@ -228,23 +237,29 @@ export function buildBoard(o: BoardOptions): Board {
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   keyboard.map(ports);
 
-  // PCI.
-  const host: PciHost = new PciHost({
+  // Firmware and chipset.
+  const flashBell = bells.add(arena.alloc(doorbellLayout));
+  const rom = buildRom({ shape: config.firmware, arena, buffer: o.buffer, slots, mmio, report, changed: () => flashBell.ring() });
+  const firmware = config.firmware !== undefined;
+  const chipset = (config.machine === 'pc' ? pcChipset : q35Chipset)({
     arena,
     ports,
     mmio,
-    pirqs: Array.from({ length: 8 }, (_, p) => fanOut(ioapic.pin(16 + p), { set: (level) => bridge.pirq(p).set(level) })),
+    slots,
+    acpi,
     resetControl: resetPorts.control,
+    isa,
+    pic: (n) => pic.irq(n),
+    pin: (n) => ioapic.pin(n),
+    rom: rom.low,
+    firmware,
   });
-  hostBridge(arena, host, mmio[0], true);
-  const bridge: IsaBridge = new IsaBridge({ arena, host, ports, pm: acpi, pic: (irq) => pic.irq(irq), preset: true });
-  // The first vCPU's space maps ECAM by itself; the others show the same window.
-  for (const space of mmio.slice(1)) {
-    space.movable((map) => {
-      const window = mmio[0].regions().find((r) => r.name === 'ecam');
-      if (window) map(window);
-    });
-  }
+  const { host } = chipset;
+  const facts = { ramLow: layout.ramLow, ramHigh: layout.ramHigh };
+  const fwCfg = new FwCfg({ arena, memory, report });
+  fwCfg.map(ports);
+  if (config.trace.includes('firmware')) mapDebugConsole(ports, lineSink((line) => o.report('firmware', line)));
+
   // Paravirtual interface.
   const pvs = lapics.map(
     (lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz: TSC_KHZ, features: config.paravirtual }),
@@ -268,40 +283,46 @@ export function buildBoard(o: BoardOptions): Board {
     },
     types: deviceTypes, buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object
-  const pcie: PciBus = {
-    kind: 'PCI',
-    name: 'pcie.0',
-    express: true,
-    root: true,
-    add(f, slot, fn) {
-      host.add(f, slot, fn);
-      return () => host.remove(f);
-    },
-    freeSlot: () => host.freeSlot(),
-  };
-  devices.addBus(pcie);
+  devices.addBus(chipset.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of config.devices ?? []) devices.plug(device);
+  fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), [], o.blobs ?? {}));
 
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, devices, bells, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, devices, bells, rom, flashBell, facts, control, wake,
     reset() {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
-        host.reset();
+        for (const [address, value] of cmosBytes(config.cpus, config.bootOrder ?? 'cad')) rtc.preset(address, value);
+        rom.reset();
+        fwCfg.reset();
+        chipset.reset();
         devices.reset();
       });
-      host.assign(
-        { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: 2 ** 38, end: 2 ** 39 } },
-        (pirq) => 10 + (pirq & 1),
-      );
+      if (!firmware) {
+        host.assign(
+          { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: 2 ** 38, end: 2 ** 39 } },
+          chipset.interruptLine,
+        );
+      }
       Atomics.store(control.stop, 0, 0);
       Atomics.store(control.pause, 0, 0);
       Atomics.store(control.paused, 0, 0);
     },
   }; // biome-ignore format: one object
+}
+
+/** Collects characters to lines. */
+function lineSink(line: (text: string) => void): (byte: number) => void {
+  let text = '';
+  return (byte) => {
+    if (byte === 10 || text.length >= 1000) {
+      line(text);
+      text = '';
+    } else if (byte !== 13) text += String.fromCharCode(byte);
+  };
 }

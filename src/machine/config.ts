@@ -2,9 +2,13 @@
 
 import type { KvmFeature } from '../devices/kvm-pv.ts';
 import type { DeviceConfig } from './device-type.ts';
+import type { FirmwareShape } from './rom.ts';
 
 /** Kilohertz of the time-stamp counter: 1 GHz, so that it counts nanoseconds. */
 export const TSC_KHZ = 1_000_000;
+
+/** Boards by QEMU's names. */
+export type MachineKind = 'pc' | 'q35';
 
 export interface MachineConfig {
   readonly cpus: number;
@@ -14,6 +18,16 @@ export interface MachineConfig {
   readonly cpuModel: string;
   /** Paravirtual features that the guest sees; none hides KVM. */
   readonly paravirtual: readonly KvmFeature[];
+  /** Board; q35 when left out. */
+  readonly machine?: MachineKind;
+  /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
+  readonly firmware?: FirmwareShape;
+  /** What the firmware is to try, in order: QEMU's letters of drives (`a` floppy, `c` disk, `d` CD-ROM, `n` network); `cad` when left out. */
+  readonly bootOrder?: string;
+  /** The firmware shows a boot menu, for so many ms where that is given. */
+  readonly bootMenu?: { readonly on: boolean; readonly timeout?: number };
+  /** There is no display: firmware is to use the serial port. */
+  readonly noGraphic?: boolean;
   /** Devices beside those of the board, in order. */
   readonly devices?: readonly DeviceConfig[];
   /** The HPET is there; it is when this is left out. */

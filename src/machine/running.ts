@@ -18,10 +18,25 @@ export interface KernelFiles {
   readonly vmlinux?: () => Uint8Array<ArrayBuffer> | undefined;
 }
 
+/** Contents of the firmware, of the sizes that the configuration tells. */
+export interface FirmwareImages {
+  readonly rom?: Uint8Array;
+  readonly flash?: readonly FlashImage[];
+  /** Files for the firmware by their fw_cfg names. */
+  readonly files?: ReadonlyMap<string, Uint8Array>;
+}
+export interface FlashImage {
+  readonly bytes: Uint8Array;
+  /** Keeps bytes that the guest has changed; none for flash that is read-only. */
+  readonly save?: (offset: number, bytes: Uint8Array) => Promise<void>;
+}
+
 /** Everything that a machine is made from. */
 export interface MachineSetup {
   readonly config: MachineConfig;
-  readonly files: KernelFiles;
+  /** What is started directly; a machine with firmware may do without. */
+  readonly files?: KernelFiles;
+  readonly firmware?: FirmwareImages;
   /**
    * Takes bytes that the guest sends on serial port n (0–3). While a returned promise is pending, the guest's transmitter on that
    * port is busy: nothing is dropped.

@@ -1,53 +1,83 @@
-// The ACPI and SMBIOS tables and the memory map of the q35-like board.
+// The ACPI and SMBIOS tables and the memory map of the boards.
 
-import { buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
-import { comPorts, q35Intx } from '../firmware/acpi/config.ts';
+import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
+import { comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
-import { buildSmbios, linkSmbios } from '../firmware/smbios.ts';
+import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
+import { PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 
 /** The ECAM window, 256 MiB. */
 const ECAM = { base: 0xb000_0000, size: 0x1000_0000 };
+const IOAPIC = 0xfec0_0000;
+const GIB = 2 ** 30;
+/** End of the guest-physical addresses. */
+const PHYSICAL_END = 2 ** 40;
 
-/** ACPI tables linked for `base`; the RSDP is first. */
-export function acpiTables(config: MachineConfig, base: number, room: number): Uint8Array {
-  const image = buildAcpi({
+/** What the tables say besides the configuration. */
+export interface BoardFacts {
+  readonly ramLow: number;
+  readonly ramHigh: number;
+  /** Ports of the power management block; those of a board without firmware when left out. */
+  readonly pmBase?: number;
+}
+
+/** The windows that PCI devices may use. */
+export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [Window, Window] {
+  const below = config.machine === 'pc' ? Math.max(facts.ramLow, 0x8000_0000) : ECAM.base + ECAM.size;
+  const above = Math.ceil((2 ** 32 + facts.ramHigh) / GIB) * GIB;
+  return [
+    { base: below, size: IOAPIC - below },
+    { base: above, size: PHYSICAL_END - above },
+  ];
+}
+
+/** The ACPI tables of a board. */
+export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
+  const pc = config.machine === 'pc';
+  return buildAcpi({
     cpus: Array.from({ length: config.cpus }, (_, n) => n),
     pci: {
-      mmconfig: { base: ECAM.base },
-      memory: [
-        { base: 0xc000_0000, size: 0xfec0_0000 - 0xc000_0000 },
-        { base: 2 ** 38, size: 2 ** 38 },
-      ],
-      intx: q35Intx,
-      isaBridge: 0x1f0000,
+      ...(pc ? {} : { mmconfig: { base: ECAM.base } }),
+      memory: pciWindows(config, facts),
+      intx: pc ? i440fxIntx : q35Intx,
+      isaBridge: pc ? 0x1_0000 : 0x1f_0000,
     },
+    ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),
+    ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
     hpet: config.hpet ?? true,
     serial: comPorts.filter((_, n) => config.serial?.includes(n) ?? true),
     rtc: true,
     ps2: true,
+    fwCfg: config.firmware !== undefined,
   });
-  return linkAcpi(image, base, room);
+}
+
+/** ACPI tables linked for `base`; the RSDP is first. */
+export function acpiTables(config: MachineConfig, facts: BoardFacts, base: number, room: number): Uint8Array {
+  return linkAcpi(acpiImage(config, facts), base, room);
+}
+
+/** The SMBIOS structures of a machine. */
+export function smbiosImage(config: MachineConfig, facts: BoardFacts): SmbiosImage {
+  return buildSmbios({
+    sockets: 1,
+    coresPerSocket: config.cpus,
+    threadsPerCore: 1,
+    cpuModel: config.cpuModel,
+    ramBelow4G: facts.ramLow,
+    ramAbove4G: facts.ramHigh,
+    ...(config.uuid === undefined ? {} : { system: { uuid: config.uuid } }),
+  });
 }
 
 /** SMBIOS tables linked for `base`. */
-export function smbiosTables(config: MachineConfig, low: number, above: number, base: number, room: number): Uint8Array {
-  return linkSmbios(
-    buildSmbios({
-      sockets: 1,
-      coresPerSocket: config.cpus,
-      threadsPerCore: 1,
-      cpuModel: config.cpuModel,
-      ramBelow4G: low,
-      ramAbove4G: above,
-      ...(config.uuid === undefined ? {} : { system: { uuid: config.uuid } }),
-    }),
-    base,
-    room,
-  );
+export function smbiosTables(config: MachineConfig, facts: BoardFacts, base: number, room: number): Uint8Array {
+  return linkSmbios(smbiosImage(config, facts), base, room);
 }
 
-/** What the firmware tells of memory. */
-export function memoryMap(ramBelow4G: number, ramAbove4G: number): MemoryRange[] {
-  return buildE820({ ramBelow4G, ramAbove4G, reserved: [{ start: ECAM.base, size: ECAM.size, type: E820_RESERVED }] });
+/** What a direct boot tells of memory. */
+export function memoryMap(config: MachineConfig, facts: BoardFacts): MemoryRange[] {
+  const reserved = config.machine === 'pc' ? [] : [{ start: ECAM.base, size: ECAM.size, type: E820_RESERVED }];
+  return buildE820({ ramBelow4G: facts.ramLow, ramAbove4G: facts.ramHigh, reserved });
 }

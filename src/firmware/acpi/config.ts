@@ -25,8 +25,9 @@ export interface AcpiConfig {
   readonly levelIrqs?: readonly number[];
   /** Ports of the power management block (events; control at +4, timer at +8); 0x600 when not given. */
   readonly pmBase?: number;
-  /** 16 bytes of general-purpose event registers; 0x620 when not given. */
+  /** General-purpose event registers; 0x620 when not given, and 16 bytes. */
   readonly gpeBase?: number;
+  readonly gpeLength?: number;
   readonly hpet?: boolean;
   /** Serial ports, `{ port: 0x3f8, irq: 4 }` for COM1. */
   readonly serial?: readonly { readonly port: number; readonly irq: number }[];

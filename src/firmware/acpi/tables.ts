@@ -36,7 +36,8 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   byte(88, 4);
   byte(89, 2);
   byte(91, 4);
-  byte(92, 16);
+  const gpeLength = config.gpeLength ?? 16;
+  byte(92, gpeLength);
   half(96, 0xfff); // C2 and C3 not supported
   half(98, 0xfff);
   byte(108, config.rtc ? 0x32 : 0);
@@ -50,7 +51,7 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   address(148, pm, 32, 2);
   address(172, pm + 4, 16, 2);
   address(208, pm + 8, 32, 3);
-  address(220, gpe, 128, 1);
+  address(220, gpe, gpeLength * 8, 1);
   bytes.set(new TextEncoder().encode('NONROOT'), at(268));
   return bytes;
 };

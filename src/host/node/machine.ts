@@ -16,6 +16,8 @@ import * as st from '../../isa/x86/state.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
+import { extraBytes } from '../../machine/extra.ts';
+import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
@@ -53,7 +55,7 @@ export class NodeMachine implements RunningMachine {
   readonly #unsent: Uint8Array[][] = PORTS.map(() => []);
   readonly #feeding: boolean[] = PORTS.map(() => false);
   readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
-  #boot: BootState;
+  #boot: BootState | null;
   #status: MachineStatus = 'prelaunch';
   /** vCPUs in their loops. */
   #running = 0;
@@ -77,18 +79,19 @@ export class NodeMachine implements RunningMachine {
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    const layout = layoutOf(config.memory, config.cpus);
+    const layout = layoutOf(config.memory, config.cpus, extraBytes(config));
     this.#layout = layout;
     const memory = allocate(layout, config);
     const epoch = hostEpoch();
     const words = new Int32Array(memory.buffer);
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
+    const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
     for (let cpu = 0; cpu < config.cpus; cpu++) {
       const { port1, port2 } = new MessageChannel();
       port1.unref();
       this.#changes.push(port1);
-      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2 };
+      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs };
       const worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
       worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
@@ -109,7 +112,9 @@ export class NodeMachine implements RunningMachine {
         notify: this.#notify,
         codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
         report: o.report,
+        blobs,
       });
+      this.#loadFlash();
       this.#io = {
         backends: this.backends,
         lock: this.board.lock,
@@ -270,9 +275,41 @@ export class NodeMachine implements RunningMachine {
 
   // -- start, stop, start again
 
-  #load(): BootState {
+  /** Flash keeps its contents over resets. */
+  #loadFlash(): void {
+    const { rom, flashBell } = this.board;
+    const flash = this.#o.firmware?.flash ?? [];
+    rom.flash.forEach((chip, n) => {
+      chip.bytes.set(flash[n]!.bytes.subarray(0, chip.length));
+    });
+    flashBell.heard = () => void this.#saveFlash();
+  }
+  #saving: Promise<void> = Promise.resolve();
+  /** Writes what the guest has changed in flash to its files. */
+  #saveFlash(): Promise<void> {
+    const flash = this.#o.firmware?.flash ?? [];
+    return (this.#saving = this.#saving.then(async () => {
+      for (const [n, chip] of this.board.rom.flash.entries()) {
+        const dirty = this.board.lock.run(() => chip.takeDirty());
+        if (!dirty) continue;
+        try {
+          await flash[n]?.save?.(dirty.from, chip.bytes.slice(dirty.from, dirty.to));
+        } catch (error) {
+          this.#o.report(`pflash${n}`, `Cannot keep variables: ${error instanceof Error ? error.message : String(error)}`);
+        }
+      }
+    }));
+  }
+  #load(): BootState | null {
     const { config, files } = this.#o;
     const { ramBase, ramLow, ramHigh } = this.#layout;
+    const { rom, facts } = this.board;
+    if (config.firmware) {
+      const image = this.#o.firmware?.rom;
+      if (image) this.#bytes.set(image, rom.host);
+      return null;
+    }
+    if (!files) throw new Error('Cannot start the machine: it has neither firmware nor a kernel');
     const target = {
       ramBelow4G: ramLow,
       ramAbove4G: ramHigh,
@@ -282,10 +319,10 @@ export class NodeMachine implements RunningMachine {
       },
     };
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
-    target.write(ACPI_ADDRESS, acpiTables(config, ACPI_ADDRESS, ACPI_MAX_SIZE));
-    target.write(SMBIOS_ADDRESS, smbiosTables(config, ramLow, ramHigh, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
+    target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
+    target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
     const vmlinux = files.vmlinux?.() ?? (isBzImage(files.kernel) ? extractVmlinux(files.kernel, decompress) : undefined);
-    const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(ramLow, ramHigh), decompress });
+    const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(config, facts), decompress });
     // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
     if (vmlinux?.buffer instanceof ArrayBuffer && vmlinux.buffer !== files.kernel.buffer) vmlinux.buffer.transfer(0);
     this.kernelLine = boot.kernel;
@@ -295,7 +332,7 @@ export class NodeMachine implements RunningMachine {
     this.#status = 'running';
     this.board.reset();
     this.#running = this.cpus;
-    this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null }));
+    this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 }));
   }
   #send(worker: Worker, m: ToVcpu): void {
     worker.postMessage(m);
@@ -360,13 +397,13 @@ export class NodeMachine implements RunningMachine {
   }
   /** Memory, vCPUs and devices as after power-on. */
   #restart(why: MachineEvent): void {
-    const { ramBase, ramLow, ramHigh, vcpuBase, vcpuBytes, codeMap } = this.#layout;
+    const { ramBase, ramLow, ramHigh, extraBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
     this.#why = null;
     for (let cpu = 0; cpu < this.cpus; cpu++) {
       const at = vcpuBase + cpu * vcpuBytes;
       this.#bytes.fill(0, at, at + Area.records);
     }
-    this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh) / PAGE);
+    this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
     clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh);
     this.#boot = this.#load();
     const asked = this.#asked;
@@ -387,6 +424,7 @@ export class NodeMachine implements RunningMachine {
     this.#status = 'ended';
     this.board.bells.close();
     await this.#drainAll();
+    await this.#saveFlash();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     await Promise.all(this.#workers.map((w) => w.terminate()));
     this.#resolve(why);
@@ -437,6 +475,13 @@ export class NodeMachine implements RunningMachine {
     }
     this.#feeding[n] = false;
   }
+}
+
+/** A copy that all threads see. */
+function shared(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
 }
 
 function allocate(layout: MemoryLayout, config: MachineConfig): WebAssembly.Memory {

@@ -12,6 +12,7 @@ import { applyBootState } from '../../machine/boot.ts';
 import type { BoardEvent, MachineConfig } from '../../machine/config.ts';
 import type { DeviceConfig } from '../../machine/device-type.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
+import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 
@@ -24,6 +25,7 @@ export interface VcpuWorkerData {
   readonly epoch: bigint;
   /** Devices that are added or removed, in order (`DeviceChange`). Read only while the vCPU stands still. */
   readonly changes: MessagePort;
+  readonly blobs: FwCfgBlobs;
 }
 
 /** What happens to the machine's devices. */
@@ -35,8 +37,8 @@ export type DeviceChange =
 export type ToVcpu =
   /** The compiled main module, from the thread that compiled it. */
   | { readonly kind: 'module'; readonly module: WebAssembly.Module }
-  /** Run from this state (the first vCPU) or from SIPI. */
-  | { readonly kind: 'start'; readonly boot: BootState | null };
+  /** Run from this state, from the reset vector (the first vCPU without a state), or from SIPI. */
+  | { readonly kind: 'start'; readonly boot: BootState | null; readonly first: boolean };
 
 /** From the thread. */
 export type FromVcpu =
@@ -48,7 +50,7 @@ export type FromVcpu =
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
-const { config, memory, layout, cpu, epoch, changes } = workerData as VcpuWorkerData;
+const { config, memory, layout, cpu, epoch, changes, blobs } = workerData as VcpuWorkerData;
 const send = (m: FromVcpu): void => port.postMessage(m);
 const board = buildBoard({
   config,
@@ -62,6 +64,7 @@ const board = buildBoard({
   notify: (name, data) => send({ kind: 'notice', name, data }),
   codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
   report: (device, message) => send({ kind: 'report', device, message }),
+  blobs,
 });
 
 /** Does to this thread's devices what was done to the I/O thread's. */
@@ -115,7 +118,7 @@ function run(m: ToVcpu & { kind: 'start' }): void {
   vcpu = null;
   current.reset();
   if (m.boot) applyBootState(current, m.boot);
-  runVcpu(board, current, cpu, m.boot !== null, (event) => send({ kind: 'event', event }), plugged);
+  runVcpu(board, current, cpu, m.first, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
     state[name] = current.get(name);

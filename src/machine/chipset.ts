@@ -1,0 +1,128 @@
+// The chipsets of PC boards: PCI host with its own functions, interrupt routing, the attribute map of the first MiB.
+
+import type { Arena } from '../bits/arena.ts';
+import { fanOut, type IrqLine } from '../bus/irq.ts';
+import type { MemorySlots } from '../bus/slots.ts';
+import type { AddressSpace, Handler } from '../bus/space.ts';
+import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
+import { i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
+import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
+import { type PciFunction, pci } from '../devices/pci-function.ts';
+import { PciHost } from '../devices/pci-host.ts';
+import { hostBridge, IsaBridge } from '../devices/q35.ts';
+import { Smbus } from '../devices/smbus.ts';
+import type { PciBus } from './buses.ts';
+
+/** General-purpose events of the `pc` board, as in its ACPI tables. */
+export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
+
+export interface ChipsetOptions {
+  readonly arena: Arena;
+  readonly ports: AddressSpace;
+  /** Every vCPU's space. */
+  readonly mmio: readonly AddressSpace[];
+  readonly slots: MemorySlots;
+  readonly acpi: AcpiPm;
+  /** Port 0xCF9. */
+  readonly resetControl: Handler;
+  /** ISA interrupt n at PIC and I/O APIC, at the PIC alone, and pin n of the I/O APIC. */
+  readonly isa: (n: number) => IrqLine;
+  readonly pic: (n: number) => IrqLine;
+  readonly pin: (n: number) => IrqLine;
+  /** ROM that shows below 1 MiB; without firmware all is RAM there, and registers are preset as firmware would leave them. */
+  readonly rom: LowRom | undefined;
+  readonly firmware: boolean;
+}
+
+export interface Chipset {
+  readonly host: PciHost;
+  readonly bus: PciBus;
+  /** Interrupt line register of a PIRQ, for boards without firmware. */
+  interruptLine(pirq: number): number;
+  /** Where the guest has put the power management registers. */
+  pmBase(): number;
+  /** Registers after power-on; memory follows. With the board's lock held. */
+  reset(): void;
+}
+
+const pciBus = (host: PciHost, name: string, express: boolean): PciBus => ({
+  kind: 'PCI',
+  name,
+  express,
+  root: true,
+  add(f, slot, fn) {
+    host.add(f, slot, fn);
+    return () => host.remove(f);
+  },
+  freeSlot: () => host.freeSlot(),
+});
+
+/** The attribute map as the registers of the host bridge have it. */
+const mapper = (o: ChipsetOptions) => (register: (n: number) => number) => {
+  if (o.firmware) applyPam(o.slots, register, o.rom);
+};
+
+/** ICH9 behind the q35 host bridge: PCI Express with ECAM, eight PIRQs at pins 16 to 23 of the I/O APIC. */
+export function q35Chipset(o: ChipsetOptions): Chipset {
+  const { arena, ports, mmio } = o;
+  const preset = !o.firmware;
+  const host: PciHost = new PciHost({
+    arena,
+    ports,
+    mmio,
+    pirqs: Array.from({ length: 8 }, (_, p) => fanOut(o.pin(16 + p), { set: (level) => bridge.pirq(p).set(level) })),
+    resetControl: o.resetControl,
+  });
+  const mch = hostBridge(arena, host, mmio[0]!, preset, mapper(o));
+  const bridge: IsaBridge = new IsaBridge({ arena, host, ports, pm: o.acpi, pic: o.pic, preset });
+  // The first vCPU's space maps ECAM by itself; the others show the same window.
+  for (const space of mmio.slice(1)) {
+    space.movable((map) => {
+      const window = mmio[0]!.regions().find((r) => r.name === 'ecam');
+      if (window) map(window);
+    });
+  }
+  return {
+    host,
+    bus: pciBus(host, 'pcie.0', true),
+    interruptLine: (pirq) => 10 + (pirq & 1),
+    pmBase: () => bridge.f.read(0x40, 2) & 0xff80 || acpiPm.base,
+    reset: () => resetHost(o, host, mch, pamRegister.q35),
+  };
+}
+
+/** PIIX3 and PIIX4 behind the i440FX host bridge: four PIRQs that go to ISA interrupts. */
+export function pcChipset(o: ChipsetOptions): Chipset {
+  const { arena, ports, mmio } = o;
+  const preset = !o.firmware;
+  const host: PciHost = new PciHost({
+    arena,
+    ports,
+    mmio,
+    pirqs: Array.from({ length: 4 }, (_, p) => ({ set: (level: 0 | 1) => bridge.pirq(p).set(level) })),
+    pirqOf: i440fxPirq,
+    resetControl: o.resetControl,
+  });
+  const northbridge = i440fxBridge(arena, host, mapper(o));
+  const bridge: Piix3 = new Piix3({ arena, host, isa: o.isa, preset });
+  const smbus = new Smbus(arena);
+  const power = piix4Pm({ arena, host, ports, pm: o.acpi, smbus: smbus.handler, preset });
+  o.acpi.mapGpe(ports, PIIX4_GPE.base);
+  return {
+    host,
+    bus: pciBus(host, 'pci.0', false),
+    interruptLine: (pirq) => [10, 10, 11, 11][pirq]!,
+    pmBase: () => power.read(0x40, 2) & 0xffc0 || acpiPm.base,
+    reset() {
+      smbus.reset();
+      resetHost(o, host, northbridge, pamRegister.i440fx);
+      // The power management function's interrupt is the SCI.
+      power.poke(pci.interruptLine, 1, acpiPm.sci);
+    },
+  };
+}
+
+function resetHost(o: ChipsetOptions, host: PciHost, bridge: PciFunction, pam: number): void {
+  host.reset();
+  mapper(o)((n) => bridge.read(pam + n, 1));
+}
