@@ -242,6 +242,21 @@ export const acpiPmRegisters = registers<AcpiPm>('acpi-pm', acpiPm.length, [
     (d, v) => d.setControl(v),
   ),
   ro(0x08, 4, 'PM_TMR', (d) => d.count),
+  // APMC_EN alone, which says that system management is set up already: there is no such mode.
+  rw(
+    0x30,
+    4,
+    'SMI_EN',
+    () => 0x20,
+    () => {},
+  ),
+  rw(
+    0x34,
+    4,
+    'SMI_STS',
+    () => 0,
+    () => {},
+  ),
   ...Array.from({ length: 8 }, (_, i) => [
     w1c<AcpiPm>(
       0x20 + i,

@@ -107,6 +107,8 @@ export function piix4Pm(o: {
   f.preset(0x5f, [0x90]);
   for (const at of [pm.misc, pm.smbConfig]) f.writable(at, [0xff]);
   f.writable(0x58, [0xff, 0xff, 0xff, 0xff]);
+  // APMC_EN of DEVACTB says that system management is set up already: there is no such mode.
+  f.preset(0x5b, [0x02]);
   if (o.preset) {
     f.preset(pm.base, [(acpiPm.base & 0xff) | 1, acpiPm.base >>> 8]);
     f.preset(pm.misc, [1]);
