@@ -36,7 +36,7 @@ const accels: readonly (readonly [string, string])[] = [
 const traces: readonly (readonly [string, string])[] = [
   ['bus', 'accesses to ports and addresses where nothing is'],
   ['cpu', 'undefined opcodes'],
-  ['firmware', "what the firmware writes to its debug console"],
+  ['firmware', 'what the firmware writes to its debug console'],
   ['guest_errors', 'what devices find wrong with what the guest does'],
 ];
 const names = (rows: readonly (readonly [string, string])[]): string[] => rows.map(([name]) => name);

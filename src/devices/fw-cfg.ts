@@ -6,10 +6,7 @@ import type { Report } from '../bus/events.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
 
-export const fwCfgLayout = struct(
-  { key: 'u16', offset: 'u32', dmaHigh: 'u32', dmaLow: 'u32' },
-  { name: 'fw-cfg', version: 1 },
-);
+export const fwCfgLayout = struct({ key: 'u16', offset: 'u32', dmaHigh: 'u32', dmaLow: 'u32' }, { name: 'fw-cfg', version: 1 });
 
 /** Keys of items with a fixed number. */
 export const fwCfgKey = {
@@ -199,9 +196,8 @@ export class FwCfg {
     if (what & control.read) {
       // Past the item's end, zeros are read.
       const ok =
-        this.#pieces(address, here, (piece, done) =>
-          piece.set(data.subarray(s.offset + done, s.offset + done + piece.length)),
-        ) && this.#pieces(address + here, length - here, (piece) => piece.fill(0));
+        this.#pieces(address, here, (piece, done) => piece.set(data.subarray(s.offset + done, s.offset + done + piece.length))) &&
+        this.#pieces(address + here, length - here, (piece) => piece.fill(0));
       s.offset += here;
       return ok;
     }
@@ -233,5 +229,4 @@ export class FwCfg {
 }
 
 const bytesOf = ({ data }: FwCfgFile): Uint8Array => (typeof data === 'function' ? data() : data);
-const swap = (v: number): number =>
-  (((v & 0xff) << 24) | ((v & 0xff00) << 8) | ((v >>> 8) & 0xff00) | ((v >>> 24) & 0xff)) >>> 0;
+const swap = (v: number): number => (((v & 0xff) << 24) | ((v & 0xff00) << 8) | ((v >>> 8) & 0xff00) | ((v >>> 24) & 0xff)) >>> 0;

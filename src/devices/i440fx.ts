@@ -92,7 +92,10 @@ const pmLength = 0x40;
 export function piix4Pm(o: {
   readonly arena: Arena;
   readonly host: PciHost;
-  readonly ports: { movable: (mapper: (map: (r: { base: number; length: number; name: string; handler: Handler }) => void) => void) => void; changed(): void };
+  readonly ports: {
+    movable: (mapper: (map: (r: { base: number; length: number; name: string; handler: Handler }) => void) => void) => void;
+    changed(): void;
+  };
   readonly pm: AcpiPm;
   readonly smbus: Handler;
   readonly preset: boolean;

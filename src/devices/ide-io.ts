@@ -169,7 +169,9 @@ export class IdeIo {
         break;
       case 'read':
       case 'write':
-        this.#now(job, () => Object.assign(s, { offset: plan.offset, left: plan.length, block: plan.block, out: plan.kind === 'write' ? 1 : 0 }));
+        this.#now(job, () =>
+          Object.assign(s, { offset: plan.offset, left: plan.length, block: plan.block, out: plan.kind === 'write' ? 1 : 0 }),
+        );
         if (!plan.dma) {
           if (plan.kind === 'read') await this.#refill(job);
           else this.#now(job, () => channel.beginOut(Math.min(s.left, IDE_BUFFER), plan.block, false));

@@ -34,7 +34,8 @@ export function applyPam(slots: MemorySlots, register: (n: number) => number, ro
     if (attributes & readRam) slots.low(page, pages, 'ram', (attributes & writeRam) === 0);
     else {
       const above = (0x100 - page) * PAGE;
-      if (rom !== undefined && above <= Math.min(rom.length, 0x2_0000)) slots.low(page, pages, rom.host + rom.length - above, true);
+      if (rom !== undefined && above <= Math.min(rom.length, 0x2_0000))
+        slots.low(page, pages, rom.host + rom.length - above, true);
       else slots.low(page, pages, 'bus');
     }
   }

@@ -84,7 +84,15 @@ export class Pflash {
 
   /** Array read; the contents stay. With the board's lock held. */
   reset(): void {
-    Object.assign(this.s, { command: 0xff, cycle: 0, status: status.ready, counter: 0, block: 0, dirtyFrom: 0xffff_ffff, dirtyTo: 0 });
+    Object.assign(this.s, {
+      command: 0xff,
+      cycle: 0,
+      status: status.ready,
+      counter: 0,
+      block: 0,
+      dirtyFrom: 0xffff_ffff,
+      dirtyTo: 0,
+    });
     this.#array();
   }
 

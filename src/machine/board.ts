@@ -258,7 +258,11 @@ export function buildBoard(o: BoardOptions): Board {
   const facts = { ramLow: layout.ramLow, ramHigh: layout.ramHigh };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
-  if (config.trace.includes('firmware')) mapDebugConsole(ports, lineSink((line) => o.report('firmware', line)));
+  if (config.trace.includes('firmware'))
+    mapDebugConsole(
+      ports,
+      lineSink((line) => o.report('firmware', line)),
+    );
 
   // Paravirtual interface.
   const pvs = lapics.map(

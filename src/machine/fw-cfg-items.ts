@@ -43,7 +43,12 @@ function smbiosFiles(config: MachineConfig, facts: BoardFacts): readonly (readon
 }
 
 /** `facts` are asked anew when the guest reads the tables. */
-export function fwCfgItems(config: MachineConfig, facts: () => BoardFacts, bootOrder: readonly string[], blobs: FwCfgBlobs): FwCfgItems {
+export function fwCfgItems(
+  config: MachineConfig,
+  facts: () => BoardFacts,
+  bootOrder: readonly string[],
+  blobs: FwCfgBlobs,
+): FwCfgItems {
   const here = facts();
   const acpi = (name: string, to: number) => () => pad(acpiLoaderFiles(acpiImage(config, facts()))[name]!, to);
   const menu = config.bootMenu;

@@ -24,7 +24,9 @@ export function firmwareBytes(shape: FirmwareShape): number {
   const sizes = [...(shape.rom === undefined ? [] : [shape.rom]), ...(shape.flash ?? []).map((f) => f.bytes)];
   const total = sizes.reduce((sum, n) => sum + n, 0);
   if (sizes.some((n) => n === 0 || n % flashSector !== 0) || total > ROOM)
-    throw new Error(`Cannot map firmware of ${sizes.join(' and ')} bytes: accepted are multiples of 4 KiB, ${ROOM >> 20} MiB in all`);
+    throw new Error(
+      `Cannot map firmware of ${sizes.join(' and ')} bytes: accepted are multiples of 4 KiB, ${ROOM >> 20} MiB in all`,
+    );
   return total;
 }
 

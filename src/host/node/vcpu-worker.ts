@@ -11,8 +11,8 @@ import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
 import type { BoardEvent, MachineConfig } from '../../machine/config.ts';
 import type { DeviceConfig } from '../../machine/device-type.ts';
-import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
+import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 
