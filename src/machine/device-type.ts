@@ -97,6 +97,8 @@ export interface IoServices {
 export interface IoSide {
   /** Resolves when nothing of the guest is under way any more: all that was begun is done. The machine's vCPUs are held. */
   drain?(): Promise<void>;
+  /** The machine goes on after it was held. */
+  resumed?(): void;
   /** At the machine's reset, with vCPUs stopped and the device's state reset: forgets what is under way. */
   reset?(): void;
   /** The device goes. */

@@ -2,6 +2,7 @@
 
 import type { AnyDeviceType } from './device-type.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 
-export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...virtioRng];
+export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...virtioBlk, ...virtioRng];

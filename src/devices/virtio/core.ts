@@ -15,7 +15,7 @@ export interface VirtioModel {
   readonly id: number;
   /** Entries of each queue, powers of two up to 1,024. */
   readonly queues: readonly number[];
-  /** Feature bits of the kind. */
+  /** Feature bits of the kind; may depend on shared state. */
   readonly features: bigint;
   /** Bits that legacy drivers are offered beside; those that they must not see. */
   readonly legacyFeatures?: bigint;
@@ -73,7 +73,8 @@ export class VirtioCore {
   readonly memory: GuestMemory;
   readonly report: Report;
   readonly queues: readonly Virtqueue[];
-  readonly #offered: bigint;
+  /** What is offered beside the kind's own. */
+  readonly #options: bigint;
   readonly #bell: Doorbell;
   #interrupt: VirtioInterrupt = { queue: () => {}, config: () => {}, acknowledged: () => {} };
 
@@ -87,8 +88,7 @@ export class VirtioCore {
     this.#bell = o.bell;
     this.s = o.arena.alloc(virtioLayout(model.queues.length), o.name);
     this.queues = this.s.queue.map((q) => new Virtqueue(q, o.memory, this.s.fence));
-    this.#offered =
-      model.features |
+    this.#options =
       Feature.version1 |
       (options.indirect_desc ? Feature.indirect : 0n) |
       (options.event_idx ? Feature.eventIndex : 0n) |
@@ -126,7 +126,7 @@ export class VirtioCore {
   /** 32 bits of what is offered; `select` counts words. */
   offered(select: number, legacy = false): number {
     if (select > 1) return 0;
-    let all = this.#offered;
+    let all = this.#options | this.model.features;
     if (legacy) all = (all & ~(this.model.hiddenFromLegacy ?? 0n) & 0xffff_ffffn) | (this.model.legacyFeatures ?? 0n);
     else all &= ~(Feature.notifyOnEmpty | Feature.anyLayout);
     return Number((all >> BigInt(32 * select)) & 0xffff_ffffn);

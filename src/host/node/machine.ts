@@ -180,6 +180,7 @@ export class NodeMachine implements RunningMachine {
     const { skipped } = this.board.control;
     skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
     this.#status = 'running';
+    for (const { io } of this.devices.list()) io?.resumed?.();
     this.#letGo();
     this.#notify('RESUME', {});
   }
