@@ -100,15 +100,20 @@ export class CodeCache {
     this.#infos = { undefined: find(undefinedRow), tooLong: find(tooLongRow), goto: find(gotoRow) };
   }
 
-  /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. */
-  find(gpa: number, ctx: number): { record: number; cacheable: boolean } {
+  /** Where the block that `find` gave may be found again: nowhere, by linear address alone (it crosses pages), by both. */
+  kind: 'once' | 'linear' | 'page' = 'once';
+
+  /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. Sets `kind`. */
+  find(gpa: number, ctx: number): number {
     const known = (ctx & Ctx.step) === 0 ? this.#known(gpa, ctx) : undefined;
     if (known) {
-      if (known.next < 0) return { record: known.record, cacheable: true };
+      this.kind = known.next < 0 ? 'page' : 'linear';
+      if (known.next < 0) return known.record;
       // The second page may be mapped elsewhere by now.
       const next = this.#host.nextPage();
-      if (next < 0) return { record: 0, cacheable: false };
-      if (next === known.next) return { record: known.record, cacheable: true };
+      if (next === known.next) return known.record;
+      this.kind = 'once';
+      if (next < 0) return 0;
       this.#invalidate(known);
     }
     return this.#decode(gpa, ctx);
@@ -118,12 +123,13 @@ export class CodeCache {
     const page = Math.floor(gpa / 4096);
     return this.#blocks.get(page)?.get((gpa - page * 4096) * 128 + ctx);
   }
-  #decode(gpa: number, ctx: number): { record: number; cacheable: boolean } {
+  #decode(gpa: number, ctx: number): number {
+    this.kind = 'once';
     const bytes = this.#bytes;
     const page = Math.floor(gpa / 4096) * 4096;
     const offset = gpa - page;
     const host = this.#host.hostPage(page);
-    if (host < 0) return { record: this.#single(this.#infos.undefined, offset, ctx), cacheable: false };
+    if (host < 0) return this.#single(this.#infos.undefined, offset, ctx);
     this.#makeRoom();
     this.#host.claimPage(page, host);
     const step = (ctx & Ctx.step) !== 0;
@@ -140,7 +146,7 @@ export class CodeCache {
         if (count > 0) break;
         // The first instruction crosses into the next page.
         const next = this.#host.nextPage();
-        if (next < 0) return { record: 0, cacheable: false };
+        if (next < 0) return 0;
         const nextHost = this.#host.hostPage(next);
         const joined = new Uint8Array(32);
         const tail = end - at;
@@ -174,7 +180,7 @@ export class CodeCache {
     extra: RowInfo | null,
     next: number,
     step: boolean,
-  ): { record: number; cacheable: boolean } {
+  ): number {
     const view = this.#view;
     const long = (ctx & Ctx.long) !== 0;
     const lonely = step || next >= 0;
@@ -208,7 +214,7 @@ export class CodeCache {
     this.stats.blocks++;
     this.stats.instructions += count;
     // A single-stepped instruction is decoded anew each time.
-    if (step) return { record, cacheable: false };
+    if (step) return record;
     // What was not decoded (#UD, too long) may be made code by a write, too.
     const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next };
     this.#remember(block, Math.floor(gpa / 4096));
@@ -221,7 +227,8 @@ export class CodeCache {
       this.#blocks.set(page, places);
     }
     places.set((gpa - page * 4096) * 128 + ctx, block);
-    return { record, cacheable: true };
+    this.kind = next < 0 ? 'page' : 'linear';
+    return record;
   }
   #remember(block: Block, page: number): void {
     const list = this.#pages.get(page);

@@ -1,7 +1,7 @@
 // Where things lie in the shared memory of a machine that runs on the translator.
 
 import { SLOT_TABLE_BYTES } from '../../bits/slot-table.ts';
-import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, STATE_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../isa/x86/state.ts';
+import { BLOCK_ENTRIES, BLOCK_ENTRY_BYTES, JUMP_ENTRIES, JUMP_ENTRY_BYTES, STATE_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../isa/x86/state.ts';
 import type { MemoryLayout } from '../accel.ts';
 
 /** Offsets in a vCPU's private area. */
@@ -15,9 +15,13 @@ export const Area = {
   get jumpCache(): number {
     return this.mailbox + 4096;
   },
+  /** Decoded blocks by guest-physical address: see isa/x86/fetch.ts. */
+  get blocks(): number {
+    return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
+  },
   /** Executions by handler number (u32 each), where tier 0 was built to count them. */
   get profile(): number {
-    return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
+    return this.blocks + BLOCK_ENTRIES * BLOCK_ENTRY_BYTES;
   },
   /** Arrivals at blocks without a region (u16 each, by record): see tier0.ts. */
   get arrivals(): number {

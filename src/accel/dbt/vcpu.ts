@@ -2,12 +2,12 @@
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
 import type { Callee } from '../../ir/ir.ts';
-import { Jump } from '../../isa/x86/fetch.ts';
+import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
-import { jumpOffset } from '../../isa/x86/tlb.ts';
+import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import { type Block, CodeCache } from './code.ts';
@@ -92,6 +92,8 @@ export class DbtVcpu implements Vcpu {
     i32(st.ramHigh, layout.ramHigh);
     i32(st.slotTable, layout.slots);
     i32(st.codeMap, layout.codeMap);
+    i32(st.dirtyMap, layout.dirtyMap);
+    i32(st.blockTable, this.#env + Area.blocks);
     i32(st.cpuIndex, index);
     i32(st.jumpCache, this.#env + Area.jumpCache);
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
@@ -340,22 +342,33 @@ export class DbtVcpu implements Vcpu {
     }
     const gpa = this.exports.fetchTranslate(env, linear);
     if (this.#word(st.exc.offset) !== 0) return 0;
-    const { record, cacheable } = this.#code.find(Number(gpa), ctx);
-    if (this.#vm.regions === 'always' && cacheable) {
+    const place = Number(gpa);
+    const record = this.#code.find(place, ctx);
+    const kind = this.#code.kind;
+    if (this.#vm.regions === 'always' && kind !== 'once') {
       const block = this.#code.at(record);
       if (block) this.#translate(block);
     }
-    if (cacheable) {
+    if (kind === 'page') {
+      const entry = env + Area.blocks + blockOffset(place, ctx);
+      // What was here moves next door, here as below.
+      if (this.#view.getInt32(entry + Known.record, true) !== 0)
+        this.#bytes.copyWithin(entry ^ Known.bytes, entry, entry + Known.bytes);
+      this.#view.setBigInt64(entry + Known.key, blockKey(place, ctx), true);
+      this.#view.setInt32(entry + Known.record, record, true);
+    }
+    if (kind !== 'once') {
       const low = Number(linear & 0xffffffffn);
       const high = Number(linear >> 32n) | 0;
       const entry = env + Area.jumpCache + jumpOffset(low, high);
       const view = this.#view;
-      // What was here moves next door.
       if (view.getInt32(entry + Jump.record, true) !== 0) this.#bytes.copyWithin(entry ^ Jump.bytes, entry, entry + Jump.bytes);
       view.setUint32(entry + Jump.address, low, true);
       view.setInt32(entry + Jump.address + 4, high, true);
       view.setInt32(entry + Jump.ctx, ctx, true);
       view.setInt32(entry + Jump.record, record, true);
+      const group = BigInt((jumpOffset(low, high) >>> JUMP_GROUP_SHIFT) & 63);
+      this.#quads[(env + st.jumpGroups.offset) >> 3] |= 1n << group;
     }
     return record;
   }
@@ -371,6 +384,8 @@ export class DbtVcpu implements Vcpu {
   #dropped(): void {
     const start = this.#env + Area.jumpCache;
     this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
+    const blocks = this.#env + Area.blocks;
+    this.#bytes.fill(0, blocks, blocks + st.BLOCK_ENTRIES * st.BLOCK_ENTRY_BYTES);
     for (let page = this.#holds.indexOf(1); page >= 0; page = this.#holds.indexOf(1, page)) this.#drop(page);
   }
   #undefined(bytes: Uint8Array): void {

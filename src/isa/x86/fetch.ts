@@ -3,20 +3,71 @@
 
 import type { Value } from '../../ir/ir.ts';
 import { deliverPending, singleStep } from './exceptions.ts';
+import { fetchTranslate } from './mmu.ts';
 import { Rec, STALE } from './record.ts';
 import * as st from './state.ts';
-import { Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
+import { BLOCK_ENTRIES, BLOCK_ENTRY_BYTES, Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
 import { host, sub } from './sub.ts';
-import { jumpIndex } from './tlb.ts';
+import { jumpIndex, noteJump } from './tlb.ts';
 
 /** Layout of a jump cache entry. Two entries serve one place: the one of `jumpIndex`, and its neighbour (address xor `bytes`). */
 export const Jump = { address: 0, ctx: 8, record: 12, bytes: JUMP_ENTRY_BYTES } as const;
+
+/**
+ * Layout of an entry of the table of decoded blocks, which is found by guest-physical address, so that it outlives address spaces. Two
+ * entries serve one place, as in the jump cache. Blocks that cross into another page are not in it.
+ */
+export const Known = { key: 0, record: 8, bytes: BLOCK_ENTRY_BYTES } as const;
+const KEY_SHIFT = 16;
+const KEY_HASH = 0x9e3779b1;
+const PLACE_SHIFT = 32 - Math.log2(BLOCK_ENTRIES);
+
+/** The key of the block at `gpa` in context `ctx`. */
+export const blockKey = (gpa: number, ctx: number): bigint => (BigInt(gpa) << BigInt(KEY_SHIFT)) | BigInt(ctx);
+/** Byte offset of its entry in the table. */
+export function blockOffset(gpa: number, ctx: number): number {
+  const low = (gpa % 2 ** 32 | 0) ^ Math.floor(gpa / 2 ** 32) ^ (ctx << 12);
+  return (Math.imul(low, KEY_HASH) >>> PLACE_SHIFT) * BLOCK_ENTRY_BYTES;
+}
 
 /**
  * The host decodes the code at the linear address (CS base + `rip`) in the current context and gives its first record, having filled the
  * jump cache where the code may be found again; or 0 with an exception pending.
  */
 export const resolve = host('resolve', [], 'i32');
+
+/** The record of the code at `linear`, which the jump cache does not know; or 0 with an exception pending. */
+const find = sub('find', ['i64'], 'i32', {}, (c, linear) => {
+  const b = c.b;
+  const ctx = c.get(st.ctx);
+  const table = c.get(st.blockTable);
+  b.if(b.or(b.and(ctx, b.i32(Ctx.step)), b.eqz(table)), () => b.ret(c.call(resolve)));
+  const gpa = c.call(fetchTranslate, linear);
+  b.if(c.get(st.exc), () => b.ret(b.i32(0)));
+  const key = b.or(b.shl(gpa, b.i64(KEY_SHIFT)), b.extu(ctx));
+  const low = b.xor(b.xor(b.wrap(gpa), b.wrap(b.shru(gpa, b.i64(32)))), b.shl(ctx, b.i32(12)));
+  const place = b.shl(b.shru(b.mul(low, b.i32(KEY_HASH | 0)), b.i32(PLACE_SHIFT)), b.i32(Math.log2(BLOCK_ENTRY_BYTES)));
+  const entry = b.add(table, place);
+  const at = b.select(b.eq(b.raw('i64', entry, Known.key), key), entry, b.xor(entry, b.i32(Known.bytes)));
+  b.if(b.eq(b.raw('i64', at, Known.key), key), () => {
+    const rec = b.raw('i32', at, Known.record);
+    b.if(b.ne(b.raw('i32.16u', rec, Rec.handler), b.i32(STALE)), () => {
+      const jump = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
+      // What was here moves next door.
+      b.if(b.raw('i32', jump, Jump.record), () => {
+        const other = b.xor(jump, b.i32(Jump.bytes));
+        b.setRaw('i64', other, b.raw('i64', jump));
+        b.setRaw('i64', other, b.raw('i64', jump, 8), 8);
+      });
+      b.setRaw('i64', jump, linear, Jump.address);
+      b.setRaw('i32', jump, ctx, Jump.ctx);
+      b.setRaw('i32', jump, rec, Jump.record);
+      noteJump(c, linear);
+      b.ret(rec);
+    });
+  });
+  b.ret(c.call(resolve));
+});
 
 /** Delivers pending exceptions until none is left or the vCPU shuts down. */
 export const deliverAll = sub('deliverAll', [], null, {}, (c) => {
@@ -91,7 +142,7 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
       'i32',
       fresh,
       () => found,
-      () => c.call(resolve),
+      () => c.call(find, linear),
     );
     b.br(again, b.eqz(rec));
     c.set(st.pageBase, b.sub(ip, b.and(linear, b.i64(0xfff))));

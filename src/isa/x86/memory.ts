@@ -6,7 +6,7 @@
 import type { Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
 import type { Emit } from './emit.ts';
-import { cas, codeByte, How, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
+import { cas, codeByte, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { Ctx } from './state.ts';
 import { host, sub } from './sub.ts';
@@ -60,6 +60,7 @@ export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, a
     const slow = b.and(b.wrap(tag), b.i32(1));
     b.if(b.eqz(b.and(slow, b.ne(b.and(how, b.i32(How.write)), b.i32(0)))), () => b.ret(b.extu(at)));
     b.if(b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.writable)), () => {
+      noteDirty(c, at);
       // Decoded code alone makes it slow, or made it slow once.
       b.if(b.eqz(b.raw('i32.8u', codeByte(c, at))), () => b.setRaw('i64', entry, b.and(tag, b.i64(-2))));
       b.ret(b.extu(at));

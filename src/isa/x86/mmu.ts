@@ -186,6 +186,7 @@ function setBits(w: Walker, entry: Entry, bits: Value): void {
   const old = b.wrap(entry.value);
   b.if(b.and(b.ne(b.and(old, bits), bits), b.ne(entry.ptr, b.i32(0))), () => {
     const found = w.c.call(cas, entry.ptr, b.extu(old), b.extu(b.or(old, bits)), b.i32(2));
+    noteDirty(w.c, entry.ptr);
     b.br(w.again, b.ne(b.wrap(found), old));
   });
 }
@@ -340,6 +341,32 @@ export function codeByte(c: Emit, at: Value): Value {
   return b.add(c.get(st.codeMap), b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12)));
 }
 
+/** Host address of the `dirtyMap` byte of the page at host address `at`; the map must be there. */
+function dirtyByte(c: Emit, at: Value): Value {
+  const b = c.b;
+  return b.add(c.get(st.dirtyMap), b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12)));
+}
+
+/** Notes that the page at host address `at` is written, where writes are logged. */
+export function noteDirty(c: Emit, at: Value): void {
+  const b = c.b;
+  b.if(c.get(st.dirtyMap), () => {
+    const byte = dirtyByte(c, at);
+    b.if(b.raw('i32.8u', byte), () => b.setRaw('i32.8u', byte, b.i32(0)));
+  });
+}
+
+/** 1 where writes to the page at host address `at` are to be noted. */
+export function logged(c: Emit, at: Value): Value {
+  const b = c.b;
+  return b.choose(
+    'i32',
+    c.get(st.dirtyMap),
+    () => b.raw('i32.8u', dirtyByte(c, at)),
+    () => b.i32(0),
+  );
+}
+
 /**
  * Walks for a data access `how` and enters the page in the TLB that such an access uses, unless it is not RAM. Gives the place of
  * `addr`: its host address, or `OUTSIDE` and the guest-physical address. Raises #PF and #GP(0).
@@ -359,7 +386,9 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   const low = b.wrap(page);
   const linear = b.and(addr, b.i64(~0xfffn));
   const writable = b.and(b.and(low, b.i32(Walk.writable)), b.xor(readOnly, b.i32(1)));
-  const slow = b.or(b.xor(writable, b.i32(1)), b.ne(b.raw('i32.8u', codeByte(c, at)), b.i32(0)));
+  b.if(b.and(how, b.i32(How.write)), () => noteDirty(c, at));
+  const watched = b.or(b.raw('i32.8u', codeByte(c, at)), logged(c, at));
+  const slow = b.or(b.xor(writable, b.i32(1)), b.ne(watched, b.i32(0)));
   const isFragment = b.ne(b.and(low, b.i32(Walk.large | Walk.huge)), b.i32(0));
   let flags = b.mul(writable, b.i32(TlbFlag.writable));
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));

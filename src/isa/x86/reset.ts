@@ -17,6 +17,8 @@ const PLACES = new Set(
     st.ramHigh,
     st.slotTable,
     st.codeMap,
+    st.dirtyMap,
+    st.blockTable,
     st.cpuIndex,
     st.kick,
     st.hostThread,

@@ -133,6 +133,10 @@ export const ramHigh = slot('ramHigh', 'i32');
 export const slotTable = slot('slotTable', 'i32');
 /** Host address of one byte for each page of RAM: how many vCPUs hold decoded code of it. */
 export const codeMap = slot('codeMap', 'i32');
+/** Host address of one byte for each page of RAM, or 0 for none: 1 where the next write is to be noted by a 0 (see machine/board.ts). */
+export const dirtyMap = slot('dirtyMap', 'i32');
+/** Host address of the table of decoded blocks by guest-physical address, or 0 for none: see fetch.ts. */
+export const blockTable = slot('blockTable', 'i32');
 /** Index of this vCPU. */
 export const cpuIndex = slot('cpuIndex', 'i32');
 
@@ -228,6 +232,9 @@ export const hugePages = slot('hugePages', 'i64');
 export const hostThread = slot('hostThread', 'i32');
 export const hostEntered = slot('hostEntered', 'i32');
 
+/** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
+export const jumpGroups = slot('jumpGroups', 'i64');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */
@@ -257,6 +264,9 @@ export const TLB_ENTRY_BYTES = 16;
 /** Entries of the jump cache; an entry is: linear address (i64), context (i32), record address (i32). */
 export const JUMP_ENTRIES = 16384;
 export const JUMP_ENTRY_BYTES = 16;
+/** Entries of the table of decoded blocks; an entry is: guest-physical address and context (i64, see fetch.ts), record address (i32). */
+export const BLOCK_ENTRIES = 65536;
+export const BLOCK_ENTRY_BYTES = 16;
 
 /** Reasons in `exitReason`. */
 export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6 } as const;

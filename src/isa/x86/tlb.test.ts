@@ -6,7 +6,7 @@ import * as st from './state.ts';
 import { JUMP_ENTRIES, JUMP_ENTRY_BYTES } from './state.ts';
 import { sub } from './sub.ts';
 import { TestMachine } from './test-machine.ts';
-import { flushAll, flushNonGlobal, flushPage, jumpIndex, jumpOffset, protectPage } from './tlb.ts';
+import { flushAll, flushNonGlobal, flushPage, JUMP_GROUP_SHIFT, jumpIndex, jumpOffset, protectPage } from './tlb.ts';
 
 const PGE = 0x80;
 
@@ -29,9 +29,10 @@ function held(m: TestMachine, addr: bigint, n = 1): boolean {
 }
 /** Puts a record into the jump cache where `addr` has its place; tells later whether it is still there. */
 function jump(m: TestMachine, addr: bigint): () => boolean {
-  const at =
-    (m.get(st.jumpCache) as number) + jumpOffset(Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n)));
+  const offset = jumpOffset(Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n)));
+  const at = (m.get(st.jumpCache) as number) + offset;
   m.memory.setInt32(at + 12, 77, true);
+  m.set(st.jumpGroups, (m.get(st.jumpGroups) as bigint) | (1n << BigInt((offset >> JUMP_GROUP_SHIFT) & 63)));
   return () => m.memory.getInt32(at + 12, true) === 77;
 }
 

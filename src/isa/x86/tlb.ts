@@ -34,6 +34,8 @@ const GROUPS = 128;
 const PLACES = JUMP_ENTRIES / GROUPS;
 const GROUP_BYTES = PLACES * JUMP_ENTRY_BYTES;
 const HALF_BYTES = (GROUPS / 2) * GROUP_BYTES;
+/** Shift of the group's number in a place that `jumpOffset` gives. */
+export const JUMP_GROUP_SHIFT = Math.log2(GROUP_BYTES);
 
 /** Byte offset in the jump cache of the group of the page that holds `addr`: the upper half of the addresses has the upper groups. */
 function jumpGroup(b: Builder, addr: Value): Value {
@@ -48,6 +50,15 @@ export function jumpIndex(b: Builder, addr: Value): Value {
   const low = b.and(b.wrap(addr), b.i32(0xfff));
   const place = b.and(b.xor(low, b.shru(low, b.i32(5))), b.i32(PLACES - 1));
   return b.add(jumpGroup(b, addr), b.mul(place, b.i32(JUMP_ENTRY_BYTES)));
+}
+
+/** Notes that the jump cache's group of `addr` holds something. */
+export function noteJump(c: Emit, addr: Value): void {
+  const b = c.b;
+  // An address of the upper half sets a bit, too: no harm is done.
+  const page = b.shru(addr, b.i64(12));
+  const group = b.and(b.xor(page, b.shru(page, b.i64(5))), b.i64(GROUPS / 2 - 1));
+  c.set(st.jumpGroups, b.or(c.get(st.jumpGroups), b.shl(b.i64(1), group)));
 }
 
 /** The same for an address given as its low and high 32 bits. */
@@ -183,6 +194,7 @@ export const flushAll = sub('flushAll', [], null, {}, (c) => {
   c.set(st.upperNonGlobal, b.i32(0));
   c.set(st.hugePages, b.i64(0));
   for (const slot of st.largePages) c.set(slot, pair(0));
+  c.set(st.jumpGroups, b.i64(0));
   b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
   c.set(st.counters[3], b.add(c.get(st.counters[3]), b.i32(1)));
   b.ret();
@@ -214,7 +226,24 @@ export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
     });
   });
   c.set(st.tlbChain, b.i32(0));
-  b.fill(c.get(st.jumpCache), b.i32(0), b.select(c.get(st.upperNonGlobal), b.i32(2 * HALF_BYTES), b.i32(HALF_BYTES)));
+  b.if(
+    c.get(st.upperNonGlobal),
+    () => b.fill(c.get(st.jumpCache), b.i32(0), b.i32(2 * HALF_BYTES)),
+    () => {
+      const groups = b.variable(c.get(st.jumpGroups));
+      b.block((done) => {
+        b.loop((again) => {
+          const left = b.getVar(groups);
+          b.br(done, b.eqz(left));
+          const group = b.mul(b.wrap(b.ctz(left)), b.i32(GROUP_BYTES));
+          b.fill(b.add(c.get(st.jumpCache), group), b.i32(0), b.i32(GROUP_BYTES));
+          b.setVar(groups, b.and(left, b.sub(left, b.i64(1))));
+          b.br(again);
+        });
+      });
+    },
+  );
+  c.set(st.jumpGroups, b.i64(0));
   b.ret();
 });
 
