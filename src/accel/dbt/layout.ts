@@ -1,7 +1,15 @@
 // Where things lie in the shared memory of a machine that runs on the translator.
 
 import { SLOT_TABLE_BYTES } from '../../bits/slot-table.ts';
-import { BLOCK_ENTRIES, BLOCK_ENTRY_BYTES, JUMP_ENTRIES, JUMP_ENTRY_BYTES, STATE_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from '../../isa/x86/state.ts';
+import {
+  BLOCK_ENTRIES,
+  BLOCK_ENTRY_BYTES,
+  JUMP_ENTRIES,
+  JUMP_ENTRY_BYTES,
+  STATE_BYTES,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+} from '../../isa/x86/state.ts';
 import type { MemoryLayout } from '../accel.ts';
 
 /** Offsets in a vCPU's private area. */

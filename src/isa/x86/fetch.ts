@@ -26,7 +26,7 @@ const PLACE_SHIFT = 32 - Math.log2(BLOCK_ENTRIES);
 export const blockKey = (gpa: number, ctx: number): bigint => (BigInt(gpa) << BigInt(KEY_SHIFT)) | BigInt(ctx);
 /** Byte offset of its entry in the table. */
 export function blockOffset(gpa: number, ctx: number): number {
-  const low = (gpa % 2 ** 32 | 0) ^ Math.floor(gpa / 2 ** 32) ^ (ctx << 12);
+  const low = ((gpa % 2 ** 32) | 0) ^ Math.floor(gpa / 2 ** 32) ^ (ctx << 12);
   return (Math.imul(low, KEY_HASH) >>> PLACE_SHIFT) * BLOCK_ENTRY_BYTES;
 }
 
