@@ -12,6 +12,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   disk: ['bits'],
   net: ['bits'],
   rpc: ['bits'],
+  display: ['bits', 'rpc'],
   domain: ['bits'],
   firmware: ['bits'],
   images: ['bits'],
@@ -19,7 +20,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   machine: ['bits', 'bus', 'devices', 'disk', 'net', 'firmware', 'isa', 'accel'],
   api: ['bits', 'machine'],
   cli: ['bits', 'api', 'images', 'machine', 'disk'],
-  'host/node': ['bits', 'bus', 'accel', 'isa', 'machine', 'images', 'cli', 'firmware', 'disk', 'net'],
+  'host/node': ['bits', 'bus', 'accel', 'isa', 'machine', 'images', 'cli', 'firmware', 'disk', 'net', 'rpc', 'display'],
 };
 
 /** npm packages without Node or DOM dependencies that a folder of the core may import. */

@@ -1,6 +1,7 @@
 // Decompressing .xz files with the filters that Linux kernels use: LZMA2, alone or behind the x86 branch filter.
 // The xz project's doc/xz-file-format.txt, version 1.2.1: sections 2 (stream), 3 (block), 5.3 (filters), 6 (CRC32).
 
+import { crc32 } from '../bits/crc32.ts';
 import { decodeLzma2 } from './lzma.ts';
 
 const bad = (why: string): never => {
@@ -11,19 +12,6 @@ const FILTER_X86 = 0x04;
 const FILTER_LZMA2 = 0x21;
 /** Bytes of the integrity check by its type. */
 const checkSize = (type: number): number => (type === 0 ? 0 : 4 << Math.floor((type - 1) / 3));
-
-const crcTable = Uint32Array.from({ length: 256 }, (_, i) => {
-  let crc = i;
-  for (let bit = 0; bit < 8; bit++) crc = crc & 1 ? (crc >>> 1) ^ 0xedb8_8320 : crc >>> 1;
-  return crc;
-});
-
-/** CRC-32 (IEEE 802.3) of bytes[from, to). */
-export const crc32 = (bytes: Uint8Array, from = 0, to = bytes.length): number => {
-  let crc = -1;
-  for (let i = from; i < to; i++) crc = (crc >>> 8) ^ crcTable[(crc ^ bytes[i]!) & 0xff]!;
-  return ~crc >>> 0;
-};
 
 const isSign = (byte: number): boolean => byte === 0 || byte === 0xff;
 

@@ -1,0 +1,448 @@
+// One VNC client from its first byte to its last: handshake, what it asks for, what it is sent. RFC 6143, section 7; rfbproto.rst for the extensions.
+import { type Deflater, Encoder, type EncodingName, encodings, type PixelRect, WIDTH_MAX } from '../rpc/rfb/encode.ts';
+import { PixelWriter } from '../rpc/rfb/pixels.ts';
+import {
+  type ClientMessage,
+  ClientMessages,
+  COMPRESS_HIGH,
+  COMPRESS_LOW,
+  colourMap,
+  Encoding,
+  isUsable,
+  mappedFormat,
+  message,
+  reason,
+  rectHeader,
+  Security,
+  serverFormat,
+  serverInit,
+  updateHeader,
+} from '../rpc/rfb/protocol.ts';
+import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter, type Leds } from './input.ts';
+import { keyNumbered, keyOfKeysym } from './keys.ts';
+import type { Screen } from './screen.ts';
+import { Damage, type PointerShape } from './surface.ts';
+
+/** The bytes' way to the client. */
+export interface RfbTransport {
+  /** Resolves when the bytes are on their way and more may come; rejects, or resolves, when the connection is gone. */
+  write(bytes: Uint8Array): Promise<void>;
+  close(): void;
+}
+
+/** What a client finds behind its connection. */
+export interface RfbService {
+  readonly screen: Screen;
+  readonly input: InputRouter;
+  readonly name: string;
+  /** Asks for the password; its check of the answer to a challenge. Undefined where nobody is asked. */
+  readonly password?: () => ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
+  readonly random: (bytes: number) => Uint8Array;
+  readonly deflate?: (level: number) => Deflater;
+  /** The client is in. `shared`: it lets others stay. False sends it away. */
+  readonly initialized: (shared: boolean) => boolean;
+  readonly leds?: () => Leds | undefined;
+  /** Lines for the log. */
+  readonly report: (message: string) => void;
+}
+
+type State = 'version' | 'security' | 'answer' | 'init' | 'normal' | 'closed';
+
+/** Pixels that one update carries at most, and one rectangle of it: a slow client is not sent old pictures for long. */
+const UPDATE_PIXELS = 1 << 20;
+const RECT_PIXELS = 1 << 16;
+
+/** Buttons by the bits of a pointer event. */
+const wire: readonly Button[] = ['left', 'middle', 'right', 'wheel-up', 'wheel-down', 'wheel-left', 'wheel-right', 'side'];
+
+export class RfbSession {
+  readonly #o: RfbService;
+  readonly #t: RfbTransport;
+  readonly #in = new ClientMessages();
+  readonly #encoder: Encoder;
+  readonly #damage: Damage;
+  readonly #undo: (() => void)[] = [];
+  #state: State = 'version';
+  #minor = 8;
+  #challenge = new Uint8Array(0);
+  #check: ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
+  #writing: Promise<unknown> = Promise.resolve();
+
+  // What the client can do.
+  #encoding: EncodingName = 'raw';
+  #supports = new Set<number>();
+  // What it asked for, and what it has been told.
+  #wants: { x: number; y: number; width: number; height: number } | undefined;
+  #updating = false;
+  #width: number;
+  #height: number;
+  #sizeReason: { by: number; status: number } | undefined;
+  #absolute: boolean | undefined;
+  #pointer: PointerShape | undefined | null = null;
+  #ledsTold = -1;
+  #extendedKeyTold = false;
+  // The pointer as it was.
+  #buttons = 0;
+  #last: { x: number; y: number } | undefined;
+  readonly #keysDown = new Set<ReturnType<typeof keyNumbered>>();
+
+  constructor(transport: RfbTransport, service: RfbService) {
+    this.#t = transport;
+    this.#o = service;
+    const { surface } = service.screen;
+    this.#width = surface.width;
+    this.#height = surface.height;
+    this.#damage = new Damage(surface.width, surface.height);
+    this.#encoder = new Encoder(new PixelWriter(serverFormat), service.deflate);
+    this.#send(new TextEncoder().encode('RFB 003.008\n'));
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Bytes of the client. */
+  receive(bytes: Uint8Array): void {
+    if (this.#state === 'closed') return;
+    this.#in.push(bytes);
+    try {
+      while (this.#state !== ('closed' as State) && this.#step());
+    } catch (error) {
+      this.#o.report(error instanceof Error ? error.message : String(error));
+      this.close();
+    }
+  }
+
+  /** Ends the session; harmless when it has ended. */
+  close(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'closed';
+    for (const f of this.#undo) f();
+    this.#encoder.close();
+    for (const key of this.#keysDown) if (key) this.#o.input.key(key, false);
+    this.#t.close();
+  }
+
+  /** One step of the handshake, or one message; false while bytes are missing. */
+  #step(): boolean {
+    switch (this.#state) {
+      case 'version':
+        return this.#version();
+      case 'security':
+        return this.#security();
+      case 'answer':
+        return this.#answer();
+      case 'init':
+        return this.#init();
+      case 'normal': {
+        const m = this.#in.next();
+        if (m === undefined) return false;
+        this.#handle(m);
+        return true;
+      }
+      case 'closed':
+        return false;
+    }
+  }
+
+  // ── Handshake ──
+
+  #version(): boolean {
+    const bytes = this.#in.take(12);
+    if (bytes === undefined) return false;
+    const found = /^RFB (\d{3})\.(\d{3})\n$/.exec(String.fromCharCode(...bytes));
+    if (found === null || Number(found[1]) < 3) throw new Error('Cannot talk RFB: the client does not begin with its version');
+    const minor = Number(found[1]) > 3 ? 8 : Number(found[2]);
+    this.#minor = minor >= 8 ? 8 : minor === 7 ? 7 : 3;
+    this.#check = this.#o.password?.();
+    const type = this.#o.password === undefined ? Security.none : Security.vnc;
+    if (this.#minor === 3) {
+      this.#send(message([4, type]));
+      this.#chosen(type);
+    } else {
+      this.#send(Uint8Array.of(1, type));
+      this.#state = 'security';
+    }
+    return true;
+  }
+
+  #security(): boolean {
+    const bytes = this.#in.take(1);
+    if (bytes === undefined) return false;
+    const offered = this.#o.password === undefined ? Security.none : Security.vnc;
+    if (bytes[0] !== offered) this.#refuse('Unsupported security type');
+    else this.#chosen(offered);
+    return true;
+  }
+
+  #chosen(type: number): void {
+    if (type === Security.none) {
+      if (this.#minor === 8) this.#send(message([4, 0]));
+      this.#state = 'init';
+      return;
+    }
+    this.#challenge = Uint8Array.from(this.#o.random(16));
+    this.#send(this.#challenge);
+    this.#state = 'answer';
+  }
+
+  #answer(): boolean {
+    const answer = this.#in.take(16);
+    if (answer === undefined) return false;
+    if (this.#check?.(this.#challenge, answer)) {
+      this.#send(message([4, 0]));
+      this.#state = 'init';
+    } else this.#refuse('Authentication failed');
+    return true;
+  }
+
+  #refuse(why: string): void {
+    this.#send(this.#minor === 8 ? message([4, 1], reason(why)) : message([4, 1]));
+    void this.#writing.then(() => this.close());
+  }
+
+  #init(): boolean {
+    const bytes = this.#in.take(1);
+    if (bytes === undefined) return false;
+    if (!this.#o.initialized(bytes[0] !== 0)) {
+      this.close();
+      return true;
+    }
+    const { screen, input, name } = this.#o;
+    screen.refresh();
+    this.#width = screen.surface.width;
+    this.#height = screen.surface.height;
+    this.#damage.resize(this.#width, this.#height);
+    this.#send(serverInit(this.#width, this.#height, name));
+    this.#undo.push(
+      screen.surface.watch({
+        changed: (x, y, width, height) => this.#damage.add(x, y, width, height),
+        resized: (width, height) => this.#damage.resize(width, height),
+      }),
+      screen.look(() => this.#update()),
+      input.onChange(() => this.#update()),
+    );
+    this.#state = 'normal';
+    return true;
+  }
+
+  // ── Messages ──
+
+  #handle(m: ClientMessage): void {
+    switch (m.kind) {
+      case 'pixelFormat': {
+        if (!isUsable(m.format))
+          throw new Error(`Cannot send pixels of ${m.format.bits} bits: the client's format is not usable`);
+        if (!m.format.trueColour) this.#send(colourMap());
+        this.#encoder.writer = new PixelWriter(m.format.trueColour ? m.format : mappedFormat);
+        return;
+      }
+      case 'encodings':
+        this.#offered(m.list);
+        return;
+      case 'update': {
+        this.#wants = m;
+        if (!m.incremental) this.#damage.add(m.x, m.y, m.width, m.height);
+        this.#update();
+        return;
+      }
+      case 'key':
+        this.#key(m.keysym, m.number, m.down);
+        return;
+      case 'pointer':
+        this.#move(m.x, m.y, m.buttons);
+        return;
+      case 'desktopSize': {
+        const heard = m.width > 0 && m.height > 0 && (this.#o.screen.device.wish?.(m.width, m.height) ?? false);
+        // Reason 1: this client asked; status 0: granted as soon as the guest follows, 1: prohibited.
+        this.#sizeReason = { by: 1, status: heard ? 4 : 1 };
+        this.#update();
+        return;
+      }
+      case 'ignored':
+        return;
+    }
+  }
+
+  #offered(list: readonly number[]): void {
+    this.#supports = new Set(list);
+    const level = list.find((e) => e >= COMPRESS_LOW && e <= COMPRESS_HIGH);
+    if (level !== undefined) this.#encoder.level = Math.max(1, Math.min(9, level - COMPRESS_LOW));
+    const known = list.find((e) => encodings.some((name) => Encoding[name] === e && this.#encoder.supports(name)));
+    this.#encoding = encodings.find((name) => Encoding[name] === known) ?? 'raw';
+    this.#absolute = undefined;
+    this.#pointer = null;
+    this.#ledsTold = -1;
+    this.#sizeReason = this.#supports.has(Encoding.extendedDesktopSize) ? { by: 0, status: 0 } : undefined;
+  }
+
+  #key(keysym: number, number: number, down: boolean): void {
+    const key = (number !== 0 ? keyNumbered(number) : undefined) ?? keyOfKeysym(keysym);
+    if (key === undefined) return;
+    if (down) this.#keysDown.add(key);
+    else this.#keysDown.delete(key);
+    this.#o.input.key(key, down);
+    this.#o.screen.hurry();
+  }
+
+  #move(x: number, y: number, mask: number): void {
+    const events: InputEvent[] = [];
+    if (this.#o.input.absolute) {
+      const scale = (v: number, size: number): number =>
+        Math.min(ABSOLUTE_MAX, Math.round((v * ABSOLUTE_MAX) / Math.max(1, size - 1)));
+      events.push(
+        { kind: 'absolute', axis: 'x', value: scale(x, this.#width) },
+        { kind: 'absolute', axis: 'y', value: scale(y, this.#height) },
+      );
+    } else {
+      // Clients that know of it send movements around the middle of the range.
+      const from = this.#supports.has(Encoding.pointerChange) ? { x: 0x7fff, y: 0x7fff } : this.#last;
+      if (from !== undefined) {
+        if (x !== from.x) events.push({ kind: 'relative', axis: 'x', value: x - from.x });
+        if (y !== from.y) events.push({ kind: 'relative', axis: 'y', value: y - from.y });
+      }
+    }
+    this.#last = { x, y };
+    const changed = mask ^ this.#buttons;
+    this.#buttons = mask;
+    for (const [i, button] of wire.entries())
+      if (changed & (1 << i)) events.push({ kind: 'button', button, down: (mask & (1 << i)) !== 0 });
+    if (events.length > 0) this.#o.input.send(events);
+    this.#o.screen.hurry();
+  }
+
+  // ── Updates ──
+
+  #send(bytes: Uint8Array): void {
+    // Errors end the connection elsewhere: the transport's own end tells.
+    this.#writing = this.#writing.then(() => this.#t.write(bytes)).catch(() => this.close());
+  }
+
+  /** Sends what has changed, if the client waits for it. One update is on its way at a time. */
+  #update(): void {
+    if (this.#state !== 'normal' || this.#updating || this.#wants === undefined) return;
+    const rects: Uint8Array[] = this.#news();
+    const area = this.#wants;
+    const { surface } = this.#o.screen;
+    const resized = this.#width !== surface.width || this.#height !== surface.height;
+    // A client that was told of a new size asks for the whole of it.
+    const dirty = resized && !this.#canResize ? this.#clip(area) : area;
+    const pixels = this.#damage.any ? this.#cut(dirty) : [];
+    if (rects.length === 0 && pixels.length === 0) return;
+    this.#wants = undefined;
+    this.#updating = true;
+    void this.#deliver(rects, pixels);
+  }
+
+  async #deliver(rects: readonly Uint8Array[], pixels: readonly PixelRect[]): Promise<void> {
+    try {
+      await this.#writing;
+      await this.#t.write(message(updateHeader(rects.length + pixels.length), ...rects));
+      for (const r of pixels) {
+        for (const bytes of await this.#encoder.rect(r, this.#encoding)) {
+          if (this.#state === 'closed') return;
+          await this.#t.write(bytes);
+        }
+      }
+    } catch {
+      this.close();
+    } finally {
+      this.#updating = false;
+    }
+    this.#update();
+  }
+
+  get #canResize(): boolean {
+    return this.#supports.has(Encoding.extendedDesktopSize) || this.#supports.has(Encoding.desktopSize);
+  }
+
+  /** What a client that keeps its size can show of an area. */
+  #clip(a: { x: number; y: number; width: number; height: number }): typeof a {
+    return { ...a, width: Math.min(a.width, this.#width - a.x), height: Math.min(a.height, this.#height - a.y) };
+  }
+
+  /** Copies of the changed pixels in an area. */
+  #cut(area: { x: number; y: number; width: number; height: number }): PixelRect[] {
+    const { surface } = this.#o.screen;
+    const out: PixelRect[] = [];
+    for (const r of this.#damage.take(area, RECT_PIXELS, UPDATE_PIXELS)) {
+      // Where a client keeps its size, tiles may reach over it.
+      const [width, height] = [Math.min(r.width, this.#width - r.x), Math.min(r.height, this.#height - r.y)];
+      for (let x = 0; x < width; x += WIDTH_MAX) {
+        const w = Math.min(WIDTH_MAX, width - x);
+        const pixels = new Uint32Array(w * height);
+        for (let y = 0; y < height; y++) {
+          const from = (r.y + y) * surface.width + r.x + x;
+          pixels.set(surface.pixels.subarray(from, from + w), y * w);
+        }
+        out.push({ x: r.x + x, y: r.y, width: w, height, pixels });
+      }
+    }
+    return out;
+  }
+
+  /** Pseudo-rectangles: size, pointer, kinds of events, LEDs. */
+  #news(): Uint8Array[] {
+    const out: Uint8Array[] = [];
+    const has = (e: number): boolean => this.#supports.has(e);
+    const { screen, input } = this.#o;
+    const { surface } = screen;
+    const resized = surface.width !== this.#width || surface.height !== this.#height;
+    if ((resized || this.#sizeReason !== undefined) && this.#canResize) {
+      this.#width = surface.width;
+      this.#height = surface.height;
+      const { by, status } = this.#sizeReason ?? { by: 0, status: 0 };
+      this.#sizeReason = undefined;
+      if (has(Encoding.extendedDesktopSize)) {
+        out.push(
+          message(
+            rectHeader(by, status === 4 ? 0 : status, this.#width, this.#height, Encoding.extendedDesktopSize),
+            Uint8Array.of(1, 0, 0, 0),
+            [4, 0],
+            [2, 0],
+            [2, 0],
+            [2, this.#width],
+            [2, this.#height],
+            [4, 0],
+          ),
+        );
+      } else if (resized) out.push(rectHeader(0, 0, this.#width, this.#height, Encoding.desktopSize));
+    }
+    if (has(Encoding.extendedKey) && !this.#extendedKeyTold) {
+      this.#extendedKeyTold = true;
+      out.push(rectHeader(0, 0, this.#width, this.#height, Encoding.extendedKey));
+    }
+    if (has(Encoding.pointerChange) && this.#absolute !== input.absolute) {
+      this.#absolute = input.absolute;
+      out.push(rectHeader(this.#absolute ? 1 : 0, 0, this.#width, this.#height, Encoding.pointerChange));
+    }
+    if (has(Encoding.ledState)) {
+      const leds = this.#o.leds?.();
+      const bits = leds === undefined ? -1 : (leds.scroll ? 1 : 0) | (leds.num ? 2 : 0) | (leds.caps ? 4 : 0);
+      if (bits >= 0 && bits !== this.#ledsTold)
+        out.push(message(rectHeader(0, 0, this.#width, this.#height, Encoding.ledState), [1, bits]));
+      this.#ledsTold = bits;
+    }
+    if (has(Encoding.cursor)) {
+      const shape = screen.device.pointer?.();
+      if (shape !== this.#pointer && (shape !== undefined || this.#pointer)) out.push(this.#cursor(shape));
+      this.#pointer = shape;
+    }
+    return out;
+  }
+
+  #cursor(shape: PointerShape | undefined): Uint8Array {
+    if (shape === undefined) return rectHeader(0, 0, 0, 0, Encoding.cursor);
+    const { width, height, hotX, hotY, pixels } = shape;
+    return message(rectHeader(hotX, hotY, width, height, Encoding.cursor), this.#encoder.cursor(pixels), cursorMask(shape));
+  }
+}
+
+/** A bit for each pixel that is not transparent. */
+function cursorMask({ width, height, pixels }: PointerShape): Uint8Array {
+  const line = Math.ceil(width / 8);
+  const out = new Uint8Array(line * height);
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) if (pixels[y * width + x]! >>> 31) out[y * line + (x >>> 3)]! |= 0x80 >>> (x & 7);
+  return out;
+}
