@@ -17,7 +17,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   firmware: ['bits'],
   images: ['bits'],
   accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
-  machine: ['bits', 'bus', 'devices', 'disk', 'net', 'firmware', 'isa', 'accel'],
+  machine: ['bits', 'bus', 'devices', 'disk', 'display', 'net', 'firmware', 'isa', 'accel'],
   api: ['bits', 'machine'],
   cli: ['bits', 'api', 'images', 'machine', 'disk'],
   'host/node': ['bits', 'bus', 'accel', 'isa', 'machine', 'images', 'cli', 'firmware', 'disk', 'net', 'rpc', 'display'],

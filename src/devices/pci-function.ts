@@ -2,6 +2,7 @@
 import type { Arena } from '../bits/arena.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import { type IrqLine, unconnected } from '../bus/irq.ts';
+import type { MemorySlot } from '../bus/slots.ts';
 import type { Handler } from '../bus/space.ts';
 
 /** A base address register; `size` is a power of two, at least 4 (io) or 16 (memory). `mem64` takes two registers. */
@@ -11,6 +12,8 @@ export interface Bar {
   readonly size: number;
   readonly handler: Handler;
   readonly prefetchable?: boolean;
+  /** Plain memory behind the BAR (`host`: see `MemorySlot`), which the guest reaches without `handler`; the size is at least 4,096. */
+  readonly memory?: { readonly slot: MemorySlot; readonly host: number };
 }
 
 export interface PciFunctionOptions {
@@ -98,7 +101,18 @@ export class PciFunction {
   reset(): void {
     this.#s.config.set(this.#initial);
     this.#line.set(0);
+    this.#mapMemory();
     this.#moved();
+  }
+
+  /** Puts BARs of plain memory where the guest has them. */
+  #mapMemory(): void {
+    for (const bar of this.bars) {
+      if (bar.memory === undefined) continue;
+      const address = this.barAddress(bar);
+      if (address < 0) bar.memory.slot.unmap();
+      else bar.memory.slot.map(address, bar.size, bar.memory.host);
+    }
   }
 
   // ── Building; on every thread alike, before `reset` ──
@@ -174,6 +188,7 @@ export class PciFunction {
       config[at] = ((config[at]! & ~w) | (byte & w)) & ~(byte & this.#clearable[at]!);
     }
     if (offset < pci.bar0 + 24 && offset + size > pci.command) {
+      this.#mapMemory();
       this.#moved();
       if ((before ^ this.read(pci.command, 2)) & command.intxOff) this.#drive();
     }

@@ -39,6 +39,8 @@ export interface RfbService {
   readonly password?: () => ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
   readonly random: (bytes: number) => Uint8Array;
   readonly deflate?: (level: number) => Deflater;
+  /** Input of the client is ignored. */
+  readonly readOnly: boolean;
   /** The client is in. `shared`: it lets others stay. False sends it away. */
   readonly initialized: (shared: boolean) => boolean;
   readonly leds?: () => Leds | undefined;
@@ -51,6 +53,9 @@ type State = 'version' | 'security' | 'answer' | 'init' | 'normal' | 'closed';
 /** Pixels that one update carries at most, and one rectangle of it: a slow client is not sent old pictures for long. */
 const UPDATE_PIXELS = 1 << 20;
 const RECT_PIXELS = 1 << 16;
+
+/** Bytes of answers that may wait. */
+const UNREAD_MAX = 1 << 18;
 
 /** Buttons by the bits of a pointer event. */
 const wire: readonly Button[] = ['left', 'middle', 'right', 'wheel-up', 'wheel-down', 'wheel-left', 'wheel-right', 'side'];
@@ -67,6 +72,8 @@ export class RfbSession {
   #challenge = new Uint8Array(0);
   #check: ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
   #writing: Promise<unknown> = Promise.resolve();
+  /** Bytes that `#writing` has not got rid of. */
+  #unread = 0;
 
   // What the client can do.
   #encoding: EncodingName = 'raw';
@@ -278,7 +285,7 @@ export class RfbSession {
 
   #key(keysym: number, number: number, down: boolean): void {
     const key = (number !== 0 ? keyNumbered(number) : undefined) ?? keyOfKeysym(keysym);
-    if (key === undefined) return;
+    if (key === undefined || this.#o.readOnly) return;
     if (down) this.#keysDown.add(key);
     else this.#keysDown.delete(key);
     this.#o.input.key(key, down);
@@ -286,6 +293,7 @@ export class RfbSession {
   }
 
   #move(x: number, y: number, mask: number): void {
+    if (this.#o.readOnly) return;
     const events: InputEvent[] = [];
     if (this.#o.input.absolute) {
       const scale = (v: number, size: number): number =>
@@ -314,8 +322,15 @@ export class RfbSession {
   // ── Updates ──
 
   #send(bytes: Uint8Array): void {
-    // Errors end the connection elsewhere: the transport's own end tells.
-    this.#writing = this.#writing.then(() => this.#t.write(bytes)).catch(() => this.close());
+    this.#unread += bytes.length;
+    // A client that asks for answers and does not read them is not served.
+    if (this.#unread > UNREAD_MAX) return this.close();
+    this.#writing = this.#writing
+      .then(() => this.#t.write(bytes))
+      .then(() => {
+        this.#unread -= bytes.length;
+      })
+      .catch(() => this.close());
   }
 
   /** Sends what has changed, if the client waits for it. One update is on its way at a time. */

@@ -30,6 +30,7 @@ export class Screen {
   readonly #timers: DisplayTimers;
   readonly #lookers = new Set<() => void>();
   #cancel: (() => void) | undefined;
+  #due = 0;
   #changedAt = 0;
 
   constructor(device: DisplayDevice, timers: DisplayTimers) {
@@ -58,9 +59,16 @@ export class Screen {
 
   /** Something is about to happen (a key was pressed): the next picture comes soon. */
   hurry(): void {
-    this.#changedAt = this.#timers.now();
+    const now = this.#timers.now();
+    this.#changedAt = now;
+    if (this.#lookers.size === 0 || (this.#cancel !== undefined && this.#due <= now + pace.busy)) return;
     this.#stop();
-    if (this.#lookers.size > 0) this.#cancel = this.#timers.after(pace.busy, () => this.#tick());
+    this.#schedule(pace.busy);
+  }
+
+  #schedule(ms: number): void {
+    this.#due = this.#timers.now() + ms;
+    this.#cancel = this.#timers.after(ms, () => this.#tick());
   }
 
   #stop(): void {
@@ -78,6 +86,6 @@ export class Screen {
     const idle = end - this.#changedAt;
     const wish = idle > QUIET_AFTER ? pace.quiet : idle > CALM_AFTER ? pace.calm : pace.busy;
     // Drawing takes at most a third of the thread's time.
-    this.#cancel = this.#timers.after(Math.max(wish - (end - begin), 2 * (end - begin), 5), () => this.#tick());
+    this.#schedule(Math.max(wish - (end - begin), 2 * (end - begin), 5));
   }
 }

@@ -1,6 +1,8 @@
 // Back-ends by name: what a machine's devices are connected to on the host. They live on the I/O thread only; devices look them up there.
 
 import type { BlockDevice } from '../disk/block.ts';
+import { Displays } from '../display/displays.ts';
+import { InputRouter } from '../display/input.ts';
 import type { NetBackend } from '../net/backend.ts';
 
 /** Things of one kind by name. */
@@ -85,6 +87,9 @@ export interface RngBackend {
 }
 
 export interface Backends {
+  /** What display devices show, and the way of input to devices. */
+  readonly displays: Displays;
+  readonly input: InputRouter;
   readonly drives: Registry<Drive>;
   readonly netdevs: Registry<NetBackend>;
   readonly chardevs: Registry<CharBackend>;
@@ -92,6 +97,8 @@ export interface Backends {
 }
 
 export const noBackends = (): Backends => ({
+  displays: new Displays(),
+  input: new InputRouter(),
   drives: new Registry('drive'),
   netdevs: new Registry('netdev'),
   chardevs: new Registry('chardev'),

@@ -6,6 +6,7 @@ import { Timers, timersLayout } from '../bus/clock.ts';
 import { Bells, bellsLayout } from '../bus/doorbell.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
+import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { PciFunction } from '../devices/pci-function.ts';
 import { noBackends } from './backends.ts';
@@ -54,8 +55,13 @@ function trees() {
     const bells = new Bells(arena.alloc(bellsLayout));
     const memory = new Ram(buffer, []);
     const timers = new Timers(arena.alloc(timersLayout));
+    const slots = new MemorySlots(
+      buffer,
+      { ramBase: 0, ramLow: 0, ramHigh: 0, extraBytes: 0, codeMap: 0, slots: 4096 },
+      () => {},
+    );
     const services = {
-      cpus: 1, memory, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
+      cpus: 1, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
       msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, flushPage: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
@@ -69,18 +75,18 @@ function trees() {
       timers,
       bells,
     });
-    const slots: (PciFunction | undefined)[] = [];
+    const functions: (PciFunction | undefined)[] = [];
     const bus: PciBus = {
       kind: 'PCI',
       name: 'pcie.0',
       express: true,
       root: true,
-      freeSlot: () => [1, 2, 3].find((n) => slots[n] === undefined) ?? -1,
+      freeSlot: () => [1, 2, 3].find((n) => functions[n] === undefined) ?? -1,
       add(f, slot) {
-        if (slots[slot]) throw new Error(`Cannot add ${f.name} at ${slot}: the place is taken`);
-        slots[slot] = f;
+        if (functions[slot]) throw new Error(`Cannot add ${f.name} at ${slot}: the place is taken`);
+        functions[slot] = f;
         return () => {
-          slots[slot] = undefined;
+          functions[slot] = undefined;
         };
       },
     };
@@ -89,7 +95,7 @@ function trees() {
       backends: noBackends(), lock, memory, report: () => {}, notify: () => {}, stop: () => {}, random: async (n) => new Uint8Array(n), now: () => 0,
       after: () => ({ cancel: () => {} }),
     }; // biome-ignore format: one object
-    return { tree, ports, bells, slots, io };
+    return { tree, ports, bells, slots: functions, io };
   };
   return { a: make(1), b: make(2) };
 }

@@ -7,6 +7,7 @@ import type { Report } from '../bus/events.ts';
 import type { IrqLine, MsiSink } from '../bus/irq.ts';
 import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
+import type { MemorySlots } from '../bus/slots.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { Backends } from './backends.ts';
@@ -43,6 +44,10 @@ export interface BoardServices {
   readonly wall: WallClock;
   readonly lock: Lock;
   readonly report: Report;
+  /** For memory that the guest reaches as fast as RAM; see `DeviceType.memory`. */
+  readonly slots: MemorySlots;
+  /** The machine's shared memory, in which slots' offsets count. */
+  readonly buffer: ArrayBufferLike;
   /** ISA interrupt n, with PIC and I/O APIC behind it. Each call gives a source of its own where the bus shares lines. */
   isa(n: number): IrqLine;
   /** Sends a message-signalled interrupt. */
@@ -128,6 +133,8 @@ export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable
   readonly hotplug?: boolean;
   /** False for what users cannot make themselves. */
   readonly userCreatable?: boolean;
+  /** Bytes that `build` takes by `ctx.slots.alloc`; only for types without hot-plug. */
+  memory?(p: Values<P>): number;
   build(ctx: DeviceContext<K>, p: Values<P>): Device;
 }
 
@@ -135,6 +142,7 @@ export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable
 export const deviceType = <K extends BusKind, const P extends PropertyTable>(type: DeviceType<K, P>): AnyDeviceType =>
   type as unknown as AnyDeviceType;
 /** A type whatever its bus and properties. */
-export interface AnyDeviceType extends Omit<DeviceType, 'build'> {
+export interface AnyDeviceType extends Omit<DeviceType, 'build' | 'memory'> {
+  memory?(p: Values<PropertyTable>): number;
   build(ctx: DeviceContext, p: Values<PropertyTable>): Device;
 }

@@ -1,8 +1,9 @@
 // All kinds of devices that users can name: one list, from which building, help and the monitors' answers come.
 
 import type { AnyDeviceType } from './device-type.ts';
+import { displays } from './types/display.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 
-export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...virtioBlk, ...virtioRng];
+export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...displays, ...virtioBlk, ...virtioRng];

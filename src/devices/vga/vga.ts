@@ -5,7 +5,7 @@
 import type { Arena } from '../../bits/arena.ts';
 import { ones } from '../../bits/fields.ts';
 import type { MemorySlots } from '../../bus/slots.ts';
-import type { AddressSpace, Handler } from '../../bus/space.ts';
+import type { Handler } from '../../bus/space.ts';
 import { Vbe, type VgaState, vgaLayout } from './state.ts';
 import { readVbe, writeVbe } from './vbe.ts';
 
@@ -14,7 +14,6 @@ const grMask = [0x0f, 0x0f, 0x0f, 0x1f, 0x03, 0x7b, 0x0f, 0x0f, 0xff, 0, 0, 0, 0
 /** Vertical retrace and display disabled, in status 1. */
 const retrace = 0x09;
 const CHAIN4 = 8;
-const WINDOW = 0xa0000;
 const WINDOW_PAGE = 0xa0;
 const WINDOW_PAGES = 32;
 
@@ -33,6 +32,11 @@ const windows = [
   [0x10000, 0x8000],
   [0x18000, 0x8000],
 ] as const;
+
+/** Where ranges of addresses are mapped. */
+interface Ranges {
+  map(base: number, length: number, handler: Handler, name: string): void;
+}
 
 export interface VgaOptions {
   readonly arena: Arena;
@@ -93,7 +97,7 @@ export class Vga {
   }
 
   /** Ports 3B0 to 3DF without those of other devices, and VBE's 1CE to 1D0. */
-  map(ports: AddressSpace): void {
+  map(ports: Ranges): void {
     for (const [base, length] of [
       [0x3b4, 2],
       [0x3ba, 1],
@@ -112,7 +116,7 @@ export class Vga {
   }
 
   /** Ports 1CE (index), 1CF and 1D0 (data). */
-  mapVbe(ports: AddressSpace): void {
+  mapVbe(ports: Ranges): void {
     const handler: Handler = {
       max: 2,
       read: (offset, size) => (size !== 2 ? ones(size) : offset === 0 ? this.s.vbeIndex : this.readVbe(this.s.vbeIndex)),
@@ -123,11 +127,6 @@ export class Vga {
       },
     };
     ports.map(0x1ce, 4, handler, `${this.#o.name} vbe`);
-  }
-
-  /** The window at A0000, for an address space. */
-  mapWindow(mmio: AddressSpace): void {
-    mmio.map(WINDOW, 0x20000, this.window, `${this.#o.name} window`);
   }
 
   /** The window: bytes one after the other, as the planes' logic takes them. */

@@ -21,6 +21,7 @@ import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
+import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
@@ -129,6 +130,7 @@ export class NodeMachine implements RunningMachine {
           return { cancel: () => clearTimeout(timer) };
         },
       };
+      connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
       this.board.devices.connect(this.#io);
       this.#boot = this.#load();
     } catch (error) {

@@ -1,0 +1,177 @@
+// A VNC server without its sockets: clients, who may stay with whom, password, events. QEMU's `-vnc` and its QMP (QEMU 7.2, "QEMU QMP Reference Manual", "VNC").
+import type { Deflater } from '../rpc/rfb/encode.ts';
+import type { InputRouter, Leds } from './input.ts';
+import { RfbSession, type RfbTransport } from './rfb-session.ts';
+import type { Screen } from './screen.ts';
+
+/** One end of a connection, as QMP tells of it. */
+export interface VncAddress {
+  readonly host: string;
+  readonly service: string;
+  readonly family: 'ipv4' | 'ipv6' | 'unix' | 'unknown';
+  readonly websocket: boolean;
+}
+
+/** How clients get along: the oldest way lets one that wants to be alone throw out the others. */
+export type SharePolicy = 'allow-exclusive' | 'force-shared' | 'ignore';
+
+export interface VncOptions {
+  readonly id: string;
+  readonly name: string;
+  readonly screen: Screen;
+  readonly input: InputRouter;
+  /** Asks for a password; with none set nobody comes in. */
+  readonly password: boolean;
+  readonly share: SharePolicy;
+  /** Clients may not send input where this is set. */
+  readonly readOnly?: boolean;
+  /** DES in ECB mode, encrypting 8-byte blocks, under a key of 8 bytes. */
+  readonly des: (key: Uint8Array, blocks: Uint8Array) => Uint8Array;
+  readonly random: (bytes: number) => Uint8Array;
+  readonly deflate?: (level: number) => Deflater;
+  readonly leds?: () => Leds | undefined;
+  /** Seconds since 1970, for passwords that expire. */
+  readonly time: () => number;
+  readonly after: (ms: number, f: () => void) => () => void;
+  readonly event: (name: 'VNC_CONNECTED' | 'VNC_INITIALIZED' | 'VNC_DISCONNECTED', data: VncEventData) => void;
+  readonly report: (message: string) => void;
+}
+export interface VncEventData {
+  readonly server: VncAddress & { readonly auth: string };
+  readonly client: VncAddress;
+}
+
+/** Clients at a time; more are turned away. */
+const CLIENTS_MAX = 64;
+/** ms that a handshake may take. */
+const HANDSHAKE_MS = 30_000;
+
+interface Client {
+  readonly session: RfbSession;
+  readonly server: VncAddress;
+  readonly address: VncAddress;
+  since: number;
+  in: boolean;
+  shared: boolean;
+}
+
+export class Vnc {
+  readonly #o: VncOptions;
+  readonly #clients = new Set<Client>();
+  #password: string | undefined;
+  #expires: number | undefined;
+  #count = 0;
+
+  constructor(o: VncOptions) {
+    this.#o = o;
+  }
+
+  get id(): string {
+    return this.#o.id;
+  }
+  /** `none` or `vnc`, as QMP has it. */
+  get auth(): 'none' | 'vnc' {
+    return this.#o.password ? 'vnc' : 'none';
+  }
+
+  /** Throws where the server does not ask for passwords. */
+  setPassword(password: string, connected: 'keep' | 'fail' | 'disconnect' = 'keep'): void {
+    if (connected === 'fail' && this.#clients.size > 0) throw new Error('Cannot set the VNC password: clients are connected');
+    if (!this.#o.password) throw new Error('Cannot set the VNC password: the server was started without password=on');
+    this.#password = password;
+    if (connected === 'disconnect') this.disconnectAll();
+  }
+
+  /** `when` in seconds since 1970; undefined for never. */
+  expirePassword(when: number | undefined): void {
+    this.#expires = when;
+  }
+
+  disconnectAll(): void {
+    for (const c of [...this.#clients]) c.session.close();
+  }
+
+  /** Clients that are through the handshake's first byte, as `query-vnc` shows them. */
+  clients(): readonly VncAddress[] {
+    return [...this.#clients].map((c) => c.address);
+  }
+
+  /** A client has come. Its bytes go into `receive`, its end into `close`. Undefined where there are too many. */
+  connect(transport: RfbTransport, server: VncAddress, address: VncAddress): RfbSession | undefined {
+    if (this.#clients.size >= CLIENTS_MAX) {
+      transport.close();
+      return undefined;
+    }
+    const { screen, input, name, random, deflate, leds } = this.#o;
+    const told = { server: { ...server, auth: this.auth }, client: address };
+    let client: Client;
+    const session: RfbSession = new RfbSession(
+      {
+        write: (bytes) => transport.write(bytes),
+        close: () => {
+          if (!this.#clients.delete(client)) return;
+          cancel();
+          transport.close();
+          this.#o.event('VNC_DISCONNECTED', told);
+        },
+      },
+      {
+        screen,
+        input,
+        name,
+        random,
+        ...(deflate === undefined ? {} : { deflate }),
+        ...(leds === undefined ? {} : { leds }),
+        ...(this.#o.password ? { password: () => this.#checker() } : {}),
+        readOnly: this.#o.readOnly ?? false,
+        initialized: (shared) => {
+          cancel();
+          if (!this.#admit(client, shared)) return false;
+          this.#o.event('VNC_INITIALIZED', told);
+          return true;
+        },
+        report: (message) => this.#o.report(`client ${address.host}:${address.service}: ${message}`),
+      },
+    );
+    const cancel = this.#o.after(HANDSHAKE_MS, () => session.close());
+    client = { session, server, address, since: this.#count++, in: false, shared: true };
+    this.#clients.add(client);
+    this.#o.event('VNC_CONNECTED', told);
+    return session;
+  }
+
+  /** Whether a client may stay; others may have to go. */
+  #admit(client: Client, shared: boolean): boolean {
+    if (this.#o.share === 'force-shared' && !shared) return false;
+    const others = [...this.#clients].filter((c) => c !== client && c.in);
+    if (this.#o.share === 'allow-exclusive') {
+      if (!shared) for (const c of others) c.session.close();
+      else if (others.some((c) => !c.shared)) return false;
+    }
+    client.in = true;
+    client.shared = shared;
+    return true;
+  }
+
+  /** The check of a challenge's answer; undefined while nobody can come in. */
+  #checker(): ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined {
+    const password = this.#password;
+    if (password === undefined || password === '' || (this.#expires !== undefined && this.#expires <= this.#o.time()))
+      return undefined;
+    // VNC's keys have their bits in the opposite order, eight bytes at most.
+    const key = new Uint8Array(8);
+    for (const [i, byte] of new TextEncoder().encode(password).subarray(0, 8).entries()) key[i] = mirrored(byte);
+    return (challenge, answer) => {
+      const wanted = this.#o.des(key, challenge);
+      let differs = 0;
+      for (let i = 0; i < 16; i++) differs |= wanted[i]! ^ answer[i]!;
+      return differs === 0;
+    };
+  }
+}
+
+function mirrored(byte: number): number {
+  let out = 0;
+  for (let i = 0; i < 8; i++) out |= ((byte >>> i) & 1) << (7 - i);
+  return out;
+}

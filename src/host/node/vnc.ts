@@ -1,0 +1,211 @@
+// VNC's sockets: TCP, unix sockets and WebSocket for `-vnc`, zlib and DES for its encodings and passwords.
+import { createCipheriv, createHash, randomBytes } from 'node:crypto';
+import { unlinkSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { constants, createDeflate, deflate as deflateAll } from 'node:zlib';
+import type { Zlib } from '../../display/image.ts';
+import type { RfbTransport } from '../../display/rfb-session.ts';
+import { Vnc, type VncAddress, type VncOptions } from '../../display/vnc.ts';
+import type { Deflater } from '../../rpc/rfb/encode.ts';
+import { WebSocketServer } from '../../rpc/websocket.ts';
+
+/** Bytes of control frames that may wait for a client that does not read. */
+const UNREAD_MAX = 1 << 20;
+
+/** Whole pieces of data in zlib's format, for pictures. */
+export const zlib: Zlib = (bytes) =>
+  new Promise((resolve, reject) => deflateAll(bytes, (error, out) => (error ? reject(error) : resolve(out))));
+
+/** A zlib stream on the thread pool. */
+export function deflater(level: number): Deflater {
+  const stream = createDeflate({ level, memLevel: 9 });
+  const chunks: Buffer[] = [];
+  let failed: Error | undefined;
+  stream.on('data', (chunk: Buffer) => chunks.push(chunk));
+  stream.on('error', (error) => {
+    failed = error;
+  });
+  return {
+    push: (bytes) =>
+      new Promise((resolve, reject) => {
+        stream.write(bytes);
+        stream.flush(constants.Z_SYNC_FLUSH, () => {
+          if (failed || stream.destroyed) reject(failed ?? new Error('Cannot compress: the stream is closed'));
+          else resolve(Buffer.concat(chunks.splice(0)));
+        });
+      }),
+    close: () => stream.destroy(),
+  };
+}
+
+/** DES with one key is triple DES with the same key three times. */
+export function des(key: Uint8Array, blocks: Uint8Array): Uint8Array {
+  const cipher = createCipheriv('des-ede3-ecb', Buffer.concat([key, key, key]), null).setAutoPadding(false);
+  return Buffer.concat([cipher.update(blocks), cipher.final()]);
+}
+
+/** Where a server listens. `to`: ports up to this one are tried. */
+export type VncListen =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly to?: number; readonly websocket?: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+export interface VncServerOptions extends Omit<VncOptions, 'des' | 'random' | 'deflate' | 'time' | 'after'> {
+  readonly listen: VncListen | undefined;
+}
+
+export interface VncServer {
+  readonly vnc: Vnc;
+  /** Where it listens, WebSocket apart. */
+  readonly addresses: readonly VncAddress[];
+  close(): void;
+}
+
+/** Starts a server. Rejects with one line where it cannot listen. */
+export async function startVnc(o: VncServerOptions): Promise<VncServer> {
+  const vnc = new Vnc({
+    ...o,
+    des,
+    random: (n) => randomBytes(n),
+    deflate: deflater,
+    time: () => Date.now() / 1000,
+    after: (ms, f) => {
+      const timer = setTimeout(f, ms).unref();
+      return () => clearTimeout(timer);
+    },
+  });
+  const servers: Server[] = [];
+  const addresses: VncAddress[] = [];
+  const start = async (websocket: boolean, ...where: Parameters<typeof listen>): Promise<void> => {
+    const server = await listen(...where);
+    servers.push(server);
+    addresses.push(addressOf(server.address(), websocket));
+    server.on('connection', (socket) => serve(vnc, socket, websocket));
+  };
+  try {
+    if (o.listen?.kind === 'unix') await start(false, { path: o.listen.path });
+    else if (o.listen?.kind === 'tcp') {
+      const { host, port, to = port, websocket } = o.listen;
+      await start(false, { host, port, to });
+      if (websocket !== undefined) await start(true, { host, port: websocket, to: websocket });
+    }
+  } catch (error) {
+    for (const s of servers) s.close();
+    throw error;
+  }
+  return {
+    vnc,
+    addresses,
+    close() {
+      vnc.disconnectAll();
+      for (const s of servers) s.close();
+    },
+  };
+}
+
+type Where = { readonly path: string } | { readonly host: string; readonly port: number; readonly to: number };
+
+async function listen(where: Where): Promise<Server> {
+  if ('path' in where) {
+    try {
+      unlinkSync(where.path);
+    } catch {
+      // There was none.
+    }
+    return listenAt({ path: where.path }, where.path);
+  }
+  for (let port = where.port; ; port++) {
+    try {
+      return await listenAt({ host: where.host || undefined, port }, `${where.host}:${port}`);
+    } catch (error) {
+      if (port >= where.to) throw error;
+    }
+  }
+}
+
+function listenAt(options: { path?: string; host?: string | undefined; port?: number }, name: string): Promise<Server> {
+  return new Promise((resolve, reject) => {
+    const server = createServer({ noDelay: true });
+    server.once('error', (error) => reject(new Error(`Cannot listen for VNC on ${name}: ${error.message}`)));
+    server.listen(options, () => {
+      server.unref();
+      resolve(server);
+    });
+  });
+}
+
+function addressOf(a: AddressInfo | string | null, websocket: boolean): VncAddress {
+  if (typeof a === 'string' || a === null) return { host: '', service: a ?? '', family: 'unix', websocket };
+  return { host: a.address, service: String(a.port), family: a.family === 'IPv6' ? 'ipv6' : 'ipv4', websocket };
+}
+
+/** One connection, from its first byte to its last. */
+function serve(vnc: Vnc, socket: Socket, websocket: boolean): void {
+  const server =
+    socket.localAddress === undefined
+      ? addressOf(null, websocket)
+      : addressOf({ address: socket.localAddress, port: socket.localPort!, family: socket.localFamily! }, websocket);
+  const client =
+    socket.remoteAddress === undefined
+      ? addressOf(null, websocket)
+      : addressOf({ address: socket.remoteAddress, port: socket.remotePort!, family: socket.remoteFamily! }, websocket);
+  // Errors end in `close`.
+  socket.on('error', () => {});
+  if (!websocket) {
+    const session = vnc.connect(
+      transport(socket, (bytes) => bytes),
+      server,
+      client,
+    );
+    socket.on('data', (bytes: Buffer) => session?.receive(bytes));
+    socket.on('close', () => session?.close());
+    return;
+  }
+  let session: ReturnType<Vnc['connect']>;
+  const ws = new WebSocketServer({
+    sha1: (text) => createHash('sha1').update(text).digest('base64'),
+    protocols: ['binary'],
+    data: (bytes) => session?.receive(bytes),
+    send: (bytes) => {
+      // Answers to pings that nobody reads are not kept.
+      if (socket.writableLength > UNREAD_MAX) socket.destroy();
+      else socket.write(bytes);
+    },
+    end: () => {
+      session?.close();
+      socket.end();
+    },
+  });
+  const timer = setTimeout(() => {
+    if (!ws.open) socket.destroy();
+  }, 10_000).unref();
+  socket.on('data', (bytes: Buffer) => {
+    const was = ws.open;
+    ws.receive(bytes);
+    if (!was && ws.open)
+      session = vnc.connect(
+        transport(socket, (b) => WebSocketServer.frame(b)),
+        server,
+        client,
+      );
+  });
+  socket.on('close', () => {
+    clearTimeout(timer);
+    session?.close();
+  });
+}
+
+/** Writes wait until the socket's buffer is empty: what a client does not read is not made. */
+function transport(socket: Socket, wrap: (bytes: Uint8Array) => Uint8Array): RfbTransport {
+  return {
+    write: (bytes) =>
+      new Promise((resolve, reject) => {
+        if (socket.destroyed) reject(new Error('Cannot send: the connection is closed'));
+        else socket.write(wrap(bytes), (error) => (error ? reject(error) : resolve()));
+      }),
+    close: () => {
+      socket.end();
+      // A client that does not end its side is not waited for.
+      setTimeout(() => socket.destroy(), 1000).unref();
+    },
+  };
+}
