@@ -32,6 +32,8 @@ export interface InputDevice {
   readonly kinds: readonly ('key' | 'relative' | 'absolute')[];
   /** Whether the guest's driver listens; the one that was plugged in last and listens is served. */
   listening(): boolean;
+  /** LEDs as the guest set them; keyboards only. */
+  leds?(): Leds;
   /** Events that belong together. */
   take(events: readonly InputEvent[]): void;
 }
@@ -76,6 +78,11 @@ export class InputRouter {
   /** The pointer that is served takes positions. */
   get absolute(): boolean {
     return this.#served('absolute', 'relative')?.kinds.includes('absolute') ?? false;
+  }
+
+  /** LEDs of the keyboard that is served. */
+  get leds(): Leds | undefined {
+    return this.#served('key')?.leds?.();
   }
 
   /** All pointers, the served one first, as `query-mice` shows them. */

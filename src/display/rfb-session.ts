@@ -18,7 +18,7 @@ import {
   serverInit,
   updateHeader,
 } from '../rpc/rfb/protocol.ts';
-import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter, type Leds } from './input.ts';
+import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter } from './input.ts';
 import { keyNumbered, keyOfKeysym } from './keys.ts';
 import type { Screen } from './screen.ts';
 import { Damage, type PointerShape } from './surface.ts';
@@ -43,7 +43,6 @@ export interface RfbService {
   readonly readOnly: boolean;
   /** The client is in. `shared`: it lets others stay. False sends it away. */
   readonly initialized: (shared: boolean) => boolean;
-  readonly leds?: () => Leds | undefined;
   /** Lines for the log. */
   readonly report: (message: string) => void;
 }
@@ -432,7 +431,7 @@ export class RfbSession {
       out.push(rectHeader(this.#absolute ? 1 : 0, 0, this.#width, this.#height, Encoding.pointerChange));
     }
     if (has(Encoding.ledState)) {
-      const leds = this.#o.leds?.();
+      const leds = input.leds;
       const bits = leds === undefined ? -1 : (leds.scroll ? 1 : 0) | (leds.num ? 2 : 0) | (leds.caps ? 4 : 0);
       if (bits >= 0 && bits !== this.#ledsTold)
         out.push(message(rectHeader(0, 0, this.#width, this.#height, Encoding.ledState), [1, bits]));

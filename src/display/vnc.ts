@@ -1,6 +1,6 @@
 // A VNC server without its sockets: clients, who may stay with whom, password, events. QEMU's `-vnc` and its QMP (QEMU 7.2, "QEMU QMP Reference Manual", "VNC").
 import type { Deflater } from '../rpc/rfb/encode.ts';
-import type { InputRouter, Leds } from './input.ts';
+import type { InputRouter } from './input.ts';
 import { RfbSession, type RfbTransport } from './rfb-session.ts';
 import type { Screen } from './screen.ts';
 
@@ -29,7 +29,6 @@ export interface VncOptions {
   readonly des: (key: Uint8Array, blocks: Uint8Array) => Uint8Array;
   readonly random: (bytes: number) => Uint8Array;
   readonly deflate?: (level: number) => Deflater;
-  readonly leds?: () => Leds | undefined;
   /** Seconds since 1970, for passwords that expire. */
   readonly time: () => number;
   readonly after: (ms: number, f: () => void) => () => void;
@@ -102,7 +101,7 @@ export class Vnc {
       transport.close();
       return undefined;
     }
-    const { screen, input, name, random, deflate, leds } = this.#o;
+    const { screen, input, name, random, deflate } = this.#o;
     const told = { server: { ...server, auth: this.auth }, client: address };
     let client: Client;
     const session: RfbSession = new RfbSession(
@@ -121,7 +120,6 @@ export class Vnc {
         name,
         random,
         ...(deflate === undefined ? {} : { deflate }),
-        ...(leds === undefined ? {} : { leds }),
         ...(this.#o.password ? { password: () => this.#checker() } : {}),
         readOnly: this.#o.readOnly ?? false,
         initialized: (shared) => {

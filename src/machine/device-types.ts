@@ -4,6 +4,14 @@ import type { AnyDeviceType } from './device-type.ts';
 import { displays } from './types/display.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
+import { virtioInputs } from './types/virtio-input.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 
-export const deviceTypes: readonly AnyDeviceType[] = [isaDebugExit, pcTestdev, ...displays, ...virtioBlk, ...virtioRng];
+export const deviceTypes: readonly AnyDeviceType[] = [
+  isaDebugExit,
+  pcTestdev,
+  ...displays,
+  ...virtioBlk,
+  ...virtioRng,
+  ...virtioInputs,
+];

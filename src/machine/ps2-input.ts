@@ -43,6 +43,7 @@ export function connectPs2(controller: I8042, lock: Lock, input: InputRouter): v
     name: 'QEMU PS/2 Keyboard',
     kinds: ['key'],
     listening: () => keyboard.s.scanning !== 0,
+    leds: () => ({ scroll: (keyboard.leds & 1) !== 0, num: (keyboard.leds & 2) !== 0, caps: (keyboard.leds & 4) !== 0 }),
     take(events) {
       lock.run(() => {
         for (const e of events) if (e.kind === 'key' && e.key.number !== 0) controller.key(e.key.number, e.down);
