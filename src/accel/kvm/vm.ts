@@ -1,7 +1,6 @@
 // A KVM virtual machine: its descriptor, memory slots and interrupt controllers in the kernel. One thread makes it; others attach to the
 // descriptors, which are the process's. Linux 6.1, Documentation/virt/kvm/api.rst.
 
-import type { MemoryLayout } from '../accel.ts';
 import {
   type CapName,
   cap,
@@ -57,10 +56,10 @@ export class KvmVm {
   }
 
   /**
-   * Opens the device and makes a machine whose RAM lies in `memory` as `layout` says.
+   * Opens the device and makes a machine without memory: see regions.ts.
    * @throws Error, one line, where the kernel has not what is needed
    */
-  static create(host: KvmHost, memory: Uint8Array, layout: MemoryLayout, irqchip: Irqchip): KvmVm {
+  static create(host: KvmHost, irqchip: Irqchip): KvmVm {
     const kvm = host.open();
     try {
       const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
@@ -74,7 +73,7 @@ export class KvmVm {
       const split = irqchip === 'split' && has('splitIrqchip') > 0 && has('signalMsi') > 0;
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
       const made = new KvmVm(host, { kvm, vm, irqchip: split ? 'split' : 'off', runBytes });
-      made.#setUp(memory, layout);
+      made.#setUp();
       return made;
     } catch (error) {
       host.close(kvm);
@@ -163,7 +162,7 @@ export class KvmVm {
     this.call('enableCap', bytes);
   }
 
-  #setUp(memory: Uint8Array, { ramBase, ramLow, ramHigh }: MemoryLayout): void {
+  #setUp(): void {
     // Only Intel's processors need these; others accept them.
     if (this.has('setIdentityMapAddr') > 0) this.call('setIdentityMapAddr', u64(IDENTITY_MAP));
     if (this.has('setTssAddr') > 0) this.call('setTssAddr', TSS_ADDRESS);
@@ -172,8 +171,6 @@ export class KvmVm {
       // 32-bit destinations in messages and LAPIC state, and no quirk that takes 0xff for a broadcast.
       if (this.has('x2apicApi') > 0) this.enable('x2apicApi', 3n);
     }
-    this.setRegion(0, 0, memory.subarray(ramBase, ramBase + ramLow));
-    if (ramHigh > 0) this.setRegion(1, 2 ** 32, memory.subarray(ramBase + ramLow, ramBase + ramLow + ramHigh));
   }
 }
 

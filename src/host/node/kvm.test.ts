@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
+import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
@@ -63,7 +64,8 @@ let vcpu: KvmVcpu;
 const bus = new Noting();
 before(() => {
   if (skip) return;
-  vm = KvmVm.create(kvmHost(), bytes, layout, 'off');
+  vm = KvmVm.create(kvmHost(), 'off');
+  new KvmRegions(vm, wasm.buffer, layout).update();
   vcpu = new KvmVcpu({ vm, memory: wasm.buffer, layout, index: 0, bus });
 });
 after(() => {

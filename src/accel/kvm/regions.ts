@@ -1,0 +1,101 @@
+// The machine's memory as KVM memory slots: guest RAM, and what the table of memory slots (bits/slot-table.ts) says of the first MiB and of
+// RAM-like pages elsewhere. Any thread may bring KVM up to date, under the board's lock; what is installed is kept in shared memory.
+
+import { LOW_PAGES, LowPage, READ_ONLY, SLOTS_MAX, Slot, SlotTable } from '../../bits/slot-table.ts';
+import { struct } from '../../bits/struct.ts';
+import type { MemoryLayout } from '../accel.ts';
+import type { KvmVm } from './vm.ts';
+
+const PAGE = 4096;
+/** Page numbers below 1 MiB at which a region always ends, so that a change of one part never takes another away for a moment. */
+const isBoundary = (page: number): boolean => page === 0xa0 || page === 0xb0 || (page >= 0xc0 && page % 4 === 0);
+/** More cannot be: pages below 1 MiB one by one, two pieces of RAM, and the slots. */
+const REGIONS_MAX = LOW_PAGES + 2 + SLOTS_MAX;
+
+const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'u32', flags: 'u32' });
+/** What is installed, by KVM slot; length 0 for a free one. */
+export const regionsLayout = struct({ entries: [entryLayout, REGIONS_MAX] });
+
+interface Region {
+  readonly gpa: number;
+  readonly length: number;
+  readonly host: number;
+  readonly readOnly: boolean;
+}
+const READONLY_FLAG = 1;
+
+/** Regions that the layout and the table ask for, by address. */
+export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
+  const { ramBase, ramLow, ramHigh, slots } = layout;
+  const regions: Region[] = [];
+  const add = (gpa: number, length: number, host: number, readOnly: boolean): void => {
+    const last = regions.at(-1);
+    const joins =
+      last !== undefined &&
+      gpa < LOW_PAGES * PAGE &&
+      !isBoundary(gpa / PAGE) &&
+      last.gpa + last.length === gpa &&
+      last.host + last.length === host &&
+      last.readOnly === readOnly;
+    if (joins) regions[regions.length - 1] = { ...last, length: last.length + length };
+    else regions.push({ gpa, length, host, readOnly });
+  };
+  for (let page = 0; page < LOW_PAGES && page * PAGE < ramLow; page++) {
+    const entry = view.getInt32(slots + SlotTable.low + page * 4, true);
+    if (entry === LowPage.bus) continue;
+    const host = entry === LowPage.ram ? ramBase + page * PAGE : (entry & ~READ_ONLY) >>> 0;
+    add(page * PAGE, PAGE, host, entry !== LowPage.ram && (entry & READ_ONLY) !== 0);
+  }
+  const low = LOW_PAGES * PAGE;
+  if (ramLow > low) regions.push({ gpa: low, length: ramLow - low, host: ramBase + low, readOnly: false });
+  if (ramHigh > 0) regions.push({ gpa: 2 ** 32, length: ramHigh, host: ramBase + ramLow, readOnly: false });
+  for (let n = 0; n < view.getInt32(slots + SlotTable.count, true); n++) {
+    const at = slots + SlotTable.entries + n * Slot.bytes;
+    const length = Number(view.getBigInt64(at + Slot.length, true));
+    const host = view.getUint32(at + Slot.host, true);
+    if (length > 0) {
+      const gpa = Number(view.getBigInt64(at + Slot.gpa, true));
+      regions.push({ gpa, length, host: (host & ~READ_ONLY) >>> 0, readOnly: (host & READ_ONLY) !== 0 });
+    }
+  }
+  return regions;
+}
+
+export class KvmRegions {
+  readonly #vm: KvmVm;
+  readonly #bytes: Uint8Array;
+  readonly #view: DataView;
+  readonly #layout: MemoryLayout;
+  readonly #installed;
+
+  constructor(vm: KvmVm, memory: SharedArrayBuffer, layout: MemoryLayout) {
+    this.#vm = vm;
+    this.#bytes = new Uint8Array(memory);
+    this.#view = new DataView(memory);
+    this.#layout = layout;
+    this.#installed = regionsLayout.view(memory, layout.regions).entries;
+  }
+
+  /** Makes KVM's slots what the table says. With the board's lock held, or before any vCPU runs. */
+  update(): void {
+    const wanted = wantedRegions(this.#view, this.#layout);
+    const key = (r: { gpa: number; length: number; host: number }, readOnly: boolean): string =>
+      `${r.gpa} ${r.length} ${r.host} ${readOnly}`;
+    const missing = new Map(wanted.map((r) => [key(r, r.readOnly), r]));
+    this.#installed.forEach((e, slot) => {
+      if (e.length === 0 || missing.delete(key(e, (e.flags & READONLY_FLAG) !== 0))) return;
+      this.#vm.setRegion(slot, e.gpa, undefined);
+      e.length = 0;
+    });
+    let slot = 0;
+    for (const r of missing.values()) {
+      while (this.#installed[slot]!.length !== 0) slot++;
+      this.#vm.setRegion(slot, r.gpa, this.#bytes.subarray(r.host, r.host + r.length), { readonly: r.readOnly });
+      const e = this.#installed[slot]!;
+      e.gpa = r.gpa;
+      e.length = r.length;
+      e.host = r.host;
+      e.flags = r.readOnly ? READONLY_FLAG : 0;
+    }
+  }
+}
