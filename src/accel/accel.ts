@@ -50,8 +50,8 @@ export type VcpuExit =
 
 /** One virtual CPU. It belongs to the thread that made it; only `kick` words in shared memory are touched by others. */
 export interface Vcpu {
-  /** Runs until an exit; `slice` bounds it, roughly, in instructions. */
-  run(slice: number): VcpuExit;
+  /** Runs until an exit. `slice` bounds it, roughly, in instructions, `ns` in time: each accelerator goes by the one that it can measure. */
+  run(slice: number, ns: number): VcpuExit;
   /** A non-maskable interrupt is taken before the next instruction. */
   nmi(): void;
   /** Reads or writes a register or other state by name: the names of the state's slots. */

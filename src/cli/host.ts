@@ -3,6 +3,7 @@
 import type { DiskHost } from '../disk/open.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
+import type { KvmFinding } from './accel.ts';
 import type { BarStream } from './progress.ts';
 
 /** A kernel and initramfs that are ready to boot. */
@@ -76,6 +77,8 @@ export interface CliHost {
   pull(name: string, report: Report): Promise<ImageLine>;
   images(): Promise<readonly ImageLine[]>;
   machine(setup: MachineSetup): RunningMachine;
+  /** Looks at this host's KVM. */
+  kvm(): KvmFinding;
   /** Called on a signal, and (with SIGPIPE) when the reader of standard output is gone. */
   onSignal(listener: (signal: HostSignal | 'SIGPIPE') => void): void;
   /** Milliseconds, monotonic. */

@@ -6,6 +6,7 @@ import { execOverlay, type Session, sessionOverlay } from '../images/overlay.ts'
 import type { MachineConfig } from '../machine/config.ts';
 import { parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
 import type { MachineEnd, RunningMachine } from '../machine/running.ts';
+import { AUTO, chooseAccel } from './accel.ts';
 import { type Arguments, describeOptions, type Option, parseArguments, UsageError } from './args.ts';
 import { ConsoleWatch } from './console-watch.ts';
 import { Control, PORT } from './control.ts';
@@ -31,7 +32,7 @@ export const runOptions: readonly Option[] = [
   {
     names: ['--accel'],
     value: 'auto|dbt|kvm',
-    help: 'what runs the vCPUs (auto is dbt, the translator; kvm is not supported yet)',
+    help: 'what runs the vCPUs: the translator (dbt), the kernel (kvm), or KVM where it is good and else the translator (auto, default)',
   },
   {
     names: ['--exec'],
@@ -76,6 +77,9 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
     return 0;
   }
   const config = usage(() => readConfig(args));
+  const names = args.get('--accel') ?? 'auto';
+  const { note, ...accel } = chooseAccel(names === 'auto' ? AUTO : [names], () => host.kvm());
+  if (note !== undefined && args.get('--verbose') !== undefined) await host.err.write(`nonroot: using dbt: ${note}\n`);
   const timeout = args.get('--timeout');
   const seconds = timeout === undefined ? undefined : Number(timeout);
   if (seconds !== undefined && !(seconds > 0 && seconds < 2 ** 31 / 1000))
@@ -83,7 +87,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const name = args.words[0];
   if (name !== undefined && !catalog.some((row) => row.name === name))
     throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
-  return new Run(host, args, config, seconds).run(await bootFiles(args, host));
+  return new Run(host, args, { ...config, ...accel }, seconds).run(await bootFiles(args, host));
 }
 
 /** What the user wrote is at fault. */
@@ -97,11 +101,9 @@ function usage<T>(read: () => T): T {
 
 function readConfig(args: Arguments): MachineConfig {
   const accel = args.get('--accel') ?? 'auto';
-  if (accel === 'kvm')
-    throw new Error(
-      'Cannot use --accel kvm: not supported yet; accepted are auto and dbt, the translator, which needs no /dev/kvm',
-    );
-  if (accel !== 'auto' && accel !== 'dbt') throw new Error(`Cannot use --accel ${accel}: accepted are auto and dbt`);
+  if (accel !== 'auto' && accel !== 'dbt' && accel !== 'kvm') {
+    throw new Error(`Cannot use --accel ${accel}: accepted are auto, dbt and kvm`);
+  }
   const net = args.get('--net') ?? 'none';
   if (net !== 'none') throw new Error(`Cannot use --net ${net}: ${NO_NETWORK}`);
   const display = args.get('--display') ?? 'none';

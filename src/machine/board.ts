@@ -72,6 +72,8 @@ export interface BoardOptions {
   readonly report: Report;
   /** What the host gives to the firmware. */
   readonly blobs?: FwCfgBlobs;
+  /** The table of memory slots has changed; before the vCPUs are told. With the board's lock held, or while they stand still. */
+  readonly slotsChanged?: () => void;
   /** Makes accelerators forget the page at a guest-physical address. */
   readonly flushPage?: (gpa: number) => void;
 }
@@ -150,11 +152,13 @@ export function buildBoard(o: BoardOptions): Board {
   );
   const bells = new Bells(arena.alloc(bellsLayout));
   const slots = new MemorySlots(o.buffer, layout, () => {
+    o.slotsChanged?.();
     for (let cpu = 0; cpu < config.cpus; cpu++) wake(cpu);
   });
+  const tscKhz = config.tscKhz ?? TSC_KHZ;
   const tsc: Tsc = {
-    tscAt: (ns) => BigInt(Math.floor((ns * TSC_KHZ) / 1e6)),
-    nsAt: (t) => Math.ceil((Number(t) * 1e6) / TSC_KHZ),
+    tscAt: (ns) => BigInt(Math.floor((ns * tscKhz) / 1e6)),
+    nsAt: (t) => Math.ceil((Number(t) * 1e6) / tscKhz),
   };
   const timers = new Timers(arena.alloc(timersLayout));
   const retime = (): void => {
@@ -265,9 +269,7 @@ export function buildBoard(o: BoardOptions): Board {
     );
 
   // Paravirtual interface.
-  const pvs = lapics.map(
-    (lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz: TSC_KHZ, features: config.paravirtual }),
-  );
+  const pvs = lapics.map((lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz, features: config.paravirtual }));
   if (config.paravirtual.length > 0) {
     pvs.forEach((pv, cpu) => {
       msrs[cpu].map(kvmMsr.wallClockOld, kvmMsr.systemTimeOld, pv.msrs);

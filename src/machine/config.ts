@@ -30,6 +30,12 @@ export interface MachineConfig {
   readonly noGraphic?: boolean;
   /** Devices beside those of the board, in order. */
   readonly devices?: readonly DeviceConfig[];
+  /** What runs the vCPUs; the translator when left out. */
+  readonly accel?: 'dbt' | 'kvm';
+  /** Under `kvm`: where the local APICs are. The translator's are always the board's. */
+  readonly irqchip?: 'off' | 'split';
+  /** Frequency of the time-stamp counter in kHz, where it is not `TSC_KHZ`. */
+  readonly tscKhz?: number;
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */

@@ -31,7 +31,7 @@ function describe(config: MachineConfig, index: number): CpuDescription {
     model: cpuModel(name, changes),
     topology: { threads: 1, cores: config.cpus, sockets: 1 },
     index,
-    tscKhz: TSC_KHZ,
+    tscKhz: config.tscKhz ?? TSC_KHZ,
     kvm,
   };
 }
@@ -69,6 +69,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     pending: () => lapic.pending(),
     takeUnhalt: () => board.pvs[cpu].takeUnhalt(),
     acknowledge: () => lock.run(() => (lapic.pending() ? lapic.acknowledge() : -1)),
+    eoi: (vector) => lock.run(() => lapic.bus.eoi(vector)),
   };
 }
 
@@ -91,6 +92,7 @@ export function runVcpu(
   plugged();
   while (Atomics.load(stop, 0) === 0) {
     if (Atomics.load(pause, 0) !== 0) {
+      vcpu.publish();
       Atomics.add(paused, 0, 1);
       Atomics.notify(paused, 0);
       while (Atomics.load(pause, 0) !== 0 && Atomics.load(stop, 0) === 0) Atomics.wait(pause, 0, 1, LONGEST_SLEEP);
@@ -121,7 +123,8 @@ export function runVcpu(
       waiting = false;
     }
     if (!waiting) {
-      const exit = vcpu.run(SLICE);
+      const next = Math.min(lapic.next(), cpu === 0 ? board.timers.next() : Number.POSITIVE_INFINITY);
+      const exit = vcpu.run(SLICE, Math.max(0, next - board.clock.now()));
       if (exit === 'shutdown') {
         shutdown({ kind: 'shutdown' });
         return;

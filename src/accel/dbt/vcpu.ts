@@ -69,7 +69,8 @@ export class DbtVcpu implements Vcpu {
   #halted = false;
   instructions = 0;
 
-  constructor(vm: DbtVm, index: number, bus: VcpuBus) {
+  /** `keep`: the state in the slots counts; else the vCPU is reset. */
+  constructor(vm: DbtVm, index: number, bus: VcpuBus, keep = false) {
     this.index = index;
     this.#vm = vm;
     this.#bus = bus;
@@ -120,7 +121,8 @@ export class DbtVcpu implements Vcpu {
       },
     );
     this.#installed = vm.hotCount;
-    this.reset();
+    if (keep) this.sync();
+    else this.reset();
   }
 
   // -- Vcpu

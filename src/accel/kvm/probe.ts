@@ -11,6 +11,8 @@ import { KvmVcpu } from './vcpu.ts';
 import { KvmVm } from './vm.ts';
 
 export interface KvmProbe {
+  /** A machine can be made. */
+  readonly usable: boolean;
   /** Why KVM is not to be used; undefined where it is good. */
   readonly why: string | undefined;
   /** Frequency of the time-stamp counter that a guest sees, in kHz; 0 where it is not known. */
@@ -41,13 +43,15 @@ export function probeKvm(host: KvmHost): KvmProbe {
   try {
     vm = KvmVm.create(host, 'off');
   } catch (error) {
-    return { why: (error as Error).message, tscKhz: 0, tscControl: false };
+    return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
   }
   let vcpu: KvmVcpu | undefined;
+  let tsc = { usable: true, tscKhz: 0, tscControl: false };
   try {
     const layout = layoutOf(1 << 20, 1);
     const memory = createMemory(layout);
-    new KvmRegions(vm, memory.buffer, layout).update();
+    const buffer = memory.buffer as ArrayBufferLike as SharedArrayBuffer;
+    new KvmRegions(vm, buffer, layout).update();
     let result = -1;
     let done = false;
     const bus: VcpuBus = {
@@ -69,20 +73,23 @@ export function probeKvm(host: KvmHost): KvmProbe {
       takeUnhalt: () => false,
       acknowledge: () => -1,
     };
-    vcpu = new KvmVcpu({ vm, memory: memory.buffer, layout, index: 0, bus });
+    vcpu = new KvmVcpu({ vm, memory: buffer, layout, index: 0, bus });
     const khz = host.ioctl(vcpu.fd, ioctls.getTscKhz.request, 0);
-    const tsc = { tscKhz: Math.max(0, khz), tscControl: vm.has('tscControl') > 0 };
-    const bytes = new Uint8Array(memory.buffer, layout.ramBase);
+    tsc = { usable: true, tscKhz: Math.max(0, khz), tscControl: vm.has('tscControl') > 0 };
+    const bytes = new Uint8Array(buffer, layout.ramBase);
     longMode(bytes, vcpu);
     const end = performance.now() + LIMIT_MS;
-    host.interruptIn(LIMIT_MS * 1e6);
-    while (!done && performance.now() < end && vcpu.run(0) === 'interrupted');
-    host.interruptIn(Number.POSITIVE_INFINITY);
-    if (result >= 0 && result !== RESULT) return { ...tsc, why: `this /dev/kvm computes wrongly in ring 0 (${result} for ${RESULT})` };
-    if (!done) return { ...tsc, why: `this /dev/kvm is slow in ring 0: less than ${Math.round((2 * TURNS) / LIMIT_MS / 1000)} million instructions a second` };
+    while (!done && performance.now() < end && vcpu.run(0, LIMIT_MS * 1e6) === 'interrupted');
+    if (result >= 0 && result !== RESULT)
+      return { ...tsc, why: `this /dev/kvm computes wrongly in ring 0 (${result} for ${RESULT})` };
+    if (!done)
+      return {
+        ...tsc,
+        why: `this /dev/kvm is slow in ring 0: less than ${Math.round((2 * TURNS) / LIMIT_MS / 1000)} million instructions a second`,
+      };
     return { ...tsc, why: undefined };
   } catch (error) {
-    return { why: `this /dev/kvm fails a short program in ring 0 (${(error as Error).message})`, tscKhz: 0, tscControl: false };
+    return { ...tsc, why: `this /dev/kvm fails a short program in ring 0 (${(error as Error).message})` };
   } finally {
     vcpu?.close();
     vm.close();

@@ -53,6 +53,7 @@ export class KvmVcpu implements Vcpu {
   readonly #run: Run;
   readonly #state: KvmState;
   readonly #kernelApic: boolean;
+  readonly #thread: number;
   readonly #io;
   readonly #mmio;
   readonly #apic = new Uint8Array(LAPIC_BYTES);
@@ -94,7 +95,7 @@ export class KvmVcpu implements Vcpu {
     this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components, tsc: () => bus.tsc() });
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
     if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
-    Atomics.store(this.#words, this.#word(st.hostThread), host.prepareThread());
+    this.#thread = host.prepareThread();
     this.reset();
   }
 
@@ -110,6 +111,7 @@ export class KvmVcpu implements Vcpu {
     if (!this.#inSlots) this.#finish();
     resetState(this.#view, this.#env);
     this.#view.setInt32(this.#env + st.ramBase.offset, this.#o.layout.ramBase, true);
+    Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
     this.#inSlots = true;
     this.#slotsFresh = true;
     this.#halted = false;
@@ -151,8 +153,9 @@ export class KvmVcpu implements Vcpu {
     this.#slotsFresh = true;
   }
 
-  run(_slice: number): VcpuExit {
+  run(_slice: number, ns: number): VcpuExit {
     const { host } = this.#o.vm;
+    host.interruptIn(ns);
     const kick = this.#word(st.kick);
     const entered = this.#word(st.hostEntered);
     for (;;) {
@@ -330,7 +333,7 @@ export class KvmVcpu implements Vcpu {
     dbt.forget();
     dbt.sync();
     const from = this.get('rip');
-    const exit = dbt.run(1);
+    const exit = dbt.run(1, 0);
     this.#o.trace?.(`the translator executed what KVM cannot at 0x${from.toString(16)}`);
     this.#inSlots = true;
     this.#slotsFresh = true;

@@ -3,6 +3,7 @@
 import { createWriteStream, readFileSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
+import { probeKvm } from '../../accel/kvm/probe.ts';
 import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
@@ -11,6 +12,7 @@ import { cached, type Manifest, sha256, userCache } from './cache.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
+import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { openTerminal } from './terminal.ts';
 
@@ -59,6 +61,13 @@ export function nodeHost(version: string): CliHost {
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     machine: (setup) => new NodeMachine(setup),
+    kvm() {
+      try {
+        return probeKvm(kvmHost());
+      } catch (error) {
+        return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
+      }
+    },
     onSignal(listener) {
       listeners.push(listener);
       if (listeners.length === 1) for (const signal of SIGNALS) process.on(signal, () => tell(signal));

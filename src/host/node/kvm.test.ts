@@ -82,7 +82,7 @@ function real(code: string): string[] {
   vcpu.set('rip', 0x1000n);
   vcpu.sync();
   bus.log = [];
-  for (let n = 0; n < 100; n++) if (vcpu.run(0) === 'hlt') return bus.log;
+  for (let n = 0; n < 100; n++) if (vcpu.run(0, Number.POSITIVE_INFINITY) === 'hlt') return bus.log;
   throw new Error(`the program does not halt: ${bus.log.join(', ')}`);
 }
 
@@ -113,7 +113,7 @@ test('accesses outside RAM are MMIO, split into powers of two', { skip }, () => 
   vcpu.set('rax', 0xcafef00dn);
   vcpu.set('rip', 0x1000n);
   bus.log = [];
-  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  for (let n = 0; n < 100 && vcpu.run(0, Number.POSITIVE_INFINITY) !== 'hlt'; n++);
   assert.deepEqual(bus.log.slice(0, 1), ['write 300004 4 cafef00d']);
   assert.ok(bus.log.length >= 2, bus.log.join(', '));
 });
@@ -129,7 +129,7 @@ test('state that is put in comes back, and a register that the guest changes is 
     'r5.mant': 0x8000000000000000n, 'r5.exp': 0x3fffn, xmm3: 0x112233445566778899aabbccddeeff00n, pat: 0x0007010600070106n, dr0: 0x1234n,
   }; // biome-ignore format: a table
   for (const [name, value] of Object.entries(given)) vcpu.set(name, value);
-  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  for (let n = 0; n < 100 && vcpu.run(0, Number.POSITIVE_INFINITY) !== 'hlt'; n++);
   for (const [name, value] of Object.entries(given)) {
     if (name === 'rax' || name === 'rip') continue;
     assert.equal(vcpu.get(name), value, name);
@@ -159,7 +159,7 @@ test('a program in long mode runs', { skip }, async () => {
     () => vcpu.reset(),
   );
   bus.log = [];
-  for (let n = 0; n < 100 && vcpu.run(0) !== 'hlt'; n++);
+  for (let n = 0; n < 100 && vcpu.run(0, Number.POSITIVE_INFINITY) !== 'hlt'; n++);
   assert.deepEqual(bus.log, ['out 80 4 2a']);
   assert.equal(vcpu.get('r10'), 0x1_0000_0000n);
 });
@@ -173,15 +173,12 @@ test('a loop without an exit is interrupted by another thread, by the timer, and
   vcpu.set('cs.selector', 0n);
   vcpu.set('cs.base', 0n);
   vcpu.set('rip', 0x1000n);
-  const host = vm.host;
   const { Worker } = await import('node:worker_threads');
   const words = new Int32Array(wasm.buffer);
   const { hostThread, hostEntered } = await import('../../isa/x86/state.ts');
   for (let n = 0; n < 20; n++) {
-    host.interruptIn(2e6);
-    assert.equal(vcpu.run(0), 'interrupted');
+    assert.equal(vcpu.run(0, 2e6), 'interrupted');
   }
-  host.interruptIn(Number.POSITIVE_INFINITY);
   const tid = Atomics.load(words, (layout.vcpuBase + hostThread.offset) >> 2);
   /** Runs that have ended. */
   const seen = new Int32Array(new SharedArrayBuffer(4));
@@ -214,12 +211,10 @@ test('a loop without an exit is interrupted by another thread, by the timer, and
   const start = performance.now();
   for (let n = 0; n < 50; n++) {
     // Where a kick is lost, the timer ends the run.
-    host.interruptIn(5e9);
-    assert.equal(vcpu.run(0), 'interrupted');
+    assert.equal(vcpu.run(0, 5e9), 'interrupted');
     assert.ok(performance.now() - start < 5000, `kick ${n} was lost`);
     Atomics.store(seen, 0, n + 1);
   }
-  host.interruptIn(Number.POSITIVE_INFINITY);
   await new Promise<void>((resolve) => (ended ? resolve() : kicker.on('exit', () => resolve())));
   assert.equal(vcpu.get('rip'), 0x1000n);
 });

@@ -12,7 +12,6 @@ import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '..
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
 import type { BootState } from '../../firmware/target.ts';
-import * as st from '../../isa/x86/state.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
@@ -24,8 +23,10 @@ import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notic
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
+import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
+import { kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 
@@ -84,15 +85,15 @@ export class NodeMachine implements RunningMachine {
     this.#layout = layout;
     const memory = allocate(layout, config);
     const epoch = hostEpoch();
-    const words = new Int32Array(memory.buffer);
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
     const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
+    const kvm = config.accel === 'kvm' ? kvmThread(memory.buffer, layout, { irqchip: config.irqchip ?? 'off' }) : undefined;
     for (let cpu = 0; cpu < config.cpus; cpu++) {
       const { port1, port2 } = new MessageChannel();
       port1.unref();
       this.#changes.push(port1);
-      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs };
+      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs, kvm: kvm?.vm.share };
       const worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
       worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
@@ -106,12 +107,11 @@ export class NodeMachine implements RunningMachine {
         thread: 0,
         clock: this.#hostClock,
         wall: wallClock,
-        kick: (n) => {
-          Atomics.or(words, (layout.vcpuBase + n * layout.vcpuBytes + st.kick.offset) >> 2, 1);
-        },
+        kick: kvm?.kick ?? kicker(memory.buffer, layout),
+        slotsChanged: kvm?.slotsChanged,
         event: (event) => this.#event(event),
         notify: this.#notify,
-        codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
+        codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),
         report: o.report,
         blobs,
       });

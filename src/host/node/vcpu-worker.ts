@@ -3,9 +3,11 @@
 import { randomFillSync } from 'node:crypto';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
-import { createEngine, createVm, mainModule } from '../../accel/dbt/dbt.ts';
+import { createEngine, createVm, type Engine, mainModule } from '../../accel/dbt/dbt.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
+import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
+import type { KvmShare } from '../../accel/kvm/vm.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
@@ -15,6 +17,7 @@ import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
+import { kvmThread } from './kvm-thread.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -23,6 +26,8 @@ export interface VcpuWorkerData {
   readonly layout: MemoryLayout;
   readonly cpu: number;
   readonly epoch: bigint;
+  /** The machine on KVM, where it runs there. */
+  readonly kvm?: KvmShare;
   /** Devices that are added or removed, in order (`DeviceChange`). Read only while the vCPU stands still. */
   readonly changes: MessagePort;
   readonly blobs: FwCfgBlobs;
@@ -50,8 +55,9 @@ export type FromVcpu =
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
-const { config, memory, layout, cpu, epoch, changes, blobs } = workerData as VcpuWorkerData;
+const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = workerData as VcpuWorkerData;
 const send = (m: FromVcpu): void => port.postMessage(m);
+const kvm = share && kvmThread(memory.buffer, layout, share);
 const board = buildBoard({
   config,
   buffer: memory.buffer,
@@ -59,10 +65,11 @@ const board = buildBoard({
   thread: cpu + 1,
   clock: machineClock(epoch),
   wall: wallClock,
-  kick: kicker(memory.buffer, layout),
+  kick: kvm?.kick ?? kicker(memory.buffer, layout),
+  slotsChanged: kvm?.slotsChanged,
   event: (event) => send({ kind: 'event', event }),
   notify: (name, data) => send({ kind: 'notice', name, data }),
-  codeChanged: codeNotifier(memory.buffer, layout, config.cpus),
+  codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),
   report: (device, message) => send({ kind: 'report', device, message }),
   blobs,
 });
@@ -86,36 +93,69 @@ const random = (): bigint => {
   return pool[--left];
 };
 
-const engine = createEngine();
+const bus = vcpuBus(board, cpu, random);
+const engine: Engine | null = kvm ? null : createEngine();
 let vcpu: DbtVcpu | null = null;
-const make = (module: WebAssembly.Module): DbtVcpu =>
+const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu =>
   new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
       trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
     }),
     cpu,
-    vcpuBus(board, cpu, random),
+    bus,
+    keep,
   );
+
+/** This vCPU on KVM. It stays over restarts of the machine, since KVM's machine does. */
+const onKvm =
+  kvm &&
+  new KvmVcpu({
+    vm: kvm.vm,
+    memory: memory.buffer,
+    layout,
+    index: cpu,
+    bus,
+    assist: assistant(),
+    trace: config.trace.includes('accel') ? (text) => send({ kind: 'report', device: 'kvm', message: text }) : undefined,
+  });
+
+/** Makes the translator's view of a vCPU on KVM when it is first needed. */
+function assistant(): () => DbtVcpu {
+  let made: DbtVcpu | undefined;
+  return () => {
+    if (made) return made;
+    const engine = createEngine();
+    made = make(engine, new WebAssembly.Module(mainModule(engine, layout)), true);
+    return made;
+  };
+}
 
 let main: WebAssembly.Module | null = null;
 /** A start that came before the module. */
 let early: (ToVcpu & { kind: 'start' }) | null = null;
 
-if (cpu === 0) {
+if (engine && cpu === 0) {
   main = new WebAssembly.Module(mainModule(engine, layout));
   if (config.cpus > 1) send({ kind: 'module', module: main });
-  vcpu = make(main);
+  vcpu = make(engine, main);
+}
+
+/** The vCPU for a start; null while the translator's module is not there yet. */
+function fresh(): DbtVcpu | KvmVcpu | null {
+  if (onKvm) return onKvm;
+  if (!engine || !main) return null;
+  // A machine that starts again has other code in its memory: the vCPU is made anew, with all that it has decoded.
+  const made = vcpu ?? make(engine, main);
+  vcpu = null;
+  return made;
 }
 
 function run(m: ToVcpu & { kind: 'start' }): void {
-  if (main === null) {
+  const current = fresh();
+  if (current === null) {
     early = m;
     return;
   }
-  // A machine that starts again has other code in its memory: the vCPU is made anew, with all that it has decoded.
-  vcpu ??= make(main);
-  const current = vcpu;
-  vcpu = null;
   current.reset();
   if (m.boot) applyBootState(current, m.boot);
   runVcpu(board, current, cpu, m.first, (event) => send({ kind: 'event', event }), plugged);
@@ -129,7 +169,7 @@ port.on('message', (m: ToVcpu) => {
   try {
     if (m.kind === 'module') {
       main = m.module;
-      vcpu = make(main);
+      if (engine) vcpu = make(engine, main);
       if (early) run(early);
       early = null;
     } else run(m);

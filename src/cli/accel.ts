@@ -1,0 +1,42 @@
+// Which accelerator a machine gets: the first of a list that can be used, as QEMU's -accel has it. KVM by choice must be good as well as
+// there; KVM that is asked for alone is used as it is.
+
+import type { MachineConfig } from '../machine/config.ts';
+
+/** What a look at KVM on this host found: see accel/kvm/probe.ts. */
+export interface KvmFinding {
+  /** A machine can be made. */
+  readonly usable: boolean;
+  /** Why it is not to be used by choice; undefined where it is good. */
+  readonly why: string | undefined;
+  readonly tscKhz: number;
+  readonly tscControl: boolean;
+}
+
+export type AccelChoice = Pick<MachineConfig, 'accel' | 'tscKhz'> & {
+  /** Why an earlier one of the list was passed over. */
+  readonly note?: string;
+};
+
+/** Names that are accepted; `tcg` is the translator under the name that scripts know. */
+export const accelNames = ['dbt', 'tcg', 'kvm'] as const;
+/** What `auto` stands for. */
+export const AUTO: readonly string[] = ['kvm', 'dbt'];
+
+/**
+ * The first of `names` that this host has.
+ * @throws Error, one line, where it has none of them
+ */
+export function chooseAccel(names: readonly string[], probe: () => KvmFinding): AccelChoice {
+  let note: string | undefined;
+  for (const name of names) {
+    if (name === 'dbt' || name === 'tcg') return { accel: 'dbt', ...(note ? { note } : {}) };
+    if (name !== 'kvm') throw new Error(`Cannot use accelerator ${name}: accepted are ${accelNames.join(', ')}`);
+    const found = probe();
+    if (found.why === undefined || (found.usable && names.length === 1)) {
+      return { accel: 'kvm', ...(found.tscControl || found.tscKhz === 0 ? {} : { tscKhz: found.tscKhz }) };
+    }
+    note = found.why;
+  }
+  throw new Error(note ?? 'Cannot choose an accelerator: none was named');
+}

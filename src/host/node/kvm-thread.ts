@@ -1,0 +1,40 @@
+// A machine on KVM as one of its threads holds it: the attached machine, and what the board calls on it.
+
+import type { MemoryLayout } from '../../accel/accel.ts';
+import { KvmRegions } from '../../accel/kvm/regions.ts';
+import { type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
+import * as st from '../../isa/x86/state.ts';
+import { kicker } from '../../machine/vcpu-loop.ts';
+import { kvmHost } from './kvm-native.ts';
+
+export interface KvmThread {
+  readonly vm: KvmVm;
+  /** Makes a vCPU look up, wherever it is. */
+  readonly kick: (cpu: number) => void;
+  /** Brings the kernel's memory slots up to date. */
+  readonly slotsChanged: () => void;
+}
+
+/** Attaches this thread to the machine that `share` names, or makes a new one. */
+export function kvmThread(
+  memory: SharedArrayBuffer,
+  layout: MemoryLayout,
+  share: KvmShare | Pick<KvmShare, 'irqchip'>,
+): KvmThread {
+  const host = kvmHost();
+  const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip);
+  const regions = new KvmRegions(vm, memory, layout);
+  if (!('vm' in share)) regions.update();
+  const words = new Int32Array(memory);
+  const flag = kicker(memory, layout);
+  const word = (cpu: number, slot: { readonly offset: number }): number =>
+    Atomics.load(words, (layout.vcpuBase + cpu * layout.vcpuBytes + slot.offset) >> 2);
+  return {
+    vm,
+    kick(cpu) {
+      flag(cpu);
+      if (word(cpu, st.hostEntered) !== 0) host.interrupt(word(cpu, st.hostThread));
+    },
+    slotsChanged: () => regions.update(),
+  };
+}
