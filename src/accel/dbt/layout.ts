@@ -19,7 +19,7 @@ export const Area = {
   tlbs: Math.ceil(STATE_BYTES / 4096) * 4096,
   /** Requests from other vCPUs: see mailbox.ts. */
   get mailbox(): number {
-    return this.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
+    return this.tlbs + 4 * TLB_ENTRIES * TLB_ENTRY_BYTES;
   },
   get jumpCache(): number {
     return this.mailbox + 4096;

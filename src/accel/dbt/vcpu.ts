@@ -6,6 +6,7 @@ import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/state.ts';
+import { throughStack } from '../../isa/x86/stack-access.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
@@ -99,6 +100,11 @@ export class DbtVcpu implements Vcpu {
     i32(st.jumpCache, this.#env + Area.jumpCache);
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
     i32(st.tlbSystem, this.#env + Area.tlbs);
+    // The fourth TLB never holds anything.
+    const none = this.#env + Area.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
+    i32(st.tlbNone, none);
+    for (let n = 0; n < TLB_ENTRIES; n++)
+      this.#view.setBigInt64(none + n * TLB_ENTRY_BYTES, BigInt(n ^ (TLB_ENTRIES / 2)) << 12n, true);
 
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: REGION_FIRST + REGIONS_MAX });
     this.#hosts = this.#hostFunctions();
@@ -301,6 +307,7 @@ export class DbtVcpu implements Vcpu {
     if (this.#vm.regions === 'hot') this.#translate(block);
   }
   #translate(block: Block): void {
+    if (this.#watchesLoads) return;
     if (!this.#code.suits(block) || (this.#free.length === 0 && this.#nextRegion >= REGION_FIRST + REGIONS_MAX)) return;
     const begin = performance.now();
     const { layout, library, tables, handlers } = this.#vm;
@@ -382,6 +389,35 @@ export class DbtVcpu implements Vcpu {
     if (!(ctx & Ctx.long)) linear &= 0xffffffffn;
     const gpa = this.exports.fetchTranslate(this.#env, linear);
     return this.#word(st.exc.offset) !== 0 ? -1 : Math.floor(Number(gpa) / 4096) * 4096;
+  }
+  #watchesLoads = false;
+  /** Linear address of an offset in the code segment. */
+  #linear(ip: bigint): bigint {
+    if (this.#word(st.ctx.offset) & Ctx.long) return ip;
+    return (ip + this.#quad(st.segBase[S.cs].offset)) & 0xffffffffn;
+  }
+  /** What a call gives, or null where it left an exception pending, which is taken back. */
+  #quiet(call: () => bigint): bigint | null {
+    const before = [this.#word(st.exc.offset), this.#word(st.excError.offset), this.#quad(st.cr2.offset)] as const;
+    this.#setWord(st.exc.offset, 0);
+    const value = call();
+    const failed = this.#word(st.exc.offset) !== 0;
+    this.#setWord(st.exc.offset, before[0]);
+    this.#setWord(st.excError.offset, before[1]);
+    this.#quads[(this.#env + st.cr2.offset) >> 3] = before[2];
+    return failed ? null : value;
+  }
+  /** Up to 15 bytes of code at `rip`. */
+  #instruction(): Uint8Array {
+    const out = new Uint8Array(15);
+    const start = this.#linear(this.#quad(st.rip.offset));
+    for (let n = 0; n < 15; n++) {
+      const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, start + BigInt(n))));
+      const host = gpa === null ? -1 : this.#hostPage(Math.floor(Number(gpa) / 4096) * 4096);
+      if (gpa === null || host < 0) return out.subarray(0, n);
+      out[n] = this.#bytes[host + Number(gpa & 0xfffn)];
+    }
+    return out;
   }
   #dropped(): void {
     const start = this.#env + Area.jumpCache;
@@ -565,6 +601,27 @@ export class DbtVcpu implements Vcpu {
       wrmsr: (msr: number, value: bigint): void => {
         this.#called();
         if (!bus.wrmsr(msr >>> 0, BigInt.asUintN(64, value))) gp();
+      },
+      usesStack: (address: bigint): number => {
+        const reg = (offset: number): bigint => BigInt.asUintN(64, this.#quad(offset));
+        const bytes = this.#instruction();
+        const ctx = this.#word(st.ctx.offset);
+        const rip = this.#quad(st.rip.offset);
+        const stack = throughStack(this.#vm.tables, bytes, rip, ctx, address, (n) => reg(st.gpr[n].offset), (n) => reg(st.segBase[n].offset)); // biome-ignore format: one call
+        return stack ? 1 : 0;
+      },
+      stopSoon: () => {
+        // Records of the running page become stale, so that the next one is looked up.
+        const linear = this.#linear(this.#quad(st.pageBase.offset));
+        const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, linear & ~0xfffn)));
+        if (gpa !== null) this.#changed(Number(gpa & ~0xfffn), 4096);
+        this.#setWord(st.codeChanged.offset, 1);
+        Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+      },
+      watchChanged: (loads: number) => {
+        // Regions look for a change of code after stores only.
+        this.#watchesLoads = loads !== 0;
+        if (this.#watchesLoads) this.#forgetSoon();
       },
       tsc: (): bigint => BigInt.asIntN(64, bus.tsc()),
       random: (): bigint => BigInt.asIntN(64, bus.random()),

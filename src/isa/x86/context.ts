@@ -8,6 +8,7 @@ import { Ctx, S } from './state.ts';
 import { sub } from './sub.ts';
 
 const CR0_EM_TS = 0xc;
+const CR0_AM = 18;
 const CR4_OSFXSR = 9;
 const CR4_SMAP = 21;
 const EFER_LMA = 10;
@@ -72,8 +73,10 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
   ctx = b.or(ctx, b.shl(noFloat, b.i32(Math.log2(Ctx.fpTrap))));
   c.set(st.ctx, b.or(ctx, b.shl(step, b.i32(Math.log2(Ctx.step)))));
 
+  const aligned = b.and(b.and(b.and(b.shru(cr0, b.i32(CR0_AM)), b.shru(flags, b.i32(18))), user), b.i32(1));
+  c.set(st.alignCheck, aligned);
   const open = b.or(b.eqz(b.and(cr4, b.i32(1 << CR4_SMAP))), b.and(b.shru(flags, b.i32(18)), b.i32(1)));
-  c.set(st.tlb, b.select(user, c.get(st.tlbs[2]), supervisorTlb(c, open)));
+  c.set(st.tlb, b.select(user, b.select(aligned, c.get(st.tlbNone), c.get(st.tlbs[2])), supervisorTlb(c, open)));
   c.set(st.tlbSystem, c.get(st.tlbs[0]));
 
   const big = b.and(c.get(st.segAttr[S.ss]), b.i32(1 << 14));

@@ -3,6 +3,7 @@
 
 import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
+import { updateWatch } from './debug.ts';
 import type { Emit } from './emit.ts';
 import { PHYSICAL_BITS, RESERVED_PDPTE, ramAddress } from './mmu.ts';
 import { tprRead, tprWrite } from './outside.ts';
@@ -198,13 +199,17 @@ export const writeDebug = sub('writeDebug', ['i32', 'i64'], null, { faults: true
   const n = debugNumber(c, index);
   b.if(b.ltu(n, b.i32(4)), () => {
     b.setRaw('i64', debugSlot(c, n), value, st.dr[0].offset);
+    b.if(c.get(st.watch), () => c.do(flushAll));
     b.ret();
   });
   c.gpIf(b.ne(b.shru(value, b.i64(32)), b.i64(0)));
   b.if(
     b.eq(n, b.i32(6)),
     () => c.set(st.dr[6], b.or(b.and(value, b.i64(DR6_BITS)), b.i64(DR6_FIXED))),
-    () => c.set(st.dr[7], b.or(b.and(value, b.i64(DR7_BITS)), b.i64(DR7_FIXED))),
+    () => {
+      c.set(st.dr[7], b.or(b.and(value, b.i64(DR7_BITS)), b.i64(DR7_FIXED)));
+      c.do(updateWatch);
+    },
   );
   c.do(updateContext);
   b.ret();

@@ -20,7 +20,7 @@ import { buildTables, type Tables } from './table.ts';
 const ENV = 0x1000;
 const TLBS = 0x10000;
 const TLB_BYTES = st.TLB_ENTRIES * st.TLB_ENTRY_BYTES;
-const JUMP_CACHE = TLBS + 3 * TLB_BYTES;
+const JUMP_CACHE = TLBS + 4 * TLB_BYTES;
 const CODE_MAP = JUMP_CACHE + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES;
 const RAM = CODE_MAP + 0x1000;
 
@@ -73,6 +73,9 @@ export class EvalMachine {
       mmioRead: () => -1n,
       mmioWrite: () => undefined,
       codeWrite: () => undefined,
+      stopSoon: () => undefined,
+      watchChanged: () => undefined,
+      usesStack: () => 0,
     };
     const flat: Record<string, HostFunction> = {
       hostSpan: (addr, how) => this.#flatAt(addr as bigint, ((how as number) & How.write) !== 0) ?? 0,
@@ -91,7 +94,7 @@ export class EvalMachine {
   }
 
   #reset(): void {
-    st.tlbs.forEach((slot, i) => {
+    [...st.tlbs, st.tlbNone].forEach((slot, i) => {
       this.set(slot, TLBS + i * TLB_BYTES);
       for (let e = 0; e < st.TLB_ENTRIES; e++)
         this.memory.setBigInt64(TLBS + i * TLB_BYTES + e * 16, BigInt(e ^ 0x800) << 12n, true);

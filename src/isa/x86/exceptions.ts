@@ -5,6 +5,7 @@ import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
 import { Kind } from './gate.ts';
 import { deliver } from './interrupts.ts';
+import { usesStack } from './outside.ts';
 import { F } from './segments.ts';
 import * as st from './state.ts';
 import { Exit, X } from './state.ts';
@@ -26,6 +27,11 @@ export const deliverPending = sub('deliverPending', [], null, { faults: true }, 
   const second = b.sub(c.get(st.exc), b.i32(1));
   const first = b.sub(c.get(st.excDelivering), b.i32(1));
   const vector = b.variable(second);
+  // A stack access to an address that is not canonical.
+  b.if(b.ne(c.get(st.offLimits), b.i64(0)), () => {
+    b.if(b.eq(second, b.i32(X.gp)), () => b.if(c.call(usesStack, c.get(st.offLimits)), () => b.setVar(vector, b.i32(X.ss))));
+    c.set(st.offLimits, b.i64(0));
+  });
   const error = b.variable(c.get(st.excError));
   c.set(st.exc, b.i32(0));
   b.if(c.get(st.taskFault), () => {
@@ -84,7 +90,7 @@ export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, a
     hit = b.or(hit, b.and(here, b.ne(b.and(dr7, b.i32(3 << (2 * i))), b.i32(0))));
   }
   b.if(hit, () => {
-    setDebugStatus(c, b.extu(matched));
+    setDebugStatus(c, b.extu(matched), hit);
     c.set(st.stepTrap, b.i32(0));
     c.raise(X.db);
   });
@@ -96,14 +102,16 @@ export const singleStep = sub('singleStep', [], null, { faults: true }, (c) => {
   const b = c.b;
   const armed = c.get(st.stepTrap);
   c.set(st.stepTrap, b.i32(0));
-  // MOV SS and POP SS hold the trap off as they do interrupts.
+  // MOV SS and POP SS hold the traps off as they do interrupts.
   b.if(b.or(b.eqz(armed), c.get(st.shadow)), () => b.ret());
-  setDebugStatus(c, b.i64(DR6_BS));
+  const step = b.and(armed, b.i32(1));
+  const hits = b.shru(armed, b.i32(8));
+  setDebugStatus(c, b.extu(b.or(b.mul(step, b.i32(DR6_BS)), hits)), hits);
   c.raise(X.db);
 });
 
-/** Sets bits of DR6: the breakpoint bits B0–B3 are replaced, the others accumulate. */
-function setDebugStatus(c: Emit, bits: Value): void {
+/** Sets bits of DR6: where a breakpoint was met, its bits B0–B3 are replaced; the others accumulate. */
+function setDebugStatus(c: Emit, bits: Value, hits: Value): void {
   const b = c.b;
-  c.set(st.dr[6], b.or(b.and(c.get(st.dr[6]), b.i64(~0xf)), bits));
+  c.set(st.dr[6], b.or(b.and(c.get(st.dr[6]), b.select(hits, b.i64(~0xf), b.i64(-1))), bits));
 }

@@ -6,7 +6,8 @@
 import type { Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
 import type { Emit } from './emit.ts';
-import { cas, codeByte, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
+import { inspect } from './debug.ts';
+import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { Ctx } from './state.ts';
 import { host, sub } from './sub.ts';
@@ -53,7 +54,7 @@ const after = sub('after', ['i64', 'i32', 'i32'], 'i64', {}, (c, addr, n, how) =
  */
 export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
   const b = c.b;
-  const entry = entryOf(b, b.select(b.and(how, b.i32(How.system)), c.get(st.tlbSystem), c.get(st.tlb)), addr);
+  const entry = entryOf(b, dataTlb(c, how), addr);
   const tag = b.raw('i64', entry);
   b.if(tagHits(b, tag, addr), () => {
     const at = b.add(b.wrap(addr), b.raw('i32', entry, 8));
@@ -142,6 +143,7 @@ function count(c: Emit): void {
 export const loadSlow = sub('loadSlow', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
   const b = c.b;
   count(c);
+  inspect(c, addr, how);
   b.if(crosses(c, addr, how), () => b.ret(c.call(loadCrossing, addr, how)));
   b.ret(c.call(readPlace, c.call(place, addr, how), b.and(how, b.i32(3))));
 });
@@ -151,6 +153,7 @@ export const storeSlow = sub('storeSlow', ['i64', 'i64', 'i32'], null, { faults:
   const b = c.b;
   count(c);
   const write = asWrite(c, how);
+  inspect(c, addr, write);
   b.if(
     crosses(c, addr, how),
     () => c.do(storeCrossing, addr, value, write),
@@ -183,11 +186,12 @@ export const probeWrite = sub('probeWrite', ['i64', 'i32', 'i32'], null, { fault
 });
 
 /**
- * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or a store to a page of decoded
- * code). Raises what an access raises.
+ * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, a store to a page of decoded
+ * code, or while accesses are watched). Raises what an access raises.
  */
 export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true }, (c, addr, how) => {
   const b = c.b;
+  b.if(b.or(c.get(st.watch), c.get(st.alignCheck)), () => b.ret(b.i32(0)));
   const at = c.call(place, addr, how);
   b.if(isOutside(c, at), () => b.ret(b.i32(0)));
   const ptr = b.wrap(at);
@@ -254,6 +258,7 @@ export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: tr
   count(c);
   const log2 = b.and(how, b.i32(3));
   const write = asWrite(c, how);
+  inspect(c, addr, write);
   b.if(crosses(c, addr, how), () => {
     const old = c.call(loadCrossing, addr, write);
     c.do(storeCrossing, addr, c.call(combine, old, value, how), write);
@@ -289,6 +294,7 @@ export const cmpxchgSlow = sub(
     count(c);
     const log2 = b.and(how, b.i32(3));
     const write = asWrite(c, how);
+    inspect(c, addr, write);
     const wanted = cut(c, expected, how);
     b.if(crosses(c, addr, how), () => {
       const old = c.call(loadCrossing, addr, write);

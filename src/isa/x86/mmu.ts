@@ -211,6 +211,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
   b.if(b.and(long, b.ne(b.shrs(b.shl(addr, b.i64(16)), b.i64(16)), addr)), () => {
     c.set(st.excError, b.i32(0));
     c.set(st.exc, b.i32(X.gp + 1));
+    b.if(b.eqz(b.and(how, b.i32(How.system | How.fetch))), () => c.set(st.offLimits, addr));
     b.ret(b.i64(-1));
   });
   const fail = (code: number): void => {
@@ -367,6 +368,26 @@ export function logged(c: Emit, at: Value): Value {
   );
 }
 
+/** Host address of the TLB that serves accesses `how`: the one that holds nothing is never filled. */
+export function dataTlb(c: Emit, how: Value): Value {
+  const b = c.b;
+  const current = b.select(c.get(st.alignCheck), c.get(st.tlbs[2]), c.get(st.tlb));
+  return b.select(b.and(how, b.i32(How.system)), c.get(st.tlbSystem), current);
+}
+
+/** 1 where a breakpoint of `watch` lies in the page at `linear` (i64), or reaches into it: such pages are not entered in the TLBs. */
+const watched = sub('watched', ['i64'], 'i32', {}, (c, linear) => {
+  const b = c.b;
+  const watch = c.get(st.watch);
+  b.if(b.eqz(watch), () => b.ret(b.i32(0)));
+  let found: Value = b.i32(0);
+  for (let i = 0; i < 4; i++) {
+    const here = b.ltu(b.sub(c.get(st.dr[i]), linear), b.i64(4096));
+    found = b.or(found, b.and(here, b.shru(watch, b.i32(i))));
+  }
+  b.ret(b.and(found, b.i32(1)));
+});
+
 /**
  * Walks for a data access `how` and enters the page in the TLB that such an access uses, unless it is not RAM. Gives the place of
  * `addr`: its host address, or `OUTSIDE` and the guest-physical address. Raises #PF and #GP(0).
@@ -393,8 +414,9 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   let flags = b.mul(writable, b.i32(TlbFlag.writable));
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));
   flags = b.or(flags, b.mul(isFragment, b.i32(TlbFlag.large)));
-  const tlb = b.select(b.and(how, b.i32(How.system)), c.get(st.tlbSystem), c.get(st.tlb));
-  putEntry(c, entryOf(b, tlb, addr), b.or(linear, b.extu(slow)), b.sub(at, b.wrap(linear)), flags);
-  b.if(isFragment, () => c.do(markLarge, addr, bit(c, low, 3)));
+  b.if(b.eqz(c.call(watched, linear)), () => {
+    putEntry(c, entryOf(b, dataTlb(c, how), addr), b.or(linear, b.extu(slow)), b.sub(at, b.wrap(linear)), flags);
+    b.if(isFragment, () => c.do(markLarge, addr, bit(c, low, 3)));
+  });
   b.ret(b.extu(b.add(at, b.and(b.wrap(addr), b.i32(0xfff)))));
 });

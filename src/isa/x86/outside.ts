@@ -19,5 +19,11 @@ export const rdmsr = host('rdmsr', ['i32'], 'i64', { faults: true });
 export const wrmsr = host('wrmsr', ['i32', 'i64'], null, { faults: true });
 /** VMCALL and VMMCALL: reads arguments from and writes the result to the general registers, or leaves #UD pending. */
 export const hypercall = host('hypercall', [], null, { faults: true });
+/** 1 where the instruction at `rip` reaches the linear address (not canonical) through SS: see stack-access.ts. */
+export const usesStack = host('usesStack', ['i64'], 'i32');
+/** A data breakpoint was met: decoded code goes no further than the running instruction. */
+export const stopSoon = host('stopSoon', [], null);
+/** The breakpoints in DR7 changed; the parameter is 1 where one of them watches loads. */
+export const watchChanged = host('watchChanged', ['i32'], null);
 /** 64 random bits fit for cryptography. */
 export const random = host('random', [], 'i64');

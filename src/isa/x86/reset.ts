@@ -10,6 +10,7 @@ const PLACES = new Set(
   [
     st.tlb,
     st.tlbSystem,
+    st.tlbNone,
     ...st.tlbs,
     st.jumpCache,
     st.ramBase,

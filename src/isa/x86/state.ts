@@ -183,7 +183,7 @@ export const ymmHigh = many(
 
 /** 1 from the delivery of an NMI until the next IRET: further NMIs wait. */
 export const nmiBlocked = slot('nmiBlocked', 'i32');
-/** 1 where TF was set when the instruction in a single-stepped block started. */
+/** Debug traps after this instruction: bit 0 where TF was set when it started (single-stepped blocks), bits 8 to 11 data breakpoints met. */
 export const stepTrap = slot('stepTrap', 'i32');
 /** 1 where the pending exception was found after a task switch committed: `taskIp` is then the instruction pointer, not that of the switching instruction. */
 export const taskFault = slot('taskFault', 'i32');
@@ -231,6 +231,14 @@ export const hugePages = slot('hugePages', 'i64');
 /** Id of the host's thread that runs this vCPU on KVM, 0 for none, and 1 while it is or is about to be in the guest. */
 export const hostThread = slot('hostThread', 'i32');
 export const hostEntered = slot('hostEntered', 'i32');
+/** Data and port breakpoints that DR7 enables, bits 0 to 3: accesses to their pages miss the TLB. */
+export const watch = slot('watch', 'i32');
+/** 1 while misaligned accesses raise #AC (CPL 3, CR0.AM, RFLAGS.AC): every access then misses, by way of a TLB that holds nothing. */
+export const alignCheck = slot('alignCheck', 'i32');
+/** Host address of that TLB. */
+export const tlbNone = slot('tlbNone', 'i32');
+/** The address that is not canonical behind a pending #GP(0), or 0: where the stack was meant, #SS(0) is delivered. */
+export const offLimits = slot('offLimits', 'i64');
 
 /** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
 export const jumpGroups = slot('jumpGroups', 'i64');

@@ -2,6 +2,7 @@
 
 import type { Value } from '../../../ir/ir.ts';
 import { CR0 } from '../control.ts';
+import { inspectPort } from '../debug.ts';
 import type { InsnEmit, Operand, Size } from '../emit.ts';
 import { probeWrite } from '../memory.ts';
 import { portIn, portOut } from '../outside.ts';
@@ -39,6 +40,11 @@ const checkPorts = sub('checkPorts', ['i32', 'i32'], null, { faults: true }, (c,
   b.ret();
 });
 
+/** Breakpoints on ports, which trap after the instruction. */
+function watchPort(c: InsnEmit, port: Value, bytes: Value): void {
+  c.b.if(c.get(st.watch), () => c.do(inspectPort, port, bytes));
+}
+
 /** Bits moved by a form of operand size: at most 32. */
 const sized = (c: InsnEmit): Size => (c.size === 16 ? 16 : 32);
 
@@ -46,11 +52,13 @@ function input(c: InsnEmit, port: Value, size: Size): void {
   const bytes = c.b.i32(size / 8);
   c.do(checkPorts, port, bytes);
   c.setReg(R.rax, size, c.call(portIn, port, bytes));
+  watchPort(c, port, bytes);
 }
 function output(c: InsnEmit, port: Value, size: Size): void {
   const bytes = c.b.i32(size / 8);
   c.do(checkPorts, port, bytes);
   c.do(portOut, port, c.reg(R.rax, size), bytes);
+  watchPort(c, port, bytes);
 }
 const dx = (c: InsnEmit): Value => c.reg(R.rdx, 16);
 const immediate = (c: InsnEmit, o: Operand): Value => c.b.and(c.imm(o), c.b.i32(0xff));
@@ -75,7 +83,11 @@ function repeated(c: InsnEmit, one: () => void): void {
   one();
   if (!c.rep) return;
   advance(c, R.rcx, b.i64(-1));
-  b.if(b.ne(offset(c, R.rcx), b.i64(0)), () => b.leave('repeat'));
+  b.if(b.ne(offset(c, R.rcx), b.i64(0)), () => {
+    // A debug trap comes after each iteration.
+    b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
+    b.leave('repeat');
+  });
 }
 
 function inputString(c: InsnEmit, size: Size): void {
@@ -87,6 +99,7 @@ function inputString(c: InsnEmit, size: Size): void {
     // The port is read only where the store cannot fail.
     c.do(probeWrite, to, bytes, b.i32(0));
     c.store(to, size, c.call(portIn, dx(c), bytes));
+    watchPort(c, dx(c), bytes);
     step(c, R.rdi, size);
   });
 }
@@ -96,6 +109,7 @@ function outputString(c: InsnEmit, size: Size): void {
     c.do(checkPorts, dx(c), bytes);
     const value = c.load(c.linearData(offset(c, R.rsi), size / 8, false), size);
     c.do(portOut, dx(c), value, bytes);
+    watchPort(c, dx(c), bytes);
     step(c, R.rsi, size);
   });
 }

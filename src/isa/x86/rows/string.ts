@@ -49,6 +49,8 @@ function repeat(c: InsnEmit, one: () => Value | null, bulk?: (count: Value) => v
     advance(c, R.rcx, b.i64(-1));
     const more = b.ne(offset(c, R.rcx), b.i64(0));
     b.if(goOn ? b.and(more, goOn) : more, () => {
+      // A debug trap comes after each iteration.
+      b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
       const n = b.sub(b.getVar(left), b.i32(1));
       b.setVar(left, n);
       b.br(again, n);
@@ -78,6 +80,9 @@ function unlimited(c: InsnEmit): Value {
   return b.and(b.eq(c.get(st.segLimit[S.es]), all), b.eq(c.get(st.segLimit[S.ds]), all));
 }
 
+/** Nothing asks for one element at a time: ascending addresses, no single step. */
+const plain = (c: InsnEmit): Value => c.b.eqz(c.b.or(c.b.and(c.get(st.sysFlags), c.b.i32(DF)), c.get(st.stepTrap)));
+
 const minimum = (c: InsnEmit, x: Value, y: Value): Value => c.b.select(c.b.ltu(x, y), x, y);
 
 const LOG2: Readonly<Record<Size, number>> = { 8: 0, 16: 1, 32: 2, 64: 3 };
@@ -87,7 +92,7 @@ function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
   return (count) => {
     const b = c.b;
     const bytes = size / 8;
-    b.if(b.and(b.and(b.eqz(b.and(c.get(st.sysFlags), b.i32(DF))), b.gtu(count, b.i64(8))), unlimited(c)), () => {
+    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(8))), unlimited(c)), () => {
       const from = c.linearData(offset(c, R.rsi), bytes, false);
       const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
       const n = minimum(c, count, minimum(c, untilPageEnd(c, from, LOG2[size]), untilPageEnd(c, to, LOG2[size])));
@@ -124,7 +129,7 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
             value,
             size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size),
           );
-    b.if(b.and(b.and(b.eqz(b.and(c.get(st.sysFlags), b.i32(DF))), b.gtu(count, b.i64(8))), b.and(uniform, unlimited(c))), () => {
+    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(8))), b.and(uniform, unlimited(c))), () => {
       const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
       const n = minimum(c, count, untilPageEnd(c, to, LOG2[size]));
       b.if(b.gtu(n, b.i64(1)), () => {
