@@ -88,12 +88,6 @@ const list: readonly Known[] = [
     when: (expected, found) =>
       expected.vector === 3 && (expected.state.fp.fsw & 0x80) !== 0 && found.vector >= 12 && found.vector <= 14,
   },
-  {
-    why: '64-bit stack accesses to non-canonical addresses raise #GP(0) here, #SS(0) on processors; misaligned ones beyond a limit the other way round',
-    effects: /^vector$/,
-    code: /./,
-    when: (expected, found) => expected.vector + found.vector === 25,
-  },
 ];
 
 /** Opcode and what follows of the instruction at `rip`, without prefixes; empty outside the code. */

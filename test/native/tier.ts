@@ -77,7 +77,8 @@ interface Machine {
 
 export class Translator implements Runner {
   readonly name: string;
-  readonly flagsAtFaults = false;
+  /** Regions leave flags that the next block overwrites as they were. */
+  readonly flagsAtFaults: boolean;
   #machine!: Machine;
   #cases = 0;
   readonly #pristine = pristineData();
@@ -85,6 +86,7 @@ export class Translator implements Runner {
   /** `tier2`: every block is translated at its first execution. */
   constructor(name: 'tier0' | 'tier2' = 'tier0') {
     this.name = name;
+    this.flagsAtFaults = name === 'tier0';
     this.#boot();
   }
 

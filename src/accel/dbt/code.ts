@@ -191,7 +191,8 @@ export class CodeCache {
       const insn = this.#insns[i];
       let handler = this.#found[i];
       if (handler.writes !== 0 && (handler.writes & live) === 0) handler = this.#handlers.of(insn, ctx, false);
-      live = (live & ~handler.kills) | handler.reads;
+      // The frame of a fault shows them all.
+      live = handler.faults ? ALL_FLAGS : (live & ~handler.kills) | handler.reads;
       view.setUint16(record + i * RECORD_BYTES + Rec.handler, handler.number, true);
     }
     let place = offset;

@@ -5,7 +5,7 @@ import type { Callee } from '../../ir/ir.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import * as st from '../../isa/x86/state.ts';
-import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, X } from '../../isa/x86/state.ts';
+import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
@@ -174,6 +174,7 @@ export class DbtVcpu implements Vcpu {
     try {
       for (;;) {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
+        this.#unstep();
         this.#setWord(st.codeChanged.offset, 0);
         this.#serve();
         this.#lookAtSlots();
@@ -207,6 +208,16 @@ export class DbtVcpu implements Vcpu {
     } finally {
       box.setRunning(false);
     }
+  }
+
+  /** Takes back what was noted for an instruction that the loop was left before: it has not run. */
+  #unstep(): void {
+    const reason = this.#word(st.exitReason.offset);
+    const noted = this.#word(st.stepTrap.offset);
+    if (noted === 0 || (reason !== Exit.budget && reason !== Exit.kick && reason !== Exit.hot)) return;
+    if (noted & Trap.resumed) this.#setWord(st.sysFlags.offset, this.#word(st.sysFlags.offset) | 0x10000);
+    if (noted & Trap.shadowed) this.#setWord(st.shadow.offset, 1);
+    this.#setWord(st.stepTrap.offset, noted & Trap.hits);
   }
 
   // -- interrupts

@@ -4,7 +4,7 @@
 import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
-import { Ctx, S } from './state.ts';
+import { Ctx, S, Trap } from './state.ts';
 import { sub } from './sub.ts';
 
 const CR0_EM_TS = 0xc;
@@ -63,7 +63,8 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
     () => codeBreakpoints(c, dr7),
     () => b.i32(0),
   );
-  const step = b.or(b.and(b.shru(flags, b.i32(8)), b.i32(1)), breakpoints);
+  const held = b.ne(b.and(c.get(st.stepTrap), b.i32(Trap.hits)), b.i32(0));
+  const step = b.or(b.or(b.and(b.shru(flags, b.i32(8)), b.i32(1)), breakpoints), held);
 
   let ctx = long;
   ctx = b.or(ctx, b.and(bitTo(c, cs, 14, Ctx.big), b.shl(b.xor(long, b.i32(1)), b.i32(1))));

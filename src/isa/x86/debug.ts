@@ -35,6 +35,8 @@ function note(c: Emit, addr: Value, bytes: Value, kinds: Value): void {
   }
   b.if(hits, () => {
     c.set(st.stepTrap, b.or(c.get(st.stepTrap), hits));
+    // A shadow that this instruction does not set itself is over.
+    c.set(st.shadow, b.i32(0));
     c.do(stopSoon);
   });
 }

@@ -11,6 +11,7 @@ import { Emit, type Size } from './emit.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, RMW, rmwSlow, storeSlow } from './memory.ts';
 import { fetchTranslate, How, ramAddress } from './mmu.ts';
 import type { Row } from './row.ts';
+import { throughStack } from './stack-access.ts';
 import * as st from './state.ts';
 import { Ctx, S, X } from './state.ts';
 import { emitRow, StaticEmit, variantOf } from './static.ts';
@@ -252,6 +253,7 @@ export class EvalMachine {
     const linear = BigInt.asUintN(64, addr);
     if (BigInt.asIntN(48, linear) !== BigInt.asIntN(64, linear)) {
       this.#raise(X.gp, 0);
+      this.set(st.offLimits, BigInt.asIntN(64, linear));
       return null;
     }
     const page = this.#pages.get(linear >> 12n);
@@ -432,12 +434,23 @@ export class EvalMachine {
     const c = new StaticEmit(variantOf(insn, ctx, true), insn, Number(at & 4095n));
     emitRow(c);
     const outcome = this.run(c.b.finish(insn.row.row.asm, [], null));
+    if (outcome.how === 'fault') this.#judge(bytes);
     if (outcome.how === 'jump' || outcome.how === 'branch') this.rip = outcome.value as bigint;
     else if (outcome.how !== 'fault' && outcome.how !== 'repeat') {
       const next = at + BigInt(insn.length);
       this.rip = ctx & Ctx.long ? BigInt.asIntN(64, next) : ctx & Ctx.big ? next & 0xffffffffn : next & 0xffffn;
     }
     return { outcome, text: `${insn.row.row.opcode} ${insn.row.row.asm}` };
+  }
+
+  /** What delivery decides: an access to an address that is not canonical was one through SS. */
+  #judge(bytes: Uint8Array): void {
+    const address = this.get(st.offLimits) as bigint;
+    this.set(st.offLimits, 0n);
+    if (address === 0n || this.pending?.vector !== X.gp) return;
+    const base = (n: number): bigint => this.get(st.segBase[n]!) as bigint;
+    const ctx = this.get(st.ctx) as number;
+    if (throughStack(this.tables, bytes, this.rip, ctx, address, (n) => this.reg(n), base)) this.#raise(X.ss, 0);
   }
 
   /** Where the machine decodes: size of the last decoded instruction, for tests of the decoder. */

@@ -2,13 +2,14 @@
 // (Intel SDM volume 3, sections 6.5, 6.7.1, 6.15 (interrupt 8) and 17.2, 17.3).
 
 import type { Value } from '../../ir/ir.ts';
+import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { Kind } from './gate.ts';
 import { deliver } from './interrupts.ts';
 import { usesStack } from './outside.ts';
 import { F } from './segments.ts';
 import * as st from './state.ts';
-import { Exit, X } from './state.ts';
+import { Exit, Trap, X } from './state.ts';
 import { sub } from './sub.ts';
 
 const CONTRIBUTORY = (1 << X.de) | (1 << X.ts) | (1 << X.np) | (1 << X.ss) | (1 << X.gp);
@@ -77,7 +78,11 @@ export const interrupt = sub('interrupt', ['i32'], null, { faults: true }, (c, v
 export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, address) => {
   const b = c.b;
   const flags = c.get(st.sysFlags);
-  c.set(st.stepTrap, b.and(b.shru(flags, b.i32(8)), b.i32(1)));
+  const held = b.and(c.get(st.stepTrap), b.i32(Trap.hits));
+  let trap = b.or(held, b.and(b.shru(flags, b.i32(8)), b.i32(Trap.step)));
+  trap = b.or(trap, b.and(b.shru(flags, b.i32(15)), b.i32(Trap.resumed)));
+  c.set(st.stepTrap, b.or(trap, b.shl(b.ne(c.get(st.shadow), b.i32(0)), b.i32(2))));
+  c.set(st.shadow, b.i32(0));
   c.set(st.sysFlags, b.and(flags, b.i32(~F.rf)));
   const dr7 = b.wrap(c.get(st.dr[7]));
   b.if(b.or(b.and(flags, b.i32(F.rf)), b.eqz(b.and(dr7, b.i32(0xff)))), () => b.ret());
@@ -100,10 +105,15 @@ export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, a
 /** After an instruction of such a block, with `rip` at the next one: raises the single-step #DB. */
 export const singleStep = sub('singleStep', [], null, { faults: true }, (c) => {
   const b = c.b;
-  const armed = c.get(st.stepTrap);
+  const armed = b.and(c.get(st.stepTrap), b.i32(Trap.hits | Trap.step));
   c.set(st.stepTrap, b.i32(0));
-  // MOV SS and POP SS hold the traps off as they do interrupts.
-  b.if(b.or(b.eqz(armed), c.get(st.shadow)), () => b.ret());
+  b.if(b.eqz(armed), () => b.ret());
+  // MOV SS and POP SS hold the traps off as they do interrupts; a data breakpoint then strikes after the next instruction.
+  b.if(c.get(st.shadow), () => {
+    c.set(st.stepTrap, b.and(armed, b.i32(Trap.hits)));
+    c.do(updateContext);
+    b.ret();
+  });
   const step = b.and(armed, b.i32(1));
   const hits = b.shru(armed, b.i32(8));
   setDebugStatus(c, b.extu(b.or(b.mul(step, b.i32(DR6_BS)), hits)), hits);

@@ -22,7 +22,9 @@ test('IRETQ to user code restores the whole frame, drops kernel data segments an
   assert.equal(s.m.get(st.segBase[S.fs]!), 0x7000n);
   assert.equal(s.m.get(st.nmiBlocked), 0);
   assert.equal(s.m.get(st.ctx), st.Ctx.long | st.Ctx.protected | st.Ctx.user);
-  assert.equal(s.m.get(st.tlb), s.m.get(st.tlbs[2]!));
+  // CR0.AM and RFLAGS.AC: misaligned accesses raise #AC, and all accesses take the slow path.
+  assert.equal(s.m.get(st.alignCheck), 1);
+  assert.equal(s.m.get(st.tlb), s.m.get(st.tlbNone));
 });
 
 test('IRETQ within the kernel takes RSP and a null SS from the frame', () => {

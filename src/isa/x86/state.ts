@@ -183,7 +183,7 @@ export const ymmHigh = many(
 
 /** 1 from the delivery of an NMI until the next IRET: further NMIs wait. */
 export const nmiBlocked = slot('nmiBlocked', 'i32');
-/** Debug traps after this instruction: bit 0 where TF was set when it started (single-stepped blocks), bits 8 to 11 data breakpoints met. */
+/** Debug traps after the running instruction: see `Trap`. */
 export const stepTrap = slot('stepTrap', 'i32');
 /** 1 where the pending exception was found after a task switch committed: `taskIp` is then the instruction pointer, not that of the switching instruction. */
 export const taskFault = slot('taskFault', 'i32');
@@ -278,6 +278,12 @@ export const BLOCK_ENTRY_BYTES = 16;
 
 /** Reasons in `exitReason`. */
 export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6 } as const;
+
+/**
+ * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port
+ * breakpoints that it met.
+ */
+export const Trap = { step: 1, resumed: 2, shadowed: 4, hits: 0xf00 } as const;
 
 /** Exception vectors. */
 export const X = {

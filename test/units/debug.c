@@ -1,0 +1,126 @@
+/* Debug registers, single step, and what follows MOV SS (Intel SDM volume 3, sections 17.2 and 17.3, 6.8.3). */
+#include "units.h"
+
+static volatile u64 data[64] __attribute__((aligned(4096)));
+static u64 hits[64], status[64];
+static int count;
+static void on_debug(struct frame *f) {
+  if (count < 64) { hits[count] = f->rip; status[count] = RDDR(6); }
+  count++;
+  WRDR(6, 0xffff0ff0);
+  f->rflags |= 0x10000;
+}
+#define LABEL(name) ({ u64 a_; asm volatile("lea " #name "(%%rip), %0" : "=r"(a_)); a_; })
+static void begin(void) { count = 0; WRDR(6, 0xffff0ff0); }
+static void clear(void) { WRDR(7, 0x400); }
+/* Enables breakpoint n: kind 0 code, 1 write, 2 port, 3 access; length 0 to 3 as encoded. */
+static void watch(int n, u64 at, int kind, int length) {
+  if (n == 0) WRDR(0, at); else if (n == 1) WRDR(1, at); else if (n == 2) WRDR(2, at); else WRDR(3, at);
+  WRDR(7, RDDR(7) | 1ul << (2 * n) | (u64)(kind | length << 2) << (16 + 4 * n));
+}
+
+static void stepping(void) {
+  begin();
+  asm volatile("pushfq\n orq $0x100, (%%rsp)\n popfq\n s1: nop\n s2: mov $1, %%eax\n s3: pushfq\n andq $~0x100, (%%rsp)\n s4: popfq\n s5: nop" ::: "rax", "memory", "cc");
+  report(count == 5 && hits[0] == LABEL(s2) && hits[1] == LABEL(s3) && hits[4] == LABEL(s5), "single step: one trap after each instruction (%d)", count);
+  report(status[0] == 0xffff4ff0, "single step sets DR6.BS: %x", status[0]);
+  begin();
+  asm volatile("mov $3, %%ecx\n mov %0, %%rdi\n pushfq\n orq $0x100, (%%rsp)\n popfq\n r1: rep stosb\n r2: pushfq\n andq $~0x100, (%%rsp)\n popfq" ::"r"(data) : "rcx", "rdi", "memory", "cc");
+  report(count == 6 && hits[0] == LABEL(r1) && hits[1] == LABEL(r1) && hits[2] == LABEL(r2), "single step: a trap after each iteration of REP (%d)", count);
+  begin();
+  asm volatile("mov %%ss, %%ecx\n pushfq\n orq $0x100, (%%rsp)\n popfq\n mov %%ecx, %%ss\n m1: nop\n m2: pushfq\n andq $~0x100, (%%rsp)\n popfq" ::: "rcx", "memory", "cc");
+  report(count == 4 && hits[0] == LABEL(m2), "single step: MOV SS holds the trap off for one instruction (%d)", count);
+  begin();
+  asm volatile("pushfq\n orq $0x100, (%%rsp)\n popfq\n int $0x51\n i2: nop\n pushfq\n andq $~0x100, (%%rsp)\n popfq" ::: "memory", "cc");
+  report(count >= 4 && hits[0] != LABEL(i2), "single step: INT n clears TF and its trap (%d)", count);
+}
+
+static void code(void) {
+  begin();
+  watch(0, LABEL(c1), 0, 0);
+  asm volatile("mov $1, %%eax\n c1: mov $2, %%eax\n nop" ::: "rax");
+  report(count == 1 && hits[0] == LABEL(c1) && (status[0] & 0xe00f) == 1, "instruction breakpoint: before the instruction, once with RF");
+  begin();
+  for (int i = 0; i < 5; i++) asm volatile("call c2\n jmp 1f\n c2: ret\n 1:");
+  clear(); begin();
+  watch(1, LABEL(c2), 0, 0);
+  for (int i = 0; i < 5; i++) asm volatile("call c2");
+  report(count == 5 && (status[0] & 0xe00f) == 2, "instruction breakpoint in code that ran before: %d", count);
+  clear(); begin();
+  WRDR(0, LABEL(c1));
+  asm volatile("call c2");
+  report(count == 0, "breakpoint that is not enabled");
+}
+
+static void memory(void) {
+  begin();
+  watch(0, (u64)&data[0], 1, 3);
+  asm volatile("movl $1, (%0)\n d1: nop" ::"r"(data) : "memory");
+  report(count == 1 && hits[0] == LABEL(d1) && (status[0] & 0xe00f) == 1, "write breakpoint: after the store (%d)", count);
+  begin();
+  asm volatile("mov (%0), %%eax\n movb $1, 3(%0)\n d2: movb $1, 4(%0)\n nop" ::"r"(data) : "rax", "memory");
+  report(count == 1 && hits[0] == LABEL(d2), "write breakpoint: not for loads, any byte of it, not the next (%d)", count);
+  begin();
+  asm volatile("movq $1, -6(%0)\n d3: nop" ::"r"(data + 1) : "memory");
+  report(count == 1 && hits[0] == LABEL(d3), "write breakpoint: an access that overlaps (%d)", count);
+  begin();
+  for (int i = 0; i < 100; i++) data[i & 7] = i;
+  report(count == 13, "write breakpoint in a loop: %d", count);
+  begin();
+  asm volatile("lock incl (%0)\n pushq (%0)\n popq (%0)\n d4: nop" ::"r"(data) : "memory");
+  report(count == 2 && hits[1] == LABEL(d4), "write breakpoint: read-modify-write and POP (%d)", count);
+  begin();
+  asm volatile("mov $16, %%ecx\n mov %0, %%rdi\n d5: rep stosb\n" ::"r"(data) : "rcx", "rdi", "memory");
+  report(count == 4 && hits[0] == LABEL(d5), "write breakpoint: REP STOS stops after each byte of it (%d)", count);
+  clear(); begin();
+  watch(2, (u64)&data[4], 3, 2);
+  asm volatile("mov 32(%0), %%rax\n d6: nop\n mov %%rax, 32(%0)\n d7: nop\n mov 40(%0), %%rax" ::"r"(data) : "rax", "memory");
+  report(count == 2 && hits[0] == LABEL(d6) && hits[1] == LABEL(d7) && (status[0] & 0xe00f) == 4, "access breakpoint of 8 bytes: loads and stores (%d)", count);
+  begin();
+  u64 sum = 0;
+  for (int i = 0; i < 40000; i++) sum += data[i & 7];
+  report(count == 5000, "access breakpoint in a hot loop: %d", count);
+  begin();
+  asm volatile("movups 24(%0), %%xmm0\n movups %%xmm0, 40(%0)\n" ::"r"(data) : "memory");
+  report(count == 1, "access breakpoint: vector loads (%d)", count);
+  begin();
+  asm volatile("fldt 28(%0)\n fstp %%st\n" ::"r"(data) : "memory");
+  report(count == 1, "access breakpoint: x87 loads (%d)", count);
+  data[4] = 0x10;
+  begin();
+  asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n nop\n d8: nop" ::"r"(data) : "rax", "memory");
+  report(count == 1 && hits[0] == LABEL(d8), "access breakpoint of MOV SS waits for the next instruction (%d)", count);
+  clear(); begin();
+  data[4] = 1;
+  report(count == 0, "disabled breakpoints rest");
+  begin();
+  watch(3, 0xe0, 2, 0);
+  WRCR(4, RDCR(4) | 8);
+  outb(0xe0, 1);
+  outb(0xe1, 1);
+  WRCR(4, RDCR(4) & ~8ul);
+  report(count == 1 && (status[0] & 0xe00f) == 8, "port breakpoint (%d, %x)", count, status[0]);
+  clear();
+}
+static void registers(void) {
+  WRDR(7, 0x2400);
+  handlers[1] = NULL;
+  report(TRY("mov %%dr0, %%rax", 0) == 1 && (RDDR(6) & 0x2000), "DR7.GD: #DB with DR6.BD");
+  report(!(RDDR(7) & 0x2000), "the handler runs with DR7.GD clear");
+  WRCR(4, RDCR(4) | 8);
+  report(TRY("mov %%dr4, %%rax", 0) == 6, "DR4 with CR4.DE: #UD");
+  WRCR(4, RDCR(4) & ~8ul);
+  report(TRY("mov %%dr4, %%rax", 0) == -1, "DR4 without CR4.DE is DR6");
+  report(TRY("mov %%rdx, %%dr7", 1ul << 32) == 13 && TRY("mov %%rdx, %%dr6", 1ul << 32) == 13, "upper half of DR6 and DR7: #GP");
+  WRDR(6, 0);
+  report(RDDR(6) == 0xffff0ff0, "fixed bits of DR6: %x", RDDR(6));
+  WRDR(7, 0);
+  report(RDDR(7) == 0x400, "fixed bits of DR7: %x", RDDR(7));
+}
+static void shadow_handler(struct frame *f) {}
+int main(void) {
+  handlers[1] = on_debug;
+  handlers[0x51] = shadow_handler;
+  stepping(); code(); memory(); registers();
+  return done();
+}
