@@ -376,7 +376,7 @@ export function dataTlb(c: Emit, how: Value): Value {
 }
 
 /** 1 where a breakpoint of `watch` lies in the page at `linear` (i64), or reaches into it: such pages are not entered in the TLBs. */
-const watched = sub('watched', ['i64'], 'i32', {}, (c, linear) => {
+const breakpointIn = sub('breakpointIn', ['i64'], 'i32', {}, (c, linear) => {
   const b = c.b;
   const watch = c.get(st.watch);
   b.if(b.eqz(watch), () => b.ret(b.i32(0)));
@@ -414,7 +414,7 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   let flags = b.mul(writable, b.i32(TlbFlag.writable));
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));
   flags = b.or(flags, b.mul(isFragment, b.i32(TlbFlag.large)));
-  b.if(b.eqz(c.call(watched, linear)), () => {
+  b.if(b.eqz(c.call(breakpointIn, linear)), () => {
     putEntry(c, entryOf(b, dataTlb(c, how), addr), b.or(linear, b.extu(slow)), b.sub(at, b.wrap(linear)), flags);
     b.if(isFragment, () => c.do(markLarge, addr, bit(c, low, 3)));
   });
