@@ -19,7 +19,8 @@ export const cannotBuild = (): string | false => {
 /** Path of the image of `name`.c. Throws what the compiler says. */
 export function build(name: string): string {
   const hash = createHash('sha256');
-  for (const file of readdirSync(here).sort()) if (/\.(h|S|ld)$/.test(file) || file === 'lib.c') hash.update(readFileSync(join(here, file)));
+  for (const file of readdirSync(here).sort())
+    if (/\.(h|S|ld)$/.test(file) || file === 'lib.c') hash.update(readFileSync(join(here, file)));
   hash.update(readFileSync(join(here, `${name}.c`))).update(FLAGS);
   const directory = join(here, '../../.cache/units');
   const image = join(directory, `${name}-${hash.digest('hex').slice(0, 16)}`);

@@ -21,8 +21,15 @@ for (const [name, about, args] of images) {
   test(`unit tests "${name}": ${about}`, { skip }, async () => {
     const r = await program(EMULATOR, [...`${MACHINE} ${args}`.split(' '), '-kernel', build(name)], { seconds: 120 });
     const lines = r.stdout.toString().split(/\r?\n/);
-    assert.ok(lines.some((line) => line.startsWith('SUMMARY: ')), `the image did not come to its end\n${r.text}`);
-    assert.deepEqual(lines.filter((line) => line.startsWith('FAIL')), [], r.text);
+    assert.ok(
+      lines.some((line) => line.startsWith('SUMMARY: ')),
+      `the image did not come to its end\n${r.text}`,
+    );
+    assert.deepEqual(
+      lines.filter((line) => line.startsWith('FAIL')),
+      [],
+      r.text,
+    );
     assert.equal(r.code, 1, r.text);
   });
 }

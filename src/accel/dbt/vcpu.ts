@@ -4,9 +4,9 @@ import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-t
 import type { Callee } from '../../ir/ir.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
+import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
-import { throughStack } from '../../isa/x86/stack-access.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';

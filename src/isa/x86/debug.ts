@@ -48,7 +48,9 @@ const inspectAccess = sub('inspectAccess', ['i64', 'i32'], null, { faults: true 
   const misaligned = b.and(b.wrap(addr), b.sub(bytes, b.i32(1)));
   b.if(b.and(c.get(st.alignCheck), b.ne(misaligned, b.i32(0))), () => c.raise(X.ac, b.i32(0)));
   const write = (1 << Watch.write) | (1 << Watch.access);
-  b.if(c.get(st.watch), () => note(c, addr, bytes, b.select(b.and(how, b.i32(How.write)), b.i32(write), b.i32(1 << Watch.access))));
+  b.if(c.get(st.watch), () =>
+    note(c, addr, bytes, b.select(b.and(how, b.i32(How.write)), b.i32(write), b.i32(1 << Watch.access))),
+  );
   b.ret();
 });
 

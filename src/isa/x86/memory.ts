@@ -5,8 +5,8 @@
 
 import type { Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
-import type { Emit } from './emit.ts';
 import { inspect } from './debug.ts';
+import type { Emit } from './emit.ts';
 import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { Ctx } from './state.ts';
