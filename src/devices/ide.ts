@@ -94,7 +94,6 @@ export class IdeChannel {
   reset(): void {
     const { s } = this;
     Object.assign(s, { device: 0, control: 0, command: 0, bmCommand: 0, bmStatus: 0, bmTable: 0 });
-    for (const drive of this.drives) drive?.reset();
     this.#signatures();
     s.irq = 0;
     this.#o.irq.set(0);

@@ -29,7 +29,7 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import { pcChipset, q35Chipset } from './chipset.ts';
+import { boardDevices, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { DeviceTree } from './device-tree.ts';
 import { deviceTypes } from './device-types.ts';
@@ -292,8 +292,9 @@ export function buildBoard(o: BoardOptions): Board {
   devices.addBus(chipset.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
+  for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
-  fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), [], o.blobs ?? {}));
+  fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
 
   return {
     config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, devices, bells, rom, flashBell, facts, control, wake,

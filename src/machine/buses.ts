@@ -1,6 +1,8 @@
 // The buses that devices plug into, by QEMU's names of their kinds. A device type says which kind it needs; `bus=` or order finds one.
 
+import type { AtaDevice } from '../devices/ata/device.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
+import type { MediumStore } from '../devices/scsi/plan.ts';
 
 /** What all buses have. */
 interface Bus<K extends string> {
@@ -33,11 +35,37 @@ export type IsaBus = Bus<'ISA'>;
 /** Devices that sit on no bus. */
 export type SystemBus = Bus<'System'>;
 
+/** A drive for an IDE bus. */
+export interface IdeUnit {
+  readonly ata: AtaDevice;
+  /** What is in the drive; on the I/O thread. */
+  store(): MediumStore | undefined;
+  /** Resolves when a request of the drive is held by an error. */
+  held(): Promise<void>;
+}
+/** An IDE channel or a port of AHCI. */
+export interface IdeBus extends Bus<'IDE'> {
+  /** The native command queue is there. */
+  readonly ncq: boolean;
+  /** The unit that is meant, or the first free one. Throws where it is in use. */
+  place(at: number | undefined): number;
+  /** The serial number of a drive that was given none. */
+  serial(at: number): string;
+  /** Connects a drive. */
+  attach(at: number, unit: IdeUnit): {
+    /** To be called after the drive's own reset. */
+    reset(): void;
+    /** See `Device.bootNode`. */
+    readonly bootNode: string;
+  };
+}
+
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {
   readonly PCI: PciBus;
   readonly ISA: IsaBus;
   readonly System: SystemBus;
+  readonly IDE: IdeBus;
 }
 export type BusKind = keyof Buses;
 export type AnyBus = Buses[BusKind];

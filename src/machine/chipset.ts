@@ -12,9 +12,18 @@ import { PciHost } from '../devices/pci-host.ts';
 import { hostBridge, IsaBridge } from '../devices/q35.ts';
 import { Smbus } from '../devices/smbus.ts';
 import type { PciBus } from './buses.ts';
+import type { MachineKind } from './config.ts';
+import type { DeviceConfig } from './device-type.ts';
 
 /** General-purpose events of the `pc` board, as in its ACPI tables. */
 export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
+
+/** Devices that boards have besides their chipsets; a machine whose board was not named has none, and starts faster. */
+export const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[]>> = {
+  bare: [],
+  pc: [{ driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' }],
+  q35: [],
+};
 
 export interface ChipsetOptions {
   readonly arena: Arena;

@@ -18,7 +18,7 @@ export interface MachineConfig {
   readonly cpuModel: string;
   /** Paravirtual features that the guest sees; none hides KVM. */
   readonly paravirtual: readonly KvmFeature[];
-  /** Board; q35 when left out. */
+  /** Board; q35 without its disk controller when left out. */
   readonly machine?: MachineKind;
   /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
   readonly firmware?: FirmwareShape;

@@ -110,8 +110,9 @@ export class DeviceTree {
   /**
    * Builds a device. Throws, with nothing changed, for what cannot be used.
    * `reset` gives it its power-on state: once, by the thread that plugs first; `io`, on the I/O thread, connects it.
+   * `ours` are devices that the board has whatever the configuration says.
    */
-  plug(config: DeviceConfig, first?: { readonly io?: IoServices | undefined }): Plugged {
+  plug(config: DeviceConfig, first?: { readonly io?: IoServices | undefined }, ours = false): Plugged {
     const { driver, id, bus: busName, ...given } = config;
     const type = this.type(driver);
     if (id !== undefined && this.#entries.some((e) => e.id === id)) throw new Error(`Duplicate device ID '${id}'`);
@@ -119,7 +120,11 @@ export class DeviceTree {
     const values = readProperties(driver, table, given);
     const bus = this.#bus(type, busName);
     const anonymous = this.#anonymous;
-    const path = id === undefined ? `/machine/peripheral-anon/device[${anonymous}]` : `/machine/peripheral/${id}`;
+    const path = ours
+      ? `/machine/unattached/device[${this.#serial}]`
+      : id === undefined
+        ? `/machine/peripheral-anon/device[${anonymous}]`
+        : `/machine/peripheral/${id}`;
     const name = id ?? `${type.name}#${this.#serial}`;
     const place = bus.kind === 'PCI' ? pciPlace(driver, bus, values['addr']) : undefined;
     const hole = this.#hole();
@@ -139,7 +144,7 @@ export class DeviceTree {
       for (const f of undo.reverse()) f();
       throw error;
     }
-    if (id === undefined) this.#anonymous++;
+    if (id === undefined && !ours) this.#anonymous++;
     this.#serial++;
     this.#entries.push(entry);
     return entry;
@@ -180,6 +185,28 @@ export class DeviceTree {
   restore(sections: readonly Section[]): void {
     for (const e of this.#entries) e.arena.check(sections);
     for (const e of this.#entries) e.arena.put(sections);
+  }
+
+  // -- booting
+
+  /** Firmware's paths of the devices with a `bootindex`, lowest first. Throws where two have the same. */
+  bootPaths(): readonly string[] {
+    const rows = this.#entries.flatMap((e) => {
+      const index = e.values['bootindex'];
+      return typeof index === 'number' && index >= 0 && e.device.bootNode !== undefined ? [{ index, path: this.#bootPath(e) }] : [];
+    });
+    rows.sort((a, b) => a.index - b.index);
+    const twice = rows.find((r, i) => r.index === rows[i + 1]?.index);
+    if (twice) throw new Error(`The bootindex ${twice.index} has already been used`);
+    return rows.map((r) => r.path);
+  }
+  #bootPath(e: Plugged): string {
+    const owner = this.#entries.find((o) => o.buses.includes(e.bus));
+    const above = owner ? this.#bootPath(owner) : '/pci@i0cf8';
+    const [node, ...rest] = (e.device.bootNode ?? 'unknown').split('/');
+    if (!e.place) return `${above}/${e.device.bootNode}`;
+    const { slot, fn } = e.place;
+    return [above, `${node}@${slot.toString(16)}${fn === 0 ? '' : `,${fn.toString(16)}`}`, ...rest].join('/');
   }
 
   // -- details

@@ -116,6 +116,11 @@ export interface Device {
   reset(): void;
   /** Connects to back-ends; called once, on the I/O thread only. Throws where one is missing. */
   io?(services: IoServices): IoSide;
+  /**
+   * Names of firmware's device path, for `bootindex`: of a PCI function without its place, with that of what hangs on it behind a slash
+   * (`ide`, `scsi/disk@0,0`); of other devices all from their bus on (`drive@0/disk@1`).
+   */
+  readonly bootNode?: string;
 }
 
 export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable = PropertyTable> {

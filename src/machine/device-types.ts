@@ -2,12 +2,14 @@
 
 import type { AnyDeviceType } from './device-type.ts';
 import { displays } from './types/display.ts';
+import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioInputs } from './types/virtio-input.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 
 export const deviceTypes: readonly AnyDeviceType[] = [
+  ...ideTypes,
   isaDebugExit,
   pcTestdev,
   ...displays,
