@@ -60,9 +60,16 @@ export class IdeIo {
 
   /** To be called whenever the channel rings. */
   serve(): void {
-    this.#working ??= this.#loop().finally(() => {
-      this.#working = undefined;
-    });
+    this.#rung = true;
+    this.#working ??= this.#serve();
+  }
+  #rung = false;
+  async #serve(): Promise<void> {
+    while (this.#rung) {
+      this.#rung = false;
+      await this.#loop();
+    }
+    this.#working = undefined;
   }
 
   /** Resolves when nothing is under way. */

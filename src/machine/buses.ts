@@ -52,7 +52,10 @@ export interface IdeBus extends Bus<'IDE'> {
   /** The serial number of a drive that was given none. */
   serial(at: number): string;
   /** Connects a drive. */
-  attach(at: number, unit: IdeUnit): {
+  attach(
+    at: number,
+    unit: IdeUnit,
+  ): {
     /** To be called after the drive's own reset. */
     reset(): void;
     /** See `Device.bootNode`. */

@@ -193,7 +193,9 @@ export class DeviceTree {
   bootPaths(): readonly string[] {
     const rows = this.#entries.flatMap((e) => {
       const index = e.values['bootindex'];
-      return typeof index === 'number' && index >= 0 && e.device.bootNode !== undefined ? [{ index, path: this.#bootPath(e) }] : [];
+      return typeof index === 'number' && index >= 0 && e.device.bootNode !== undefined
+        ? [{ index, path: this.#bootPath(e) }]
+        : [];
     });
     rows.sort((a, b) => a.index - b.index);
     const twice = rows.find((r, i) => r.index === rows[i + 1]?.index);

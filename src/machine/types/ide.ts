@@ -41,7 +41,12 @@ const piix3Ide = deviceType({
   build(ctx) {
     const parts = channels.map((c, n) => {
       const bell = ctx.doorbell(String(n));
-      const channel = new IdeChannel({ arena: ctx.arena, name: `${ctx.name}.${n}`, irq: ctx.isa(c.irq), ring: () => bell.ring() });
+      const channel = new IdeChannel({
+        arena: ctx.arena,
+        name: `${ctx.name}.${n}`,
+        irq: ctx.isa(c.irq),
+        ring: () => bell.ring(),
+      });
       ctx.ports.map(c.command, 8, channel.commandBlock, `ide${n}`);
       ctx.ports.map(c.control, 1, channel.controlBlock, `ide${n} control`);
       const units: (IdeUnit | undefined)[] = [undefined, undefined];
@@ -100,7 +105,9 @@ const piix3Ide = deviceType({
         return {
           async drain() {
             await Promise.all(
-              workers.map((io, n) => Promise.race([io.drain(), ...parts[n]!.units.map((u) => u?.held() ?? new Promise<void>(() => {}))])),
+              workers.map((io, n) =>
+                Promise.race([io.drain(), ...parts[n]!.units.map((u) => u?.held() ?? new Promise<void>(() => {}))]),
+              ),
             );
           },
         };
@@ -125,7 +132,7 @@ const driveProperties = {
   discard_granularity: size(512),
   'write-cache': choice(['auto', 'on', 'off'], 'auto', 'OnOffAuto'),
   'share-rw': bool(false),
-  'backend_defaults': choice(['auto', 'on', 'off'], 'auto', 'OnOffAuto'),
+  backend_defaults: choice(['auto', 'on', 'off'], 'auto', 'OnOffAuto'),
   rerror: choice(['auto', 'report', 'ignore', 'stop'], 'auto', 'BlockdevOnError'),
   werror: choice(['auto', 'report', 'ignore', 'stop', 'enospc'], 'auto', 'BlockdevOnError'),
 };
@@ -154,7 +161,8 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
         ncq: ctx.bus.ncq,
         ...(p.wwn === 0 ? {} : { wwn: BigInt(p.wwn) }),
         medium: () => store?.inserted,
-        tray: (open) => ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
+        tray: (open) =>
+          ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
       });
       const unit: IdeUnit = {
         ata,
@@ -189,7 +197,12 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
     },
   });
 
-function driveOf(services: IoServices, p: Values<typeof driveProperties>, path: string, kind: 'disk' | 'cdrom'): Drive | undefined {
+function driveOf(
+  services: IoServices,
+  p: Values<typeof driveProperties>,
+  path: string,
+  kind: 'disk' | 'cdrom',
+): Drive | undefined {
   if (p.drive === undefined) {
     if (kind === 'disk') throw new Error('No drive specified');
     return undefined;
