@@ -86,12 +86,23 @@ export interface RngBackend {
   bytes(count: number): Promise<Uint8Array>;
 }
 
+/** A network back-end under the name that `netdev=` takes. */
+export interface Netdev {
+  /** QEMU's type: `user`, `socket`, `stream`, `hubport`, … */
+  readonly kind: string;
+  readonly port: NetBackend;
+  /** Path of the device that uses it; set by the device. */
+  user?: string | undefined;
+  /** Plugs the cable in or out (`set_link`); set by the device. */
+  setLink?: ((up: boolean) => void) | undefined;
+}
+
 export interface Backends {
   /** What display devices show, and the way of input to devices. */
   readonly displays: Displays;
   readonly input: InputRouter;
   readonly drives: Registry<Drive>;
-  readonly netdevs: Registry<NetBackend>;
+  readonly netdevs: Registry<Netdev>;
   readonly chardevs: Registry<CharBackend>;
   readonly rngs: Registry<RngBackend>;
 }

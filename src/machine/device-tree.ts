@@ -72,6 +72,7 @@ export class DeviceTree {
   readonly #entries: Entry[] = [];
   #anonymous = 0;
   #serial = 0;
+  readonly #counts = new Map<string, number>();
 
   constructor(o: DeviceTreeOptions) {
     this.#o = o;
@@ -131,7 +132,8 @@ export class DeviceTree {
     const arena = new Arena(this.#o.buffer, hole.start, hole.end);
     const undo: (() => void)[] = [];
     const buses: AnyBus[] = [];
-    const ctx = this.#context({ arena, name, id, path, bus, place, undo, buses });
+    const ordinal = this.#counts.get(type.category) ?? 0;
+    const ctx = this.#context({ ordinal, arena, name, id, path, bus, place, undo, buses });
     let entry: Entry;
     try {
       const device = type.build(ctx, values);
@@ -146,6 +148,7 @@ export class DeviceTree {
     }
     if (id === undefined && !ours) this.#anonymous++;
     this.#serial++;
+    this.#counts.set(type.category, ordinal + 1);
     this.#entries.push(entry);
     return entry;
   }
@@ -247,6 +250,7 @@ export class DeviceTree {
   }
 
   #context(e: {
+    ordinal: number;
     arena: Arena;
     name: string;
     id: string | undefined;
@@ -279,6 +283,7 @@ export class DeviceTree {
       name: e.name,
       id: e.id,
       path: e.path,
+      ordinal: e.ordinal,
       bus,
       ports: mappable(this.#o.ports),
       mmio: mappable(this.#o.mmio),

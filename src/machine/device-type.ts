@@ -71,6 +71,8 @@ export interface DeviceContext<K extends BusKind = BusKind> extends BoardService
   /** The object's path, for events. */
   readonly path: string;
   readonly bus: Buses[K];
+  /** How many devices of this category were plugged before. */
+  readonly ordinal: number;
   readonly ports: Mappable;
   readonly mmio: Mappable;
   /** Puts a PCI function at the device's place (`addr`, or the next free slot). */

@@ -6,6 +6,7 @@ import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioInputs } from './types/virtio-input.ts';
+import { virtioNet } from './types/virtio-net.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 
 export const deviceTypes: readonly AnyDeviceType[] = [
@@ -14,6 +15,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   pcTestdev,
   ...displays,
   ...virtioBlk,
+  ...virtioNet,
   ...virtioRng,
   ...virtioInputs,
 ];

@@ -1,7 +1,7 @@
 // The virtual Ethernet segment as its router sees it: neighbours, ARP, sending of IP packets with fragmentation.
 // RFC 826 (ARP); RFC 4861 and 2464 (neighbour discovery, multicast MACs); what is asked of the guest, not of the host's network.
 import { type Address, addressKey, type Family, familyOf, isMulticast, type Mac } from './address.ts';
-import { maxFrame } from './backend.ts';
+import { type GuestOffloads, maxFrame, noOffloads, type PacketOffload } from './backend.ts';
 import { get16, put16, sameBytes } from './bytes.ts';
 import { fold, pseudoSum, sum16 } from './checksum.ts';
 import { etherHeader, etherType, ipHeader, protocol, writeFragmentHeader, writeIp } from './ip.ts';
@@ -14,7 +14,7 @@ const limits = { neighbours: 256, held: 16, askEvery: 1000 } as const;
 interface Neighbour {
   mac: Mac | undefined;
   /** Frames that wait for the MAC. */
-  held: Uint8Array[];
+  held: { readonly frame: Uint8Array; readonly offload: PacketOffload | undefined }[];
   asked: number;
 }
 
@@ -23,7 +23,7 @@ export interface LinkOptions {
   readonly mtu: number;
   now(): number;
   /** Sends a frame to the guest. */
-  deliver(frame: Uint8Array): void;
+  deliver(frame: Uint8Array, offload?: PacketOffload): void;
   /** The router's own address that asks for a neighbour of this family. */
   asker(family: Family): Address;
   /** The address is one of the router's. */
@@ -39,12 +39,16 @@ export const ownMac = (a: Address): Mac =>
 /** Options of one packet that is sent. */
 export interface SendOptions {
   readonly hopLimit?: number;
+  /** Bytes of payload of each segment, of a TCP packet that is longer than the cable takes and that the guest divides. */
+  readonly segment?: number | undefined;
   /** Destination MAC, where the guest can't be asked for it. */
   readonly mac?: Mac;
 }
 
 export class Link {
   readonly mtu: number;
+  /** What the guest does itself. */
+  guest: GuestOffloads = noOffloads;
   readonly #o: LinkOptions;
   readonly #neighbours = new Map<string, Neighbour>();
   #id: number;
@@ -68,6 +72,12 @@ export class Link {
   sendSummed(frame: Uint8Array, src: Address, dst: Address, proto: number, checksumAt: number, options: SendOptions = {}): void {
     const body = this.bodyAt(familyOf(src));
     const pseudo = proto === protocol.icmp ? 0 : pseudoSum(src, dst, proto, frame.length - body);
+    if (this.guest.checksum && (proto === protocol.tcp || proto === protocol.udp) && this.#whole(frame, src, options)) {
+      put16(frame, body + checksumAt, 0xffff ^ fold(pseudo));
+      const gsoSize = frame.length - etherHeader > this.mtu ? (options.segment ?? 0) : 0;
+      this.send(frame, src, dst, proto, options, { checksumStart: body, checksumOffset: checksumAt, gsoSize });
+      return;
+    }
     put16(frame, body + checksumAt, 0);
     const sum = fold(sum16(frame, body, frame.length, pseudo));
     // A UDP checksum of zero means that there is none (RFC 768).
@@ -75,17 +85,23 @@ export class Link {
     this.send(frame, src, dst, proto, options);
   }
 
+  /** The packet goes as it is: it fits the cable, or the guest divides it. */
+  #whole(frame: Uint8Array, src: Address, options: SendOptions): boolean {
+    if (frame.length - etherHeader <= this.mtu) return true;
+    return options.segment !== undefined && (src.length === 4 ? this.guest.tso4 : this.guest.tso6);
+  }
+
   /** Fills in the headers of a frame from `frame` and sends it, in fragments where it is too long for the cable. */
-  send(frame: Uint8Array, src: Address, dst: Address, proto: number, options: SendOptions = {}): void {
+  send(frame: Uint8Array, src: Address, dst: Address, proto: number, options: SendOptions = {}, offload?: PacketOffload): void {
     const family = familyOf(src);
     const body = this.bodyAt(family);
     const length = frame.length - body;
     const hopLimit = options.hopLimit ?? 64;
     if (length + ipHeader(family) > 65_535) return;
     const id = (this.#id = (this.#id + 1) >>> 0);
-    if (length + ipHeader(family) <= this.mtu) {
+    if (offload || length + ipHeader(family) <= this.mtu) {
       writeIp(frame, etherHeader, length, { src, dst, protocol: proto, hopLimit, id: id & 0xffff });
-      this.#sendTo(frame, src, dst, options.mac);
+      this.#sendTo(frame, src, dst, options.mac, offload);
       return;
     }
     const extra = family === 4 ? 0 : 8;
@@ -109,9 +125,9 @@ export class Link {
     if (known?.mac !== undefined && sameBytes(known.mac, mac)) return;
     const held = known?.held ?? [];
     this.#remember(key, { mac: mac.slice(), held: [], asked: 0 });
-    for (const frame of held) {
+    for (const { frame, offload } of held) {
       frame.set(mac, 0);
-      this.#o.deliver(frame);
+      this.#o.deliver(frame, offload);
     }
   }
 
@@ -138,19 +154,19 @@ export class Link {
     this.#o.deliver(b);
   }
 
-  #sendTo(frame: Uint8Array, src: Address, dst: Address, mac: Mac | undefined): void {
+  #sendTo(frame: Uint8Array, src: Address, dst: Address, mac: Mac | undefined, offload?: PacketOffload): void {
     if (frame.length > maxFrame) return;
     put16(frame, 12, src.length === 4 ? etherType.ipv4 : etherType.ipv6);
     frame.set(ownMac(src), 6);
     const to = mac ?? this.#macOf(dst);
     if (to !== undefined) {
       frame.set(to, 0);
-      this.#o.deliver(frame);
+      this.#o.deliver(frame, offload);
       return;
     }
     const key = addressKey(dst);
     const n = this.#neighbours.get(key) ?? { mac: undefined, held: [], asked: Number.NEGATIVE_INFINITY };
-    if (n.held.length < limits.held) n.held.push(frame);
+    if (n.held.length < limits.held) n.held.push({ frame, offload });
     const now = this.#o.now();
     const ask = now - n.asked >= limits.askEvery;
     if (ask) n.asked = now;

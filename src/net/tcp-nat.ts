@@ -14,6 +14,9 @@ import type { HostForward, UserNetOptions } from './user-options.ts';
 /** Bytes for each direction of all connections together, shared evenly, and the least and most of one. */
 const memory = { all: 64 << 20, least: 32 << 10, most: 256 << 10 } as const;
 
+/** Payload of the largest packet that a guest divides itself. */
+const LARGEST = 65_535 - 40 - 60;
+
 /** Addresses of a connection as the guest sees them: `near` is the virtual network's end. */
 interface Ends {
   readonly near: Address;
@@ -46,10 +49,10 @@ export class TcpNat {
     return [...this.#flows.values()].reduce((n, f) => n + f.memory, 0);
   }
 
-  /** Takes a guest's TCP packet. */
-  input(p: IpPacket): void {
+  /** Takes a guest's TCP packet; `unsummed`: its checksum was left out, as nothing could have happened to it. */
+  input(p: IpPacket, unsummed = false): void {
     const b = p.payload;
-    if (fold(sum16(b, 0, b.length, pseudoSum(p.src, p.dst, protocol.tcp, b.length))) !== 0) return;
+    if (!unsummed && fold(sum16(b, 0, b.length, pseudoSum(p.src, p.dst, protocol.tcp, b.length))) !== 0) return;
     const s = parseSegment(b);
     if (s === undefined || s.srcPort === 0 || s.dstPort === 0) return;
     const key = flowKey(p.dst, s.dstPort, p.src, s.srcPort);
@@ -104,6 +107,7 @@ export class TcpNat {
       host: this.#host,
       iss: get32(this.#host.random(4), 0),
       mss: this.#link.mtu - ipHeader(family) - 20,
+      burst: () => ((family === 4 ? this.#link.guest.tso4 : this.#link.guest.tso6) ? LARGEST : 0),
       limit: () => Math.max(memory.least, Math.min(memory.most, Math.floor(memory.all / Math.max(1, this.#flows.size)))),
       transmit: (s) => this.#transmit(ends, s),
       gone: () => this.#remove(key, flow),
@@ -134,7 +138,7 @@ export class TcpNat {
     const header = headerLength(s);
     const frame = this.#link.frame(family, header + (s.payload?.length ?? 0));
     writeSegment(frame, this.#link.bodyAt(family), e.nearPort, e.guestPort, s);
-    this.#link.sendSummed(frame, e.near, e.guest, protocol.tcp, 16);
+    this.#link.sendSummed(frame, e.near, e.guest, protocol.tcp, 16, { segment: s.segment });
   }
 
   /** The reset that answers a segment for no connection (RFC 9293, section 3.10.7.1). */

@@ -9,7 +9,7 @@ import {
   isUnspecified,
   sameAddress,
 } from './address.ts';
-import { maxFrame, type NetBackend } from './backend.ts';
+import { type GuestOffloads, maxFrame, type NetBackend, type PacketOffload } from './backend.ts';
 import { get16, get32 } from './bytes.ts';
 import { DhcpServer } from './dhcp.ts';
 import { DnsForwarder } from './dns.ts';
@@ -45,7 +45,7 @@ export function createUserNet(options: UserNetOptions, host: HostSockets): UserN
 }
 
 class UserNetwork implements UserNet {
-  receive: (frame: Uint8Array) => void = () => {};
+  receive: (frame: Uint8Array, offload?: PacketOffload) => void = () => {};
   readonly ready: Promise<void>;
   readonly #o: UserNetOptions;
   readonly #host: HostSockets;
@@ -59,7 +59,7 @@ class UserNetwork implements UserNet {
   /** The router's addresses. */
   readonly #own: readonly Address[];
   #delivering = false;
-  readonly #queue: Uint8Array[] = [];
+  readonly #queue: { readonly frame: Uint8Array; readonly offload: PacketOffload | undefined }[] = [];
   #closed = false;
 
   constructor(options: UserNetOptions, host: HostSockets) {
@@ -70,7 +70,7 @@ class UserNetwork implements UserNet {
     this.#link = new Link({
       mtu: options.mtu,
       now: () => host.now(),
-      deliver: (frame) => this.#deliver(frame),
+      deliver: (frame, offload) => this.#deliver(frame, offload),
       asker: (family) => (family === 4 ? options.ipv4!.host : routerLinkLocal),
       owns: (a) => this.#owns(a),
       firstId: get32(host.random(4), 0),
@@ -86,25 +86,29 @@ class UserNetwork implements UserNet {
     this.ready.catch(() => {});
   }
 
-  send(frame: Uint8Array): void {
+  offloads(guest: GuestOffloads): void {
+    this.#link.guest = guest;
+  }
+
+  send(frame: Uint8Array, offload?: PacketOffload): void {
     if (this.#closed || frame.length < etherHeader || frame.length > maxFrame) return;
-    if (!this.#delivering) return this.#input(frame);
+    if (!this.#delivering) return this.#input(frame, offload !== undefined);
     // The guest answers from inside of `receive`, that is, from inside of a connection's own code: it waits until that is done.
     if (this.#queue.length >= maxQueued) return;
-    this.#queue.push(frame.slice());
+    this.#queue.push({ frame: frame.slice(), offload });
     if (this.#queue.length === 1) Promise.resolve().then(() => this.#drain());
   }
 
   #drain(): void {
-    for (const frame of this.#queue.splice(0)) this.send(frame);
+    for (const { frame, offload } of this.#queue.splice(0)) this.send(frame, offload);
   }
 
-  #deliver(frame: Uint8Array): void {
+  #deliver(frame: Uint8Array, offload?: PacketOffload): void {
     if (this.#closed) return;
     const outer = this.#delivering;
     this.#delivering = true;
     try {
-      this.receive(frame);
+      this.receive(frame, offload);
     } finally {
       this.#delivering = outer;
     }
@@ -121,7 +125,8 @@ class UserNetwork implements UserNet {
     return inPrefix(a, net.network, net.prefix) || (a.length === 16 && isLinkLocal(a));
   }
 
-  #input(frame: Uint8Array): void {
+  /** `unsummed`: the upper layer's checksum was left out. */
+  #input(frame: Uint8Array, unsummed: boolean): void {
     // Another guest's frame, that a hub does not know where to send.
     if ((frame[0] & 1) === 0 && !(frame[0] === 0x52 && (frame[1] === 0x55 || frame[1] === 0x56))) return;
     switch (get16(frame, 12)) {
@@ -129,18 +134,18 @@ class UserNetwork implements UserNet {
         if (this.#o.ipv4 !== undefined) this.#link.inputArp(frame, (a) => this.#onCable(a));
         return;
       case etherType.ipv4:
-        return this.#inputIp(4, frame, parseIpv4Packet(frame.subarray(etherHeader)));
+        return this.#inputIp(4, frame, unsummed, parseIpv4Packet(frame.subarray(etherHeader)));
       case etherType.ipv6:
-        return this.#inputIp(6, frame, parseIpv6Packet(frame.subarray(etherHeader)));
+        return this.#inputIp(6, frame, unsummed, parseIpv6Packet(frame.subarray(etherHeader)));
     }
   }
 
-  #inputIp(family: Family, frame: Uint8Array, packet: IpPacket | undefined): void {
+  #inputIp(family: Family, frame: Uint8Array, unsummed: boolean, packet: IpPacket | undefined): void {
     if (packet === undefined || subnetOf(this.#o, family) === undefined) return;
     const known = this.#onCable(packet.src);
     if (known) this.#link.learn(packet.src, frame.subarray(6, 12));
     else if (!isUnspecified(packet.src)) return;
-    if (packet.fragment === undefined) return this.#inputPacket(packet, known);
+    if (packet.fragment === undefined) return this.#inputPacket(packet, known, unsummed);
     const whole = this.#reassembly.add(packet, this.#host.now());
     if (whole === undefined) return;
     const upper = family === 4 ? whole : upperLayer(whole.protocol, whole.payload);
@@ -148,16 +153,16 @@ class UserNetwork implements UserNet {
   }
 
   /** `known`: from a guest's address; without one there are only DHCP and address checks. */
-  #inputPacket(p: IpPacket, known: boolean): void {
+  #inputPacket(p: IpPacket, known: boolean, unsummed = false): void {
     const v4 = p.src.length === 4;
-    if (p.protocol === protocol.udp) this.#inputUdp(p, known);
+    if (p.protocol === protocol.udp) this.#inputUdp(p, known, unsummed);
     else if (p.protocol === (v4 ? protocol.icmp : protocol.icmpv6) && (known || !v4)) {
       inputIcmp({ link: this.#link, options: this.#o, owns: (a) => this.#owns(a), onCable: (a) => this.#onCable(a) }, p);
-    } else if (p.protocol === protocol.tcp && known && !isMulticast(p.dst)) this.#tcp.input(p);
+    } else if (p.protocol === protocol.tcp && known && !isMulticast(p.dst)) this.#tcp.input(p, unsummed);
   }
 
-  #inputUdp(p: IpPacket, known: boolean): void {
-    const d = parseUdp(p);
+  #inputUdp(p: IpPacket, known: boolean, unsummed: boolean): void {
+    const d = parseUdp(p, unsummed);
     if (d === undefined) return;
     const v4 = d.src.length === 4;
     if (v4 && d.dstPort === 67 && (d.dst[0] === 255 || this.#owns(d.dst))) return this.#dhcp?.input(d);

@@ -226,7 +226,14 @@ export class VirtioCore {
     this.#served[n] = work;
     this.#bell.heard = () => this.#hear();
   }
+  /** Called when the device was reset, before anything of the new time is served. */
+  onReset: (() => void) | undefined;
+  #heardEpoch = -1;
   #hear(): void {
+    if (this.#heardEpoch !== this.epoch) {
+      this.#heardEpoch = this.epoch;
+      this.onReset?.();
+    }
     for (let n = 0; n < this.queues.length; n++) if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
   }
   /** Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one. */

@@ -36,6 +36,8 @@ export interface TcpOptions {
   readonly iss: number;
   /** Largest segment that fits a frame to and from the guest. */
   readonly mss: number;
+  /** Most bytes of payload that are sent at once: more than `mss` where the guest divides what it gets. */
+  burst?(): number;
   /** Bytes that may be held for the host at this moment. */
   receiveLimit(): number;
   readonly events: TcpEvents;
@@ -342,10 +344,10 @@ export class TcpConnection {
   #transmit(seq: number, length: number, fin: boolean): void {
     const { ring, una } = this.#sender;
     const last = seq + length >= una + ring.length;
-    this.#emit(seq, flag.ack | (length > 0 && last ? flag.psh : 0) | (fin ? flag.fin : 0), {
-      length,
-      copy: (target, at) => ring.copy(seq - una, length, target, at),
-    });
+    const payload = { length, copy: (target: Uint8Array, at: number) => ring.copy(seq - una, length, target, at) };
+    const { mss } = this.#sender;
+    const flags = flag.ack | (length > 0 && last ? flag.psh : 0) | (fin ? flag.fin : 0);
+    this.#emit(seq, flags, payload, length > mss ? mss : undefined);
   }
 
   #acknowledge(): void {
@@ -353,13 +355,13 @@ export class TcpConnection {
     this.#emit(this.#sender.nxt, flag.ack);
   }
 
-  #emit(seq: number, flags: number, payload?: OutSegment['payload']): void {
+  #emit(seq: number, flags: number, payload?: OutSegment['payload'], segment?: number): void {
     const r = this.#receiver!;
     const sack = this.#offer.sack && r.hasGaps && payload === undefined ? r.sack() : undefined;
     this.#ackNow = false;
     this.#unacknowledged = 0;
     this.#delayed.clear();
-    this.#o.transmit({ seq, ack: r.nxt, flags, window: r.window(), sack, payload });
+    this.#o.transmit({ seq, ack: r.nxt, flags, window: r.window(), sack, payload, segment });
   }
 
   /** Answers a segment that does not fit. Rarely: two ends that disagree would answer each other for ever (RFC 5961, section 7). */

@@ -8,6 +8,8 @@ export interface FlowOptions {
   /** Initial sequence number, 32 bits. */
   readonly iss: number;
   readonly mss: number;
+  /** Most bytes sent to the guest at once. */
+  burst?(): number;
   /** Bytes that may be held for each direction at this moment. */
   limit(): number;
   transmit(segment: OutSegment): void;
@@ -104,8 +106,8 @@ export class TcpFlow {
       // Unless both sides are done in order the stream must not look as if they were.
       closed: (why) => this.#finish(why !== 'done'),
     };
-    const { host, iss, mss, limit, transmit } = this.#o;
-    return { clock: host, iss, mss, receiveLimit: limit, events, transmit };
+    const { host, iss, mss, burst, limit, transmit } = this.#o;
+    return { clock: host, iss, mss, ...(burst ? { burst } : {}), receiveLimit: limit, events, transmit };
   }
 
   /** One write at a time: what comes meanwhile gathers in the connection's ring, whose size the window bounds. */

@@ -74,6 +74,8 @@ export interface OutSegment {
   /** Options of a SYN. */
   readonly syn?: { readonly mss: number; readonly scale: number | undefined; readonly sack: boolean };
   readonly sack?: readonly Range[];
+  /** Payload of each segment that this one is to become, where the guest divides it. */
+  readonly segment?: number | undefined;
   readonly payload?: { readonly length: number; copy(target: Uint8Array, at: number): void };
 }
 

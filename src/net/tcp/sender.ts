@@ -18,6 +18,8 @@ export interface SenderOptions {
   readonly iss: number;
   /** Sends `length` bytes of data at position `seq`, or none; with a FIN after them. */
   transmit(seq: number, length: number, fin: boolean): void;
+  /** Most bytes of `transmit` for data that is new; `mss` where it is less. */
+  burst?(): number;
   /** Sends the SYN again. */
   transmitSyn(): void;
   /** Nothing was acknowledged for too long. */
@@ -138,15 +140,18 @@ export class Sender {
   /** Sends what the windows allow. */
   push(): void {
     if (!this.#open) return;
+    const most = Math.max(1, Math.floor((this.#o.burst?.() ?? 0) / this.mss)) * this.mss;
     for (;;) {
       const unsent = this.#unsent;
       // Limited transmit (RFC 3042): new data after the first duplicates, so that a third may come.
       const extra = this.#recover === undefined ? Math.min(this.#duplicates, 2) * this.mss : 0;
       const usable = this.una + Math.min(this.window, this.#cwnd + extra) - this.nxt;
-      const n = Math.max(0, Math.min(unsent, this.mss, usable));
+      let n = Math.max(0, Math.min(unsent, most, usable));
+      // Several segments at once are whole ones, but at the end.
+      if (n > this.mss && n < unsent) n -= n % this.mss;
       const fin = this.#finWanted && n === unsent && (this.#fin === undefined || this.nxt + n <= this.#fin);
       // Sender's side of silly window avoidance: short segments only at the end of the data, or half of the peer's buffer.
-      const worth = n > 0 && (n === this.mss || n === unsent || n >= this.#windowMax / 2);
+      const worth = n > 0 && (n >= this.mss || n === unsent || n >= this.#windowMax / 2);
       if (!worth && !(fin && unsent === 0)) break;
       this.#send(this.nxt, n, fin);
       this.nxt += n + (fin ? 1 : 0);
