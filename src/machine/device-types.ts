@@ -5,6 +5,7 @@ import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
+import { virtioGpus } from './types/virtio-gpu.ts';
 import { virtioInputs } from './types/virtio-input.ts';
 import { virtioNet } from './types/virtio-net.ts';
 import { virtioRng } from './types/virtio-rng.ts';
@@ -17,5 +18,6 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioBlk,
   ...virtioNet,
   ...virtioRng,
+  ...virtioGpus,
   ...virtioInputs,
 ];

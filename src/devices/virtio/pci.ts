@@ -4,7 +4,7 @@ import type { Arena } from '../../bits/arena.ts';
 import type { MsiSink } from '../../bus/irq.ts';
 import { type Register, registers, ro, rw, wo } from '../../bus/registers.ts';
 import type { Handler } from '../../bus/space.ts';
-import { PciFunction } from '../pci-function.ts';
+import { type Bar, PciFunction } from '../pci-function.ts';
 import { Msix, msixBarSize } from '../pci-msix.ts';
 import type { VirtioCore } from './core.ts';
 import { NO_VECTOR } from './state.ts';
@@ -22,6 +22,16 @@ export interface VirtioPciOptions {
   readonly vectors: number;
   readonly multifunction: boolean;
   readonly msi: MsiSink;
+  readonly shape?: VirtioPciShape;
+}
+
+/** Where a function that is more than a virtio device has its BARs. */
+export interface VirtioPciShape {
+  readonly memoryBar: number;
+  readonly msixBar: number;
+  /** What stands before virtio's registers in their BAR, a multiple of 4,096 bytes. */
+  readonly front: { readonly bytes: number; readonly handler: Handler };
+  readonly bars: readonly Bar[];
 }
 
 const VENDOR = 0x1af4;
@@ -35,7 +45,14 @@ const LEGACY_ID: Readonly<Record<number, number>> = {
   8: 0x1004,
   9: 0x1009,
 };
-/** Where things lie in BAR 4. */
+/** BARs of a function that is nothing else. */
+const usual: VirtioPciShape = {
+  memoryBar: 4,
+  msixBar: 1,
+  front: { bytes: 0, handler: { read: () => 0, write: () => {} } },
+  bars: [],
+};
+/** Where things lie in the BAR of virtio's registers. */
 const At = { common: 0, isr: 0x1000, device: 0x2000, notify: 0x3000, size: 0x4000, each: 0x1000 } as const;
 const NOTIFY_MULTIPLIER = 4;
 /** A legacy queue's address is in pages of this size. */
@@ -113,6 +130,8 @@ export class VirtioPci {
   readonly #mode: VirtioMode;
   readonly #memory: Handler;
   #window = 0;
+  readonly #start: number;
+  readonly #memoryBar: number;
 
   constructor(o: VirtioPciOptions) {
     const { core, arena, name } = o;
@@ -122,6 +141,17 @@ export class VirtioPci {
     this.#msix = o.vectors > 0 ? new Msix({ arena, name, vectors: o.vectors, send: o.msi }) : undefined;
     this.#memory = this.#regions(common.bind(this));
     const old = o.mode === 'transitional';
+    const { memoryBar, msixBar, front, bars } = o.shape ?? usual;
+    const start = front.bytes;
+    const handler: Handler =
+      start === 0
+        ? this.#memory
+        : {
+            read: (at, size) => (at < start ? front.handler.read(at, size) : this.#memory.read(at - start, size)),
+            write: (at, size, v) => (at < start ? front.handler.write(at, size, v) : this.#memory.write(at - start, size, v)),
+          };
+    this.#start = start;
+    this.#memoryBar = memoryBar;
     const ioSize = 2 ** Math.ceil(Math.log2(24 + core.model.config.length));
     this.f = new PciFunction({
       arena,
@@ -136,13 +166,16 @@ export class VirtioPci {
       multifunction: o.multifunction,
       bars: [
         ...(old ? [{ index: 0, kind: 'io', size: Math.max(32, ioSize), handler: this.#legacy() } as const] : []),
-        ...(this.#msix ? [{ index: 1, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const] : []),
-        { index: 4, kind: 'mem64', size: At.size, handler: this.#memory, prefetchable: true },
+        ...bars,
+        ...(this.#msix
+          ? [{ index: msixBar, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const]
+          : []),
+        { index: memoryBar, kind: 'mem64', size: start === 0 ? At.size : 2 * At.size, handler, prefetchable: true },
       ],
     });
     const le32 = (v: number): number[] => [v & 0xff, (v >>> 8) & 0xff, (v >>> 16) & 0xff, v >>> 24];
     const capability = (type: number, offset: number, length: number, more: number[] = []): void => {
-      this.f.addCapability(9, [16 + more.length, type, 4, 0, 0, 0, ...le32(offset), ...le32(length), ...more]);
+      this.f.addCapability(9, [16 + more.length, type, memoryBar, 0, 0, 0, ...le32(start + offset), ...le32(length), ...more]);
     };
     capability(1, At.common, At.each);
     capability(3, At.isr, At.each);
@@ -154,7 +187,7 @@ export class VirtioPci {
     ]); // biome-ignore format: bytes
     this.f.onWrite((offset, size) => this.#windowWrite(offset, size));
     this.f.onRead((offset, size) => this.#windowRead(offset, size));
-    this.#msix?.attach(this.f, 1);
+    this.#msix?.attach(this.f, msixBar);
     core.attach({
       queue: (v) => this.#interrupt(v),
       config: (v) => this.#interrupt(v),
@@ -264,10 +297,10 @@ export class VirtioPci {
 
   #windowAt(): { offset: number; size: number } | undefined {
     const f = this.f;
-    const offset = f.read(this.#window + 8, 4);
+    const offset = f.read(this.#window + 8, 4) - this.#start;
     const size = f.read(this.#window + 12, 4);
-    const fits = (size === 1 || size === 2 || size === 4) && offset % size === 0 && offset + size <= At.size;
-    return f.read(this.#window + 4, 1) === 4 && fits ? { offset, size } : undefined;
+    const fits = (size === 1 || size === 2 || size === 4) && offset >= 0 && offset % size === 0 && offset + size <= At.size;
+    return f.read(this.#window + 4, 1) === this.#memoryBar && fits ? { offset, size } : undefined;
   }
   #windowWrite(offset: number, size: number): void {
     const data = this.#window + 16;

@@ -8,6 +8,7 @@ import { Vbe, vbeOn } from '../../devices/vga/state.ts';
 import { Vga } from '../../devices/vga/vga.ts';
 import type { DisplayDevice } from '../../display/screen.ts';
 import { Screen } from '../../display/screen.ts';
+import type { Surface } from '../../display/surface.ts';
 import { type BoardServices, type Device, deviceType, type IoServices, type IoSide } from '../device-type.ts';
 import { bool, size, uint32 } from '../properties.ts';
 
@@ -32,7 +33,7 @@ interface Made {
   readonly host: number;
   readonly vram: Uint8Array;
 }
-function makeVga(
+export function makeVga(
   ctx: BoardServices & { arena: ConstructorParameters<typeof Vga>[0]['arena']; name: string },
   bytes: number,
   legacy: boolean,
@@ -43,7 +44,7 @@ function makeVga(
 }
 
 /** Video memory byte by byte, for accesses that do not go to the slot. */
-const linearHandler = (vram: Uint8Array) => ({
+export const linearHandler = (vram: Uint8Array) => ({
   read(offset: number, n: number): number {
     let value = 0;
     for (let i = 0; i < n; i++) value |= vram[offset + i]! << (8 * i);
@@ -62,19 +63,19 @@ export function showing(device: DisplayDevice): (services: IoServices) => IoSide
   };
 }
 
+/** Draws what a VGA shows at `now` ms. */
+export function paintVga(vga: Vga, surface: Surface, now: number): void {
+  const phase = Math.floor(now / BLINK_MS);
+  drawVga(vga, surface, { cursor: phase % 2 === 0, characters: phase % 4 < 2 });
+}
+
 function vgaDevice(name: string, vga: Vga, f?: PciFunction): Device {
   return {
     reset() {
       f?.reset();
       vga.reset();
     },
-    io: showing({
-      name,
-      draw: (surface, now) => {
-        const phase = Math.floor(now / BLINK_MS);
-        drawVga(vga, surface, { cursor: phase % 2 === 0, characters: phase % 4 < 2 });
-      },
-    }),
+    io: showing({ name, draw: (surface, now) => paintVga(vga, surface, now) }),
   };
 }
 

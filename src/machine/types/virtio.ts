@@ -2,7 +2,7 @@
 // and defaults are QEMU 7.2's.
 
 import { VirtioCore, type VirtioModel } from '../../devices/virtio/core.ts';
-import { VirtioPci } from '../../devices/virtio/pci.ts';
+import { VirtioPci, type VirtioPciShape } from '../../devices/virtio/pci.ts';
 import type { AnyDeviceType, DeviceContext, DeviceType, IoServices, IoSide } from '../device-type.ts';
 import { deviceType } from '../device-type.ts';
 import { bool, onOffAuto, type PropertyTable, uint32, type Values } from '../properties.ts';
@@ -27,6 +27,8 @@ const pciProperties = {
 /** A device of the kind, without its transport. */
 export interface VirtioParts {
   readonly model: VirtioModel;
+  /** BARs beside virtio's own. */
+  readonly shape?: VirtioPciShape;
   /** Power-on state beyond the common one. With the board's lock held. */
   reset?(): void;
   /** The I/O side. */
@@ -38,6 +40,11 @@ export interface VirtioParts {
 export interface VirtioKind<P extends PropertyTable> {
   /** `virtio-rng`. */
   readonly name: string;
+  /** The type is called that, without `-pci`. */
+  readonly exactName?: boolean;
+  readonly hotplug?: boolean;
+  /** As `DeviceType.memory`. */
+  readonly memory?: (p: Values<P>) => number;
   readonly aliases?: readonly string[];
   readonly category: DeviceType['category'];
   readonly description: string;
@@ -79,6 +86,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       vectors: values.vectors === UNSPECIFIED ? kind.vectors(parts.model) : values.vectors,
       multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
       msi: ctx.msi,
+      ...(parts.shape ? { shape: parts.shape } : {}),
     });
     ctx.plug(pci.f);
     parts.built?.(core);
@@ -92,7 +100,9 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
   };
   const variant = (suffix: string, which: 'auto' | 'transitional' | 'modern'): AnyDeviceType =>
     deviceType({
-      name: `${kind.name}-pci${suffix}`,
+      name: kind.exactName ? kind.name : `${kind.name}-pci${suffix}`,
+      ...(kind.hotplug === undefined ? {} : { hotplug: kind.hotplug }),
+      ...(kind.memory ? { memory: (p: Values<PropertyTable>) => kind.memory!(p as Values<P>) } : {}),
       ...(which === 'auto' && kind.aliases ? { aliases: kind.aliases } : {}),
       bus: 'PCI',
       category: kind.category,
