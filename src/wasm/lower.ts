@@ -4,7 +4,7 @@
 import type { Callee, Label, RmwOp, Stmt, Value, Var } from '../ir/ir.ts';
 import type { Access, Type } from '../ir/ops.ts';
 import { Bytes } from './bytes.ts';
-import { typeCode } from './module.ts';
+import { type BranchHint, type FunctionBody, typeCode } from './module.ts';
 
 /** Block type of a block without a result. */
 const VOID = 0x40;
@@ -124,8 +124,15 @@ export class Lower {
 
   // -- pieces of code that tiers write themselves
 
+  readonly #hints: BranchHint[] = [];
+  /** Notes how the branch that comes next goes as a rule. */
+  #hint(likely: boolean): void {
+    this.#hints.push({ offset: this.out.length, likely });
+  }
+
   /** Enters a block, loop or if, for label depths; `label` is the IR label's id where there is one. */
-  open(opcode: number, blockType = VOID, label: number | null = null): void {
+  open(opcode: number, blockType = VOID, label: number | null = null, likely?: boolean): void {
+    if (likely !== undefined) this.#hint(likely);
     this.out.u8(opcode);
     this.out.u8(blockType);
     this.#labels.push(label);
@@ -139,7 +146,8 @@ export class Lower {
     return this.#labels.length;
   }
   /** Branches to the block or loop that was opened when `depth` was `level`. */
-  brTo(level: number, conditional = false): void {
+  brTo(level: number, conditional = false, likely?: boolean): void {
+    if (likely !== undefined) this.#hint(likely);
     this.out.u8(conditional ? 0x0d : 0x0c);
     this.out.uleb(this.#labels.length - 1 - level);
   }
@@ -259,8 +267,8 @@ export class Lower {
   get localCount(): number {
     return this.#localTypes.length;
   }
-  /** The finished body: local declarations, code, end. */
-  finish(): Uint8Array {
+  /** The finished body: local declarations, code, end; and where branches are predictable. */
+  finish(): FunctionBody {
     const b = new Bytes();
     const runs: { type: Type; count: number }[] = [];
     for (const type of this.#localTypes) {
@@ -273,9 +281,10 @@ export class Lower {
       b.uleb(r.count);
       b.u8(typeCode(r.type));
     }
+    const start = b.length;
     b.append(this.out);
     b.u8(0x0b);
-    return b.view();
+    return { code: b.view(), hints: this.#hints.map(({ offset, likely }) => ({ offset: start + offset, likely })) };
   }
 
   // -- values
@@ -494,7 +503,7 @@ export class Lower {
   /** Code that unwinds where an exception is pending. */
   checkPending(): void {
     this.stateI32(this.target.tlb.pending);
-    this.open(0x04);
+    this.open(0x04, VOID, null, false);
     this.target.fault(this);
     this.close();
   }
@@ -505,7 +514,9 @@ export class Lower {
   #entry(addr: number, system: boolean): number {
     const { tlb } = this.target;
     const entry = this.#temp('i32');
-    this.stateI32(system ? tlb.system : tlb.current);
+    const base = system ? undefined : this.target.local?.(tlb.current);
+    if (base === undefined) this.stateI32(system ? tlb.system : tlb.current);
+    else this.localGet(base);
     this.localGet(addr);
     // The entry's byte offset: page number modulo entries, times 16.
     this.i64(BigInt(tlb.pageBits - 4));
@@ -608,7 +619,7 @@ export class Lower {
     const bytes = s.access.bits / 8;
     const system = s.space === 'system';
     const entry = s.forWrite ? this.#writeHit(addr, bytes, system) : this.#readHit(addr, bytes, system);
-    this.open(0x04, typeCode(s.access.type));
+    this.open(0x04, typeCode(s.access.type), null, true);
     this.#hostAddress(addr, entry);
     this.memory(s.access.load, 0);
     this.out.u8(0x05);
@@ -625,7 +636,7 @@ export class Lower {
     const bytes = s.access.bits / 8;
     if (this.target.inlineMemory) {
       const entry = this.#writeHit(addr, bytes, system);
-      this.open(0x04);
+      this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);
       this.localGet(value);
       this.memory(s.access.store, 0);
@@ -678,7 +689,7 @@ export class Lower {
       this.i32(bytes - 1);
       this.op(0x71, 0x45, 0x71);
     }
-    this.open(0x04, typeCode(type));
+    this.open(0x04, typeCode(type), null, true);
     this.#hostAddress(addr, entry);
     if (s.kind === 'cmpxchg') this.localGet(expected);
     this.localGet(value);

@@ -17,11 +17,22 @@ export interface MemoryImport {
   readonly maximum: number;
 }
 
+/** A branch that goes one way as a rule: the place of its instruction in the function's body. */
+export interface BranchHint {
+  readonly offset: number;
+  readonly likely: boolean;
+}
+
+/** The code of a function: local declarations and instructions, without the size in front. */
+export interface FunctionBody {
+  readonly code: Uint8Array;
+  readonly hints: readonly BranchHint[];
+}
+
 interface Body {
   readonly type: number;
   readonly name: string;
-  /** Local declarations and code, without the size in front. */
-  code: Uint8Array | null;
+  body: FunctionBody | null;
 }
 
 export class ModuleBuilder {
@@ -55,11 +66,11 @@ export class ModuleBuilder {
   }
   /** Declares a function whose code follows later. Gives its function index. */
   declare(name: string, signature: Signature): number {
-    return this.#imports.length + this.#bodies.push({ type: this.type(signature), name, code: null }) - 1;
+    return this.#imports.length + this.#bodies.push({ type: this.type(signature), name, body: null }) - 1;
   }
   /** Sets the code (locals and instructions) of a declared function. */
-  define(index: number, code: Uint8Array): void {
-    this.#bodies[index - this.#imports.length].code = code.slice();
+  define(index: number, body: FunctionBody): void {
+    this.#bodies[index - this.#imports.length].body = { code: body.code.slice(), hints: body.hints };
   }
   export(name: string, index: number): void {
     this.#exports.push({ name, index });
@@ -118,12 +129,28 @@ export class ModuleBuilder {
         b.uleb(e.index);
       }
     });
+    // Branch hints (proposal "branch hinting", section metadata.code.branch_hint): what seldom runs stays out of the way of registers.
+    const hinted = this.#bodies.flatMap((f, i) => (f.body && f.body.hints.length > 0 ? [{ index: i, hints: f.body.hints }] : []));
+    if (hinted.length > 0) {
+      section(0, (b) => {
+        b.name('metadata.code.branch_hint');
+        b.uleb(hinted.length);
+        for (const { index, hints } of hinted) {
+          b.uleb(this.#imports.length + index);
+          b.uleb(hints.length);
+          for (const { offset, likely } of hints) {
+            b.uleb(offset);
+            b.raw([1, likely ? 1 : 0]);
+          }
+        }
+      });
+    }
     section(10, (b) => {
       b.uleb(this.#bodies.length);
       for (const f of this.#bodies) {
-        if (!f.code) throw new Error(`Cannot finish the module: function ${f.name} has no code`);
-        b.uleb(f.code.length);
-        b.raw(f.code);
+        if (!f.body) throw new Error(`Cannot finish the module: function ${f.name} has no code`);
+        b.uleb(f.body.code.length);
+        b.raw(f.body.code);
       }
     });
     section(0, (b) => {

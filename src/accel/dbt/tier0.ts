@@ -14,7 +14,7 @@ import { Ctx, Exit, TLB_ENTRIES } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
-import { type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
@@ -181,7 +181,7 @@ export function buildMain(
 }
 
 /** run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. */
-function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number, profile: boolean): Uint8Array {
+function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number, profile: boolean): FunctionBody {
   const depth = { exit: 0, region: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
   const target: Target = {
     tlb: tlbLayout,

@@ -10,7 +10,7 @@ import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { jumpIndex } from '../../isa/x86/tlb.ts';
 import { Lower, type Target } from '../../wasm/lower.ts';
-import { type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import { dominates, type Region, type RegionBlock } from './region.ts';
 import { Out, REGION_FIRST, slowPaths, tlbLayout } from './tier0.ts';
@@ -24,6 +24,7 @@ const KEPT = new Map<number, Type>([
   ...[st.fZ, st.fN].map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fC, st.fO, st.fA].map((s): [number, Type] => [s.offset, 'i32']),
   ...st.xmm.map((s): [number, Type] => [s.offset, 'v128']),
+  [st.tlb.offset, 'i32'],
 ]);
 
 /** A module with one region: exports `region`. Subroutines come from `main`; those that it lacks are named in `missing`. */
@@ -55,13 +56,14 @@ export function buildRegion(
   return { bytes: m.finish(), imports, hosts };
 }
 
-function lowerRegion(library: Library, region: Region, callee: (c: Callee) => number, type: number, ctx: number): Uint8Array {
+function lowerRegion(library: Library, region: Region, callee: (c: Callee) => number, type: number, ctx: number): FunctionBody {
   // Which slots are used, and which are written.
   const used = new Set<number>();
   const written = new Set<number>();
   for (const b of region.blocks) {
     for (const { code } of b.body) {
       walk(code, (s) => {
+        if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') used.add(st.tlb.offset);
         if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
           used.add(s.slot.offset);
           if (s.kind === 'set') written.add(s.slot.offset);
