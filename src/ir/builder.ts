@@ -315,6 +315,16 @@ export class Builder {
   append(statements: readonly Stmt[]): void {
     for (const s of statements) this.#push(s);
   }
+  /** Statements for a way out that is taken seldom: they are built, but do not stand in the sequence. */
+  aside(body: () => void): Stmt[] {
+    const outer = this.#list;
+    const ended = this.#ended;
+    this.#ended = false;
+    const list = this.#inside(body);
+    this.#list = outer;
+    this.#ended = ended;
+    return list;
+  }
   /** Takes the statements built so far and starts anew. */
   take(): Stmt[] {
     const list = this.#list;

@@ -40,6 +40,8 @@ export interface Target {
   fault(lower: Lower): void;
   /** The local that holds a slot of the state in this function, if one does (by the slot's offset). */
   local?(offset: number): number | undefined;
+  /** Emits what must happen after a store that went the slow way. */
+  stored?(lower: Lower): void;
   /** Emits what must happen before and after a call that may look at slots kept in locals. */
   beforeCall?(lower: Lower, callee: Callee): void;
   afterCall?(lower: Lower, callee: Callee): void;
@@ -75,9 +77,9 @@ interface Owned {
 }
 
 /** The last part in which each value is named, by value id. */
-function lastUses(parts: readonly { readonly code: readonly Stmt[] }[]): Map<number, number> {
+function lastUses(parts: readonly { readonly code: readonly Stmt[]; readonly aside?: readonly Stmt[] }[]): Map<number, number> {
   const last = new Map<number, number>();
-  parts.forEach(({ code }, k) => {
+  parts.forEach(({ code, aside }, k) => {
     const value = (v: Value): void => {
       // What is inside a value was met with it.
       if (last.get(v.id) === k) return;
@@ -95,6 +97,7 @@ function lastUses(parts: readonly { readonly code: readonly Stmt[] }[]): Map<num
         }
     };
     list(code);
+    if (aside) list(aside);
   });
   return last;
 }
@@ -220,9 +223,9 @@ export class Lower {
   piece(body: readonly Stmt[], params: readonly number[] = this.#params): void {
     this.sequence([{ code: body, enter: () => {} }], params);
   }
-  /** The same for a piece in parts: `enter` is called before each part's code. */
+  /** The same for a piece in parts: `enter` is called before each part's code; `aside` may be lowered on ways out of the part. */
   sequence(
-    parts: readonly { readonly code: readonly Stmt[]; readonly enter: () => void }[],
+    parts: readonly { readonly code: readonly Stmt[]; readonly aside?: readonly Stmt[]; readonly enter: () => void }[],
     params: readonly number[] = this.#params,
   ): void {
     this.#params = params;
@@ -374,6 +377,10 @@ export class Lower {
 
   statements(list: readonly Stmt[]): void {
     for (const s of list) this.#statement(s);
+  }
+  /** Statements on a way out, in the middle of a piece. */
+  aside(list: readonly Stmt[]): void {
+    this.#scope(list);
   }
   #scope(list: readonly Stmt[]): void {
     this.#scopes.push([]);
@@ -673,6 +680,7 @@ export class Lower {
         this.#toI64(s.access.type);
       });
     }
+    this.target.stored?.(this);
     if (this.target.inlineMemory) this.close();
   }
 
@@ -709,6 +717,7 @@ export class Lower {
     this.call(s.kind === 'cmpxchg' ? this.target.slow.cmpxchg : this.target.slow.rmw);
     if (type === 'i32') this.out.u8(0xa7);
     this.checkPending();
+    this.target.stored?.(this);
     this.close();
     this.#result(s);
   }

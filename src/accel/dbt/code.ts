@@ -34,8 +34,10 @@ interface Attached {
   readonly handler: number;
   /** Place of the region's function in the table. */
   readonly index: number;
-  /** Parts of the page that it was translated from. */
-  readonly ranges: readonly (readonly [number, number])[];
+  /** Parts of pages that it was translated from, by page number. */
+  readonly ranges: ReadonlyMap<number, readonly (readonly [number, number])[]>;
+  /** A copy of the block's records that leaves the region aside. */
+  readonly copy: number;
 }
 
 /** What the cache needs of its vCPU. */
@@ -72,8 +74,8 @@ export class CodeCache {
   readonly #blocks = new Map<number, Map<number, Block>>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
-  /** How often regions of a page were lost to writes. */
-  readonly #losses = new Map<number, number>();
+  /** By page: how often its regions were lost to writes, and how many wishes for a region are still refused for it. */
+  readonly #losses = new Map<number, { count: number; refuse: number }>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
   /** Handlers of the block that is being decoded, flags live. */
   readonly #found: Handler[] = [];
@@ -266,36 +268,84 @@ export class CodeCache {
   at(record: number): Block | undefined {
     return this.#byRecord.get(record);
   }
-  /** Whether regions may be made of a block's page: it does not keep changing, and the block has none yet. */
+  /** Whether code that starts at a guest-physical address has been decoded. */
+  knows(gpa: number, ctx: number): boolean {
+    return this.#known(gpa, ctx) !== undefined;
+  }
+  /** Whether a region may be made for a block: it has none yet, and its page does not keep changing. */
   suits(block: Block): boolean {
     const page = Math.floor(block.gpa / 4096);
-    if (block.next >= 0 || (this.#losses.get(page) ?? 0) > 4) return false;
-    return !this.#regions.get(page)?.some((a) => a.block === block) && this.#known(block.gpa, block.ctx) === block;
+    if (block.next >= 0 || this.#known(block.gpa, block.ctx) !== block) return false;
+    if (this.#regions.get(page)?.some((a) => a.block === block)) return false;
+    const losses = this.#losses.get(page);
+    // A page that keeps changing is tried again, ever more seldom.
+    if (losses && losses.refuse > 0) {
+      losses.refuse--;
+      return false;
+    }
+    return true;
   }
-  /** Makes the block's first record run the function at `index` of the table, translated from `ranges` of its page. */
-  attach(block: Block, index: number, ranges: Attached['ranges']): void {
-    const page = Math.floor(block.gpa / 4096);
-    const handler = this.#view.getUint16(block.record + Rec.handler, true);
-    const attached: Attached = { block, handler, index, ranges };
-    const list = this.#regions.get(page);
-    if (list) list.push(attached);
-    else this.#regions.set(page, [attached]);
-    this.#view.setUint16(block.record + Rec.handler, index, true);
+  /**
+   * Makes the block's first record run the function at `index` of the table, translated from `ranges` by page number. Gives the records
+   * that do without it, or 0 where there is no room.
+   */
+  attach(block: Block, index: number, ranges: Attached['ranges']): number {
+    const view = this.#view;
+    const bytes = block.count * RECORD_BYTES;
+    if (this.#next + bytes + SPARE / 2 > this.#end) {
+      this.#host.full();
+      return 0;
+    }
+    const copy = this.#next;
+    this.#next += bytes;
+    this.#bytes.copyWithin(copy, block.record, block.record + bytes);
+    for (let at = copy; at < copy + bytes; at += RECORD_BYTES) {
+      if (view.getUint8(at + Rec.link) & Link.branch) view.setInt32(at + Rec.imm, 0, true);
+      view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
+    }
+    const attached: Attached = { block, handler: view.getUint16(block.record + Rec.handler, true), index, ranges, copy };
+    for (const page of ranges.keys()) {
+      const list = this.#regions.get(page);
+      if (list) list.push(attached);
+      else this.#regions.set(page, [attached]);
+    }
+    view.setUint16(block.record + Rec.handler, index, true);
+    return copy;
+  }
+  /** Takes a region away that nobody wrote to. */
+  detach(index: number): void {
+    for (const list of this.#regions.values()) {
+      const a = list.find((x) => x.index === index);
+      if (a) return this.#drop(a);
+    }
+  }
+  #drop(a: Attached): void {
+    const view = this.#view;
+    if (view.getUint16(a.block.record + Rec.handler, true) === a.index) view.setUint16(a.block.record + Rec.handler, a.handler, true);
+    for (let i = 0; i < a.block.count; i++) view.setUint16(a.copy + i * RECORD_BYTES + Rec.handler, STALE, true);
+    for (const page of a.ranges.keys()) {
+      const rest = this.#regions.get(page)?.filter((x) => x !== a) ?? [];
+      if (rest.length > 0) this.#regions.set(page, rest);
+      else this.#regions.delete(page);
+    }
+    this.#host.release(a.index);
   }
   /** Detaches the regions of a page that bytes from `from` to `to` (offsets in the page) are part of. */
   #detach(page: number, from: number, to: number): void {
     const list = this.#regions.get(page);
     if (!list) return;
-    const kept = list.filter((a) => !a.ranges.some(([start, end]) => from < end && to > start));
-    if (kept.length === list.length) return;
-    for (const a of list) {
-      if (kept.includes(a)) continue;
-      this.#view.setUint16(a.block.record + Rec.handler, a.handler, true);
-      this.#host.release(a.index);
-    }
-    this.#losses.set(page, (this.#losses.get(page) ?? 0) + 1);
-    if (kept.length > 0) this.#regions.set(page, kept);
-    else this.#regions.delete(page);
+    const hit = (a: Attached): boolean => {
+      const start = a.block.gpa - page * 4096;
+      return (
+        (start < to && start + a.block.length > from) ||
+        (a.ranges.get(page)?.some(([first, end]) => from < end && to > first) ?? false)
+      );
+    };
+    const gone = list.filter(hit);
+    if (gone.length === 0) return;
+    for (const a of gone) this.#drop(a);
+    const count = (this.#losses.get(page)?.count ?? 0) + 1;
+    this.#losses.set(page, { count, refuse: count > 4 ? 1 << Math.min(count - 4, 12) : 0 });
   }
 
   /**
@@ -306,7 +356,7 @@ export class CodeCache {
     const page = Math.floor(gpa / 4096);
     this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
     const list = this.#pages.get(page);
-    if (!list) return false;
+    if (!list) return this.#regions.has(page);
     let kept = 0;
     for (const block of list) {
       const here = gpa < block.gpa + block.length && gpa + length > block.gpa;
@@ -318,7 +368,7 @@ export class CodeCache {
     if (kept < list.length) this.#unlink(list.slice(0, kept));
     list.length = kept;
     if (kept === 0) this.#pages.delete(page);
-    return kept > 0;
+    return kept > 0 || this.#regions.has(page);
   }
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
@@ -342,7 +392,7 @@ export class CodeCache {
   }
   /** Forgets everything. */
   flush(): void {
-    for (const list of this.#regions.values()) for (const a of list) this.#host.release(a.index);
+    for (const a of new Set([...this.#regions.values()].flat())) this.#host.release(a.index);
     this.#blocks.clear();
     this.#pages.clear();
     this.#byRecord.clear();

@@ -7,7 +7,8 @@ import { buildTables } from '../../isa/x86/table.ts';
 import { variantsOf } from '../../isa/x86/variants.ts';
 import { Handlers, variantKey, variantName } from './handlers.ts';
 import { Library } from './library.ts';
-import { buildHandlers, REGION_FIRST } from './tier0.ts';
+import { REGION_FIRST } from './chain.ts';
+import { buildHandlers } from './tier0.ts';
 
 const { rows } = buildTables(allRows);
 const variants = rows.flatMap(variantsOf);

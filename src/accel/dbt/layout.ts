@@ -36,10 +36,25 @@ export const Area = {
   get arrivals(): number {
     return this.profile + 65536 * 4;
   },
-  get records(): number {
+  /** The shadow stack of calls between regions, a guard entry first: see chain.ts. */
+  get shadow(): number {
     return this.arrivals + 8192 * 2;
   },
+  /** Ways out of regions, with what is known of their targets: see chain.ts. In front of them is one that never holds anything. */
+  get sites(): number {
+    return this.shadow + SHADOW_BYTES + SITE_BYTES;
+  },
+  get records(): number {
+    return this.sites + REGIONS_MAX * REGION_SITES * SITE_BYTES;
+  },
 } as const;
+
+/** Entries of the shadow stack are return addresses of 8 bytes. */
+export const SHADOW_BYTES = 512;
+/** Most regions of a vCPU, ways out of one that remember their target, and bytes of each of these. */
+export const REGIONS_MAX = 4096;
+export const REGION_SITES = 32;
+export const SITE_BYTES = 64;
 
 /** Bytes for pre-decoded records of each vCPU. */
 export const RECORD_ARENA = 32 << 20;

@@ -1,214 +1,414 @@
-// Regions of guest code that the translated tier compiles as one function: the blocks of one page that are reached from an entry by
-// direct branches, their dominators and loops, and the IR of each block.
+// Regions of guest code that the translated tier compiles as one function: the blocks that are reached from an entry by direct branches,
+// over page boundaries, with the functions that they call inlined where those are small. A place is an offset from the start of the
+// entry's page; it may be negative or beyond that page.
 
-import { Builder } from '../../ir/builder.ts';
-import type { Stmt } from '../../ir/ir.ts';
 import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
-import { FlagBit, FlagState, RegionEmit } from '../../isa/x86/region-emit.ts';
-import { emitRow, variantOf } from '../../isa/x86/static.ts';
+import { FlagBit } from '../../isa/x86/region-emit.ts';
 import type { Tables } from '../../isa/x86/table.ts';
+import { dominate, type FlowNode, orderBlocks } from './flow.ts';
 import type { Handler, Handlers } from './handlers.ts';
 
-/** Most instructions of a region. */
+/** Most instructions of a region, of a function that is inlined, and most calls deep. */
 const REGION_MAX = 500;
+const INLINE_MAX = 120;
+const INLINE_DEPTH = 4;
+/** Most targets of one indirect call that are inlined. */
+const GUESSES_MAX = 2;
 const PAGE = 4096;
+/** Pages before and behind the entry's that a region may reach. */
+const REACH = 1024;
 
-interface Step {
+/** Where the translator reads code and what is known about it. */
+export interface RegionSource {
+  readonly ctx: number;
+  /** Place of the entry: an offset in its page. */
+  readonly entry: number;
+  /** Bytes of the page `n` pages behind the entry's, or undefined where it is not known. */
+  page(n: number): Uint8Array | undefined;
+  /** Whether a branch to this place has ever been taken. */
+  met(place: number): boolean;
+  /** Places that the indirect jump or call at `place` went to. */
+  seen(place: number): readonly number[];
+}
+
+export interface Step {
   readonly place: number;
   readonly insn: Insn;
   readonly handler: Handler;
 }
 
-/** A basic block of a region. Places are offsets in the page. */
-export interface RegionBlock {
+/** One activation: the entry's function, or one that is inlined for a call. */
+interface Frame {
+  readonly parent: Frame | null;
+  /** Where it returns to in its parent. */
+  readonly back: number;
+  readonly depth: number;
+  readonly entry: number;
+  readonly leaders: Set<number>;
+  readonly steps: Map<number, Step>;
+  readonly blocks: Map<number, RegionBlock>;
+  /** Frames of the calls in it by the call's place and target. */
+  readonly calls: Map<number, Frame[]>;
+  /** Where its indirect jumps meet, and the places that they go to. */
+  dispatch: RegionBlock | null;
+  readonly jumps: Set<number>;
+}
+
+/** How control leaves a block at its last instruction. */
+export type EndKind = 'plain' | 'call' | 'return' | 'indirect' | 'dispatch';
+
+/** A basic block of a region. */
+export interface RegionBlock extends FlowNode<RegionBlock> {
+  readonly frame: Frame;
   readonly place: number;
   readonly steps: readonly Step[];
-  /** Where control goes by falling off the end; -1 where it never does. */
-  readonly fall: number;
-  /** Places that it may go to, inside the region or not. */
-  readonly targets: readonly number[];
-  /** Position in reverse postorder; blocks that are not reached have none and are left out. */
-  order: number;
-  idom: RegionBlock | null;
-  preds: RegionBlock[];
-  /** A loop starts here. */
-  header: boolean;
-  /** Several forward edges meet here. */
-  merge: boolean;
-  /** Children in the dominator tree that are merges, last first. */
-  merges: RegionBlock[];
+  readonly end: EndKind;
+  /** Where control goes by falling off the end; null where it never does. */
+  readonly fall: number | null;
+  /** Blocks by the place that a branch names. */
+  readonly edges: Map<number, RegionBlock>;
+  /** Places of targets that computed jumps are compared with. */
+  readonly guesses: readonly number[];
+  /** Behind a call that is not inlined: where the called function returns to. */
+  back: RegionBlock | null;
+  /** Its indirect jump goes by the dispatch block. */
+  dispatch: RegionBlock | null;
+  /** Successors, once for each edge. */
+  readonly next: RegionBlock[];
+  /** Control may leave the region here. */
+  exits: boolean;
   /** Flags that may be read from here on. */
   live: number;
-  body: readonly { readonly place: number; readonly code: readonly Stmt[] }[];
 }
 
 export interface Region {
+  readonly ctx: number;
   readonly entry: RegionBlock;
   /** In reverse postorder. */
   readonly blocks: readonly RegionBlock[];
-  readonly byPlace: ReadonlyMap<number, RegionBlock>;
-  /** Bytes of the page that it covers: start and end (exclusive) of each block. */
-  readonly ranges: readonly (readonly [number, number])[];
+  /** Parts of pages that it covers: page (relative to the entry's), start and end (exclusive) in it. */
+  readonly ranges: readonly (readonly [number, number, number])[];
   readonly instructions: number;
+  /** Whether a branch to a place has ever been taken. */
+  met(place: number): boolean;
 }
 
-/** Instructions that tier 0 runs: those that run again, stop half-way, or give control to the host. */
+/** Instructions that tier 0 runs: those that give control to the host, or have no encoding. */
 function foreign(h: Handler): boolean {
   // Outside 64-bit code, a branch with 16-bit operands cuts its target.
-  if (!h.variant.long && h.variant.size === 16 && h.leaves.has('branch')) return true;
-  return h.leaves.has('next') || h.leaves.has('repeat') || h.leaves.has('exit') || h.variant.info.row.opcode === '';
+  if (!h.variant.long && h.variant.size === 16 && (h.leaves.has('branch') || h.leaves.has('jump'))) return true;
+  return h.leaves.has('exit') || h.variant.info.row.opcode === '';
+}
+const CALLS = new Set(['E8', 'FF /2']);
+const RETURNS = new Set(['C3', 'C2']);
+/** An instruction that may run again, or end half-way: it is a block of its own. */
+const repeats = (h: Handler): boolean => h.leaves.has('repeat') || h.leaves.has('next');
+
+class Finder {
+  readonly #tables: Tables;
+  readonly #handlers: Handlers;
+  readonly #source: RegionSource;
+  readonly #decoded = new Map<number, Step | null>();
+  readonly #sizes = new Map<number, number>();
+  total = 0;
+
+  constructor(tables: Tables, handlers: Handlers, source: RegionSource) {
+    this.#tables = tables;
+    this.#handlers = handlers;
+    this.#source = source;
+  }
+
+  /** The instruction at a place, or null where tier 0 must run it or it is not known. */
+  step(place: number): Step | null {
+    let s = this.#decoded.get(place);
+    if (s === undefined) {
+      s = this.#decode(place);
+      this.#decoded.set(place, s);
+    }
+    return s;
+  }
+  #decode(place: number): Step | null {
+    const n = Math.floor(place / PAGE);
+    if (Math.abs(n) > REACH) return null;
+    const page = this.#source.page(n);
+    if (!page) return null;
+    const at = place - n * PAGE;
+    const insn = new Insn();
+    let result = decode(this.#tables, page, at, PAGE, this.#source.ctx, insn);
+    if (result === Decode.truncated) {
+      const next = this.#source.page(n + 1);
+      if (!next) return null;
+      const joined = new Uint8Array(PAGE - at + 16);
+      joined.set(page.subarray(at));
+      joined.set(next.subarray(0, 16), PAGE - at);
+      result = decode(this.#tables, joined, 0, joined.length, this.#source.ctx, insn);
+    }
+    if (result !== Decode.ok) return null;
+    const handler = this.#handlers.of(insn, this.#source.ctx);
+    return foreign(handler) ? null : { place, insn, handler };
+  }
+  opcode(s: Step): string {
+    return s.handler.variant.info.row.opcode;
+  }
+  /** Place of a relative branch's target where one was taken to it. */
+  target(s: Step): number | null {
+    if (!s.handler.leaves.has('branch')) return null;
+    const target = s.place + s.insn.length + s.insn.immLow;
+    return this.#source.met(target) && this.step(target) ? target : null;
+  }
+
+  /** Instructions of the function at a place, calls left aside; infinite where it is too long or does not return. */
+  size(entry: number): number {
+    const known = this.#sizes.get(entry);
+    if (known !== undefined) return known;
+    const seen = new Set<number>();
+    const work = [entry];
+    let returns = false;
+    for (let place = work.pop(); place !== undefined && seen.size <= INLINE_MAX; place = work.pop()) {
+      for (let s = this.step(place); s && !seen.has(s.place) && seen.size <= INLINE_MAX; s = this.step(s.place + s.insn.length)) {
+        seen.add(s.place);
+        const target = this.target(s);
+        const opcode = this.opcode(s);
+        if (RETURNS.has(opcode)) returns = true;
+        if (target !== null && !CALLS.has(opcode)) work.push(target);
+        if (s.handler.ends && !CALLS.has(opcode)) break;
+      }
+    }
+    const size = returns && seen.size <= INLINE_MAX ? seen.size : Number.POSITIVE_INFINITY;
+    this.#sizes.set(entry, size);
+    return size;
+  }
+
+  frame(parent: Frame | null, entry: number, back: number): Frame {
+    return {
+      parent,
+      back,
+      depth: parent ? parent.depth + 1 : 0,
+      entry,
+      leaders: new Set([entry]),
+      steps: new Map(),
+      blocks: new Map(),
+      calls: new Map(),
+      dispatch: null,
+      jumps: new Set(),
+    };
+  }
+  /** Follows direct branches from the entry of a frame; gives its calls: place and target. */
+  explore(f: Frame): [Step, number][] {
+    const calls: [Step, number][] = [];
+    const work = [f.entry];
+    const lead = (place: number): void => {
+      f.leaders.add(place);
+      work.push(place);
+    };
+    for (let leader = work.shift(); leader !== undefined; leader = work.shift()) {
+      for (let place = leader; !f.steps.has(place) && this.total < REGION_MAX; ) {
+        const s = this.step(place);
+        if (!s) break;
+        f.steps.set(place, s);
+        this.total++;
+        const next = place + s.insn.length;
+        const { handler } = s;
+        const opcode = this.opcode(s);
+        const target = this.target(s);
+        if (repeats(handler)) {
+          f.leaders.add(place);
+          f.leaders.add(next);
+        }
+        if (CALLS.has(opcode)) {
+          for (const t of target !== null ? [target] : this.#source.seen(place).slice(0, GUESSES_MAX)) calls.push([s, t]);
+          if (this.#source.met(next)) lead(next);
+          break;
+        }
+        if (handler.leaves.has('branch')) {
+          if (target !== null) lead(target);
+          if (!handler.ends) f.leaders.add(next);
+        } else if (handler.leaves.has('jump') && !RETURNS.has(opcode)) {
+          for (const t of this.#source.seen(place)) {
+            if (!this.step(t)) continue;
+            f.jumps.add(t);
+            lead(t);
+          }
+        }
+        if (handler.ends) break;
+        place = next;
+      }
+    }
+    return calls;
+  }
+  /** Whether a call in `f` is to be inlined. */
+  inlines(f: Frame, target: number): boolean {
+    if (f.depth >= INLINE_DEPTH) return false;
+    for (let x: Frame | null = f; x; x = x.parent) if (x.entry === target) return false;
+    return this.total + this.size(target) <= REGION_MAX;
+  }
 }
 
-/** Finds the region at `entry` (offset in the page whose bytes are `page`), or null where there is nothing to gain. */
-export function findRegion(tables: Tables, handlers: Handlers, page: Uint8Array, entry: number, ctx: number): Region | null {
-  const steps = new Map<number, Step>();
-  const leaders = new Set([entry]);
-  const work = [entry];
-  for (let leader = work.shift(); leader !== undefined; leader = work.shift()) {
-    let place: number = leader;
-    while (place < PAGE && !steps.has(place) && steps.size < REGION_MAX) {
-      const insn = new Insn();
-      if (decode(tables, page, place, PAGE, ctx, insn) !== Decode.ok) break;
-      const handler = handlers.of(insn, ctx);
-      if (foreign(handler)) break;
-      steps.set(place, { place, insn, handler });
-      const next = place + insn.length;
-      if (handler.leaves.has('branch')) {
-        const target = next + insn.immLow;
-        if (target >= 0 && target < PAGE) {
-          leaders.add(target);
-          work.push(target);
-        }
-        if (!handler.ends) leaders.add(next);
-      }
-      if (handler.ends) break;
-      place = next;
-    }
-  }
-  const byPlace = new Map<number, RegionBlock>();
-  for (const leader of leaders) {
+const flow = (): Pick<RegionBlock, 'order' | 'idom' | 'preds' | 'header' | 'merge' | 'merges'> => ({
+  order: -1,
+  idom: null,
+  preds: [],
+  header: false,
+  merge: false,
+  merges: [],
+});
+
+/** Cuts a frame's instructions into blocks. */
+function cut(f: Frame, opcode: (s: Step) => string): void {
+  for (const leader of f.leaders) {
     const list: Step[] = [];
-    const targets: number[] = [];
     let place = leader;
-    let fall = leader;
-    for (let s = steps.get(place); s; s = steps.get(place)) {
+    let fall: number | null = leader;
+    for (let s = f.steps.get(place); s; s = f.steps.get(place)) {
       list.push(s);
       place += s.insn.length;
-      fall = s.handler.ends ? -1 : place;
-      if (s.handler.leaves.has('branch')) targets.push(place + s.insn.immLow);
-      if (s.handler.ends || leaders.has(place)) break;
+      fall = s.handler.ends ? null : place;
+      if (s.handler.ends || f.leaders.has(place)) break;
     }
     if (list.length === 0) continue;
-    if (fall >= 0) targets.push(fall);
-    byPlace.set(leader, {
+    const last = list[list.length - 1];
+    const name = opcode(last);
+    const end = CALLS.has(name) ? 'call' : RETURNS.has(name) ? 'return' : last.handler.leaves.has('jump') ? 'indirect' : 'plain';
+    const guesses =
+      end === 'return' && f.parent
+        ? [f.back]
+        : end === 'call' && !last.handler.leaves.has('branch')
+          ? (f.calls.get(last.place) ?? []).map((c) => c.entry)
+          : [];
+    f.blocks.set(leader, {
+      ...flow(),
+      frame: f,
       place: leader,
       steps: list,
+      end,
       fall,
-      targets,
-      order: -1,
-      idom: null,
-      preds: [],
-      header: false,
-      merge: false,
-      merges: [],
+      edges: new Map(),
+      guesses,
+      back: null,
+      dispatch: null,
+      next: [],
+      exits: false,
       live: FlagBit.all,
-      body: [],
     });
   }
-  const first = byPlace.get(entry);
-  if (!first) return null;
-  const blocks = orderBlocks(first, byPlace);
-  dominate(blocks);
-  live(blocks, byPlace);
-  for (const b of blocks) b.body = translate(b, byPlace, ctx);
-  const ranges = blocks.map((b): [number, number] => {
+  if (f.jumps.size > 0) {
+    f.dispatch = {
+      ...flow(),
+      frame: f,
+      place: f.entry,
+      steps: [],
+      end: 'dispatch',
+      fall: null,
+      edges: new Map(),
+      guesses: [],
+      back: null,
+      dispatch: null,
+      next: [],
+      exits: true,
+      live: FlagBit.all,
+    };
+  }
+}
+
+/** Joins the blocks of a frame with each other and with those of the frames around and inside it. */
+function join(f: Frame): void {
+  const go = (b: RegionBlock, place: number, to: RegionBlock | undefined): void => {
+    if (!to) {
+      b.exits = true;
+      return;
+    }
+    b.edges.set(place, to);
+    b.next.push(to);
+  };
+  for (const b of f.blocks.values()) {
     const last = b.steps[b.steps.length - 1];
-    return [b.place, last.place + last.insn.length];
-  });
-  return {
-    entry: first,
-    blocks,
-    byPlace: new Map(blocks.map((b) => [b.place, b])),
-    ranges,
-    instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
-  };
-}
-
-const successors = (b: RegionBlock, byPlace: ReadonlyMap<number, RegionBlock>): RegionBlock[] =>
-  b.targets.map((t) => byPlace.get(t)).filter((s): s is RegionBlock => s !== undefined);
-
-/** Reverse postorder from the entry; sets `order` and `preds`. */
-function orderBlocks(entry: RegionBlock, byPlace: ReadonlyMap<number, RegionBlock>): RegionBlock[] {
-  const post: RegionBlock[] = [];
-  const seen = new Set([entry]);
-  const stack: { block: RegionBlock; next: RegionBlock[] }[] = [{ block: entry, next: successors(entry, byPlace) }];
-  while (stack.length > 0) {
-    const top = stack[stack.length - 1];
-    const s = top.next.pop();
-    if (!s) {
-      post.push(top.block);
-      stack.pop();
-    } else if (!seen.has(s)) {
-      seen.add(s);
-      stack.push({ block: s, next: successors(s, byPlace) });
-    }
-  }
-  const blocks = post.reverse();
-  blocks.forEach((b, i) => {
-    b.order = i;
-  });
-  for (const b of blocks) for (const s of successors(b, byPlace)) if (!s.preds.includes(b)) s.preds.push(b);
-  return blocks;
-}
-
-/** True where every way to `b` leads through `a`. */
-export function dominates(a: RegionBlock, b: RegionBlock): boolean {
-  for (let x: RegionBlock | null = b; x; x = x.idom) if (x === a) return true;
-  return false;
-}
-
-/** Immediate dominators (K. Cooper, T. Harvey, K. Kennedy, "A Simple, Fast Dominance Algorithm"), loop headers and merges. */
-function dominate(blocks: readonly RegionBlock[]): void {
-  const meet = (a: RegionBlock, b: RegionBlock): RegionBlock => {
-    let [x, y] = [a, b];
-    while (x !== y) {
-      while (x.order > y.order) x = x.idom!;
-      while (y.order > x.order) y = y.idom!;
-    }
-    return x;
-  };
-  const entry = blocks[0];
-  for (let changed = true; changed; ) {
-    changed = false;
-    for (const b of blocks) {
-      if (b === entry) continue;
-      let idom: RegionBlock | null = null;
-      for (const p of b.preds) if (p === entry || p.idom) idom = idom ? meet(idom, p) : p;
-      if (idom !== b.idom) {
-        b.idom = idom;
-        changed = true;
+    const next = last.place + last.insn.length;
+    const { leaves } = last.handler;
+    if (b.end === 'call') {
+      const inlined = f.calls.get(last.place) ?? [];
+      for (const c of inlined) go(b, c.entry, c.blocks.get(c.entry));
+      if (inlined.length === 0 || !leaves.has('branch')) {
+        b.exits = true;
+        b.back = f.blocks.get(next) ?? null;
+        if (b.back) b.next.push(b.back);
       }
+    } else if (b.end === 'return') {
+      b.exits = true;
+      if (f.parent) go(b, f.back, f.parent.blocks.get(f.back));
+    } else if (b.end === 'indirect') {
+      b.exits = true;
+      b.dispatch = f.dispatch;
+      if (f.dispatch) b.next.push(f.dispatch);
+    } else {
+      if (leaves.has('branch')) go(b, next + last.insn.immLow, f.blocks.get(next + last.insn.immLow));
+      if (leaves.has('repeat')) go(b, last.place, f.blocks.get(last.place));
+      if (leaves.has('next')) go(b, next, f.blocks.get(next));
+      if (leaves.has('resync')) b.exits = true;
+      if (b.fall !== null) go(b, next, f.blocks.get(next));
     }
   }
-  for (const b of blocks) {
-    b.header = b.preds.some((p) => p.order >= b.order && dominates(b, p));
-    b.merge = b.preds.filter((p) => p.order < b.order).length > 1;
-    if (b.merge) b.idom?.merges.push(b);
+  if (f.dispatch) for (const t of f.jumps) go(f.dispatch, t, f.blocks.get(t));
+}
+
+/** Finds the region at the source's entry, or null where there is nothing to gain. */
+export function findRegion(tables: Tables, handlers: Handlers, source: RegionSource): Region | null {
+  const finder = new Finder(tables, handlers, source);
+  const root = finder.frame(null, source.entry, 0);
+  const frames = [root];
+  for (let n = 0; n < frames.length; n++) {
+    const f = frames[n];
+    // What was set aside for it is spent now.
+    if (n > 0) finder.total -= finder.size(f.entry);
+    for (const [s, target] of finder.explore(f)) {
+      if (!finder.inlines(f, target) || !finder.step(target)) continue;
+      const inner = finder.frame(f, target, s.place + s.insn.length);
+      frames.push(inner);
+      f.calls.set(s.place, [...(f.calls.get(s.place) ?? []), inner]);
+      // Its instructions count now, so that the calls behind it know what is left.
+      finder.total += finder.size(target);
+    }
   }
-  for (const b of blocks) b.merges.sort((x, y) => y.order - x.order);
+  for (const f of frames) cut(f, (s) => finder.opcode(s));
+  for (const f of frames) join(f);
+  const entry = root.blocks.get(source.entry);
+  if (!entry) return null;
+  const blocks = orderBlocks(entry, (b) => b.next);
+  dominate(blocks);
+  live(blocks);
+  return {
+    ctx: source.ctx,
+    entry,
+    blocks,
+    ranges: rangesOf(blocks),
+    instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
+    met: (place) => source.met(place),
+  };
+}
+
+function rangesOf(blocks: readonly RegionBlock[]): [number, number, number][] {
+  const found = new Map<number, [number, number, number]>();
+  for (const b of blocks) {
+    if (b.steps.length === 0) continue;
+    const last = b.steps[b.steps.length - 1];
+    const end = last.place + last.insn.length;
+    for (let n = Math.floor(b.place / PAGE); n * PAGE < end; n++) {
+      const from = Math.max(b.place - n * PAGE, 0);
+      const to = Math.min(end - n * PAGE, PAGE);
+      found.set(n * PAGE * PAGE + from * PAGE + to, [n, from, to]);
+    }
+  }
+  return [...found.values()];
 }
 
 /** Which flags may be read from each block's start on. */
-function live(blocks: readonly RegionBlock[], byPlace: ReadonlyMap<number, RegionBlock>): void {
+function live(blocks: readonly RegionBlock[]): void {
   for (const b of blocks) b.live = 0;
-  const out = (b: RegionBlock): number =>
-    b.targets.reduce((m, t) => m | (byPlace.get(t)?.live ?? FlagBit.all), b.targets.length === 0 ? FlagBit.all : 0);
   for (let changed = true; changed; ) {
     changed = false;
     for (let i = blocks.length - 1; i >= 0; i--) {
       const b = blocks[i];
-      let m = out(b);
-      for (let n = b.steps.length - 1; n >= 0; n--) m = before(b.steps[n].handler, m);
+      let m = liveAfter(b);
+      for (let n = b.steps.length - 1; n >= 0; n--) m = liveBefore(b.steps[n].handler, m);
       if (m !== b.live) {
         b.live = m;
         changed = true;
@@ -216,40 +416,12 @@ function live(blocks: readonly RegionBlock[], byPlace: ReadonlyMap<number, Regio
     }
   }
 }
-/** Flags that may be read before an instruction, given those after it. A branch of the region reads none itself. */
-function before(h: Handler, after: number): number {
-  const reads = h.leaves.has('branch') && !h.leaves.has('jump') ? h.tested : h.reads;
-  return (after & ~h.kills) | reads;
+/** Flags that may be read behind a block. */
+export function liveAfter(b: RegionBlock): number {
+  return b.next.reduce((m, s) => m | s.live, b.exits ? FlagBit.all : 0);
 }
-
-/** IR of each instruction of a block. */
-function translate(b: RegionBlock, byPlace: ReadonlyMap<number, RegionBlock>, ctx: number): { place: number; code: Stmt[] }[] {
-  const builder = new Builder();
-  const liveAt = (place: number): number => byPlace.get(place)?.live ?? FlagBit.all;
-  const flags = new FlagState(liveAt);
-  const after: number[] = [];
-  let m = b.targets.reduce((x, t) => x | liveAt(t), b.targets.length === 0 ? FlagBit.all : 0);
-  for (let n = b.steps.length - 1; n >= 0; n--) {
-    after[n] = m;
-    m = before(b.steps[n].handler, m);
-  }
-  const body: { place: number; code: Stmt[] }[] = [];
-  for (const [n, { insn, handler, place }] of b.steps.entries()) {
-    const dead = handler.writes !== 0 && (handler.writes & after[n]) === 0;
-    const c = new RegionEmit(variantOf(insn, ctx, !dead), insn, place, builder, flags);
-    // What may stop here, or writes flags only sometimes, must find the flags in their slots.
-    const conditional = (handler.writes & ~handler.kills) !== 0;
-    const branches = handler.leaves.has('branch') && !handler.faults;
-    if (handler.faults || handler.sharesFlags || conditional || (handler.leaves.size > 0 && !branches)) c.settle();
-    // A store may change the very code that is running: the next instruction then comes from tier 0.
-    c.stores = handler.stores;
-    emitRow(c);
-    if (handler.stores && !builder.ended) c.stopIfChanged();
-    // What always faults (division by a constant zero, say) ends the block here.
-    const ended = builder.ended;
-    if (n === b.steps.length - 1 && b.fall >= 0 && !ended) c.settle(liveAt(b.fall));
-    body.push({ place, code: builder.take() });
-    if (ended) break;
-  }
-  return body;
+/** Flags that may be read before an instruction, given those after it. A branch of the region reads none itself. */
+export function liveBefore(h: Handler, after: number): number {
+  const leaves = h.leaves.has('branch') || h.leaves.has('jump') || h.leaves.has('repeat');
+  return (after & ~h.kills) | (leaves ? h.tested : h.reads);
 }

@@ -16,6 +16,7 @@ import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { type Handler, variantName } from './handlers.ts';
+import { chainMiss, REGION_FIRST } from './chain.ts';
 import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
 
@@ -32,18 +33,16 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
   lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, stepBegin,
-  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow,
+  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss,
 ]; // biome-ignore format: a list
 
 /**
  * What a handler that is a function of its own returns: the next record, or one of these. `region`: a translated region was left, `rip`,
- * `retired` and a pending exception are in the state.
+ * `retired` and a pending exception are in the state. `returned`: to a region only, that called it; the guest has returned to `rip`.
  */
-export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5, region: 6 } as const;
-const OUTS = 7;
+export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5, region: 6, returned: 7 } as const;
+const OUTS = 8;
 
-/** Regions live in the table from here on; below are the handlers. */
-export const REGION_FIRST = 0xe000;
 /** Arrivals at a block from afar before its region is translated. */
 const ARRIVALS = 6000;
 /** Entries of the table of arrivals, two bytes each. */
@@ -354,7 +353,7 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
     l.localSet(next);
     l.op(0x0e);
     l.out.uleb(OUTS);
-    const levels = [depth.fault, depth.jump, depth.resync, depth.leave, depth.repeat, depth.branch, depth.region];
+    const levels = [depth.fault, depth.jump, depth.resync, depth.leave, depth.repeat, depth.branch, depth.region, depth.region];
     for (const level of levels) l.out.uleb(l.relative(level));
     l.out.uleb(l.relative(outs));
     l.close();

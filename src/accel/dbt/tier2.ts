@@ -1,24 +1,27 @@
 // The translated tier: a region as one WebAssembly function with structured control flow (N. Ramsey, "Beyond Relooper", ICFP 2022),
-// guest registers and flags in locals, stored where the region is left.
+// guest registers and flags in locals, stored where the region is left by what may have been written on the way.
 
-import { Builder } from '../../ir/builder.ts';
-import type { Callee, Stmt } from '../../ir/ir.ts';
+import type { Callee } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
-import { Jump } from '../../isa/x86/fetch.ts';
-import { Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
-import { jumpIndex } from '../../isa/x86/tlb.ts';
 import { Lower, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
+import { dominates } from './flow.ts';
+import { Area, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
-import { dominates, type Region, type RegionBlock } from './region.ts';
-import { Out, REGION_FIRST, slowPaths, tlbLayout } from './tier0.ts';
+import type { Region, RegionBlock } from './region.ts';
+import { type Part, translateBlock } from './region-ir.ts';
+import { Out, slowPaths, tlbLayout } from './tier0.ts';
 
 /** Instructions after which a loop looks whether its slice is over. */
 const FUEL = 50_000;
 
-/** Slots that a region keeps in locals: general registers, flags, SSE registers. */
+/** A site that never holds anything. */
+const NO_SITE = Area.sites - SITE_BYTES;
+
+/** Slots that a region keeps in locals: general registers, flags, SSE registers, the address of the TLB. */
 const KEPT = new Map<number, Type>([
   ...st.gpr.map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fZ, st.fN].map((s): [number, Type] => [s.offset, 'i64']),
@@ -27,258 +30,643 @@ const KEPT = new Map<number, Type>([
   [st.tlb.offset, 'i32'],
 ]);
 
-/** A module with one region: exports `region`. Subroutines come from `main`; those that it lacks are named in `missing`. */
+/** What a region is translated into. */
+export interface RegionCode {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly imports: readonly Sub[];
+  readonly hosts: readonly Callee[];
+  /** Places of the indirect jumps and calls behind each site, in the order of the sites. */
+  readonly sites: readonly (readonly number[])[];
+}
+
+/**
+ * A module with one region, for place `index` of the table: exports `region`. Subroutines come from `main`.
+ * Null where a subroutine is missing.
+ */
 export function buildRegion(
   library: Library,
   region: Region,
   available: Readonly<Record<string, unknown>>,
   memory: MemoryImport,
   name: string,
-  ctx: number,
-): { bytes: Uint8Array<ArrayBuffer>; imports: Sub[]; hosts: Callee[] } | null {
-  const roots = new Set<Callee>(Object.values(slowPaths));
-  for (const b of region.blocks) for (const { code } of b.body) for (const c of calleesOf(code)) roots.add(c);
+  index: number,
+): RegionCode | null {
+  const bodies = new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)]));
+  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion]);
+  for (const parts of bodies.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
   const imports = [...roots].filter((c): c is Sub => !c.host);
   // Tier 0 has run the code, so its subroutines are there; a path that it has not run may need more: leave that region alone.
   if (imports.some((s) => !(s.name in available))) return null;
   const hosts = [...roots].filter((c) => c.host);
   const m = new ModuleBuilder(memory, true);
-  const index = new Map<string, number>();
-  for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
-  for (const s of imports) index.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
+  const functions = new Map<string, number>();
+  for (const h of hosts) functions.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
+  for (const s of imports) functions.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
   const f = m.declare(name, { params: ['i32', 'i32'], result: 'i32' });
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
-  m.define(
-    f,
-    lowerRegion(library, region, (c) => index.get(c.name)!, type, ctx),
-  );
+  const writer = new RegionWriter(library, region, bodies, (c) => functions.get(c.name)!, type, index);
+  m.define(f, writer.write());
   m.export('region', f);
-  return { bytes: m.finish(), imports, hosts };
+  return { bytes: m.finish(), imports, hosts, sites: writer.sites };
 }
 
-function lowerRegion(library: Library, region: Region, callee: (c: Callee) => number, type: number, ctx: number): FunctionBody {
-  // Which slots are used, and which are written.
-  const used = new Set<number>();
-  const written = new Set<number>();
-  for (const b of region.blocks) {
-    for (const { code } of b.body) {
-      walk(code, (s) => {
-        if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') used.add(st.tlb.offset);
-        if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
-          used.add(s.slot.offset);
-          if (s.kind === 'set') written.add(s.slot.offset);
+/** Writes the function of one region. */
+class RegionWriter {
+  readonly #library: Library;
+  readonly #region: Region;
+  readonly #bodies: ReadonlyMap<RegionBlock, readonly Part[]>;
+  readonly #callee: (c: Callee) => number;
+  readonly #type: number;
+  readonly #index: number;
+  readonly #l: Lower;
+  readonly #legacy: boolean;
+  /** Kept slots that are used, and those that are written, in the region; and their locals. */
+  readonly #used = new Set<number>();
+  readonly #written = new Set<number>();
+  readonly #locals = new Map<number, number>();
+  /** Kept slots that may have been written by the end of each block. */
+  readonly #dirty = new Map<RegionBlock, ReadonlySet<number>>();
+  readonly #rip: number;
+  readonly #pageBase: number;
+  readonly #count: number;
+  readonly #site: number;
+  readonly #profile: number;
+  readonly #changed: number;
+  #current: RegionBlock;
+  #part: Part | null = null;
+  readonly #level = { cold: 0, chain: 0, return: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
+  /** What the sites are for; the first one is the region's. */
+  readonly sites: number[][] = [[]];
+
+  constructor(
+    library: Library,
+    region: Region,
+    bodies: ReadonlyMap<RegionBlock, readonly Part[]>,
+    callee: (c: Callee) => number,
+    type: number,
+    index: number,
+  ) {
+    this.#library = library;
+    this.#region = region;
+    this.#bodies = bodies;
+    this.#callee = callee;
+    this.#type = type;
+    this.#index = index;
+    this.#current = region.entry;
+    this.#legacy = !region.entry.steps[0].handler.variant.long;
+    this.#findState();
+    this.#l = new Lower(this.#target(), ['i32']);
+    this.#rip = this.#l.local('i64');
+    this.#pageBase = this.#l.local('i64');
+    this.#count = this.#l.local('i32');
+    this.#site = this.#l.local('i32');
+    this.#profile = this.#l.local('i32');
+    this.#changed = this.#l.local('i32');
+    for (const offset of this.#used) this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
+  }
+
+  /** Which slots are used, which are written, and which may have been written at each block's end. */
+  #findState(): void {
+    const own = new Map<RegionBlock, Set<number>>();
+    for (const [b, parts] of this.#bodies) {
+      const writes = new Set<number>();
+      for (const { code, aside } of parts) {
+        for (const list of [code, aside]) {
+          walk(list, (s) => {
+            if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') this.#used.add(st.tlb.offset);
+            if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
+              this.#used.add(s.slot.offset);
+              if (s.kind === 'set') writes.add(s.slot.offset);
+            }
+          });
         }
-      });
+      }
+      for (const offset of writes) this.#written.add(offset);
+      own.set(b, writes);
+      this.#dirty.set(b, writes);
+    }
+    for (let changed = true; changed; ) {
+      changed = false;
+      for (const b of this.#region.blocks) {
+        const all = new Set(own.get(b));
+        for (const p of b.preds) for (const offset of this.#dirty.get(p) ?? []) all.add(offset);
+        if (all.size > this.#dirty.get(b)!.size) {
+          this.#dirty.set(b, all);
+          changed = true;
+        }
+      }
     }
   }
-  const locals = new Map<number, number>();
-  const move = (l: Lower, offsets: Iterable<number>, toState: boolean): void => {
+
+  /** A slow store may have changed code that was translated. */
+  #lookForChange(): void {
+    this.#l.stateI32(st.codeChanged.offset);
+    this.#l.localSet(this.#changed);
+  }
+  #move(offsets: Iterable<number>, toState: boolean): void {
+    const l = this.#l;
     for (const offset of offsets) {
       const access = accesses[KEPT.get(offset) as 'i64'];
       l.localGet(0);
       if (toState) {
-        l.localGet(locals.get(offset)!);
+        l.localGet(this.#locals.get(offset)!);
         l.memory(access.store, offset);
       } else {
         l.memory(access.load, offset);
-        l.localSet(locals.get(offset)!);
+        l.localSet(this.#locals.get(offset)!);
       }
     }
-  };
+  }
   /** Kept slots that a callee may look at. */
-  const touched = (c: Callee): number[] => {
-    const slots = library.slotsOf(c);
-    if (slots.has(ANY_SLOT)) return [...used];
+  #touched(c: Callee): number[] {
+    const slots = this.#library.slotsOf(c);
+    if (slots.has(ANY_SLOT)) return [...this.#used];
     // Indexed accesses name the first slot of a family: take the families whole.
     const families = [st.gpr, st.xmm].filter((f) => slots.has(f[0].offset)).flat();
     const all = new Set([...slots, ...families.map((s) => s.offset)]);
-    return [...used].filter((o) => all.has(o));
-  };
-  let current: RegionBlock = region.entry;
-  let place = 0;
-  /** Set where everything has been put away. */
-  let chaining = false;
-  const level = { exit: 0, chain: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
+    return [...this.#used].filter((o) => all.has(o));
+  }
 
-  const target: Target = {
-    tlb: tlbLayout,
-    callee,
-    slow: slowPaths,
-    inlineMemory: true,
-    local: (offset) => (chaining ? undefined : offset === st.pageBase.offset ? pageBase : locals.get(offset)),
-    beforeCall: (l, c) =>
-      move(
-        l,
-        touched(c).filter((o) => written.has(o)),
-        true,
-      ),
-    afterCall: (l, c) => move(l, touched(c), false),
-    fault(l) {
-      leaveAt(l, place);
-    },
-    leave(l, s) {
-      switch (s.how) {
-        case 'fault':
-          return leaveAt(l, place);
-        case 'jump':
-          l.value(s.value!);
-          l.localSet(rip);
-          return l.brTo(level.chain);
-        case 'exit':
-          // Of `chainCode` only: on in the region whose place in the table is the value.
-          l.localGet(0);
-          l.i32(0);
-          l.value(s.value!);
-          l.op(0x13);
-          l.out.uleb(type);
-          return l.out.u8(0);
-        case 'branch':
-          return edge(l, s.reason);
-        case 'resync':
-          return leaveAt(l, place + length());
-        default:
-          throw new Error(`Cannot leave a region by ${s.how}`);
-      }
-    },
-  };
-  const l = new Lower(target, ['i32']);
-  const rip = l.local('i64');
-  const pageBase = l.local('i64');
-  const count = l.local('i32');
-  for (const offset of used) locals.set(offset, l.local(KEPT.get(offset)!));
-  /** Length of the instruction at `place`. */
-  const length = (): number => current.steps.find((s) => s.place === place)!.insn.length;
-  const legacy = !region.entry.steps[0].handler.variant.long;
+  #target(): Target {
+    return {
+      tlb: tlbLayout,
+      callee: this.#callee,
+      slow: slowPaths,
+      inlineMemory: true,
+      local: (offset) => {
+        if (offset === st.pageBase.offset) return this.#pageBase;
+        return offset === st.codeChanged.offset ? this.#changed : this.#locals.get(offset);
+      },
+      stored: () => this.#lookForChange(),
+      beforeCall: (_, c) =>
+        this.#move(
+          this.#touched(c).filter((o) => this.#written.has(o)),
+          true,
+        ),
+      afterCall: (_, c) => {
+        this.#move(this.#touched(c), false);
+        // What may fault may store as well.
+        if (c.faults) this.#lookForChange();
+      },
+      fault: () => this.#fault(),
+      leave: (l, s) => {
+        switch (s.how) {
+          case 'fault':
+            return this.#fault();
+          case 'jump':
+            l.value(s.value!);
+            l.localSet(this.#rip);
+            if (s.reason) return l.brTo(this.#level.cold);
+            return this.#jump();
+          case 'branch':
+            return this.#edge(s.reason);
+          case 'repeat':
+            return this.#edge(this.#part!.place);
+          case 'next':
+          case 'resync': {
+            const { place, insn } = this.#current.steps.find((x) => x.place === this.#part!.place)!;
+            if (s.how === 'next') return this.#edge(place + insn.length);
+            return this.#leaveAt(place + insn.length);
+          }
+          default:
+            throw new Error(`Cannot leave a region by ${s.how}`);
+        }
+      },
+    };
+  }
 
-  /** Leaves for a place of the page: with `chain`, straight on in another region where there is one. */
-  function leaveAt(l: Lower, at: number, chain = false): void {
-    l.localGet(pageBase);
-    l.i64(BigInt(at));
+  // -- ways out
+
+  /** An exception is pending at the instruction of the current part. */
+  #fault(): void {
+    this.#l.aside(this.#part!.aside);
+    this.#leaveAt(this.#part!.place);
+  }
+  #setRip(place: number): void {
+    const l = this.#l;
+    l.localGet(this.#pageBase);
+    l.i64(BigInt(place));
     l.op(0x7c);
-    if (legacy) {
+    if (this.#legacy) {
       l.i64(0xffffffffn);
       l.op(0x83);
     }
-    l.localSet(rip);
-    l.brTo(chain ? level.chain : level.exit);
+    l.localSet(this.#rip);
   }
-  /** Goes from the current block to the one at `to`. */
-  function edge(l: Lower, to: number): void {
-    const block = region.byPlace.get(to);
-    if (!block) return leaveAt(l, to, true);
-    if (block.order <= current.order) {
-      const loop = dominates(block, current) ? level.loops.get(block) : undefined;
-      if (loop === undefined) return leaveAt(l, to, true);
-      // A back edge: is the slice over, does somebody want us?
-      l.localGet(count);
-      l.i32(FUEL);
-      l.op(0x4a);
-      l.stateI32(st.kick.offset);
-      l.op(0x72, 0x45);
-      l.brTo(loop, true);
-      return leaveAt(l, to);
-    }
-    if (block.merge) {
-      const end = level.ends.get(block);
-      return end === undefined ? leaveAt(l, to, true) : l.brTo(end);
-    }
-    l.nested(() => tree(block));
+  /** Leaves for tier 0. */
+  #leaveAt(place: number): void {
+    this.#setRip(place);
+    this.#l.brTo(this.#level.cold);
   }
-  function tree(b: RegionBlock): void {
-    if (b.header) {
-      level.loops.set(b, l.depth);
-      l.open(0x03);
-    }
-    within(b, b.merges);
-    if (b.header) {
-      l.close();
-      l.op(0x00);
-      level.loops.delete(b);
-    }
+  /** Offset of a new site from the state, or NO_SITE where there is none left. `places`: the indirect jumps behind it. */
+  #newSite(places: readonly number[]): number {
+    if (this.sites.length >= REGION_SITES) return NO_SITE;
+    this.sites.push([...places]);
+    return this.#siteAt(this.sites.length - 1);
   }
-  function within(b: RegionBlock, merges: readonly RegionBlock[]): void {
-    if (merges.length === 0) return straight(b);
-    const [y, ...rest] = merges;
-    level.ends.set(y, l.depth);
+  #siteAt(n: number): number {
+    return Area.sites + ((this.#index - REGION_FIRST) * REGION_SITES + n) * SITE_BYTES;
+  }
+  /** Stores what may have been written, and goes on where `rip` says: in another region if there is one. */
+  #goOn(level: number, places: readonly number[], profile: boolean): void {
+    const l = this.#l;
+    this.#move(this.#dirty.get(this.#current)!, true);
+    l.i32(this.#newSite(places));
+    l.localSet(this.#site);
+    l.i32(profile ? 1 : 0);
+    l.localSet(this.#profile);
+    l.brTo(level);
+  }
+  /** A computed jump, call or return to `rip`. */
+  #jump(): void {
+    const b = this.#current;
+    const last = b.steps[b.steps.length - 1];
+    if (b.end === 'call') return this.#call([last.place]);
+    if (b.end === 'return') return this.#goOn(this.#level.return, [], false);
+    if (b.end === 'indirect' && b.dispatch) return this.#go(b.dispatch);
+    this.#goOn(this.#level.chain, last ? [last.place] : [], last !== undefined);
+  }
+  /** A call of a function that is not inlined, with `rip` set. */
+  #call(places: readonly number[]): void {
+    const b = this.#current;
+    const l = this.#l;
+    const { back } = b;
+    const profile = places.length > 0;
+    if (!back) return this.#goOn(this.#level.chain, places, profile);
+    this.#move(this.#dirty.get(b)!, true);
+    this.#putRip();
+    l.i32(0);
+    l.localSet(this.#count);
+    l.i32(this.#newSite(places));
+    l.localSet(this.#site);
+    const index = l.local('i32');
+    const top = l.local('i32');
+    const out = l.depth;
     l.open(0x02);
-    within(b, rest);
-    l.close();
-    level.ends.delete(y);
-    tree(y);
-  }
-  function straight(b: RegionBlock): void {
-    const outer = { current, place };
-    current = b;
-    l.localGet(count);
-    l.i32(b.steps.length);
-    l.op(0x6a);
-    l.localSet(count);
-    l.sequence(
-      b.body.map((part) => ({
-        code: part.code,
-        enter: () => {
-          current = b;
-          place = part.place;
-        },
-      })),
-    );
-    current = b;
-    if (b.fall >= 0) edge(l, b.fall);
-    current = outer.current;
-    place = outer.place;
-  }
-
-  l.localGet(0);
-  l.memory(0x29, st.pageBase.offset);
-  l.localSet(pageBase);
-  move(l, used, false);
-  level.exit = l.depth;
-  l.open(0x02);
-  level.chain = l.depth;
-  l.open(0x02);
-  tree(region.entry);
-  l.op(0x00);
-  l.close();
-  putAway();
-  chaining = true;
-  if (!legacy) l.piece(chainCode(ctx), []);
-  chaining = false;
-  l.i32(Out.region);
-  l.op(0x0f);
-  l.close();
-  putAway();
-  l.i32(Out.region);
-  return l.finish();
-
-  /** Stores what was kept, the instruction pointer, and the instructions retired since tier 0 was left. */
-  function putAway(): void {
-    move(l, written, true);
+    this.#checkSlice();
+    l.brTo(out, true, false);
+    l.stateI32(st.callTop.offset);
+    l.localTee(top);
     l.localGet(0);
-    l.localGet(rip);
+    l.i32(Area.shadow + SHADOW_BYTES - 8);
+    l.op(0x6a, 0x4f);
+    l.brTo(out, true, false);
+    this.#lookUp(profile);
+    l.localTee(index);
+    l.op(0x45);
+    l.brTo(out, true, false);
+    // Push the address that is expected back.
+    l.localGet(0);
+    l.localGet(top);
+    l.i32(8);
+    l.op(0x6a);
+    l.localTee(top);
+    l.memory(0x36, st.callTop.offset);
+    l.localGet(top);
+    this.#setRip(back.place);
+    l.localGet(this.#rip);
+    l.memory(0x37, 0);
+    l.localGet(0);
+    l.i32(0);
+    l.localGet(index);
+    l.op(0x11);
+    l.out.uleb(this.#type);
+    l.out.u8(0);
+    l.localSet(index);
+    l.localGet(0);
+    l.localGet(top);
+    l.i32(8);
+    l.op(0x6b);
+    l.memory(0x36, st.callTop.offset);
+    l.localGet(index);
+    l.i32(Out.returned);
+    l.op(0x47);
+    l.open(0x04, 0x40, null, false);
+    l.localGet(index);
+    l.op(0x0f);
+    l.close();
+    this.#move(this.#used, false);
+    this.#go(back);
+    l.close();
+    l.i32(Out.region);
+    l.op(0x0f);
+  }
+  /** Stores the instruction pointer and the instructions retired since tier 0 was left. */
+  #putRip(): void {
+    const l = this.#l;
+    l.localGet(0);
+    l.localGet(this.#rip);
     l.memory(0x37, st.rip.offset);
     l.localGet(0);
-    l.localGet(count);
+    l.localGet(this.#count);
     l.stateI32(st.retired.offset);
     l.op(0x6a);
     l.memory(0x36, st.retired.offset);
   }
-}
+  /** Puts on the stack whether the slice is over or somebody wants us. */
+  #checkSlice(): void {
+    const l = this.#l;
+    l.stateI32(st.retired.offset);
+    l.i32(FUEL);
+    l.op(0x4a);
+    l.stateI32(st.kick.offset);
+    l.op(0x72);
+    if (this.#legacy) {
+      // Regions are found by linear address: with another base than 0 by tier 0 only.
+      l.localGet(0);
+      l.memory(0x29, st.segBase[st.S.cs].offset);
+      l.i64(0n);
+      l.op(0x52, 0x72);
+    }
+  }
+  /** Finds the region at `rip` through `site`: puts its place in the table on the stack, or 0; sets `pageBase` in the state. */
+  #lookUp(profile: boolean | null): void {
+    const l = this.#l;
+    const site = (): void => {
+      l.localGet(0);
+      l.localGet(this.#site);
+      l.op(0x6a);
+    };
+    l.localGet(0);
+    l.localGet(this.#rip);
+    l.i64(-4096n);
+    l.op(0x83);
+    l.memory(0x37, st.pageBase.offset);
+    site();
+    l.memory(0x29, Site.target);
+    l.localGet(this.#rip);
+    l.op(0x51);
+    site();
+    l.memory(0x28, Site.epoch);
+    this.#epoch(() => l.localGet(this.#rip));
+    l.op(0x46, 0x71);
+    l.open(0x04, 0x7f, null, true);
+    site();
+    l.memory(0x28, Site.index);
+    l.out.u8(0x05);
+    l.localGet(0);
+    site();
+    l.i32(0);
+    l.localGet(this.#site);
+    l.i32(NO_SITE);
+    l.op(0x47, 0x1b);
+    if (profile === null) l.localGet(this.#profile);
+    else l.i32(profile ? 1 : 0);
+    l.call(chainMiss);
+    l.close();
+  }
+  /** Puts the epoch of an address on the stack. */
+  #epoch(address: () => void): void {
+    const l = this.#l;
+    l.localGet(0);
+    address();
+    l.i64(63n);
+    l.op(0x87, 0xa7);
+    l.i32(4);
+    l.op(0x71, 0x6a);
+    l.memory(0x28, st.epochs[0].offset);
+  }
 
-/** In 64-bit code: where the jump cache knows the target and a region starts there, goes on in it, until the slice is over. */
-function chainCode(ctx: number): Stmt[] {
-  const b = new Builder();
-  b.if(b.and(b.lts(b.get(st.retired), b.i32(FUEL)), b.eqz(b.get(st.kick))), () => {
-    const ip = b.get(st.rip);
-    const entry = b.add(b.get(st.jumpCache), jumpIndex(b, ip));
-    const other = b.xor(entry, b.i32(Jump.bytes));
-    const at = b.select(b.eq(b.raw('i64', entry, Jump.address), ip), entry, other);
-    b.if(b.and(b.eq(b.raw('i64', at, Jump.address), ip), b.eq(b.raw('i32', at, Jump.ctx), b.i32(ctx))), () => {
-      const handler = b.raw('i32.16u', b.raw('i32', at, Jump.record), Rec.handler);
-      b.if(b.geu(handler, b.i32(REGION_FIRST)), () => {
-        b.set(st.pageBase, b.and(ip, b.i64(-4096)));
-        b.leave('exit', handler);
-      });
-    });
-  });
-  return b.take();
+  // -- control flow
+
+  /** Goes from the current block to the place that a branch names. */
+  #edge(to: number): void {
+    const b = this.#current;
+    const next = b.edges.get(to);
+    if (next) return this.#go(next);
+    this.#setRip(to);
+    const last = b.steps[b.steps.length - 1];
+    const beside = last.place + last.insn.length;
+    if (b.end === 'call') return this.#call([]);
+    // Where nobody has been, nobody is hurried.
+    if (to !== beside && !this.#region.met(to)) return this.#l.brTo(this.#level.cold);
+    this.#goOn(this.#level.chain, [], false);
+  }
+  #go(block: RegionBlock): void {
+    const l = this.#l;
+    const current = this.#current;
+    if (block.order <= current.order) {
+      const loop = dominates(block, current) ? this.#level.loops.get(block) : undefined;
+      const there = (): void => {
+        if (block.end === 'dispatch') return;
+        this.#setRip(block.place);
+      };
+      if (loop === undefined) {
+        there();
+        return this.#goOn(this.#level.chain, [], false);
+      }
+      // A back edge: is the slice over, does somebody want us?
+      l.localGet(this.#count);
+      l.i32(FUEL);
+      l.op(0x4a);
+      l.stateI32(st.kick.offset);
+      l.op(0x72, 0x45);
+      l.brTo(loop, true, true);
+      there();
+      return l.brTo(this.#level.cold);
+    }
+    if (block.merge) {
+      const end = this.#level.ends.get(block);
+      if (end !== undefined) return l.brTo(end);
+      if (block.end !== 'dispatch') this.#setRip(block.place);
+      return this.#goOn(this.#level.chain, [], false);
+    }
+    l.nested(() => this.#tree(block));
+  }
+  #tree(b: RegionBlock): void {
+    const l = this.#l;
+    if (b.header) {
+      this.#level.loops.set(b, l.depth);
+      l.open(0x03);
+    }
+    this.#within(b, b.merges);
+    if (b.header) {
+      l.close();
+      l.op(0x00);
+      this.#level.loops.delete(b);
+    }
+  }
+  #within(b: RegionBlock, merges: readonly RegionBlock[]): void {
+    if (merges.length === 0) return b.end === 'dispatch' ? this.#dispatch(b) : this.#straight(b);
+    const l = this.#l;
+    const [y, ...rest] = merges;
+    this.#level.ends.set(y, l.depth);
+    l.open(0x02);
+    this.#within(b, rest);
+    l.close();
+    this.#level.ends.delete(y);
+    this.#tree(y);
+  }
+  #straight(b: RegionBlock): void {
+    const l = this.#l;
+    const outer = { current: this.#current, part: this.#part };
+    this.#current = b;
+    l.localGet(this.#count);
+    l.i32(b.steps.length);
+    l.op(0x6a);
+    l.localSet(this.#count);
+    l.sequence(
+      this.#bodies.get(b)!.map((part) => ({
+        code: part.code,
+        aside: part.aside,
+        enter: () => {
+          this.#current = b;
+          this.#part = part;
+          if (part.stores) {
+            l.i32(0);
+            l.localSet(this.#changed);
+          }
+        },
+      })),
+    );
+    this.#current = b;
+    if (b.fall !== null) this.#edge(b.fall);
+    this.#current = outer.current;
+    this.#part = outer.part;
+  }
+  /** Goes to the block at `rip`, which was computed. */
+  #dispatch(b: RegionBlock): void {
+    const l = this.#l;
+    const outer = { current: this.#current, part: this.#part };
+    this.#current = b;
+    const places = [...b.edges.keys()].sort((x, y) => x - y);
+    const lowest = places[0];
+    const span = places[places.length - 1] - lowest + 1;
+    const offset = l.local('i64');
+    l.localGet(this.#rip);
+    l.localGet(this.#pageBase);
+    l.op(0x7d);
+    l.i64(BigInt(lowest));
+    l.op(0x7d);
+    l.localSet(offset);
+    const arm = (place: number): void => {
+      l.nested(() => this.#go(b.edges.get(place)!));
+      this.#current = b;
+    };
+    if (places.length <= 3 || span > 4096) {
+      for (const place of places) {
+        l.localGet(offset);
+        l.i64(BigInt(place - lowest));
+        l.op(0x51);
+        l.open(0x04);
+        arm(place);
+        l.close();
+      }
+    } else {
+      const miss = l.depth;
+      l.open(0x02);
+      const first = l.depth;
+      for (let i = 0; i < places.length; i++) l.open(0x02);
+      l.localGet(offset);
+      l.i64(BigInt(span));
+      l.op(0x5a);
+      l.brTo(miss, true, false);
+      l.localGet(offset);
+      l.op(0xa7, 0x0e);
+      l.out.uleb(span);
+      // The block of the first place is the innermost one.
+      const depthOf = new Map(places.map((place, i) => [place - lowest, l.relative(first + places.length - 1 - i)]));
+      for (let i = 0; i < span; i++) l.out.uleb(depthOf.get(i) ?? l.relative(miss));
+      l.out.uleb(l.relative(miss));
+      for (const place of places) {
+        l.close();
+        arm(place);
+      }
+      l.close();
+    }
+    this.#goOn(this.#level.chain, this.#jumpsOf(b), true);
+    this.#current = outer.current;
+    this.#part = outer.part;
+  }
+  /** Places of the indirect jumps that meet in a dispatch block. */
+  #jumpsOf(b: RegionBlock): number[] {
+    return b.preds.map((p) => p.steps[p.steps.length - 1].place);
+  }
+
+  write(): FunctionBody {
+    const l = this.#l;
+    l.localGet(0);
+    l.memory(0x29, st.pageBase.offset);
+    l.localSet(this.#pageBase);
+    if (this.#region.ranges.some(([page]) => page !== 0)) this.#validate();
+    this.#move(this.#used, false);
+    this.#level.cold = l.depth;
+    l.open(0x02);
+    this.#level.chain = l.depth;
+    l.open(0x02);
+    this.#level.return = l.depth;
+    l.open(0x02);
+    this.#tree(this.#region.entry);
+    l.op(0x00);
+    l.close(); // return: everything is stored
+    this.#putRip();
+    const chain = l.depth;
+    l.open(0x02);
+    l.stateI32(st.callTop.offset);
+    l.memory(0x29, 0);
+    l.localGet(this.#rip);
+    l.op(0x52);
+    l.brTo(chain, true);
+    this.#checkSlice();
+    l.brTo(chain, true, false);
+    l.i32(Out.returned);
+    l.op(0x0f);
+    l.close();
+    l.i32(0);
+    l.localSet(this.#count);
+    l.close(); // chain: likewise
+    this.#putRip();
+    this.#checkSlice();
+    l.open(0x04, 0x40, null, false);
+    l.i32(Out.region);
+    l.op(0x0f);
+    l.close();
+    this.#lookUp(null);
+    l.localTee(this.#site);
+    l.open(0x04, 0x40, null, true);
+    l.localGet(0);
+    l.i32(0);
+    l.localGet(this.#site);
+    l.op(0x13);
+    l.out.uleb(this.#type);
+    l.out.u8(0);
+    l.close();
+    l.i32(Out.region);
+    l.op(0x0f);
+    l.close(); // cold
+    this.#move(this.#written, true);
+    this.#putRip();
+    l.i32(Out.region);
+    return l.finish();
+  }
+  /** Where the pages behind the entry's are mapped otherwise, tier 0 runs the entry's records. */
+  #validate(): void {
+    const l = this.#l;
+    const site = this.#siteAt(0);
+    const page = (): void => l.localGet(this.#pageBase);
+    page();
+    l.localGet(0);
+    l.memory(0x29, site + Site.target);
+    l.op(0x51);
+    this.#epoch(page);
+    l.localGet(0);
+    l.memory(0x28, site + Site.epoch);
+    l.op(0x46, 0x71);
+    if (this.#legacy) {
+      l.localGet(0);
+      l.memory(0x29, st.segBase[st.S.cs].offset);
+      l.op(0x50, 0x71);
+    }
+    l.op(0x45);
+    l.open(0x04, 0x40, null, false);
+    l.i32(this.#index);
+    l.call(validateRegion);
+    l.op(0x45);
+    l.open(0x04);
+    l.localGet(0);
+    l.memory(0x28, site + Site.index);
+    l.op(0x0f);
+    l.close();
+    l.close();
+  }
 }

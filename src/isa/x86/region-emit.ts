@@ -2,7 +2,7 @@
 // kept as the operands of that operation until somebody needs them.
 
 import type { Builder } from '../../ir/builder.ts';
-import type { Slot, Value } from '../../ir/ir.ts';
+import type { Slot, Stmt, Value } from '../../ir/ir.ts';
 import type { Variant } from './bind.ts';
 import type { Insn } from './decode.ts';
 import type { Operand, Size } from './emit.ts';
@@ -53,13 +53,18 @@ export class RegionEmit extends StaticEmit {
     if (FLAG_OFFSETS.has(slot.offset)) this.settle();
     return super.get(slot);
   }
+  /** Flags go straight to their slots: the row sets them in a loop or behind a condition. */
+  direct = false;
   override flagsAdd(size: Size, x: Value, y: Value, r: Value, carry: Value): void {
+    if (this.direct) return super.flagsAdd(size, x, y, r, carry);
     this.#flags.pending = this.flagsLive ? { kind: 'add', size, x, y, r, carry } : null;
   }
   override flagsSub(size: Size, x: Value, y: Value, r: Value, carry: Value): void {
+    if (this.direct) return super.flagsSub(size, x, y, r, carry);
     this.#flags.pending = this.flagsLive ? { kind: 'sub', size, x, y, r, carry } : null;
   }
   override flagsLogic(size: Size, r: Value): void {
+    if (this.direct) return super.flagsLogic(size, r);
     const zero = this.b.i32(0);
     this.#flags.pending = this.flagsLive ? { kind: 'logic', size, x: r, y: r, r, carry: zero } : null;
   }
@@ -158,26 +163,41 @@ export class RegionEmit extends StaticEmit {
 
   // -- leaving
 
-  /** The instruction may have written guest memory before it branches. */
-  stores = false;
-  /** Ends the region behind this instruction where a store has changed translated code. */
+  /** What a computed jump is compared with first: places of targets that the region knows. */
+  guesses: readonly number[] = [];
+  /** Statements that put pending flags into their slots, for ways out in the middle of an instruction. */
+  settlement(): Stmt[] {
+    return this.#flags.pending ? this.b.aside(() => this.settle(FlagBit.all, true)) : [];
+  }
+  /** Ends the region behind this instruction where a store has changed code that was translated. */
   stopIfChanged(): void {
     this.b.if(this.get(st.codeChanged), () => {
       this.settle(FlagBit.all, true);
       this.b.leave('resync');
     });
   }
+  /** The instruction may have written guest memory before it branches. */
+  stores = false;
+  #stopBefore(target: Value): void {
+    if (!this.stores) return;
+    this.b.if(this.get(st.codeChanged), () => {
+      this.settle(FlagBit.all, true);
+      this.b.leave('jump', target, 1);
+    });
+  }
   override branch(o: Operand): void {
-    if (this.stores) {
-      this.b.if(this.get(st.codeChanged), () => {
-        this.settle(FlagBit.all, true);
-        this.b.leave('jump', this.branchTarget(o));
-      });
-    }
+    this.#stopBefore(this.branchTarget(o));
     this.settle(this.#flags.liveAt(this.targetPlace), true);
     super.branch(o);
   }
   override jump(target: Value): void {
+    this.#stopBefore(target);
+    for (const place of this.guesses) {
+      this.b.if(this.b.eq(target, this.ipAt(place)), () => {
+        this.settle(this.#flags.liveAt(place), true);
+        this.b.leave('branch', target, place);
+      });
+    }
     this.settle(FlagBit.all, true);
     super.jump(target);
   }

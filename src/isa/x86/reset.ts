@@ -24,6 +24,8 @@ const PLACES = new Set(
     st.kick,
     st.hostThread,
     st.hostEntered,
+    ...st.epochs,
+    st.callTop,
   ].map((s) => s.name),
 );
 

@@ -154,6 +154,10 @@ export const zero = slot('zero', 'i64');
 export const codeChanged = slot('codeChanged', 'i32');
 /** Instructions that the region which was just left has retired. */
 export const retired = slot('retired', 'i32');
+/** Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. Never 0. */
+export const epochs = many('i32', ['epochLower', 'epochUpper']);
+/** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
+export const callTop = slot('callTop', 'i32');
 /** Instructions retired, in blocks completed. */
 export const instructions = slot('instructions', 'i64');
 /** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */

@@ -140,23 +140,24 @@ export class StaticEmit extends BoundEmit {
   override index(o: Operand): Value {
     return this.b.i32(this.fixedIndex(o));
   }
-  #ip(place: number): Value {
+  /** The instruction pointer at a place. */
+  protected ipAt(place: number): Value {
     const b = this.b;
     const ip = b.add(this.get(st.pageBase), b.i64(place));
     return this.long ? ip : b.and(ip, b.i64(0xffffffff));
   }
   override thisIp(): Value {
-    return this.#ip(this.place);
+    return this.ipAt(this.place);
   }
   override nextIp(): Value {
-    return this.#ip(this.place + this.insn.length);
+    return this.ipAt(this.place + this.insn.length);
   }
   /** Place of a relative branch's target, relative to `pageBase`. */
   get targetPlace(): number {
     return this.place + this.insn.length + this.insn.immLow;
   }
   override branchTarget(_: Operand): Value {
-    const target = this.#ip(this.targetPlace);
+    const target = this.ipAt(this.targetPlace);
     return this.size === 16 ? this.b.and(target, this.b.i64(0xffff)) : target;
   }
   override branch(o: Operand): void {

@@ -159,6 +159,13 @@ export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags
 
 // -- flushes
 
+/** What was known of code in a half of the addresses (0 lower, 1 upper) is not known any more. */
+function nextEpoch(c: Emit, half: 0 | 1): void {
+  const b = c.b;
+  const next = b.add(c.get(st.epochs[half]), b.i32(1));
+  c.set(st.epochs[half], b.select(next, next, b.i32(1)));
+}
+
 /**
  * Empties the three TLBs, global pages included, and the jump cache. A vCPU begins with it: the tables' memory may hold anything
  * before. The tables must be 16-byte aligned.
@@ -196,6 +203,8 @@ export const flushAll = sub('flushAll', [], null, {}, (c) => {
   for (const slot of st.largePages) c.set(slot, pair(0));
   c.set(st.jumpGroups, b.i64(0));
   b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
+  nextEpoch(c, 0);
+  nextEpoch(c, 1);
   c.set(st.counters[3], b.add(c.get(st.counters[3]), b.i32(1)));
   b.ret();
 });
@@ -244,6 +253,8 @@ export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
     },
   );
   c.set(st.jumpGroups, b.i64(0));
+  nextEpoch(c, 0);
+  b.if(c.get(st.upperNonGlobal), () => nextEpoch(c, 1));
   b.ret();
 });
 
@@ -271,6 +282,7 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
   const b = c.b;
   const index = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1));
   dropMatching(c, index, (tag) => tagHits(b, tag, addr));
+  b.if(b.lts(addr, b.i64(0)), () => nextEpoch(c, 1), () => nextEpoch(c, 0));
   b.fill(b.add(c.get(st.jumpCache), jumpGroup(b, addr)), b.i32(0), b.i32(GROUP_BYTES));
   const { word, bit } = largeBit(c, addr);
   b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));

@@ -1,0 +1,75 @@
+// How one region goes on in the next: each way out remembers where it went last (an inline cache), and a shadow stack tells a returning
+// function whether its caller, translated code too, waits for it.
+
+import type { Value } from '../../ir/ir.ts';
+import type { Emit } from '../../isa/x86/emit.ts';
+import { Jump } from '../../isa/x86/fetch.ts';
+import { Rec } from '../../isa/x86/record.ts';
+import * as st from '../../isa/x86/state.ts';
+import { host, sub } from '../../isa/x86/sub.ts';
+import { jumpIndex } from '../../isa/x86/tlb.ts';
+
+/** Regions live in the table from here on; below are the handlers. */
+export const REGION_FIRST = 0xe000;
+
+/** Layout of a way out (a site). The first site of a region is its own: page base and epoch that its pages were checked for. */
+export const Site = {
+  /** i64: the target's instruction pointer; of the first site, the region's page base. */
+  target: 0,
+  /** i32: the epoch of the target's half when it was found. */
+  epoch: 8,
+  /** i32: place of the target's region in the table; of the first site, the records to run where the region may not. */
+  index: 12,
+  /** i32: how often another target was met. */
+  misses: 16,
+  /** i32: targets noted so far; and the low halves of the last ones. */
+  count: 20,
+  targets: 24,
+} as const;
+export const SITE_TARGETS = 10;
+/** Misses of a site after which the region is translated again, with its targets known. */
+export const MISSES_MAX = 4000;
+
+/** Pages of a region behind its entry's are mapped as when it was translated: 1, else 0. The parameter is its place in the table. */
+export const validateRegion = host('validateRegion', ['i32'], 'i32');
+/** A site has met many targets. The parameter is its host address. */
+export const manyTargets = host('manyTargets', ['i32'], null);
+
+/** The epoch of the half in which an address lies. */
+export function epochOf(c: Emit, address: Value): Value {
+  const b = c.b;
+  const half = b.and(b.wrap(b.shrs(address, b.i64(63))), b.i32(4));
+  return b.raw('i32', b.add(b.env, half), st.epochs[0].offset);
+}
+
+/**
+ * The place in the table of the region at `rip` (whose linear address is the same), or 0 where there is none that the jump cache knows;
+ * the site (host address, or 0) remembers it. With `profile` the targets are noted.
+ */
+export const chainMiss = sub('chainMiss', ['i32', 'i32'], 'i32', {}, (c, site, profile) => {
+  const b = c.b;
+  const ip = c.get(st.rip);
+  b.if(b.and(b.ne(site, b.i32(0)), profile), () => {
+    const n = b.raw('i32', site, Site.count);
+    const at = b.add(site, b.shl(b.remu(n, b.i32(SITE_TARGETS)), b.i32(2)));
+    b.setRaw('i32', at, b.wrap(ip), Site.targets);
+    b.setRaw('i32', site, b.add(n, b.i32(1)), Site.count);
+    const misses = b.add(b.raw('i32', site, Site.misses), b.i32(1));
+    b.setRaw('i32', site, misses, Site.misses);
+    b.if(b.eq(misses, b.i32(MISSES_MAX)), () => c.do(manyTargets, site));
+  });
+  const entry = b.add(c.get(st.jumpCache), jumpIndex(b, ip));
+  const at = b.select(b.eq(b.raw('i64', entry, Jump.address), ip), entry, b.xor(entry, b.i32(Jump.bytes)));
+  b.if(b.and(b.eq(b.raw('i64', at, Jump.address), ip), b.eq(b.raw('i32', at, Jump.ctx), c.get(st.ctx))), () => {
+    const handler = b.raw('i32.16u', b.raw('i32', at, Jump.record), Rec.handler);
+    b.if(b.geu(handler, b.i32(REGION_FIRST)), () => {
+      b.if(site, () => {
+        b.setRaw('i64', site, ip, Site.target);
+        b.setRaw('i32', site, epochOf(c, ip), Site.epoch);
+        b.setRaw('i32', site, handler, Site.index);
+      });
+      b.ret(handler);
+    });
+  });
+  b.ret(b.i32(0));
+});
