@@ -321,7 +321,8 @@ export class CodeCache {
   }
   #drop(a: Attached): void {
     const view = this.#view;
-    if (view.getUint16(a.block.record + Rec.handler, true) === a.index) view.setUint16(a.block.record + Rec.handler, a.handler, true);
+    if (view.getUint16(a.block.record + Rec.handler, true) === a.index)
+      view.setUint16(a.block.record + Rec.handler, a.handler, true);
     for (let i = 0; i < a.block.count; i++) view.setUint16(a.copy + i * RECORD_BYTES + Rec.handler, STALE, true);
     for (const page of a.ranges.keys()) {
       const rest = this.#regions.get(page)?.filter((x) => x !== a) ?? [];

@@ -5,9 +5,9 @@ import { test } from 'node:test';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { buildTables } from '../../isa/x86/table.ts';
 import { variantsOf } from '../../isa/x86/variants.ts';
+import { REGION_FIRST } from './chain.ts';
 import { Handlers, variantKey, variantName } from './handlers.ts';
 import { Library } from './library.ts';
-import { REGION_FIRST } from './chain.ts';
 import { buildHandlers } from './tier0.ts';
 
 const { rows } = buildTables(allRows);

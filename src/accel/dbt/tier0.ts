@@ -15,8 +15,8 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { type Handler, variantName } from './handlers.ts';
 import { chainMiss, REGION_FIRST } from './chain.ts';
+import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
 

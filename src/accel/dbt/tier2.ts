@@ -133,7 +133,8 @@ class RegionWriter {
       for (const { code, aside } of parts) {
         for (const list of [code, aside]) {
           walk(list, (s) => {
-            if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg') this.#used.add(st.tlb.offset);
+            if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg')
+              this.#used.add(st.tlb.offset);
             if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
               this.#used.add(s.slot.offset);
               if (s.kind === 'set') writes.add(s.slot.offset);

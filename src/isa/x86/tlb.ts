@@ -282,7 +282,11 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
   const b = c.b;
   const index = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1));
   dropMatching(c, index, (tag) => tagHits(b, tag, addr));
-  b.if(b.lts(addr, b.i64(0)), () => nextEpoch(c, 1), () => nextEpoch(c, 0));
+  b.if(
+    b.lts(addr, b.i64(0)),
+    () => nextEpoch(c, 1),
+    () => nextEpoch(c, 0),
+  );
   b.fill(b.add(c.get(st.jumpCache), jumpGroup(b, addr)), b.i32(0), b.i32(GROUP_BYTES));
   const { word, bit } = largeBit(c, addr);
   b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));
