@@ -3,6 +3,7 @@
 import type { AtaDevice } from '../devices/ata/device.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
+import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 
 /** What all buses have. */
 interface Bus<K extends string> {
@@ -63,12 +64,22 @@ export interface IdeBus extends Bus<'IDE'> {
   };
 }
 
+/** The ports of a virtio-serial controller. */
+export interface VirtioSerialBus extends Bus<'virtio-serial-bus'> {
+  /** Takes a port's number, the next free one when none is wanted. Throws where that cannot be. */
+  take(wanted: number | undefined, console: boolean): number;
+  release(port: number): void;
+  /** The controller's I/O side; on the I/O thread, once it is connected. */
+  io(): ConsoleIo | undefined;
+}
+
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {
   readonly PCI: PciBus;
   readonly ISA: IsaBus;
   readonly System: SystemBus;
   readonly IDE: IdeBus;
+  readonly 'virtio-serial-bus': VirtioSerialBus;
 }
 export type BusKind = keyof Buses;
 export type AnyBus = Buses[BusKind];

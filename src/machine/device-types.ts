@@ -9,6 +9,7 @@ import { virtioGpus } from './types/virtio-gpu.ts';
 import { virtioInputs } from './types/virtio-input.ts';
 import { virtioNet } from './types/virtio-net.ts';
 import { virtioRng } from './types/virtio-rng.ts';
+import { virtioSerial, virtioSerialPorts } from './types/virtio-serial.ts';
 
 export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
@@ -19,5 +20,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioNet,
   ...virtioRng,
   ...virtioGpus,
+  ...virtioSerial,
+  ...virtioSerialPorts,
   ...virtioInputs,
 ];
