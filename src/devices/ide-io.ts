@@ -5,42 +5,12 @@ import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import { type AtaDevice, type AtaPlan, ataError, ataStatus, trimRanges } from './ata/device.ts';
 import { action, bm, IDE_BUFFER, type IdeChannel, phase } from './ide.ts';
+import { Scatter } from './scatter.ts';
 import { type Buffers, gather, perform, type ScsiResult, sizeOf } from './scsi/perform.ts';
 import type { MediumStore, ScsiPlan } from './scsi/plan.ts';
 
 const PRDS_MAX = 8192;
 const { ready, seek } = ataStatus;
-
-/** Guest memory of a transfer, piece by piece. */
-export class Scatter {
-  readonly pieces: Uint8Array[] = [];
-  readonly #places: [number, number][] = [];
-  readonly #memory: GuestMemory;
-
-  constructor(memory: GuestMemory) {
-    this.#memory = memory;
-  }
-  /** Adds a range; where it is no RAM, what is written goes nowhere and what is read is zeros. */
-  add(gpa: number, length: number): void {
-    const whole = this.#memory.slice(gpa, length);
-    if (whole) {
-      this.pieces.push(whole);
-      this.#places.push([gpa, length]);
-      return;
-    }
-    for (let at = gpa; at < gpa + length; ) {
-      const n = Math.min(gpa + length - at, 4096 - (at % 4096));
-      const piece = this.#memory.slice(at, n);
-      this.pieces.push(piece ?? new Uint8Array(n));
-      if (piece) this.#places.push([at, n]);
-      at += n;
-    }
-  }
-  /** The device has written into the pieces. */
-  written(): void {
-    for (const [gpa, length] of this.#places) this.#memory.written(gpa, length);
-  }
-}
 
 export interface IdeIoOptions {
   readonly channel: IdeChannel;

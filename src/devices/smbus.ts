@@ -4,6 +4,8 @@ import type { Arena } from '../bits/arena.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import { registers, ro, rw, w1c } from '../bus/registers.ts';
 import type { Handler } from '../bus/space.ts';
+import { PciFunction } from './pci-function.ts';
+import type { PciHost } from './pci-host.ts';
 
 export const smbusLayout = struct(
   { status: 'u8', control: 'u8', command: 'u8', address: 'u8', data: ['u8', 2] },
@@ -27,8 +29,22 @@ export class Smbus {
   }
 }
 
+/** ICH9's function, 8086:2930 at 1f.3. */
+export function ich9Smbus(arena: Arena, host: PciHost): Smbus {
+  const smbus = new Smbus(arena);
+  const f = new PciFunction({
+    ...{ arena, name: 'ich9-smbus', vendor: 0x8086, device: 0x2930, revision: 2, classCode: 0x0c_0500 },
+    ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
+    bars: [{ index: 4, kind: 'io', size: 0x40, handler: smbus.handler }],
+  });
+  // Host configuration.
+  f.writable(0x40, [0x1f]);
+  host.add(f, 31, 3);
+  return smbus;
+}
+
 /** Offsets from SMBBASE. */
-export const smbusRegisters = registers<Smbus>('smbus', 0x20, [
+export const smbusRegisters = registers<Smbus>('smbus', 0x40, [
   w1c(
     0,
     1,

@@ -257,6 +257,7 @@ export function buildBoard(o: BoardOptions): Board {
     pin: (n) => ioapic.pin(n),
     rom: rom.low,
     firmware,
+    full: config.machine !== undefined,
   });
   const { host } = chipset;
   const facts = { ramLow: layout.ramLow, ramHigh: layout.ramHigh };

@@ -10,7 +10,7 @@ import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
 import { type PciFunction, pci } from '../devices/pci-function.ts';
 import { PciHost } from '../devices/pci-host.ts';
 import { hostBridge, IsaBridge } from '../devices/q35.ts';
-import { Smbus } from '../devices/smbus.ts';
+import { ich9Smbus, Smbus } from '../devices/smbus.ts';
 import type { PciBus } from './buses.ts';
 import type { MachineKind } from './config.ts';
 import type { DeviceConfig } from './device-type.ts';
@@ -22,7 +22,7 @@ export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
 export const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[]>> = {
   bare: [],
   pc: [{ driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' }],
-  q35: [],
+  q35: [{ driver: 'ich9-ahci', bus: 'pcie.0', addr: '1f.2' }],
 };
 
 export interface ChipsetOptions {
@@ -41,6 +41,8 @@ export interface ChipsetOptions {
   /** ROM that shows below 1 MiB; without firmware all is RAM there, and registers are preset as firmware would leave them. */
   readonly rom: LowRom | undefined;
   readonly firmware: boolean;
+  /** Chips that a board without them does as well: SMBus. */
+  readonly full: boolean;
 }
 
 export interface Chipset {
@@ -91,12 +93,16 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
       if (window) map(window);
     });
   }
+  const smbus = o.full ? ich9Smbus(arena, host) : undefined;
   return {
     host,
     bus: pciBus(host, 'pcie.0', true),
     interruptLine: (pirq) => 10 + (pirq & 1),
     pmBase: () => bridge.f.read(0x40, 2) & 0xff80 || acpiPm.base,
-    reset: () => resetHost(o, host, mch, pamRegister.q35),
+    reset() {
+      smbus?.reset();
+      resetHost(o, host, mch, pamRegister.q35);
+    },
   };
 }
 

@@ -1,6 +1,7 @@
 // All kinds of devices that users can name: one list, from which building, help and the monitors' answers come.
 
 import type { AnyDeviceType } from './device-type.ts';
+import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
@@ -13,6 +14,7 @@ import { virtioSerial, virtioSerialPorts } from './types/virtio-serial.ts';
 
 export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
+  ich9Ahci,
   isaDebugExit,
   pcTestdev,
   ...displays,
