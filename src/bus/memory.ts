@@ -43,7 +43,7 @@ export interface RamRange {
 export class Ram implements GuestMemory {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
-  readonly #ranges: readonly RamRange[];
+  readonly ranges: readonly RamRange[];
   readonly #watch: WriteWatch | undefined;
 
   constructor(buffer: ArrayBufferLike, ranges: readonly RamRange[], watch?: WriteWatch) {
@@ -54,13 +54,13 @@ export class Ram implements GuestMemory {
     }
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
-    this.#ranges = ranges;
+    this.ranges = ranges;
     this.#watch = watch;
   }
 
   /** Offset in the buffer of `length` bytes at `gpa`; -1 unless all of them are RAM. */
   offset(gpa: number, length: number): number {
-    for (const r of this.#ranges) if (gpa >= r.gpa && gpa + length <= r.gpa + r.length) return gpa - r.gpa + r.offset;
+    for (const r of this.ranges) if (gpa >= r.gpa && gpa + length <= r.gpa + r.length) return gpa - r.gpa + r.offset;
     return -1;
   }
 

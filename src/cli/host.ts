@@ -3,6 +3,7 @@
 import type { DiskHost } from '../disk/open.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
+import type { EmulatorHost } from '../monitor/emulator.ts';
 import type { KvmFinding } from './accel.ts';
 import type { BarStream } from './progress.ts';
 
@@ -84,4 +85,17 @@ export interface CliHost {
   /** Milliseconds, monotonic. */
   now(): number;
   after(ms: number, action: () => void): { cancel(): void };
+}
+
+/** What the emulator's program needs besides. */
+export interface SystemHost extends CliHost {
+  /** This process is the one that `daemonize` has started. */
+  readonly isDaemon: boolean;
+  /** Starts this command line again in the background and waits until it is ready; the exit code. */
+  daemonize(): Promise<number>;
+  /** Everything listens: whoever started a daemon may go on. */
+  ready(): void;
+  /** The process can no more gain rights by what it executes. */
+  noNewPrivileges(): void;
+  emulator(o: { readonly log: (text: string) => void; readonly namedFd: (name: string) => number | undefined }): EmulatorHost;
 }

@@ -1,9 +1,9 @@
 // A guest's console on standard input and output: keys with the escape Ctrl-A, the monitor, window size, end of input.
 
+import { consoleKeys } from '../chardev/keys.ts';
 import type { RunningMachine } from '../machine/running.ts';
 import type { CliHost, TerminalSize } from './host.ts';
 import { MonitorLine } from './monitor.ts';
-import { consoleKeys } from './terminal.ts';
 
 export interface ConsoleOptions {
   readonly host: CliHost;

@@ -1,65 +1,119 @@
-// What `nonroot-system-x86_64` gathers from its command line, and how QEMU writes lists of properties
-// (QEMU 7.2, "System Emulation", section "Invocation": `value,key=value,flag`, a comma in a value doubled).
+// What `nonroot-system-x86_64` gathers from its command line, and helpers to read values (QEMU 7.2, "System Emulation", section
+// "Invocation").
 
+import type { CharOptions } from '../chardev/options.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
+import { findMachine, type MachineType } from '../machine/machine-types.ts';
 import { type CpuChoice, parseCpu } from '../machine/options.ts';
+import type { Actions } from '../monitor/emulator.ts';
+import { optionMap, parseBool, Refused } from '../monitor/keyval.ts';
+import type { Json } from '../rpc/qmp/json.ts';
 
-/** A command line that is refused; the message begins with the option. Exit code 1, as QEMU. */
-export class Refused extends Error {}
+export { Refused };
 
-/** What is on the far side of a serial port. `none`: the port is not there. */
-export type SerialBackend =
-  | { readonly kind: 'none' | 'null' }
-  /** With `monitor`, Ctrl-A c switches to the monitor and Ctrl-A x ends. */
-  | { readonly kind: 'stdio'; readonly monitor: boolean }
-  | { readonly kind: 'file'; readonly path: string };
+type JsonObject = { readonly [name: string]: Json };
+
+/** One monitor: a character device and what is spoken on it. */
+export interface MonitorSetting {
+  readonly chardev: string;
+  readonly mode: 'readline' | 'control';
+}
 
 /** The command line's effect so far, with QEMU's defaults to begin with. */
 export interface Settings {
+  machine: MachineType;
+  machineProperties: Map<string, string>;
   kernel?: string;
   initrd?: string;
   append?: string;
   /** Bytes. */
   memory: number;
-  cpus: number;
+  memoryGiven: boolean;
+  smp: { cpus?: number; maxcpus?: number; sockets?: number; dies?: number; cores?: number; threads?: number };
   cpu: CpuChoice;
   hpet: boolean;
+  acpi: boolean;
   /** Accelerators in the order in which they are tried. */
   accel: string[];
-  serial: SerialBackend[];
-  monitor?: 'stdio' | 'none';
+  /** Character devices in their order, by id. */
+  chardevs: Map<string, CharOptions>;
+  /** `-serial`, `-monitor` and `-parallel` as they were given. */
+  serial: string[];
+  monitor: string[];
+  qmp: { text: string; pretty: boolean }[];
+  parallel: string[];
+  monitors: MonitorSetting[];
+  gdb?: string;
+  devices: DeviceConfig[];
+  netdevs: JsonObject[];
+  nics: string[];
+  objects: JsonObject[];
+  blockdevs: JsonObject[];
+  drives: Map<string, string>[];
+  /** `-global DRIVER.PROPERTY=VALUE`. */
+  globals: { driver: string; property: string; value: string }[];
   nographic: boolean;
   nodefaults: boolean;
   noReboot: boolean;
+  noShutdown: boolean;
+  actions: Partial<Actions>;
   /** Wait for the monitor's `cont`. */
   paused: boolean;
-  devices: DeviceConfig[];
   trace: string[];
   log?: string;
   /** Seconds to add to the host's clock. */
   rtcOffset: number;
   name?: string;
+  /** The process is called by the guest's name: `-name process=`. */
+  process?: string;
   uuid?: string;
   pidfile?: string;
+  daemonize: boolean;
+  /** No new privileges from now on: `-sandbox on`. */
+  sandbox: boolean;
   /** How messages begin. */
   message: { timestamp: boolean; guestName: boolean };
+  /** Options of `-readconfig` and `-set` that come after: see `system-config.ts`. */
+  sets: { group: string; id: string; name: string; value: string }[];
+  incoming?: string;
+  loadvm?: string;
 }
 
 export const defaults = (): Settings => ({
+  machine: findMachine('pc')!,
+  machineProperties: new Map(),
   memory: 128 << 20,
-  cpus: 1,
+  memoryGiven: false,
+  smp: {},
   cpu: parseCpu('qemu64'),
   hpet: true,
+  acpi: true,
   accel: [],
+  chardevs: new Map(),
   serial: [],
+  monitor: [],
+  qmp: [],
+  parallel: [],
+  monitors: [],
+  devices: [],
+  netdevs: [],
+  nics: [],
+  objects: [],
+  blockdevs: [],
+  drives: [],
+  globals: [],
   nographic: false,
   nodefaults: false,
   noReboot: false,
+  noShutdown: false,
+  actions: {},
   paused: false,
-  devices: [],
   trace: [],
   rtcOffset: 0,
+  daemonize: false,
+  sandbox: false,
   message: { timestamp: false, guestName: false },
+  sets: [],
 });
 
 /** What each property of a list does with its value. */
@@ -71,15 +125,11 @@ export type PropertyActions = Readonly<Record<string, (value: string) => void>>;
  * @throws Refused for a property that has no action
  */
 export function properties(option: string, text: string, implied: string, actions: PropertyActions): void {
-  const items = text.replaceAll(',,', '\0').split(',');
-  items.forEach((item, n) => {
-    const equals = item.indexOf('=');
-    const [key, value] =
-      equals >= 0 ? [item.slice(0, equals), item.slice(equals + 1)] : n === 0 && implied ? [implied, item] : [item, 'on'];
+  for (const [key, value] of optionMap(text, implied)) {
     const action = Object.hasOwn(actions, key) ? actions[key] : undefined;
-    if (!action) throw new Refused(`${option} ${item.replaceAll('\0', ',,')}: not supported`);
-    action(value.replaceAll('\0', ','));
-  });
+    if (!action) throw new Refused(`${option} ${key}${value === 'on' ? '' : `=${value}`}: not supported`);
+    action(value);
+  }
 }
 
 /**
@@ -96,18 +146,19 @@ export function oneOf(option: string, value: string, accepted: readonly string[]
  * @throws Refused
  */
 export function onOff(option: string, value: string): boolean {
-  return ['on', 'yes', 'true'].includes(oneOf(option, value, ['on', 'off', 'yes', 'no', 'true', 'false']));
+  const is = parseBool(value);
+  if (is === undefined) throw new Refused(`${option}${value}: not supported; accepted: on, off`);
+  return is;
 }
 
 /**
- * What a serial port is connected to, as `-serial` has it.
+ * A number, decimal or with 0x.
  * @throws Refused
  */
-export function serialBackend(text: string): SerialBackend {
-  if (text === 'none' || text === 'null') return { kind: text };
-  if (text === 'stdio' || text === 'mon:stdio') return { kind: 'stdio', monitor: text !== 'stdio' };
-  if (text.startsWith('file:') && text.length > 5) return { kind: 'file', path: text.slice(5) };
-  throw new Refused(`-serial ${text}: not supported; accepted: stdio, mon:stdio, file:PATH, null, none`);
+export function integer(option: string, value: string, least: number, most: number): number {
+  const n = /^(0x[\da-f]+|\d+)$/i.test(value) ? Number(value) : Number.NaN;
+  if (!(n >= least && n <= most)) throw new Refused(`${option}${value}: accepted are numbers from ${least} to ${most}`);
+  return n;
 }
 
 /**

@@ -1,10 +1,15 @@
 // `nonroot-system-x86_64`: one machine with QEMU's command line, from its start to its end.
 
 import type { MachineConfig } from '../machine/config.ts';
-import type { MachineEnd, RunningMachine } from '../machine/running.ts';
-import type { CliHost } from './host.ts';
-import { type ConsoleSession, openConsole } from './session.ts';
-import { parseSystem } from './system-options.ts';
+import type { MachineEnd } from '../machine/running.ts';
+import { onConnections } from '../monitor/chardevs.ts';
+import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
+import { serveHmp } from '../monitor/hmp/readline.ts';
+import { qmpTable } from '../monitor/qmp/table.ts';
+import type { SystemHost } from './host.ts';
+import { optionInfos } from './system-complete.ts';
+import { accelNames, topologyOf } from './system-machine-options.ts';
+import { parseSystem, systemOptions } from './system-options.ts';
 import type { Settings } from './system-settings.ts';
 
 const PROGRAM = 'nonroot-system-x86_64';
@@ -14,7 +19,7 @@ const TRACERS: Readonly<Record<string, string>> = { cpu: 'cpu', ports: 'bus', mm
 type Write = (data: Uint8Array | string) => void | Promise<void>;
 
 /** Runs the command line (without the program's name); the exit code: 0, 1 for what failed, or what `isa-debug-exit` was told. */
-export async function system(argv: readonly string[], host: CliHost): Promise<number> {
+export async function system(argv: readonly string[], host: SystemHost): Promise<number> {
   let settings: Settings | undefined;
   try {
     const asked = parseSystem(argv, host.version);
@@ -23,7 +28,8 @@ export async function system(argv: readonly string[], host: CliHost): Promise<nu
       return 0;
     }
     settings = asked.settings;
-    return await runMachine(settings, host);
+    if (settings.daemonize && !host.isDaemon) return await host.daemonize();
+    return await run(settings, host);
   } catch (error) {
     await host.err.write(message(settings, error instanceof Error ? error.message : String(error)));
     return 1;
@@ -37,84 +43,109 @@ function message(s: Settings | undefined, text: string): string {
   return `${time}${guest}${PROGRAM}: ${text}\n`;
 }
 
-const machineConfig = (s: Settings): MachineConfig => ({
-  cpus: s.cpus,
-  memory: s.memory,
-  cpuModel: s.cpu.cpuModel,
-  paravirtual: s.cpu.paravirtual,
-  devices: s.devices,
-  hpet: s.hpet,
-  serial: s.serial.flatMap((backend, n) => (backend.kind === 'none' ? [] : [n])),
+const machineConfig = (s: Settings): MachineConfig => {
+  const { cpus, sockets, cores, threads } = topologyOf(s);
+  return {
+    cpus,
+    topology: { sockets, cores, threads },
+    memory: s.memory,
+    ...(s.machine.board === 'none' ? {} : { machine: s.machine.board }),
+    cpuModel: s.cpu.cpuModel,
+    paravirtual: s.cpu.paravirtual,
+    devices: s.devices,
+    hpet: s.hpet,
+    acpi: s.acpi,
+    serial: [],
+    uuid: s.uuid,
+    rtcOffset: s.rtcOffset,
+    trace: s.trace,
+  };
+};
+
+/** Accelerators by QEMU's names, for monitors. */
+const qemuAccels = ['tcg'];
+
+const emulatorConfig = (s: Settings, version: string): EmulatorConfig => ({
+  version,
+  machine: s.machine,
+  name: s.name,
   uuid: s.uuid,
-  rtcOffset: s.rtcOffset,
-  trace: s.trace,
+  accel: (s.accel.find((name) => accelNames.includes(name)) ?? 'tcg').replace('dbt', 'tcg'),
+  accels: qemuAccels,
+  cpu: { model: s.cpu.cpuModel.split(',')[0]!, text: s.cpu.cpuModel },
+  topology: topologyOf(s),
+  memory: s.memory,
+  ...(s.kernel === undefined ? {} : { kernel: { kernel: s.kernel, initrd: s.initrd, append: s.append } }),
+  machineProperties: s.machineProperties,
+  noShutdown: s.noShutdown,
+  options: optionInfos(systemOptions),
 });
 
-async function runMachine(s: Settings, host: CliHost): Promise<number> {
-  const kernel = await host.readFile(s.kernel!);
-  const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
+async function run(s: Settings, host: SystemHost): Promise<number> {
   const say = (text: string): Promise<void> => host.err.write(message(s, text));
   if (s.cpu.missing.length > 0) await say(`warning: -cpu ${s.cpu.cpuModel}: not implemented: ${s.cpu.missing.join(' ')}`);
   const log: Write = s.log === undefined ? (text) => host.err.write(text) : await host.writer(s.log);
-  const sinks = await Promise.all(s.serial.map((backend) => sink(backend, host)));
+  if (s.sandbox) host.noNewPrivileges();
 
-  const machine = host.machine({
+  let idleEnd: () => void = () => {};
+  const idle = new Promise<MachineEnd>((resolve) => {
+    idleEnd = () => resolve({ kind: 'quit' });
+  });
+  const emulator = new Emulator({
+    config: emulatorConfig(s, host.version),
+    host: host.emulator({ log: (text) => void log(`${text}\n`), namedFd: (name) => emulator.fds.get(name) }),
+    table: qmpTable,
+    quit: idleEnd,
+  });
+  try {
+    for (const object of s.objects) emulator.objects.add(object);
+    for (const [id, options] of s.chardevs) {
+      const { backend } = await emulator.chardevs.add(id, options);
+      if (options.kind === 'pty') await say(`char device redirected to ${backend.filename.slice('pty:'.length)} (label ${id})`);
+    }
+    for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
+    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, log));
+    for (const { chardev, mode } of s.monitors) {
+      const device = emulator.chardev(chardev);
+      if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
+      else serveHmp(emulator, device);
+    }
+    if (s.pidfile !== undefined) await host.writeFile(s.pidfile, `${host.pid}\n`);
+    host.onSignal((signal) => {
+      // A reader that is gone ends nothing, as in QEMU: the guest may have other work.
+      if (signal === 'SIGPIPE') return;
+      void say(`terminating on ${signal}`);
+      emulator.quit('host-signal');
+    });
+    host.ready();
+    if (!s.paused) emulator.cont();
+    const end = await (emulator.machine?.ended ?? idle);
+    // Monitors hear of the end before their connections go.
+    await new Promise<void>((resolve) => void emulator.host.timers.after(0, resolve));
+    return await exitCode(end, say);
+  } catch (error) {
+    emulator.machine?.quit();
+    throw error;
+  } finally {
+    emulator.chardevs.closeAll();
+    for (const cable of emulator.cables.values()) cable.close();
+    if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
+  }
+}
+
+async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, log: Write) {
+  const kernel = await host.readFile(s.kernel!);
+  const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
+  return host.machine({
     config: machineConfig(s),
     files: { kernel, name: s.kernel!, initrd, append: s.append ?? '' },
-    serial: (port, bytes) => sinks[port]?.(bytes),
+    serial: () => {},
     report: (device, text) => {
       if (s.trace.includes(TRACERS[device] ?? 'guest_errors')) void log(`${device}: ${text}\n`);
     },
     noReboot: s.noReboot,
-  });
-  if (s.pidfile !== undefined) {
-    await host.writeFile(s.pidfile, `${host.pid}\n`).catch((error: unknown) => {
-      machine.quit();
-      throw error;
-    });
-  }
-  host.onSignal((signal) => {
-    // A reader that is gone ends nothing, as in QEMU: the guest may have other work.
-    if (signal === 'SIGPIPE') return;
-    void say(`terminating on ${signal}`);
-    machine.quit();
-  });
-  const session = openStdio(s, host, machine);
-  if (!s.paused) machine.start();
-  const end = await machine.ended;
-  session?.close();
-  if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
-  return exitCode(end, say);
-}
-
-async function sink(backend: Settings['serial'][number], host: CliHost): Promise<Write | undefined> {
-  switch (backend.kind) {
-    case 'stdio':
-      return (bytes) => host.out.write(bytes);
-    case 'file':
-      return host.writer(backend.path);
-    case 'null':
-    case 'none':
-      return undefined;
-  }
-}
-
-/** Gives standard input to the serial port or monitor that has it. */
-function openStdio(s: Settings, host: CliHost, machine: RunningMachine): ConsoleSession | undefined {
-  const port = s.serial.findIndex((backend) => backend.kind === 'stdio');
-  const backend = s.serial[port];
-  if (port < 0 && s.monitor !== 'stdio') return undefined;
-  return openConsole({
-    host,
-    machine,
-    send: (bytes) => machine.input(port, bytes),
-    quit: () => machine.quit(),
-    keys: backend?.kind === 'stdio' && backend.monitor,
-    monitorOnly: port < 0,
-    // The end of a pipe ends nothing, as in QEMU; a terminal that is gone does.
-    end: () => {
-      if (host.input.isTTY) machine.quit();
-    },
+    noShutdown: s.noShutdown,
+    backends: emulator.backends,
   });
 }
 

@@ -66,6 +66,8 @@ export interface CharFront {
   receive(bytes: Uint8Array): void | Promise<void>;
   /** The other side has come or gone. */
   opened(open: boolean): void;
+  /** A break condition on the line. */
+  sendBreak?(): void;
 }
 /** A character back-end: QEMU's `-chardev`. One front end at a time. */
 export interface CharBackend {

@@ -24,6 +24,7 @@ import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
 import { KvmPv, kvmMsr } from '../devices/kvm-pv.ts';
 import { Lapic } from '../devices/lapic.ts';
 import type { Tsc } from '../devices/lapic-timer.ts';
+import type { PciHost } from '../devices/pci-host.ts';
 import { Pic } from '../devices/pic.ts';
 import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
@@ -99,6 +100,7 @@ export interface Board {
   readonly uarts: readonly Uart[];
   readonly keyboard: I8042;
   readonly acpi: AcpiPm;
+  readonly pci: PciHost;
   /** All devices beside the board's own chips. */
   readonly devices: DeviceTree;
   readonly bells: Bells;
@@ -298,7 +300,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
 
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, devices, bells, rom, flashBell, facts, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, facts, control, wake,
     reset() {
       lock.run(() => {
         slots.reset();

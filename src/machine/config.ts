@@ -12,6 +12,10 @@ export type MachineKind = 'pc' | 'q35';
 
 export interface MachineConfig {
   readonly cpus: number;
+  /** How the vCPUs are arranged; cores of one socket when this is left out. */
+  readonly topology?: { readonly sockets: number; readonly cores: number; readonly threads: number };
+  /** ACPI tables are there; they are when this is left out. */
+  readonly acpi?: boolean;
   /** Bytes of RAM. */
   readonly memory: number;
   /** CPU model and feature changes, as QEMU writes them: `max`, `qemu64,+avx`. */

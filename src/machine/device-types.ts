@@ -5,6 +5,7 @@ import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { isaSerial } from './types/serial.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioGpus } from './types/virtio-gpu.ts';
 import { virtioInputs } from './types/virtio-input.ts';
@@ -16,6 +17,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
   ich9Ahci,
   isaDebugExit,
+  isaSerial,
   pcTestdev,
   ...displays,
   ...virtioBlk,

@@ -2,6 +2,7 @@
 // the command lines, the monitor and the TypeScript API are written against it.
 
 import type { Backends } from './backends.ts';
+import type { Board } from './board.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
 import type { DeviceTree } from './device-tree.ts';
 import type { DeviceConfig } from './device-type.ts';
@@ -72,6 +73,10 @@ export interface RunningMachine {
   readonly instructions: number;
   /** Resolves once, when everything that the guest sent was carried and all threads are gone. */
   readonly ended: Promise<MachineEnd>;
+  /** The board as the I/O thread sees it; to look at. */
+  readonly board: Board;
+  /** Does something while all vCPUs stand still; nobody is told, and the guest's clock goes on. */
+  hold<T>(action: () => T): Promise<T>;
   /** The devices beside the board's own chips; to look at, change them by `deviceAdd` and `deviceDel`. */
   readonly devices: DeviceTree;
   readonly backends: Backends;

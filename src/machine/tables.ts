@@ -46,7 +46,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),
     ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
     hpet: config.hpet ?? true,
-    serial: comPorts.filter((_, n) => config.serial?.includes(n) ?? true),
+    serial: comPorts.filter((_, n) => hasSerial(config, n)),
     rtc: true,
     ps2: true,
     fwCfg: config.firmware !== undefined,
@@ -61,15 +61,20 @@ export function acpiTables(config: MachineConfig, facts: BoardFacts, base: numbe
 /** The SMBIOS structures of a machine. */
 export function smbiosImage(config: MachineConfig, facts: BoardFacts): SmbiosImage {
   return buildSmbios({
-    sockets: 1,
-    coresPerSocket: config.cpus,
-    threadsPerCore: 1,
+    sockets: config.topology?.sockets ?? 1,
+    coresPerSocket: config.topology?.cores ?? config.cpus,
+    threadsPerCore: config.topology?.threads ?? 1,
     cpuModel: config.cpuModel,
     ramBelow4G: facts.ramLow,
     ramAbove4G: facts.ramHigh,
     ...(config.uuid === undefined ? {} : { system: { uuid: config.uuid } }),
   });
 }
+
+/** Whether serial port n is there: of the board, or a device. */
+const hasSerial = (config: MachineConfig, n: number): boolean =>
+  (config.serial?.includes(n) ?? true) ||
+  (config.devices ?? []).some((d) => d.driver === 'isa-serial' && Number(d['index'] ?? 0) === n && d['iobase'] === undefined);
 
 /** SMBIOS tables linked for `base`. */
 export function smbiosTables(config: MachineConfig, facts: BoardFacts, base: number, room: number): Uint8Array {

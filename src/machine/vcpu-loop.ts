@@ -29,7 +29,7 @@ function describe(config: MachineConfig, index: number): CpuDescription {
   const kvm = config.paravirtual.length > 0 ? kvmCpuid(config.paravirtual)[1].eax : null;
   return {
     model: cpuModel(name, changes),
-    topology: { threads: 1, cores: config.cpus, sockets: 1 },
+    topology: config.topology ?? { threads: 1, cores: config.cpus, sockets: 1 },
     index,
     tscKhz: config.tscKhz ?? TSC_KHZ,
     kvm,

@@ -53,9 +53,9 @@ const people: readonly Case[] = [
 const emulator: readonly Case[] = [
   { args: [], code: 1, says: /-kernel is missing/ },
   { args: ['-device', 'vfio-pci'], code: 1, says: /^nonroot-system-x86_64: -device vfio-pci: not supported$/m },
-  { args: ['-netdev', 'user,id=n'], code: 1, says: /-netdev: not supported/ },
+  { args: ['-netdev', 'l2tpv3,id=n'], code: 1, says: /-netdev l2tpv3: not supported/ },
   { args: ['disk.qcow2'], code: 1, says: /disk\.qcow2: not supported/ },
-  { args: ['-M', 'microvm'], code: 1, says: /-machine microvm: not supported; accepted: q35/ },
+  { args: ['-M', 'microvm'], code: 1, says: /-machine microvm: not supported; accepted: q35, pc, none/ },
   { args: ['-accel', 'kvm', '-kernel', kernel], code: 1, says: /-accel kvm: not supported/ },
   { args: ['-cpu', 'max,+warp', '-kernel', kernel], code: 1, says: /-cpu max,\+warp: Cannot change CPU feature "\+warp"/ },
   { args: ['-kernel'], code: 1, says: /-kernel: its value FILE is missing/ },
@@ -65,7 +65,11 @@ const emulator: readonly Case[] = [
   { args: ['-kernel', kernel, '-m', '100G'], code: 1, says: /Cannot give the guest 102400 MiB of memory/ },
   { args: ['-kernel', kernel, '-device', 'isa-debug-exit,iobase=0x3f8'], code: 1, says: /Cannot map isa-debug-exit at 0x3f8/ },
   { args: ['-kernel', kernel, '-serial', 'stdio', '-serial', 'stdio'], code: 1, says: /in use already/ },
-  { args: ['-kernel', kernel, '-serial', 'file:/no/such/place'], code: 1, says: /Cannot write \/no\/such\/place/ },
+  {
+    args: ['-kernel', kernel, '-serial', 'file:/no/such/place'],
+    code: 1,
+    says: /Cannot open character device serial0: .*\/no\/such\/place/,
+  },
 ];
 
 for (const [name, cases] of [
@@ -90,8 +94,8 @@ test('help and version go to standard output with exit code 0', async () => {
     ['nonroot', ['--help'], /run .*images .*pull /s],
     ['nonroot', ['run', '--help'], /--exec COMMAND/],
     ['nonroot', ['--version'], /^nonroot \d+\.\d+\.\d+\n$/],
-    ['nonroot-system-x86_64', ['-help'], /-device NAME/],
-    ['nonroot-system-x86_64', ['-version'], /^Nonroot emulator version \d+\.\d+\.\d+\n$/],
+    ['nonroot-system-x86_64', ['-help'], /-device DRIVER/],
+    ['nonroot-system-x86_64', ['-version'], /^QEMU emulator version 7\.2\.\d+ \(Nonroot \d+\.\d+\.\d+\)\n$/],
     ['nonroot-system-x86_64', ['-device', 'help'], /isa-debug-exit/],
     ['nonroot-system-x86_64', ['--machine', 'help'], /q35/],
     ['nonroot-system-x86_64', ['-cpu', 'help'], /qemu64[\s\S]*sse4\.2/],

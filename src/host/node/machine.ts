@@ -51,6 +51,7 @@ export class NodeMachine implements RunningMachine {
   readonly #bytes: Uint8Array;
   readonly #workers: Worker[] = [];
   readonly #changes: MessagePort[] = [];
+  readonly #threads: PromiseWithResolvers<number>[] = [];
   readonly #listeners = new Set<NoticeListener>();
   readonly #io: IoServices;
   readonly backends: Backends;
@@ -93,6 +94,7 @@ export class NodeMachine implements RunningMachine {
       const { port1, port2 } = new MessageChannel();
       port1.unref();
       this.#changes.push(port1);
+      this.#threads.push(Promise.withResolvers());
       const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs, kvm: kvm?.vm.share };
       const worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
@@ -213,6 +215,11 @@ export class NodeMachine implements RunningMachine {
     return vcpuRegisters(new DataView(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes, vcpuBytes));
   }
 
+  /** The host's numbers of the vCPUs' threads; never resolves where it has none. */
+  threads(): Promise<readonly number[]> {
+    return Promise.all(this.#threads.map((t) => t.promise));
+  }
+
   // -- devices
 
   get devices(): DeviceTree {
@@ -228,6 +235,19 @@ export class NodeMachine implements RunningMachine {
   };
   /** Changes of devices, one after another. */
   #changing: Promise<unknown> = Promise.resolve();
+  async hold<T>(action: () => T): Promise<T> {
+    const done = this.#changing.then(async () => {
+      const running = this.#status === 'running' && this.#running > 0;
+      if (running) await this.#hold();
+      try {
+        return action();
+      } finally {
+        if (running && this.#status === 'running') this.#letGo();
+      }
+    });
+    this.#changing = done.catch(() => {});
+    return done;
+  }
   #change<T>(act: () => T): Promise<T> {
     const done = this.#changing.then(async () => {
       if (this.#status === 'ended') throw new Error('Cannot change devices: the machine has ended');
@@ -353,6 +373,8 @@ export class NodeMachine implements RunningMachine {
         return this.#notify(m.name, m.data);
       case 'report':
         return this.#o.report(m.device, m.message);
+      case 'thread':
+        return this.#threads[cpu]!.resolve(m.id);
       case 'failed':
         return this.#fail(m.message);
       case 'stopped':

@@ -1,6 +1,8 @@
 // The thread of one vCPU: builds its view of the board and its engine, then runs the guest whenever it is told to.
 
 import { randomFillSync } from 'node:crypto';
+import { readlinkSync } from 'node:fs';
+import { basename } from 'node:path';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createEngine, createVm, type Engine, mainModule } from '../../accel/dbt/dbt.ts';
@@ -52,12 +54,19 @@ export type FromVcpu =
   | { readonly kind: 'notice'; readonly name: NoticeName; readonly data: NoticeData[NoticeName] }
   | { readonly kind: 'report'; readonly device: string; readonly message: string }
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
+  /** The host's number of the thread. */
+  | { readonly kind: 'thread'; readonly id: number }
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = workerData as VcpuWorkerData;
 const send = (m: FromVcpu): void => port.postMessage(m);
 const kvm = share && kvmThread(memory.buffer, layout, share);
+try {
+  send({ kind: 'thread', id: Number(basename(readlinkSync('/proc/thread-self'))) });
+} catch {
+  // Hosts without Linux's /proc have no numbers to tell.
+}
 const board = buildBoard({
   config,
   buffer: memory.buffer,

@@ -16,6 +16,8 @@ export interface Schema<T> {
   /** The value, checked. `where`: its path. @throws {QmpError} in QEMU's words. */
   check(value: Json, where: string): T;
   describe(d: Describe): string;
+  /** A value of the command line, whose numbers and booleans are text, as `check` wants it; what does not fit stays as it is. */
+  coerce(value: Json): Json;
 }
 export type SchemaValue<S> = S extends Schema<infer T> ? T : never;
 
@@ -24,22 +26,56 @@ const wrongType = (where: string, label: string): never => {
 };
 const leaf = (where: string): string => where.slice(where.lastIndexOf('.') + 1);
 
-const builtin = <T>(name: string, jsonType: string, label: string, is: (value: Json) => value is Json & T): Schema<T> => ({
+const same = (value: Json): Json => value;
+const flag = (value: Json): Json =>
+  value === 'on' || value === 'yes' || value === 'true' || value === 'y'
+    ? true
+    : value === 'off' || value === 'no' || value === 'false' || value === 'n'
+      ? false
+      : value;
+const UNITS = ['', 'k', 'm', 'g', 't', 'p', 'e'];
+const numeric = (value: Json): Json => {
+  const found = typeof value === 'string' ? /^(-?(?:0x[\da-f]+|\d+))([bkmgtpe]?)$/i.exec(value) : null;
+  if (!found) return value;
+  const unit = found[2]!.toLowerCase();
+  const n = Number(found[1]) * 1024 ** Math.max(UNITS.indexOf(unit), 0);
+  return Number.isSafeInteger(n) ? n : BigInt(found[1]!) * 1024n ** BigInt(Math.max(UNITS.indexOf(unit), 0));
+};
+const builtin = <T>(
+  name: string,
+  jsonType: string,
+  label: string,
+  is: (value: Json) => value is Json & T,
+  coerce: (value: Json) => Json = same,
+): Schema<T> => ({
   label,
   check: (value, where) => (is(value) ? value : wrongType(where, label)),
   describe: (d) => d.builtin(name, jsonType),
+  coerce,
 });
 export const str = builtin<string>('str', 'string', 'string', (v) => typeof v === 'string');
-export const bool = builtin<boolean>('bool', 'boolean', 'boolean', (v) => typeof v === 'boolean');
+export const bool = builtin<boolean>('bool', 'boolean', 'boolean', (v) => typeof v === 'boolean', flag);
 /** An integer of up to 53 bits. */
-export const int = builtin<number>('int', 'int', 'integer', (v): v is number => typeof v === 'number' && Number.isInteger(v));
+export const int = builtin<number>(
+  'int',
+  'int',
+  'integer',
+  (v): v is number => typeof v === 'number' && Number.isInteger(v),
+  numeric,
+);
 export const nullValue = builtin<null>('null', 'null', 'null', (v) => v === null);
-export const any: Schema<Json> = { label: 'any', check: (value) => value, describe: (d) => d.builtin('any', 'value') };
+export const any: Schema<Json> = {
+  label: 'any',
+  check: (value) => value,
+  describe: (d) => d.builtin('any', 'value'),
+  coerce: same,
+};
 /** A number with or without a fraction. */
 export const number: Schema<number> = {
   label: 'number',
   check: (v, where) => (typeof v === 'number' ? v : typeof v === 'bigint' ? Number(v) : wrongType(where, 'number')),
   describe: (d) => d.builtin('number', 'number'),
+  coerce: (v) => (typeof v === 'string' && v !== '' && Number.isFinite(Number(v)) ? Number(v) : v),
 };
 const wideInt = (min: bigint, max: bigint): Schema<bigint> => ({
   label: 'integer',
@@ -48,6 +84,7 @@ const wideInt = (min: bigint, max: bigint): Schema<bigint> => ({
     return n === undefined || n < min || n > max ? wrongType(where, 'integer') : n;
   },
   describe: (d) => d.builtin('int', 'int'),
+  coerce: numeric,
 });
 export const int64 = wideInt(-(1n << 63n), (1n << 63n) - 1n);
 export const uint64 = wideInt(0n, (1n << 64n) - 1n);
@@ -61,6 +98,7 @@ export function enumeration<const V extends readonly string[]>(label: string, va
       return value;
     },
     describe: (d) => d.type(schema, () => ({ 'meta-type': 'enum', members: values.map((name) => ({ name })), values })),
+    coerce: same,
   };
   return schema;
 }
@@ -69,6 +107,7 @@ export const array = <T>(of: Schema<T>): Schema<readonly T[]> => ({
   check: (value, where) =>
     Array.isArray(value) ? value.map((v: Json, i) => of.check(v, `${where}[${i}]`)) : wrongType(where, 'array'),
   describe: (d) => d.array(of.describe(d)),
+  coerce: (value) => (Array.isArray(value) ? value.map((v: Json) => of.coerce(v)) : value),
 });
 
 /** A member that may be left out. */
@@ -100,6 +139,12 @@ function refuseOthers(value: { readonly [name: string]: Json }, accepted: Member
     if (!Object.hasOwn(accepted, name)) throw new QmpError(`Parameter '${path(where, name)}' is unexpected`);
   }
 }
+const coerceMembers = (members: Members, value: Json): Json =>
+  isObject(value)
+    ? Object.fromEntries(
+        Object.entries(value).map(([k, v]) => [k, Object.hasOwn(members, k) ? schemaOf(members[k]!).coerce(v) : v]),
+      )
+    : value;
 const describeMembers = (members: Members, d: Describe): Json[] =>
   Object.entries(members).map(([name, member]) => ({
     name,
@@ -110,7 +155,8 @@ const describeMembers = (members: Members, d: Describe): Json[] =>
 export interface ObjectSchema<M extends Members> extends Schema<MembersValue<M>> {
   readonly members: M;
 }
-export function object<const M extends Members>(label: string, members: M): ObjectSchema<M> {
+/** `features` say in the introspection what the type can do. */
+export function object<const M extends Members>(label: string, members: M, features: readonly string[] = []): ObjectSchema<M> {
   const schema: ObjectSchema<M> = {
     label,
     members,
@@ -120,7 +166,13 @@ export function object<const M extends Members>(label: string, members: M): Obje
       refuseOthers(value, members, where);
       return out as MembersValue<M>;
     },
-    describe: (d) => d.type(schema, () => ({ 'meta-type': 'object', members: describeMembers(members, d) })),
+    describe: (d) =>
+      d.type(schema, () => ({
+        'meta-type': 'object',
+        members: describeMembers(members, d),
+        ...(features.length > 0 ? { features } : {}),
+      })),
+    coerce: (value) => coerceMembers(members, value),
   };
   return schema;
 }
@@ -135,10 +187,13 @@ export function union<const B extends Members, const Tag extends string, const R
   base: B,
   tag: Tag,
   branches: R,
+  features: Readonly<Record<string, readonly string[]>> = {},
 ): Schema<UnionValue<B, Tag, R>> {
   const tagSchema = enumeration(`${label}Kind`, Object.keys(branches));
   const common: Members = { ...base, [tag]: tagSchema };
-  const parts = new Map(Object.entries(branches).map(([name, members]) => [name, object(`${label}-${name}`, members)]));
+  const parts = new Map(
+    Object.entries(branches).map(([name, members]) => [name, object(`${label}-${name}`, members, features[name])]),
+  );
   const schema: Schema<UnionValue<B, Tag, R>> = {
     label,
     check(value, where) {
@@ -156,6 +211,7 @@ export function union<const B extends Members, const Tag extends string, const R
         tag,
         variants: [...parts].map(([name, part]) => ({ case: name, type: part.describe(d) })),
       })),
+    coerce: (value) => (isObject(value) ? coerceMembers({ ...common, ...(branches[String(value[tag])] ?? {}) }, value) : value),
   };
   return schema;
 }
@@ -185,6 +241,14 @@ export function alternate<const A extends Readonly<Partial<Record<JsonKind, Sche
         'meta-type': 'alternate',
         members: Object.values(kinds as Record<string, Schema<unknown>>).map((k) => ({ type: k.describe(d) })),
       })),
+    // Text is a name where names are accepted; otherwise it is what the one other kind makes of it.
+    coerce(value) {
+      const all = kinds as Partial<Record<JsonKind, Schema<unknown>>>;
+      const fit = all[kindOf(value)];
+      if (fit) return fit.coerce(value);
+      const made = Object.values(all).map((k) => k.coerce(value));
+      return made.find((v) => v !== value) ?? value;
+    },
   };
   return schema;
 }

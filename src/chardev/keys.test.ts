@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { consoleKeys } from './terminal.ts';
+import { consoleKeys } from './keys.ts';
 
 /** Everything that the given pieces of input lead to, as words. */
 function play(pieces: readonly string[], optional: readonly ('toggleMonitor' | 'togglePause' | 'snapshot')[] = []): string[] {

@@ -14,6 +14,8 @@ export type ConsoleActions = {
   readonly togglePause?: () => void;
   /** Ctrl-A s. */
   readonly snapshot?: () => void;
+  /** Ctrl-A b. */
+  readonly sendBreak?: () => void;
 };
 
 const CTRL_A = 0x01;
@@ -39,6 +41,7 @@ export function consoleKeys(actions: ConsoleActions): (input: Uint8Array) => voi
   key('c', 'switch between console and monitor', actions.toggleMonitor);
   key('p', 'pause or continue the guest', actions.togglePause);
   key('s', 'take a snapshot', actions.snapshot);
+  key('b', 'send a break', actions.sendBreak);
   key('a', 'send Ctrl-A (as Ctrl-A Ctrl-A)', () => actions.send(Uint8Array.of(CTRL_A)));
   let escaped = false;
   return (input) => {

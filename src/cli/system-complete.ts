@@ -1,0 +1,125 @@
+// What follows from the options of `nonroot-system-x86_64` together: QEMU's default devices, the character devices behind the short
+// forms, properties that `-global` and `-set` change; what does not fit together is refused.
+
+import { propertiesOf } from '../machine/device-tree.ts';
+import type { DeviceConfig } from '../machine/device-type.ts';
+import { deviceTypes } from '../machine/device-types.ts';
+import type { OptionInfo } from '../monitor/emulator.ts';
+import { addChardev, shortChardev } from './system-char-options.ts';
+import { addNic } from './system-device-options.ts';
+import { accelNames, topologyOf } from './system-machine-options.ts';
+import type { SystemOption } from './system-option.ts';
+import { Refused, type Settings } from './system-settings.ts';
+
+/** Drivers of boards that `-global` may name although no `-device` does, with what they take: what they are anyway. */
+const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  'kvm-pit': { lost_tick_policy: ['delay', 'discard'] },
+  PIIX4_PM: { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'] },
+  'ICH9-LPC': { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'], noreboot: ['off', 'false', 'on', 'true'] },
+  mc146818rtc: { lost_tick_policy: ['discard', 'slew'] },
+};
+
+export function complete(s: Settings): void {
+  if (s.accel.length > 0 && !s.accel.some((name) => accelNames.includes(name)))
+    throw new Refused(`-accel ${s.accel.join(':')}: not supported; accepted: ${accelNames.join(', ')}`);
+  characters(s);
+  for (const nic of s.nics) addNic(s, nic);
+  globals(s);
+  memory(s);
+  const { cpus, maxcpus } = topologyOf(s);
+  if (maxcpus !== cpus) throw new Refused(`-smp maxcpus=${maxcpus}: not supported with ${cpus} vCPUs; none can be added later`);
+  if (s.daemonize && usesStdio(s)) throw new Refused('-daemonize: not supported with standard input and output in use');
+  if (s.machine.board === 'none') {
+    if (s.devices.length > 0) throw new Refused(`-device ${s.devices[0]!.driver}: machine none has no buses`);
+    return;
+  }
+  if (s.kernel === undefined) {
+    if (s.append !== undefined) throw new Refused('-append: only allowed with -kernel');
+    if (s.initrd !== undefined) throw new Refused('-initrd: only allowed with -kernel');
+    throw new Refused('-kernel is missing: there are no firmware and no disks to boot from yet');
+  }
+}
+
+const usesStdio = (s: Settings): boolean => [...s.chardevs.values()].some((o) => o.kind === 'stdio');
+
+/** Serial ports, monitors and QMP servers with their character devices. */
+function characters(s: Settings): void {
+  const isNone = s.machine.board === 'none';
+  const monitorFree = s.monitor.length === 0 && s.qmp.length === 0 && s.monitors.length === 0 && !s.nodefaults;
+  const muxed = s.serial.some((text) => text.startsWith('mon:'));
+  if (s.serial.length === 0 && !s.nodefaults && !isNone)
+    s.serial.push(s.nographic ? (s.monitor.length === 0 ? 'mon:stdio' : 'stdio') : 'null');
+  else if (s.nographic && monitorFree && !muxed) s.monitor.push('stdio');
+
+  const free = [0, 1, 2, 3].filter(
+    (n) => !s.devices.some((d) => d.driver === 'isa-serial' && d['index'] !== undefined && Number(d['index']) === n),
+  );
+  const ports: DeviceConfig[] = [];
+  s.serial.forEach((text, n) => {
+    const index = free.shift();
+    if (index === undefined) throw new Refused(`-serial ${text}: there are four serial ports`);
+    if (text === 'none') return;
+    const id = shortChardev(s, '-serial', text, `serial${n}`);
+    ports.push({ driver: 'isa-serial', index, chardev: id });
+    if (text.startsWith('mon:')) s.monitors.push({ chardev: id, mode: 'readline' });
+  });
+  // Ports of -device without a number take the free ones in their order.
+  s.devices = [
+    ...ports,
+    ...s.devices.map((d) => (d.driver === 'isa-serial' && d['index'] === undefined ? { ...d, index: free.shift() ?? 4 } : d)),
+  ];
+  s.monitor.forEach((text, n) => {
+    if (text === 'none') return;
+    s.monitors.push({ chardev: shortChardev(s, '-monitor', text, `compat_monitor${n}`), mode: 'readline' });
+  });
+  s.qmp.forEach(({ text }, n) => {
+    s.monitors.push({ chardev: shortChardev(s, '-qmp', text, `compat_monitor${s.monitor.length + n}`), mode: 'control' });
+  });
+  for (const { chardev } of s.monitors)
+    if (!s.chardevs.has(chardev)) throw new Refused(`-mon chardev=${chardev}: there is no character device of that id`);
+  if ([...s.chardevs.values()].filter((o) => o.kind === 'stdio').length > 1)
+    throw new Refused('-chardev stdio: standard input and output are in use already');
+  if (s.paused && s.monitors.length === 0 && s.gdb === undefined)
+    throw new Refused('-S: not supported without a monitor (-monitor, -qmp, -mon or -gdb)');
+}
+
+/** Puts the values of `-global` into the devices that do not set them. */
+function globals(s: Settings): void {
+  for (const { driver, property, value } of s.globals) {
+    const text = `-global ${driver}.${property}=${value}`;
+    const board = boardGlobals[driver];
+    if (board) {
+      const accepted = board[property];
+      if (!accepted) throw new Refused(`${text}: not supported`);
+      if (!accepted.includes(value)) throw new Refused(`${text}: not supported; accepted: ${accepted.join(', ')}`);
+      continue;
+    }
+    const types = deviceTypes.filter((t) => t.name === driver || t.parents?.includes(driver));
+    if (types.length === 0) throw new Refused(`${text}: not supported`);
+    for (const type of types) {
+      const row = propertiesOf(type)[property];
+      if (!row) throw new Refused(`${text}: there is no such property`);
+      if (row.parse(value) === undefined) throw new Refused(`${text}: accepted: ${row.accepted}`);
+    }
+    const names = types.map((t) => t.name);
+    s.devices = s.devices.map((d) => (names.includes(d.driver) && d[property] === undefined ? { ...d, [property]: value } : d));
+  }
+}
+
+/** The object that `-machine memory-backend=` names is the RAM. */
+function memory(s: Settings): void {
+  const id = s.machineProperties.get('memory-backend');
+  if (id === undefined) return;
+  const found = s.objects.find((o) => o['id'] === id);
+  if (!found) throw new Refused(`-machine memory-backend=${id}: there is no object of that id`);
+  const size = Number(found['size']);
+  if (s.memoryGiven && size !== s.memory)
+    throw new Refused(`-machine memory-backend=${id}: its size ${size} differs from -m ${s.memory}`);
+  s.memory = size;
+}
+
+export { addChardev };
+
+/** What `query-command-line-options` tells of a table of options. */
+export const optionInfos = (options: readonly SystemOption[]): readonly OptionInfo[] =>
+  options.flatMap((o) => (o.group === undefined ? [] : [{ option: o.group, parameters: o.parameters ?? [] }]));

@@ -1,0 +1,162 @@
+// Options of `nonroot-system-x86_64` about its process and the machine's course: names, files, messages, when it starts and ends.
+
+import { does, isHelp, list, parameters, type SystemOption } from './system-option.ts';
+import { oneOf, onOff, properties, Refused, type Settings } from './system-settings.ts';
+
+/** Trace categories, for `-d`. */
+const traces: readonly (readonly [string, string])[] = [
+  ['bus', 'accesses to ports and addresses where nothing is'],
+  ['cpu', 'undefined opcodes'],
+  ['guest_errors', 'what devices find wrong with what the guest does'],
+];
+
+function trace(s: Settings, text: string): string | undefined {
+  if (isHelp(text)) return list('Log items (comma separated)', traces);
+  s.trace = text.split(',');
+  for (const name of s.trace) {
+    if (!traces.some(([known]) => known === name)) throw new Refused(`-d ${name}: not supported; -d help lists what is`);
+  }
+}
+
+const onDeny = ['deny', 'allow'];
+
+export const processOptions: readonly SystemOption[] = [
+  {
+    names: ['-nodefaults'],
+    help: 'no serial port, monitor or network card that was not asked for',
+    apply: does((s) => {
+      s.nodefaults = true;
+    }),
+  },
+  { names: ['-no-user-config', '-nouserconfig'], help: 'read no configuration files (there are none)', apply: does(() => {}) },
+  {
+    names: ['-no-reboot'],
+    help: 'end when the guest resets',
+    apply: does((s) => {
+      s.noReboot = true;
+    }),
+  },
+  {
+    names: ['-no-shutdown'],
+    help: 'keep the machine, stopped, when the guest powers off',
+    apply: does((s) => {
+      s.noShutdown = true;
+    }),
+  },
+  {
+    names: ['-action'],
+    value: 'reboot=reset|shutdown,shutdown=poweroff|pause,panic=…,watchdog=…',
+    help: 'what the ends of the guest do',
+    group: 'action',
+    parameters: parameters({ string: 'reboot shutdown panic watchdog' }),
+    apply: does((s, text) =>
+      properties('-action', text, '', {
+        reboot: (v) => {
+          s.noReboot = oneOf('-action reboot=', v, ['reset', 'shutdown']) === 'shutdown';
+        },
+        shutdown: (v) => {
+          s.noShutdown = oneOf('-action shutdown=', v, ['poweroff', 'pause']) === 'pause';
+        },
+        panic: (v) => {
+          s.actions.panic = oneOf('-action panic=', v, ['pause', 'shutdown', 'exit-failure', 'none']) as 'none';
+        },
+        watchdog: (v) => {
+          s.actions.watchdog = oneOf('-action watchdog=', v, [
+            'reset',
+            'shutdown',
+            'poweroff',
+            'pause',
+            'debug',
+            'none',
+            'inject-nmi',
+          ]) as 'none';
+        },
+      }),
+    ),
+  },
+  {
+    names: ['-S'],
+    help: "wait for the monitor's cont",
+    apply: does((s) => {
+      s.paused = true;
+    }),
+  },
+  { names: ['-d'], value: 'ITEM,...', help: 'log these items; -d help lists them', apply: trace },
+  {
+    names: ['-D'],
+    value: 'FILE',
+    help: 'log to FILE in place of standard error',
+    apply: does((s, v) => {
+      s.log = v;
+    }),
+  },
+  {
+    names: ['-name'],
+    value: '[guest=]NAME[,process=NAME][,debug-threads=on|off]',
+    help: "the guest's name, for -msg and monitors",
+    group: 'name',
+    parameters: parameters({ string: 'guest process', boolean: 'debug-threads' }),
+    apply: does((s, text) =>
+      properties('-name', text, 'guest', {
+        guest: (v) => {
+          s.name = v;
+        },
+        process: (v) => {
+          s.process = v;
+        },
+        // Threads have their host's names; there is nothing to switch.
+        'debug-threads': (v) => void onOff('-name debug-threads=', v),
+      }),
+    ),
+  },
+  {
+    names: ['-pidfile'],
+    value: 'FILE',
+    help: "write the process's number to FILE while it runs",
+    apply: does((s, v) => {
+      s.pidfile = v;
+    }),
+  },
+  {
+    names: ['-daemonize'],
+    help: 'go on in the background once everything is set up',
+    apply: does((s) => {
+      s.daemonize = true;
+    }),
+  },
+  {
+    names: ['-sandbox'],
+    value: 'on|off[,obsolete=…][,elevateprivileges=…][,spawn=…][,resourcecontrol=…]',
+    help: 'take rights from the process that it does not need: it gets no new privileges',
+    group: 'sandbox',
+    parameters: parameters({ boolean: 'enable', string: 'obsolete elevateprivileges spawn resourcecontrol' }),
+    apply: does((s, text) =>
+      properties('-sandbox', text, 'enable', {
+        enable: (v) => {
+          s.sandbox = onOff('-sandbox ', v);
+        },
+        obsolete: (v) => void oneOf('-sandbox obsolete=', v, onDeny),
+        elevateprivileges: (v) => void oneOf('-sandbox elevateprivileges=', v, [...onDeny, 'children']),
+        spawn: (v) => void oneOf('-sandbox spawn=', v, onDeny),
+        resourcecontrol: (v) => void oneOf('-sandbox resourcecontrol=', v, onDeny),
+      }),
+    ),
+  },
+  {
+    names: ['-msg'],
+    value: '[timestamp=on|off][,guest-name=on|off]',
+    help: 'how messages begin',
+    group: 'msg',
+    parameters: parameters({ boolean: 'timestamp guest-name' }),
+    apply: does((s, text) =>
+      properties('-msg', text, '', {
+        timestamp: (v) => {
+          s.message.timestamp = onOff('-msg timestamp=', v);
+        },
+        'guest-name': (v) => {
+          s.message.guestName = onOff('-msg guest-name=', v);
+        },
+      }),
+    ),
+  },
+];

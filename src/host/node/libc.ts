@@ -1,0 +1,135 @@
+// Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, thread ids. Undefined elsewhere.
+
+import { createRequire } from 'node:module';
+
+export interface Libc {
+  dup(fd: number): number;
+  close(fd: number): number;
+  shutdown(fd: number, how: number): number;
+  /** Waits for bytes: up to `size` with the descriptors that came along; none at the end or on an error. */
+  receive(fd: number, size: number): { readonly bytes: Uint8Array; readonly fds: readonly number[] };
+  /** True when nobody has the other side of a terminal or pipe open. */
+  hungUp(fd: number): boolean;
+  /** A new pseudo-terminal in raw mode; undefined when the host has none. */
+  openPty(): { readonly fd: number; readonly path: string } | undefined;
+  /** The process can gain no rights by what it executes: prctl(2), PR_SET_NO_NEW_PRIVS. */
+  noNewPrivileges(): void;
+}
+
+interface Koffi {
+  load(path: string): { func(signature: string): (...args: unknown[]) => number };
+  address(view: Uint8Array): bigint;
+  errno(): number;
+}
+
+const O_RDWR = 2;
+const O_NOCTTY = 0o400;
+const O_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const MSG_DONTWAIT = 0x40;
+const EINTR = 4;
+const EAGAIN = 11;
+const POLLIN = 1;
+const POLLHUP = 0x10;
+const TCSANOW = 0;
+const PR_SET_NO_NEW_PRIVS = 38;
+/** Descriptors in one message, at most: QEMU takes 16. */
+const MAX_FDS = 16;
+
+/** The calls of this host. */
+export function libc(): Libc | undefined {
+  if (process.platform !== 'linux' || process.arch !== 'x64') return undefined;
+  try {
+    return bind(createRequire(import.meta.url)('koffi') as Koffi);
+  } catch {
+    return undefined;
+  }
+}
+
+function bind(koffi: Koffi): Libc {
+  const c = koffi.load('libc.so.6');
+  const dup = c.func('int dup(int fd)');
+  const close = c.func('int close(int fd)');
+  const shutdown = c.func('int shutdown(int fd, int how)');
+  const recvmsg = c.func('int64_t recvmsg(int fd, void *message, int flags)');
+  const poll = c.func('int poll(void *fds, uint64_t count, int timeout)');
+  const openpt = c.func('int posix_openpt(int flags)');
+  const grantpt = c.func('int grantpt(int fd)');
+  const unlockpt = c.func('int unlockpt(int fd)');
+  const ptsname = c.func('int ptsname_r(int fd, void *name, uint64_t size)');
+  const open = c.func('int open(const char *path, int flags, int mode)');
+  const tcgetattr = c.func('int tcgetattr(int fd, void *attributes)');
+  const tcsetattr = c.func('int tcsetattr(int fd, int when, void *attributes)');
+  const cfmakeraw = c.func('void cfmakeraw(void *attributes)');
+  const prctl = c.func('int prctl(int option, uint64_t a, uint64_t b, uint64_t c, uint64_t d)');
+
+  /** What poll(2) says of one descriptor. */
+  const ready = (fd: number, events: number, timeout: number): number => {
+    const entry = new Uint8Array(8);
+    const view = new DataView(entry.buffer);
+    view.setInt32(0, fd, true);
+    view.setInt16(4, events, true);
+    return poll(entry, 1, timeout) > 0 ? view.getInt16(6, true) : 0;
+  };
+
+  return {
+    dup: (fd) => dup(fd),
+    close: (fd) => close(fd),
+    shutdown: (fd, how) => shutdown(fd, how),
+    receive(fd, size) {
+      const data = new Uint8Array(size);
+      const control = new Uint8Array(16 + 4 * MAX_FDS + 8);
+      const vector = new BigUint64Array([koffi.address(data), BigInt(size)]);
+      // struct msghdr: name, name length, iovec, count, control, its length, flags.
+      const header = new BigUint64Array(7);
+      let got: number;
+      do {
+        // The descriptor stays as Node has it, which never waits: poll does.
+        ready(fd, POLLIN, -1);
+        header[2] = koffi.address(new Uint8Array(vector.buffer));
+        header[3] = 1n;
+        header[4] = koffi.address(control);
+        header[5] = BigInt(control.length);
+        got = Number(recvmsg(fd, new Uint8Array(header.buffer), MSG_CMSG_CLOEXEC | MSG_DONTWAIT));
+      } while (got < 0 && [EINTR, EAGAIN].includes(koffi.errno()));
+      const fds: number[] = [];
+      const words = new DataView(control.buffer);
+      const length = got < 0 ? 0 : Number(header[5]);
+      for (let at = 0; at + 16 <= length; ) {
+        const size = Number(words.getBigUint64(at, true));
+        if (size < 16) break;
+        if (words.getInt32(at + 8, true) === SOL_SOCKET && words.getInt32(at + 12, true) === SCM_RIGHTS) {
+          for (let p = at + 16; p + 4 <= Math.min(at + size, length); p += 4) fds.push(words.getInt32(p, true));
+        }
+        at += (size + 7) & ~7;
+      }
+      return { bytes: data.slice(0, Math.max(got, 0)), fds };
+    },
+    hungUp: (fd) => (ready(fd, 0, 0) & POLLHUP) !== 0,
+    openPty() {
+      const fd = openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+      if (fd < 0) return undefined;
+      const name = new Uint8Array(64);
+      const other =
+        grantpt(fd) === 0 && unlockpt(fd) === 0 && ptsname(fd, name, name.length) === 0
+          ? open(text(name), O_RDWR | O_NOCTTY | O_CLOEXEC, 0)
+          : -1;
+      if (other < 0) {
+        close(fd);
+        return undefined;
+      }
+      const attributes = new Uint8Array(64);
+      tcgetattr(other, attributes);
+      cfmakeraw(attributes);
+      tcsetattr(other, TCSANOW, attributes);
+      // From now on the terminal reads as hung up until somebody opens it.
+      close(other);
+      return { fd, path: text(name) };
+    },
+    noNewPrivileges: () => void prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+  };
+}
+
+const text = (bytes: Uint8Array): string => Buffer.from(bytes.subarray(0, bytes.indexOf(0))).toString();

@@ -1,0 +1,87 @@
+// The Node process as the emulator's program needs it: background start, and what monitors ask of the host.
+
+import { spawn } from 'node:child_process';
+import { closeSync, writeSync } from 'node:fs';
+import type { SystemHost } from '../../cli/host.ts';
+import { nodeChars } from './chardev.ts';
+import { nodeHost } from './cli-host.ts';
+import { libc } from './libc.ts';
+import { NodeMachine } from './machine.ts';
+import { nodeSockets } from './net.ts';
+
+/** Names the descriptor on which a process in the background says that it is ready. */
+const READY = 'NONROOT_READY_FD';
+
+export function nodeSystemHost(version: string): SystemHost {
+  const host = nodeHost(version);
+  const readyFd = process.env[READY] === undefined ? undefined : Number(process.env[READY]);
+  delete process.env[READY];
+  let machine: NodeMachine | undefined;
+  return {
+    ...host,
+    machine: (setup) => (machine = new NodeMachine(setup)),
+    isDaemon: readyFd !== undefined,
+    daemonize: () => startInBackground(),
+    ready() {
+      if (readyFd === undefined) return;
+      writeSync(readyFd, 'ready\n');
+      closeSync(readyFd);
+    },
+    noNewPrivileges: () => libc()?.noNewPrivileges(),
+    emulator: ({ log, namedFd }) => ({
+      pid: process.pid,
+      chars: nodeChars(host, namedFd),
+      disks: host.disks,
+      timers: {
+        after(ms, run) {
+          const timer = setTimeout(run, ms);
+          return () => clearTimeout(timer);
+        },
+      },
+      now() {
+        const us = Date.now() * 1000 + (Number(process.hrtime.bigint() / 1000n) % 1000);
+        return { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 };
+      },
+      closeFd: (fd) => closeSync(fd),
+      log,
+      base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
+      threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? []) : []),
+      net: { sockets: nodeSockets(), namedFd },
+    }),
+  };
+}
+
+/**
+ * Starts this command line again as a process of its own, passes on what it says, and waits until it is ready or has failed. Node
+ * cannot fork. Descriptors that the command line names are handed over under their numbers.
+ */
+function startInBackground(): Promise<number> {
+  const named = process.argv.flatMap((text) =>
+    [...text.matchAll(/(?:^|[,{"])"?(?:fd|vhostfd)"?[:=]"?(\d+)/g)].map((m) => Number(m[1])),
+  );
+  const most = Math.max(2, ...named);
+  const stdio: ('ignore' | 'pipe' | number)[] = Array.from({ length: most + 2 }, (_, fd) => (named.includes(fd) ? fd : 'ignore'));
+  stdio[2] = 'pipe';
+  stdio[most + 1] = 'pipe';
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    detached: true,
+    stdio,
+    env: { ...process.env, [READY]: String(most + 1) },
+  });
+  child.stderr?.pipe(process.stderr, { end: false });
+  return new Promise((resolve) => {
+    let ready = false;
+    child.stdio[most + 1]?.on('data', () => {
+      ready = true;
+      resolve(0);
+    });
+    child.on('error', (error) => {
+      process.stderr.write(`Cannot start in the background: ${error.message}\n`);
+      resolve(1);
+    });
+    // What it has said is read to the end.
+    child.on('close', (code) => {
+      if (!ready) resolve(code || 1);
+    });
+  });
+}

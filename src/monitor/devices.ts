@@ -1,0 +1,50 @@
+// A machine's devices as monitors see them: objects with properties, found by id or path.
+
+import type { Plugged } from '../machine/device-tree.ts';
+import { propertiesOf } from '../machine/device-tree.ts';
+import { deviceTypes } from '../machine/device-types.ts';
+import type { RunningMachine } from '../machine/running.ts';
+import type { Json } from '../rpc/qmp/json.ts';
+import { type QomNode, type QomProperty, qomNode, qomValue } from './qom/tree.ts';
+import type { DeviceInfo } from './qom/types.ts';
+
+/** The table of device types as the object model has it. */
+export const deviceInfos = (): readonly DeviceInfo[] =>
+  deviceTypes.map((type) => ({
+    name: type.name,
+    parents: type.parents ?? [],
+    properties: Object.entries(propertiesOf(type)).map(([name, p]) => ({
+      name,
+      type: p.type,
+      description: p.description || undefined,
+      'default-value': p.default,
+    })),
+  }));
+
+const plain = (value: unknown): Json =>
+  value === undefined
+    ? ''
+    : Array.isArray(value)
+      ? value.map((b) => Number(b).toString(16).padStart(2, '0')).join(':')
+      : (value as Json);
+
+/** The object of one device. */
+function deviceNode(device: Plugged, hotplugged: boolean): QomNode {
+  const table = propertiesOf(device.type);
+  const own: QomProperty[] = Object.entries(table).map(([name, p]) => qomValue(name, p.type, plain(device.values[name])));
+  return qomNode(device.type.name, [
+    qomValue('realized', 'bool', true),
+    qomValue('hotplugged', 'bool', hotplugged),
+    qomValue('hotpluggable', 'bool', device.type.hotplug !== false),
+    qomValue('parent_bus', 'link<bus>', device.bus.name),
+    ...own,
+  ]);
+}
+
+/** Children of `/machine/peripheral` or `/machine/peripheral-anon`. */
+export function deviceNodes(machine: RunningMachine | undefined, folder: string): (readonly [string, QomNode])[] {
+  const prefix = `/machine/${folder}/`;
+  return (machine?.devices.list() ?? [])
+    .filter((d) => d.path.startsWith(prefix))
+    .map((d) => [d.path.slice(prefix.length), deviceNode(d, false)] as const);
+}

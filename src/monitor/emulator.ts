@@ -1,0 +1,298 @@
+// One emulator process as its monitors see it: the machine with its back-ends, what they ask of the host, and the events they hear.
+
+import type { Chardev, CharHost } from '../chardev/chardev.ts';
+import type { DiskHost } from '../disk/open.ts';
+import { cpuModel } from '../isa/x86/cpu-model.ts';
+import { type Backends, noBackends } from '../machine/backends.ts';
+import type { DeviceConfig } from '../machine/device-type.ts';
+import type { MachineType } from '../machine/machine-types.ts';
+import type { RunningMachine } from '../machine/running.ts';
+import { QmpError } from '../rpc/qmp/error.ts';
+import type { Json } from '../rpc/qmp/json.ts';
+import { type QmpHandlers, QmpService, type QmpSession, type Timestamp } from '../rpc/qmp/server.ts';
+import type { Commands } from '../rpc/qmp/table.ts';
+import type { Timers } from '../rpc/transport.ts';
+import { Chardevs, type Connection } from './chardevs.ts';
+import { deviceInfos } from './devices.ts';
+import { Fdsets } from './fdsets.ts';
+import { Migration } from './migration.ts';
+import { type Cable, type NetdevHost, openNetdev } from './netdevs.ts';
+import { type QmpEvents, qmpEvents, rateLimits } from './qmp/events.ts';
+import type { QmpTable } from './qmp/row.ts';
+import { ObjectTree } from './qom/tree.ts';
+import { TypeTable } from './qom/types.ts';
+import { Objects } from './qom/user-objects.ts';
+
+/** The QEMU whose behaviour and version this is. */
+export const QEMU_VERSION = { major: 7, minor: 2, micro: 0 } as const;
+
+/** What the command line has settled. */
+export interface EmulatorConfig {
+  /** The package's version. */
+  readonly version: string;
+  readonly machine: MachineType;
+  readonly name?: string | undefined;
+  readonly uuid?: string | undefined;
+  readonly accel: string;
+  /** The accelerators that this process can use. */
+  readonly accels: readonly string[];
+  readonly cpu: { readonly model: string; readonly text: string };
+  readonly topology: {
+    readonly cpus: number;
+    readonly maxcpus: number;
+    readonly sockets: number;
+    readonly dies: number;
+    readonly cores: number;
+    readonly threads: number;
+  };
+  /** Bytes. */
+  readonly memory: number;
+  readonly kernel?: { readonly kernel: string; readonly initrd?: string | undefined; readonly append?: string | undefined };
+  /** What `-machine` said besides the type, as text. */
+  readonly machineProperties: ReadonlyMap<string, string>;
+  readonly noShutdown: boolean;
+  /** What `query-command-line-options` tells. */
+  readonly options: readonly OptionInfo[];
+}
+
+/** One option of the command line, as monitors tell it. */
+export interface OptionInfo {
+  readonly option: string;
+  readonly parameters: readonly {
+    readonly name: string;
+    readonly type: 'string' | 'boolean' | 'number' | 'size';
+    readonly help?: string;
+  }[];
+}
+
+/** What monitors ask of the process. */
+export interface EmulatorHost {
+  readonly pid: number;
+  readonly chars: CharHost;
+  readonly disks: DiskHost;
+  readonly timers: Timers;
+  /** The wall clock. */
+  readonly now: () => Timestamp;
+  /** Ends descriptors that monitors brought and nobody took. */
+  readonly closeFd: (fd: number) => void;
+  readonly log: (text: string) => void;
+  readonly base64: { encode(bytes: Uint8Array): string; decode(text: string): Uint8Array };
+  /** The host's names of the vCPUs' threads, by vCPU; empty where it has none. */
+  readonly threads: () => Promise<readonly number[]>;
+  readonly net: NetdevHost;
+}
+
+/** What happens at the guest's end, reset, crash and watchdog: `-action`. */
+export interface Actions {
+  reboot: 'reset' | 'shutdown';
+  shutdown: 'poweroff' | 'pause';
+  panic: 'pause' | 'shutdown' | 'exit-failure' | 'none';
+  watchdog: 'reset' | 'shutdown' | 'poweroff' | 'pause' | 'debug' | 'none' | 'inject-nmi';
+}
+
+type EventName = keyof QmpEvents & string;
+
+export class Emulator {
+  readonly config: EmulatorConfig;
+  readonly host: EmulatorHost;
+  readonly chardevs: Chardevs;
+  readonly types: TypeTable;
+  readonly objects: Objects;
+  readonly tree: ObjectTree;
+  readonly qmp: QmpService;
+  /** Descriptors that monitors brought, by the names of getfd. */
+  readonly fds = new Map<string, number>();
+  readonly fdsets = new Fdsets();
+  readonly migration = new Migration();
+  readonly backends: Backends;
+  readonly cables = new Map<string, Cable>();
+  readonly #connections = new WeakMap<QmpSession, Connection>();
+  /** Absent for `-machine none`. */
+  machine: RunningMachine | undefined;
+  /** Whether `-machine none` "runs". */
+  #idle: 'prelaunch' | 'running' | 'paused' = 'prelaunch';
+  readonly #held = new Map<string, { data: unknown; again: boolean }>();
+  readonly #onQuit: () => void;
+  /** The vCPU that the monitor for people looks at. */
+  currentCpu = 0;
+
+  constructor(o: {
+    readonly config: EmulatorConfig;
+    readonly host: EmulatorHost;
+    readonly table: QmpTable;
+    readonly quit: () => void;
+  }) {
+    this.config = o.config;
+    this.host = o.host;
+    this.#onQuit = o.quit;
+    this.backends = noBackends();
+    this.types = new TypeTable(o.config.accels, deviceInfos());
+    this.objects = new Objects();
+    this.tree = new ObjectTree(this);
+    this.chardevs = new Chardevs(
+      o.host.chars,
+      { quit: () => this.quit('host-ui'), togglePause: () => void this.togglePause() },
+      this.backends.chardevs,
+    );
+    this.qmp = new QmpService({
+      version: { ...QEMU_VERSION, package: `nonroot ${o.config.version}` },
+      commands: Object.fromEntries(Object.entries(o.table).map(([name, row]) => [name, row.command])),
+      handlers: Object.fromEntries(
+        Object.entries(o.table).map(([name, row]) => [
+          name,
+          (args: never, session: never) => row.run(this, args, session) as never,
+        ]),
+      ) as unknown as QmpHandlers<Commands>,
+      events: qmpEvents as unknown as Record<string, never>,
+      now: o.host.now,
+      report: (error, name) =>
+        o.host.log(`monitor command ${name}: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`),
+    }) as unknown as QmpService;
+  }
+
+  // -- the machine
+
+  /** The machine, for commands that need one. @throws QmpError for `-machine none` */
+  get running(): RunningMachine {
+    if (!this.machine) throw new QmpError('This machine has no CPUs and devices');
+    return this.machine;
+  }
+  /** QEMU's run state. */
+  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' {
+    const status = this.machine?.status ?? this.#idle;
+    return status === 'ended' ? 'shutdown' : status;
+  }
+  async stop(): Promise<void> {
+    if (this.status !== 'running') return;
+    if (this.machine) return this.machine.pause();
+    this.#idle = 'paused';
+    this.emit('STOP');
+  }
+  cont(): void {
+    const { status } = this;
+    if (status === 'running') return;
+    if (status === 'shutdown') throw new QmpError('Resetting the Virtual Machine is required');
+    if (this.machine) return this.machine.resume();
+    this.#idle = 'running';
+    this.emit('RESUME');
+  }
+  reset(): void {
+    if (this.machine) this.machine.reset();
+    else this.emit('RESET', { guest: false, reason: 'host-qmp-system-reset' });
+  }
+  powerdown(): void {
+    if (this.machine) this.machine.powerButton();
+    else this.emit('POWERDOWN');
+  }
+  /** Takes the machine that was made, and tells monitors what it tells. */
+  use(machine: RunningMachine): void {
+    this.machine = machine;
+    machine.subscribe((name, data) => {
+      this.emit(name, Object.keys(data).length === 0 ? undefined : data);
+    });
+  }
+  readonly actions: Actions = { reboot: 'reset', shutdown: 'poweroff', panic: 'shutdown', watchdog: 'reset' };
+  setActions(actions: Partial<Actions>): void {
+    for (const [name, value] of Object.entries(actions)) if (value !== undefined) Object.assign(this.actions, { [name]: value });
+  }
+  /** The CPU model's features, each on or off; few by design: libvirt asks for every one. */
+  cpuFeatures(): (readonly [string, boolean])[] {
+    const [name = '', ...changes] = this.config.cpu.text.split(',');
+    const { features } = cpuModel(name, changes);
+    return [...features].map((feature) => [feature, true] as const);
+  }
+
+  // -- devices and back-ends
+
+  /** @throws QmpError (rejects) */
+  async deviceAdd(config: DeviceConfig): Promise<void> {
+    try {
+      await this.running.deviceAdd(config);
+    } catch (error) {
+      throw new QmpError(error instanceof Error ? error.message : String(error));
+    }
+  }
+  async netdevAdd(given: { readonly [name: string]: Json }): Promise<void> {
+    if (this.cables.has(String(given['id']))) throw new QmpError(`Duplicate ID '${String(given['id'])}' for netdev`);
+    const cable = await openNetdev(given, this.host.net);
+    this.cables.set(cable.id, cable);
+    this.backends.netdevs.add(cable.id, cable);
+  }
+  netdevDel(id: string): void {
+    const cable = this.cables.get(id);
+    if (!cable) throw new QmpError(`Device '${id}' not found`, 'DeviceNotFound');
+    cable.close();
+    this.cables.delete(id);
+    this.backends.netdevs.remove(id);
+  }
+  /** Pulls or plugs the cable of a back-end, or of the device of that name. */
+  setLink(name: string, up: boolean): void {
+    const device = this.machine?.devices.find(name);
+    const netdev = device?.values['netdev'];
+    const cable = this.cables.get(typeof netdev === 'string' ? netdev : name);
+    if (!cable) throw new QmpError(`Device '${name}' not found`, 'DeviceNotFound');
+    cable.up = up;
+  }
+  /** @throws QmpError where the machine has none */
+  balloon(): { set(bytes: number): void; actual(): number } {
+    throw new QmpError('No balloon device has been activated', 'DeviceNotActive');
+  }
+  async togglePause(): Promise<void> {
+    if (this.status === 'running') await this.stop();
+    else this.cont();
+  }
+  /** Ends the process: SHUTDOWN on every monitor, then the machine. */
+  quit(reason: 'host-qmp-quit' | 'host-signal' | 'host-ui' | 'host-error'): void {
+    if (this.machine) return this.machine.quit(reason);
+    this.emit('SHUTDOWN', { guest: false, reason });
+    this.#onQuit();
+  }
+
+  // -- events
+
+  /** Sends an event to every monitor; some kinds not more often than once a second. */
+  emit(name: EventName, data?: unknown): void {
+    const limit = rateLimits[name];
+    if (!limit) return this.#send(name, data);
+    const key = `${name} ${limit.by === undefined ? '' : String((data as Record<string, unknown>)[limit.by])}`;
+    const held = this.#held.get(key);
+    if (held) {
+      held.data = data;
+      held.again = true;
+      return;
+    }
+    this.#send(name, data);
+    const wait = (): void => {
+      const now = { data: undefined as unknown, again: false };
+      this.#held.set(key, now);
+      this.host.timers.after(limit.ms, () => {
+        this.#held.delete(key);
+        if (!now.again) return;
+        this.#send(name, now.data);
+        wait();
+      });
+    };
+    wait();
+  }
+  #send(name: EventName, data: unknown): void {
+    (this.qmp.emit as (name: string, ...data: unknown[]) => void).call(this.qmp, name, ...(data === undefined ? [] : [data]));
+  }
+
+  /** Serves a connection of a monitor until it ends. */
+  attach(connection: Connection): void {
+    this.#connections.set(this.qmp.attach(connection), connection);
+  }
+  /** Takes the oldest descriptor that came over a monitor's connection. */
+  takeFd(session: QmpSession): number {
+    const fd = this.#connections.get(session)?.port.takeFd();
+    if (fd === undefined) throw new QmpError('No file descriptor supplied via SCM_RIGHTS');
+    return fd;
+  }
+
+  /** A character device for use. @throws QmpError */
+  chardev(id: string): Chardev {
+    const found = this.chardevs.get(id);
+    if (!found) throw new QmpError(`Chardev '${id}' not found`, 'DeviceNotFound');
+    return found;
+  }
+}

@@ -1,0 +1,171 @@
+// What `info` shows, as a table. QEMU 7.2 "System Emulation", section "QEMU Monitor".
+
+import type { Plugged } from '../../machine/device-tree.ts';
+import { propertiesOf } from '../../machine/device-tree.ts';
+import { type Emulator, QEMU_VERSION } from '../emulator.ts';
+import { pciText } from '../pci.ts';
+import type { QomNode } from '../qom/tree.ts';
+import { type HmpCommand, hex } from './command.ts';
+import { registerText } from './registers.ts';
+
+/** Does something while the guest stands still. */
+export async function held<T>(e: Emulator, action: () => T): Promise<T> {
+  const { machine } = e;
+  if (!machine || machine.status !== 'running') return action();
+  return machine.hold(action);
+}
+
+const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
+
+/** A property's value as `info qtree` prints it. */
+function shown(value: unknown, type: string): string {
+  if (value === undefined) return '""';
+  if (Array.isArray(value)) return `"${value.map((b) => Number(b).toString(16).padStart(2, '0')).join(':')}"`;
+  if (typeof value === 'number')
+    return type.startsWith('uint') || type.startsWith('int') ? `${value} (0x${value.toString(16)})` : String(value);
+  return typeof value === 'string' ? `"${value}"` : String(value);
+}
+
+function deviceTree(e: Emulator): string {
+  const { devices } = e.running;
+  const lines: string[] = [];
+  const bus = (b: { readonly name: string; readonly kind: string }, indent: string): void => {
+    lines.push(`${indent}bus: ${b.name}`, `${indent}  type ${b.kind}`);
+    for (const d of devices.list().filter((x) => x.bus === b)) device(d, `${indent}  `);
+  };
+  const device = (d: Plugged, indent: string): void => {
+    lines.push(`${indent}dev: ${d.type.name}, id "${d.id ?? ''}"`);
+    for (const [name, p] of Object.entries(propertiesOf(d.type)))
+      lines.push(`${indent}  ${name} = ${shown(d.values[name], p.type)}`);
+    for (const b of d.buses) bus(b, `${indent}  `);
+  };
+  for (const b of devices.buses) bus(b, '');
+  return lines.join('\n');
+}
+
+function objectTree(node: QomNode, path: string, indent = ''): string[] {
+  return [
+    `${indent}/${path} (${node.type})`,
+    ...[...node.children].flatMap(([name, child]) => objectTree(child, name, `${indent}  `)),
+  ];
+}
+
+export const infos: readonly HmpCommand[] = [
+  {
+    names: ['status'],
+    help: 'show the current VM status (running|paused)',
+    run: (e) => {
+      const { status } = e;
+      return `VM status: ${status === 'running' || status === 'paused' ? status : `paused (${status})`}`;
+    },
+  },
+  {
+    names: ['version'],
+    help: 'show the version',
+    run: (e) => `${QEMU_VERSION.major}.${QEMU_VERSION.minor}.${QEMU_VERSION.micro}nonroot ${e.config.version}`,
+  },
+  { names: ['name'], help: "show the guest's name", run: (e) => e.config.name ?? '' },
+  { names: ['uuid'], help: 'show the UUID', run: (e) => e.config.uuid ?? '00000000-0000-0000-0000-000000000000' },
+  {
+    names: ['kvm'],
+    help: 'show whether KVM is used',
+    run: (e) => `kvm support: ${e.config.accel === 'kvm' ? 'enabled' : 'disabled'}`,
+  },
+  {
+    names: ['cpus'],
+    help: 'show the vCPUs and their threads',
+    run: async (e) => {
+      const threads = await e.host.threads();
+      return range(e.config.topology.cpus)
+        .map((n) => `${n === e.currentCpu ? '*' : ' '} CPU #${n}: thread_id=${threads[n] ?? e.host.pid}`)
+        .join('\n');
+    },
+  },
+  {
+    names: ['registers'],
+    args: '[-a]',
+    help: 'show the cpu registers (-a: of all vCPUs)',
+    run: (e, { words }) =>
+      held(e, () => {
+        const all = words[0] === '-a' ? range(e.running.cpus) : [e.currentCpu];
+        return all.map((n) => registerText(n, e.running.registers(n), false)).join('\n');
+      }),
+  },
+  {
+    names: ['chardev'],
+    help: 'show the character devices',
+    run: (e) =>
+      e.chardevs
+        .list()
+        .map((c) => `${c.id}: filename=${c.backend.filename}`)
+        .join('\n'),
+  },
+  {
+    names: ['network'],
+    help: 'show the network state',
+    run: (e) =>
+      [...e.cables.values()]
+        .map((cable) => {
+          const user = e.machine?.devices.list().find((d) => d.values['netdev'] === cable.id);
+          const line = `${cable.id}: index=0,type=${cable.type},${cable.info}`;
+          return user ? `${user.id ?? user.name}: index=0,type=nic,model=${user.type.name}\n \\ ${line}` : line;
+        })
+        .join('\n'),
+  },
+  { names: ['qtree'], help: 'show device tree', run: (e) => deviceTree(e) },
+  {
+    names: ['qom-tree'],
+    help: 'show QOM composition tree',
+    run: (e) => objectTree(e.tree.find('/machine'), 'machine').join('\n'),
+  },
+  {
+    names: ['mtree'],
+    help: 'show memory tree',
+    run: (e) => {
+      const { memory, mmio, ports } = e.running.board;
+      const ram = memory.ranges.map((r) => ({
+        base: r.gpa,
+        length: r.length,
+        name: e.config.machine.ramId ?? 'ram',
+        kind: 'ram',
+      }));
+      const io = mmio[0]!.regions().map((r) => ({ ...r, kind: 'i/o' }));
+      return [
+        { name: 'memory', regions: [...ram, ...io] },
+        { name: 'I/O', regions: ports.regions().map((r) => ({ ...r, kind: 'i/o' })) },
+      ]
+        .map(({ name, regions }) => {
+          const rows = [...regions]
+            .sort((a, b) => a.base - b.base)
+            .map((r) => `    ${hex(r.base, 16)}-${hex(r.base + r.length - 1, 16)} (prio 0, ${r.kind}): ${r.name}`);
+          return `address-space: ${name}\n${rows.join('\n')}\n`;
+        })
+        .join('\n');
+    },
+  },
+  { names: ['pci'], help: 'show PCI info', run: (e) => pciText(e.running) },
+  {
+    names: ['jit'],
+    help: 'show dynamic compiler info',
+    run: (e) => `instructions        ${e.running.instructions}`,
+  },
+  {
+    names: ['memory_size_summary'],
+    help: 'show the amount of memory',
+    run: (e) => `base memory: ${e.config.memory}\nplugged memory: 0`,
+  },
+  {
+    names: ['iothreads'],
+    help: 'show iothreads',
+    run: (e) =>
+      e.objects
+        .list('iothread')
+        .map((o) => `${o.id}:\n  thread_id=${e.host.pid}`)
+        .join('\n'),
+  },
+  {
+    names: ['balloon'],
+    help: 'show balloon information',
+    run: (e) => `balloon: actual=${Math.floor(e.balloon().actual() / 2 ** 20)}`,
+  },
+];

@@ -1,0 +1,143 @@
+// QMP commands about vCPUs and memory. QEMU 7.2, qapi/machine.json, qapi/machine-target.json.
+
+import { array, bool, enumeration, int, number, object, optional, str } from '../../rpc/qmp/schema.ts';
+import type { Emulator } from '../emulator.ts';
+import { CPU_SUFFIX } from '../qom/types.ts';
+import { type QmpTable, query } from './row.ts';
+
+const place = object('CpuInstanceProperties', {
+  'node-id': optional(int),
+  'socket-id': optional(int),
+  'die-id': optional(int),
+  'core-id': optional(int),
+  'thread-id': optional(int),
+});
+const cpuInfo = object('CpuInfoFast', {
+  'cpu-index': int,
+  'qom-path': str,
+  'thread-id': int,
+  props: optional(place),
+  target: enumeration('SysEmuTarget', ['x86_64']),
+});
+const hotpluggable = object('HotpluggableCPU', { type: str, 'vcpus-count': int, props: place, 'qom-path': optional(str) });
+const memdev = object('Memdev', {
+  id: optional(str),
+  size: int,
+  merge: bool,
+  dump: bool,
+  prealloc: bool,
+  share: bool,
+  reserve: optional(bool),
+  'host-nodes': array(int),
+  policy: enumeration('HostMemPolicy', ['default', 'preferred', 'bind', 'interleave']),
+});
+
+/** Socket, core and thread of vCPU n, threads counted first. */
+function placeOf({ config: { topology } }: Emulator, n: number) {
+  const { cores, threads } = topology;
+  return {
+    'socket-id': Math.floor(n / (cores * threads)),
+    'core-id': Math.floor(n / threads) % cores,
+    'thread-id': n % threads,
+  };
+}
+const cpuPath = (n: number): string => `/machine/unattached/device[${n}]`;
+const range = <T>(n: number, make: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => make(i));
+
+export const cpuCommands: QmpTable = {
+  'query-cpus-fast': query({}, array(cpuInfo), async (e) => {
+    if (!e.machine) return [];
+    const threads = await e.host.threads();
+    return range(e.config.topology.cpus, (n) => ({
+      'cpu-index': n,
+      'qom-path': cpuPath(n),
+      'thread-id': threads[n] ?? e.host.pid,
+      props: placeOf(e, n),
+      target: 'x86_64' as const,
+    }));
+  }),
+  'query-hotpluggable-cpus': query({}, array(hotpluggable), (e) =>
+    range(e.machine ? e.config.topology.maxcpus : 0, (n) => ({
+      type: `${e.config.cpu.model}${CPU_SUFFIX}`,
+      'vcpus-count': 1,
+      props: placeOf(e, n),
+      ...(n < e.config.topology.cpus ? { 'qom-path': cpuPath(n) } : {}),
+    })).reverse(),
+  ),
+  'query-memory-size-summary': query({}, object('MemoryInfo', { 'base-memory': int, 'plugged-memory': optional(int) }), (e) => ({
+    'base-memory': e.config.memory,
+    'plugged-memory': 0,
+  })),
+  'query-memory-devices': query({}, array(object('MemoryDeviceInfo', { type: str })), () => []),
+  'query-memdev': query({}, array(memdev), (e) => {
+    const made = e.objects.list().filter((o) => e.types.is(o.type, 'memory-backend'));
+    const own = e.config.machine.ramId;
+    const all =
+      made.length > 0 || own === undefined
+        ? made.map((o) => ({ id: o.id, v: o.values }))
+        : [{ id: own, v: { size: e.config.memory } }];
+    return all.map(({ id, v }) => {
+      const values: Readonly<Record<string, unknown>> = v;
+      return {
+        id,
+        size: Number(values['size']),
+        merge: values['merge'] !== false,
+        dump: values['dump'] !== false,
+        prealloc: values['prealloc'] === true,
+        share: values['share'] === true,
+        reserve: values['reserve'] !== false,
+        'host-nodes': [],
+        policy: 'default' as const,
+      };
+    });
+  }),
+  'query-iothreads': query(
+    {},
+    array(
+      object('IOThreadInfo', {
+        id: str,
+        'thread-id': int,
+        'poll-max-ns': int,
+        'poll-grow': int,
+        'poll-shrink': int,
+        'aio-max-batch': int,
+      }),
+    ),
+    (e) =>
+      e.objects.list('iothread').map(({ id, values }) => ({
+        id,
+        // All back-ends are served by the process's one I/O thread.
+        'thread-id': e.host.pid,
+        'poll-max-ns': Number(values['poll-max-ns'] ?? 32768),
+        'poll-grow': Number(values['poll-grow'] ?? 0),
+        'poll-shrink': Number(values['poll-shrink'] ?? 0),
+        'aio-max-batch': Number(values['aio-max-batch'] ?? 0),
+      })),
+  ),
+  'query-dirty-rate': query(
+    {},
+    object('DirtyRateInfo', {
+      'dirty-rate': optional(int),
+      status: enumeration('DirtyRateStatus', ['unstarted', 'measuring', 'measured']),
+      'start-time': int,
+      'calc-time': int,
+      'sample-pages': int,
+      mode: enumeration('DirtyRateMeasureMode', ['page-sampling', 'dirty-ring', 'dirty-bitmap']),
+    }),
+    () => ({ status: 'unstarted' as const, 'start-time': 0, 'calc-time': 0, 'sample-pages': 0, mode: 'page-sampling' as const }),
+  ),
+  'query-stats-schemas': query(
+    { provider: optional(str) },
+    array(object('StatsSchema', { provider: str, target: str, stats: array(number) })),
+    () => [],
+  ),
+  'query-stats': query(
+    {
+      target: enumeration('StatsTarget', ['vm', 'vcpu']),
+      vcpus: optional(array(str)),
+      providers: optional(array(object('StatsRequest', { provider: str, names: optional(array(str)) }))),
+    },
+    array(object('StatsResult', { provider: str, 'qom-path': optional(str), stats: array(number) })),
+    () => [],
+  ),
+};

@@ -1,0 +1,54 @@
+// QMP commands about migration's settings. QEMU 7.2, qapi/migration.json.
+
+import { any, array, bool, enumeration, int, object, optional, str } from '../../rpc/qmp/schema.ts';
+import { action, type QmpTable, query } from './row.ts';
+
+/** What can be switched; all but `events` say how a migration is done. */
+export const migrationCapabilities = [
+  'events',
+  'pause-before-switchover',
+  'auto-converge',
+  'xbzrle',
+  'zero-blocks',
+  'compress',
+  'postcopy-ram',
+  'return-path',
+  'multifd',
+  'late-block-activate',
+  'validate-uuid',
+] as const;
+const capability = enumeration('MigrationCapability', migrationCapabilities);
+const status = object('MigrationCapabilityStatus', { capability, state: bool });
+
+/** Parameters with QEMU's defaults, where they mean something here. */
+const parameters = {
+  'announce-initial': 50,
+  'announce-max': 550,
+  'announce-rounds': 5,
+  'announce-step': 100,
+  'max-bandwidth': 134217728,
+  'downtime-limit': 300,
+  'tls-creds': '',
+  'tls-hostname': '',
+  'tls-authz': '',
+  'max-cpu-throttle': 99,
+  'cpu-throttle-initial': 20,
+  'cpu-throttle-increment': 10,
+} as const;
+const parameterMembers = Object.fromEntries(
+  Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(int)]),
+);
+
+export const migrateCommands: QmpTable = {
+  'query-migrate-capabilities': query({}, array(status), (e) =>
+    migrationCapabilities.map((name) => ({ state: e.migration.capabilities.has(name), capability: name })),
+  ),
+  'migrate-set-capabilities': action({ capabilities: array(status) }, (e, { capabilities }) =>
+    e.migration.setCapabilities(capabilities),
+  ),
+  'query-migrate-parameters': query({}, any, (e) => ({ ...parameters, ...e.migration.parameters })),
+  'migrate-set-parameters': action(parameterMembers, (e, given) => {
+    Object.assign(e.migration.parameters, given);
+  }),
+  'query-migrate': query({}, any, (e) => e.migration.info()),
+};

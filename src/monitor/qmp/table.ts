@@ -1,0 +1,22 @@
+// All QMP commands of the emulator: one table.
+
+import { chardevCommands } from './chardev.ts';
+import { cpuCommands } from './cpus.ts';
+import { deviceCommands } from './device.ts';
+import { hmpCommands } from './hmp.ts';
+import { introspectCommands } from './introspect.ts';
+import { migrateCommands } from './migrate.ts';
+import { qomCommands } from './qom.ts';
+import type { QmpTable } from './row.ts';
+import { statusCommands } from './status.ts';
+
+export const qmpTable: QmpTable = {
+  ...statusCommands,
+  ...introspectCommands,
+  ...cpuCommands,
+  ...chardevCommands,
+  ...qomCommands,
+  ...deviceCommands,
+  ...hmpCommands,
+  ...migrateCommands,
+};

@@ -1,0 +1,98 @@
+// Objects that users make with `-object` and object-add, as a table: their arguments, from which the schema, help and the object model
+// follow. QEMU 7.2 "QEMU QMP Reference Manual", qapi/qom.json.
+
+import { array, bool, enumeration, int, type Members, object, optional, str, union } from '../../rpc/qmp/schema.ts';
+import type { PropertyInfo } from './types.ts';
+
+export interface ObjectType {
+  readonly parent: string;
+  readonly members: Members;
+  readonly properties: readonly PropertyInfo[];
+}
+
+/** Names of QOM's types by the labels of ours. */
+const typeNames: Readonly<Record<string, string>> = { boolean: 'bool', integer: 'int' };
+const row = (parent: string, members: Members): ObjectType => ({
+  parent,
+  members,
+  properties: Object.entries(members).map(([name, member]) => {
+    const { label } = 'optional' in member ? member.optional : member;
+    return { name, type: typeNames[label] ?? label };
+  }),
+});
+
+const memory = {
+  dump: optional(bool),
+  'host-nodes': optional(array(int)),
+  merge: optional(bool),
+  policy: optional(enumeration('HostMemPolicy', ['default', 'preferred', 'bind', 'interleave'])),
+  prealloc: optional(bool),
+  'prealloc-threads': optional(int),
+  share: optional(bool),
+  reserve: optional(bool),
+  size: int,
+  'x-use-canonical-path-for-ramblock-id': optional(bool),
+} as const;
+const limits = {
+  'bps-total': optional(int),
+  'bps-read': optional(int),
+  'bps-write': optional(int),
+  'iops-total': optional(int),
+  'iops-read': optional(int),
+  'iops-write': optional(int),
+  'bps-total-max': optional(int),
+  'bps-read-max': optional(int),
+  'bps-write-max': optional(int),
+  'iops-total-max': optional(int),
+  'iops-read-max': optional(int),
+  'iops-write-max': optional(int),
+  'iops-size': optional(int),
+} as const;
+const loop = { 'aio-max-batch': optional(int), 'thread-pool-min': optional(int), 'thread-pool-max': optional(int) } as const;
+
+/** By `qom-type`. */
+export const objectTypes: Readonly<Record<string, ObjectType>> = {
+  'memory-backend-ram': row('memory-backend', memory),
+  'memory-backend-file': row('memory-backend', {
+    ...memory,
+    align: optional(int),
+    'discard-data': optional(bool),
+    'mem-path': str,
+    readonly: optional(bool),
+  }),
+  'memory-backend-memfd': row('memory-backend', {
+    ...memory,
+    hugetlb: optional(bool),
+    hugetlbsize: optional(int),
+    seal: optional(bool),
+  }),
+  iothread: row('object', {
+    ...loop,
+    'poll-max-ns': optional(int),
+    'poll-grow': optional(int),
+    'poll-shrink': optional(int),
+  }),
+  'main-loop': row('object', loop),
+  'rng-random': row('rng-backend', { opened: optional(bool), filename: optional(str) }),
+  'rng-builtin': row('rng-backend', { opened: optional(bool) }),
+  secret: row('secret_common', {
+    loaded: optional(bool),
+    format: optional(enumeration('QCryptoSecretFormat', ['raw', 'base64'])),
+    keyid: optional(str),
+    iv: optional(str),
+    data: optional(str),
+    file: optional(str),
+  }),
+  'throttle-group': row('object', {
+    limits: optional(object('ThrottleLimits', limits)),
+    ...Object.fromEntries(Object.entries(limits).map(([name, member]) => [`x-${name}`, member])),
+  }),
+};
+
+/** What object-add and `-object` take. */
+export const objectOptions = union(
+  'ObjectOptions',
+  { id: str },
+  'qom-type',
+  Object.fromEntries(Object.entries(objectTypes).map(([name, { members }]) => [name, members])),
+);
