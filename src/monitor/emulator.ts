@@ -216,11 +216,12 @@ export class Emulator {
     if (this.cables.has(String(given['id']))) throw new QmpError(`Duplicate ID '${String(given['id'])}' for netdev`);
     const cable = await openNetdev(given, this.host.net);
     this.cables.set(cable.id, cable);
-    this.backends.netdevs.add(cable.id, cable);
+    this.backends.netdevs.add(cable.id, { kind: cable.type, port: cable });
   }
   netdevDel(id: string): void {
     const cable = this.cables.get(id);
     if (!cable) throw new QmpError(`Device '${id}' not found`, 'DeviceNotFound');
+    if (this.backends.netdevs.find(id)?.user !== undefined) throw new QmpError(`Device '${id}' is in use`);
     cable.close();
     this.cables.delete(id);
     this.backends.netdevs.remove(id);
@@ -232,6 +233,7 @@ export class Emulator {
     const cable = this.cables.get(typeof netdev === 'string' ? netdev : name);
     if (!cable) throw new QmpError(`Device '${name}' not found`, 'DeviceNotFound');
     cable.up = up;
+    this.backends.netdevs.find(cable.id)?.setLink?.(up);
   }
   /** @throws QmpError where the machine has none */
   balloon(): { set(bytes: number): void; actual(): number } {
