@@ -15,6 +15,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   rpc: ['bits'],
   display: ['bits', 'rpc'],
   domain: ['bits'],
+  daemon: ['bits', 'rpc', 'domain', 'disk'],
   firmware: ['bits'],
   images: ['bits'],
   accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
@@ -37,6 +38,8 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
     'display',
     'chardev',
     'monitor',
+    'domain',
+    'daemon',
   ],
 };
 

@@ -1,0 +1,186 @@
+// `capabilities` and `domcapabilities`: what this host and its emulators can do (libvirt 9.0, formatcaps and formatdomaincaps).
+import { formatCapabilities, type GuestInfo, type HostInfo } from '../domain/capabilities.ts';
+import { type DomainCapabilities, type Enums, formatDomainCapabilities } from '../domain/domain-capabilities.ts';
+import { findMachine } from '../domain/emulator.ts';
+import { libvirtError } from '../rpc/libvirt/errors.ts';
+import type { Daemon } from './daemon.ts';
+import type { EmulatorProbe } from './emulators.ts';
+
+/** The UUID of this host: its firmware's, or one that was made up once and kept. */
+export async function hostUuid(daemon: Daemon): Promise<string> {
+  const { options, host, paths } = daemon;
+  if (options.hostUuid !== undefined) return options.hostUuid;
+  const fromFirmware = host.facts.uuid;
+  if (fromFirmware !== undefined && !/^(0{8}|f{8})/.test(fromFirmware)) return fromFirmware;
+  const path = `${paths.lib}/host-uuid`;
+  const kept = await host.files.read(path);
+  if (kept !== undefined) return kept.trim();
+  const { randomUuid } = await import('../domain/emulator.ts');
+  const made = randomUuid((length) => host.crypto.random(length));
+  await host.files.write(path, `${made}\n`);
+  return made;
+}
+
+async function hostInfo(daemon: Daemon): Promise<HostInfo> {
+  const { facts } = daemon.host;
+  const total = facts.memory()['MemTotal'] ?? 0;
+  const { cpu, topology } = facts;
+  return {
+    uuid: await hostUuid(daemon),
+    cpu: {
+      arch: facts.arch,
+      vendor: cpu.vendor,
+      ...(cpu.microcode > 0 && { microcode: cpu.microcode }),
+      signature: { family: cpu.family, model: cpu.model, stepping: cpu.stepping },
+      topology: { sockets: topology.sockets, dies: 1, cores: topology.cores, threads: topology.threads },
+      ...(cpu.addressBits > 0 && { physicalAddressBits: cpu.addressBits }),
+      features: [],
+      pageSizes: [4, 2048, 1_048_576],
+    },
+    powerManagement: [],
+    iommu: false,
+    migrationTransports: ['tcp', 'rdma'],
+    cells: [
+      {
+        id: 0,
+        memory: total,
+        pages: [
+          { size: 4, count: Math.floor(total / 4) },
+          { size: 2048, count: 0 },
+          { size: 1_048_576, count: 0 },
+        ],
+        distances: [{ id: 0, value: 10 }],
+        cpus: facts.cpus.map((one) => ({ id: one.id, socket: one.socket, die: 0, core: one.core, siblings: String(one.id) })),
+      },
+    ],
+    caches: [],
+    securityModels: [{ model: 'none', doi: '0', labels: [] }],
+  };
+}
+
+const guestInfo = (probe: EmulatorProbe): GuestInfo => ({
+  emulator: probe.info,
+  wordSize: /64/.test(probe.info.arch) || probe.info.arch === 's390x' ? 64 : 32,
+  domainTypes: probe.accelerators.includes('kvm') ? ['qemu', 'kvm'] : ['qemu'],
+  pae: probe.info.arch === 'i686',
+  acpi: probe.info.arch === 'x86_64' || probe.info.arch === 'i686',
+});
+
+export async function capabilitiesXml(daemon: Daemon): Promise<string> {
+  const probes = await daemon.emulators.all();
+  const seen = new Set<string>();
+  const guests = probes.filter((one) => !seen.has(one.info.arch) && seen.add(one.info.arch)).map(guestInfo);
+  return formatCapabilities(await hostInfo(daemon), guests);
+}
+
+/** The values whose device type the emulator has. */
+const having = (probe: EmulatorProbe, rows: readonly (readonly [string, string | undefined])[]): string[] =>
+  rows.flatMap(([value, type]) => (type === undefined || probe.types.includes(type) ? [value] : []));
+
+function devicesOf(probe: EmulatorProbe): Readonly<Record<string, Enums | undefined>> {
+  const has = (type: string): boolean => probe.types.includes(type);
+  const virtio = ['virtio', 'virtio-transitional', 'virtio-non-transitional'];
+  return {
+    disk: {
+      diskDevice: ['disk', 'cdrom', 'floppy', 'lun'],
+      bus: having(probe, [
+        ['ide', 'piix3-ide'],
+        ['fdc', 'isa-fdc'],
+        ['scsi', 'virtio-scsi-pci'],
+        ['virtio', 'virtio-blk-pci'],
+        ['usb', 'usb-storage'],
+        ['sata', 'ich9-ahci'],
+      ]),
+      model: virtio,
+    },
+    graphics: {
+      type: [
+        ...(has('sdl') ? ['sdl'] : []),
+        ...(probe.commands.includes('query-vnc') ? ['vnc'] : []),
+        ...(probe.commands.includes('query-spice') ? ['spice'] : []),
+        ...(has('egl-headless') ? ['egl-headless'] : []),
+      ],
+    },
+    video: {
+      modelType: having(probe, [
+        ['vga', 'VGA'],
+        ['cirrus', 'cirrus-vga'],
+        ['vmvga', 'vmware-svga'],
+        ['qxl', 'qxl'],
+        ['virtio', 'virtio-gpu-pci'],
+        ['none', undefined],
+        ['bochs', 'bochs-display'],
+        ['ramfb', 'ramfb'],
+      ]),
+    },
+    hostdev: undefined,
+    rng: has('virtio-rng-pci') ? { model: virtio, backendModel: ['random', 'egd', 'builtin'] } : undefined,
+    filesystem: has('virtio-9p-pci') ? { driverType: ['path', 'handle'] } : undefined,
+    tpm: undefined,
+  };
+}
+
+export async function domainCapabilitiesXml(
+  daemon: Daemon,
+  emulator: string | undefined,
+  arch: string | undefined,
+  machineName: string | undefined,
+  virtType: string | undefined,
+): Promise<string> {
+  const probes = emulator === undefined ? await daemon.emulators.all() : [await daemon.emulators.probe(emulator)];
+  const wanted = arch ?? daemon.host.facts.arch;
+  const probe = probes.find((one) => one.info.arch === wanted);
+  if (!probe) throw libvirtError('invalidArg', 'qemu', `unable to find any emulator to serve '${wanted}' architecture`);
+  const { info } = probe;
+  const machine = findMachine(info, machineName);
+  if (!machine) throw libvirtError('invalidArg', 'qemu', `the machine '${machineName}' is not supported by emulator '${info.path}'`);
+  const kvm = probe.accelerators.includes('kvm');
+  const type = virtType ?? (kvm ? 'kvm' : 'qemu');
+  if (type !== 'qemu' && type !== 'kvm') throw libvirtError('invalidArg', 'qemu', `unknown virttype: ${type}`);
+  if (type === 'kvm' && !kvm) {
+    throw libvirtError('invalidArg', 'qemu', `KVM is not supported by '${info.path}' on this host`);
+  }
+  const custom = probe.cpus
+    .filter((one) => !['host', 'max', 'base'].includes(one.name) && !/-v\d+$/.test(one.name))
+    .map((one) => ({
+      name: one.name,
+      usable: one.unavailable === undefined ? ('unknown' as const) : one.unavailable.length === 0 ? ('yes' as const) : ('no' as const),
+      vendor: 'unknown',
+      ...(one.deprecated && { deprecated: true }),
+    }));
+  const firmware = daemon.options.firmware;
+  const yesNo = ['yes', 'no'];
+  const onOff = ['on', 'off'];
+  const given: DomainCapabilities = {
+    emulator: info.path,
+    domainType: type,
+    machine: machine.name,
+    arch: info.arch,
+    maxVcpus: machine.maxCpus,
+    iothreads: probe.types.includes('iothread'),
+    firmware: {
+      kinds: firmware ? ['efi'] : [],
+      loaders: firmware ? [firmware.executable] : [],
+      enums: { type: ['rom', 'pflash'], readonly: yesNo, secure: ['no'] },
+    },
+    cpu: {
+      ...(type === 'kvm' && { hostPassthrough: onOff }),
+      maximum: onOff,
+      hostModel: { model: info.defaultCpu, fallback: 'allow', features: [] },
+      custom,
+    },
+    memoryBacking: { sourceType: ['file', 'anonymous', 'memfd'] },
+    devices: devicesOf(probe),
+    features: {
+      gic: false,
+      vmcoreinfo: probe.types.includes('vmcoreinfo'),
+      genid: probe.types.includes('vmgenid'),
+      backingStoreInput: true,
+      backup: true,
+      'async-teardown': false,
+      sev: false,
+      sgx: false,
+    },
+  };
+  return formatDomainCapabilities(given);
+}

@@ -1,0 +1,146 @@
+// Procedures of a connection and its host: opening, capabilities, CPU models, the node's memory and times. libvirt 9.0's answers.
+import { libvirtError } from '../rpc/libvirt/errors.ts';
+import type { Daemon, RemoteHandlers } from './daemon.ts';
+import { translateErrors } from './errors.ts';
+import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
+import { commandLineOf } from './native.ts';
+
+/** Answers of libvirtd 9.0 to `connectSupportsFeature`; descriptors are not passed on here. */
+const features: Readonly<Record<number, boolean>> = {
+  ...{ 1: false, 2: false, 3: true, 4: true, 5: false, 6: true, 7: true, 8: false, 9: true, 10: true, 11: true, 12: true },
+  ...{ 13: true, 14: true, 15: true, 16: true },
+};
+
+const number = (version: string): bigint => {
+  const [major = 0, minor = 0, micro = 0] = version.split('.').map(Number);
+  return BigInt(major * 1_000_000 + minor * 1000 + micro);
+};
+
+/** The libvirt whose protocol and behaviour this is. */
+const libvirtVersion = '9.0.0';
+
+/** URIs by their last part: what this daemon is asked for and what it is. */
+function checkUri(daemon: Daemon, name: string | undefined): void {
+  if (name === undefined || name === '') return;
+  const wanted = daemon.options.system ? ['qemu:///system', 'qemu:///embed'] : ['qemu:///session'];
+  if (!name.startsWith('qemu')) {
+    throw libvirtError('noConnect', 'none', `No connection for URI ${name}`);
+  }
+  const plain = name.replace(/\?.*$/, '').replace(/^qemu\+\w+:\/\/[^/]*/, 'qemu://');
+  if (plain === 'qemu:///system' || plain === 'qemu:///session' || wanted.includes(plain)) return;
+  throw libvirtError('internalError', 'qemu', `unexpected QEMU URI path '${plain.replace('qemu://', '')}', try qemu:///system`);
+}
+
+export function connectHandlers(daemon: Daemon): RemoteHandlers {
+  const { host, options, sessions } = daemon;
+  const { facts } = host;
+  const hostname = options.hostname ?? facts.hostname;
+  return translateErrors('qemu', {
+    connectOpen({ name, flags }, call) {
+      checkUri(daemon, name);
+      const session = sessions.of(call);
+      session.opened = true;
+      session.readOnly ||= (flags & 1) === 1;
+    },
+    connectClose: (_, call) => call.connection.closeWhenIdle(),
+    connectSupportsFeature({ feature }, call) {
+      if (feature === 10 && options.keepalive.interval > 0) {
+        call.connection.startKeepalive({ ...options.keepalive, timers: host.timers });
+      }
+      return { supported: features[feature] ?? false };
+    },
+    connectSetIdentity: () => {},
+    connectGetType: () => ({ type: 'QEMU' }),
+    async connectGetVersion() {
+      const [first] = await daemon.emulators.all();
+      if (!first) throw libvirtError('internalError', 'qemu', 'Cannot find suitable emulator for x86_64');
+      const { major, minor, micro } = first.version;
+      return { version: number(`${major}.${minor}.${micro}`) };
+    },
+    connectGetLibVersion: () => ({ version: number(libvirtVersion) }),
+    connectGetHostname: () => ({ hostname }),
+    connectGetUri: () => ({ uri: options.system ? 'qemu:///system' : 'qemu:///session' }),
+    connectIsSecure(_, call) {
+      return { secure: sessions.of(call).client.transport !== 'tcp' };
+    },
+    connectGetMaxVcpus({ type }) {
+      const most: Readonly<Record<string, number>> = { qemu: 16, kvm: 255 };
+      const found = type === undefined ? 16 : most[type];
+      if (found === undefined) throw libvirtError('invalidArg', 'qemu', `unknown type '${type}'`);
+      return { maxVcpus: found };
+    },
+    connectGetCapabilities: async () => ({ capabilities: await capabilitiesXml(daemon) }),
+    connectGetDomainCapabilities: async ({ emulator, arch, machine, virtType }) => ({
+      capabilities: await domainCapabilitiesXml(daemon, emulator, arch, machine, virtType),
+    }),
+    async connectGetCpuModelNames({ arch, needResults }) {
+      const probes = await daemon.emulators.all();
+      const probe = probes.find((one) => one.info.arch === arch);
+      if (!probe) throw libvirtError('invalidArg', 'cpu', `cannot find architecture ${arch}`);
+      const models = probe.cpus.map((one) => one.name).filter((name) => !['host', 'max', 'base'].includes(name) && !/-v\d+$/.test(name));
+      return { models: needResults ? models : [], ret: models.length };
+    },
+    connectGetSysinfo() {
+      throw libvirtError('configUnsupported', 'qemu', 'Host SMBIOS information is not available');
+    },
+    connectDomainXmlToNative: async ({ format, xml }) => ({ config: await commandLineOf(daemon, format, xml) }),
+    connectCompareCpu({ xml }) {
+      if (!/<cpu\b/.test(xml)) throw libvirtError('xmlError', 'cpu', 'XML does not contain CPU definition');
+      const model = /<model[^>]*>([^<]*)<\/model>/.exec(xml)?.[1];
+      const known = model === undefined || new Set(['qemu64', 'qemu32', 'kvm64', 'pentium', 'pentium2', 'pentium3', '486']).has(model);
+      return { result: known ? 2 : 0 };
+    },
+
+    nodeGetInfo() {
+      const { sockets, cores, threads } = facts.topology;
+      return {
+        model: facts.arch,
+        memory: BigInt(facts.memory()['MemTotal'] ?? 0),
+        cpus: facts.cpus.filter((one) => one.online).length,
+        mhz: facts.cpu.mhz,
+        nodes: 1,
+        sockets,
+        cores,
+        threads,
+      };
+    },
+    nodeGetCpuMap({ needMap, needOnline }) {
+      const map = new Uint8Array(Math.ceil(facts.cpus.length / 8));
+      const online = facts.cpus.filter((one) => one.online);
+      for (const { id } of online) map[id >> 3]! |= 1 << (id & 7);
+      return { cpumap: needMap ? map : new Uint8Array(), online: needOnline ? online.length : 0, ret: facts.cpus.length };
+    },
+    nodeGetCpuStats({ cpuNum, nparams }) {
+      const times = facts.cpuTimes(cpuNum < 0 ? undefined : cpuNum);
+      if (!times) throw libvirtError('invalidArg', 'none', `Invalid cpuNum in virHostCPUGetStatsLinux: ${cpuNum}`);
+      const list = (['kernel', 'user', 'idle', 'iowait'] as const).map((field) => ({ field, value: BigInt(times[field]) }));
+      return { params: nparams === 0 ? [] : list, nparams: list.length };
+    },
+    nodeGetMemoryStats({ nparams, cellNum }) {
+      const memory = facts.memory();
+      const rows = [
+        ['total', 'MemTotal'],
+        ['free', 'MemFree'],
+        ['buffers', 'Buffers'],
+        ['cached', 'Cached'],
+      ] as const;
+      const list = rows.slice(0, cellNum < 0 ? 4 : 2).map(([field, name]) => ({ field, value: BigInt(memory[name] ?? 0) }));
+      return { params: nparams === 0 ? [] : list, nparams: list.length };
+    },
+    nodeGetFreeMemory: () => ({ freeMem: BigInt(facts.memory()['MemFree'] ?? 0) * 1024n }),
+    nodeGetCellsFreeMemory({ startCell }) {
+      if (startCell > 0) throw libvirtError('internalError', 'none', `start cell ${startCell} out of range (0-0)`);
+      return { cells: [BigInt(facts.memory()['MemFree'] ?? 0) * 1024n] };
+    },
+    nodeGetSecurityModel: () => ({ model: 'none', doi: '0' }),
+    nodeGetMemoryParameters() {
+      throw libvirtError('internalError', 'none', 'no memory parameters of this host can be read');
+    },
+    nodeGetFreePages({ pages, startCell, cellCount }) {
+      const free = facts.memory()['MemFree'] ?? 0;
+      const counts = Array.from({ length: cellCount }, () => pages.map((size) => (size === 4 ? BigInt(Math.floor(free / 4)) : 0n))).flat();
+      if (startCell > 0) throw libvirtError('operationFailed', 'none', `start cell ${startCell} out of range (0-0)`);
+      return { counts };
+    },
+  } satisfies RemoteHandlers);
+}

@@ -1,0 +1,174 @@
+// The daemon: its parts, and the service that every client talks to.
+import type { Firmware } from '../domain/prepare.ts';
+import { qemu, remote } from '../rpc/libvirt/programs.ts';
+import { type Handlers, ServerConnection, type Service, service } from '../rpc/server.ts';
+import type { ByteDuplex } from '../rpc/transport.ts';
+import { connectHandlers } from './connect-handlers.ts';
+import { eventHandlers } from './event-handlers.ts';
+import { Emulators } from './emulators.ts';
+import { Events } from './events.ts';
+import { qemuHandlers } from './guest/agent-handlers.ts';
+import type { Guest } from './guest/guest.ts';
+import { Guests } from './guest/guests.ts';
+import { guestHandlers } from './guest/handlers.ts';
+import { destroyGuest } from './guest/lifecycle.ts';
+import { loadCheckpoints } from './guest/checkpoints.ts';
+import { loadSnapshots } from './guest/snapshots.ts';
+import { findGuestsAgain } from './guest/recover.ts';
+import type { ClientInfo, DaemonHost, TlsFiles } from './host.ts';
+import { Networks } from './network/networks.ts';
+import type { Paths } from './paths.ts';
+import { libvirtError } from '../rpc/libvirt/errors.ts';
+import { admit, apiName, type Session, Sessions } from './sessions.ts';
+import { Pools } from './storage/pools.ts';
+
+export type RemoteHandlers = Handlers<typeof remote.procedures>;
+export type QemuHandlers = Handlers<typeof qemu.procedures>;
+
+export interface DaemonOptions {
+  /** Version of this package: `0.1.0`. */
+  readonly version: string;
+  /** Whether it serves `qemu:///system`; else `qemu:///session`. */
+  readonly system: boolean;
+  /** Paths of emulators; the first that works is the default. */
+  readonly emulators: readonly string[];
+  /** Address of displays when a document names none. */
+  readonly graphicsListen: string;
+  readonly firmware: Firmware | undefined;
+  /** User that emulators run as; the daemon's own when undefined. */
+  readonly user?: { readonly uid: number; readonly gid: number } | undefined;
+  /** The program that takes a process's way to more privileges, when the host has it. */
+  readonly setpriv?: string | undefined;
+  readonly hostUuid?: string | undefined;
+  readonly hostname?: string | undefined;
+  /** What a client must do over TCP and TLS before anything else. */
+  readonly authentication: { readonly tcp: 'none' | 'sasl'; readonly tls: 'none' | 'sasl' };
+  /** Name to SCRAM's salted secrets; see `users.ts`. */
+  readonly usersFile?: string | undefined;
+  /** Patterns of names (SASL) or distinguished names (TLS) that may come in; all when empty. */
+  readonly allow: readonly string[];
+  /** Seconds between pings of silent clients, and how many may stay unanswered. */
+  readonly keepalive: { readonly interval: number; readonly count: number };
+  readonly maxClients: number;
+  /** Certificates, for connections to other daemons. */
+  readonly tls?: TlsFiles | undefined;
+  /** Networks as bridges of the host, where it allows that. */
+  readonly bridges: boolean;
+}
+
+export class Daemon {
+  readonly host: DaemonHost;
+  readonly paths: Paths;
+  readonly options: DaemonOptions;
+  readonly events = new Events();
+  readonly sessions = new Sessions();
+  readonly emulators: Emulators;
+  readonly guests: Guests;
+  readonly networks: Networks;
+  readonly pools: Pools;
+  /** TCP ports that displays of guests have. */
+  readonly ports = new Set<number>();
+  readonly #services: readonly Service[];
+
+  constructor(host: DaemonHost, paths: Paths, options: DaemonOptions) {
+    this.host = host;
+    this.paths = paths;
+    this.options = options;
+    this.emulators = new Emulators(host, paths.cache, options.emulators);
+    this.guests = new Guests(host, paths, this.emulators, this.events);
+    this.networks = new Networks(this);
+    this.pools = new Pools(this);
+    const remoteHandlers: RemoteHandlers = {
+      ...connectHandlers(this),
+      ...eventHandlers(this),
+      ...guestHandlers(this),
+    };
+    this.#services = [service(remote, refuseOthers(remoteHandlers)), service(qemu, qemuHandlers(this))];
+  }
+  /**
+   * Takes the directories for itself and finds again what was running.
+   * @throws {Error} when another daemon has them
+   */
+  async start(): Promise<void> {
+    const { files, sockets } = this.host;
+    for (const directory of Object.values(this.paths)) await files.makeDirectory(directory, 0o755);
+    await files.makeDirectory(`${this.paths.run}/qemu`, 0o700);
+    await files.makeDirectory(`${this.paths.log}/qemu`, 0o700);
+    const real = (await files.real(this.paths.run)) ?? this.paths.run;
+    if (!(await sockets.claim(`nonrootd:${real}`))) {
+      throw new Error(`Cannot start: another nonrootd uses ${real}`);
+    }
+    await this.pools.load();
+    await this.networks.load();
+    await this.guests.load();
+    for (const guest of this.guests.all) {
+      await loadSnapshots(this, guest);
+      await loadCheckpoints(this, guest);
+    }
+    await findGuestsAgain(this);
+    await this.pools.autostart();
+    await this.networks.autostart();
+  }
+  /** Starts what is to run by itself after the host's start. */
+  async autostart(): Promise<void> {
+    const { startDefined } = await import('./guest/lifecycle.ts');
+    for (const guest of this.guests.all) {
+      if (!guest.autostart || guest.active) continue;
+      await startDefined(this, guest, {}).catch((error: unknown) => {
+        this.host.log(`Cannot start domain ${guest.name}: ${(error as Error).message}`);
+      });
+    }
+  }
+  /** Serves one client until it goes. */
+  accept(duplex: ByteDuplex, client: ClientInfo): void {
+    if (this.sessions.count >= this.options.maxClients) {
+      this.host.log(`Too many clients: ${client.address} is refused`);
+      duplex.close();
+      return;
+    }
+    const { tcp, tls } = this.options.authentication;
+    const needed = client.transport === 'tcp' ? tcp : client.transport === 'tls' ? tls : 'none';
+    const session: Session = {
+      client,
+      opened: false,
+      readOnly: client.readOnly,
+      authentication: needed,
+      user: undefined,
+      autodestroy: new Set(),
+      wantsCloseMessage: false,
+      onClose: new Set(),
+      sasl: undefined,
+    };
+    const connection = new ServerConnection(duplex, this.#services, {
+      admit: (name) => admit(session, name),
+      report: (error, procedure) => this.host.log(`${procedure}: ${error instanceof Error ? error.stack : String(error)}`),
+    });
+    this.sessions.add(connection, session);
+    void connection.closed.then(() => {
+      this.events.forget(connection);
+      this.sessions.remove(connection);
+      for (const run of session.onClose) run();
+      for (const uuid of session.autodestroy) {
+        const guest = this.guests.byUuid(uuid);
+        if (guest?.active) void destroyGuest(this, guest, false).catch(() => {});
+      }
+    });
+  }
+  /** A guest has stopped: no connection takes it down any more. */
+  guestStopped(guest: Guest): void {
+    for (const [, session] of this.sessions.all()) session.autodestroy.delete(guest.uuid);
+  }
+}
+
+/** What the table has and the daemon does not is refused as libvirt refuses it. */
+function refuseOthers(handlers: RemoteHandlers): RemoteHandlers {
+  const others = Object.keys(remote.procedures)
+    .filter((name) => !(name in handlers))
+    .map((name) => [
+      name,
+      () => {
+        throw libvirtError('noSupport', 'none', apiName(name));
+      },
+    ]);
+  return { ...handlers, ...(Object.fromEntries(others) as RemoteHandlers) };
+}

@@ -1,0 +1,59 @@
+// The status file of a running guest: what a daemon that is started again needs to manage it on.
+import { formatDomain } from '../../domain/domain.ts';
+import type { DaemonHost, ProcessId } from '../host.ts';
+import type { Guest } from './guest.ts';
+
+export interface Status {
+  readonly version: 1;
+  readonly name: string;
+  readonly uuid: string;
+  readonly id: number;
+  /** Absent while the process is being started. */
+  readonly process?: ProcessId;
+  readonly monitorPath: string;
+  readonly directory: string;
+  readonly ports: readonly number[];
+  readonly state: number;
+  readonly reason: number;
+  readonly persistent: boolean;
+  readonly ending?: string;
+  readonly originalMemory: number;
+  /** The running definition, with its secrets. */
+  readonly domain: string;
+  /** Block jobs: what their end means for the definition. */
+  readonly blockJobs: readonly { readonly id: string; readonly disk: string; readonly type: number }[];
+}
+
+export const statusPath = (runDirectory: string, name: string): string => `${runDirectory}/qemu/${name}.json`;
+
+export async function saveStatus(host: DaemonHost, runDirectory: string, guest: Guest): Promise<void> {
+  const { run } = guest;
+  if (run === undefined || run.stopped) return;
+  const status: Status = {
+    version: 1,
+    name: guest.name,
+    uuid: guest.uuid,
+    id: run.id,
+    process: run.process,
+    monitorPath: run.monitorPath,
+    directory: run.directory,
+    ports: run.ports,
+    state: guest.state,
+    reason: guest.reason,
+    persistent: guest.persistent,
+    ...(run.ending !== undefined && { ending: run.ending }),
+    originalMemory: run.originalMemory,
+    domain: formatDomain(run.domain, { secure: true }),
+    blockJobs: [...run.blockJobs.values()].map(({ id, disk, type }) => ({ id, disk, type })),
+  };
+  await host.files.write(statusPath(runDirectory, guest.name), JSON.stringify(status));
+}
+
+export function parseStatus(text: string): Status | undefined {
+  try {
+    const value = JSON.parse(text) as Status;
+    return value.version === 1 ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}

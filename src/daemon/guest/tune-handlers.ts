@@ -1,0 +1,313 @@
+// Parameters of a domain: disk throttles, scheduler, memory and block weights, pinning, I/O threads. libvirt 9.0's names and answers.
+import type { Domain } from '../../domain/domain.ts';
+import { childNamed, elementsOf, newElement, textOf, type XmlElement } from '../../domain/xml.ts';
+import { libvirtError } from '../../rpc/libvirt/errors.ts';
+import type { TypedParam } from '../../rpc/libvirt/types.ts';
+import { isObject } from '../../rpc/qmp/json.ts';
+import type { Daemon, RemoteHandlers } from '../daemon.ts';
+import { invalidArgument, operationInvalid, translateErrors } from '../errors.ts';
+import { affects, queried } from './affect.ts';
+import { findDisk } from './block-nodes.ts';
+import type { Guest } from './guest.ts';
+import { saveStatus } from './status.ts';
+import { applyIoTune, setTune, tuneParams } from './tune.ts';
+
+const ullong = (field: string, value: bigint): TypedParam => ({ field, value: { type: 'ullong', value } });
+const llong = (field: string, value: bigint): TypedParam => ({ field, value: { type: 'llong', value } });
+const text = (field: string, value: string): TypedParam => ({ field, value: { type: 'string', value } });
+
+/** libvirt's "no limit", in KiB. */
+const unlimited = 9_007_199_254_740_988n;
+
+const numberIn = (element: XmlElement | undefined, name: string): bigint | undefined => {
+  const found = element && childNamed(element, name);
+  const value = found && textOf(found).trim();
+  return value !== undefined && /^-?\d+$/.test(value) ? BigInt(value) : undefined;
+};
+
+/** `element` with the child `name` holding `value`. */
+function withNumber(element: XmlElement | undefined, root: string, name: string, value: bigint, attributes = {}): XmlElement {
+  const others = element ? elementsOf(element).filter((one) => one.name !== name) : [];
+  return newElement(root, element?.attributes ?? {}, [...others, newElement(name, attributes, [String(value)])]);
+}
+
+/** Scheduler parameters: name, element of `<cputune>`, default, signed. */
+const scheduler = [
+  ['cpu_shares', 'shares', 1024n, false],
+  ['vcpu_period', 'period', 100_000n, false],
+  ['vcpu_quota', 'quota', -1n, true],
+  ['emulator_period', 'emulator_period', 100_000n, false],
+  ['emulator_quota', 'emulator_quota', -1n, true],
+  ['global_period', 'global_period', 100_000n, false],
+  ['global_quota', 'global_quota', -1n, true],
+  ['iothread_period', 'iothread_period', 100_000n, false],
+  ['iothread_quota', 'iothread_quota', -1n, true],
+] as const;
+
+function schedulerParams(domain: Domain): TypedParam[] {
+  return scheduler.map(([field, element, fallback, signed]) => {
+    const value = numberIn(domain.cputune, element) ?? fallback;
+    return signed ? llong(field, value) : ullong(field, value);
+  });
+}
+
+async function setDefinition(daemon: Daemon, guest: Guest, flags: number, edit: (domain: Domain) => void): Promise<void> {
+  const where = affects(guest, flags);
+  if (where.live) throw operationInvalid("cgroup CPU controller is not mounted");
+  await daemon.guests.change(guest, edit);
+}
+
+/** A set of CPUs as libvirt writes it. */
+export function formatCpus(cpus: readonly number[]): string {
+  const parts: string[] = [];
+  for (let i = 0; i < cpus.length; ) {
+    let end = i;
+    while (cpus[end + 1] === cpus[end]! + 1) end++;
+    parts.push(end === i ? `${cpus[i]}` : `${cpus[i]}-${cpus[end]}`);
+    i = end + 1;
+  }
+  return parts.join(',');
+}
+const cpusOf = (map: Uint8Array): number[] =>
+  Array.from({ length: map.length * 8 }, (_, cpu) => cpu).filter((cpu) => (map[cpu >> 3]! & (1 << (cpu & 7))) !== 0);
+function mapOf(cpus: readonly number[], length: number): Uint8Array {
+  const map = new Uint8Array(length);
+  for (const cpu of cpus) if (cpu >> 3 < length) map[cpu >> 3]! |= 1 << (cpu & 7);
+  return map;
+}
+const parseCpus = (list: string): number[] =>
+  list.split(',').flatMap((part) => {
+    const [from = 0, to = from] = part.split('-').map(Number);
+    return Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  });
+
+const pinOf = (domain: Domain, element: string, id: Readonly<Record<string, string>>): number[] | undefined => {
+  const found =
+    domain.cputune &&
+    elementsOf(domain.cputune).find((one) => one.name === element && Object.entries(id).every(([k, v]) => one.attributes[k] === v));
+  const set = found?.attributes['cpuset'];
+  return set === undefined ? undefined : parseCpus(set);
+};
+function setPin(domain: Domain, element: string, id: Readonly<Record<string, string>>, cpus: readonly number[]): void {
+  const rest = (domain.cputune ? elementsOf(domain.cputune) : []).filter(
+    (one) => one.name !== element || !Object.entries(id).every(([k, v]) => one.attributes[k] === v),
+  );
+  domain.cputune = newElement('cputune', {}, [...rest, newElement(element, { ...id, cpuset: formatCpus(cpus) })]);
+}
+
+export function tuneHandlers(daemon: Daemon): RemoteHandlers {
+  const { guests, host } = daemon;
+  const allCpus = (): number[] => host.facts.cpus.map((one) => one.id);
+  const pin = async (guest: Guest, flags: number, map: Uint8Array, element: string, id: Record<string, string>, threads: () => number[]) => {
+    const cpus = cpusOf(map).filter((cpu) => allCpus().includes(cpu));
+    if (cpus.length === 0) throw invalidArgument('Empty cpu list for pinning');
+    const where = affects(guest, flags);
+    if (where.live) {
+      for (const thread of threads()) {
+        if (!(await host.processes.setAffinity(thread, cpus))) throw operationInvalid(`cannot set CPU affinity on process ${thread}`);
+      }
+      setPin(guest.run!.domain, element, id, cpus);
+      await saveStatus(host, daemon.paths.run, guest);
+    }
+    if (where.config) await guests.change(guest, (domain) => setPin(domain, element, id, cpus));
+  };
+  const iothreads = async (guest: Guest): Promise<{ id: number; thread: number }[]> => {
+    const answer = await guest.qmp('query-iothreads');
+    return (Array.isArray(answer) ? answer : []).flatMap((one) =>
+      isObject(one) ? [{ id: Number(String(one['id']).replace('iothread', '')), thread: Number(one['thread-id']) }] : [],
+    );
+  };
+  return translateErrors('qemu', {
+    async domainSetBlockIoTune({ dom, disk: path, params, flags }) {
+      const guest = guests.find(dom);
+      const where = affects(guest, flags);
+      await guest.lock.run('DomainSetBlockIoTune', async () => {
+        if (where.live) {
+          const disk = findDisk(guest.live().domain.devices.disks, path);
+          const before = disk.iotune;
+          setTune(disk, params);
+          try {
+            await applyIoTune(guest, disk);
+          } catch (error) {
+            if (before) disk.iotune = before;
+            else delete disk.iotune;
+            throw error;
+          }
+          const all = params.map((one) => ({ ...one, field: `blkdeviotune.${one.field}` }));
+          daemon.events.domain(17, guest.ref, { params: [text('blkdeviotune.disk', disk.target?.dev ?? ''), ...all] });
+          await saveStatus(host, daemon.paths.run, guest);
+        }
+        if (where.config) await guests.change(guest, (domain) => setTune(findDisk(domain.devices.disks, path), params));
+      });
+    },
+    domainGetBlockIoTune({ dom, disk: path, nparams, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      const list = path === undefined ? [] : tuneParams(findDisk(domain.devices.disks, path));
+      if (nparams === 0) return { params: [], nparams: 20 };
+      return { params: list.slice(0, nparams), nparams: list.length };
+    },
+    domainGetSchedulerType: ({ dom }) => {
+      guests.find(dom);
+      return { type: 'posix', nparams: scheduler.length };
+    },
+    domainGetSchedulerParameters({ dom, nparams }) {
+      return { params: schedulerParams(guests.find(dom).current).slice(0, nparams) };
+    },
+    domainGetSchedulerParametersFlags({ dom, nparams, flags }) {
+      return { params: schedulerParams(queried(guests.find(dom), flags & 3)).slice(0, nparams) };
+    },
+    domainSetSchedulerParameters: async ({ dom, params }) => setScheduler(daemon, guests.find(dom), params, 0),
+    domainSetSchedulerParametersFlags: async ({ dom, params, flags }) => setScheduler(daemon, guests.find(dom), params, flags),
+    domainGetMemoryParameters({ dom, nparams, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      const rows = ['hard_limit', 'soft_limit', 'swap_hard_limit'] as const;
+      if (nparams === 0) return { params: [], nparams: rows.length };
+      const names = { hard_limit: 'hard_limit', soft_limit: 'soft_limit', swap_hard_limit: 'swap_hard_limit' };
+      return { params: rows.map((name) => ullong(name, numberIn(domain.memtune, names[name]) ?? unlimited)), nparams: rows.length };
+    },
+    domainSetMemoryParameters: async ({ dom, params, flags }) =>
+      setDefinition(daemon, guests.find(dom), flags, (domain) => {
+        for (const { field, value } of params) {
+          domain.memtune = withNumber(domain.memtune, 'memtune', field, BigInt(value.value as bigint), { unit: 'KiB' });
+        }
+      }),
+    domainGetBlkioParameters({ dom, nparams, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      const rows = ['weight', 'device_weight', 'device_read_iops_sec', 'device_write_iops_sec', 'device_read_bytes_sec', 'device_write_bytes_sec'];
+      if (nparams === 0) return { params: [], nparams: rows.length };
+      const weight: TypedParam = { field: 'weight', value: { type: 'uint', value: Number(numberIn(domain.blkiotune, 'weight') ?? 0n) } };
+      return { params: [weight, ...rows.slice(1).map((name) => text(name, ''))], nparams: rows.length };
+    },
+    domainSetBlkioParameters: async ({ dom, params, flags }) =>
+      setDefinition(daemon, guests.find(dom), flags, (domain) => {
+        for (const { field, value } of params) {
+          if (field !== 'weight') throw libvirtError('configUnsupported', 'qemu', `${field} is not supported`);
+          domain.blkiotune = withNumber(domain.blkiotune, 'blkiotune', 'weight', BigInt(Number(value.value)));
+        }
+      }),
+    domainGetNumaParameters({ dom, nparams, flags }) {
+      queried(guests.find(dom), flags & 3);
+      if (nparams === 0) return { params: [], nparams: 2 };
+      return { params: [{ field: 'numa_mode', value: { type: 'int', value: 0 } }, text('numa_nodeset', '')], nparams: 2 };
+    },
+    domainGetInterfaceParameters({ dom, device, nparams, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      const card = domain.devices.interfaces.find((one) => one.target?.dev === device || one.mac?.address === device);
+      if (!card) throw invalidArgument(`no interface found for '${device}'`);
+      const rows = ['inbound.average', 'inbound.peak', 'inbound.burst', 'inbound.floor', 'outbound.average', 'outbound.peak', 'outbound.burst'];
+      if (nparams === 0) return { params: [], nparams: rows.length };
+      const of = (row: string): number => {
+        const [way = '', what = ''] = row.split('.');
+        return Number((card.bandwidth && childNamed(card.bandwidth, way))?.attributes[what] ?? 0);
+      };
+      return { params: rows.map((field) => ({ field, value: { type: 'uint' as const, value: of(field) } })), nparams: rows.length };
+    },
+
+    domainPinVcpu: async ({ dom, vcpu, cpumap }) => {
+      const guest = guests.find(dom);
+      await pin(guest, 1, cpumap, 'vcpupin', { vcpu: String(vcpu) }, () => [...threadOf(guest, vcpu)]);
+    },
+    domainPinVcpuFlags: async ({ dom, vcpu, cpumap, flags }) => {
+      const guest = guests.find(dom);
+      if (vcpu >= guest.current.vcpu.count) {
+        throw invalidArgument(`vcpu ${vcpu} is out of range of ${affects(guest, flags).live ? 'live' : 'persistent'} cpu count ${guest.current.vcpu.count}`);
+      }
+      await pin(guest, flags, cpumap, 'vcpupin', { vcpu: String(vcpu) }, () => [...threadOf(guest, vcpu)]);
+    },
+    domainGetVcpuPinInfo({ dom, maps, mapLength, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      const count = Math.min(maps, domain.vcpu.count);
+      const cpumaps = new Uint8Array(count * mapLength);
+      for (let i = 0; i < count; i++) {
+        const cpus = pinOf(domain, 'vcpupin', { vcpu: String(i) }) ?? allCpus();
+        cpumaps.set(mapOf(cpus, mapLength), i * mapLength);
+      }
+      return { cpumaps, num: count };
+    },
+    domainPinEmulator: async ({ dom, cpumap, flags }) => {
+      const guest = guests.find(dom);
+      await pin(guest, flags, cpumap, 'emulatorpin', {}, () => [guest.live().process.pid]);
+    },
+    domainGetEmulatorPinInfo({ dom, mapLength, flags }) {
+      const domain = queried(guests.find(dom), flags & 3);
+      return { cpumaps: mapOf(pinOf(domain, 'emulatorpin', {}) ?? allCpus(), mapLength), ret: 1 };
+    },
+    async domainGetIothreadInfo({ dom, flags }) {
+      const guest = guests.find(dom);
+      const domain = queried(guest, flags & 3);
+      const length = Math.ceil(allCpus().length / 8);
+      const live = guest.run?.domain === domain;
+      const ids = live ? (await iothreads(guest)).map((one) => one.id) : Array.from({ length: domain.iothreads ?? 0 }, (_, i) => i + 1);
+      const info = ids.map((id) => ({
+        iothreadId: id,
+        cpumap: mapOf(pinOf(domain, 'iothreadpin', { iothread: String(id) }) ?? allCpus(), length),
+      }));
+      return { info, ret: info.length };
+    },
+    async domainPinIothread({ dom, iothreadId, cpumap, flags }) {
+      const guest = guests.find(dom);
+      const known = guest.run ? await iothreads(guest) : [];
+      await pin(guest, flags, cpumap, 'iothreadpin', { iothread: String(iothreadId) }, () =>
+        known.flatMap((one) => (one.id === iothreadId ? [one.thread] : [])),
+      );
+    },
+    async domainAddIothread({ dom, iothreadId, flags }) {
+      const guest = guests.find(dom);
+      const where = affects(guest, flags);
+      await guest.lock.run('DomainAddIOThread', async () => {
+        if (where.live) {
+          if ((await iothreads(guest)).some((one) => one.id === iothreadId)) {
+            throw invalidArgument(`an IOThread is already using iothread_id '${iothreadId}'`);
+          }
+          await guest.qmp('object-add', { 'qom-type': 'iothread', id: `iothread${iothreadId}` });
+          guest.run!.domain.iothreads = (guest.run!.domain.iothreads ?? 0) + 1;
+        }
+        if (where.config) {
+          await guests.change(guest, (domain) => {
+            if (iothreadId <= (domain.iothreads ?? 0)) throw invalidArgument(`an IOThread is already using iothread_id '${iothreadId}'`);
+            domain.iothreads = (domain.iothreads ?? 0) + 1;
+          });
+        }
+      });
+    },
+    async domainDelIothread({ dom, iothreadId, flags }) {
+      const guest = guests.find(dom);
+      const where = affects(guest, flags);
+      await guest.lock.run('DomainDelIOThread', async () => {
+        if (where.live) {
+          if (!(await iothreads(guest)).some((one) => one.id === iothreadId)) {
+            throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
+          }
+          await guest.qmp('object-del', { id: `iothread${iothreadId}` });
+          guest.run!.domain.iothreads = Math.max(0, (guest.run!.domain.iothreads ?? 1) - 1);
+        }
+        if (where.config) {
+          await guests.change(guest, (domain) => {
+            if (iothreadId > (domain.iothreads ?? 0)) throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
+            domain.iothreads = (domain.iothreads ?? 1) - 1;
+          });
+        }
+      });
+    },
+    domainGetPerfEvents({ dom, flags }) {
+      queried(guests.find(dom), flags & 3);
+      return { params: [] };
+    },
+  } satisfies RemoteHandlers);
+}
+
+function* threadOf(guest: Guest, vcpu: number): Generator<number> {
+  const thread = guest.live().threads.get(vcpu);
+  if (thread === undefined) throw invalidArgument(`vcpu ${vcpu} is not online`);
+  yield thread;
+}
+
+async function setScheduler(daemon: Daemon, guest: Guest, params: readonly TypedParam[], flags: number): Promise<void> {
+  await setDefinition(daemon, guest, flags, (domain) => {
+    for (const { field, value } of params) {
+      const row = scheduler.find(([name]) => name === field);
+      if (!row) throw invalidArgument(`parameter '${field}' not supported`);
+      domain.cputune = withNumber(domain.cputune, 'cputune', row[1], BigInt(value.value as bigint));
+    }
+  });
+}

@@ -1,0 +1,207 @@
+// Runs the daemon in this process, or starts one in the background: paths, configuration, listeners, signals.
+
+import { spawn } from 'node:child_process';
+import { accessSync, constants, existsSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import type { DaemonSettings } from '../../cli/daemon.ts';
+import { isLoopback, parseConfig, parseListen, type Setting } from '../../daemon/config.ts';
+import { Daemon, type DaemonOptions } from '../../daemon/daemon.ts';
+import type { ClientInfo, Listener, TlsFiles } from '../../daemon/host.ts';
+import { type Paths, privatePaths, readOnlySocketName, socketName, systemPaths, userPaths } from '../../daemon/paths.ts';
+import { nodeDaemonHost } from './daemon-host.ts';
+
+interface Place {
+  readonly paths: Paths;
+  readonly sockets: readonly { readonly path: string; readonly readOnly: boolean }[];
+  readonly system: boolean;
+}
+
+const isRoot = (): boolean => process.getuid?.() === 0;
+
+function placeOf(settings: DaemonSettings): Place {
+  const system = isRoot();
+  const paths = settings.state === undefined ? (system ? systemPaths : userPaths(process.env)) : privatePaths(resolve(settings.state));
+  const both = (directory: string) => [
+    { path: join(directory, socketName), readOnly: false },
+    ...(system ? [{ path: join(directory, readOnlySocketName), readOnly: true }] : []),
+  ];
+  const own =
+    settings.socket === undefined
+      ? both(paths.run)
+      : [
+          { path: resolve(settings.socket), readOnly: false },
+          { path: `${resolve(settings.socket)}-ro`, readOnly: true },
+        ];
+  const libvirt = system ? '/run/libvirt' : join(process.env['XDG_RUNTIME_DIR'] ?? '/nonexistent', 'libvirt');
+  return { paths, sockets: [...own, ...(settings.libvirtPaths ? both(libvirt) : [])], system };
+}
+
+/** The first of these programs that is there. */
+const findProgram = (...paths: readonly string[]): string | undefined =>
+  paths.find((path) => {
+    try {
+      accessSync(path, constants.X_OK);
+      return true;
+    } catch {
+      return false;
+    }
+  });
+
+function findFirmware(): DaemonOptions['firmware'] {
+  for (const suffix of ['_4M', '']) {
+    const executable = `/usr/share/OVMF/OVMF_CODE${suffix}.fd`;
+    const template = `/usr/share/OVMF/OVMF_VARS${suffix}.fd`;
+    if (existsSync(executable) && existsSync(template)) return { executable, template, secure: false };
+  }
+  return undefined;
+}
+
+/** The user that emulators run as, by name or number in the password file. */
+function userOf(name: string | undefined): { uid: number; gid: number } | undefined {
+  if (name === undefined || name === 'root' || !isRoot()) return undefined;
+  const line = readFileSync('/etc/passwd', 'utf8')
+    .split('\n')
+    .map((one) => one.split(':'))
+    .find(([login, , uid]) => login === name || uid === name);
+  if (!line) throw new Error(`Cannot run emulators as ${name}: there is no such user`);
+  return { uid: Number(line[2]), gid: Number(line[3]) };
+}
+
+/** Emulators of this package and of the host. */
+const emulatorPaths = (): string[] => [
+  '/usr/bin/qemu-system-x86_64',
+  ...(process.argv[1] === undefined ? [] : [resolve(dirname(process.argv[1]), 'nonroot-system-x86_64')]),
+];
+
+class Configuration {
+  readonly #settings: ReadonlyMap<string, Setting>;
+  constructor(settings: ReadonlyMap<string, Setting>) {
+    this.#settings = settings;
+  }
+  text(name: string): string | undefined {
+    return this.#settings.get(name) as string | undefined;
+  }
+  number(name: string, fallback: number): number {
+    return (this.#settings.get(name) as number | undefined) ?? fallback;
+  }
+  list(name: string): readonly string[] | undefined {
+    return this.#settings.get(name) as readonly string[] | undefined;
+  }
+  oneOf<T extends string>(name: string, accepted: readonly T[], fallback: T): T {
+    const given = this.text(name);
+    if (given === undefined) return fallback;
+    const found = accepted.find((one) => one === given);
+    if (found === undefined) throw new Error(`Cannot use ${name} = "${given}": accepted are ${accepted.join(', ')}`);
+    return found;
+  }
+}
+
+function readConfig(settings: DaemonSettings, paths: Paths): Configuration {
+  const path = settings.config ?? join(paths.config, 'nonrootd.conf');
+  if (settings.config === undefined && !existsSync(path)) return new Configuration(new Map());
+  return new Configuration(parseConfig(readFileSync(path, 'utf8'), path));
+}
+
+function tlsFiles(config: Configuration): TlsFiles {
+  return {
+    ca: config.text('ca_file') ?? '/etc/pki/CA/cacert.pem',
+    certificate: config.text('cert_file') ?? '/etc/pki/libvirt/servercert.pem',
+    key: config.text('key_file') ?? '/etc/pki/libvirt/private/serverkey.pem',
+  };
+}
+
+function optionsOf(config: Configuration, place: Place, version: string): DaemonOptions {
+  const root = isRoot();
+  const networks = config.oneOf('networks', ['auto', 'user', 'bridge'], 'auto');
+  const able = root && findProgram('/usr/sbin/dnsmasq') !== undefined && findProgram('/usr/sbin/nft') !== undefined;
+  return {
+    version,
+    system: place.system,
+    emulators: config.list('emulators') ?? emulatorPaths(),
+    graphicsListen: config.text('graphics_listen') ?? '127.0.0.1',
+    firmware: findFirmware(),
+    user: userOf(config.text('user')),
+    setpriv: findProgram('/usr/bin/setpriv'),
+    hostUuid: config.text('host_uuid'),
+    hostname: config.text('hostname'),
+    authentication: {
+      tcp: config.oneOf('auth_tcp', ['none', 'sasl'], 'none'),
+      tls: config.oneOf('auth_tls', ['none', 'sasl'], 'none'),
+    },
+    usersFile: config.text('users_file'),
+    allow: config.list('allow') ?? [],
+    keepalive: { interval: config.number('keepalive_interval', 5), count: config.number('keepalive_count', 5) },
+    maxClients: config.number('max_clients', 5000),
+    tls: tlsFiles(config),
+    bridges: networks === 'bridge' || (networks === 'auto' && able),
+  };
+}
+
+/** Serves until a signal. @throws Error (rejects) with one line when it can't */
+async function serve(settings: DaemonSettings, version: string): Promise<number> {
+  const place = placeOf(settings);
+  const config = readConfig(settings, place.paths);
+  const log = (line: string): void => void process.stderr.write(`${new Date().toISOString()} ${line}\n`);
+  const host = nodeDaemonHost(log);
+  const daemon = new Daemon(host, place.paths, optionsOf(config, place, version));
+  // One client's or guest's fault is not the others'.
+  process.on('uncaughtException', (error) => log(`uncaught: ${error.stack ?? error.message}`));
+  process.on('unhandledRejection', (error) => log(`unhandled: ${error instanceof Error ? error.stack : String(error)}`));
+  await daemon.start();
+  const listeners: Listener[] = [];
+  const mode = (name: string, fallback: number): number => Number.parseInt(config.text(name) ?? '', 8) || fallback;
+  for (const { path, readOnly } of place.sockets) {
+    mkdirSync(dirname(path), { recursive: true });
+    const client: ClientInfo = { transport: 'unix', address: path, readOnly };
+    const bits = readOnly ? mode('unix_sock_ro_perms', place.system ? 0o666 : 0o600) : mode('unix_sock_rw_perms', 0o600);
+    listeners.push(await host.sockets.listen(path, bits, (duplex) => daemon.accept(duplex, client)));
+  }
+  for (const uri of [...settings.listen, ...(config.list('listen') ?? [])]) {
+    const { transport, host: address, port } = parseListen(uri);
+    if (transport === 'tcp' && !isLoopback(address) && !settings.insecure) {
+      throw new Error(`Cannot listen at ${uri}: without TLS only loopback addresses are accepted, unless --insecure is given`);
+    }
+    const accept = (duplex: Parameters<Daemon['accept']>[0], client: ClientInfo): void => daemon.accept(duplex, client);
+    const listener = await host.sockets.listenTcp(address, port, accept, transport === 'tls' ? tlsFiles(config) : undefined);
+    log(`listening at ${transport}://${address}:${listener.port}`);
+    listeners.push(listener);
+  }
+  log(`serving at ${place.sockets.map((one) => one.path).join(', ')}`);
+  void daemon.autostart();
+  await new Promise<void>((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, resolve);
+  });
+  for (const listener of listeners) listener.close();
+  return 0;
+}
+
+/** How long a daemon in the background may take to serve, in ms. */
+const startMs = 60_000;
+
+async function background(settings: DaemonSettings, argv: readonly string[]): Promise<number> {
+  const { paths, sockets } = placeOf(settings);
+  mkdirSync(paths.log, { recursive: true });
+  const path = join(paths.log, 'nonrootd.log');
+  const log = openSync(path, 'a', 0o600);
+  const begin = readFileSync(path, 'utf8').length;
+  const program = process.argv[1]!;
+  const words = [...(/nonroot(\.[tj]s)?$/.test(program) ? ['daemon'] : []), ...argv, '--foreground'];
+  const child = spawn(process.execPath, [program, ...words], { detached: true, stdio: ['ignore', log, log] });
+  const end = Date.now() + startMs;
+  let code: number | undefined;
+  child.once('exit', (status) => (code = status ?? 1));
+  while (Date.now() < end && code === undefined) {
+    const said = readFileSync(path, 'utf8').slice(begin);
+    if (said.includes(' serving at ')) {
+      child.unref();
+      process.stdout.write(`${sockets[0]!.path}\n`);
+      return 0;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  throw new Error(readFileSync(path, 'utf8').slice(begin).trim() || 'Cannot start: the daemon does not serve');
+}
+
+export async function runDaemon(settings: DaemonSettings, argv: readonly string[], version: string): Promise<number> {
+  return settings.foreground ? serve(settings, version) : background(settings, argv);
+}
