@@ -5,6 +5,7 @@ import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { EmulatorHost } from '../monitor/emulator.ts';
 import type { KvmFinding } from './accel.ts';
+import type { DaemonSettings } from './daemon.ts';
 import type { BarStream } from './progress.ts';
 
 /** A kernel and initramfs that are ready to boot. */
@@ -77,6 +78,8 @@ export interface CliHost {
   image(name: string, report: Report): Promise<BootFiles>;
   pull(name: string, report: Report): Promise<ImageLine>;
   images(): Promise<readonly ImageLine[]>;
+  /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
+  daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
   machine(setup: MachineSetup): RunningMachine;
   /** Looks at this host's KVM. */
   kvm(): KvmFinding;

@@ -133,7 +133,8 @@ export async function domainCapabilitiesXml(
   if (!probe) throw libvirtError('invalidArg', 'qemu', `unable to find any emulator to serve '${wanted}' architecture`);
   const { info } = probe;
   const machine = findMachine(info, machineName);
-  if (!machine) throw libvirtError('invalidArg', 'qemu', `the machine '${machineName}' is not supported by emulator '${info.path}'`);
+  if (!machine)
+    throw libvirtError('invalidArg', 'qemu', `the machine '${machineName}' is not supported by emulator '${info.path}'`);
   const kvm = probe.accelerators.includes('kvm');
   const type = virtType ?? (kvm ? 'kvm' : 'qemu');
   if (type !== 'qemu' && type !== 'kvm') throw libvirtError('invalidArg', 'qemu', `unknown virttype: ${type}`);
@@ -144,7 +145,8 @@ export async function domainCapabilitiesXml(
     .filter((one) => !['host', 'max', 'base'].includes(one.name) && !/-v\d+$/.test(one.name))
     .map((one) => ({
       name: one.name,
-      usable: one.unavailable === undefined ? ('unknown' as const) : one.unavailable.length === 0 ? ('yes' as const) : ('no' as const),
+      usable:
+        one.unavailable === undefined ? ('unknown' as const) : one.unavailable.length === 0 ? ('yes' as const) : ('no' as const),
       vendor: 'unknown',
       ...(one.deprecated && { deprecated: true }),
     }));

@@ -42,7 +42,10 @@ export function parseConfig(text: string, name: string): ReadonlyMap<string, Set
     if (kind === 'number' && /^\d+$/.test(value)) settings.set(key, Number(value));
     else if (kind === 'text' && quoted) settings.set(key, quoted[1]!);
     else if (kind === 'list' && /^\[.*\]$/.test(value)) {
-      settings.set(key, [...value.matchAll(/"([^"]*)"/g)].map((one) => one[1]!));
+      settings.set(
+        key,
+        [...value.matchAll(/"([^"]*)"/g)].map((one) => one[1]!),
+      );
     } else throw fail(`${key} takes a ${kind}: ${{ text: '"text"', number: '5', list: '[ "one", "two" ]' }[kind]}`);
   }
   return settings;

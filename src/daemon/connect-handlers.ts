@@ -1,8 +1,8 @@
 // Procedures of a connection and its host: opening, capabilities, CPU models, the node's memory and times. libvirt 9.0's answers.
 import { libvirtError } from '../rpc/libvirt/errors.ts';
+import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
 import { translateErrors } from './errors.ts';
-import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import { commandLineOf } from './native.ts';
 
 /** Answers of libvirtd 9.0 to `connectSupportsFeature`; descriptors are not passed on here. */
@@ -77,7 +77,9 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       const probes = await daemon.emulators.all();
       const probe = probes.find((one) => one.info.arch === arch);
       if (!probe) throw libvirtError('invalidArg', 'cpu', `cannot find architecture ${arch}`);
-      const models = probe.cpus.map((one) => one.name).filter((name) => !['host', 'max', 'base'].includes(name) && !/-v\d+$/.test(name));
+      const models = probe.cpus
+        .map((one) => one.name)
+        .filter((name) => !['host', 'max', 'base'].includes(name) && !/-v\d+$/.test(name));
       return { models: needResults ? models : [], ret: models.length };
     },
     connectGetSysinfo() {
@@ -87,7 +89,8 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
     connectCompareCpu({ xml }) {
       if (!/<cpu\b/.test(xml)) throw libvirtError('xmlError', 'cpu', 'XML does not contain CPU definition');
       const model = /<model[^>]*>([^<]*)<\/model>/.exec(xml)?.[1];
-      const known = model === undefined || new Set(['qemu64', 'qemu32', 'kvm64', 'pentium', 'pentium2', 'pentium3', '486']).has(model);
+      const known =
+        model === undefined || new Set(['qemu64', 'qemu32', 'kvm64', 'pentium', 'pentium2', 'pentium3', '486']).has(model);
       return { result: known ? 2 : 0 };
     },
 
@@ -138,7 +141,9 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
     },
     nodeGetFreePages({ pages, startCell, cellCount }) {
       const free = facts.memory()['MemFree'] ?? 0;
-      const counts = Array.from({ length: cellCount }, () => pages.map((size) => (size === 4 ? BigInt(Math.floor(free / 4)) : 0n))).flat();
+      const counts = Array.from({ length: cellCount }, () =>
+        pages.map((size) => (size === 4 ? BigInt(Math.floor(free / 4)) : 0n)),
+      ).flat();
       if (startCell > 0) throw libvirtError('operationFailed', 'none', `start cell ${startCell} out of range (0-0)`);
       return { counts };
     },

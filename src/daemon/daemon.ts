@@ -1,24 +1,24 @@
 // The daemon: its parts, and the service that every client talks to.
 import type { Firmware } from '../domain/prepare.ts';
+import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { qemu, remote } from '../rpc/libvirt/programs.ts';
 import { type Handlers, ServerConnection, type Service, service } from '../rpc/server.ts';
 import type { ByteDuplex } from '../rpc/transport.ts';
 import { connectHandlers } from './connect-handlers.ts';
-import { eventHandlers } from './event-handlers.ts';
 import { Emulators } from './emulators.ts';
+import { eventHandlers } from './event-handlers.ts';
 import { Events } from './events.ts';
 import { qemuHandlers } from './guest/agent-handlers.ts';
+import { loadCheckpoints } from './guest/checkpoints.ts';
 import type { Guest } from './guest/guest.ts';
 import { Guests } from './guest/guests.ts';
 import { guestHandlers } from './guest/handlers.ts';
 import { destroyGuest } from './guest/lifecycle.ts';
-import { loadCheckpoints } from './guest/checkpoints.ts';
-import { loadSnapshots } from './guest/snapshots.ts';
 import { findGuestsAgain } from './guest/recover.ts';
+import { loadSnapshots } from './guest/snapshots.ts';
 import type { ClientInfo, DaemonHost, TlsFiles } from './host.ts';
 import { Networks } from './network/networks.ts';
 import type { Paths } from './paths.ts';
-import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { admit, apiName, type Session, Sessions } from './sessions.ts';
 import { Pools } from './storage/pools.ts';
 

@@ -26,7 +26,8 @@ export interface EmulatorProbe {
 
 const probeMs = 30_000;
 
-const objects = (value: Json): readonly { readonly [name: string]: Json }[] => (Array.isArray(value) ? value.filter(isObject) : []);
+const objects = (value: Json): readonly { readonly [name: string]: Json }[] =>
+  Array.isArray(value) ? value.filter(isObject) : [];
 const names = (value: Json): string[] => objects(value).map((one) => String(one['name']));
 
 function machineOf(given: { readonly [name: string]: Json }): MachineInfo {
@@ -66,11 +67,13 @@ async function interview(qmp: QmpClient, path: string): Promise<EmulatorProbe> {
   const machines = objects(await ask('query-machines', []));
   const standard = machines.find((one) => one['is-default'] === true) ?? machines[0];
   const cpuType = String(standard?.['default-cpu-type'] ?? 'qemu64-x86_64-cpu');
-  const cpus = objects(await ask('query-cpu-definitions', [])).map((one): CpuDefinition => ({
-    name: String(one['name']),
-    deprecated: one['deprecated'] === true,
-    ...(Array.isArray(one['unavailable-features']) && { unavailable: one['unavailable-features'].map(String) }),
-  }));
+  const cpus = objects(await ask('query-cpu-definitions', [])).map(
+    (one): CpuDefinition => ({
+      name: String(one['name']),
+      deprecated: one['deprecated'] === true,
+      ...(Array.isArray(one['unavailable-features']) && { unavailable: one['unavailable-features'].map(String) }),
+    }),
+  );
   const arch = isObject(target) ? String(target['arch']) : 'x86_64';
   return {
     info: {

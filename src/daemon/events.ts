@@ -1,6 +1,7 @@
 // Who wants which events, and their delivery. libvirt's remote protocol, version 1: event ids with callback ids.
-import { eventMessages } from '../rpc/libvirt/events.ts';
+
 import { libvirtError } from '../rpc/libvirt/errors.ts';
+import type { eventMessages } from '../rpc/libvirt/events.ts';
 import type { BodyOf } from '../rpc/libvirt/procedure.ts';
 import { qemu, remote } from '../rpc/libvirt/programs.ts';
 import type { Domain, Network, NodeDevice, Secret, StoragePool } from '../rpc/libvirt/types.ts';
@@ -115,10 +116,12 @@ export class Events {
     for (const to of this.#wanting('pool', 1, pool.uuid)) this.#send(to, 'storagePoolEventRefresh', { pool });
   }
   nodeDevice(dev: NodeDevice, event: number): void {
-    for (const to of this.#wanting('nodeDevice', 0, dev.name)) this.#send(to, 'nodeDeviceEventLifecycle', { dev, event, detail: 0 });
+    for (const to of this.#wanting('nodeDevice', 0, dev.name))
+      this.#send(to, 'nodeDeviceEventLifecycle', { dev, event, detail: 0 });
   }
   secret(secret: Secret, event: number): void {
-    for (const to of this.#wanting('secret', 0, secret.uuid)) this.#send(to, 'secretEventLifecycle', { secret, event, detail: 0 });
+    for (const to of this.#wanting('secret', 0, secret.uuid))
+      this.#send(to, 'secretEventLifecycle', { secret, event, detail: 0 });
   }
   secretValue(secret: Secret): void {
     for (const to of this.#wanting('secret', 1, secret.uuid)) this.#send(to, 'secretEventValueChanged', { secret });

@@ -130,7 +130,12 @@ export interface Sockets {
   connectTcp(host: string, port: number, tls?: TlsFiles): Promise<ByteDuplex>;
   /** Listens on a unix socket; a stale one is replaced, one in use is refused. */
   listen(path: string, mode: number, accept: (duplex: ByteDuplex) => void): Promise<Listener>;
-  listenTcp(host: string, port: number, accept: (duplex: ByteDuplex, client: ClientInfo) => void, tls?: TlsFiles): Promise<Listener>;
+  listenTcp(
+    host: string,
+    port: number,
+    accept: (duplex: ByteDuplex, client: ClientInfo) => void,
+    tls?: TlsFiles,
+  ): Promise<Listener>;
   /** A TCP port from `from` to `to` on which nobody listens and that was not handed out before it was asked for again. */
   freePort(from: number, to: number, taken: ReadonlySet<number>): Promise<number | undefined>;
   /** A connection to a terminal that another process has made. */

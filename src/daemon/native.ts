@@ -1,6 +1,7 @@
 // `domxml-to-native`: the command line that a start would run, as text (libvirt 9.0's form).
-import { completeDomain } from '../domain/complete.ts';
+
 import { commandLine } from '../domain/command-line/command-line.ts';
+import { completeDomain } from '../domain/complete.ts';
 import { type Domain, parseDomain } from '../domain/domain.ts';
 import { prepareDomain } from '../domain/prepare.ts';
 import { libvirtError } from '../rpc/libvirt/errors.ts';

@@ -131,19 +131,28 @@ export function agentHandlers(daemon: Daemon): RemoteHandlers {
     async domainFsfreeze({ dom, mountpoints }) {
       const guest = guests.find(dom);
       const only = mountpoints.length > 0;
-      const count = await ask(guest, only ? 'guest-fsfreeze-freeze-list' : 'guest-fsfreeze-freeze', only ? { mountpoints } : undefined);
+      const count = await ask(
+        guest,
+        only ? 'guest-fsfreeze-freeze-list' : 'guest-fsfreeze-freeze',
+        only ? { mountpoints } : undefined,
+      );
       return { filesystems: Number(count) };
     },
     async domainFsthaw({ dom }) {
       return { filesystems: Number(await ask(guests.find(dom), 'guest-fsfreeze-thaw')) };
     },
     async domainFstrim({ dom, mountpoint, minimum }) {
-      if (mountpoint !== undefined) throw libvirtError('argumentUnsupported', 'qemu', 'Specifying mount point is not supported for now');
+      if (mountpoint !== undefined)
+        throw libvirtError('argumentUnsupported', 'qemu', 'Specifying mount point is not supported for now');
       await ask(guests.find(dom), 'guest-fstrim', { minimum });
     },
     async domainSetUserPassword({ dom, user, password, flags }) {
       const encoded = base64(new TextEncoder().encode(password ?? ''));
-      await ask(guests.find(dom), 'guest-set-user-password', { username: user ?? '', password: encoded, crypted: (flags & 1) === 1 });
+      await ask(guests.find(dom), 'guest-set-user-password', {
+        username: user ?? '',
+        password: encoded,
+        crypted: (flags & 1) === 1,
+      });
     },
     async domainGetGuestInfo({ dom, types }) {
       const guest = guests.find(dom);
@@ -162,13 +171,25 @@ export function agentHandlers(daemon: Daemon): RemoteHandlers {
     async domainGetGuestVcpus({ dom }) {
       const cpus = list(await ask(guests.find(dom), 'guest-get-vcpus'));
       const ids = (test: (one: { readonly [name: string]: Json }) => boolean): string =>
-        cpus.filter(test).map((one) => text(one['logical-id'])).join(',');
+        cpus
+          .filter(test)
+          .map((one) => text(one['logical-id']))
+          .join(',');
       const row = (field: string, value: string): TypedParam => ({ field, value: { type: 'string', value } });
       return {
         params: [
-          row('vcpus', ids(() => true)),
-          row('online', ids((one) => one['online'] === true)),
-          row('offlinable', ids((one) => one['can-offline'] === true)),
+          row(
+            'vcpus',
+            ids(() => true),
+          ),
+          row(
+            'online',
+            ids((one) => one['online'] === true),
+          ),
+          row(
+            'offlinable',
+            ids((one) => one['can-offline'] === true),
+          ),
         ],
       };
     },
@@ -213,7 +234,13 @@ function base64(bytes: Uint8Array): string {
     const word = (a << 16) | (b << 8) | c;
     const part = [18, 12, 6, 0].map((shift) => digits[(word >> shift) & 63]);
     const left = bytes.length - i;
-    out += left >= 3 ? part.join('') : part.slice(0, left + 1).join('').padEnd(4, '=');
+    out +=
+      left >= 3
+        ? part.join('')
+        : part
+            .slice(0, left + 1)
+            .join('')
+            .padEnd(4, '=');
   }
   return out;
 }
@@ -236,7 +263,8 @@ export function qemuHandlers(daemon: Daemon): QemuHandlers {
       } catch {
         throw libvirtError('internalError', 'qemu', `cannot parse json ${cmd}: parse error`);
       }
-      if (!isObject(given) || typeof given['execute'] !== 'string') throw libvirtError('internalError', 'qemu', 'unable to execute QEMU command: no command');
+      if (!isObject(given) || typeof given['execute'] !== 'string')
+        throw libvirtError('internalError', 'qemu', 'unable to execute QEMU command: no command');
       try {
         const args = isObject(given['arguments']) ? given['arguments'] : undefined;
         const answer = await run.monitor.execute(given['execute'], args);

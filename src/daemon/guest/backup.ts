@@ -39,7 +39,13 @@ interface Part {
   readonly bitmap: string | undefined;
 }
 
-export async function beginBackup(daemon: Daemon, guest: Guest, xml: string, checkpointXml: string | undefined, flags: number): Promise<void> {
+export async function beginBackup(
+  daemon: Daemon,
+  guest: Guest,
+  xml: string,
+  checkpointXml: string | undefined,
+  flags: number,
+): Promise<void> {
   const wanted = root.parse(parseRoot(xml, 'domainbackup', 'domain_backup'));
   if (wanted.mode === 'pull') throw libvirtError('configUnsupported', 'qemu', 'pull mode backup is not supported');
   await guest.lock.run('DomainBackupBegin', async () => {

@@ -98,7 +98,13 @@ function freeDisk(run: Run, path: string): Disk {
 /** Bytes a second of what a client gives in MiB/s, or in bytes with the flag. */
 export const speedOf = (bandwidth: bigint, bytes: boolean): number => Number(bytes ? bandwidth : bandwidth * 1024n * 1024n);
 
-export async function blockPull(daemon: Daemon, guest: Guest, path: string, base: string | undefined, speed: number): Promise<void> {
+export async function blockPull(
+  daemon: Daemon,
+  guest: Guest,
+  path: string,
+  base: string | undefined,
+  speed: number,
+): Promise<void> {
   const run = guest.live();
   const disk = freeDisk(run, path);
   const levels = levelsOf(disk);
@@ -128,11 +134,13 @@ export async function blockCommit(daemon: Daemon, guest: Guest, path: string, op
   const disk = freeDisk(run, path);
   const levels = levelsOf(disk);
   const top = options.top === undefined ? levels[0]! : findLevel(disk, options.top);
-  const base = options.base !== undefined ? findLevel(disk, options.base) : options.shallow ? levels[top.depth + 1] : levels.at(-1)!;
+  const base =
+    options.base !== undefined ? findLevel(disk, options.base) : options.shallow ? levels[top.depth + 1] : levels.at(-1)!;
   if (base === undefined || levels.length === top.depth + 1) {
     throw invalidArgument(`top '${top.source.file}' in chain for '${path}' has no backing file`);
   }
-  if (base.depth <= top.depth) throw invalidArgument(`base '${base.source.file}' is not below '${top.source.file}' in chain for '${path}'`);
+  if (base.depth <= top.depth)
+    throw invalidArgument(`base '${base.source.file}' is not below '${top.source.file}' in chain for '${path}'`);
   const activeLayer = top.depth === 0;
   if (activeLayer && !options.active) throw invalidArgument(`commit of '${path}' active layer requires active flag`);
   if (!activeLayer && options.active) throw invalidArgument(`active commit requested but '${top.source.file}' is not active`);
@@ -275,4 +283,3 @@ export async function blockJobSpeed(guest: Guest, path: string, speed: number): 
   await guest.qmp('block-job-set-speed', { device: job.id, speed });
   job.bandwidth = speed;
 }
-

@@ -1,8 +1,9 @@
 // Block nodes of a running guest: levels of a disk's chain, adding and removing them, images for new levels (libvirt 9.0's naming).
-import { diskNodes } from '../../domain/command-line/storage.ts';
-import { type BackingStore, type Disk, type DiskSource, diskSourceName } from '../../domain/model/disk.ts';
+
 import { openDisk } from '../../disk/open.ts';
 import { createQcow2 } from '../../disk/qcow2/create.ts';
+import { diskNodes } from '../../domain/command-line/storage.ts';
+import { type BackingStore, type Disk, type DiskSource, diskSourceName } from '../../domain/model/disk.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
@@ -52,7 +53,9 @@ export function storeBelow(disk: Disk, depth: number): BackingStore | undefined 
 export function findLevel(disk: Disk, name: string): Level {
   const numbered = /^([^[]+)\[(\d+)\]$/.exec(name);
   const found = levelsOf(disk).find((one) =>
-    numbered ? numbered[1] === disk.target?.dev && one.index === Number(numbered[2]) : one.source.file === name || one.source.dev === name,
+    numbered
+      ? numbered[1] === disk.target?.dev && one.index === Number(numbered[2])
+      : one.source.file === name || one.source.dev === name,
   );
   if (found === undefined) throw invalidArgument(`could not find image '${name}' in chain for '${disk.source?.file}'`);
   return found;
@@ -157,4 +160,3 @@ export async function imageSize(daemon: Daemon, path: string, format: string): P
   await disk.device.close();
   return size;
 }
-

@@ -54,9 +54,15 @@ export function planCheckpoint(daemon: Daemon, guest: Guest, wanted: Checkpoint)
     const able = disk.source !== undefined && disk.readonly !== true && disk.driver?.type === 'qcow2';
     const kind = own?.checkpoint ?? (given !== undefined && !own ? 'no' : able ? 'bitmap' : 'no');
     if (kind === 'bitmap' && disk.driver?.type !== 'qcow2') {
-      throw libvirtError('configUnsupported', 'qemu', `checkpoint for disk ${dev} unsupported for storage type ${disk.driver?.type}`);
+      throw libvirtError(
+        'configUnsupported',
+        'qemu',
+        `checkpoint for disk ${dev} unsupported for storage type ${disk.driver?.type}`,
+      );
     }
-    return kind === 'bitmap' ? { name: dev, checkpoint: 'bitmap' as const, bitmap: own?.bitmap ?? name } : { name: dev, checkpoint: 'no' as const };
+    return kind === 'bitmap'
+      ? { name: dev, checkpoint: 'bitmap' as const, bitmap: own?.bitmap ?? name }
+      : { name: dev, checkpoint: 'no' as const };
   });
   const parent = newest(guest);
   const checkpoint: Checkpoint = {
@@ -85,7 +91,8 @@ export async function createCheckpoint(daemon: Daemon, guest: Guest, xml: string
   const wanted = parseCheckpoint(xml);
   return guest.lock.run('DomainCheckpointCreateXML', async () => {
     if ((flags & redefineFlag) !== 0) {
-      if (wanted.name === undefined) throw libvirtError('xmlError', 'domainCheckpoint', 'a redefined checkpoint must have a name');
+      if (wanted.name === undefined)
+        throw libvirtError('xmlError', 'domainCheckpoint', 'a redefined checkpoint must have a name');
       await keepCheckpoint(daemon, guest, wanted);
       return wanted.name;
     }
@@ -120,7 +127,10 @@ async function drop(daemon: Daemon, guest: Guest, checkpoint: Checkpoint, metada
       const remove = { type: 'block-dirty-bitmap-remove', data: { node, name: one.bitmap ?? checkpoint.name } };
       // What changed since this one counts for the one before from now on.
       const older = checkpoint.parent?.name;
-      const merge = older === undefined ? [] : [{ type: 'block-dirty-bitmap-merge', data: { node, target: older, bitmaps: [one.bitmap ?? checkpoint.name] } }];
+      const merge =
+        older === undefined
+          ? []
+          : [{ type: 'block-dirty-bitmap-merge', data: { node, target: older, bitmaps: [one.bitmap ?? checkpoint.name] } }];
       return [...merge, remove];
     });
     if (actions.length > 0) await guest.qmp('transaction', { actions: actions as never });

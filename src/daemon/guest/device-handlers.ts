@@ -1,6 +1,7 @@
 // Procedures that change devices, vCPUs and memory of a domain, in the run and in the definition.
 import { completeDomain } from '../../domain/complete.ts';
 import type { Device } from '../../domain/device.ts';
+import { findDevice } from '../../domain/device.ts';
 import type { Domain } from '../../domain/domain.ts';
 import { DomainXmlError } from '../../domain/errors.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
@@ -9,7 +10,6 @@ import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { checkFlags, invalidArgument, operationInvalid, translateErrors } from '../errors.ts';
 import { affects } from './affect.ts';
-import { agentCommand } from './lifecycle.ts';
 import {
   attachConfig,
   attachLive,
@@ -20,8 +20,8 @@ import {
   updateConfig,
   updateLive,
 } from './devices.ts';
-import { findDevice } from '../../domain/device.ts';
 import type { Guest } from './guest.ts';
+import { agentCommand } from './lifecycle.ts';
 import { readThreads } from './monitor.ts';
 import { saveStatus } from './status.ts';
 
@@ -49,7 +49,8 @@ async function setMemory(daemon: Daemon, guest: Guest, kib: number, flags: numbe
   if ((flags & maxMemoryFlag) !== 0) {
     if (where.live) throw operationInvalid('cannot resize the maximum memory on an active domain');
     await daemon.guests.change(guest, (domain) => {
-      if ((domain.cpu?.numa?.cells.length ?? 0) > 0) throw operationInvalid('initial memory size of a domain with NUMA nodes cannot be modified with this API');
+      if ((domain.cpu?.numa?.cells.length ?? 0) > 0)
+        throw operationInvalid('initial memory size of a domain with NUMA nodes cannot be modified with this API');
       domain.memory = kib;
       domain.currentMemory = Math.min(domain.currentMemory ?? kib, kib);
     });
@@ -62,7 +63,7 @@ async function setMemory(daemon: Daemon, guest: Guest, kib: number, flags: numbe
     const run = guest.live();
     check(run.domain);
     if (!run.domain.devices.memballoons.some((one) => one.model !== 'none')) {
-      throw operationInvalid("Unable to change memory of active domain without the balloon device and guest OS balloon driver");
+      throw operationInvalid('Unable to change memory of active domain without the balloon device and guest OS balloon driver');
     }
     await guest.qmp('balloon', { value: kib * 1024 });
   }
@@ -117,7 +118,8 @@ async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: numb
     await daemon.guests.change(guest, async (domain) => {
       domain.vcpu.count = count;
       if (domain.vcpu.current !== undefined && domain.vcpu.current >= count) delete domain.vcpu.current;
-      if (domain.cpu?.topology) throw libvirtError('configUnsupported', 'qemu', "CPU topology doesn't match the desired vcpu count");
+      if (domain.cpu?.topology)
+        throw libvirtError('configUnsupported', 'qemu', "CPU topology doesn't match the desired vcpu count");
       completeDomain(domain, await daemon.guests.context(domain));
     });
     return;
@@ -125,7 +127,9 @@ async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: numb
   const check = (domain: Domain): void => {
     if (count > domain.vcpu.count) {
       const which = where.live ? 'live' : 'persistent';
-      throw invalidArgument(`requested vcpus is greater than max allowable vcpus for the ${which} domain: ${count} > ${domain.vcpu.count}`);
+      throw invalidArgument(
+        `requested vcpus is greater than max allowable vcpus for the ${which} domain: ${count} > ${domain.vcpu.count}`,
+      );
     }
   };
   if (where.live) {
@@ -186,8 +190,12 @@ export function deviceHandlers(daemon: Daemon): RemoteHandlers {
   };
   const attach = (dom: DomainRef, xml: string, flags: number): Promise<void> => {
     checkFlags('qemuDomainAttachDeviceFlags', flags, 3);
-    return change('DomainAttachDeviceFlags', dom, flags, (guest) => attachLive(daemon, guest, deviceOf(xml)), (domain) =>
-      attachConfig(domain, deviceOf(xml), random),
+    return change(
+      'DomainAttachDeviceFlags',
+      dom,
+      flags,
+      (guest) => attachLive(daemon, guest, deviceOf(xml)),
+      (domain) => attachConfig(domain, deviceOf(xml), random),
     );
   };
   const detach = (dom: DomainRef, xml: string, flags: number): Promise<void> => {
@@ -197,7 +205,12 @@ export function deviceHandlers(daemon: Daemon): RemoteHandlers {
       'DomainDetachDeviceFlags',
       dom,
       flags,
-      (guest) => detachLive(daemon, guest, missing(() => findDevice(guest.live().domain, wanted), wanted)),
+      (guest) =>
+        detachLive(
+          daemon,
+          guest,
+          missing(() => findDevice(guest.live().domain, wanted), wanted),
+        ),
       (domain) => missing(() => detachConfig(domain, deviceOf(xml)), wanted),
     );
   };

@@ -29,7 +29,8 @@ function numberNodes(run: Run, disk: Disk): void {
 /** Plugs a device in and adds it to the running definition. The caller holds the lock. */
 export async function attachLive(daemon: Daemon, guest: Guest, device: Device): Promise<void> {
   const run = guest.live();
-  if (device.element === 'hostdev') throw libvirtError('configUnsupported', 'qemu', 'host devices are not supported on this host');
+  if (device.element === 'hostdev')
+    throw libvirtError('configUnsupported', 'qemu', 'host devices are not supported on this host');
   if (device.element === 'disk') {
     const { target } = device.value;
     if (device.value.device === 'cdrom' || device.value.device === 'floppy') {
@@ -145,7 +146,11 @@ async function changeMedium(daemon: Daemon, guest: Guest, run: Run, drive: Disk,
   const id = driveAliasOf(drive);
   const before = diskSourceName(drive);
   const old = hasSource(drive) ? levelsOf(drive) : [];
-  const fresh: Disk = { ...drive, type: wanted.type, driver: { ...drive.driver, ...wanted.driver, type: wanted.driver?.type ?? 'raw' } };
+  const fresh: Disk = {
+    ...drive,
+    type: wanted.type,
+    driver: { ...drive.driver, ...wanted.driver, type: wanted.driver?.type ?? 'raw' },
+  };
   delete fresh.source;
   delete fresh.backingStore;
   if (hasSource(wanted) && wanted.source) {
@@ -184,7 +189,11 @@ async function changeMedium(daemon: Daemon, guest: Guest, run: Run, drive: Disk,
 
 async function updateInterface(guest: Guest, card: NetworkInterface, wanted: NetworkInterface): Promise<void> {
   if (wanted.model && wanted.model.type !== card.model?.type) {
-    throw libvirtError('operationUnsupported', 'qemu', `cannot modify network device model from ${card.model?.type} to ${wanted.model.type}`);
+    throw libvirtError(
+      'operationUnsupported',
+      'qemu',
+      `cannot modify network device model from ${card.model?.type} to ${wanted.model.type}`,
+    );
   }
   const [before, after] = [card.link?.state ?? 'up', wanted.link?.state ?? 'up'];
   if (before !== after) await guest.qmp('set_link', { name: card.alias?.name, up: after === 'up' });
@@ -255,13 +264,21 @@ export function deviceOf(xml: string): Device {
 /** A device by its alias. @throws {LibvirtError} 99 */
 export function deviceByAlias(domain: Domain, alias: string): Device {
   const names: Readonly<Record<string, Device['element']>> = {
-    ...{ disks: 'disk', interfaces: 'interface', controllers: 'controller', rngs: 'rng', inputs: 'input', filesystems: 'filesystem' },
+    ...{
+      disks: 'disk',
+      interfaces: 'interface',
+      controllers: 'controller',
+      rngs: 'rng',
+      inputs: 'input',
+      filesystems: 'filesystem',
+    },
     ...{ watchdogs: 'watchdog', channels: 'channel', hostdevs: 'hostdev', redirdevs: 'redirdev', serials: 'serial' },
   };
   for (const [list, element] of Object.entries(names)) {
-    const found = (domain.devices[list as 'disks'] as readonly { alias?: { name: string } }[]).find((one) => one.alias?.name === alias);
+    const found = (domain.devices[list as 'disks'] as readonly { alias?: { name: string } }[]).find(
+      (one) => one.alias?.name === alias,
+    );
     if (found) return { element, value: found } as Device;
   }
   throw libvirtError('deviceMissing', 'qemu', `no device found with alias ${alias}`);
 }
-

@@ -4,9 +4,9 @@ import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { checkFlags, operationInvalid, translateErrors } from '../errors.ts';
 import { agentHandlers } from './agent-handlers.ts';
+import { consoleHandlers } from './console-handlers.ts';
 import { deviceHandlers } from './device-handlers.ts';
 import type { Guest } from './guest.ts';
-import { consoleHandlers } from './console-handlers.ts';
 import { jobHandlers } from './job-handlers.ts';
 import {
   createFromXml,
@@ -21,12 +21,12 @@ import {
 } from './lifecycle.ts';
 import { type FlagGroups, wanted } from './list-flags.ts';
 import { metadataHandlers } from './metadata-handlers.ts';
+import { withoutRun } from './save.ts';
 import { snapshotHandlers } from './snapshot-handlers.ts';
+import { state } from './states.ts';
 import { cpuTimeOf } from './stats.ts';
 import { statsHandlers } from './stats-handlers.ts';
-import { state } from './states.ts';
 import { tuneHandlers } from './tune-handlers.ts';
-import { withoutRun } from './save.ts';
 
 /** Flags of `domainGetXmlDesc`. */
 const xmlFlag = { secure: 1, inactive: 2, updateCpu: 4, migratable: 8 } as const;
@@ -95,7 +95,8 @@ async function undefine(daemon: Daemon, guest: Guest, flags: number): Promise<vo
     await daemon.host.files.removeTree(`${daemon.paths.lib}/qemu/checkpoint/${guest.name}`);
   }
   if (guest.managedSave) {
-    if ((flags & undefineFlag.managedSave) === 0) throw operationInvalid('Refusing to undefine while domain managed save image exists');
+    if ((flags & undefineFlag.managedSave) === 0)
+      throw operationInvalid('Refusing to undefine while domain managed save image exists');
     await dropManagedSave(daemon, guest);
   }
   const nvram = guest.config?.os.nvram?.path;
@@ -112,10 +113,16 @@ export function guestHandlers(daemon: Daemon): RemoteHandlers {
   const byOrder = (list: readonly Guest[]): Guest[] => [...list];
   const own = {
     connectNumOfDomains: () => ({ num: all().filter((one) => one.active).length }),
-    connectListDomains: ({ maxIds }) => ({ ids: all().flatMap((one) => (one.active ? [one.id] : [])).slice(0, maxIds) }),
+    connectListDomains: ({ maxIds }) => ({
+      ids: all()
+        .flatMap((one) => (one.active ? [one.id] : []))
+        .slice(0, maxIds),
+    }),
     connectNumOfDefinedDomains: () => ({ num: all().filter((one) => !one.active).length }),
     connectListDefinedDomains: ({ maxNames }) => ({
-      names: all().flatMap((one) => (one.active ? [] : [one.name])).slice(0, maxNames),
+      names: all()
+        .flatMap((one) => (one.active ? [] : [one.name]))
+        .slice(0, maxNames),
     }),
     connectListAllDomains({ needResults, flags }) {
       const list = byOrder(all()).filter((one) => wanted(one, flags, listGroups));
@@ -193,7 +200,7 @@ export function guestHandlers(daemon: Daemon): RemoteHandlers {
       if (guest.active) throw operationInvalid('cannot rename active domain');
       if (guest.snapshots.size > 0) throw operationInvalid('cannot rename domain with snapshots');
       if (guest.checkpoints.size > 0) throw operationInvalid('cannot rename domain with checkpoints');
-      if (guest.managedSave) throw operationInvalid('domain with a managed saved state can\'t be renamed');
+      if (guest.managedSave) throw operationInvalid("domain with a managed saved state can't be renamed");
       if (name === undefined || name === '' || name.includes('/')) {
         throw libvirtError('xmlError', 'domain', name ? `name ${name} cannot contain '/'` : 'missing name');
       }

@@ -105,7 +105,9 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       const { job } = guest;
       if (!job) return { ...none, ...noMore };
       const now = await job.progress().catch(() => ({ total: 0, remaining: 0, processed: 0 }));
-      const [dataTotal, dataRemaining, dataProcessed] = [now.total, now.remaining, now.processed].map((n) => BigInt(Math.floor(n)));
+      const [dataTotal, dataRemaining, dataProcessed] = [now.total, now.remaining, now.processed].map((n) =>
+        BigInt(Math.floor(n)),
+      );
       return {
         ...noMore,
         type: unbounded,
@@ -129,12 +131,19 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       const { job } = guest;
       if (!job) return { type: 0, params: [] };
       const now = await job.progress();
-      const row = (field: string, value: number): TypedParam => ({ field, value: { type: 'ullong', value: BigInt(Math.floor(value)) } });
+      const row = (field: string, value: number): TypedParam => ({
+        field,
+        value: { type: 'ullong', value: BigInt(Math.floor(value)) },
+      });
       const base: TypedParam[] = [
         { field: 'operation', value: { type: 'int', value: job.operation } },
         row('time_elapsed', host.now() - job.startedMs),
       ];
-      const rest = now.extra ?? [row('data_total', now.total), row('data_processed', now.processed), row('data_remaining', now.remaining)];
+      const rest = now.extra ?? [
+        row('data_total', now.total),
+        row('data_processed', now.processed),
+        row('data_remaining', now.remaining),
+      ];
       return { type: unbounded, params: [...base, ...rest] };
     },
     async domainAbortJob({ dom }) {
@@ -215,7 +224,8 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       const node = `libvirt-${disk.source?.index}-storage`;
       await guest.qmp('block-set-write-threshold', { 'node-name': node, 'write-threshold': threshold });
     },
-    domainBackupBegin: async ({ dom, xml, checkpointXml, flags }) => beginBackup(daemon, guests.find(dom), xml, checkpointXml, flags),
+    domainBackupBegin: async ({ dom, xml, checkpointXml, flags }) =>
+      beginBackup(daemon, guests.find(dom), xml, checkpointXml, flags),
     domainBackupGetXmlDesc({ dom }) {
       const guest = guests.find(dom);
       if (guest.backup === undefined) throw libvirtError('noDomainBackup', 'qemu', 'no domain backup job present');
@@ -225,7 +235,8 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       const guest = guests.find(dom);
       const disk = findDisk(guest.current.devices.disks, path);
       const file = disk.source?.file ?? disk.source?.dev;
-      if (file === undefined || disk.driver?.type !== 'raw') throw libvirtError('configUnsupported', 'qemu', 'peeking is only supported for disk with \'raw\' format');
+      if (file === undefined || disk.driver?.type !== 'raw')
+        throw libvirtError('configUnsupported', 'qemu', "peeking is only supported for disk with 'raw' format");
       const open = await host.files.open(file, 'read');
       try {
         return { buffer: await open.read(Number(offset), size) };
@@ -249,7 +260,8 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       }
     },
     async domainStartDirtyRateCalc({ dom, seconds }) {
-      if (seconds < 1 || seconds > 60) throw invalidArgument(`seconds=${seconds} is invalid, please choose value within [1, 60].`);
+      if (seconds < 1 || seconds > 60)
+        throw invalidArgument(`seconds=${seconds} is invalid, please choose value within [1, 60].`);
       await guests.find(dom).qmp('calc-dirty-rate', { 'calc-time': seconds });
     },
   } satisfies RemoteHandlers;

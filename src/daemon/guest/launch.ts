@@ -1,7 +1,8 @@
 // From a definition to a running emulator: files, ports, command line, process, monitor (libvirt 9.0's order, QEMU 7.2's QMP).
-import { highestNodeIndex } from '../../domain/command-line/plug.ts';
-import { commandLine } from '../../domain/command-line/command-line.ts';
+
 import type { CommandLineContext } from '../../domain/command-line/arguments.ts';
+import { commandLine } from '../../domain/command-line/command-line.ts';
+import { highestNodeIndex } from '../../domain/command-line/plug.ts';
 import type { Domain } from '../../domain/domain.ts';
 import { findMachine } from '../../domain/emulator.ts';
 import { prepareDomain } from '../../domain/prepare.ts';
@@ -16,10 +17,10 @@ import { wait } from '../host.ts';
 import { findChains } from './chain.ts';
 import { copyDomain, type Guest, type Run } from './guest.ts';
 import { agentChannel, listenToMonitor, readThreads } from './monitor.ts';
-import { applyIoTune } from './tune.ts';
 import { type Lifecycle, pausedReason, runningReason, state } from './states.ts';
 import { saveStatus, statusPath } from './status.ts';
 import { stopRun } from './stop.ts';
+import { applyIoTune } from './tune.ts';
 
 export interface StartOptions {
   readonly paused?: boolean;
@@ -76,7 +77,12 @@ async function logTail(daemon: Daemon, path: string, from: number): Promise<stri
   return new TextDecoder().decode(tail).trim();
 }
 
-async function connectMonitor(daemon: Daemon, path: string, process: ProcessId, failed: () => Promise<Error>): Promise<ByteDuplex> {
+async function connectMonitor(
+  daemon: Daemon,
+  path: string,
+  process: ProcessId,
+  failed: () => Promise<Error>,
+): Promise<ByteDuplex> {
   const end = daemon.host.now() + monitorMs;
   for (let pause = 5; ; pause = Math.min(pause * 2, 100)) {
     try {
@@ -168,6 +174,7 @@ export async function startGuest(daemon: Daemon, guest: Guest, options: StartOpt
 async function bringUp(daemon: Daemon, guest: Guest, run: Run, options: StartOptions): Promise<void> {
   try {
     await saveStatus(daemon.host, daemon.paths.run, guest);
+    await guest.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
     await readTerminals(guest, run);
     await readThreads(guest, run);
     if (agentChannel(run) !== undefined) daemon.events.domain(18, guest.ref, { state: 2, reason: 1 });

@@ -30,7 +30,13 @@ function metadataOf(domain: Domain, type: number, uri: string | undefined): stri
   return formatXml(plain(found));
 }
 
-function setMetadata(domain: Domain, type: number, text: string | undefined, key: string | undefined, uri: string | undefined): void {
+function setMetadata(
+  domain: Domain,
+  type: number,
+  text: string | undefined,
+  key: string | undefined,
+  uri: string | undefined,
+): void {
   if (type === kind.description) {
     if (text) domain.description = text;
     else delete domain.description;

@@ -2,7 +2,17 @@
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { operationInvalid, translateErrors } from '../errors.ts';
-import { begin, checkMigrateFlags, confirm, finish, migrateFlag, perform, performPeerToPeer, prepare, readParams } from './migration.ts';
+import {
+  begin,
+  checkMigrateFlags,
+  confirm,
+  finish,
+  migrateFlag,
+  perform,
+  performPeerToPeer,
+  prepare,
+  readParams,
+} from './migration.ts';
 
 export function migrationHandlers(daemon: Daemon): RemoteHandlers {
   const { guests, sessions } = daemon;
@@ -20,7 +30,8 @@ export function migrationHandlers(daemon: Daemon): RemoteHandlers {
         if (dconnUri === undefined) throw libvirtError('internalError', 'qemu', 'no destination URI for peer to peer migration');
         await guest.lock.run('DomainMigratePerform', () => performPeerToPeer(daemon, guest, dconnUri, given, flags));
       } else {
-        if (dconnUri !== undefined) throw libvirtError('internalError', 'qemu', 'Unexpected dconnuri parameter with non-peer2peer migration');
+        if (dconnUri !== undefined)
+          throw libvirtError('internalError', 'qemu', 'Unexpected dconnuri parameter with non-peer2peer migration');
         await guest.lock.run('DomainMigratePerform', () => perform(daemon, guest, given, flags, sessions.of(call)));
       }
       return { cookieOut: new Uint8Array() };

@@ -21,8 +21,25 @@ import { saveStatus } from './status.ts';
 import { stopRun } from './stop.ts';
 
 export const migrateFlag = {
-  ...{ live: 1, peer2peer: 2, tunnelled: 4, persistDest: 8, undefineSource: 16, paused: 32, nonSharedDisk: 64, nonSharedInc: 128 },
-  ...{ changeProtection: 256, unsafe: 512, offline: 1024, compressed: 2048, abortOnError: 4096, autoConverge: 8192, rdmaPinAll: 16384 },
+  ...{
+    live: 1,
+    peer2peer: 2,
+    tunnelled: 4,
+    persistDest: 8,
+    undefineSource: 16,
+    paused: 32,
+    nonSharedDisk: 64,
+    nonSharedInc: 128,
+  },
+  ...{
+    changeProtection: 256,
+    unsafe: 512,
+    offline: 1024,
+    compressed: 2048,
+    abortOnError: 4096,
+    autoConverge: 8192,
+    rdmaPinAll: 16384,
+  },
   ...{ postcopy: 32768, tls: 65536, parallel: 131_072 },
 } as const;
 
@@ -32,7 +49,7 @@ const refused: readonly (readonly [number, string])[] = [
   [migrateFlag.nonSharedDisk, 'migration with non-shared storage is not supported'],
   [migrateFlag.nonSharedInc, 'migration with non-shared storage is not supported'],
   [migrateFlag.rdmaPinAll, 'RDMA pinning is not supported'],
-  [migrateFlag.tls, 'TLS for the guest\'s memory is not supported, only for the connection between daemons'],
+  [migrateFlag.tls, "TLS for the guest's memory is not supported, only for the connection between daemons"],
 ];
 
 /** Ports on which guests arrive. */
@@ -93,13 +110,23 @@ function checkSafe(domain: Domain): void {
     if (!disk.source || disk.readonly || disk.shareable) continue;
     const { cache } = disk.driver ?? {};
     if (cache === 'unsafe') {
-      throw libvirtError('migrateUnsafe', 'qemu', 'Migration may lead to data corruption if disks use cache other than none or directsync');
+      throw libvirtError(
+        'migrateUnsafe',
+        'qemu',
+        'Migration may lead to data corruption if disks use cache other than none or directsync',
+      );
     }
   }
 }
 
 /** Destination: the guest is there, and waits for its memory. Answers where it listens. */
-export async function prepare(daemon: Daemon, params: MigrateParams, flags: number, cookie: Uint8Array, session: Session | undefined) {
+export async function prepare(
+  daemon: Daemon,
+  params: MigrateParams,
+  flags: number,
+  cookie: Uint8Array,
+  session: Session | undefined,
+) {
   checkMigrateFlags(flags);
   const said = new TextDecoder().decode(cookie);
   const from = /<hostuuid>([^<]*)<\/hostuuid>/.exec(said)?.[1];
@@ -117,7 +144,8 @@ export async function prepare(daemon: Daemon, params: MigrateParams, flags: numb
   const hostname = daemon.options.hostname ?? daemon.host.facts.hostname;
   const wanted = params.uri === undefined ? undefined : parseMigrateUri(params.uri);
   const port = wanted?.port ?? (await daemon.host.sockets.freePort(firstPort, lastPort, daemon.ports));
-  if (port === undefined) throw libvirtError('internalError', 'qemu', 'Unable to find an unused port in range \'migration\' (49152-49215)');
+  if (port === undefined)
+    throw libvirtError('internalError', 'qemu', "Unable to find an unused port in range 'migration' (49152-49215)");
   daemon.ports.add(port);
   try {
     await guest.lock.run('DomainMigratePrepare', () =>
@@ -145,7 +173,8 @@ export async function prepare(daemon: Daemon, params: MigrateParams, flags: numb
       void stopRun(daemon, guest, run, 'failed').catch(() => {});
     }
   });
-  const uriOut = wanted === undefined ? `tcp:${hostname}:${port}` : wanted.port === undefined ? `${params.uri}:${port}` : undefined;
+  const uriOut =
+    wanted === undefined ? `tcp:${hostname}:${port}` : wanted.port === undefined ? `${params.uri}:${port}` : undefined;
   return { uriOut, cookieOut: new Uint8Array() };
 }
 
@@ -157,7 +186,13 @@ export function parseMigrateUri(uri: string): { host: string; port: number | und
 }
 
 /** Source: sends the guest. When it returns, the guest stands still here and is whole there. */
-export async function perform(daemon: Daemon, guest: Guest, params: MigrateParams, flags: number, session: Session | undefined): Promise<void> {
+export async function perform(
+  daemon: Daemon,
+  guest: Guest,
+  params: MigrateParams,
+  flags: number,
+  session: Session | undefined,
+): Promise<void> {
   if ((flags & migrateFlag.offline) !== 0) return;
   const run = guest.live();
   if (guest.job) throw operationInvalid('another job is active');
@@ -213,7 +248,13 @@ async function resumeSource(daemon: Daemon, guest: Guest, run: Run, wasRunning: 
 }
 
 /** Destination: the guest goes on here, or is dropped when the source says that it did not come. */
-export async function finish(daemon: Daemon, name: string, params: MigrateParams, flags: number, cancelled: boolean): Promise<Guest> {
+export async function finish(
+  daemon: Daemon,
+  name: string,
+  params: MigrateParams,
+  flags: number,
+  cancelled: boolean,
+): Promise<Guest> {
   if ((flags & migrateFlag.offline) !== 0) {
     if (params.xml === undefined) throw libvirtError('internalError', 'qemu', 'no domain XML passed');
     return daemon.guests.define(params.xml);
@@ -262,7 +303,8 @@ export async function finish(daemon: Daemon, name: string, params: MigrateParams
 export async function confirm(daemon: Daemon, guest: Guest, flags: number, cancelled: boolean, wasRunning = true): Promise<void> {
   const run = guest.run;
   if (cancelled) {
-    if (run && guest.state === state.paused && guest.reason === pausedReason.migration) await resumeSource(daemon, guest, run, wasRunning);
+    if (run && guest.state === state.paused && guest.reason === pausedReason.migration)
+      await resumeSource(daemon, guest, run, wasRunning);
     return;
   }
   if (run) await stopRun(daemon, guest, run, 'migrated');
@@ -274,13 +316,21 @@ export async function confirm(daemon: Daemon, guest: Guest, flags: number, cance
 const askMs = 20_000;
 
 /** Source, peer to peer: this daemon is the client of the other one. */
-export async function performPeerToPeer(daemon: Daemon, guest: Guest, uri: string, params: MigrateParams, flags: number): Promise<void> {
+export async function performPeerToPeer(
+  daemon: Daemon,
+  guest: Guest,
+  uri: string,
+  params: MigrateParams,
+  flags: number,
+): Promise<void> {
   const wasRunning = guest.state === state.running;
   const begun = await begin(daemon, guest, params, flags);
   const peer = await connectPeer(daemon, uri);
   const name = params.name ?? guest.name;
   const list = (fields: Readonly<Record<string, string | undefined>>): TypedParam[] =>
-    Object.entries(fields).flatMap(([field, value]) => (value === undefined ? [] : [{ field, value: { type: 'string', value } }]));
+    Object.entries(fields).flatMap(([field, value]) =>
+      value === undefined ? [] : [{ field, value: { type: 'string', value } }],
+    );
   try {
     const to = list({ destination_xml: begun.xml, destination_name: params.name, migrate_uri: params.uri });
     const ready = await peer.call(remote, 'domainMigratePrepare3Params', { params: to, cookieIn: begun.cookieOut, flags });
@@ -334,7 +384,11 @@ async function hasArrived(daemon: Daemon, uri: string, uuid: string, reason: unk
       // Not there yet.
     }
   }
-  throw libvirtError('operationFailed', 'qemu', 'the connection broke when the guest had been sent: it may run at the destination, and stays paused here');
+  throw libvirtError(
+    'operationFailed',
+    'qemu',
+    'the connection broke when the guest had been sent: it may run at the destination, and stays paused here',
+  );
 }
 
 /** `qemu+tcp://host:port/system`, `qemu+tls://…`, `qemu+unix:///system?socket=PATH`. */
@@ -355,7 +409,8 @@ export async function connectPeer(daemon: Daemon, uri: string): Promise<RpcClien
     await peer.call(remote, 'authList');
     const { supported } = await peer.call(remote, 'connectSupportsFeature', { feature: 10 });
     await peer.call(remote, 'connectOpen', { name: `qemu://${path}`, flags: 0 });
-    if (supported && daemon.options.keepalive.interval > 0) peer.startKeepalive({ ...daemon.options.keepalive, timers: daemon.host.timers });
+    if (supported && daemon.options.keepalive.interval > 0)
+      peer.startKeepalive({ ...daemon.options.keepalive, timers: daemon.host.timers });
     return peer;
   } catch (error) {
     throw libvirtError('operationFailed', 'qemu', `Failed to connect to remote libvirt URI ${uri}: ${(error as Error).message}`);

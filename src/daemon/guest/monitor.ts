@@ -1,16 +1,17 @@
 // What a running guest tells through its monitor: events become states, changes of the running definition, and libvirt's events.
 // QEMU "QMP Reference Manual", events (QEMU 7.2).
-import type { Channel } from '../../domain/model/character.ts';
-import { detachDevice, type Device } from '../../domain/device.ts';
+
+import { type Device, detachDevice } from '../../domain/device.ts';
 import type { Domain } from '../../domain/domain.ts';
+import type { Channel } from '../../domain/model/character.ts';
 import { AgentClient, type QmpEvent } from '../../rpc/qmp/client.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
 import { blockJobEvent } from './block-jobs.ts';
 import type { Ending, Guest, Run } from './guest.ts';
-import { finishRun, stopRun } from './stop.ts';
 import { pausedReason, runningReason, shutdownReason, state } from './states.ts';
 import { saveStatus } from './status.ts';
+import { finishRun, stopRun } from './stop.ts';
 
 type Data = QmpEvent['data'];
 type Handler = (daemon: Daemon, guest: Guest, run: Run, data: Data) => void | Promise<void>;
@@ -79,7 +80,8 @@ const handlers: Readonly<Record<string, Handler>> = {
     run.poweredOff = true;
     const byGuest = data['guest'] === true;
     if (data['reason'] === 'host-signal' && run.ending === undefined) run.ending = 'shutdown';
-    if (!run.rebooting) {
+    const quiet = run.ending === 'saved' || run.ending === 'migrated' || run.ending === 'fromSnapshot' || run.ending === 'failed';
+    if (!run.rebooting && !quiet) {
       guest.set(state.shutdown, shutdownReason.unknown, daemon.host.now());
       daemon.guests.lifecycle(guest, byGuest ? 'shutdownGuest' : 'shutdownHost');
     }
@@ -271,7 +273,10 @@ export async function agentOf(daemon: Daemon, run: Run): Promise<AgentClient | u
   if (run.agent) return run.agent;
   const path = agentChannel(run)?.sources[0]?.path;
   if (path === undefined) return undefined;
-  const agent = new AgentClient(await daemon.host.sockets.connect(path), { timers: daemon.host.timers, firstSync: daemon.host.now() % 1e9 });
+  const agent = new AgentClient(await daemon.host.sockets.connect(path), {
+    timers: daemon.host.timers,
+    firstSync: daemon.host.now() % 1e9,
+  });
   run.agent = agent;
   void agent.closed.then(() => {
     if (run.agent === agent) run.agent = undefined;

@@ -1,6 +1,7 @@
 // A daemon that starts finds the guests that run: by their status files, their processes and their monitors.
-import { parseDomain } from '../../domain/domain.ts';
+
 import { highestNodeIndex } from '../../domain/command-line/plug.ts';
+import { parseDomain } from '../../domain/domain.ts';
 import { QmpClient } from '../../rpc/qmp/client.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
@@ -91,7 +92,11 @@ async function catchUp(daemon: Daemon, guest: Guest, run: Run): Promise<void> {
   const going = isObject(answer) && answer['running'] === true;
   if (going && guest.state !== state.running) guest.set(state.running, runningReason.unknown, now);
   // A save or migration that the last daemon did not finish is given up; the guest goes on.
-  const interrupted = guest.state === state.paused && [pausedReason.save, pausedReason.migration, pausedReason.dump, pausedReason.snapshot, pausedReason.startingUp].includes(guest.reason as 3);
+  const interrupted =
+    guest.state === state.paused &&
+    [pausedReason.save, pausedReason.migration, pausedReason.dump, pausedReason.snapshot, pausedReason.startingUp].includes(
+      guest.reason as 3,
+    );
   if (!going && (guest.state === state.running || interrupted)) {
     await guest.qmp('migrate_cancel').catch(() => {});
     if (interrupted || word === 'postmigrate') await guest.qmp('cont').catch(() => {});

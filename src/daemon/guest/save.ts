@@ -57,7 +57,8 @@ export async function readHeader(daemon: Daemon, path: string): Promise<SaveHead
     const view = new DataView(head.buffer, head.byteOffset, head.length);
     const name = new TextDecoder().decode(head.subarray(0, 16));
     if (name === magic.partial) throw libvirtError('operationFailed', 'qemu', 'save image is incomplete');
-    if (head.length < headerBytes || name !== magic.whole) throw libvirtError('operationFailed', 'qemu', 'image magic is incorrect');
+    if (head.length < headerBytes || name !== magic.whole)
+      throw libvirtError('operationFailed', 'qemu', 'image magic is incorrect');
     if (view.getUint32(16, true) !== version) {
       throw libvirtError('operationFailed', 'qemu', `image version is not supported (${view.getUint32(16, true)} > ${version})`);
     }
@@ -117,7 +118,19 @@ export function migrationStats(answer: Json): { total: number; remaining: number
 }
 
 /** libvirt's numbers of operations that a job is. */
-export const operation = { unknown: 0, start: 1, save: 2, restore: 3, migrationIn: 4, migrationOut: 5, snapshot: 6, snapshotRevert: 7, dump: 8, backup: 9, snapshotDelete: 10 } as const;
+export const operation = {
+  unknown: 0,
+  start: 1,
+  save: 2,
+  restore: 3,
+  migrationIn: 4,
+  migrationOut: 5,
+  snapshot: 6,
+  snapshotRevert: 7,
+  dump: 8,
+  backup: 9,
+  snapshotDelete: 10,
+} as const;
 
 export function migrationJob(run: Run, kind: number, now: number): Job {
   return {
@@ -215,7 +228,14 @@ async function sameGuest(daemon: Daemon, guest: Guest, xml: string): Promise<Dom
 }
 
 /** The memory of a paused guest, with a document before it. The file has its name when it is whole, and never a half. */
-export async function writeImage(daemon: Daemon, guest: Guest, run: Run, path: string, xml: string, running: boolean): Promise<void> {
+export async function writeImage(
+  daemon: Daemon,
+  guest: Guest,
+  run: Run,
+  path: string,
+  xml: string,
+  running: boolean,
+): Promise<void> {
   const { files, sockets } = daemon.host;
   const bytes = encoder.encode(xml);
   const offset = roomFor(bytes.length);

@@ -8,14 +8,7 @@ import { formatCheckpoint } from './checkpoint-model.ts';
 import { createCheckpoint, deleteCheckpoint, findCheckpoint } from './checkpoints.ts';
 import type { Guest } from './guest.ts';
 import { type FlagGroups, wanted } from './list-flags.ts';
-import {
-  childrenOf,
-  createSnapshot,
-  deleteSnapshot,
-  descendantsOf,
-  findSnapshot,
-  revertSnapshot,
-} from './snapshots.ts';
+import { childrenOf, createSnapshot, deleteSnapshot, descendantsOf, findSnapshot, revertSnapshot } from './snapshots.ts';
 
 const isExternal = (one: Snapshot): boolean =>
   one.memory?.snapshot === 'external' || (one.disks?.disks.some((disk) => disk.snapshot === 'external') ?? false);
@@ -74,7 +67,9 @@ export function snapshotHandlers(daemon: Daemon): RemoteHandlers {
     },
     domainSnapshotNum: ({ dom, flags }) => ({ num: list(guests.find(dom), undefined, flags).length }),
     domainSnapshotListNames: ({ dom, maxNames, flags }) => ({
-      names: list(guests.find(dom), undefined, flags).slice(0, maxNames).map((one) => one.name!),
+      names: list(guests.find(dom), undefined, flags)
+        .slice(0, maxNames)
+        .map((one) => one.name!),
     }),
     domainListAllSnapshots({ dom, needResults, flags }) {
       const guest = guests.find(dom);
@@ -87,7 +82,11 @@ export function snapshotHandlers(daemon: Daemon): RemoteHandlers {
     },
     domainSnapshotListChildrenNames({ snap, maxNames, flags }) {
       const { guest } = of(snap);
-      return { names: list(guest, snap.name, flags).slice(0, maxNames).map((one) => one.name!) };
+      return {
+        names: list(guest, snap.name, flags)
+          .slice(0, maxNames)
+          .map((one) => one.name!),
+      };
     },
     domainSnapshotListAllChildren({ snap, needResults, flags }) {
       const { guest } = of(snap);
@@ -109,7 +108,8 @@ export function snapshotHandlers(daemon: Daemon): RemoteHandlers {
     },
     domainSnapshotGetParent({ snap }) {
       const { guest, snapshot } = of(snap);
-      if (!snapshot.parent?.name) throw libvirtError('noDomainSnapshot', 'qemu', `snapshot '${snap.name}' does not have a parent`);
+      if (!snapshot.parent?.name)
+        throw libvirtError('noDomainSnapshot', 'qemu', `snapshot '${snap.name}' does not have a parent`);
       return { snap: { name: snapshot.parent.name, dom: guest.ref } };
     },
     domainSnapshotIsCurrent({ snap }) {

@@ -17,7 +17,17 @@ import { pausedReason, runningReason, shutoffReason, state } from './states.ts';
 import { saveStatus } from './status.ts';
 import { stopRun } from './stop.ts';
 
-export const createFlag = { redefine: 1, current: 2, noMetadata: 4, halt: 8, diskOnly: 16, reuse: 32, quiesce: 64, atomic: 128, live: 256 } as const;
+export const createFlag = {
+  redefine: 1,
+  current: 2,
+  noMetadata: 4,
+  halt: 8,
+  diskOnly: 16,
+  reuse: 32,
+  quiesce: 64,
+  atomic: 128,
+  live: 256,
+} as const;
 export const revertFlag = { running: 1, paused: 2, force: 4 } as const;
 
 type SnapshotDisk = NonNullable<Snapshot['disks']>['disks'][number];
@@ -89,7 +99,11 @@ function planDisks(domain: Domain, wanted: Snapshot, external: boolean, name: st
 function defaultOverlay(disk: Disk, name: string): string {
   const path = disk.source?.file;
   if (path === undefined) {
-    throw libvirtError('configUnsupported', 'domainSnapshot', `cannot generate external snapshot name for disk '${disk.target?.dev}' without source`);
+    throw libvirtError(
+      'configUnsupported',
+      'domainSnapshot',
+      `cannot generate external snapshot name for disk '${disk.target?.dev}' without source`,
+    );
   }
   const slash = path.lastIndexOf('/');
   const base = path.slice(slash + 1);
@@ -208,7 +222,8 @@ const internalDisks = (snapshot: Snapshot): string[] =>
 async function monitorSnapshot(guest: Guest, command: 'savevm' | 'delvm', name: string): Promise<void> {
   const line = `${command} "${name.replace(/[\\"]/g, '\\$&')}"`;
   const said = String(await guest.qmp('human-monitor-command', { 'command-line': line })).trim();
-  if (said !== '') throw libvirtError('operationFailed', 'qemu', `Failed to ${command === 'savevm' ? 'take' : 'delete'} snapshot: ${said}`);
+  if (said !== '')
+    throw libvirtError('operationFailed', 'qemu', `Failed to ${command === 'savevm' ? 'take' : 'delete'} snapshot: ${said}`);
 }
 
 export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, flags: number): Promise<string> {
@@ -221,9 +236,11 @@ export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, 
     const { run } = guest;
     const diskOnly = (flags & createFlag.diskOnly) !== 0;
     const memoryFile = wanted.memory?.snapshot === 'external' ? wanted.memory.file : undefined;
-    if (memoryFile !== undefined && !run) throw operationInvalid('memory state cannot be saved with offline or disk-only snapshot');
+    if (memoryFile !== undefined && !run)
+      throw operationInvalid('memory state cannot be saved with offline or disk-only snapshot');
     const domain = guest.current;
-    const external = diskOnly || memoryFile !== undefined || (wanted.disks?.disks.some((one) => one.snapshot === 'external') ?? false);
+    const external =
+      diskOnly || memoryFile !== undefined || (wanted.disks?.disks.some((one) => one.snapshot === 'external') ?? false);
     const plan = planDisks(domain, wanted, external, name, run !== undefined);
     const words: Readonly<Record<number, Snapshot['state']>> = { 1: 'running', 3: 'paused', 5: 'shutoff', 7: 'pmsuspended' };
     const taken: Snapshot = {
@@ -232,7 +249,10 @@ export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, 
       state: run ? (diskOnly ? 'disk-snapshot' : (words[guest.state] ?? 'running')) : 'shutoff',
       ...(guest.currentSnapshot !== undefined && { parent: { name: guest.currentSnapshot } }),
       creationTime: Math.floor(daemon.host.now() / 1000),
-      memory: memoryFile !== undefined ? { snapshot: 'external', file: memoryFile } : { snapshot: run && !external ? 'internal' : 'no' },
+      memory:
+        memoryFile !== undefined
+          ? { snapshot: 'external', file: memoryFile }
+          : { snapshot: run && !external ? 'internal' : 'no' },
       disks: { disks: plan },
       domain: withoutRun(copyDomain(domain)),
     };
@@ -318,9 +338,11 @@ async function redefineSnapshot(daemon: Daemon, guest: Guest, wanted: Snapshot, 
 export async function revertSnapshot(daemon: Daemon, guest: Guest, name: string, flags: number): Promise<void> {
   await guest.lock.run('DomainRevertToSnapshot', async () => {
     const snapshot = findSnapshot(guest, name);
-    const external = snapshot.state === 'disk-snapshot' || (snapshot.disks?.disks.some((one) => one.snapshot === 'external') ?? false);
+    const external =
+      snapshot.state === 'disk-snapshot' || (snapshot.disks?.disks.some((one) => one.snapshot === 'external') ?? false);
     if (external) throw libvirtError('configUnsupported', 'qemu', 'revert to external snapshot not supported yet');
-    if (!snapshot.domain) throw libvirtError('snapshotRevertRisky', 'qemu', `snapshot '${name}' lacks domain '${guest.name}' rollback info`);
+    if (!snapshot.domain)
+      throw libvirtError('snapshotRevertRisky', 'qemu', `snapshot '${name}' lacks domain '${guest.name}' rollback info`);
     const text = formatDomain(snapshot.domain, { secure: true });
     const parsed = withoutRun(parseDomain(text));
     const domain = completeDomain(parsed, await daemon.guests.context(parsed));
@@ -376,7 +398,8 @@ export async function deleteSnapshot(daemon: Daemon, guest: Guest, name: string,
       }
     }
     for (const one of going.toReversed()) await drop(daemon, guest, one, (flags & deleteFlag.metadataOnly) !== 0);
-    if (flags & deleteFlag.childrenOnly && below.some((one) => one.name === guest.currentSnapshot)) await setCurrent(daemon, guest, name);
+    if (flags & deleteFlag.childrenOnly && below.some((one) => one.name === guest.currentSnapshot))
+      await setCurrent(daemon, guest, name);
   });
 }
 

@@ -8,10 +8,21 @@ import { checkFlags, invalidArgument, translateErrors } from '../errors.ts';
 import { findDisk, imageSize, levelsOf } from './block-nodes.ts';
 import type { Guest } from './guest.ts';
 import { type FlagGroups, wanted } from './list-flags.ts';
-import { blockSizes, blockStats, memoryStats } from './stats.ts';
 import { state } from './states.ts';
+import { blockSizes, blockStats, memoryStats } from './stats.ts';
 
-const group = { state: 1, cpu: 2, balloon: 4, vcpu: 8, interface: 16, block: 32, perf: 64, iothread: 128, memory: 256, dirtyRate: 512 } as const;
+const group = {
+  state: 1,
+  cpu: 2,
+  balloon: 4,
+  vcpu: 8,
+  interface: 16,
+  block: 32,
+  perf: 64,
+  iothread: 128,
+  memory: 256,
+  dirtyRate: 512,
+} as const;
 
 type Value = TypedParam['value'];
 const int = (value: number): Value => ({ type: 'int', value });
@@ -212,7 +223,11 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
       const known = collectors.reduce((sum, [bit]) => sum | bit, group.perf | group.memory | 1024);
       const extra = (stats & ~known) >>> 0;
       if (extra !== 0 && (flags & statsFlag.enforce) !== 0) {
-        throw libvirtError('argumentUnsupported', 'qemu', `Stats types bits 0x${extra.toString(16)} are not supported by this daemon`);
+        throw libvirtError(
+          'argumentUnsupported',
+          'qemu',
+          `Stats types bits 0x${extra.toString(16)} are not supported by this daemon`,
+        );
       }
       const records = [];
       for (const guest of asked.filter((one) => wanted(one, flags, listGroups))) {
@@ -237,7 +252,8 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
       guest.live();
       const list = path === '' ? guest.current.devices.disks : [diskOf(guest, path)];
       const stats = await blockStats(guest, list);
-      const sum = (pick: (one: (typeof stats)[number]) => number): bigint => BigInt(stats.reduce((all, one) => all + pick(one), 0));
+      const sum = (pick: (one: (typeof stats)[number]) => number): bigint =>
+        BigInt(stats.reduce((all, one) => all + pick(one), 0));
       return {
         readRequests: sum((s) => s.rdReq),
         readBytes: sum((s) => s.rdBytes),
@@ -249,7 +265,16 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
     async domainBlockStatsFlags({ dom, path, nparams }) {
       const guest = guests.find(dom);
       guest.live();
-      const rows = ['wr_bytes', 'wr_operations', 'rd_bytes', 'rd_operations', 'flush_operations', 'wr_total_times', 'rd_total_times', 'flush_total_times'];
+      const rows = [
+        'wr_bytes',
+        'wr_operations',
+        'rd_bytes',
+        'rd_operations',
+        'flush_operations',
+        'wr_total_times',
+        'rd_total_times',
+        'flush_total_times',
+      ];
       if (nparams === 0) return { params: [], nparams: rows.length };
       const stats = await blockStats(guest, path === '' ? guest.current.devices.disks : [diskOf(guest, path)]);
       const sum = (pick: (one: (typeof stats)[number]) => number): number => stats.reduce((all, one) => all + pick(one), 0);
@@ -263,7 +288,10 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
         sum((s) => s.rdTimes),
         sum((s) => s.flTimes),
       ];
-      return { params: rows.map((field, i) => ({ field, value: { type: 'llong' as const, value: BigInt(values[i]!) } })), nparams: rows.length };
+      return {
+        params: rows.map((field, i) => ({ field, value: { type: 'llong' as const, value: BigInt(values[i]!) } })),
+        nparams: rows.length,
+      };
     },
     async domainGetBlockInfo({ dom, path, flags }) {
       checkFlags('qemuDomainGetBlockInfo', flags, 0);
@@ -291,7 +319,11 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
         if (!isObject(one)) return [];
         const words = ['ok', 'failed', 'nospace'];
         const error = words.indexOf(String(one['io-status'] ?? 'ok'));
-        const disk = disks.find((d) => String(one['qdev'] ?? '').split('/').includes(d.alias?.name ?? ' '));
+        const disk = disks.find((d) =>
+          String(one['qdev'] ?? '')
+            .split('/')
+            .includes(d.alias?.name ?? ' '),
+        );
         return error > 0 && disk?.target?.dev !== undefined ? [{ disk: disk.target.dev, error: error === 1 ? 1 : 2 }] : [];
       });
       return { errors: errors.slice(0, maxErrors), nerrors: errors.length };
@@ -304,7 +336,10 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
       if (!found) throw invalidArgument(`'${device}' is not a known interface`);
       const counters = dev === undefined ? undefined : await host.facts.counters(dev);
       if (!counters) throw libvirtError('internalError', 'none', `/proc/net/dev: Interface not found`);
-      const [rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped] = [...counters.slice(4), ...counters.slice(0, 4)].map(BigInt) as [bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint];
+      const [rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped] = [
+        ...counters.slice(4),
+        ...counters.slice(0, 4),
+      ].map(BigInt) as [bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint];
       return { rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped };
     },
     domainGetVcpus({ dom, maxInfo, mapLength }) {

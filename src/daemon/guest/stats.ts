@@ -22,7 +22,17 @@ export interface BlockStats {
   readonly flTimes: number;
   readonly highest: number;
 }
-const noStats: BlockStats = { rdReq: 0, rdBytes: 0, rdTimes: 0, wrReq: 0, wrBytes: 0, wrTimes: 0, flReq: 0, flTimes: 0, highest: 0 };
+const noStats: BlockStats = {
+  rdReq: 0,
+  rdBytes: 0,
+  rdTimes: 0,
+  wrReq: 0,
+  wrBytes: 0,
+  wrTimes: 0,
+  flReq: 0,
+  flTimes: 0,
+  highest: 0,
+};
 
 const field = (value: Json | undefined, name: string): Json | undefined => (isObject(value) ? value[name] : undefined);
 const list = (value: Json): readonly Json[] => (Array.isArray(value) ? value : []);

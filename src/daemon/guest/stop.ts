@@ -30,11 +30,19 @@ export async function stopRun(daemon: Daemon, guest: Guest, run: Run, ending: En
   if (!(await processes.gone(run.process, politeMs))) {
     if (graceful) {
       run.ending = undefined;
-      throw libvirtError('systemError', 'qemu', `Failed to terminate process ${run.process.pid} with SIGTERM: Device or resource busy`);
+      throw libvirtError(
+        'systemError',
+        'qemu',
+        `Failed to terminate process ${run.process.pid} with SIGTERM: Device or resource busy`,
+      );
     }
     processes.kill(run.process, 'SIGKILL');
     if (!(await processes.gone(run.process, killMs))) {
-      throw libvirtError('systemError', 'qemu', `Failed to terminate process ${run.process.pid} with SIGKILL: Device or resource busy`);
+      throw libvirtError(
+        'systemError',
+        'qemu',
+        `Failed to terminate process ${run.process.pid} with SIGKILL: Device or resource busy`,
+      );
     }
   }
   await finishRun(daemon, guest, run, ending);

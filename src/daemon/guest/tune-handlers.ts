@@ -53,7 +53,7 @@ function schedulerParams(domain: Domain): TypedParam[] {
 
 async function setDefinition(daemon: Daemon, guest: Guest, flags: number, edit: (domain: Domain) => void): Promise<void> {
   const where = affects(guest, flags);
-  if (where.live) throw operationInvalid("cgroup CPU controller is not mounted");
+  if (where.live) throw operationInvalid('cgroup CPU controller is not mounted');
   await daemon.guests.change(guest, edit);
 }
 
@@ -84,7 +84,9 @@ const parseCpus = (list: string): number[] =>
 const pinOf = (domain: Domain, element: string, id: Readonly<Record<string, string>>): number[] | undefined => {
   const found =
     domain.cputune &&
-    elementsOf(domain.cputune).find((one) => one.name === element && Object.entries(id).every(([k, v]) => one.attributes[k] === v));
+    elementsOf(domain.cputune).find(
+      (one) => one.name === element && Object.entries(id).every(([k, v]) => one.attributes[k] === v),
+    );
   const set = found?.attributes['cpuset'];
   return set === undefined ? undefined : parseCpus(set);
 };
@@ -98,13 +100,21 @@ function setPin(domain: Domain, element: string, id: Readonly<Record<string, str
 export function tuneHandlers(daemon: Daemon): RemoteHandlers {
   const { guests, host } = daemon;
   const allCpus = (): number[] => host.facts.cpus.map((one) => one.id);
-  const pin = async (guest: Guest, flags: number, map: Uint8Array, element: string, id: Record<string, string>, threads: () => number[]) => {
+  const pin = async (
+    guest: Guest,
+    flags: number,
+    map: Uint8Array,
+    element: string,
+    id: Record<string, string>,
+    threads: () => number[],
+  ) => {
     const cpus = cpusOf(map).filter((cpu) => allCpus().includes(cpu));
     if (cpus.length === 0) throw invalidArgument('Empty cpu list for pinning');
     const where = affects(guest, flags);
     if (where.live) {
       for (const thread of threads()) {
-        if (!(await host.processes.setAffinity(thread, cpus))) throw operationInvalid(`cannot set CPU affinity on process ${thread}`);
+        if (!(await host.processes.setAffinity(thread, cpus)))
+          throw operationInvalid(`cannot set CPU affinity on process ${thread}`);
       }
       setPin(guest.run!.domain, element, id, cpus);
       await saveStatus(host, daemon.paths.run, guest);
@@ -163,7 +173,10 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       const rows = ['hard_limit', 'soft_limit', 'swap_hard_limit'] as const;
       if (nparams === 0) return { params: [], nparams: rows.length };
       const names = { hard_limit: 'hard_limit', soft_limit: 'soft_limit', swap_hard_limit: 'swap_hard_limit' };
-      return { params: rows.map((name) => ullong(name, numberIn(domain.memtune, names[name]) ?? unlimited)), nparams: rows.length };
+      return {
+        params: rows.map((name) => ullong(name, numberIn(domain.memtune, names[name]) ?? unlimited)),
+        nparams: rows.length,
+      };
     },
     domainSetMemoryParameters: async ({ dom, params, flags }) =>
       setDefinition(daemon, guests.find(dom), flags, (domain) => {
@@ -173,9 +186,19 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       }),
     domainGetBlkioParameters({ dom, nparams, flags }) {
       const domain = queried(guests.find(dom), flags & 3);
-      const rows = ['weight', 'device_weight', 'device_read_iops_sec', 'device_write_iops_sec', 'device_read_bytes_sec', 'device_write_bytes_sec'];
+      const rows = [
+        'weight',
+        'device_weight',
+        'device_read_iops_sec',
+        'device_write_iops_sec',
+        'device_read_bytes_sec',
+        'device_write_bytes_sec',
+      ];
       if (nparams === 0) return { params: [], nparams: rows.length };
-      const weight: TypedParam = { field: 'weight', value: { type: 'uint', value: Number(numberIn(domain.blkiotune, 'weight') ?? 0n) } };
+      const weight: TypedParam = {
+        field: 'weight',
+        value: { type: 'uint', value: Number(numberIn(domain.blkiotune, 'weight') ?? 0n) },
+      };
       return { params: [weight, ...rows.slice(1).map((name) => text(name, ''))], nparams: rows.length };
     },
     domainSetBlkioParameters: async ({ dom, params, flags }) =>
@@ -194,13 +217,24 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       const domain = queried(guests.find(dom), flags & 3);
       const card = domain.devices.interfaces.find((one) => one.target?.dev === device || one.mac?.address === device);
       if (!card) throw invalidArgument(`no interface found for '${device}'`);
-      const rows = ['inbound.average', 'inbound.peak', 'inbound.burst', 'inbound.floor', 'outbound.average', 'outbound.peak', 'outbound.burst'];
+      const rows = [
+        'inbound.average',
+        'inbound.peak',
+        'inbound.burst',
+        'inbound.floor',
+        'outbound.average',
+        'outbound.peak',
+        'outbound.burst',
+      ];
       if (nparams === 0) return { params: [], nparams: rows.length };
       const of = (row: string): number => {
         const [way = '', what = ''] = row.split('.');
         return Number((card.bandwidth && childNamed(card.bandwidth, way))?.attributes[what] ?? 0);
       };
-      return { params: rows.map((field) => ({ field, value: { type: 'uint' as const, value: of(field) } })), nparams: rows.length };
+      return {
+        params: rows.map((field) => ({ field, value: { type: 'uint' as const, value: of(field) } })),
+        nparams: rows.length,
+      };
     },
 
     domainPinVcpu: async ({ dom, vcpu, cpumap }) => {
@@ -210,7 +244,9 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
     domainPinVcpuFlags: async ({ dom, vcpu, cpumap, flags }) => {
       const guest = guests.find(dom);
       if (vcpu >= guest.current.vcpu.count) {
-        throw invalidArgument(`vcpu ${vcpu} is out of range of ${affects(guest, flags).live ? 'live' : 'persistent'} cpu count ${guest.current.vcpu.count}`);
+        throw invalidArgument(
+          `vcpu ${vcpu} is out of range of ${affects(guest, flags).live ? 'live' : 'persistent'} cpu count ${guest.current.vcpu.count}`,
+        );
       }
       await pin(guest, flags, cpumap, 'vcpupin', { vcpu: String(vcpu) }, () => [...threadOf(guest, vcpu)]);
     },
@@ -237,7 +273,9 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       const domain = queried(guest, flags & 3);
       const length = Math.ceil(allCpus().length / 8);
       const live = guest.run?.domain === domain;
-      const ids = live ? (await iothreads(guest)).map((one) => one.id) : Array.from({ length: domain.iothreads ?? 0 }, (_, i) => i + 1);
+      const ids = live
+        ? (await iothreads(guest)).map((one) => one.id)
+        : Array.from({ length: domain.iothreads ?? 0 }, (_, i) => i + 1);
       const info = ids.map((id) => ({
         iothreadId: id,
         cpumap: mapOf(pinOf(domain, 'iothreadpin', { iothread: String(id) }) ?? allCpus(), length),
@@ -264,7 +302,8 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
         }
         if (where.config) {
           await guests.change(guest, (domain) => {
-            if (iothreadId <= (domain.iothreads ?? 0)) throw invalidArgument(`an IOThread is already using iothread_id '${iothreadId}'`);
+            if (iothreadId <= (domain.iothreads ?? 0))
+              throw invalidArgument(`an IOThread is already using iothread_id '${iothreadId}'`);
             domain.iothreads = (domain.iothreads ?? 0) + 1;
           });
         }
@@ -283,7 +322,8 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
         }
         if (where.config) {
           await guests.change(guest, (domain) => {
-            if (iothreadId > (domain.iothreads ?? 0)) throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
+            if (iothreadId > (domain.iothreads ?? 0))
+              throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
             domain.iothreads = (domain.iothreads ?? 1) - 1;
           });
         }

@@ -140,7 +140,9 @@ export class Networks {
     if (named && named.uuid !== net.uuid) {
       throw libvirtError('operationFailed', 'network', `network '${net.name}' already exists with uuid ${named.uuid}`);
     }
-    const taken = this.all.find((one) => one.uuid !== net.uuid && net.bridge?.name !== undefined && one.current.bridge?.name === net.bridge.name);
+    const taken = this.all.find(
+      (one) => one.uuid !== net.uuid && net.bridge?.name !== undefined && one.current.bridge?.name === net.bridge.name,
+    );
     if (taken) throw libvirtError('operationFailed', 'network', `bridge name '${net.bridge?.name}' already in use.`);
     const found = same ?? new VirtualNetwork(net.name, net.uuid!);
     return found;
@@ -314,7 +316,11 @@ export class Networks {
       };
     }
     if (mode === 'bridge' && net.bridge?.name !== undefined) return Bridge.tap(this.#daemon, device, net.bridge.name);
-    throw libvirtError('configUnsupported', 'network', `network '${known.name}' with forward mode '${mode}' needs a privileged host`);
+    throw libvirtError(
+      'configUnsupported',
+      'network',
+      `network '${known.name}' with forward mode '${mode}' needs a privileged host`,
+    );
   }
   /** The host entry's address, or the next one of the range that no card has. */
   #addressFor(known: VirtualNetwork, mac: string): string | undefined {

@@ -1,6 +1,7 @@
 // Kinds of storage below a pool: a directory, a mounted file system, an LVM volume group (libvirt 9.0's storage backends).
-import { libvirtError } from '../../rpc/libvirt/errors.ts';
+
 import type { PoolType } from '../../domain/storage.ts';
+import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon } from '../daemon.ts';
 import { systemError } from '../errors.ts';
 import type { DaemonHost } from '../host.ts';
@@ -34,7 +35,11 @@ async function run(host: DaemonHost, program: string, args: readonly string[]): 
   }
   if (result.code !== 0) {
     const command = `${program} ${args.join(' ')}`;
-    throw libvirtError('internalError', 'storage', `Child process (${command}) unexpected exit status ${result.code}: ${result.err.trim()}`);
+    throw libvirtError(
+      'internalError',
+      'storage',
+      `Child process (${command}) unexpected exit status ${result.code}: ${result.err.trim()}`,
+    );
   }
   return result.out;
 }
@@ -109,7 +114,8 @@ function mounted(host: DaemonHost, network: boolean): PoolBackend {
       await below.build(pool, flags);
       const device = pool.definition.source?.devices[0]?.path;
       const format = pool.definition.source?.format?.type ?? 'auto';
-      if (!network && (flags & 2) !== 0 && device !== undefined && format !== 'auto') await run(host, 'mkfs', ['-t', format, device]);
+      if (!network && (flags & 2) !== 0 && device !== undefined && format !== 'auto')
+        await run(host, 'mkfs', ['-t', format, device]);
     },
   };
 }

@@ -94,7 +94,9 @@ export class Pools {
   async autostart(): Promise<void> {
     for (const pool of this.all) {
       if (!pool.autostart || pool.active) continue;
-      await this.start(pool).catch((error: unknown) => this.#daemon.host.log(`storage pool ${pool.name}: ${(error as Error).message}`));
+      await this.start(pool).catch((error: unknown) =>
+        this.#daemon.host.log(`storage pool ${pool.name}: ${(error as Error).message}`),
+      );
     }
   }
   byName(name: string): Pool | undefined {
@@ -237,7 +239,12 @@ export class Pools {
       if (disk.type !== 'volume' || source?.pool === undefined) continue;
       const pool = this.byName(source.pool);
       if (!pool) throw libvirtError('noStoragePool', 'storage', `no storage pool with matching name '${source.pool}'`);
-      if (!pool.active) throw libvirtError('configUnsupported', 'storage', `storage pool '${source.pool}' containing volume '${source.volume}' is not active`);
+      if (!pool.active)
+        throw libvirtError(
+          'configUnsupported',
+          'storage',
+          `storage pool '${source.pool}' containing volume '${source.volume}' is not active`,
+        );
       const volume = pool.volumes.get(source.volume ?? '');
       if (!volume) throw libvirtError('noStorageVol', 'storage', `no storage vol with matching name '${source.volume}'`);
       const { pool: _, volume: __, mode: ___, ...rest } = source;

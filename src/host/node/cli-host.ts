@@ -9,6 +9,7 @@ import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
 import type { KernelFiles } from '../../machine/running.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
+import { runDaemon } from './daemon-main.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
@@ -59,6 +60,7 @@ export function nodeHost(version: string): CliHost {
     writer: (path) => openWriter(path),
     image: async (name, report) => bootFiles(await openImage(name, { report })),
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
+    daemon: (settings, argv) => runDaemon(settings, argv, version),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     machine: (setup) => new NodeMachine(setup),
     kvm() {

@@ -21,7 +21,11 @@ const names = (path: string): string[] => {
 
 function cpuFacts(): HostFacts['cpu'] {
   const lines = (read('/proc/cpuinfo') ?? '').split('\n\n')[0]!.split('\n');
-  const value = (name: string): string => lines.find((line) => line.startsWith(name))?.split(':')[1]?.trim() ?? '';
+  const value = (name: string): string =>
+    lines
+      .find((line) => line.startsWith(name))
+      ?.split(':')[1]
+      ?.trim() ?? '';
   const vendors: Readonly<Record<string, string>> = { GenuineIntel: 'Intel', AuthenticAMD: 'AMD' };
   return {
     vendor: vendors[value('vendor_id')] ?? value('vendor_id'),
@@ -61,16 +65,22 @@ function cpuTimes(cpu?: number): CpuTimes | undefined {
     ?.split('\n')
     .find((one) => one.startsWith(`${name} `));
   if (line === undefined) return undefined;
-  const [user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0] = line.trim().split(/\s+/).slice(1).map(Number);
+  const [user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0] = line
+    .trim()
+    .split(/\s+/)
+    .slice(1)
+    .map(Number);
   const ns = 10_000_000;
   return { user: (user + nice) * ns, kernel: (system + irq + softirq) * ns, idle: idle * ns, iowait: iowait * ns };
 }
 
 const memory = (): Record<string, number> =>
-  Object.fromEntries((read('/proc/meminfo') ?? '').split('\n').flatMap((line) => {
-    const match = /^(\S+):\s+(\d+)/.exec(line);
-    return match ? [[match[1]!, Number(match[2])]] : [];
-  }));
+  Object.fromEntries(
+    (read('/proc/meminfo') ?? '').split('\n').flatMap((line) => {
+      const match = /^(\S+):\s+(\d+)/.exec(line);
+      return match ? [[match[1]!, Number(match[2])]] : [];
+    }),
+  );
 
 async function interfaces(): Promise<HostInterface[]> {
   const known = networkInterfaces();

@@ -20,7 +20,8 @@ const isRoot = (): boolean => process.getuid?.() === 0;
 
 function placeOf(settings: DaemonSettings): Place {
   const system = isRoot();
-  const paths = settings.state === undefined ? (system ? systemPaths : userPaths(process.env)) : privatePaths(resolve(settings.state));
+  const paths =
+    settings.state === undefined ? (system ? systemPaths : userPaths(process.env)) : privatePaths(resolve(settings.state));
   const both = (directory: string) => [
     { path: join(directory, socketName), readOnly: false },
     ...(system ? [{ path: join(directory, readOnlySocketName), readOnly: true }] : []),

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs';
-import type { ProcessId, Processes, ProcessUsage, Spawn } from '../../daemon/host.ts';
+import type { Processes, ProcessId, ProcessUsage, Spawn } from '../../daemon/host.ts';
 
 /** Clock ticks a second: the kernel's ABI has 100 on every machine that Node runs on. */
 const ticks = 100;
@@ -147,4 +147,3 @@ export const nodeProcesses: Processes = {
     return code === 0;
   },
 };
-

@@ -1,13 +1,12 @@
 // The daemon's sockets: unix, TCP and TLS as byte streams, terminals of emulators, names that one process has. Node documentation, "Net", "TLS", "TTY".
 
 import { once } from 'node:events';
-import { closeSync, constants, openSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { chmod, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { connect as connectTls, createServer as createTls, type TLSSocket } from 'node:tls';
 import { ReadStream, WriteStream } from 'node:tty';
-import { readFileSync } from 'node:fs';
 import type { ClientInfo, Listener, Sockets, TlsFiles } from '../../daemon/host.ts';
 import type { ByteDuplex } from '../../rpc/transport.ts';
 
