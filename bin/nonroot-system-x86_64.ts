@@ -1,7 +1,15 @@
 // `nonroot-system-x86_64`: joins the emulator's command line to this Node process. Started by the launcher of that name.
 
-import { system } from '../src/cli/system.ts';
-import { nodeSystemHost } from '../src/host/node/system-host.ts';
-import { main } from './main.ts';
+import { threadAhead } from '../src/host/node/vcpu-thread.ts';
 
-await main(system, nodeSystemHost);
+const words = process.argv.slice(2);
+/** Asked for itself rather than for a machine, or for one that does not run. */
+const idle = words.length === 0 || words.some((w) => /^--?(help|h|version)$|^(help|none|\?)(,|$)|,help$/.test(w));
+const ahead = idle ? undefined : threadAhead();
+const [{ main }, { system }, { nodeSystemHost }] = await Promise.all([
+  import('./main.ts'),
+  import('../src/cli/system.ts'),
+  import('../src/host/node/system-host.ts'),
+]);
+
+await main(system, (version) => nodeSystemHost(version, ahead));

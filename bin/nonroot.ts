@@ -1,7 +1,13 @@
 // `nonroot`: joins the commands to this Node process. Started by the launcher `bin/nonroot`, or by Node itself.
 
-import { nonroot } from '../src/cli/nonroot.ts';
-import { nodeHost } from '../src/host/node/cli-host.ts';
-import { main } from './main.ts';
+import { threadAhead } from '../src/host/node/vcpu-thread.ts';
 
-await main(nonroot, nodeHost);
+const words = process.argv.slice(2);
+const ahead = words[0] === 'run' && !words.includes('--help') ? threadAhead() : undefined;
+const [{ main }, { nonroot }, { nodeHost }] = await Promise.all([
+  import('./main.ts'),
+  import('../src/cli/nonroot.ts'),
+  import('../src/host/node/cli-host.ts'),
+]);
+
+await main(nonroot, (version) => nodeHost(version, ahead));

@@ -30,7 +30,7 @@ export function bareVcpu(code: Uint8Array, regions: 'off' | 'hot'): DbtVcpu {
   const engine = createEngine();
   const layout = layoutOf(16 << 20, 1);
   const memory = createMemory(layout);
-  const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine, layout)), { regions });
+  const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine)), { regions });
   const vcpu = new DbtVcpu(vm, 0, bus);
   new Uint8Array(memory.buffer).set(code, layout.ramBase + START);
   const state = { 'cs.selector': 0x10n, 'cs.base': 0n, 'cs.attr': 0xa09bn, efer: 0x500n, cr0: 1n, rip: BigInt(START) };

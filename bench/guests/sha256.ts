@@ -62,7 +62,7 @@ const boot = loadKernel(target, {
   decompress,
 });
 board.reset();
-const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine, layout)));
+const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine)));
 const vcpu = new DbtVcpu(
   vm,
   0,

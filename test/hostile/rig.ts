@@ -112,7 +112,7 @@ export class Rig {
       },
       report: () => {},
     });
-    const module = modules.get(`main ${cpu}`) ?? new WebAssembly.Module(mainModule(engine, layout));
+    const module = modules.get(`main ${cpu}`) ?? new WebAssembly.Module(mainModule(engine));
     modules.set(`main ${cpu}`, module);
     const vm = createVm(engine, memory, layout, cpu + 1, module, { regions: tier });
     this.vcpu = new DbtVcpu(

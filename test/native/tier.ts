@@ -94,7 +94,7 @@ export class Translator implements Runner {
     const layout = layoutOf(MEMORY, 1);
     const memory = createMemory(layout);
     const engine = createEngine();
-    const main = new WebAssembly.Module(mainModule(engine, layout));
+    const main = new WebAssembly.Module(mainModule(engine));
     const vm = createVm(engine, memory, layout, 1, main, { regions: this.name === 'tier2' ? 'always' : 'off' });
     const vcpu = new DbtVcpu(vm, 0, bus);
     this.#machine = {

@@ -43,7 +43,7 @@ const CODE = 0x10000;
 function rig(regions: 'off' | 'always', hex: string): Rig {
   const layout = layoutOf(16 * MIB, 1);
   const memory = createMemory(layout);
-  const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine, layout)), { regions });
+  const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine)), { regions });
   const out: number[] = [];
   const vcpu = new DbtVcpu(vm, 0, bus(out));
   const bytes = new Uint8Array(memory.buffer);

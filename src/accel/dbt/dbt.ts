@@ -5,12 +5,13 @@ import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
-import type { MemoryLayout } from '../accel.ts';
+import type { MemoryLayout, VcpuBus } from '../accel.ts';
 import { Handlers } from './handlers.ts';
 import { hotHandlers } from './hot.ts';
+import { layoutOf } from './layout.ts';
 import { Library } from './library.ts';
 import { buildMain } from './tier0.ts';
-import type { DbtVm } from './vcpu.ts';
+import { DbtVcpu, type DbtVm } from './vcpu.ts';
 
 /** What does not depend on the machine: tables, handlers, subroutines. */
 export interface Engine {
@@ -64,10 +65,53 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
   return { tables, library, handlers, hotCount: handlers.list.length };
 }
 
-/** The main module's bytes for a machine of this layout. */
-export function mainModule(engine: Engine, layout: MemoryLayout, profile = false): Uint8Array<ArrayBuffer> {
-  const memory = { initial: layout.pages, maximum: layout.pages };
-  return buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), memory, profile).bytes;
+/** Limits that every machine's memory keeps, so that one main module fits all. */
+const ANY_MEMORY = { initial: 1, maximum: 65536 };
+
+/** The main module's bytes. */
+export const mainModule = (engine: Engine, profile = false): Uint8Array<ArrayBuffer> =>
+  buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), ANY_MEMORY, profile).bytes;
+
+/** What a thread can have ready before there is a machine. */
+export function prepareEngine(): { readonly engine: Engine; readonly main: WebAssembly.Module } {
+  const engine = createEngine();
+  const main = new WebAssembly.Module(mainModule(engine));
+  warmUp(engine, main);
+  return { engine, main };
+}
+
+/** Nothing is attached. */
+const silent: VcpuBus = {
+  portIn: () => -1,
+  portOut: () => undefined,
+  mmioRead: () => -1n,
+  mmioWrite: () => undefined,
+  rdmsr: () => undefined,
+  wrmsr: () => false,
+  cpuid: () => [0, 0, 0, 0],
+  hypercall: () => undefined,
+  tsc: () => 0n,
+  random: () => 0n,
+  tpr: 0,
+  pending: () => false,
+  takeUnhalt: () => false,
+  acknowledge: () => -1,
+};
+/** In real mode at the reset vector, from which the loop goes round: inc ax; xor bx,ax; jmp. */
+const ROUND = Uint8Array.of(0x40, 0x31, 0xc3, 0xeb, 0xfb);
+const ROUNDS = 20_000;
+
+/** Runs the main loop for a moment, so that the host's optimising compiler begins with it while the machine is still being built. */
+function warmUp(engine: Engine, main: WebAssembly.Module): void {
+  const layout = layoutOf(1 << 20, 1, 0);
+  const memory = createMemory(layout);
+  const vcpu = new DbtVcpu(createVm(engine, memory, layout, 1, main, { regions: 'off' }), 0, silent);
+  const start = 0x1000;
+  new Uint8Array(memory.buffer).set(ROUND, layout.ramBase + start);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('rip', BigInt(start));
+  vcpu.sync();
+  for (let left = ROUNDS; left > 0; left -= 1000) vcpu.run(1000);
 }
 
 /** What may be chosen for a machine. */

@@ -3,6 +3,7 @@
 import { createWriteStream, readFileSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
+import type { Worker } from 'node:worker_threads';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
@@ -20,7 +21,7 @@ import { openTerminal } from './terminal.ts';
 const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** The host of this process. `version` is the package's. */
-export function nodeHost(version: string): CliHost {
+export function nodeHost(version: string, ahead?: Worker): CliHost {
   const listeners: ((signal: HostSignal | 'SIGPIPE') => void)[] = [];
   const tell = (signal: HostSignal | 'SIGPIPE'): void => {
     for (const listener of listeners) listener(signal);
@@ -62,7 +63,7 @@ export function nodeHost(version: string): CliHost {
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
     daemon: (settings, argv) => runDaemon(settings, argv, version),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
-    machine: (setup) => new NodeMachine(setup),
+    machine: (setup) => new NodeMachine(setup, ahead),
     kvm() {
       try {
         return probeKvm(kvmHost());

@@ -2,7 +2,7 @@
 // and carries out what the guest asks for: reset, power off, exit.
 
 import { randomBytes } from 'node:crypto';
-import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads';
+import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
@@ -26,14 +26,14 @@ import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
+import { keptKernel } from './kept-kernel.ts';
 import { kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
+import { vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 
 const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
-/** The worker's file has the extension of this one: `.ts` in a clone, `.js` in the package. */
-const WORKER = new URL(`./vcpu-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
 /** A vCPU that cannot stop (it should not happen) keeps the user for so many ms. */
 const STOP_LIMIT = 2000;
 
@@ -74,7 +74,7 @@ export class NodeMachine implements RunningMachine {
   /**
    * Throws one clear line for a kernel or configuration that cannot be used.
    */
-  constructor(o: MachineSetup) {
+  constructor(o: MachineSetup, ahead?: Worker) {
     this.#o = o;
     const { config } = o;
     this.cpus = config.cpus;
@@ -96,7 +96,7 @@ export class NodeMachine implements RunningMachine {
       this.#changes.push(port1);
       this.#threads.push(Promise.withResolvers());
       const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs, kvm: kvm?.vm.share };
-      const worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
+      const worker = vcpuThread(data, [port2], cpu === 0 ? ahead : undefined);
       worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
       worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
       this.#workers.push(worker);
@@ -344,7 +344,9 @@ export class NodeMachine implements RunningMachine {
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
     target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
     target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
-    const vmlinux = files.vmlinux?.() ?? (isBzImage(files.kernel) ? extractVmlinux(files.kernel, decompress) : undefined);
+    const vmlinux =
+      files.vmlinux?.() ??
+      (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined);
     const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(config, facts), decompress });
     // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
     if (vmlinux?.buffer instanceof ArrayBuffer && vmlinux.buffer !== files.kernel.buffer) vmlinux.buffer.transfer(0);

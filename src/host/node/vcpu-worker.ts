@@ -5,7 +5,7 @@ import { readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
-import { createEngine, createVm, type Engine, mainModule } from '../../accel/dbt/dbt.ts';
+import { createEngine, createVm, type Engine, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
@@ -59,7 +59,10 @@ export type FromVcpu =
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
-const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = workerData as VcpuWorkerData;
+/** Without data, this thread was started ahead of its machine: it makes itself ready first. */
+const ready = workerData === null ? prepareEngine() : null;
+const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
+const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
 const kvm = share && kvmThread(memory.buffer, layout, share);
 try {
@@ -103,7 +106,7 @@ const random = (): bigint => {
 };
 
 const bus = vcpuBus(board, cpu, random);
-const engine: Engine | null = kvm ? null : createEngine();
+const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine());
 let vcpu: DbtVcpu | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu =>
   new DbtVcpu(
@@ -134,7 +137,7 @@ function assistant(): () => DbtVcpu {
   return () => {
     if (made) return made;
     const engine = createEngine();
-    made = make(engine, new WebAssembly.Module(mainModule(engine, layout)), true);
+    made = make(engine, new WebAssembly.Module(mainModule(engine)), true);
     return made;
   };
 }
@@ -144,7 +147,7 @@ let main: WebAssembly.Module | null = null;
 let early: (ToVcpu & { kind: 'start' }) | null = null;
 
 if (engine && cpu === 0) {
-  main = new WebAssembly.Module(mainModule(engine, layout));
+  main = ready?.main ?? new WebAssembly.Module(mainModule(engine));
   if (config.cpus > 1) send({ kind: 'module', module: main });
   vcpu = make(engine, main);
 }
