@@ -2,6 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { closeSync, writeSync } from 'node:fs';
+import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
@@ -12,14 +13,14 @@ import { nodeSockets } from './net.ts';
 /** Names the descriptor on which a process in the background says that it is ready. */
 const READY = 'NONROOT_READY_FD';
 
-export function nodeSystemHost(version: string): SystemHost {
-  const host = nodeHost(version);
+export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
+  const host = nodeHost(version, ahead);
   const readyFd = process.env[READY] === undefined ? undefined : Number(process.env[READY]);
   delete process.env[READY];
   let machine: NodeMachine | undefined;
   return {
     ...host,
-    machine: (setup) => (machine = new NodeMachine(setup)),
+    machine: (setup) => (machine = new NodeMachine(setup, ahead)),
     isDaemon: readyFd !== undefined,
     daemonize: () => startInBackground(),
     ready() {
