@@ -1,5 +1,6 @@
 // Back-ends by name: what a machine's devices are connected to on the host. They live on the I/O thread only; devices look them up there.
 
+import type { Folder } from '../devices/ninep/folder.ts';
 import type { BlockDevice } from '../disk/block.ts';
 import { Displays } from '../display/displays.ts';
 import { InputRouter } from '../display/input.ts';
@@ -107,6 +108,8 @@ export interface Backends {
   readonly netdevs: Registry<Netdev>;
   readonly chardevs: Registry<CharBackend>;
   readonly rngs: Registry<RngBackend>;
+  /** Folders of the host: QEMU's `-fsdev`. */
+  readonly fsdevs: Registry<Folder>;
 }
 
 export const noBackends = (): Backends => ({
@@ -116,4 +119,5 @@ export const noBackends = (): Backends => ({
   netdevs: new Registry('netdev'),
   chardevs: new Registry('chardev'),
   rngs: new Registry('rng object'),
+  fsdevs: new Registry('fsdev'),
 });

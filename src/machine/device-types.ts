@@ -6,6 +6,7 @@ import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { isaSerial } from './types/serial.ts';
+import { virtio9p } from './types/virtio-9p.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioGpus } from './types/virtio-gpu.ts';
 import { virtioInputs } from './types/virtio-input.ts';
@@ -25,6 +26,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioRng,
   ...virtioGpus,
   ...virtioSerial,
+  ...virtio9p,
   ...virtioSerialPorts,
   ...virtioInputs,
 ];
