@@ -8,6 +8,7 @@ import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { isaSerial } from './types/serial.ts';
 import { virtio9p } from './types/virtio-9p.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
+import { virtioFs } from './types/virtio-fs.ts';
 import { virtioGpus } from './types/virtio-gpu.ts';
 import { virtioInputs } from './types/virtio-input.ts';
 import { virtioNet } from './types/virtio-net.ts';
@@ -27,6 +28,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioGpus,
   ...virtioSerial,
   ...virtio9p,
+  ...virtioFs,
   ...virtioSerialPorts,
   ...virtioInputs,
 ];
