@@ -22,16 +22,10 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   machine: ['bits', 'bus', 'devices', 'disk', 'display', 'net', 'firmware', 'isa', 'accel'],
   monitor: ['bits', 'bus', 'rpc', 'chardev', 'disk', 'display', 'net', 'isa', 'accel', 'devices', 'machine'],
   api: ['bits', 'machine'],
-<<<<<<< HEAD
   cli: ['bits', 'api', 'images', 'machine', 'disk', 'rpc', 'chardev', 'net', 'monitor'],
   'host/node': [
     'bits',
-=======
-  cli: ['bits', 'api', 'images', 'machine', 'disk'],
-  'host/node': [
-    'bits',
     'devices',
->>>>>>> 29f6b87 (devices/ninep, host/node: 9P2000.L over a folder of the host, reached by open handles only)
     'bus',
     'accel',
     'isa',
@@ -43,13 +37,10 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
     'net',
     'rpc',
     'display',
-<<<<<<< HEAD
     'chardev',
     'monitor',
     'domain',
     'daemon',
-=======
->>>>>>> 29f6b87 (devices/ninep, host/node: 9P2000.L over a folder of the host, reached by open handles only)
   ],
 };
 
