@@ -57,7 +57,11 @@ export class Msix {
     this.#f = f;
     const size = this.vectors - 1;
     const le32 = (v: number) => [v & 0xff, (v >>> 8) & 0xff, (v >>> 16) & 0xff, v >>> 24];
-    this.#at = f.addCapability(0x11, [size & 0xff, size >>> 8, ...le32(offset | bar), ...le32((offset + pendingAt(this.vectors)) | bar)], [0, 0xc0]);
+    this.#at = f.addCapability(
+      0x11,
+      [size & 0xff, size >>> 8, ...le32(offset | bar), ...le32((offset + pendingAt(this.vectors)) | bar)],
+      [0, 0xc0],
+    );
     f.onWrite((offset, n) => {
       if (offset <= this.#at + 3 && offset + n > this.#at + 2) for (let v = 0; v < this.vectors; v++) this.#flush(v);
     });

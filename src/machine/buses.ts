@@ -3,6 +3,7 @@
 import type { AtaDevice } from '../devices/ata/device.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
+import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 
 /** What all buses have. */
@@ -73,12 +74,19 @@ export interface VirtioSerialBus extends Bus<'virtio-serial-bus'> {
   io(): ConsoleIo | undefined;
 }
 
+/** A USB bus: the ports of a controller and of the hubs behind it. */
+export interface UsbBus extends Bus<'usb-bus'> {
+  readonly ports: readonly UsbPort[];
+  /** A hub's ports come with it; the result takes them away. */
+  addPorts(ports: readonly UsbPort[]): () => void;
+}
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {
   readonly PCI: PciBus;
   readonly ISA: IsaBus;
   readonly System: SystemBus;
   readonly IDE: IdeBus;
+  readonly 'usb-bus': UsbBus;
   readonly 'virtio-serial-bus': VirtioSerialBus;
 }
 export type BusKind = keyof Buses;

@@ -27,6 +27,13 @@ export const busProperties: Readonly<Partial<Record<string, PropertyTable>>> = {
     rombar: uint32(1),
     romfile: str(),
   },
+  'usb-bus': {
+    port: str('port on the bus, as 2 or, behind a hub, 2.1'),
+    serial: str('serial number'),
+    'full-path': bool(true),
+    'msos-desc': bool(true),
+    attached: bool(true),
+  },
 };
 
 /** A device that is there. */

@@ -7,6 +7,7 @@ import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { isaSerial } from './types/serial.ts';
 import { virtio9p } from './types/virtio-9p.ts';
+import { usbTypes } from './types/usb.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioFs } from './types/virtio-fs.ts';
 import { virtioGpus } from './types/virtio-gpu.ts';
@@ -31,4 +32,5 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioFs,
   ...virtioSerialPorts,
   ...virtioInputs,
+  ...usbTypes,
 ];

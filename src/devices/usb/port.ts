@@ -27,18 +27,19 @@ export class UsbPort {
   }
 
   /** The fastest speed that both know; undefined where there is none. */
-  fits(device: UsbDevice): Speed | undefined {
-    return (['high', 'full', 'low'] as const).find((s) => this.speeds.includes(s) && device.fn.description.speeds.includes(s));
+  fits(speeds: readonly Speed[]): Speed | undefined {
+    return (['high', 'full', 'low'] as const).find((s) => this.speeds.includes(s) && speeds.includes(s));
   }
 
   /** Plugs a device in, on every thread; `connected` then tells the guest, once. Throws where it does not fit. */
   attach(device: UsbDevice): () => void {
-    const speed = this.fits(device);
+    const { speeds } = device.fn.description;
+    const speed = this.fits(speeds);
     if (this.#device !== undefined)
       throw new Error(`Cannot plug ${device.name} into USB port ${this.path}: ${this.#device.name} is there`);
     if (speed === undefined)
       throw new Error(
-        `Cannot plug ${device.name} into USB port ${this.path}: it has ${device.fn.description.speeds.join(', ')} speed, the port ${this.speeds.join(', ')}`,
+        `Cannot plug ${device.name} into USB port ${this.path}: it has ${speeds.join(', ')} speed, the port ${this.speeds.join(', ')}`,
       );
     this.#device = device;
     device.speed = speed;
@@ -56,14 +57,19 @@ export class UsbPort {
 }
 
 /** The port that a device asks for, or the first free one on which it runs fastest. Throws where there is none. */
-export function choosePort(ports: readonly UsbPort[], device: UsbDevice, path: string | undefined, bus: string): UsbPort {
+export function choosePort(
+  ports: readonly UsbPort[],
+  device: { readonly name: string; readonly speeds: readonly Speed[] },
+  path: string | undefined,
+  bus: string,
+): UsbPort {
   if (path !== undefined) {
     const port = ports.find((p) => p.path === path);
     if (port === undefined) throw new Error(`Cannot plug ${device.name} into USB port ${path}: bus ${bus} has no such port`);
     return port;
   }
   for (const speed of ['high', 'full', 'low'] as const) {
-    const port = ports.find((p) => p.device === undefined && p.fits(device) === speed);
+    const port = ports.find((p) => p.device === undefined && p.fits(device.speeds) === speed);
     if (port !== undefined) return port;
   }
   throw new Error(`Cannot plug ${device.name} in: bus ${bus} has no free port that fits`);

@@ -24,6 +24,8 @@ export const storageLayout = struct(
     cdb: ['u8', 16],
     cdbLength: 'u8',
     toHost: 'u8',
+    /** Counts commands and resets: what ends late belongs to none. */
+    epoch: 'u32',
   },
   { name: 'usb-storage', version: 1 },
 );
@@ -31,10 +33,8 @@ export type StorageState = ViewOf<typeof storageLayout>;
 
 /** Carries out commands; the result comes later, by `Storage.finished`. */
 export interface StorageBackend {
-  /** `out` is what the host sent with it. `room`: bytes that it takes at most. */
-  execute(lun: number, cdb: Uint8Array, out: Uint8Array, room: number): void;
-  /** Whatever is under way is not wanted any more. */
-  cancel(): void;
+  /** `out` is what the host sent with it; `room`: bytes that it takes at most. `finished` is told of `epoch`. */
+  execute(epoch: number, lun: number, cdb: Uint8Array, out: Uint8Array, room: number): void;
 }
 
 export class Storage implements UsbFunction {
@@ -77,8 +77,8 @@ export class Storage implements UsbFunction {
     s.phase = Phase.command;
     s.status = s.lun = s.cdbLength = s.toHost = 0;
     s.tag = s.expected = s.done = s.residue = 0;
+    s.epoch = (s.epoch + 1) >>> 0;
     this.#data = new Uint8Array(0);
-    this.backend?.cancel();
   }
 
   control(r: Setup): Uint8Array | Handshake {
@@ -171,15 +171,16 @@ export class Storage implements UsbFunction {
   #execute(): void {
     const { s } = this;
     s.phase = Phase.busy;
+    s.epoch = (s.epoch + 1) >>> 0;
     const out = s.toHost ? new Uint8Array(0) : this.#data;
-    if (this.backend === undefined || s.lun >= this.#luns) this.finished(new Uint8Array(0), 0, false);
-    else this.backend.execute(s.lun, s.cdb.slice(0, s.cdbLength), out, s.toHost ? s.expected : 0);
+    if (this.backend === undefined || s.lun >= this.#luns) this.finished(s.epoch, new Uint8Array(0), 0, false);
+    else this.backend.execute(s.epoch, s.lun, s.cdb.slice(0, s.cdbLength), out, s.toHost ? s.expected : 0);
   }
 
   /** The command is done: `data` for the host, or how many bytes of its data were used. With the board's lock held. */
-  finished(data: Uint8Array, used: number, good: boolean): void {
+  finished(epoch: number, data: Uint8Array, used: number, good: boolean): void {
     const { s } = this;
-    if (s.phase !== Phase.busy) return;
+    if (s.phase !== Phase.busy || s.epoch !== epoch) return;
     s.status = good ? Status.passed : Status.failed;
     s.done = 0;
     const toHost = data.subarray(0, s.expected);

@@ -187,9 +187,9 @@ export class Xhci {
 
   #erdpWritten(n: number, value: number): void {
     const i = this.s.interrupters[n]!;
-    const clears = (value % 16 & BUSY) !== 0;
+    const clears = ((value % 16) & BUSY) !== 0;
     const clean = value - (value % 16) + (value % 8);
-    i.erdp = (i.erdp % 16 & BUSY) !== 0 && !clears ? clean + BUSY : clean;
+    i.erdp = ((i.erdp % 16) & BUSY) !== 0 && !clears ? clean + BUSY : clean;
     // Events that came while the guest was busy, and which it has not seen, interrupt again.
     const place = (clean - (clean % 16) - i.start) / 16;
     if (clears && place >= 0 && place < i.size && place !== i.index) this.raise(n);
