@@ -92,6 +92,8 @@ export interface CliHost {
 
 /** What the emulator's program needs besides. */
 export interface SystemHost extends CliHost {
+  /** Firmware by its name or path: from `folders`, from what is installed, or fetched. */
+  firmware(name: string, folders: readonly string[], report: Report): Promise<Uint8Array>;
   /** This process is the one that `daemonize` has started. */
   readonly isDaemon: boolean;
   /** Starts this command line again in the background and waits until it is ready; the exit code. */

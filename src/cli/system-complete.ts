@@ -36,7 +36,6 @@ export function complete(s: Settings): void {
   if (s.kernel === undefined) {
     if (s.append !== undefined) throw new Refused('-append: only allowed with -kernel');
     if (s.initrd !== undefined) throw new Refused('-initrd: only allowed with -kernel');
-    throw new Refused('-kernel is missing: there are no firmware and no disks to boot from yet');
   }
 }
 

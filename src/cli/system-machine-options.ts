@@ -160,7 +160,12 @@ function boot(s: Settings, text: string): void {
     once: (v) => {
       throw new Refused(`-boot once=${v}: not supported`);
     },
-    menu: (v) => void oneOf('-boot menu=', v, ['off']),
+    menu: (v) => {
+      s.bootMenu = { ...s.bootMenu, on: onOff('-boot menu=', v) };
+    },
+    'splash-time': (v) => {
+      s.bootMenu = { on: false, ...s.bootMenu, timeout: integer('-boot splash-time=', v, 0, 65535) };
+    },
     strict: (v) => void s.machineProperties.set('boot.strict', onOff('-boot strict=', v) ? 'on' : 'off'),
     'reboot-timeout': (v) => void integer('-boot reboot-timeout=', v, 0, 65535),
   });

@@ -6,6 +6,7 @@ import { columns } from './args.ts';
 import { charDeviceOptions } from './system-char-options.ts';
 import { complete } from './system-complete.ts';
 import { deviceOptions } from './system-device-options.ts';
+import { firmwareOptions } from './system-firmware.ts';
 import { machineOptions } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
 import { processOptions } from './system-process-options.ts';
@@ -14,6 +15,7 @@ import { defaults, Refused, type Settings } from './system-settings.ts';
 /** Every option but -help and -version, which end the reading. */
 export const systemOptions: readonly SystemOption[] = [
   ...machineOptions,
+  ...firmwareOptions,
   ...deviceOptions,
   ...charDeviceOptions,
   ...processOptions,

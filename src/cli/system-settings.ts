@@ -26,6 +26,15 @@ export interface Settings {
   kernel?: string;
   initrd?: string;
   append?: string;
+  /** Name or path of the firmware in ROM; the board's own when neither this nor flash nor a kernel is given. */
+  bios?: string;
+  /** Folders where firmware is looked for first: `-L`. */
+  firmwareFolders: string[];
+  /** Files of flash chips: `-pflash`. */
+  flash: string[];
+  /** Files for the firmware by name: `-fw_cfg`. */
+  fwCfg: { name: string; file?: string; text?: string }[];
+  bootMenu?: { on: boolean; timeout?: number };
   /** Bytes. */
   memory: number;
   memoryGiven: boolean;
@@ -82,6 +91,9 @@ export interface Settings {
 export const defaults = (): Settings => ({
   machine: findMachine('pc')!,
   machineProperties: new Map(),
+  firmwareFolders: [],
+  flash: [],
+  fwCfg: [],
   memory: 128 << 20,
   memoryGiven: false,
   smp: {},

@@ -1,13 +1,14 @@
 // `nonroot-system-x86_64`: one machine with QEMU's command line, from its start to its end.
 
 import type { MachineConfig } from '../machine/config.ts';
-import type { MachineEnd } from '../machine/running.ts';
+import type { KernelFiles, MachineEnd } from '../machine/running.ts';
 import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
 import { qmpTable } from '../monitor/qmp/table.ts';
 import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
+import { firmwareOf } from './system-firmware.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import type { Settings } from './system-settings.ts';
@@ -59,6 +60,9 @@ const machineConfig = (s: Settings): MachineConfig => {
     uuid: s.uuid,
     rtcOffset: s.rtcOffset,
     trace: s.trace,
+    bootOrder: s.machineProperties.get('boot.order'),
+    bootMenu: s.bootMenu,
+    noGraphic: s.nographic || s.machineProperties.get('graphics') === 'off',
   };
 };
 
@@ -134,11 +138,12 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
 }
 
 async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, log: Write) {
-  const kernel = await host.readFile(s.kernel!);
-  const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
+  const files = await kernelFiles(s, host);
+  const firmware = await firmwareOf(s, host);
   return host.machine({
-    config: machineConfig(s),
-    files: { kernel, name: s.kernel!, initrd, append: s.append ?? '' },
+    config: { ...machineConfig(s), ...(firmware ? { firmware: firmware.shape } : {}) },
+    ...(files ? { files } : {}),
+    ...(firmware ? { firmware: firmware.images } : {}),
     serial: () => {},
     report: (device, text) => {
       if (s.trace.includes(TRACERS[device] ?? 'guest_errors')) void log(`${device}: ${text}\n`);
@@ -147,6 +152,13 @@ async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, lo
     noShutdown: s.noShutdown,
     backends: emulator.backends,
   });
+}
+
+async function kernelFiles(s: Settings, host: SystemHost): Promise<KernelFiles | undefined> {
+  if (s.kernel === undefined) return undefined;
+  const kernel = await host.readFile(s.kernel);
+  const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
+  return { kernel, name: s.kernel, initrd, append: s.append ?? '' };
 }
 
 async function exitCode(end: MachineEnd, say: (text: string) => Promise<void>): Promise<number> {

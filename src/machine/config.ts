@@ -27,11 +27,11 @@ export interface MachineConfig {
   /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
   readonly firmware?: FirmwareShape;
   /** What the firmware is to try, in order: QEMU's letters of drives (`a` floppy, `c` disk, `d` CD-ROM, `n` network); `cad` when left out. */
-  readonly bootOrder?: string;
+  readonly bootOrder?: string | undefined;
   /** The firmware shows a boot menu, for so many ms where that is given. */
-  readonly bootMenu?: { readonly on: boolean; readonly timeout?: number };
+  readonly bootMenu?: { readonly on: boolean; readonly timeout?: number } | undefined;
   /** There is no display: firmware is to use the serial port. */
-  readonly noGraphic?: boolean;
+  readonly noGraphic?: boolean | undefined;
   /** Devices beside those of the board, in order. */
   readonly devices?: readonly DeviceConfig[];
   /** What runs the vCPUs; the translator when left out. */

@@ -81,7 +81,7 @@ async function assemble(row: ImageRow, cache: Cache, manifest: Manifest): Promis
 
 async function fetchImage(row: ImageRow, cache: Cache, options: ImageOptions): Promise<Manifest> {
   const failures: string[] = [];
-  for (const source of (options.sources ?? defaultSources(cache, options))(row)) {
+  for (const source of options.sources?.(row) ?? packageSources(cache, options, row.arch)) {
     try {
       const { kernel, busybox, packages } = await fetchPackages(row, source);
       options.report?.({ label: `Unpacking ${row.name}`, done: 0 });
@@ -105,13 +105,17 @@ async function fetchImage(row: ImageRow, cache: Cache, options: ImageOptions): P
 
 const DEFAULT_SUITE = 'bookworm';
 
-const defaultSources = (cache: Cache, { report, env = process.env }: ImageOptions) => {
+/** Where packages of an architecture come from, in order: a mirror that the user named, else apt. */
+export function packageSources(
+  cache: Cache,
+  { report, env = process.env }: ImageOptions,
+  arch: string,
+): readonly PackageSource[] {
   const mirror = env['NONROOT_MIRROR'];
-  return (row: ImageRow): PackageSource[] =>
-    mirror
-      ? [mirrorSource(mirror, env['NONROOT_SUITE'] || DEFAULT_SUITE, row.arch, report)]
-      : [systemApt(cache, row.arch, report), privateApt(cache, row.arch, report)];
-};
+  return mirror
+    ? [mirrorSource(mirror, env['NONROOT_SUITE'] || DEFAULT_SUITE, arch, report)]
+    : [systemApt(cache, arch, report), privateApt(cache, arch, report)];
+}
 
 async function fetchPackages(row: ImageRow, source: PackageSource) {
   const busybox = await newest(source, row.busybox);
@@ -120,7 +124,11 @@ async function fetchPackages(row: ImageRow, source: PackageSource) {
 }
 
 /** The newest version of a package that can be had: an index may already name one that the mirror has not, or not any more. */
-async function newest(source: PackageSource, name: string, follow?: RegExp): Promise<{ entry: Package; bytes: Uint8Array }> {
+export async function newest(
+  source: PackageSource,
+  name: string,
+  follow?: RegExp,
+): Promise<{ entry: Package; bytes: Uint8Array }> {
   const versions = await source.find(name);
   if (versions.length === 0) throw new Error(`Cannot find package ${name}`);
   let failure: unknown;

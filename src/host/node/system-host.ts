@@ -6,6 +6,7 @@ import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
+import { readFirmware } from './fetch-firmware.ts';
 import { libc } from './libc.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
@@ -21,6 +22,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
   return {
     ...host,
     machine: (setup) => (machine = new NodeMachine(setup, ahead)),
+    firmware: (name, folders, report) => readFirmware(name, folders, { report }),
     isDaemon: readyFd !== undefined,
     daemonize: () => startInBackground(),
     ready() {
