@@ -1,5 +1,5 @@
 // How interrupt messages find local APICs: destination modes, shorthands, lowest priority, MSI. Intel SDM volume 3A (order 253668), sections 11.6.2, 11.10 and 11.11.
-import type { MsiSink } from '../bus/irq.ts';
+import type { Msi, MsiSink } from '../bus/irq.ts';
 import type { Lapic } from './lapic.ts';
 
 /** Delivery modes, SDM 3A, section 11.6.1. */
@@ -11,10 +11,24 @@ export interface EoiListener {
   eoi(vector: number): void;
 }
 
+/** Local APICs that an accelerator keeps: messages go there, and it must know where the I/O APIC's pins point. */
+export interface RemoteApics {
+  /** True when at least one local APIC took the message. */
+  msi(address: number, data: number): boolean;
+  /** The messages of the I/O APIC's pins; `undefined` for a masked one. */
+  routes(pins: readonly (Msi | undefined)[]): void;
+}
+
 /** The local APICs of one machine, in order of their vCPUs. Sending is lock-free. */
 export class ApicBus {
   readonly lapics: Lapic[] = [];
+  readonly remote: RemoteApics | undefined;
   readonly #listeners: EoiListener[] = [];
+
+  /** With `remote`, the local APICs of this bus hear nothing. */
+  constructor(remote?: RemoteApics) {
+    this.remote = remote;
+  }
 
   /** Called by the I/O APICs when they are made. */
   listen(listener: EoiListener): void {
@@ -31,6 +45,10 @@ export class ApicBus {
    * destination). True when at least one local APIC took it.
    */
   send(destination: number, logical: boolean, mode: number, vector: number, level: boolean, wide = false): boolean {
+    if (this.remote) {
+      const { address, data } = messageOf(destination, logical, mode, vector, level);
+      return this.remote.msi(address, data);
+    }
     if (mode === delivery.lowest) {
       const target = this.#lowest(destination, logical, vector, wide);
       return target?.accept(delivery.fixed, vector, level) ?? false;
@@ -55,6 +73,10 @@ export class ApicBus {
    */
   readonly deliverMsi: MsiSink = (address, data) => {
     if (Math.floor(address / 0x10_0000) !== 0xfee) return;
+    if (this.remote) {
+      this.remote.msi(address, data);
+      return;
+    }
     const low = address % 0x10_0000;
     const extended = (low >>> 5) & 0x7f;
     const destination = (low >>> 12) | (extended << 8);
@@ -77,6 +99,13 @@ export class ApicBus {
     // Equals share the load by vector, which needs no state and keeps each interrupt on one vCPU.
     return best[vector % best.length];
   }
+}
+
+/** An interrupt as a message: SDM 3A, section 11.11. Destinations beyond 8 bits go to address bits 63:40, as KVM's x2APIC interface has them. */
+export function messageOf(destination: number, logical: boolean, mode: number, vector: number, level: boolean): Msi {
+  const low = 0xfee0_0000 + (destination & 0xff) * 0x1000 + (mode === delivery.lowest ? 8 : 0) + (logical ? 4 : 0);
+  const high = (destination & ~0xff) >>> 0;
+  return { address: high * 2 ** 32 + low, data: vector | (mode << 8) | 0x4000 | (level ? 0x8000 : 0) };
 }
 
 function matches(l: Lapic, destination: number, logical: boolean, wide: boolean): boolean {

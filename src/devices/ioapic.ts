@@ -5,7 +5,7 @@ import type { Report } from '../bus/events.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import { registers, rw, wo } from '../bus/registers.ts';
 import type { Handler } from '../bus/space.ts';
-import { type ApicBus, delivery, type EoiListener } from './apic-bus.ts';
+import { type ApicBus, delivery, type EoiListener, messageOf } from './apic-bus.ts';
 
 export const ioapicPins = 24;
 
@@ -46,6 +46,7 @@ export class Ioapic implements EoiListener {
     this.s.id = 0;
     this.s.low.fill(masked);
     this.s.high.fill(0);
+    this.#route();
   }
 
   /** The wire of pin `n`, 0 to 23. */
@@ -79,13 +80,33 @@ export class Ioapic implements EoiListener {
     if (select < 0x10 || n >= ioapicPins) return;
     if (select & 1) {
       high[n] = value;
+      this.#route();
       return;
     }
     let entry = (value & 0x1_ffff & ~readOnly) | (low[n]! & readOnly);
     // Guests without an EOI register end a stuck interrupt by making it edge-triggered for a moment.
     if ((entry & level) === 0) entry &= ~remoteIrr;
     low[n] = entry;
+    this.#route();
     this.#serveLevel(n);
+  }
+
+  /** Tells local APICs that are kept elsewhere where the pins point. */
+  #route(): void {
+    const { remote } = this.#bus;
+    if (!remote) return;
+    remote.routes(
+      Array.from({ length: ioapicPins }, (_, n) => {
+        const entry = this.s.low[n]!;
+        if (entry & masked) return undefined;
+        return messageOf(this.#destination(n), (entry & 0x800) !== 0, (entry >>> 8) & 7, entry & 0xff, (entry & level) !== 0);
+      }),
+    );
+  }
+  /** Bits 55:49 of an entry (the high word's 23:17) extend the destination to 15 bits, as KVM's MSI_EXT_DEST_ID has it. */
+  #destination(n: number): number {
+    const high = this.s.high[n]!;
+    return (high >>> 24) | (((high >>> 17) & 0x7f) << 8);
   }
 
   #set(n: number, value: 0 | 1): void {
@@ -106,21 +127,12 @@ export class Ioapic implements EoiListener {
     if (this.#send(n)) this.s.low[n] = this.s.low[n]! | remoteIrr;
   }
 
-  /** Bits 55:49 of an entry (the high word's 23:17) extend the destination to 15 bits, as KVM's MSI_EXT_DEST_ID has it. */
   #send(n: number): boolean {
     const entry = this.s.low[n]!;
-    const high = this.s.high[n]!;
-    const extended = (high >>> 17) & 0x7f;
+    const destination = this.#destination(n);
     const mode = (entry >>> 8) & 7;
     const levelTriggered = (entry & level) !== 0 && (mode === delivery.fixed || mode === delivery.lowest);
-    const taken = this.#bus.send(
-      (high >>> 24) | (extended << 8),
-      (entry & 0x800) !== 0,
-      mode,
-      entry & 0xff,
-      levelTriggered,
-      extended !== 0,
-    );
+    const taken = this.#bus.send(destination, (entry & 0x800) !== 0, mode, entry & 0xff, levelTriggered, destination > 0xff);
     return taken && levelTriggered;
   }
 }

@@ -14,7 +14,7 @@ import { MsrSpace } from '../bus/msr.ts';
 import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
-import { ApicBus } from '../devices/apic-bus.ts';
+import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
 import { FwCfg } from '../devices/fw-cfg.ts';
 import { Hpet } from '../devices/hpet.ts';
@@ -75,6 +75,8 @@ export interface BoardOptions {
   readonly blobs?: FwCfgBlobs;
   /** The table of memory slots has changed; before the vCPUs are told. With the board's lock held, or while they stand still. */
   readonly slotsChanged?: () => void;
+  /** Local APICs that the accelerator keeps in place of the board's. */
+  readonly remoteApics?: RemoteApics;
   /** Makes accelerators forget the page at a guest-physical address. */
   readonly flushPage?: (gpa: number) => void;
 }
@@ -180,7 +182,7 @@ export function buildBoard(o: BoardOptions): Board {
   const onAll = (map: (space: AddressSpace) => void): void => mmio.forEach(map);
 
   // Interrupt controllers.
-  const bus = new ApicBus();
+  const bus = new ApicBus(o.remoteApics);
   const ioapic = new Ioapic({ arena, bus, report });
   onAll((space) => space.map(IOAPIC_PAGE, 0x1000, ioapic.mmio, 'ioapic'));
   const lapics: Lapic[] = [];
@@ -203,8 +205,9 @@ export function buildBoard(o: BoardOptions): Board {
       physBits: 40,
     });
     lapics.push(lapic);
-    mmio[cpu].movable(lapic.mapper);
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);
+    if (o.remoteApics) continue;
+    mmio[cpu].movable(lapic.mapper);
     msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
     msrs[cpu].map(0x800, 0x83f, lapic.msrs);
   }

@@ -170,7 +170,7 @@ export class KvmVcpu implements Vcpu {
       const result = kicked ? -errno.EINTR : host.ioctl(this.fd, ioctls.run.request, 0);
       Atomics.store(this.#words, entered, 0);
       if (!kicked) this.#unfinished = false;
-      this.#bus.tpr = Number(this.#run.cr8) & 15;
+      if (!this.#kernelApic) this.#bus.tpr = Number(this.#run.cr8) & 15;
       if (result < 0) {
         if (result !== -errno.EINTR && result !== -errno.EAGAIN) throw new Error(`Cannot run a KVM vCPU: error ${-result}`);
         if (!kicked) host.clearInterrupt();
@@ -217,7 +217,7 @@ export class KvmVcpu implements Vcpu {
   }
   #inject(): void {
     const run = this.#run;
-    run.cr8 = BigInt(this.#bus.tpr);
+    if (!this.#kernelApic) run.cr8 = BigInt(this.#bus.tpr);
     run.requestInterruptWindow = 0;
     if (this.#nmi) {
       this.#nmi = false;

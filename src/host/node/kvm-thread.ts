@@ -4,6 +4,7 @@ import type { MemoryLayout } from '../../accel/accel.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
 import * as st from '../../isa/x86/state.ts';
+import type { BoardOptions } from '../../machine/board.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { kvmHost } from './kvm-native.ts';
 
@@ -13,6 +14,8 @@ export interface KvmThread {
   readonly kick: (cpu: number) => void;
   /** Brings the kernel's memory slots up to date. */
   readonly slotsChanged: () => void;
+  /** The local APICs, where the kernel has them. */
+  readonly remoteApics: BoardOptions['remoteApics'];
 }
 
 /** Attaches this thread to the machine that `share` names, or makes a new one. */
@@ -36,5 +39,9 @@ export function kvmThread(
       if (word(cpu, st.hostEntered) !== 0) host.interrupt(word(cpu, st.hostThread));
     },
     slotsChanged: () => regions.update(),
+    remoteApics:
+      vm.share.irqchip === 'split'
+        ? { msi: (address, data) => vm.signalMsi(address, data) > 0, routes: (pins) => vm.setRoutes(pins) }
+        : undefined,
   };
 }

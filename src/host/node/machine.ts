@@ -89,7 +89,7 @@ export class NodeMachine implements RunningMachine {
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
     const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
-    const kvm = config.accel === 'kvm' ? kvmThread(memory.buffer, layout, { irqchip: config.irqchip ?? 'off' }) : undefined;
+    const kvm = config.accel === 'kvm' ? kvmThread(memory.buffer, layout, { irqchip: config.irqchip ?? 'split' }) : undefined;
     for (let cpu = 0; cpu < config.cpus; cpu++) {
       const { port1, port2 } = new MessageChannel();
       port1.unref();
@@ -111,6 +111,7 @@ export class NodeMachine implements RunningMachine {
         wall: wallClock,
         kick: kvm?.kick ?? kicker(memory.buffer, layout),
         slotsChanged: kvm?.slotsChanged,
+        remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
         codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),

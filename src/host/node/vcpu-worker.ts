@@ -79,6 +79,7 @@ const board = buildBoard({
   wall: wallClock,
   kick: kvm?.kick ?? kicker(memory.buffer, layout),
   slotsChanged: kvm?.slotsChanged,
+  remoteApics: kvm?.remoteApics,
   event: (event) => send({ kind: 'event', event }),
   notify: (name, data) => send({ kind: 'notice', name, data }),
   codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),
@@ -170,7 +171,9 @@ function run(m: ToVcpu & { kind: 'start' }): void {
   }
   current.reset();
   if (m.boot) applyBootState(current, m.boot);
-  runVcpu(board, current, cpu, m.first, (event) => send({ kind: 'event', event }), plugged);
+  // Where the kernel has the local APICs, it waits for the SIPI itself.
+  if (onKvm?.startsItself && !m.first) onKvm.waitForSipi();
+  runVcpu(board, current, cpu, m.first || onKvm?.startsItself === true, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
     state[name] = current.get(name);
