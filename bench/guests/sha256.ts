@@ -98,11 +98,12 @@ const watched: Vcpu = {
   set: (name, value) => vcpu.set(name, value),
   sync: () => vcpu.sync(),
   publish: () => vcpu.publish(),
+  startsItself: false,
   reset: () => vcpu.reset(),
   get instructions() {
     return vcpu.instructions;
   },
 };
-runVcpu(board, watched, 0, true, (event) => {
+runVcpu(board, watched, 0, (event) => {
   throw new Error(`Cannot measure: the guest ended (${event.kind})`);
 });

@@ -61,6 +61,8 @@ export interface Vcpu {
   sync(): void;
   /** Puts state that the accelerator keeps elsewhere into the slots, for readers on other threads. */
   publish(): void;
+  /** INIT and SIPI are the accelerator's business, since it keeps the local APICs. */
+  readonly startsItself: boolean;
   /** State after power-on or INIT (Intel SDM volume 3, section 9.1.1). */
   reset(): void;
   /** Instructions retired since creation, as far as the accelerator counts them. */

@@ -5,7 +5,7 @@ import { kvmCpuid } from '../devices/kvm-pv.ts';
 import { event, sipiVector } from '../devices/lapic.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
-import { kick } from '../isa/x86/state.ts';
+import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
 import { TSC_KHZ } from './config.ts';
@@ -74,22 +74,24 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
 }
 
 /**
- * Runs the vCPU until the board's `stop` word is set. `started` is false for a vCPU that waits for its SIPI. `plugged` is called, before
- * the guest goes on, when devices were added or removed while it was held.
+ * Runs the vCPU until the board's `stop` word is set. `plugged` is called, before the guest goes on, when something was changed while it
+ * was held: devices, or the accelerator, for which it returns the vCPU to go on with.
  */
 export function runVcpu(
   board: Board,
-  vcpu: Vcpu,
+  first: Vcpu,
   cpu: number,
-  started: boolean,
   shutdown: (e: MachineEvent) => void,
-  plugged: () => void = () => {},
+  plugged: () => Vcpu | undefined = () => undefined,
 ): void {
   const lapic = board.lapics[cpu];
   const { stop, pause, paused, plugs, wake } = board.control;
-  let waiting = !started;
+  let vcpu = first;
   let known = Atomics.load(plugs, 0);
-  plugged();
+  vcpu = plugged() ?? vcpu;
+  /** It waits for a SIPI, which an accelerator that keeps the local APICs takes itself. */
+  const waits = (): boolean => !vcpu.startsItself && vcpu.get('activity') === BigInt(Activity.waitsForSipi);
+  let waiting = waits();
   while (Atomics.load(stop, 0) === 0) {
     if (Atomics.load(pause, 0) !== 0) {
       vcpu.publish();
@@ -99,8 +101,9 @@ export function runVcpu(
       Atomics.sub(paused, 0, 1);
       if (known !== Atomics.load(plugs, 0)) {
         known = Atomics.load(plugs, 0);
-        plugged();
+        vcpu = plugged() ?? vcpu;
       }
+      waiting = waits();
       continue;
     }
     const seen = Atomics.load(wake, cpu);
@@ -112,6 +115,7 @@ export function runVcpu(
       board.lock.run(() => lapic.init());
       vcpu.reset();
       waiting = cpu !== 0;
+      if (waiting) vcpu.set('activity', BigInt(Activity.waitsForSipi));
     }
     if (events & event.nmi) vcpu.nmi();
     if (waiting && events & event.sipi) {
@@ -119,6 +123,7 @@ export function runVcpu(
       vcpu.set('cs.selector', BigInt(vector << 8));
       vcpu.set('cs.base', BigInt(vector << 12));
       vcpu.set('rip', 0n);
+      vcpu.set('activity', BigInt(Activity.running));
       vcpu.sync();
       waiting = false;
     }

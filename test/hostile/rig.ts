@@ -269,13 +269,14 @@ export class Rig {
       set: (name, value) => vcpu.set(name, value),
       sync: () => vcpu.sync(),
       publish: () => vcpu.publish(),
+      startsItself: false,
       reset: () => vcpu.reset(),
       get instructions() {
         return vcpu.instructions;
       },
     };
     Atomics.store(stop, 0, 0);
-    runVcpu(board, bounded, this.cpu, true, () => {
+    runVcpu(board, bounded, this.cpu, () => {
       outcome = 'shutdown';
     });
     return outcome;

@@ -6,7 +6,7 @@ import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
-import { Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
+import { Activity, Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
@@ -83,10 +83,8 @@ export class DbtVcpu implements Vcpu {
   readonly #bus: VcpuBus;
   readonly #hosts: WebAssembly.ModuleImports;
   readonly #boxes: Mailbox[];
-  #nmi = false;
   /** All decoded code is to be dropped before the guest goes on. */
   #forget = false;
-  #halted = false;
   instructions = 0;
 
   /** `keep`: the state in the slots counts; else the vCPU is reset. */
@@ -158,16 +156,15 @@ export class DbtVcpu implements Vcpu {
     this.#view.setBigUint64(this.#env + Area.shadow, NOWHERE, true);
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
-    this.#nmi = false;
-    this.#halted = false;
   }
   sync(): void {
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
   }
   nmi(): void {
-    this.#nmi = true;
+    this.#setWord(st.nmiPending.offset, 1);
   }
+  readonly startsItself = false;
   /** All state is in the slots at any time between two runs. */
   publish(): void {}
   /** Memory was changed behind the translator's back: all that it has decoded is dropped before the guest goes on. */
@@ -204,8 +201,8 @@ export class DbtVcpu implements Vcpu {
           this.#forget = false;
           this.#code.flush();
         }
-        if (this.#halted && !this.#wakes()) return 'hlt';
-        this.#halted = false;
+        if (this.#word(st.activity.offset) !== Activity.running && !this.#wakes()) return 'hlt';
+        this.#setWord(st.activity.offset, Activity.running);
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
         const left = this.exports.run(this.#env, slice);
@@ -219,10 +216,10 @@ export class DbtVcpu implements Vcpu {
         if (reason === Exit.budget && this.#vm.regions === 'hot') this.#sample();
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.hlt) {
-          this.#halted = true;
+          this.#setWord(st.activity.offset, Activity.halted);
           this.#setWord(st.shadow.offset, 0);
           if (!this.#wakes()) return 'hlt';
-          this.#halted = false;
+          this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
         else if (reason === Exit.kick && !box.waiting && !this.#takesInterrupts()) return 'interrupted';
@@ -244,9 +241,17 @@ export class DbtVcpu implements Vcpu {
 
   // -- interrupts
 
+  get #nmi(): boolean {
+    return this.#word(st.nmiPending.offset) !== 0;
+  }
   /** Whether a halted vCPU has a reason to go on. */
   #wakes(): boolean {
-    return (this.#nmi && this.#word(st.nmiBlocked.offset) === 0) || this.#bus.takeUnhalt() || this.#takesInterrupts();
+    return (
+      (this.#nmi && this.#word(st.nmiBlocked.offset) === 0) ||
+      this.#word(st.inFlight.offset) !== 0 ||
+      this.#bus.takeUnhalt() ||
+      this.#takesInterrupts()
+    );
   }
   /** Whether an interrupt waits that RFLAGS.IF lets through. */
   #takesInterrupts(): boolean {
@@ -255,8 +260,13 @@ export class DbtVcpu implements Vcpu {
   /** Delivers an NMI or interrupt if there is one; false on a triple fault. */
   #inject(): boolean {
     const shadow = this.#word(st.shadow.offset) !== 0;
+    const begun = this.#word(st.inFlight.offset);
+    if (begun !== 0) {
+      this.#setWord(st.inFlight.offset, 0);
+      return this.#deliver(begun);
+    }
     if (this.#nmi && !shadow && this.#word(st.nmiBlocked.offset) === 0) {
-      this.#nmi = false;
+      this.#setWord(st.nmiPending.offset, 0);
       return this.#deliver(X.nmi);
     }
     if (!this.#nmi && !this.#bus.pending()) return true;

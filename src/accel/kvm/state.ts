@@ -55,13 +55,6 @@ const UNUSABLE = 1 << 16;
 const CR0_PE = 1n;
 const RFLAGS_VM = 1n << 17n;
 
-/** An event that the kernel had begun to deliver when the state was taken. */
-export interface InFlight {
-  readonly vector: number;
-  /** -1 for none. */
-  readonly error: number;
-}
-
 /** Moves the state of one vCPU. `env` is the place of its slots. */
 export class KvmState {
   readonly #host: KvmHost;
@@ -122,8 +115,11 @@ export class KvmState {
     this.#call('setVcpuEvents', e.bytes);
   }
 
-  /** Everything from the kernel into the slots. Returns what was being delivered. */
-  load(): InFlight | undefined {
+  /**
+   * Everything from the kernel into the slots. Returns the vector of the interrupt (or 2, NMI) that was being delivered, or 0: what else was
+   * begins again with the instruction that caused it.
+   */
+  load(): number {
     this.#loadSystem();
     this.#loadRegisters();
     this.#loadFloat();
@@ -140,10 +136,8 @@ export class KvmState {
     const e = this.#events.view;
     this.#set(st.shadow, e.interruptShadow !== 0 ? 1n : 0n);
     this.#set(st.nmiBlocked, e.nmiMasked !== 0 ? 1n : 0n);
-    if (e.interruptInjected && !e.interruptSoft) return { vector: e.interruptNr, error: -1 };
-    if (e.nmiInjected || e.nmiPending) return { vector: 2, error: -1 };
-    if (e.exceptionInjected) return { vector: e.exceptionNr, error: e.exceptionHasError ? e.exceptionError : -1 };
-    return undefined;
+    if (e.interruptInjected && !e.interruptSoft) return e.interruptNr;
+    return e.nmiInjected || e.nmiPending ? 2 : 0;
   }
 
   /** RIP as the kernel has it. */

@@ -5,6 +5,7 @@
 import { resetState } from '../../isa/x86/reset.ts';
 import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
+import { Activity } from '../../isa/x86/state.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import {
@@ -12,13 +13,16 @@ import {
   runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION,
 } from './abi.ts'; // biome-ignore format: one list
 import { guestCpuid, setCpuid } from './cpuid.ts';
-import { block, type InFlight, KvmState } from './state.ts';
+import { block, KvmState } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
 /** MSRs of the paravirtual interface that both the kernel and the board keep. */
 const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05] as const;
 const IA32_APIC_BASE = 0x1b;
 const IF = 0x200n;
+const NMI = 2;
+/** The kernel's states by `Activity`. */
+const mpStates = [mpState.runnable, mpState.halted, mpState.uninitialized];
 /** Bits of leaf 0x40000001 that need the local APIC in the kernel: asynchronous page faults, EOI, unhalt, IPIs. */
 const NEEDS_KERNEL_APIC = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 11) | (1 << 14);
 
@@ -63,10 +67,6 @@ export class KvmVcpu implements Vcpu {
   /** An access that the kernel completes at the next entry. */
   #unfinished = false;
   #halted = false;
-  #nmi = false;
-  #inFlight: InFlight | undefined;
-  /** This vCPU has a share of the kernel's start-up protocol: it waits there for INIT and SIPI. */
-  #waitsForSipi = false;
 
   constructor(o: KvmVcpuOptions) {
     const { vm, layout, memory, index, bus } = o;
@@ -115,13 +115,6 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = true;
     this.#slotsFresh = true;
     this.#halted = false;
-    this.#nmi = false;
-    this.#inFlight = undefined;
-    this.#waitsForSipi = false;
-  }
-  /** The vCPU starts by the kernel's local APICs: at INIT and SIPI. Only where these are in the kernel. */
-  waitForSipi(): void {
-    this.#waitsForSipi = true;
   }
   /** True where INIT and SIPI are the kernel's business. */
   get startsItself(): boolean {
@@ -131,7 +124,7 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = true;
   }
   nmi(): void {
-    this.#nmi = true;
+    Atomics.store(this.#words, this.#word(st.nmiPending), 1);
   }
   get(name: string): bigint {
     this.publish();
@@ -149,7 +142,14 @@ export class KvmVcpu implements Vcpu {
   publish(): void {
     if (this.#inSlots || this.#slotsFresh) return;
     this.#finish();
-    this.#inFlight = this.#state.load();
+    const begun = this.#state.load();
+    if (begun === NMI) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
+    Atomics.store(this.#words, this.#word(st.inFlight), begun > NMI ? begun : 0);
+    Atomics.store(this.#words, this.#word(st.activity), this.#activity());
+    for (const index of PARAVIRTUAL) {
+      const value = this.#state.readMsr(index);
+      if (value !== undefined && value !== this.#bus.rdmsr(index)) this.#bus.wrmsr(index, value);
+    }
     this.#slotsFresh = true;
   }
 
@@ -202,15 +202,29 @@ export class KvmVcpu implements Vcpu {
     }
     if (this.#kernelApic) {
       const { bytes, view } = block(mpStateLayout);
-      view.state = this.#waitsForSipi ? mpState.uninitialized : mpState.runnable;
+      const activity = Atomics.load(this.#words, this.#word(st.activity));
+      view.state = mpStates[activity] ?? mpState.runnable;
       this.#call('setMpState', bytes);
-    }
+    } else this.#halted = Atomics.load(this.#words, this.#word(st.activity)) === Activity.halted;
     this.#inSlots = false;
   }
 
   /** Whether a halted vCPU has a reason to go on; with the local APIC in the kernel it halts there. */
   #wakes(): boolean {
-    return this.#nmi || this.#inFlight !== undefined || this.#bus.takeUnhalt() || (this.#interruptible() && this.#bus.pending());
+    const waits = (slot: { readonly offset: number }): boolean => Atomics.load(this.#words, this.#word(slot)) !== 0;
+    return (
+      waits(st.nmiPending) || waits(st.inFlight) || this.#bus.takeUnhalt() || (this.#interruptible() && this.#bus.pending())
+    );
+  }
+  #activity(): number {
+    if (!this.#kernelApic) return this.#halted ? Activity.halted : Activity.running;
+    const { bytes, view } = block(mpStateLayout);
+    this.#call('getMpState', bytes);
+    return view.state === mpState.halted
+      ? Activity.halted
+      : view.state === mpState.runnable
+        ? Activity.running
+        : Activity.waitsForSipi;
   }
   #interruptible(): boolean {
     return this.#slotsFresh ? (readRflags(this.#view, this.#env) & IF) !== 0n : this.#run.ifFlag !== 0;
@@ -219,14 +233,10 @@ export class KvmVcpu implements Vcpu {
     const run = this.#run;
     if (!this.#kernelApic) run.cr8 = BigInt(this.#bus.tpr);
     run.requestInterruptWindow = 0;
-    if (this.#nmi) {
-      this.#nmi = false;
-      this.#call('nmi', 0);
-    }
-    if (this.#inFlight) {
-      const { vector } = this.#inFlight;
-      this.#inFlight = undefined;
-      if (vector >= 32) this.#interrupt(vector);
+    if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
+    const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
+    if (begun !== 0) {
+      this.#interrupt(begun);
       return;
     }
     if (!this.#bus.pending()) return;

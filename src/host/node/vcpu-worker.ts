@@ -11,6 +11,7 @@ import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
 import type { BootState } from '../../firmware/target.ts';
+import { Activity } from '../../isa/x86/state.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
 import type { BoardEvent, MachineConfig } from '../../machine/config.ts';
@@ -88,12 +89,14 @@ const board = buildBoard({
 });
 
 /** Does to this thread's devices what was done to the I/O thread's. */
-function plugged(): void {
+function plugged(): DbtVcpu | KvmVcpu | undefined {
+  let other: DbtVcpu | KvmVcpu | undefined;
   for (let m = receiveMessageOnPort(changes); m !== undefined; m = receiveMessageOnPort(changes)) {
     const change = m.message as DeviceChange;
     if (change.kind === 'plug') board.devices.plug(change.config);
     else board.devices.unplug(change.path);
   }
+  return other;
 }
 
 const pool = new BigUint64Array(64);
@@ -171,9 +174,8 @@ function run(m: ToVcpu & { kind: 'start' }): void {
   }
   current.reset();
   if (m.boot) applyBootState(current, m.boot);
-  // Where the kernel has the local APICs, it waits for the SIPI itself.
-  if (onKvm?.startsItself && !m.first) onKvm.waitForSipi();
-  runVcpu(board, current, cpu, m.first || onKvm?.startsItself === true, (event) => send({ kind: 'event', event }), plugged);
+  if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
+  runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
     state[name] = current.get(name);

@@ -232,6 +232,11 @@ export const largePages = many(
 );
 export const hugePages = slot('hugePages', 'i64');
 
+/** Whether the vCPU executes: `Activity`. */
+export const activity = slot('activity', 'i32');
+/** 1 while a non-maskable interrupt waits; vector of an interrupt that was acknowledged and is not delivered yet, or 0. */
+export const nmiPending = slot('nmiPending', 'i32');
+export const inFlight = slot('inFlight', 'i32');
 /** Id of the host's thread that runs this vCPU on KVM, 0 for none, and 1 while it is or is about to be in the guest. */
 export const hostThread = slot('hostThread', 'i32');
 export const hostEntered = slot('hostEntered', 'i32');
@@ -288,6 +293,9 @@ export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5,
  * breakpoints that it met.
  */
 export const Trap = { step: 1, resumed: 2, shadowed: 4, hits: 0xf00 } as const;
+
+/** What a vCPU does: it executes, has halted until an interrupt, or waits for INIT and SIPI. */
+export const Activity = { running: 0, halted: 1, waitsForSipi: 2 } as const;
 
 /** Exception vectors. */
 export const X = {
