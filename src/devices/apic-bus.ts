@@ -9,6 +9,8 @@ export const delivery = { fixed: 0, lowest: 1, smi: 2, nmi: 4, init: 5, sipi: 6,
 export interface EoiListener {
   /** The board's lock is held. */
   eoi(vector: number): void;
+  /** The local APICs are elsewhere now. */
+  rerouted(): void;
 }
 
 /** Local APICs that an accelerator keeps: messages go there, and it must know where the I/O APIC's pins point. */
@@ -22,12 +24,21 @@ export interface RemoteApics {
 /** The local APICs of one machine, in order of their vCPUs. Sending is lock-free. */
 export class ApicBus {
   readonly lapics: Lapic[] = [];
-  readonly remote: RemoteApics | undefined;
+  #remote: RemoteApics | undefined;
   readonly #listeners: EoiListener[] = [];
 
   /** With `remote`, the local APICs of this bus hear nothing. */
   constructor(remote?: RemoteApics) {
-    this.remote = remote;
+    this.#remote = remote;
+  }
+
+  get remote(): RemoteApics | undefined {
+    return this.#remote;
+  }
+  /** Local APICs move to an accelerator, or back. With the board's lock held and the vCPUs held. */
+  set remote(remote: RemoteApics | undefined) {
+    this.#remote = remote;
+    for (const l of this.#listeners) l.rerouted();
   }
 
   /** Called by the I/O APICs when they are made. */

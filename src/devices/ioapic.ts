@@ -46,7 +46,7 @@ export class Ioapic implements EoiListener {
     this.s.id = 0;
     this.s.low.fill(masked);
     this.s.high.fill(0);
-    this.#route();
+    this.rerouted();
   }
 
   /** The wire of pin `n`, 0 to 23. */
@@ -80,19 +80,19 @@ export class Ioapic implements EoiListener {
     if (select < 0x10 || n >= ioapicPins) return;
     if (select & 1) {
       high[n] = value;
-      this.#route();
+      this.rerouted();
       return;
     }
     let entry = (value & 0x1_ffff & ~readOnly) | (low[n]! & readOnly);
     // Guests without an EOI register end a stuck interrupt by making it edge-triggered for a moment.
     if ((entry & level) === 0) entry &= ~remoteIrr;
     low[n] = entry;
-    this.#route();
+    this.rerouted();
     this.#serveLevel(n);
   }
 
   /** Tells local APICs that are kept elsewhere where the pins point. */
-  #route(): void {
+  rerouted(): void {
     const { remote } = this.#bus;
     if (!remote) return;
     remote.routes(

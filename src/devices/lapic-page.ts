@@ -37,7 +37,10 @@ export function saveLapicPage(l: Lapic): Uint8Array<ArrayBuffer> {
   return page;
 }
 
-/** Takes the registers over; IA32_APIC_BASE must have been set before, the TSC deadline after. With the board's lock held. */
+/**
+ * Takes the registers over, into a local APIC without requests; IA32_APIC_BASE must have been set before, the TSC deadline after. With the
+ * board's lock held.
+ */
 export function loadLapicPage(l: Lapic, page: Uint8Array): void {
   if (page.length !== lapicPageSize)
     throw new Error(`Cannot load a local APIC from ${page.length} bytes: it has ${lapicPageSize}`);
@@ -55,7 +58,8 @@ export function loadLapicPage(l: Lapic, page: Uint8Array): void {
   for (let i = 0; i < 8; i++) {
     Atomics.store(s.isr, i, at(offsets.isr + 16 * i) | 0);
     Atomics.store(s.tmr, i, at(offsets.tmr + 16 * i) | 0);
-    Atomics.store(s.irr, i, at(offsets.irr + 16 * i) | 0);
+    // Requests that have come meanwhile stay.
+    Atomics.or(s.irr, i, at(offsets.irr + 16 * i) | 0);
   }
   for (const [name, index] of Object.entries(lvt)) s.lvt[index] = at(vectors[name as keyof typeof lvt]);
   l.timer.load(at(offsets.initial), at(offsets.current), at(offsets.divide));

@@ -47,6 +47,7 @@ const MMIO_SIZE = 2 ** 40;
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
 /** Requests to all threads: see `Board.control`. */
 const controlLayout = struct({
+  switched: ['i32', 1],
   stop: ['i32', 1],
   pause: ['i32', 1],
   paused: ['i32', 1],
@@ -95,6 +96,7 @@ export interface Board {
   readonly mmio: readonly AddressSpace[];
   readonly msrs: readonly MsrSpace[];
   readonly lapics: readonly Lapic[];
+  readonly apicBus: ApicBus;
   readonly pvs: readonly KvmPv[];
   readonly hypercall: Hypercall;
   /** Timers of the board; each vCPU serves its local APIC's itself, the first one these too. */
@@ -112,13 +114,14 @@ export interface Board {
   readonly facts: BoardFacts;
   /**
    * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
-   * to sleep on; `plugs`: how often devices were added or removed; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
+   * to sleep on; `plugs`: how often devices were added or removed; `switched`: vCPUs that have gone over to another accelerator; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
    */
   readonly control: {
     readonly stop: Int32Array;
     readonly pause: Int32Array;
     readonly paused: Int32Array;
     readonly plugs: Int32Array;
+    readonly switched: Int32Array;
     readonly wake: Int32Array;
     readonly skipped: Float64Array;
   };
@@ -206,7 +209,6 @@ export function buildBoard(o: BoardOptions): Board {
     });
     lapics.push(lapic);
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);
-    if (o.remoteApics) continue;
     mmio[cpu].movable(lapic.mapper);
     msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
     msrs[cpu].map(0x800, 0x83f, lapic.msrs);
@@ -303,7 +305,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
 
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, facts, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, facts, control, wake,
     reset() {
       lock.run(() => {
         slots.reset();

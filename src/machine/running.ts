@@ -95,6 +95,10 @@ export interface RunningMachine {
   pause(): Promise<void>;
   /** Goes on after `pause`; starts a machine that was not started. */
   resume(): void;
+  /** What runs the vCPUs now. */
+  readonly accel: 'dbt' | 'kvm';
+  /** Changes it; the guest may run and does not notice. Rejects, with the guest as it was, where this host has not what is asked for. */
+  setAccel(accel: 'dbt' | 'kvm'): Promise<void>;
   /** As the reset button. */
   reset(): void;
   /** Presses the power button: a guest that listens to ACPI shuts down. */

@@ -19,6 +19,7 @@ import type { KvmVm } from './vm.ts';
 /** MSRs of the paravirtual interface that both the kernel and the board keep. */
 const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05] as const;
 const IA32_APIC_BASE = 0x1b;
+const IA32_TSC_DEADLINE = 0x6e0;
 const IF = 0x200n;
 const NMI = 2;
 /** The kernel's states by `Activity`. */
@@ -31,12 +32,27 @@ export interface KvmStats {
   readonly exits: Partial<Record<ExitReason | 'interrupted' | 'assist', number>>;
 }
 
+/** The board's local APIC as registers, to be filled from the kernel's and put back. */
+export interface BoardApic {
+  /** The register page (`struct kvm_lapic_state`), IA32_TSC_DEADLINE. */
+  save(): { readonly page: Uint8Array; readonly deadline: bigint };
+  load(base: bigint, page: Uint8Array, deadline: bigint): void;
+  /** Nothing pending, no timer: the kernel's counts. */
+  clear(): void;
+}
+
 export interface KvmVcpuOptions {
   readonly vm: KvmVm;
   readonly memory: SharedArrayBuffer;
   readonly layout: MemoryLayout;
   readonly index: number;
   readonly bus: VcpuBus;
+  /** The board's local APIC, which stands for the kernel's while the vCPU does not run; where the kernel keeps it. */
+  readonly apic?: BoardApic;
+  /** The state in the slots counts; else the vCPU is reset. */
+  readonly keep?: boolean;
+  /** Frequency of the guest's time-stamp counter. */
+  readonly tscKhz?: number;
   /** The same vCPU on the translator: executes what the kernel cannot. It is told before each use that state and memory changed. */
   readonly assist?: () => Vcpu & { forget(): void };
   /** Tells of an instruction that was handed to the translator. */
@@ -67,6 +83,10 @@ export class KvmVcpu implements Vcpu {
   /** An access that the kernel completes at the next entry. */
   #unfinished = false;
   #halted = false;
+  /** The board's local APIC has the registers. */
+  #apicOnBoard = true;
+  /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
+  #assisting = false;
 
   constructor(o: KvmVcpuOptions) {
     const { vm, layout, memory, index, bus } = o;
@@ -96,7 +116,9 @@ export class KvmVcpu implements Vcpu {
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
     if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
     this.#thread = host.prepareThread();
-    this.reset();
+    if (o.tscKhz !== undefined && vm.has('tscControl') > 0) host.ioctl(fd, ioctls.setTscKhz.request, o.tscKhz);
+    if (!o.keep) this.reset();
+    Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
   }
 
   /** Ends the vCPU: the kernel's part of it is gone when the machine is, too. */
@@ -115,6 +137,7 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = true;
     this.#slotsFresh = true;
     this.#halted = false;
+    this.#apicOnBoard = true;
   }
   /** True where INIT and SIPI are the kernel's business. */
   get startsItself(): boolean {
@@ -146,11 +169,28 @@ export class KvmVcpu implements Vcpu {
     if (begun === NMI) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
     Atomics.store(this.#words, this.#word(st.inFlight), begun > NMI ? begun : 0);
     Atomics.store(this.#words, this.#word(st.activity), this.#activity());
+    if (this.#kernelApic && this.#o.apic && !this.#assisting) {
+      this.#call('getLapic', this.#apic);
+      this.#o.apic.load(this.#state.readMsr(IA32_APIC_BASE) ?? 0n, this.#apic, this.#state.readMsr(IA32_TSC_DEADLINE) ?? 0n);
+      this.#apicOnBoard = true;
+    }
     for (const index of PARAVIRTUAL) {
       const value = this.#state.readMsr(index);
       if (value !== undefined && value !== this.#bus.rdmsr(index)) this.#bus.wrmsr(index, value);
     }
     this.#slotsFresh = true;
+  }
+
+  /** The slots hold the state, whoever changed it; the kernel's is old. */
+  takeOver(): void {
+    this.#inSlots = true;
+    this.#slotsFresh = true;
+    this.#apicOnBoard = true;
+  }
+  /** As `publish`, though nothing ran since: interrupts may have come. */
+  refresh(): void {
+    if (!this.#inSlots) this.#slotsFresh = false;
+    this.publish();
   }
 
   run(_slice: number, ns: number): VcpuExit {
@@ -160,6 +200,7 @@ export class KvmVcpu implements Vcpu {
     const entered = this.#word(st.hostEntered);
     for (;;) {
       if (this.#inSlots) this.#enter();
+      else if (this.#apicOnBoard) this.#apicBack(false);
       if (this.#halted && !this.#wakes()) return 'hlt';
       this.#halted = false;
       this.#inject();
@@ -182,16 +223,6 @@ export class KvmVcpu implements Vcpu {
     }
   }
 
-  /** The registers of the kernel's local APIC, as the xAPIC's page has them; `undefined` where it is the board's. */
-  apicPage(): Uint8Array | undefined {
-    if (!this.#kernelApic) return undefined;
-    this.#call('getLapic', this.#apic);
-    return this.#apic.slice();
-  }
-  setApicPage(page: Uint8Array): void {
-    if (this.#kernelApic) this.#call('setLapic', page);
-  }
-
   // -- into the guest
 
   #enter(): void {
@@ -201,6 +232,7 @@ export class KvmVcpu implements Vcpu {
       if (value !== undefined) this.#state.writeMsr(index, value);
     }
     if (this.#kernelApic) {
+      this.#apicBack(this.#apicOnBoard);
       const { bytes, view } = block(mpStateLayout);
       const activity = Atomics.load(this.#words, this.#word(st.activity));
       view.state = mpStates[activity] ?? mpState.runnable;
@@ -209,12 +241,23 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = false;
   }
 
+  /** The kernel's local APIC counts again; `changed`: with the registers that the board's has now. */
+  #apicBack(changed: boolean): void {
+    const { apic } = this.#o;
+    if (!apic) return;
+    if (changed) {
+      const { page, deadline } = apic.save();
+      this.#call('setLapic', page);
+      this.#state.writeMsr(IA32_TSC_DEADLINE, deadline);
+    }
+    apic.clear();
+    this.#apicOnBoard = false;
+  }
+
   /** Whether a halted vCPU has a reason to go on; with the local APIC in the kernel it halts there. */
   #wakes(): boolean {
     const waits = (slot: { readonly offset: number }): boolean => Atomics.load(this.#words, this.#word(slot)) !== 0;
-    return (
-      waits(st.nmiPending) || waits(st.inFlight) || this.#bus.takeUnhalt() || (this.#interruptible() && this.#bus.pending())
-    );
+    return waits(st.nmiPending) || waits(st.inFlight) || this.#bus.takeUnhalt() || (this.#interruptible() && this.#bus.pending());
   }
   #activity(): number {
     if (!this.#kernelApic) return this.#halted ? Activity.halted : Activity.running;
@@ -338,12 +381,14 @@ export class KvmVcpu implements Vcpu {
       throw new Error(`Cannot go on with a KVM vCPU: internal error ${suberror} at ${this.#where()}, data ${words || 'none'}`);
     }
     this.#count('assist');
+    this.#assisting = true;
     this.publish();
     const dbt = assist();
     dbt.forget();
     dbt.sync();
     const from = this.get('rip');
     const exit = dbt.run(1, 0);
+    this.#assisting = false;
     this.#o.trace?.(`the translator executed what KVM cannot at 0x${from.toString(16)}`);
     this.#inSlots = true;
     this.#slotsFresh = true;

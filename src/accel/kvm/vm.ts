@@ -4,6 +4,7 @@
 import {
   type CapName,
   cap,
+  clockDataLayout,
   enableCapLayout,
   errno,
   type IoctlName,
@@ -124,6 +125,13 @@ export class KvmVm {
     return this.host.ioctl(this.share.vm, ioctls.signalMsi.request, bytes);
   }
   readonly #msi = block(msiLayout);
+
+  /** Sets the clock that kvm-clock shows, in ns. */
+  setClock(ns: number): void {
+    const { bytes, view } = block(clockDataLayout);
+    view.clock = BigInt(Math.floor(ns));
+    this.call('setClock', bytes);
+  }
 
   /**
    * Tells the kernel where I/O APIC pins point, as messages, so that it reports the end of their level-triggered interrupts.

@@ -7,6 +7,7 @@ import type { MemoryLayout } from '../../accel/accel.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
+import type { Msi } from '../../bus/irq.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
@@ -27,7 +28,7 @@ import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
 import { keptKernel } from './kept-kernel.ts';
-import { kvmThread } from './kvm-thread.ts';
+import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
 import { vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
@@ -70,6 +71,12 @@ export class NodeMachine implements RunningMachine {
   /** Host time in ns at which the guest's clock was stopped. */
   #stoodStillAt = 0;
   readonly #hostClock: { now(): number };
+  readonly #memory: WebAssembly.Memory;
+  /** The machine on KVM, once it has been there. */
+  #kvm: KvmThread | undefined;
+  #accel: 'dbt' | 'kvm' = 'dbt';
+  /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
+  #switching: { left: number; readonly done: () => void } | undefined;
 
   /**
    * Throws one clear line for a kernel or configuration that cannot be used.
@@ -89,7 +96,10 @@ export class NodeMachine implements RunningMachine {
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
     const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
-    const kvm = config.accel === 'kvm' ? kvmThread(memory.buffer, layout, { irqchip: config.irqchip ?? 'split' }) : undefined;
+    this.#memory = memory;
+    const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
+    const flag = kicker(memory.buffer, layout);
+    const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
     for (let cpu = 0; cpu < config.cpus; cpu++) {
       const { port1, port2 } = new MessageChannel();
       port1.unref();
@@ -109,12 +119,14 @@ export class NodeMachine implements RunningMachine {
         thread: 0,
         clock: this.#hostClock,
         wall: wallClock,
-        kick: kvm?.kick ?? kicker(memory.buffer, layout),
-        slotsChanged: kvm?.slotsChanged,
+        kick: (n) => (this.#kvm?.kick ?? flag)(n),
+        slotsChanged: () => this.#kvm?.slotsChanged(),
         remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
-        codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),
+        codeChanged: (page) => {
+          if (this.#accel === 'dbt') tellCode(page);
+        },
         report: o.report,
         blobs,
       });
@@ -184,6 +196,7 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'paused') return;
     const { skipped } = this.board.control;
     skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
+    if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
     this.#status = 'running';
     for (const { io } of this.devices.list()) io?.resumed?.();
     this.#letGo();
@@ -263,6 +276,51 @@ export class NodeMachine implements RunningMachine {
     });
     this.#changing = done.catch(() => {});
     return done;
+  }
+  get accel(): 'dbt' | 'kvm' {
+    return this.#accel;
+  }
+  /** The machine on KVM, made when it is first needed. Throws, with one line, where this host has no KVM. */
+  #openKvm(): KvmThread {
+    const { config } = this.#o;
+    this.#kvm ??= kvmThread(this.#memory.buffer, this.#layout, { irqchip: config.irqchip ?? 'split' });
+    this.#accel = 'kvm';
+    return this.#kvm;
+  }
+  async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
+    if (accel === this.#accel) return;
+    if (this.#status !== 'running' && this.#status !== 'paused')
+      throw new Error(`Cannot change the accelerator: the machine is ${this.#status}, accepted are running and paused`);
+    const wasRunning = this.#status === 'running';
+    if (wasRunning) await this.pause();
+    const before = this.#accel;
+    try {
+      const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
+      this.#accel = accel;
+      const { apicBus, lock, control } = this.board;
+      // Messages that come while the local APICs move are kept for after.
+      const kept: Msi[] = [];
+      lock.run(() => {
+        apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
+      });
+      kvm?.vm.setClock(this.board.clock.now());
+      for (const port of this.#changes) port.postMessage({ kind: 'accel', kvm: kvm?.vm.share } satisfies DeviceChange);
+      Atomics.add(control.plugs, 0, 1);
+      const over = new Promise<void>((done) => {
+        this.#switching = { left: this.cpus, done };
+      });
+      this.resume();
+      await over;
+      lock.run(() => {
+        apicBus.remote = kvm?.remoteApics;
+        for (const { address, data } of kept) apicBus.deliverMsi(address, data);
+      });
+    } catch (error) {
+      this.#accel = before;
+      if (wasRunning) this.resume();
+      throw error;
+    }
+    if (!wasRunning) await this.pause();
   }
   async deviceAdd(config: DeviceConfig): Promise<void> {
     const type = this.devices.type(config.driver);
@@ -357,6 +415,7 @@ export class NodeMachine implements RunningMachine {
   #launch(): void {
     this.#status = 'running';
     this.board.reset();
+    if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
     this.#running = this.cpus;
     this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 }));
   }
@@ -378,6 +437,9 @@ export class NodeMachine implements RunningMachine {
         return this.#o.report(m.device, m.message);
       case 'thread':
         return this.#threads[cpu]!.resolve(m.id);
+      case 'switched':
+        if (this.#switching && --this.#switching.left === 0) this.#switching.done();
+        return;
       case 'failed':
         return this.#fail(m.message);
       case 'stopped':

@@ -10,17 +10,18 @@ import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
+import { loadLapicPage, saveLapicPage } from '../../devices/lapic-page.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { Activity } from '../../isa/x86/state.ts';
 import { buildBoard } from '../../machine/board.ts';
 import { applyBootState } from '../../machine/boot.ts';
-import type { BoardEvent, MachineConfig } from '../../machine/config.ts';
+import { type BoardEvent, type MachineConfig, TSC_KHZ } from '../../machine/config.ts';
 import type { DeviceConfig } from '../../machine/device-type.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
-import { kvmThread } from './kvm-thread.ts';
+import { type KvmThread, kvmThread } from './kvm-thread.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -36,10 +37,12 @@ export interface VcpuWorkerData {
   readonly blobs: FwCfgBlobs;
 }
 
-/** What happens to the machine's devices. */
+/** What happens to the machine while its vCPUs are held. */
 export type DeviceChange =
   | { readonly kind: 'plug'; readonly config: DeviceConfig }
-  | { readonly kind: 'unplug'; readonly path: string };
+  | { readonly kind: 'unplug'; readonly path: string }
+  /** The vCPU goes on with another accelerator: with KVM's machine where there is one. */
+  | { readonly kind: 'accel'; readonly kvm: KvmShare | undefined };
 
 /** To the thread. */
 export type ToVcpu =
@@ -57,6 +60,7 @@ export type FromVcpu =
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
   /** The host's number of the thread. */
   | { readonly kind: 'thread'; readonly id: number }
+  | { readonly kind: 'switched' }
   | { readonly kind: 'failed'; readonly message: string };
 
 const port = parentPort!;
@@ -65,7 +69,11 @@ const ready = workerData === null ? prepareEngine() : null;
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
-const kvm = share && kvmThread(memory.buffer, layout, share);
+let kvm = share && kvmThread(memory.buffer, layout, share);
+/** KVM runs the vCPU, not only has run it. */
+let underKvm = kvm !== undefined;
+const flag = kicker(memory.buffer, layout);
+const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
 try {
   send({ kind: 'thread', id: Number(basename(readlinkSync('/proc/thread-self'))) });
 } catch {
@@ -78,12 +86,14 @@ const board = buildBoard({
   thread: cpu + 1,
   clock: machineClock(epoch),
   wall: wallClock,
-  kick: kvm?.kick ?? kicker(memory.buffer, layout),
-  slotsChanged: kvm?.slotsChanged,
+  kick: (n) => (kvm?.kick ?? flag)(n),
+  slotsChanged: () => kvm?.slotsChanged(),
   remoteApics: kvm?.remoteApics,
   event: (event) => send({ kind: 'event', event }),
   notify: (name, data) => send({ kind: 'notice', name, data }),
-  codeChanged: kvm ? undefined : codeNotifier(memory.buffer, layout, config.cpus),
+  codeChanged: (page) => {
+    if (!underKvm) tellCode(page);
+  },
   report: (device, message) => send({ kind: 'report', device, message }),
   blobs,
 });
@@ -94,7 +104,8 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
   for (let m = receiveMessageOnPort(changes); m !== undefined; m = receiveMessageOnPort(changes)) {
     const change = m.message as DeviceChange;
     if (change.kind === 'plug') board.devices.plug(change.config);
-    else board.devices.unplug(change.path);
+    else if (change.kind === 'unplug') board.devices.unplug(change.path);
+    else other = switchTo(change.kvm);
   }
   return other;
 }
@@ -122,28 +133,66 @@ const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu
     keep,
   );
 
-/** This vCPU on KVM. It stays over restarts of the machine, since KVM's machine does. */
-const onKvm =
-  kvm &&
-  new KvmVcpu({
-    vm: kvm.vm,
+/** The translator's vCPU over the state as it is, for one that has run on KVM: made when it is first needed. */
+let beside: DbtVcpu | undefined;
+function assistant(): DbtVcpu {
+  if (beside) return beside;
+  const engine = createEngine();
+  beside = make(engine, new WebAssembly.Module(mainModule(engine)), true);
+  return beside;
+}
+
+/** This vCPU on KVM. It stays over restarts of the machine and over switches, since KVM's machine does. */
+let onKvm = kvm && kvmVcpu(kvm, false);
+function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
+  const lapic = board.lapics[cpu]!;
+  return new KvmVcpu({
+    vm,
     memory: memory.buffer,
     layout,
     index: cpu,
     bus,
-    assist: assistant(),
+    keep,
+    tscKhz: config.tscKhz ?? TSC_KHZ,
+    assist: assistant,
+    apic: {
+      save: () => board.lock.run(() => ({ page: saveLapicPage(lapic), deadline: lapic.timer.deadline })),
+      load: (base, page, deadline) =>
+        board.lock.run(() => {
+          lapic.setBase(base);
+          loadLapicPage(lapic, page);
+          lapic.timer.deadline = deadline;
+        }),
+      clear: () => board.lock.run(() => lapic.init()),
+    },
     trace: config.trace.includes('accel') ? (text) => send({ kind: 'report', device: 'kvm', message: text }) : undefined,
   });
+}
 
-/** Makes the translator's view of a vCPU on KVM when it is first needed. */
-function assistant(): () => DbtVcpu {
-  let made: DbtVcpu | undefined;
-  return () => {
-    if (made) return made;
-    const engine = createEngine();
-    made = make(engine, new WebAssembly.Module(mainModule(engine)), true);
-    return made;
-  };
+/** The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. */
+function switchTo(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
+  let next: DbtVcpu | KvmVcpu;
+  if (share) {
+    kvm ??= kvmThread(memory.buffer, layout, share);
+    onKvm ??= kvmVcpu(kvm, true);
+    onKvm.takeOver();
+    next = onKvm;
+  } else {
+    onKvm?.refresh();
+    next = assistant();
+    next.forget();
+    next.sync();
+  }
+  underKvm = share !== undefined;
+  board.apicBus.remote = share && kvm?.remoteApics;
+  const { switched } = board.control;
+  // The last one lets all go on.
+  if (Atomics.add(switched, 0, 1) + 1 === config.cpus) {
+    Atomics.store(switched, 0, 0);
+    Atomics.notify(switched, 0);
+  } else for (let n = Atomics.load(switched, 0); n !== 0; n = Atomics.load(switched, 0)) Atomics.wait(switched, 0, n, 1000);
+  send({ kind: 'switched' });
+  return next;
 }
 
 let main: WebAssembly.Module | null = null;
@@ -158,7 +207,11 @@ if (engine && cpu === 0) {
 
 /** The vCPU for a start; null while the translator's module is not there yet. */
 function fresh(): DbtVcpu | KvmVcpu | null {
-  if (onKvm) return onKvm;
+  if (underKvm && onKvm) return onKvm;
+  if (beside) {
+    beside.forget();
+    return beside;
+  }
   if (!engine || !main) return null;
   // A machine that starts again has other code in its memory: the vCPU is made anew, with all that it has decoded.
   const made = vcpu ?? make(engine, main);
