@@ -29,11 +29,15 @@ const vectors: Readonly<Record<keyof typeof lvt, number>> = {
   error: 0x370,
 };
 
+const arrays = [offsets.isr, offsets.tmr, offsets.irr].flatMap((at) => Array.from({ length: 8 }, (_, n) => at + 16 * n));
+/** Every register of the page that can be read. */
+const places: readonly number[] = [...new Set([...Object.values(offsets), ...Object.values(vectors), ...arrays, 0x30, 0xa0])];
+
 /** The registers. The mode and the TSC deadline are MSRs (0x1B, 0x6E0) and not in it. With the board's lock held. */
 export function saveLapicPage(l: Lapic): Uint8Array<ArrayBuffer> {
   const page = new Uint8Array(lapicPageSize);
   const view = new DataView(page.buffer);
-  for (let at = 0; at < lapicPageSize; at += 16) view.setUint32(at, l.mmio.read(at, 4), true);
+  for (const at of places) view.setUint32(at, l.mmio.read(at, 4), true);
   return page;
 }
 
