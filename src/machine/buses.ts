@@ -5,6 +5,7 @@ import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
+import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
 
 /** What all buses have. */
 interface Bus<K extends string> {
@@ -65,6 +66,16 @@ export interface IdeBus extends Bus<'IDE'> {
   };
 }
 
+/** A SCSI bus: targets with logical units. */
+export interface ScsiBus extends Bus<'SCSI'> {
+  /** The place that is meant; what is left out is the first that is free. Throws where it is in use. */
+  place(target: number | undefined, lun: number | undefined): { readonly target: number; readonly lun: number };
+  /** Adds a unit; what it returns takes it away. */
+  attach(unit: ScsiUnit): () => void;
+  /** Tells the guest of a unit's change, by its sense code. */
+  changed(unit: ScsiUnit, asc: number, ascq: number): void;
+}
+
 /** The ports of a virtio-serial controller. */
 export interface VirtioSerialBus extends Bus<'virtio-serial-bus'> {
   /** Takes a port's number, the next free one when none is wanted. Throws where that cannot be. */
@@ -87,6 +98,7 @@ export interface Buses {
   readonly System: SystemBus;
   readonly IDE: IdeBus;
   readonly 'usb-bus': UsbBus;
+  readonly SCSI: ScsiBus;
   readonly 'virtio-serial-bus': VirtioSerialBus;
 }
 export type BusKind = keyof Buses;

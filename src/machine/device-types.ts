@@ -5,6 +5,7 @@ import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
 import { usbTypes } from './types/usb.ts';
 import { virtio9p } from './types/virtio-9p.ts';
@@ -28,6 +29,8 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioRng,
   ...virtioGpus,
   ...virtioSerial,
+  ...virtioScsi,
+  ...scsiUnits,
   ...virtio9p,
   ...virtioFs,
   ...virtioSerialPorts,

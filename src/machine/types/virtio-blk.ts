@@ -80,6 +80,7 @@ export const virtioBlk = virtioTypes({
     const s = ctx.arena.alloc(blkLayout, ctx.name);
     return {
       model: blkModel(s, options),
+      bootNode: 'scsi/disk@0,0',
       io(core, services) {
         if (p.drive === undefined) throw new Error('drive property not set');
         const drive = takeDrive(services.backends, p.drive, ctx.path);

@@ -70,6 +70,7 @@ export const virtioNet = virtioTypes({
     const s = ctx.arena.alloc(netLayout, ctx.name);
     return {
       model: netModel(s, options),
+      bootNode: 'ethernet/ethernet-phy@0',
       io(core, services) {
         if (p.netdev === undefined) return {};
         const netdev = takeNetdev(services.backends, p.netdev, ctx.path);

@@ -33,6 +33,8 @@ export interface VirtioParts {
   reset?(): void;
   /** The I/O side. */
   io?(core: VirtioCore, services: IoServices): IoSide;
+  /** See `Device.bootNode`. */
+  readonly bootNode?: string;
   /** Once the core is there: buses and doorbells. */
   built?(core: VirtioCore): void;
 }
@@ -91,6 +93,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
     ctx.plug(pci.f);
     parts.built?.(core);
     return {
+      ...(parts.bootNode === undefined ? {} : { bootNode: parts.bootNode }),
       reset: () => {
         parts.reset?.();
         pci.reset();
