@@ -5,6 +5,7 @@ declare namespace WebAssembly {
   type ModuleImports = Record<string, ImportValue>;
   class Module {
     constructor(bytes: BufferSource);
+    static exports(module: Module): { readonly name: string }[];
   }
   class Instance {
     constructor(module: Module, imports?: Record<string, ModuleImports>);

@@ -30,8 +30,8 @@ export interface Block {
 /** A translated region that is entered at a block: its first record runs the region's function instead of its own handler. */
 interface Attached {
   readonly block: Block;
-  /** Number of the handler that the record had. */
-  readonly handler: number;
+  /** Number of the handler that the record had, or -1 while the region is not there yet. */
+  handler: number;
   /** Place of the region's function in the table. */
   readonly index: number;
   /** Parts of pages that it was translated from, by page number. */
@@ -286,8 +286,8 @@ export class CodeCache {
     return true;
   }
   /**
-   * Makes the block's first record run the function at `index` of the table, translated from `ranges` by page number. Gives the records
-   * that do without it, or 0 where there is no room.
+   * Reserves the block for a region at `index` of the table, translated from `ranges` by page number. Gives the records that do without
+   * it, or 0 where there is no room.
    */
   attach(block: Block, index: number, ranges: Attached['ranges']): number {
     const view = this.#view;
@@ -303,14 +303,20 @@ export class CodeCache {
       if (view.getUint8(at + Rec.link) & Link.branch) view.setInt32(at + Rec.imm, 0, true);
       view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
     }
-    const attached: Attached = { block, handler: view.getUint16(block.record + Rec.handler, true), index, ranges, copy };
+    const attached: Attached = { block, handler: -1, index, ranges, copy };
     for (const page of ranges.keys()) {
       const list = this.#regions.get(page);
       if (list) list.push(attached);
       else this.#regions.set(page, [attached]);
     }
-    view.setUint16(block.record + Rec.handler, index, true);
     return copy;
+  }
+  /** Makes the first record of a reserved block run the region. */
+  activate(index: number, block: Block): void {
+    const a = this.#regions.get(Math.floor(block.gpa / 4096))?.find((x) => x.index === index);
+    if (!a) return;
+    a.handler = this.#view.getUint16(block.record + Rec.handler, true);
+    this.#view.setUint16(block.record + Rec.handler, index, true);
   }
   /** Takes a region away that nobody wrote to. */
   detach(index: number): void {

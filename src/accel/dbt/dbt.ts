@@ -115,7 +115,7 @@ function warmUp(engine: Engine, main: WebAssembly.Module): void {
 }
 
 /** What may be chosen for a machine. */
-export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions'>>;
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'maker'>>;
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
 export function createVm(

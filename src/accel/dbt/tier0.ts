@@ -536,11 +536,16 @@ export function buildHandlers(
   return { bytes: m.finish(), imports, hosts, exports };
 }
 
-function defineSub(m: ModuleBuilder, library: Library, s: Sub, of: (c: Callee) => number): void {
+/** The code of a subroutine. */
+export function lowerSub(library: Library, s: Sub, of: (c: Callee) => number): FunctionBody {
   const lower = new Lower(subTarget(of, s.result), s.params);
   lower.piece(library.get(s).body);
   // The end is not reached where the function has a result.
   if (s.result) lower.op(0x00);
-  m.define(of(s), lower.finish());
+  return lower.finish();
+}
+
+function defineSub(m: ModuleBuilder, library: Library, s: Sub, of: (c: Callee) => number): void {
+  m.define(of(s), lowerSub(library, s, of));
   m.export(s.name, of(s));
 }

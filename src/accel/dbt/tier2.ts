@@ -13,7 +13,7 @@ import { Area, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
-import { Out, slowPaths, tlbLayout } from './tier0.ts';
+import { lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
 
 /** Instructions after which a loop looks whether its slice is over. */
 const FUEL = 50_000;
@@ -30,44 +30,48 @@ const KEPT = new Map<number, Type>([
   [st.tlb.offset, 'i32'],
 ]);
 
-/** What a region is translated into. */
-export interface RegionCode {
+/** A module of regions. */
+export interface RegionModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly imports: readonly Sub[];
   readonly hosts: readonly Callee[];
-  /** Places of the indirect jumps and calls behind each site, in the order of the sites. */
-  readonly sites: readonly (readonly number[])[];
+  /** For each region: places of the indirect jumps and calls behind each of its sites. */
+  readonly sites: readonly (readonly (readonly number[])[])[];
 }
 
 /**
- * A module with one region, for place `index` of the table: exports `region`. Subroutines come from `main`.
- * Null where a subroutine is missing.
+ * A module of regions, each for place `index` of the table: exports `r` and that number. Subroutines that are `available` are imported from
+ * `main`, others are part of the module.
  */
-export function buildRegion(
+export function buildRegions(
   library: Library,
-  region: Region,
-  available: Readonly<Record<string, unknown>>,
+  regions: readonly { readonly region: Region; readonly name: string; readonly index: number }[],
+  available: ReadonlySet<string>,
   memory: MemoryImport,
-  name: string,
-  index: number,
-): RegionCode | null {
-  const bodies = new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)]));
+): RegionModule {
+  const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
   const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion]);
-  for (const parts of bodies.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
-  const imports = [...roots].filter((c): c is Sub => !c.host);
-  // Tier 0 has run the code, so its subroutines are there; a path that it has not run may need more: leave that region alone.
-  if (imports.some((s) => !(s.name in available))) return null;
-  const hosts = [...roots].filter((c) => c.host);
+  for (const blocks of bodies)
+    for (const parts of blocks.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
+  const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
+  const imports = subs.filter((s) => available.has(s.name));
+  const own = subs.filter((s) => !available.has(s.name));
   const m = new ModuleBuilder(memory, true);
   const functions = new Map<string, number>();
   for (const h of hosts) functions.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
   for (const s of imports) functions.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));
-  const f = m.declare(name, { params: ['i32', 'i32'], result: 'i32' });
+  for (const s of own) functions.set(s.name, m.declare(s.name, { params: ['i32', ...s.params], result: s.result }));
+  const callee = (c: Callee): number => functions.get(c.name)!;
+  const numbers = regions.map(({ name }) => m.declare(name, { params: ['i32', 'i32'], result: 'i32' }));
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
-  const writer = new RegionWriter(library, region, bodies, (c) => functions.get(c.name)!, type, index);
-  m.define(f, writer.write());
-  m.export('region', f);
-  return { bytes: m.finish(), imports, hosts, sites: writer.sites };
+  for (const s of own) m.define(callee(s), lowerSub(library, s, callee));
+  const sites = regions.map(({ region, index }, i) => {
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index);
+    m.define(numbers[i], writer.write());
+    m.export(`r${index}`, numbers[i]);
+    return writer.sites;
+  });
+  return { bytes: m.finish(), imports, hosts, sites };
 }
 
 /** Writes the function of one region. */

@@ -11,15 +11,15 @@ import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
-import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
+import { REGION_FIRST } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
 import type { Handlers } from './handlers.ts';
-import { Area, RECORD_ARENA, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
+import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
-import { findRegion, type RegionSource } from './region.ts';
+import { Regions } from './regions.ts';
 import { ARRIVAL_ENTRIES, buildHandlers, Kick } from './tier0.ts';
-import { buildRegion } from './tier2.ts';
+import type { RegionMaker } from './translate.ts';
 
 const IF = 0x200;
 
@@ -27,14 +27,6 @@ const IF = 0x200;
 const CALLS_MAX = 512;
 /** An instruction pointer that no guest has: the bottom of the shadow stack. */
 const NOWHERE = 1n << 62n;
-/** Failed checks of a region's pages after which it is translated anew. */
-const MISMAPPED_MAX = 100;
-/** How often a region is translated anew because more targets are known. */
-const RENEWALS_MAX = 3;
-/** Most targets of an indirect jump that are remembered. */
-const TARGETS_MAX = 64;
-/** Samples of a block before its region is translated. */
-const HOT = 3;
 
 /** What all vCPUs of a machine share. */
 export interface DbtVm {
@@ -51,20 +43,11 @@ export interface DbtVm {
   readonly trace?: (text: string) => void;
   /** When regions are translated: never, once samples say that code is hot, or at its first execution (for tests). */
   readonly regions: 'off' | 'hot' | 'always';
+  /** Translates regions on another thread; without it, the vCPU does it itself. One for each vCPU. */
+  readonly maker?: RegionMaker;
 }
 
 type Exports = Record<string, (...args: (number | bigint)[]) => number & bigint>;
-
-/** A translated region. */
-interface Made {
-  readonly block: Block;
-  /** Linear address of its entry's page when it was translated. */
-  readonly base: bigint;
-  /** Other pages that it covers: number relative to the entry's, guest-physical address. */
-  readonly pages: readonly (readonly [number, number])[];
-  readonly sites: readonly (readonly number[])[];
-  mismapped: number;
-}
 
 export class DbtVcpu implements Vcpu {
   readonly index: number;
@@ -78,6 +61,7 @@ export class DbtVcpu implements Vcpu {
   readonly #codeMap: Uint8Array;
   readonly #holds: Uint8Array;
   readonly #code: CodeCache;
+  readonly #regions: Regions;
   readonly #table: WebAssembly.Table;
   readonly exports: Exports;
   readonly #bus: VcpuBus;
@@ -140,10 +124,16 @@ export class DbtVcpu implements Vcpu {
         full: () => this.#forgetSoon(),
         dropped: () => this.#dropped(),
         undefined: (bytes) => this.#undefined(bytes),
-        release: (index) => this.#release(index),
+        release: (index) => this.#regions.release(index),
       },
     );
     this.#installed = vm.hotCount;
+    this.#regions = new Regions(vm, this.#env, this.#table, this.exports, this.#hosts, this.#code, {
+      hostPage: (gpa) => this.#hostPage(gpa),
+      claimPage: (gpa, host) => this.#claim(gpa, host),
+      peek: (linear) => this.#peek(linear),
+      install: () => this.#install(),
+    });
     if (keep) this.sync();
     else this.reset();
   }
@@ -196,7 +186,7 @@ export class DbtVcpu implements Vcpu {
         this.#setWord(st.codeChanged.offset, 0);
         this.#serve();
         this.#lookAtSlots();
-        if (this.#again.size > 0) this.#renew();
+        this.#regions.look();
         if (this.#forget) {
           this.#forget = false;
           this.#code.flush();
@@ -213,7 +203,10 @@ export class DbtVcpu implements Vcpu {
           this.#hot();
           continue;
         }
-        if (reason === Exit.budget && this.#vm.regions === 'hot') this.#sample();
+        if (reason === Exit.budget && this.#vm.regions === 'hot') {
+          const block = this.#here();
+          if (block) this.#regions.sample(block, this.#herePage());
+        }
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.hlt) {
           this.#setWord(st.activity.offset, Activity.halted);
@@ -308,14 +301,10 @@ export class DbtVcpu implements Vcpu {
     this.#installed += fresh.length;
   }
 
-  // -- regions
-
-  readonly #heat = new Map<Block, number>();
-  readonly #free: number[] = [];
-  #nextRegion = REGION_FIRST;
   /** Counters of the translated tier. */
-  readonly regionStats = { made: 0, instructions: 0, released: 0, ms: 0 };
-
+  get regionStats(): Regions['stats'] {
+    return this.#regions.stats;
+  }
   /** The block at `rip`, as far as the jump cache knows it. */
   #here(): Block | undefined {
     const ctx = this.#word(st.ctx.offset);
@@ -330,15 +319,9 @@ export class DbtVcpu implements Vcpu {
     const block = holds(entry) ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
     return block?.ctx === ctx ? block : undefined;
   }
-  /** Notes the block that the slice ended at; translates its region when it was met before. */
-  #sample(): void {
-    const block = this.#here();
-    if (!block) return;
-    const heat = (this.#heat.get(block) ?? 0) + 1;
-    this.#heat.set(block, heat);
-    if (heat === HOT) this.#translate(block);
-    // Old counts fade: what is met twice in a long time is not hot.
-    if (this.#heat.size > 4096) this.#heat.clear();
+  /** Linear address of the page at `rip`. */
+  #herePage(): bigint {
+    return BigInt.asIntN(64, this.#linear(this.#quad(st.rip.offset)) & ~0xfffn);
   }
   /** Tier 0 reports a block that is jumped to often. */
   #hot(): void {
@@ -346,174 +329,12 @@ export class DbtVcpu implements Vcpu {
     if (!block) return;
     new Uint16Array(this.#view.buffer, this.#env + Area.arrivals, ARRIVAL_ENTRIES)[(block.record >>> 5) & (ARRIVAL_ENTRIES - 1)] =
       0;
-    if (this.#vm.regions === 'hot') this.#translate(block);
-  }
-  /** Makes a region for a block whose page is at linear address `base`. */
-  #translate(block: Block, base = BigInt.asIntN(64, this.#linear(this.#quad(st.rip.offset)) & ~0xfffn)): void {
-    if (this.#watchesLoads) return;
-    if (!this.#code.suits(block) || (this.#free.length === 0 && this.#nextRegion >= REGION_FIRST + REGIONS_MAX)) return;
-    const begin = performance.now();
-    const { layout, library, tables, handlers } = this.#vm;
-    const source = this.#source(block, base);
-    const region = findRegion(tables, handlers, source);
-    if (!region || region.instructions < 3) return;
-    // Walking along paths that have not run yet may have met new variants.
-    this.#install();
-    const name = `region_${block.gpa.toString(16)}`;
-    const index = this.#free.pop() ?? this.#nextRegion++;
-    const memory = { initial: layout.pages, maximum: layout.pages };
-    const built = buildRegion(library, region, this.exports, memory, name, index);
-    if (!built) {
-      this.#free.push(index);
-      return;
-    }
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(built.bytes), {
-      env: { memory: this.#vm.memory, table: this.#table },
-      host: Object.fromEntries(built.hosts.map((c) => [c.name, this.#hosts[c.name]])),
-      main: Object.fromEntries(built.imports.map((c) => [c.name, this.exports[c.name]])),
-    });
-    const ranges = new Map<number, [number, number][]>();
-    const pages = new Map<number, number>();
-    for (const [n, from, to] of region.ranges) {
-      const gpa = source.gpa(n);
-      pages.set(n, gpa);
-      const list = ranges.get(gpa / 4096);
-      if (list) list.push([from, to]);
-      else ranges.set(gpa / 4096, [[from, to]]);
-    }
-    const sites = this.#sitesOf(index);
-    this.#bytes.fill(0, sites, sites + REGION_SITES * SITE_BYTES);
-    this.#table.set(index, instance.exports.region);
-    const copy = this.#code.attach(block, index, ranges);
-    if (copy === 0) {
-      this.#release(index);
-      return;
-    }
-    this.#view.setInt32(sites + Site.index, copy, true);
-    pages.delete(0);
-    this.#made.set(index, { block, base, pages: [...pages], sites: built.sites, mismapped: 0 });
-    this.regionStats.made++;
-    this.regionStats.instructions += region.instructions;
-    this.regionStats.ms += performance.now() - begin;
-  }
-  /** The regions by their place in the table. */
-  readonly #made = new Map<number, Made>();
-  #sitesOf(index: number): number {
-    return this.#env + Area.sites + (index - REGION_FIRST) * REGION_SITES * SITE_BYTES;
-  }
-  /** The code around a block whose page is at linear address `base`. */
-  #source(block: Block, base: bigint): RegionSource & { gpa(n: number): number } {
-    const always = this.#vm.regions === 'always';
-    const pages = new Map<number, { gpa: number; bytes: Uint8Array } | undefined>();
-    const flat = (block.ctx & Ctx.long) !== 0 || this.#quad(st.segBase[S.cs].offset) === 0n;
-    const find = (n: number): { gpa: number; bytes: Uint8Array } | undefined => {
-      if (pages.has(n)) return pages.get(n);
-      const gpa = n === 0 ? Math.floor(block.gpa / 4096) * 4096 : flat ? this.#peek(base + BigInt(n) * 4096n) : -1;
-      const host = gpa < 0 ? -1 : this.#hostPage(gpa);
-      if (host >= 0) this.#claim(gpa, host);
-      const found = host < 0 ? undefined : { gpa, bytes: this.#bytes.subarray(host, host + 4096) };
-      pages.set(n, found);
-      return found;
-    };
-    return {
-      ctx: block.ctx,
-      entry: block.gpa % 4096,
-      page: (n) => find(n)?.bytes,
-      gpa: (n) => find(n)?.gpa ?? -1,
-      met: (place) => {
-        if (always) return true;
-        const n = Math.floor(place / 4096);
-        const page = find(n);
-        return page !== undefined && this.#code.knows(page.gpa + place - n * 4096, block.ctx);
-      },
-      seen: (place) => {
-        const n = Math.floor(place / 4096);
-        const page = find(n);
-        const targets = page && this.#targets.get(page.gpa + place - n * 4096);
-        return targets ? [...targets].map((d) => place + d) : [];
-      },
-    };
+    if (this.#vm.regions === 'hot') this.#regions.translate(block, this.#herePage());
   }
   /** Guest-physical page of a linear address of code, or -1; nothing is raised. */
   #peek(linear: bigint): number {
     const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, linear)));
     return gpa === null ? -1 : Math.floor(Number(gpa) / 4096) * 4096;
-  }
-  /** The host function `validateRegion`: see chain.ts. */
-  #validate(index: number): number {
-    const made = this.#made.get(index);
-    if (!made) return 0;
-    const ctx = this.#word(st.ctx.offset);
-    const base = this.#quad(st.pageBase.offset);
-    const flat = (ctx & Ctx.long) !== 0 || this.#quad(st.segBase[S.cs].offset) === 0n;
-    if (!flat || made.pages.some(([n, gpa]) => this.#peek(base + BigInt(n) * 4096n) !== gpa)) {
-      if (++made.mismapped === MISMAPPED_MAX) this.#code.detach(index);
-      return 0;
-    }
-    const site = this.#sitesOf(index);
-    this.#view.setBigInt64(site + Site.target, base, true);
-    this.#view.setInt32(site + Site.epoch, this.#word(st.epochs[base < 0n ? 1 : 0].offset), true);
-    return 1;
-  }
-  /** Where indirect jumps went, by the jump's guest-physical address: distances from it. */
-  readonly #targets = new Map<number, Set<number>>();
-  readonly #again = new Set<number>();
-  readonly #renewals = new WeakMap<Block, number>();
-  /** The host function `manyTargets`: see chain.ts. */
-  #manyTargets(site: number): void {
-    const n = Math.floor(((site >>> 0) - (this.#env + Area.sites)) / SITE_BYTES);
-    const index = REGION_FIRST + Math.floor(n / REGION_SITES);
-    const made = this.#made.get(index);
-    const jumps = made?.sites[n % REGION_SITES];
-    if (!made || !jumps || jumps.length === 0) return;
-    const low = Number(made.base & 0xffffffffn);
-    const count = Math.min(this.#view.getInt32(site + Site.count, true), SITE_TARGETS);
-    let news = false;
-    for (const place of jumps) {
-      const page = Math.floor(place / 4096);
-      const gpa = page === 0 ? Math.floor(made.block.gpa / 4096) * 4096 : made.pages.find(([p]) => p === page)?.[1];
-      if (gpa === undefined) continue;
-      const at = gpa + place - page * 4096;
-      let known = this.#targets.get(at);
-      if (!known) {
-        known = new Set();
-        this.#targets.set(at, known);
-      }
-      for (let i = 0; i < count && known.size < TARGETS_MAX; i++) {
-        const distance = (this.#view.getInt32(site + Site.targets + 4 * i, true) - low - place) | 0;
-        news ||= !known.has(distance);
-        known.add(distance);
-      }
-    }
-    const renewals = this.#renewals.get(made.block) ?? 0;
-    if (!news || renewals >= RENEWALS_MAX) return;
-    this.#renewals.set(made.block, renewals + 1);
-    this.#again.add(index);
-    Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
-  }
-  /** Translates regions anew whose jumps are known better now. */
-  #renew(): void {
-    for (const index of this.#again) {
-      const made = this.#made.get(index);
-      if (!made) continue;
-      this.#code.detach(index);
-      const { block, base } = made;
-      if (block.ctx === this.#word(st.ctx.offset) && this.#peek(base) === Math.floor(block.gpa / 4096) * 4096)
-        this.#translate(block, base);
-    }
-    this.#again.clear();
-  }
-  #release(index: number): void {
-    // The function may be running right now: its place is used again, the function itself lives on until it returns.
-    this.#table.set(index, null);
-    this.#free.push(index);
-    this.#made.delete(index);
-    this.#nextEpochs();
-    this.regionStats.released++;
-  }
-  /** Nothing is known of where regions go on. */
-  #nextEpochs(): void {
-    for (const slot of st.epochs) this.#setWord(slot.offset, this.#word(slot.offset) + 1 || 1);
   }
   /** The host function `resolve`: see fetch.ts. */
   #resolve(): number {
@@ -533,7 +354,7 @@ export class DbtVcpu implements Vcpu {
     const kind = this.#code.kind;
     if (this.#vm.regions === 'always' && kind !== 'once') {
       const block = this.#code.at(record);
-      if (block) this.#translate(block);
+      if (block) this.#regions.translate(block, this.#herePage());
     }
     if (kind === 'page') {
       const entry = env + Area.blocks + blockOffset(place, ctx);
@@ -567,7 +388,6 @@ export class DbtVcpu implements Vcpu {
     const gpa = this.exports.fetchTranslate(this.#env, linear);
     return this.#word(st.exc.offset) !== 0 ? -1 : Math.floor(Number(gpa) / 4096) * 4096;
   }
-  #watchesLoads = false;
   /** Linear address of an offset in the code segment. */
   #linear(ip: bigint): bigint {
     if (this.#word(st.ctx.offset) & Ctx.long) return ip;
@@ -720,8 +540,8 @@ export class DbtVcpu implements Vcpu {
     };
     return {
       resolve: () => this.#resolve(),
-      validateRegion: (index: number) => this.#validate(index),
-      manyTargets: (site: number) => this.#manyTargets(site),
+      validateRegion: (index: number) => this.#regions.validate(index),
+      manyTargets: (site: number) => this.#regions.manyTargets(site),
       codeWrite: (gpa: bigint, bytes: number) => {
         this.#called();
         const at = Number(gpa);
@@ -799,8 +619,8 @@ export class DbtVcpu implements Vcpu {
       },
       watchChanged: (loads: number) => {
         // Regions look for a change of code after stores only.
-        this.#watchesLoads = loads !== 0;
-        if (this.#watchesLoads) this.#forgetSoon();
+        this.#regions.forbidden = loads !== 0;
+        if (loads !== 0) this.#forgetSoon();
       },
       tsc: (): bigint => BigInt.asIntN(64, bus.tsc()),
       random: (): bigint => BigInt.asIntN(64, bus.random()),

@@ -22,6 +22,7 @@ import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
+import { regionMaker } from './region-maker.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -123,15 +124,20 @@ const random = (): bigint => {
 const bus = vcpuBus(board, cpu, random);
 const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine());
 let vcpu: DbtVcpu | null = null;
-const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu =>
-  new DbtVcpu(
+let maker: ReturnType<typeof regionMaker> | null = null;
+const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
+  maker?.close();
+  maker = regionMaker(memory, layout.pages, module);
+  return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
+      maker,
       trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
     }),
     cpu,
     bus,
     keep,
   );
+};
 
 /** The translator's vCPU over the state as it is, for one that has run on KVM: made when it is first needed. */
 let beside: DbtVcpu | undefined;

@@ -1,0 +1,317 @@
+// The regions of one vCPU: which code gets one, where they are in the table, what is known of them, and when they go.
+
+import * as st from '../../isa/x86/state.ts';
+import { Ctx, S } from '../../isa/x86/state.ts';
+import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
+import type { Block, CodeCache } from './code.ts';
+import { Area, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
+import { findRegion, type RegionSource } from './region.ts';
+import { Kick } from './tier0.ts';
+import { noted, type Questions, type RegionBatch, type RegionWish, translate } from './translate.ts';
+import type { DbtVm } from './vcpu.ts';
+
+/** Samples of a block before its region is translated. */
+const HOT = 3;
+/** Failed checks of a region's pages after which it is given up, so that it is translated anew. */
+const MISMAPPED_MAX = 100;
+/** How often a region is translated anew because more targets are known. */
+const RENEWALS_MAX = 3;
+/** Most targets of an indirect jump that are remembered. */
+const TARGETS_MAX = 64;
+/** Most wishes that wait for a translator. */
+const WISHES_MAX = 64;
+
+/** What the regions need of their vCPU. */
+export interface RegionHost {
+  /** Host address of a guest-physical page in RAM, or -1. */
+  hostPage(gpa: number): number;
+  /** Called before a page's code is read. */
+  claimPage(gpa: number, host: number): void;
+  /** Guest-physical page of a linear address of code, or -1; nothing is raised. */
+  peek(linear: bigint): number;
+  /** Makes handlers that are new runnable. */
+  install(): void;
+}
+
+/** A region that is there, or wished for. */
+interface Made {
+  readonly number: number;
+  readonly block: Block;
+  /** Linear address of its entry's page when it was translated. */
+  readonly base: bigint;
+  /** Pages that it covers: number relative to the entry's, guest-physical address. */
+  readonly pages: ReadonlyMap<number, number>;
+  readonly instructions: number;
+  sites: readonly (readonly number[])[];
+  mismapped: number;
+}
+
+export class Regions {
+  readonly #vm: DbtVm;
+  readonly #env: number;
+  readonly #view: DataView;
+  readonly #words: Int32Array;
+  readonly #bytes: Uint8Array;
+  readonly #table: WebAssembly.Table;
+  readonly #exports: Readonly<Record<string, unknown>>;
+  readonly #hosts: WebAssembly.ModuleImports;
+  readonly #code: CodeCache;
+  readonly #host: RegionHost;
+  readonly #heat = new Map<Block, number>();
+  readonly #free: number[] = [];
+  #next = REGION_FIRST;
+  #number = 0;
+  #waiting = 0;
+  /** By place in the table. */
+  readonly #made = new Map<number, Made>();
+  /** Where indirect jumps went, by the jump's guest-physical address: distances from it. */
+  readonly #targets = new Map<number, Set<number>>();
+  readonly #again = new Set<number>();
+  readonly #renewals = new WeakMap<Block, number>();
+  /** No region may be made now. */
+  forbidden = false;
+  /** Counters: regions and their instructions, modules, regions that went, milliseconds of the vCPU's thread spent on them. */
+  readonly stats = { made: 0, instructions: 0, modules: 0, released: 0, ms: 0 };
+
+  constructor(
+    vm: DbtVm,
+    env: number,
+    table: WebAssembly.Table,
+    exports: Readonly<Record<string, unknown>>,
+    hosts: WebAssembly.ModuleImports,
+    code: CodeCache,
+    host: RegionHost,
+  ) {
+    const buffer = vm.memory.buffer;
+    this.#vm = vm;
+    this.#env = env;
+    this.#view = new DataView(buffer);
+    this.#words = new Int32Array(buffer);
+    this.#bytes = new Uint8Array(buffer);
+    this.#table = table;
+    this.#exports = exports;
+    this.#hosts = hosts;
+    this.#code = code;
+    this.#host = host;
+  }
+
+  /** Notes the block that a slice ended at; translates its region when it was met before. */
+  sample(block: Block, base: bigint): void {
+    const heat = (this.#heat.get(block) ?? 0) + 1;
+    this.#heat.set(block, heat);
+    if (heat === HOT) this.translate(block, base);
+    // Old counts fade: what is met twice in a long time is not hot.
+    if (this.#heat.size > 4096) this.#heat.clear();
+  }
+  /** Between two runs of the guest: takes what has been translated, and translates anew what is known better now. */
+  look(): void {
+    if (this.#waiting > 0) {
+      for (let ready = this.#vm.maker?.receive(); ready; ready = this.#vm.maker?.receive()) {
+        const begin = performance.now();
+        this.#take(ready.batch, ready.module);
+        this.stats.ms += performance.now() - begin;
+      }
+    }
+    if (this.#again.size === 0) return;
+    const again = [...this.#again];
+    this.#again.clear();
+    for (const index of again) {
+      const made = this.#made.get(index);
+      if (!made) continue;
+      const { block, base } = made;
+      this.#code.detach(index);
+      if (block.ctx === this.#word(st.ctx.offset) && this.#host.peek(base) === made.pages.get(0)) this.translate(block, base);
+    }
+  }
+
+  /** Makes a region for a block whose page is at linear address `base`, or asks for one. */
+  translate(block: Block, base: bigint): void {
+    const vm = this.#vm;
+    if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block)) return;
+    if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) return;
+    const begin = performance.now();
+    const places = new Map<number, number>();
+    const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map() };
+    const source = noted(this.#source(block, base, places), (n) => this.#host.hostPage(places.get(n)!), notes);
+    const region = findRegion(vm.tables, vm.handlers, source);
+    if (!region || region.instructions < 3) return;
+    // Walking along paths that have not run yet may have met new variants.
+    this.#host.install();
+    const ranges = new Map<number, [number, number][]>();
+    const pages = new Map<number, number>([[0, places.get(0)!]]);
+    for (const [n, from, to] of region.ranges) {
+      const gpa = places.get(n)!;
+      pages.set(n, gpa);
+      const list = ranges.get(gpa / 4096);
+      if (list) list.push([from, to]);
+      else ranges.set(gpa / 4096, [[from, to]]);
+    }
+    const index = this.#free.pop() ?? this.#next++;
+    const copy = this.#code.attach(block, index, ranges);
+    if (copy === 0) {
+      this.#free.push(index);
+      return;
+    }
+    const sites = this.#sitesOf(index);
+    this.#bytes.fill(0, sites, sites + REGION_SITES * SITE_BYTES);
+    this.#view.setInt32(sites + Site.index, copy, true);
+    const number = this.#number++;
+    this.#made.set(index, { number, block, base, pages, instructions: region.instructions, sites: [], mismapped: 0 });
+    const linear = BigInt.asUintN(64, base + BigInt(block.gpa % 4096));
+    const wish: RegionWish = {
+      number,
+      index,
+      name: `region_${linear.toString(16)}`,
+      ctx: block.ctx,
+      entry: block.gpa % 4096,
+      pages: [...notes.pages],
+      met: vm.regions === 'always' ? null : [...notes.met],
+      seen: [...notes.seen],
+    };
+    if (vm.maker) {
+      this.#waiting++;
+      vm.maker.wish(wish);
+    } else this.#translateHere(wish);
+    this.stats.ms += performance.now() - begin;
+  }
+  #translateHere(wish: RegionWish): void {
+    const { tables, handlers, library, layout } = this.#vm;
+    const available = new Set(Object.keys(this.#exports));
+    const memory = { initial: layout.pages, maximum: layout.pages };
+    this.#waiting++;
+    const made = translate({ tables, handlers, library, available, memory }, [wish], this.#bytes);
+    this.#take(made.batch, made.code && new WebAssembly.Module(made.code));
+  }
+  /** Puts the regions of a module where they belong. */
+  #take(batch: RegionBatch, module: WebAssembly.Module | null): void {
+    this.#waiting -= batch.regions.length + batch.failed.length;
+    for (const [number, index] of batch.failed) if (this.#made.get(index)?.number === number) this.#code.detach(index);
+    const live = batch.regions.filter((r) => this.#made.get(r.index)?.number === r.number);
+    if (!module || live.length === 0) return;
+    const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
+      Object.fromEntries(names.map((n) => [n, from[n]])) as WebAssembly.ModuleImports;
+    const { exports } = new WebAssembly.Instance(module, {
+      env: { memory: this.#vm.memory, table: this.#table },
+      host: pick(batch.hosts, this.#hosts),
+      main: pick(batch.imports, this.#exports),
+    });
+    this.stats.modules++;
+    for (const { index, sites } of live) {
+      const made = this.#made.get(index)!;
+      made.sites = sites;
+      this.#table.set(index, exports[`r${index}`]);
+      this.#code.activate(index, made.block);
+      this.stats.made++;
+      this.stats.instructions += made.instructions;
+    }
+  }
+
+  /** A region has gone: its place is used again, the function itself lives on until it returns. */
+  release(index: number): void {
+    this.#table.set(index, null);
+    this.#free.push(index);
+    this.#made.delete(index);
+    // Nothing is known of where regions go on.
+    for (const slot of st.epochs) this.#words[(this.#env + slot.offset) >> 2] = this.#word(slot.offset) + 1 || 1;
+    this.stats.released++;
+  }
+
+  /** The host function `validateRegion`: see chain.ts. */
+  validate(index: number): number {
+    const made = this.#made.get(index);
+    if (!made) return 0;
+    const base = this.#view.getBigInt64(this.#env + st.pageBase.offset, true);
+    const mapped = (): boolean => {
+      for (const [n, gpa] of made.pages) if (n !== 0 && this.#host.peek(base + BigInt(n) * 4096n) !== gpa) return false;
+      return true;
+    };
+    if (!this.#flat || !mapped()) {
+      if (++made.mismapped === MISMAPPED_MAX) this.#code.detach(index);
+      return 0;
+    }
+    const site = this.#sitesOf(index);
+    this.#view.setBigInt64(site + Site.target, base, true);
+    this.#view.setInt32(site + Site.epoch, this.#word(st.epochs[base < 0n ? 1 : 0].offset), true);
+    return 1;
+  }
+  /** The host function `manyTargets`: see chain.ts. */
+  manyTargets(site: number): void {
+    const n = Math.floor(((site >>> 0) - (this.#env + Area.sites)) / SITE_BYTES);
+    const index = REGION_FIRST + Math.floor(n / REGION_SITES);
+    const made = this.#made.get(index);
+    const jumps = made?.sites[n % REGION_SITES];
+    if (!made || !jumps || jumps.length === 0) return;
+    const low = Number(made.base & 0xffffffffn);
+    const count = Math.min(this.#view.getInt32(site + Site.count, true), SITE_TARGETS);
+    let news = false;
+    for (const place of jumps) {
+      const page = Math.floor(place / 4096);
+      const gpa = made.pages.get(page);
+      if (gpa === undefined) continue;
+      const at = gpa + place - page * 4096;
+      let known = this.#targets.get(at);
+      if (!known) {
+        known = new Set();
+        this.#targets.set(at, known);
+      }
+      for (let i = 0; i < count && known.size < TARGETS_MAX; i++) {
+        const distance = (this.#view.getInt32(site + Site.targets + 4 * i, true) - low - place) | 0;
+        news ||= !known.has(distance);
+        known.add(distance);
+      }
+    }
+    const renewals = this.#renewals.get(made.block) ?? 0;
+    if (!news || renewals >= RENEWALS_MAX) return;
+    this.#renewals.set(made.block, renewals + 1);
+    this.#again.add(index);
+    Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+  }
+
+  #word(offset: number): number {
+    return this.#words[(this.#env + offset) >> 2];
+  }
+  #sitesOf(index: number): number {
+    return this.#env + Area.sites + (index - REGION_FIRST) * REGION_SITES * SITE_BYTES;
+  }
+  /** Whether offsets in CS are linear addresses. */
+  get #flat(): boolean {
+    return (
+      (this.#word(st.ctx.offset) & Ctx.long) !== 0 || this.#view.getBigInt64(this.#env + st.segBase[S.cs].offset, true) === 0n
+    );
+  }
+  /** The code around a block whose page is at linear address `base`; guest-physical addresses of pages go to `places`. */
+  #source(block: Block, base: bigint, places: Map<number, number>): RegionSource {
+    const always = this.#vm.regions === 'always';
+    const flat = this.#flat;
+    const placeOf = (n: number): number => {
+      let gpa = places.get(n);
+      if (gpa === undefined) {
+        gpa = n === 0 ? Math.floor(block.gpa / 4096) * 4096 : flat ? this.#host.peek(base + BigInt(n) * 4096n) : -1;
+        places.set(n, gpa);
+      }
+      return gpa;
+    };
+    return {
+      ctx: block.ctx,
+      entry: block.gpa % 4096,
+      page: (n) => {
+        const gpa = placeOf(n);
+        const host = gpa < 0 ? -1 : this.#host.hostPage(gpa);
+        if (host < 0) return undefined;
+        this.#host.claimPage(gpa, host);
+        return this.#bytes.subarray(host, host + 4096);
+      },
+      met: (place) => {
+        if (always) return true;
+        const n = Math.floor(place / 4096);
+        const gpa = placeOf(n);
+        return gpa >= 0 && this.#code.knows(gpa + place - n * 4096, block.ctx);
+      },
+      seen: (place) => {
+        const n = Math.floor(place / 4096);
+        const targets = this.#targets.get(placeOf(n) + place - n * 4096);
+        return targets ? [...targets].map((d) => place + d) : [];
+      },
+    };
+  }
+}

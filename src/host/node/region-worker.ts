@@ -1,0 +1,53 @@
+// The thread that translates regions for one vCPU: takes the wishes that have gathered, makes one module of them and compiles it, so
+// that the vCPU spends no time on it.
+
+import { setFlagsFromString } from 'node:v8';
+import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
+import { createEngine } from '../../accel/dbt/dbt.ts';
+import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
+
+/** What the thread is started with. */
+export interface RegionWorkerData {
+  readonly memory: WebAssembly.Memory;
+  /** WebAssembly pages of the memory. */
+  readonly pages: number;
+  /** Subroutines that the main module exports. */
+  readonly available: readonly string[];
+  /** Wishes come here, modules go here. */
+  readonly port: MessagePort;
+  /** One word that counts the modules that were sent. */
+  readonly sent: Int32Array<SharedArrayBuffer>;
+}
+
+/** Most regions of one module. */
+const BATCH_MAX = 32;
+
+const { memory, pages, available, port, sent } = workerData as RegionWorkerData;
+const { tables, handlers, library } = createEngine();
+const bytes = new Uint8Array(memory.buffer);
+const translation: Translation = {
+  tables,
+  handlers,
+  library,
+  available: new Set(available),
+  memory: { initial: pages, maximum: pages },
+};
+
+/** Compiles all functions now: V8 leaves that to their first call otherwise. The flag is the process's; it is set for no longer than it takes. */
+function compile(code: Uint8Array<ArrayBuffer>): WebAssembly.Module {
+  setFlagsFromString('--no-wasm-lazy-compilation');
+  try {
+    return new WebAssembly.Module(code);
+  } finally {
+    setFlagsFromString('--wasm-lazy-compilation');
+  }
+}
+
+port.on('message', (first: RegionWish) => {
+  const wishes = [first];
+  for (let next = receiveMessageOnPort(port); next && wishes.length < BATCH_MAX; next = receiveMessageOnPort(port))
+    wishes.push(next.message as RegionWish);
+  const { batch, code } = translate(translation, wishes, bytes);
+  port.postMessage({ batch, module: code && compile(code) });
+  Atomics.add(sent, 0, 1);
+});
