@@ -11,6 +11,7 @@ import { integer, oneOf, onOff, properties, Refused, rtcOffset, type Settings } 
 export const accels: readonly (readonly [string, string])[] = [
   ['dbt', 'binary translation, a thread for each vCPU (default)'],
   ['tcg', 'alias of dbt'],
+  ['kvm', 'the kernel, by /dev/kvm'],
 ];
 export const accelNames: readonly string[] = accels.map(([name]) => name);
 
@@ -80,7 +81,10 @@ function accel(s: Settings, text: string): string | undefined {
     accel: (v) => s.accel.push(v),
     thread: (v) => oneOf('-accel thread=', v, ['multi', 'single']),
     'tb-size': (v) => integer('-accel tb-size=', v, 0, 65536),
-    'kernel-irqchip': (v) => oneOf('-accel kernel-irqchip=', v, ['on', 'off', 'split']),
+    'kernel-irqchip': (v) => {
+      oneOf('-accel kernel-irqchip=', v, ['on', 'off', 'split']);
+      s.machineProperties.set('kernel-irqchip', v);
+    },
   });
 }
 

@@ -6,6 +6,7 @@ import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
 import { qmpTable } from '../monitor/qmp/table.ts';
+import { type AccelChoice, chooseAccel } from './accel.ts';
 import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
 import { firmwareOf } from './system-firmware.ts';
@@ -62,20 +63,30 @@ const machineConfig = (s: Settings): MachineConfig => {
     trace: s.trace,
     bootOrder: s.machineProperties.get('boot.order'),
     bootMenu: s.bootMenu,
+    ...(s.machineProperties.get('kernel-irqchip') === 'off' ? { irqchip: 'off' as const } : {}),
     noGraphic: s.nographic || s.machineProperties.get('graphics') === 'off',
   };
 };
 
-/** Accelerators by QEMU's names, for monitors. */
-const qemuAccels = ['tcg'];
+/** The accelerator that `-accel` leads to; of names that QEMU has and we have not, another of the list takes the place. */
+const accelOf = (s: Settings, host: SystemHost): AccelChoice => {
+  const known = s.accel.filter((name) => accelNames.includes(name));
+  return chooseAccel(known.length > 0 ? known : ['tcg'], () => host.kvm());
+};
 
-const emulatorConfig = (s: Settings, version: string): EmulatorConfig => ({
+/** Accelerators by QEMU's names, for monitors: without a machine, what could be used counts. */
+function qemuAccels(s: Settings, host: SystemHost, choice: AccelChoice): string[] {
+  const kvm = choice.accel === 'kvm' || (s.machine.board === 'none' && host.kvm().usable);
+  return kvm ? ['tcg', 'kvm'] : ['tcg'];
+}
+
+const emulatorConfig = (s: Settings, version: string, accel: string, accels: readonly string[]): EmulatorConfig => ({
   version,
   machine: s.machine,
   name: s.name,
   uuid: s.uuid,
-  accel: (s.accel.find((name) => accelNames.includes(name)) ?? 'tcg').replace('dbt', 'tcg'),
-  accels: qemuAccels,
+  accel,
+  accels,
   cpu: { model: s.cpu.cpuModel.split(',')[0]!, text: s.cpu.cpuModel },
   topology: topologyOf(s),
   memory: s.memory,
@@ -88,6 +99,8 @@ const emulatorConfig = (s: Settings, version: string): EmulatorConfig => ({
 async function run(s: Settings, host: SystemHost): Promise<number> {
   const say = (text: string): Promise<void> => host.err.write(message(s, text));
   if (s.cpu.missing.length > 0) await say(`warning: -cpu ${s.cpu.cpuModel}: not implemented: ${s.cpu.missing.join(' ')}`);
+  const choice = accelOf(s, host);
+  if (choice.note !== undefined && s.machine.board !== 'none') await say(`falling back to tcg: ${choice.note}`);
   const log: Write = s.log === undefined ? (text) => host.err.write(text) : await host.writer(s.log);
   if (s.sandbox) host.noNewPrivileges();
 
@@ -96,7 +109,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     idleEnd = () => resolve({ kind: 'quit' });
   });
   const emulator = new Emulator({
-    config: emulatorConfig(s, host.version),
+    config: emulatorConfig(s, host.version, choice.accel === 'kvm' ? 'kvm' : 'tcg', qemuAccels(s, host, choice)),
     host: host.emulator({ log: (text) => void log(`${text}\n`), namedFd: (name) => emulator.fds.get(name) }),
     table: qmpTable,
     quit: idleEnd,
@@ -108,7 +121,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       if (options.kind === 'pty') await say(`char device redirected to ${backend.filename.slice('pty:'.length)} (label ${id})`);
     }
     for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
-    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, log));
+    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
@@ -137,11 +150,11 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
   }
 }
 
-async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, log: Write) {
+async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, { accel, tscKhz }: AccelChoice, log: Write) {
   const files = await kernelFiles(s, host);
   const firmware = await firmwareOf(s, host);
   return host.machine({
-    config: { ...machineConfig(s), ...(firmware ? { firmware: firmware.shape } : {}) },
+    config: { ...machineConfig(s), accel, tscKhz, ...(firmware ? { firmware: firmware.shape } : {}) },
     ...(files ? { files } : {}),
     ...(firmware ? { firmware: firmware.images } : {}),
     serial: () => {},

@@ -180,6 +180,11 @@ export class Emulator {
     if (this.machine) this.machine.reset();
     else this.emit('RESET', { guest: false, reason: 'host-qmp-system-reset' });
   }
+  /** What runs the vCPUs from now on; a running guest does not notice. */
+  async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
+    if (!this.machine) throw new Error('Cannot change the accelerator: there is no machine');
+    await this.machine.setAccel(accel);
+  }
   powerdown(): void {
     if (this.machine) this.machine.powerButton();
     else this.emit('POWERDOWN');

@@ -5,6 +5,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import { probeKvm } from '../../accel/kvm/probe.ts';
+import type { KvmFinding } from '../../cli/accel.ts';
 import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
@@ -26,6 +27,7 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
   const tell = (signal: HostSignal | 'SIGPIPE'): void => {
     for (const listener of listeners) listener(signal);
   };
+  let kvm: KvmFinding | undefined;
   return {
     version,
     disks: nodeDiskHost(),
@@ -65,8 +67,10 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     machine: (setup) => new NodeMachine(setup, ahead),
     kvm() {
+      if (kvm) return kvm;
       try {
-        return probeKvm(kvmHost());
+        kvm = probeKvm(kvmHost());
+        return kvm;
       } catch (error) {
         return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
       }

@@ -69,7 +69,7 @@ export const infos: readonly HmpCommand[] = [
   {
     names: ['kvm'],
     help: 'show whether KVM is used',
-    run: (e) => `kvm support: ${e.config.accel === 'kvm' ? 'enabled' : 'disabled'}`,
+    run: (e) => `kvm support: ${(e.machine?.accel ?? e.config.accel) === 'kvm' ? 'enabled' : 'disabled'}`,
   },
   {
     names: ['cpus'],

@@ -33,6 +33,9 @@ export const statusCommands: QmpTable = {
     e.host.timers.after(0, () => e.quit('host-qmp-quit'));
   }),
   system_reset: action({}, (e) => e.reset()),
+  'x-set-accel': action({ accel: enumeration('AccelName', ['dbt', 'tcg', 'kvm']) }, (e, { accel }) =>
+    e.setAccel(accel === 'kvm' ? 'kvm' : 'dbt'),
+  ),
   system_powerdown: action({}, (e) => e.powerdown()),
   'set-action': action(
     {
@@ -50,8 +53,8 @@ export const statusCommands: QmpTable = {
   'query-uuid': query({}, object('UuidInfo', { UUID: str }), (e) => ({
     UUID: e.config.uuid ?? '00000000-0000-0000-0000-000000000000',
   })),
-  'query-kvm': query({}, object('KvmInfo', { enabled: bool, present: bool }), ({ config }) => ({
-    enabled: config.accel === 'kvm' || (config.machine.board === 'none' && config.accels.includes('kvm')),
+  'query-kvm': query({}, object('KvmInfo', { enabled: bool, present: bool }), ({ config, machine }) => ({
+    enabled: (machine?.accel ?? config.accel) === 'kvm' || (config.machine.board === 'none' && config.accels.includes('kvm')),
     present: config.accels.includes('kvm'),
   })),
   'query-target': query({}, object('TargetInfo', { arch: enumeration('SysEmuTarget', ['x86_64']) }), () => ({
