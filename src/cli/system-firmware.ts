@@ -2,6 +2,7 @@
 // "Invocation", "Debug/Expert options").
 
 import { openDisk } from '../disk/open.ts';
+import { romFiles, romSize } from '../machine/extra.ts';
 import { flashOf } from '../machine/flash.ts';
 import type { FirmwareShape } from '../machine/rom.ts';
 import type { FirmwareImages, FlashImage } from '../machine/running.ts';
@@ -72,6 +73,8 @@ export async function firmwareOf(
   if (flash.length > 0 && s.bios !== undefined) throw new Refused('-bios: not supported together with flash');
   const report = (): void => {};
   const rom = flash.length > 0 ? undefined : await host.firmware(s.bios ?? STANDARD, s.firmwareFolders, report);
+  const roms = new Map<string, Uint8Array>();
+  for (const file of romFiles(s.devices)) roms.set(file, await host.firmware(file, s.firmwareFolders, report));
   const files = new Map<string, Uint8Array>();
   for (const { name, file, text } of s.fwCfg)
     files.set(name, file === undefined ? new TextEncoder().encode(text) : await host.readFile(file));
@@ -79,7 +82,8 @@ export async function firmwareOf(
     shape: {
       ...(rom ? { rom: rom.length } : {}),
       flash: flash.map((f) => ({ bytes: f.bytes.length, readOnly: f.save === undefined })),
+      roms: Object.fromEntries([...roms].map(([file, bytes]) => [file, romSize(bytes.length)])),
     },
-    images: { ...(rom ? { rom } : {}), flash, files },
+    images: { ...(rom ? { rom } : {}), flash, roms, files },
   };
 }

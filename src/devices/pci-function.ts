@@ -36,7 +36,15 @@ export interface PciFunctionOptions {
 export const pciConfigLayout = struct({ config: ['u8', 256] }, { name: 'pci', version: 1 });
 
 /** Offsets of the header. */
-export const pci = { command: 4, status: 6, bar0: 0x10, capabilities: 0x34, interruptLine: 0x3c, interruptPin: 0x3d } as const;
+export const pci = {
+  command: 4,
+  status: 6,
+  bar0: 0x10,
+  rom: 0x30,
+  capabilities: 0x34,
+  interruptLine: 0x3c,
+  interruptPin: 0x3d,
+} as const;
 export const command = { io: 1, memory: 2, master: 4, intxOff: 0x400 } as const;
 const statusIntx = 8;
 const statusCapabilities = 0x10;
@@ -168,6 +176,34 @@ export class PciFunction {
     this.#moved = moved;
   }
 
+  /** Gives the function an expansion ROM: a power of two of bytes, at least 2,048 (PCI 3.0, section 6.2.5.2). */
+  setRom(bytes: Uint8Array): void {
+    if (bytes.length < 2048 || (bytes.length & (bytes.length - 1)) !== 0)
+      throw new Error(`Cannot give ${this.name} a ROM of ${bytes.length} bytes: accepted are powers of two from 2048`);
+    this.#rom = bytes;
+    const mask = ~(bytes.length - 1);
+    this.writable(pci.rom, [1, (mask >>> 8) & 0xff, (mask >>> 16) & 0xff, mask >>> 24]);
+  }
+  #rom: Uint8Array | undefined;
+
+  /** Where the expansion ROM is decoded, and what is behind it. */
+  romRange(): { readonly base: number; readonly length: number; readonly handler: Handler } | undefined {
+    const rom = this.#rom;
+    const register = this.read(pci.rom, 4);
+    if (rom === undefined || !(register & 1) || !(this.#s.config[pci.command]! & command.memory)) return undefined;
+    const base = (register & 0xffff_f800) >>> 0;
+    if (base === 0) return undefined;
+    const view = new DataView(rom.buffer, rom.byteOffset, rom.byteLength);
+    return {
+      ...{ base, length: rom.length },
+      handler: {
+        read: (offset, size) =>
+          size === 4 ? view.getUint32(offset, true) : size === 2 ? view.getUint16(offset, true) : rom[offset]!,
+        write: () => {},
+      },
+    };
+  }
+
   // ── Configuration space ──
 
   read(offset: number, size: number): number {
@@ -187,7 +223,7 @@ export class PciFunction {
       const w = this.#writable[at]!;
       config[at] = ((config[at]! & ~w) | (byte & w)) & ~(byte & this.#clearable[at]!);
     }
-    if (offset < pci.bar0 + 24 && offset + size > pci.command) {
+    if ((offset < pci.bar0 + 24 && offset + size > pci.command) || (offset < pci.rom + 4 && offset + size > pci.rom)) {
       this.#mapMemory();
       this.#moved();
       if ((before ^ this.read(pci.command, 2)) & command.intxOff) this.#drive();

@@ -173,6 +173,8 @@ export class PciHost {
 
   #mapBars(map: (r: { base: number; length: number; name: string; handler: Handler }) => void, io: boolean): void {
     for (const { f } of this.#placed) {
+      const rom = io ? undefined : f.romRange();
+      if (rom) map({ ...rom, name: `${f.name} ROM` });
       for (const bar of f.bars) {
         if ((bar.kind === 'io') !== io) continue;
         const base = f.barAddress(bar);

@@ -62,7 +62,7 @@ function trees() {
     );
     const services = {
       cpus: 1, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
-      msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, flushPage: () => {},
+      msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, rom: () => undefined, flushPage: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
       services,

@@ -140,7 +140,7 @@ export class DeviceTree {
     const undo: (() => void)[] = [];
     const buses: AnyBus[] = [];
     const ordinal = this.#counts.get(type.category) ?? 0;
-    const ctx = this.#context({ ordinal, arena, name, id, path, bus, place, undo, buses });
+    const ctx = this.#context({ ordinal, arena, name, id, path, bus, place, undo, buses, romFile: romFile(type, values) });
     let entry: Entry;
     try {
       const device = type.build(ctx, values);
@@ -266,6 +266,7 @@ export class DeviceTree {
     place: { slot: number; fn: number } | undefined;
     undo: (() => void)[];
     buses: AnyBus[];
+    romFile: string | undefined;
   }): DeviceContext {
     const { services, bells, timers } = this.#o;
     const { arena, undo, bus, place } = e;
@@ -296,6 +297,8 @@ export class DeviceTree {
       mmio: mappable(this.#o.mmio),
       plug(f) {
         if (bus.kind !== 'PCI' || !place) throw new Error(`Cannot plug ${f.name} into ${bus.name}: it is no PCI bus`);
+        const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
+        if (rom) f.setRom(rom);
         undo.push(bus.add(f, place.slot, place.fn));
       },
       addTimer(timed) {
@@ -335,6 +338,13 @@ function pciPlace(
       `Cannot set property '${driver}.addr' to ${JSON.stringify(addr)}: accepted: SLOT or SLOT.FUNCTION up to 1f.7`,
     );
   return place;
+}
+
+/** The file of a device's expansion ROM: none where `rombar=0` or `romfile=` say so. */
+export function romFile(type: AnyDeviceType, values: Readonly<Record<string, unknown>>): string | undefined {
+  if (type.bus !== 'PCI' || values['rombar'] === 0) return undefined;
+  const file = values['romfile'] ?? type.romFile;
+  return typeof file === 'string' && file !== '' ? file : undefined;
 }
 
 /** For monitors: what `device-list-properties` and `-device X,help` tell. */

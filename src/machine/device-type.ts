@@ -57,6 +57,8 @@ export interface BoardServices {
   /** Asks for a reset, power-off or exit of the machine. */
   event(e: BoardEvent): void;
   readonly notify: Notify;
+  /** An expansion ROM by its file name; undefined where the machine has it not. */
+  rom(file: string): Uint8Array | undefined;
   /** Makes accelerators forget what they know of the page at a guest-physical address. */
   flushPage(gpa: number): void;
 }
@@ -136,6 +138,8 @@ export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable
   /** Ancestors in QEMU's object model, nearest first: `virtio-pci`, `pci-device`. */
   readonly parents?: readonly string[];
   readonly properties: P;
+  /** File of the expansion ROM that a PCI device has unless told otherwise. */
+  readonly romFile?: string;
   /** False where devices of this type come with the machine only; true by default. */
   readonly hotplug?: boolean;
   /** False for what users cannot make themselves. */

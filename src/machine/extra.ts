@@ -1,7 +1,8 @@
 // Memory that a machine needs beside guest RAM: firmware and what devices keep.
 
 import type { MachineConfig } from './config.ts';
-import { propertiesOf } from './device-tree.ts';
+import { propertiesOf, romFile } from './device-tree.ts';
+import type { DeviceConfig } from './device-type.ts';
 import { deviceTypes } from './device-types.ts';
 import { readProperties } from './properties.ts';
 import { firmwareBytes } from './rom.ts';
@@ -23,3 +24,16 @@ function devicesBytes(config: MachineConfig): number {
   }
   return bytes;
 }
+
+/** Files of the expansion ROMs that a machine's devices have. */
+export function romFiles(devices: readonly DeviceConfig[]): readonly string[] {
+  const files = devices.flatMap(({ driver, id: _, bus: __, ...given }) => {
+    const type = deviceTypes.find((t) => t.name === driver || t.aliases?.includes(driver));
+    const file = type && romFile(type, readProperties(driver, propertiesOf(type), given));
+    return file === undefined ? [] : [file];
+  });
+  return [...new Set(files)];
+}
+
+/** Bytes of a ROM BAR for an image. */
+export const romSize = (bytes: number): number => 2 ** Math.ceil(Math.log2(Math.max(2048, bytes)));

@@ -13,6 +13,8 @@ export interface FirmwareShape {
   readonly rom?: number;
   /** Flash chips, the first one ends at 4 GiB, the next one where it begins. */
   readonly flash?: readonly { readonly bytes: number; readonly readOnly: boolean }[];
+  /** Expansion ROMs of PCI functions by file name; powers of two. */
+  readonly roms?: Readonly<Record<string, number>>;
 }
 
 const GIB4 = 2 ** 32;
@@ -23,11 +25,12 @@ const ROOM = 18 << 20;
 export function firmwareBytes(shape: FirmwareShape): number {
   const sizes = [...(shape.rom === undefined ? [] : [shape.rom]), ...(shape.flash ?? []).map((f) => f.bytes)];
   const total = sizes.reduce((sum, n) => sum + n, 0);
+  const roms = Object.values(shape.roms ?? {}).reduce((sum, n) => sum + Math.ceil(n / 4096) * 4096, 0);
   if (sizes.some((n) => n === 0 || n % flashSector !== 0) || total > ROOM)
     throw new Error(
       `Cannot map firmware of ${sizes.join(' and ')} bytes: accepted are multiples of 4 KiB, ${ROOM >> 20} MiB in all`,
     );
-  return total;
+  return total + roms;
 }
 
 export interface Rom {
@@ -35,6 +38,8 @@ export interface Rom {
   /** Where the ROM's contents belong: a host address; 0 without ROM. */
   readonly host: number;
   readonly flash: readonly Pflash[];
+  /** Contents of expansion ROMs by file name. */
+  readonly roms: ReadonlyMap<string, Uint8Array>;
   /** Mappings after power-on. With the board's lock held. */
   reset(): void;
 }
@@ -73,10 +78,14 @@ export function buildRom(o: {
     return chip;
   });
   const first = flash[0];
+  const roms = new Map(
+    Object.entries(shape.roms ?? {}).map(([file, bytes]) => [file, new Uint8Array(o.buffer, slots.alloc(file, bytes), bytes)]),
+  );
   return {
     low: size > 0 ? { host, length: size } : first && { host: first.host, length: first.length },
     host,
     flash,
+    roms,
     reset() {
       slot?.map(GIB4 - size, size, host, true);
       for (const chip of flash) chip.reset();

@@ -23,6 +23,8 @@ export interface KernelFiles {
 export interface FirmwareImages {
   readonly rom?: Uint8Array;
   readonly flash?: readonly FlashImage[];
+  /** Expansion ROMs by file name. */
+  readonly roms?: ReadonlyMap<string, Uint8Array>;
   /** Files for the firmware by their fw_cfg names. */
   readonly files?: ReadonlyMap<string, Uint8Array>;
 }

@@ -389,6 +389,7 @@ export class NodeMachine implements RunningMachine {
     if (config.firmware) {
       const image = this.#o.firmware?.rom;
       if (image) this.#bytes.set(image, rom.host);
+      for (const [file, bytes] of rom.roms) bytes.set(this.#o.firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
       return null;
     }
     if (!files) throw new Error('Cannot start the machine: it has neither firmware nor a kernel');

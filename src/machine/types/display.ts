@@ -86,6 +86,7 @@ const pciVga = (name: string, description: string, legacy: boolean) =>
   deviceType({
     name,
     bus: 'PCI',
+    ...(legacy ? { romFile: 'vgabios-stdvga.bin' } : {}),
     category: 'Display',
     description,
     parents: ['pci-vga', 'pci-device'],
@@ -142,6 +143,7 @@ const isaVga = deviceType({
 
 const bochsDisplay = deviceType({
   name: 'bochs-display',
+  romFile: 'vgabios-bochs-display.bin',
   bus: 'PCI',
   category: 'Display',
   description: 'a frame buffer of 32 bits with the VBE registers and nothing else',

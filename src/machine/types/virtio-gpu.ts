@@ -129,6 +129,7 @@ const VGA_BYTES = 8 << 20;
 
 const vga = virtioTypes({
   name: 'virtio-vga',
+  romFile: 'vgabios-virtio.bin',
   exactName: true,
   category: 'Display',
   description: 'a 2D display that is a VGA until its driver takes over',

@@ -47,6 +47,8 @@ export interface VirtioKind<P extends PropertyTable> {
   readonly hotplug?: boolean;
   /** As `DeviceType.memory`. */
   readonly memory?: (p: Values<P>) => number;
+  /** As `DeviceType.romFile`. */
+  readonly romFile?: string;
   readonly aliases?: readonly string[];
   readonly category: DeviceType['category'];
   readonly description: string;
@@ -106,6 +108,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       name: kind.exactName ? kind.name : `${kind.name}-pci${suffix}`,
       ...(kind.hotplug === undefined ? {} : { hotplug: kind.hotplug }),
       ...(kind.memory ? { memory: (p: Values<PropertyTable>) => kind.memory!(p as Values<P>) } : {}),
+      ...(kind.romFile === undefined ? {} : { romFile: kind.romFile }),
       ...(which === 'auto' && kind.aliases ? { aliases: kind.aliases } : {}),
       bus: 'PCI',
       category: kind.category,
