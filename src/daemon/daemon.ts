@@ -4,10 +4,12 @@ import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { qemu, remote } from '../rpc/libvirt/programs.ts';
 import { type Handlers, ServerConnection, type Service, service } from '../rpc/server.ts';
 import type { ByteDuplex } from '../rpc/transport.ts';
+import { authHandlers } from './auth.ts';
 import { connectHandlers } from './connect-handlers.ts';
 import { Emulators } from './emulators.ts';
 import { eventHandlers } from './event-handlers.ts';
 import { Events } from './events.ts';
+import { Filters } from './filters.ts';
 import { qemuHandlers } from './guest/agent-handlers.ts';
 import { loadCheckpoints } from './guest/checkpoints.ts';
 import type { Guest } from './guest/guest.ts';
@@ -17,9 +19,13 @@ import { destroyGuest } from './guest/lifecycle.ts';
 import { findGuestsAgain } from './guest/recover.ts';
 import { loadSnapshots } from './guest/snapshots.ts';
 import type { ClientInfo, DaemonHost, TlsFiles } from './host.ts';
+import { networkHandlers } from './network/handlers.ts';
 import { Networks } from './network/networks.ts';
+import { nodeDeviceHandlers } from './node-devices.ts';
 import type { Paths } from './paths.ts';
+import { Secrets } from './secrets.ts';
 import { admit, apiName, type Session, Sessions } from './sessions.ts';
+import { storageHandlers } from './storage/handlers.ts';
 import { Pools } from './storage/pools.ts';
 
 export type RemoteHandlers = Handlers<typeof remote.procedures>;
@@ -66,6 +72,8 @@ export class Daemon {
   readonly guests: Guests;
   readonly networks: Networks;
   readonly pools: Pools;
+  readonly secrets: Secrets;
+  readonly filters: Filters;
   /** TCP ports that displays of guests have. */
   readonly ports = new Set<number>();
   readonly #services: readonly Service[];
@@ -78,10 +86,18 @@ export class Daemon {
     this.guests = new Guests(host, paths, this.emulators, this.events);
     this.networks = new Networks(this);
     this.pools = new Pools(this);
+    this.secrets = new Secrets(this);
+    this.filters = new Filters(this);
     const remoteHandlers: RemoteHandlers = {
       ...connectHandlers(this),
       ...eventHandlers(this),
       ...guestHandlers(this),
+      ...storageHandlers(this),
+      ...networkHandlers(this),
+      ...this.secrets.handlers(),
+      ...this.filters.handlers(),
+      ...nodeDeviceHandlers(this),
+      ...authHandlers(this),
     };
     this.#services = [service(remote, refuseOthers(remoteHandlers)), service(qemu, qemuHandlers(this))];
   }
@@ -99,6 +115,8 @@ export class Daemon {
       throw new Error(`Cannot start: another nonrootd uses ${real}`);
     }
     await this.pools.load();
+    await this.secrets.load();
+    await this.filters.load();
     await this.networks.load();
     await this.guests.load();
     for (const guest of this.guests.all) {

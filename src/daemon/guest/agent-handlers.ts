@@ -2,6 +2,7 @@
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
+import { base64 } from '../base64.ts';
 import type { Daemon, QemuHandlers, RemoteHandlers } from '../daemon.ts';
 import { invalidArgument, operationInvalid, translateErrors } from '../errors.ts';
 import type { Guest } from './guest.ts';
@@ -225,25 +226,6 @@ const timeoutOf = (guest: Guest): { timeout?: number } => {
   const given = guest.run?.agentTimeout ?? -2;
   return given === -2 ? {} : { timeout: given === -1 ? 5000 : given * 1000 };
 };
-
-function base64(bytes: Uint8Array): string {
-  const digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/';
-  let out = '';
-  for (let i = 0; i < bytes.length; i += 3) {
-    const [a = 0, b = 0, c = 0] = bytes.subarray(i, i + 3);
-    const word = (a << 16) | (b << 8) | c;
-    const part = [18, 12, 6, 0].map((shift) => digits[(word >> shift) & 63]);
-    const left = bytes.length - i;
-    out +=
-      left >= 3
-        ? part.join('')
-        : part
-            .slice(0, left + 1)
-            .join('')
-            .padEnd(4, '=');
-  }
-  return out;
-}
 
 /** libvirt's special timeouts of an agent command. */
 const blockForever = -2;
