@@ -100,6 +100,9 @@ export function formatXml(element: XmlElement, indent = ''): string {
   return formatNode(element, indent, false);
 }
 
+/** The element as libxml2 prints it, as below `<metadata>`. */
+export const formatForeign = (element: XmlElement): string => formatNode(element, '', true);
+
 function formatNode(element: XmlElement, indent: string, foreign: boolean): string {
   const { name, nodes } = element;
   let start = `${indent}<${name}`;

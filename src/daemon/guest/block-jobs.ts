@@ -173,6 +173,8 @@ export interface CopyOptions {
   readonly speed: number;
   readonly shallow: boolean;
   readonly reuse: boolean;
+  /** The client accepts that the job is lost with the domain. */
+  readonly transient: boolean;
   readonly granularity?: number;
   readonly bufSize?: number;
 }
@@ -180,6 +182,7 @@ export interface CopyOptions {
 export async function blockCopy(daemon: Daemon, guest: Guest, path: string, options: CopyOptions): Promise<void> {
   const run = guest.live();
   const disk = freeDisk(run, path);
+  if (guest.persistent && !options.transient) throw operationInvalid('domain is not transient');
   const wanted = diskCodec.parse(parseRoot(options.xml, 'disk', 'disk_definition'));
   const file = wanted.source?.file ?? wanted.source?.dev;
   if (file === undefined || (wanted.type !== 'file' && wanted.type !== 'block')) {

@@ -141,6 +141,27 @@ async function deviceGone(daemon: Daemon, guest: Guest, run: Run, device: Device
 
 const driveAliasOf = (disk: Disk): string => disk.alias?.name ?? '';
 
+/** A guest that resets its drive closes the tray that was just opened; then it is opened again. */
+const trayAttempts = 5;
+
+/** Opens the tray, takes out what is in it, puts in the node of that number if any, closes it. */
+async function exchange(guest: Guest, id: string, full: boolean, index: number | undefined, force: boolean): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await guest.qmp('blockdev-open-tray', { id, force });
+      if (full && attempt === 1) await guest.qmp('blockdev-remove-medium', { id });
+      if (index !== undefined) await guest.qmp('blockdev-insert-medium', { id, 'node-name': `libvirt-${index}-format` });
+      break;
+    } catch (error) {
+      const closed = error instanceof Error && /[Tt]ray.*not open/.test(error.message);
+      if (closed && attempt < trayAttempts) continue;
+      await guest.qmp('blockdev-close-tray', { id }).catch(() => {});
+      throw error;
+    }
+  }
+  await guest.qmp('blockdev-close-tray', { id });
+}
+
 /** Puts another medium into a drive, or none. */
 async function changeMedium(daemon: Daemon, guest: Guest, run: Run, drive: Disk, wanted: Disk, force: boolean): Promise<void> {
   const id = driveAliasOf(drive);
@@ -159,27 +180,21 @@ async function changeMedium(daemon: Daemon, guest: Guest, run: Run, drive: Disk,
     await findChain(daemon.host, fresh);
     numberNodes(run, fresh);
   }
-  await guest.qmp('blockdev-open-tray', { id, force });
-  if (drive.source) await guest.qmp('blockdev-remove-medium', { id });
-  if (fresh.source) {
-    try {
-      await addNodes(guest, fresh);
-      await guest.qmp('blockdev-insert-medium', { id, 'node-name': `libvirt-${fresh.source.index}-format` });
-    } catch (error) {
-      await guest.qmp('blockdev-close-tray', { id }).catch(() => {});
-      throw error;
-    }
+  if (fresh.source) await addNodes(guest, fresh);
+  try {
+    await exchange(guest, id, drive.source !== undefined, fresh.source?.index, force);
+  } catch (error) {
+    if (fresh.source) await removeNodes(guest, [{ index: fresh.source.index! }]);
+    throw error;
   }
   await removeNodes(guest, old);
   if (fresh.source) {
-    await guest.qmp('blockdev-close-tray', { id });
     drive.source = fresh.source;
     drive.type = fresh.type;
     drive.driver = fresh.driver!;
     if (fresh.backingStore) drive.backingStore = fresh.backingStore;
     else delete drive.backingStore;
   } else {
-    await guest.qmp('blockdev-close-tray', { id });
     delete drive.source;
     delete drive.backingStore;
     if (drive.driver) delete drive.driver.type;

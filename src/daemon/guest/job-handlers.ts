@@ -179,7 +179,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
         const format = (flags & 4) !== 0 ? "<driver type='raw'/>" : '';
         const escaped = (base ?? '').replace(/[&<>']/g, (c) => `&#${c.charCodeAt(0)};`);
         const xml = `<disk type='${(flags & 32) !== 0 ? 'block' : 'file'}'><source ${(flags & 32) !== 0 ? 'dev' : 'file'}='${escaped}'/>${format}</disk>`;
-        const options = { xml, speed: speedOf(bandwidth, bytes), shallow: (flags & 1) !== 0, reuse: (flags & 2) !== 0 };
+        const options = { xml, speed: speedOf(bandwidth, bytes), shallow: (flags & 1) !== 0, reuse: (flags & 2) !== 0, transient: false };
         return blockCopy(daemon, guest, path, options);
       }),
     domainBlockCommit: ({ dom, disk: path, base, top, bandwidth, flags }) =>
@@ -200,6 +200,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
           speed: Number(given['bandwidth'] ?? 0),
           shallow: (flags & 1) !== 0,
           reuse: (flags & 2) !== 0,
+          transient: (flags & 4) !== 0,
           granularity: Number(given['granularity'] ?? 0),
           bufSize: Number(given['buf-size'] ?? 0),
         });

@@ -1,6 +1,6 @@
 // Title, description and foreign metadata of a domain, in the run and in the definition.
 import type { Domain } from '../../domain/domain.ts';
-import { elementsOf, formatXml, newElement, parseXml, type XmlElement } from '../../domain/xml.ts';
+import { elementsOf, formatForeign, newElement, parseXml, type XmlElement } from '../../domain/xml.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { translateErrors } from '../errors.ts';
@@ -21,13 +21,13 @@ function metadataOf(domain: Domain, type: number, uri: string | undefined): stri
   if (!found) return undefined;
   // libvirt hands it out under its own name, without the prefix of the document.
   const prefix = `${found.name.split(':')[0]}:`;
-  if (!found.name.includes(':')) return formatXml(found);
+  if (!found.name.includes(':')) return formatForeign(found).trimEnd();
   const plain = (one: XmlElement): XmlElement => ({
     name: one.name.startsWith(prefix) ? one.name.slice(prefix.length) : one.name,
     attributes: Object.fromEntries(Object.entries(one.attributes).filter(([name]) => name !== `xmlns:${prefix.slice(0, -1)}`)),
     nodes: one.nodes.map((node) => (typeof node === 'string' ? node : plain(node))),
   });
-  return formatXml(plain(found));
+  return formatForeign(plain(found)).trimEnd();
 }
 
 function setMetadata(
@@ -60,8 +60,8 @@ function setMetadata(
     const { xmlns: _, ...attributes } = named.attributes;
     others.push({ ...named, attributes: { [`xmlns:${key}`]: uri ?? '', ...attributes } });
   }
-  if (others.length === 0) delete domain.metadata;
-  else domain.metadata = newElement('metadata', {}, others);
+  // As libvirt leaves it: an element that had something in it stays, empty.
+  if (others.length > 0 || domain.metadata) domain.metadata = newElement('metadata', {}, others);
 }
 
 export function metadataHandlers(daemon: Daemon): RemoteHandlers {

@@ -95,6 +95,15 @@ function planDisks(domain: Domain, wanted: Snapshot, external: boolean, name: st
   });
 }
 
+/** With the memory inside of an image, every disk that the guest writes to must be in the snapshot. */
+function checkAllInternal(domain: Domain, plan: readonly SnapshotDisk[]): void {
+  const left = plan.find((one) => {
+    const disk = domain.devices.disks.find((d) => d.target?.dev === one.name);
+    return one.snapshot !== 'internal' && disk !== undefined && hasSource(disk) && disk.readonly !== true;
+  });
+  if (left) throw libvirtError('configUnsupported', 'domainSnapshot', `disk '${left.name}' must use snapshot mode 'internal'`);
+}
+
 /** The image's name with the snapshot's as its ending. */
 function defaultOverlay(disk: Disk, name: string): string {
   const path = disk.source?.file;
@@ -232,7 +241,7 @@ export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, 
   return guest.lock.run('DomainSnapshotCreateXML', async () => {
     if (redefine) return redefineSnapshot(daemon, guest, wanted, flags);
     const name = wanted.name ?? String(Math.floor(daemon.host.now() / 1000));
-    if (guest.snapshots.has(name)) throw operationInvalid(`domain snapshot ${name} already exists`);
+    if (guest.snapshots.has(name)) throw libvirtError('operationFailed', 'domainSnapshot', `domain moment ${name} already exists`);
     const { run } = guest;
     const diskOnly = (flags & createFlag.diskOnly) !== 0;
     const memoryFile = wanted.memory?.snapshot === 'external' ? wanted.memory.file : undefined;
@@ -242,6 +251,7 @@ export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, 
     const external =
       diskOnly || memoryFile !== undefined || (wanted.disks?.disks.some((one) => one.snapshot === 'external') ?? false);
     const plan = planDisks(domain, wanted, external, name, run !== undefined);
+    if (run && !external) checkAllInternal(domain, plan);
     const words: Readonly<Record<number, Snapshot['state']>> = { 1: 'running', 3: 'paused', 5: 'shutoff', 7: 'pmsuspended' };
     const taken: Snapshot = {
       name,

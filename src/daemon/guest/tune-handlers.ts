@@ -17,7 +17,7 @@ const llong = (field: string, value: bigint): TypedParam => ({ field, value: { t
 const text = (field: string, value: string): TypedParam => ({ field, value: { type: 'string', value } });
 
 /** libvirt's "no limit", in KiB. */
-const unlimited = 9_007_199_254_740_988n;
+const unlimited = 9_007_199_254_740_991n;
 
 const numberIn = (element: XmlElement | undefined, name: string): bigint | undefined => {
   const found = element && childNamed(element, name);
@@ -44,9 +44,11 @@ const scheduler = [
   ['iothread_quota', 'iothread_quota', -1n, true],
 ] as const;
 
+/** Of a definition what it says; of a run what is in force. */
 function schedulerParams(domain: Domain): TypedParam[] {
+  const live = domain.id !== undefined;
   return scheduler.map(([field, element, fallback, signed]) => {
-    const value = numberIn(domain.cputune, element) ?? fallback;
+    const value = numberIn(domain.cputune, element) ?? (live ? fallback : 0n);
     return signed ? llong(field, value) : ullong(field, value);
   });
 }
@@ -318,13 +320,13 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
             throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
           }
           await guest.qmp('object-del', { id: `iothread${iothreadId}` });
-          guest.run!.domain.iothreads = Math.max(0, (guest.run!.domain.iothreads ?? 1) - 1);
+          setIothreads(guest.run!.domain, (guest.run!.domain.iothreads ?? 1) - 1);
         }
         if (where.config) {
           await guests.change(guest, (domain) => {
             if (iothreadId > (domain.iothreads ?? 0))
               throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids list`);
-            domain.iothreads = (domain.iothreads ?? 1) - 1;
+            setIothreads(domain, (domain.iothreads ?? 1) - 1);
           });
         }
       });
@@ -334,6 +336,11 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       return { params: [] };
     },
   } satisfies RemoteHandlers);
+}
+
+function setIothreads(domain: Domain, count: number): void {
+  if (count > 0) domain.iothreads = count;
+  else delete domain.iothreads;
 }
 
 function* threadOf(guest: Guest, vcpu: number): Generator<number> {
