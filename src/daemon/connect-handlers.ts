@@ -1,7 +1,7 @@
 // Procedures of a connection and its host: opening, capabilities, CPU models, the node's memory and times. libvirt 9.0's answers.
 import { libvirtError } from '../rpc/libvirt/errors.ts';
-import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import type { TypedParam } from '../rpc/libvirt/types.ts';
+import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
 import { translateErrors } from './errors.ts';
 import { commandLineOf } from './native.ts';
@@ -138,12 +138,25 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
     },
     nodeGetSecurityModel: () => ({ model: 'none', doi: '0' }),
     async nodeGetMemoryParameters({ nparams }) {
-      const rows = ['pages_to_scan', 'sleep_millisecs', 'pages_shared', 'pages_sharing', 'pages_unshared', 'pages_volatile', 'full_scans', 'merge_across_nodes'];
-      const found = await Promise.all(rows.map(async (name) => [name, await host.files.read(`/sys/kernel/mm/ksm/${name}`)] as const));
+      const rows = [
+        'pages_to_scan',
+        'sleep_millisecs',
+        'pages_shared',
+        'pages_sharing',
+        'pages_unshared',
+        'pages_volatile',
+        'full_scans',
+        'merge_across_nodes',
+      ];
+      const found = await Promise.all(
+        rows.map(async (name) => [name, await host.files.read(`/sys/kernel/mm/ksm/${name}`)] as const),
+      );
       const params = found.flatMap(([name, text]): TypedParam[] => {
         if (text === undefined) return [];
         const wide = name.startsWith('pages_') && name !== 'pages_to_scan' ? true : name === 'full_scans';
-        const value = wide ? { type: 'ullong' as const, value: BigInt(text.trim()) } : { type: 'uint' as const, value: Number(text) };
+        const value = wide
+          ? { type: 'ullong' as const, value: BigInt(text.trim()) }
+          : { type: 'uint' as const, value: Number(text) };
         return [{ field: `shm_${name}`, value }];
       });
       return { params: nparams === 0 ? [] : params, nparams: params.length };

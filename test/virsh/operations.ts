@@ -42,11 +42,13 @@ export const documents: Readonly<Record<string, string>> = {
   <devices><emulator>{emulator}</emulator><serial type='pty'/></devices>
 </domain>
 `,
-  'bad-element.xml': "<domain type='qemu'><name>bad</name><memory>65536</memory><os><type>hvm</type></os><devices><emulator>{emulator}</emulator><disk type='file'><source file='/x'/></disk></devices></domain>\n",
+  'bad-element.xml':
+    "<domain type='qemu'><name>bad</name><memory>65536</memory><os><type>hvm</type></os><devices><emulator>{emulator}</emulator><disk type='file'><source file='/x'/></disk></devices></domain>\n",
   'bad-type.xml': "<domain type='nosuch'><name>bad</name><memory>65536</memory><os><type>hvm</type></os></domain>\n",
   'no-name.xml': "<domain type='qemu'><memory>65536</memory><os><type>hvm</type></os></domain>\n",
   'not.xml': '<domain type=\n',
-  'disk.xml': "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{dir}/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>\n",
+  'disk.xml':
+    "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{dir}/b.qcow2'/><target dev='vdb' bus='virtio'/></disk>\n",
   'net1.xml': `<network>
   <name>lab</name>
   <uuid>22222222-2222-3333-4444-555555555501</uuid>
@@ -55,14 +57,17 @@ export const documents: Readonly<Record<string, string>> = {
   <ip address='10.9.8.1' netmask='255.255.255.0'><dhcp><range start='10.9.8.10' end='10.9.8.20'/></dhcp></ip>
 </network>
 `,
-  'secret.xml': "<secret ephemeral='no' private='no'><uuid>33333333-2222-3333-4444-555555555501</uuid><description>demo</description><usage type='volume'><volume>/var/x</volume></usage></secret>\n",
-  'private.xml': "<secret ephemeral='no' private='yes'><uuid>33333333-2222-3333-4444-555555555502</uuid><usage type='ceph'><name>client.x</name></usage></secret>\n",
+  'secret.xml':
+    "<secret ephemeral='no' private='no'><uuid>33333333-2222-3333-4444-555555555501</uuid><description>demo</description><usage type='volume'><volume>/var/x</volume></usage></secret>\n",
+  'private.xml':
+    "<secret ephemeral='no' private='yes'><uuid>33333333-2222-3333-4444-555555555502</uuid><usage type='ceph'><name>client.x</name></usage></secret>\n",
   'filter.xml': `<filter name='demo-filter' chain='root'>
   <uuid>44444444-2222-3333-4444-555555555501</uuid>
   <rule action='drop' direction='in' priority='500'><tcp dstportstart='22'/></rule>
 </filter>
 `,
-  'volume.xml': "<volume><name>fromxml.qcow2</name><capacity unit='MiB'>16</capacity><target><format type='qcow2'/></target></volume>\n",
+  'volume.xml':
+    "<volume><name>fromxml.qcow2</name><capacity unit='MiB'>16</capacity><target><format type='qcow2'/></target></volume>\n",
   'upload.bin': 'nonroot '.repeat(1024),
 };
 
@@ -76,10 +81,10 @@ export const images = [
 export const operations: readonly Operation[] = [
   // The connection and the host.
   op('uri', 'uri', 'code'),
-  op('version', 'version'),
+  op('version', 'version', 'shape'),
   op('hostname', 'hostname', 'code'),
   op('nodeinfo', 'nodeinfo', 'shape'),
-  op('nodecpumap', 'nodecpumap'),
+  op('nodecpumap', 'nodecpumap', 'code'),
   op('nodecpustats', 'nodecpustats', 'shape'),
   op('nodememstats', 'nodememstats', 'shape'),
   op('freecell', 'freecell', 'shape'),
@@ -145,10 +150,10 @@ export const operations: readonly Operation[] = [
   op('memtune', 'memtune alpha --config'),
   op('blkiotune', 'blkiotune alpha --config'),
   op('numatune', 'numatune alpha --config', 'code'),
-  op('vcpupin', 'vcpupin alpha --config'),
-  op('emulatorpin', 'emulatorpin alpha --config'),
+  op('vcpupin', 'vcpupin alpha --config', 'code'),
+  op('emulatorpin', 'emulatorpin alpha --config', 'code'),
   op('iothreadadd --config', 'iothreadadd alpha 1 --config'),
-  op('iothreadinfo --config', 'iothreadinfo alpha --config'),
+  op('iothreadinfo --config', 'iothreadinfo alpha --config', 'code'),
   op('iothreaddel --config', 'iothreaddel alpha 1 --config'),
   op('attach-disk --config', 'attach-disk alpha {dir}/b.qcow2 vdb --subdriver qcow2 --config'),
   op('attach-disk twice', 'attach-disk alpha {dir}/b.qcow2 vdb --subdriver qcow2 --config'),
@@ -189,7 +194,7 @@ export const operations: readonly Operation[] = [
   op('domif-getlink down', 'domif-getlink alpha 52:54:00:11:22:01'),
   op('dommemstat', 'dommemstat alpha', 'shape'),
   op('dommemstat --period', 'dommemstat alpha --period 5 --live'),
-  op('vcpuinfo', 'vcpuinfo alpha', 'shape'),
+  op('vcpuinfo', 'vcpuinfo alpha', 'code'),
   op('vcpucount of a running domain', 'vcpucount alpha'),
   op('cpu-stats --total', 'cpu-stats alpha --total', 'code'),
   op('domstats', 'domstats alpha --state --balloon --vcpu --block', 'shape'),
@@ -235,7 +240,10 @@ export const operations: readonly Operation[] = [
   op('domstate reverted', 'domstate alpha --reason'),
   op('snapshot-delete --children', 'snapshot-delete alpha s1 --children-only'),
   op('snapshot-delete', 'snapshot-delete alpha s1'),
-  op('snapshot-create-as --disk-only', 'snapshot-create-as alpha s2 --disk-only --diskspec vda,file={dir}/a.s2 --diskspec vdb,snapshot=no'),
+  op(
+    'snapshot-create-as --disk-only',
+    'snapshot-create-as alpha s2 --disk-only --diskspec vda,file={dir}/a.s2 --diskspec vdb,snapshot=no',
+  ),
   op('snapshot-list --disk-only', 'snapshot-list alpha --disk-only --name'),
   op('domblklist after snapshot', 'domblklist alpha'),
   op('blockcommit without --active', 'blockcommit alpha vda'),
@@ -279,7 +287,10 @@ export const operations: readonly Operation[] = [
   op('vol-create-as', 'vol-create-as p1 v1.qcow2 32M --format qcow2'),
   op('vol-create-as raw', 'vol-create-as p1 v2.img 1M'),
   op('vol-create-as twice', 'vol-create-as p1 v2.img 1M'),
-  op('vol-create-as with backing', 'vol-create-as p1 v3.qcow2 32M --format qcow2 --backing-vol v1.qcow2 --backing-vol-format qcow2'),
+  op(
+    'vol-create-as with backing',
+    'vol-create-as p1 v3.qcow2 32M --format qcow2 --backing-vol v1.qcow2 --backing-vol-format qcow2',
+  ),
   op('vol-create', 'vol-create p1 {dir}/volume.xml'),
   op('vol-list', 'vol-list p1'),
   op('vol-info', 'vol-info v2.img p1'),
@@ -310,8 +321,12 @@ export const operations: readonly Operation[] = [
   op('net-uuid', 'net-uuid lab'),
   op('net-name', 'net-name 22222222-2222-3333-4444-555555555501'),
   op('net-autostart', 'net-autostart lab'),
-  op('net-update', 'net-update lab add ip-dhcp-host "<host mac=\'52:54:00:11:22:01\' name=\'alpha\' ip=\'10.9.8.11\'/>" --config'),
-  op('net-update twice', 'net-update lab add ip-dhcp-host "<host mac=\'52:54:00:11:22:01\' name=\'alpha\' ip=\'10.9.8.11\'/>" --config', 'code'),
+  op('net-update', "net-update lab add ip-dhcp-host \"<host mac='52:54:00:11:22:01' name='alpha' ip='10.9.8.11'/>\" --config"),
+  op(
+    'net-update twice',
+    "net-update lab add ip-dhcp-host \"<host mac='52:54:00:11:22:01' name='alpha' ip='10.9.8.11'/>\" --config",
+    'code',
+  ),
   op('net-dumpxml --inactive', 'net-dumpxml lab --inactive'),
   op('net-dhcp-leases of a stopped network', 'net-dhcp-leases lab', 'code'),
   op('net-destroy of a stopped network', 'net-destroy lab'),

@@ -35,24 +35,30 @@ export function prepare({ directory, emulator }: Target): void {
 
 /** What differs between two runs for reasons that are nobody's: places, numbers of terminals, the host's security labels. */
 function normalise(text: string, target: Target): string {
-  return text
-    .replaceAll(target.directory, '{dir}')
-    .replaceAll(target.emulator, '{emulator}')
-    .replace(/\/dev\/pts\/\d+/g, '/dev/pts/N')
-    .replace(/path='[^']*\/channel\/target\/[^']*\//g, "path='{channels}/")
-    .replace(/<domain type='qemu' id='\d+'>/g, "<domain type='qemu' id='N'>")
-    .replace(/ {2}<resource>[\s\S]*?<\/resource>\n/g, '')
-    .replace(/ {2}<seclabel[\s\S]*?<\/seclabel>\n/g, '')
-    .replace(/(<cpu mode='custom' match='exact' check=)'(?:none|full)'>([\s\S]*?)<\/cpu>/g, (_, start: string) => `${start}'N'>…</cpu>`)
-    .replace(/port='59\d\d'/g, "port='59NN'")
-    .replace(/Messages: .*\n(?: +.*\n)*/g, '')
-    .replace(/\b(?!1{8}|2{8}|3{8}|4{8})[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, 'UUID')
-    .replace(/^ \d+ +(\S)/gm, ' N $1')
-    // Columns are as wide as what is in them; documents are not tables.
-    .replace(/^(?! *[<>]).*$/gm, (line) => line.replace(/-{3,}/g, '---').replace(/ {2,}/g, '  '))
-    .replace(/^\s*\n/gm, '')
-    .replace(/[ \t]+$/gm, '')
-    .trim();
+  return (
+    text
+      .replaceAll(target.directory, '{dir}')
+      .replaceAll(target.emulator, '{emulator}')
+      .replace(/\/dev\/pts\/\d+/g, '/dev/pts/N')
+      .replace(/path='[^']*\/channel\/target\/[^']*\//g, "path='{channels}/")
+      .replace(/<domain type='qemu' id='\d+'>/g, "<domain type='qemu' id='N'>")
+      .replace(/ {2}<resource>[\s\S]*?<\/resource>\n/g, '')
+      .replace(/ {2}<seclabel[\s\S]*?<\/seclabel>\n/g, '')
+      .replace(
+        /(<cpu mode='custom' match='exact' check=)'(?:none|full)'>([\s\S]*?)<\/cpu>/g,
+        (_, start: string) => `${start}'N'>…</cpu>`,
+      )
+      .replace(/pc-(i440fx|q35)-\d+\.\d+/g, 'pc-$1-N')
+      .replace(/port='59\d\d'/g, "port='59NN'")
+      .replace(/Messages: .*\n(?: +.*\n)*/g, '')
+      .replace(/\b(?!1{8}|2{8}|3{8}|4{8})[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b/g, 'UUID')
+      .replace(/^ \d+ +(\S)/gm, ' N $1')
+      // Columns are as wide as what is in them; documents are not tables.
+      .replace(/^(?! *[<>]).*$/gm, (line) => line.replace(/-{3,}/g, '---').replace(/ {2,}/g, '  '))
+      .replace(/^\s*\n/gm, '')
+      .replace(/[ \t]+$/gm, '')
+      .trim()
+  );
 }
 
 /** Numbers, and the width of columns that they give. */

@@ -179,7 +179,13 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
         const format = (flags & 4) !== 0 ? "<driver type='raw'/>" : '';
         const escaped = (base ?? '').replace(/[&<>']/g, (c) => `&#${c.charCodeAt(0)};`);
         const xml = `<disk type='${(flags & 32) !== 0 ? 'block' : 'file'}'><source ${(flags & 32) !== 0 ? 'dev' : 'file'}='${escaped}'/>${format}</disk>`;
-        const options = { xml, speed: speedOf(bandwidth, bytes), shallow: (flags & 1) !== 0, reuse: (flags & 2) !== 0, transient: false };
+        const options = {
+          xml,
+          speed: speedOf(bandwidth, bytes),
+          shallow: (flags & 1) !== 0,
+          reuse: (flags & 2) !== 0,
+          transient: false,
+        };
         return blockCopy(daemon, guest, path, options);
       }),
     domainBlockCommit: ({ dom, disk: path, base, top, bandwidth, flags }) =>

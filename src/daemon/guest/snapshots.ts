@@ -241,7 +241,8 @@ export async function createSnapshot(daemon: Daemon, guest: Guest, xml: string, 
   return guest.lock.run('DomainSnapshotCreateXML', async () => {
     if (redefine) return redefineSnapshot(daemon, guest, wanted, flags);
     const name = wanted.name ?? String(Math.floor(daemon.host.now() / 1000));
-    if (guest.snapshots.has(name)) throw libvirtError('operationFailed', 'domainSnapshot', `domain moment ${name} already exists`);
+    if (guest.snapshots.has(name))
+      throw libvirtError('operationFailed', 'domainSnapshot', `domain moment ${name} already exists`);
     const { run } = guest;
     const diskOnly = (flags & createFlag.diskOnly) !== 0;
     const memoryFile = wanted.memory?.snapshot === 'external' ? wanted.memory.file : undefined;
