@@ -16,6 +16,8 @@ export interface Option {
 export interface Arguments {
   /** Last value of an option by its first name; '' for a flag. */
   readonly get: (name: string) => string | undefined;
+  /** All values of an option that may be given several times. */
+  readonly all: (name: string) => readonly string[];
   readonly words: readonly string[];
 }
 
@@ -31,7 +33,8 @@ export const helpOption: Option = { names: ['--help', '-h'], help: 'show this he
  */
 export function parseArguments(options: readonly Option[], most: number, argv: readonly string[]): Arguments {
   const known = new Map([...options, helpOption].flatMap((o) => o.names.map((name) => [name, o] as const)));
-  const values = new Map<string, string>();
+  const values = new Map<string, string[]>();
+  const add = (name: string, value: string): void => void values.set(name, [...(values.get(name) ?? []), value]);
   const words: string[] = [];
   let ended = false;
   for (let i = 0; i < argv.length; i++) {
@@ -51,11 +54,11 @@ export function parseArguments(options: readonly Option[], most: number, argv: r
     const [first] = option.names;
     if (option.value === undefined) {
       if (equals >= 0) throw new UsageError(`Cannot use ${arg}: ${name} takes no value`);
-      values.set(first!, '');
+      add(first!, '');
     } else {
       const value = equals >= 0 ? arg.slice(equals + 1) : argv[++i];
       if (value === undefined) throw new UsageError(`Cannot use ${name}: its value ${option.value} is missing`);
-      values.set(first!, value);
+      add(first!, value);
     }
     if (option.refused) throw new UsageError(`Cannot use ${name}: ${option.refused}`);
   }
@@ -63,7 +66,7 @@ export function parseArguments(options: readonly Option[], most: number, argv: r
     const accepted = most === 0 ? 'no words are' : most === 1 ? 'one word is' : `${most} words are`;
     throw new UsageError(`Cannot use "${words[most]}": ${accepted} accepted here besides options`);
   }
-  return { get: (name) => values.get(name), words };
+  return { get: (name) => values.get(name)?.at(-1), all: (name) => values.get(name) ?? [], words };
 }
 
 /** The lines of the help that list options; those that are refused are not there. */

@@ -1,9 +1,11 @@
 // What the commands need of the host that runs them; host/node implements it, tests bring their own.
 
+import type { Folder } from '../devices/ninep/folder.ts';
 import type { DiskHost } from '../disk/open.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { EmulatorHost } from '../monitor/emulator.ts';
+import type { NetBackend } from '../net/backend.ts';
 import type { KvmFinding } from './accel.ts';
 import type { DaemonSettings } from './daemon.ts';
 import type { BarStream } from './progress.ts';
@@ -80,6 +82,10 @@ export interface CliHost {
   images(): Promise<readonly ImageLine[]>;
   /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
   daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
+  /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
+  userNet(forwards: readonly string[]): Promise<NetBackend>;
+  /** A folder to share. */
+  folder(path: string, readOnly: boolean): Promise<Folder>;
   machine(setup: MachineSetup): RunningMachine;
   /** Looks at this host's KVM. */
   kvm(): KvmFinding;

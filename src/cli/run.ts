@@ -12,10 +12,10 @@ import { ConsoleWatch } from './console-watch.ts';
 import { Control, PORT } from './control.ts';
 import type { BootFiles, CliHost, TerminalSize } from './host.ts';
 import { progressBar } from './progress.ts';
+import { deviceChoices, type GuestDevices, openDevices } from './run-devices.ts';
 import { type ConsoleSession, openConsole } from './session.ts';
 
-const NO_DISKS = 'disks are not supported yet; the guest runs from its initramfs';
-const NO_NETWORK = 'the network is not supported yet; accepted is --net none';
+const NO_KEEP = 'images have no disk of their own; what a guest writes to --disk is kept';
 
 /** What `nonroot run` understands. */
 export const runOptions: readonly Option[] = [
@@ -40,14 +40,30 @@ export const runOptions: readonly Option[] = [
     help: "run COMMAND in the guest's shell, print its output only, exit with its code (0 when it ends the guest itself); a pipe or file on standard input is the command's",
   },
   { names: ['--timeout'], value: 'SECONDS', help: 'end the guest so many seconds after its start, with exit code 124' },
-  { names: ['--net'], value: 'none', help: 'no network (default)' },
+  {
+    names: ['--disk'],
+    value: 'FILE',
+    help: 'a disk (/dev/vda, …), raw or qcow2; behind a comma format=raw|qcow2, ro, or snapshot, which throws changes away; may be repeated',
+  },
+  { names: ['--cdrom'], value: 'FILE', help: 'a CD-ROM (/dev/sr0) with this image' },
+  {
+    names: ['--net'],
+    value: 'user|none',
+    help: 'a network card with the host as its router, or none (default none, user with --publish)',
+  },
+  {
+    names: ['--publish', '-p'],
+    value: 'HOST:GUEST',
+    help: "the host's port HOST is the guest's port GUEST; with an address before it, /tcp or /udp behind it; may be repeated",
+  },
+  {
+    names: ['--share'],
+    value: 'DIR[:ro]',
+    help: "share a folder of the host, as /mnt/NAME in an image's guest (tags share0, …); may be repeated",
+  },
   { names: ['--display'], value: 'none', help: 'no display (default)' },
   { names: ['--verbose', '-v'], help: "show the kernel's messages (with --exec on standard error) and what was started" },
-  { names: ['--disk'], value: 'FILE', help: '', refused: NO_DISKS },
-  { names: ['--cdrom'], value: 'FILE', help: '', refused: NO_DISKS },
-  { names: ['--keep'], help: '', refused: NO_DISKS },
-  { names: ['--publish', '-p'], value: 'HOST:GUEST', help: '', refused: NO_NETWORK },
-  { names: ['--share'], value: 'DIR', help: '', refused: 'shared directories are not supported yet' },
+  { names: ['--keep'], help: '', refused: NO_KEEP },
 ];
 
 export const runHelp = (): string => `Usage: nonroot run [IMAGE] [OPTION...]
@@ -77,6 +93,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
     return 0;
   }
   const config = usage(() => readConfig(args));
+  const choices = usage(() => deviceChoices(args));
   const names = args.get('--accel') ?? 'auto';
   const { note, ...accel } = chooseAccel(names === 'auto' ? AUTO : [names], () => host.kvm());
   if (note !== undefined && args.get('--verbose') !== undefined) await host.err.write(`nonroot: using dbt: ${note}\n`);
@@ -87,7 +104,13 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const name = args.words[0];
   if (name !== undefined && !catalog.some((row) => row.name === name))
     throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
-  return new Run(host, args, { ...config, ...accel }, seconds).run(await bootFiles(args, host));
+  const files = await bootFiles(args, host);
+  const opened = await openDevices(choices, host, { command: args.get('--exec') !== undefined, ours: files.ours });
+  try {
+    return await new Run(host, args, { ...config, ...accel, devices: opened.devices }, seconds, opened).run(files);
+  } finally {
+    await opened.close();
+  }
 }
 
 /** What the user wrote is at fault. */
@@ -104,8 +127,6 @@ function readConfig(args: Arguments): MachineConfig {
   if (accel !== 'auto' && accel !== 'dbt' && accel !== 'kvm') {
     throw new Error(`Cannot use --accel ${accel}: accepted are auto, dbt and kvm`);
   }
-  const net = args.get('--net') ?? 'none';
-  if (net !== 'none') throw new Error(`Cannot use --net ${net}: ${NO_NETWORK}`);
   const display = args.get('--display') ?? 'none';
   if (display !== 'none') throw new Error(`Cannot use --display ${display}: not supported yet; accepted is none`);
   const { cpuModel, paravirtual } = parseCpu(args.get('--cpu') ?? 'max');
@@ -150,6 +171,7 @@ class Run {
   readonly #host: CliHost;
   readonly #command: string | undefined;
   readonly #config: MachineConfig;
+  readonly #opened: GuestDevices;
   readonly #timeout: number | undefined;
   readonly #verbose: boolean;
   readonly #watch = new ConsoleWatch();
@@ -163,8 +185,9 @@ class Run {
   #inputEnded = false;
   #lastWords: { cancel(): void } | undefined;
 
-  constructor(host: CliHost, args: Arguments, config: MachineConfig, timeout: number | undefined) {
+  constructor(host: CliHost, args: Arguments, config: MachineConfig, timeout: number | undefined, opened: GuestDevices) {
     this.#host = host;
+    this.#opened = opened;
     this.#command = args.get('--exec');
     this.#config = config;
     this.#timeout = timeout;
@@ -185,6 +208,7 @@ class Run {
     host.onSignal((signal) => this.#end({ code: SIGNAL_CODES[signal] }));
     const machine = host.machine({
       config: this.#config,
+      backends: this.#opened.backends,
       files: {
         kernel: files.kernel,
         name: files.name,
@@ -225,7 +249,7 @@ class Run {
 
   #overlay(ours: boolean): Uint8Array | undefined {
     const size = this.#host.input.isTTY ? this.#host.size() : undefined;
-    const session: Session = { rows: size?.rows, cols: size?.cols, term: this.#host.term };
+    const session: Session = { rows: size?.rows, cols: size?.cols, term: this.#host.term, ...this.#opened.session };
     if (this.#command !== undefined) return execOverlay({ ...session, command: this.#command, stdin: !this.#host.input.isTTY });
     return ours ? sessionOverlay(session) : undefined;
   }

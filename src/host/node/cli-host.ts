@@ -10,13 +10,17 @@ import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cl
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
 import type { KernelFiles } from '../../machine/running.ts';
+import { createUserNet } from '../../net/user.ts';
+import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
 import { runDaemon } from './daemon-main.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
+import { openFolder } from './folder.ts';
 import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
+import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
 
 const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
@@ -65,6 +69,15 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
     daemon: (settings, argv) => runDaemon(settings, argv, version),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
+    async userNet(forwards) {
+      const net = createUserNet(parseUserNet(forwards.map((rule) => ['hostfwd', rule] as const)), nodeSockets());
+      await net.ready.catch((error: unknown) => {
+        net.close();
+        throw error;
+      });
+      return net;
+    },
+    folder: openFolder,
     machine: (setup) => new NodeMachine(setup, ahead),
     kvm() {
       if (kvm) return kvm;
