@@ -7,6 +7,7 @@ import { deviceTypes } from '../machine/device-types.ts';
 import type { OptionInfo } from '../monitor/emulator.ts';
 import { addChardev, shortChardev } from './system-char-options.ts';
 import { addNic } from './system-device-options.ts';
+import { addDrives } from './system-drive-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
 import { Refused, type Settings } from './system-settings.ts';
@@ -22,6 +23,7 @@ const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly str
 export function complete(s: Settings): void {
   if (s.accel.length > 0 && !s.accel.some((name) => accelNames.includes(name)))
     throw new Refused(`-accel ${s.accel.join(':')}: not supported; accepted: ${accelNames.join(', ')}`);
+  addDrives(s);
   characters(s);
   for (const nic of s.nics) addNic(s, nic);
   globals(s);

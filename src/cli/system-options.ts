@@ -7,6 +7,7 @@ import { charDeviceOptions } from './system-char-options.ts';
 import { complete } from './system-complete.ts';
 import { deviceOptions } from './system-device-options.ts';
 import { firmwareOptions } from './system-firmware.ts';
+import { driveOptions } from './system-drive-options.ts';
 import { machineOptions } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
 import { processOptions } from './system-process-options.ts';
@@ -17,6 +18,7 @@ export const systemOptions: readonly SystemOption[] = [
   ...machineOptions,
   ...firmwareOptions,
   ...deviceOptions,
+  ...driveOptions,
   ...charDeviceOptions,
   ...processOptions,
 ];
@@ -55,7 +57,11 @@ export function parseSystem(argv: readonly string[], version: string): Asked {
   const settings = defaults();
   for (let i = 0; i < argv.length; i++) {
     const given = argv[i]!;
-    if (!given.startsWith('-') || given === '-') throw new Refused(`${given}: not supported; disk images are not yet`);
+    // A word that is no option is the first disk.
+    if (!given.startsWith('-') || given === '-') {
+      settings.driveTexts.push(`file=${given.replaceAll(',', ',,')},index=0,media=disk`);
+      continue;
+    }
     const name = given.startsWith('--') ? given.slice(1) : given;
     if (name === '-h' || name === '-help') return { text: helpText() };
     if (name === '-version') return { text: versionText(version) };

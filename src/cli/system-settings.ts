@@ -8,6 +8,7 @@ import { type CpuChoice, parseCpu } from '../machine/options.ts';
 import type { Actions } from '../monitor/emulator.ts';
 import { optionMap, parseBool, Refused } from '../monitor/keyval.ts';
 import type { Json } from '../rpc/qmp/json.ts';
+import type { DriveSetting } from './system-drive-options.ts';
 
 export { Refused };
 
@@ -58,7 +59,12 @@ export interface Settings {
   nics: string[];
   objects: JsonObject[];
   blockdevs: JsonObject[];
-  drives: Map<string, string>[];
+  drives: DriveSetting[];
+  /** `-drive` and its short forms as they were given; read when the machine is known. */
+  driveTexts: string[];
+  driveIndexes: Set<string>;
+  /** Changes of all disks are temporary. */
+  snapshot: boolean;
   /** `-global DRIVER.PROPERTY=VALUE`. */
   globals: { driver: string; property: string; value: string }[];
   nographic: boolean;
@@ -113,6 +119,9 @@ export const defaults = (): Settings => ({
   objects: [],
   blockdevs: [],
   drives: [],
+  driveTexts: [],
+  driveIndexes: new Set(),
+  snapshot: false,
   globals: [],
   nographic: false,
   nodefaults: false,

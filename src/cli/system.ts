@@ -10,6 +10,7 @@ import { type AccelChoice, chooseAccel } from './accel.ts';
 import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
 import { firmwareOf } from './system-firmware.ts';
+import { openDrives } from './system-drive-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import type { Settings } from './system-settings.ts';
@@ -122,6 +123,9 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     }
     for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
     if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
+    await openDrives(s, emulator);
+    s.devices = s.devices.map((d) => emulator.withDrive(d));
+    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, log));
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
@@ -146,6 +150,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
   } finally {
     emulator.chardevs.closeAll();
     for (const cable of emulator.cables.values()) cable.close();
+    await emulator.blocks.closeAll();
     if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
   }
 }

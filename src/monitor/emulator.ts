@@ -12,6 +12,9 @@ import type { Json } from '../rpc/qmp/json.ts';
 import { type QmpHandlers, QmpService, type QmpSession, type Timestamp } from '../rpc/qmp/server.ts';
 import type { Commands } from '../rpc/qmp/table.ts';
 import type { Timers } from '../rpc/transport.ts';
+import { Backend } from './block/backend.ts';
+import { BlockGraph } from './block/graph.ts';
+import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
 import { Fdsets } from './fdsets.ts';
@@ -71,6 +74,8 @@ export interface EmulatorHost {
   readonly chars: CharHost;
   readonly disks: DiskHost;
   readonly timers: Timers;
+  /** Milliseconds, monotonic. */
+  readonly clock: () => number;
   /** The wall clock. */
   readonly now: () => Timestamp;
   /** Ends descriptors that monitors brought and nobody took. */
@@ -104,6 +109,8 @@ export class Emulator {
   readonly fds = new Map<string, number>();
   readonly fdsets = new Fdsets();
   readonly migration = new Migration();
+  readonly blocks: BlockGraph;
+  readonly jobs: Jobs;
   readonly backends: Backends;
   readonly cables = new Map<string, Cable>();
   readonly #connections = new WeakMap<QmpSession, Connection>();
@@ -126,6 +133,9 @@ export class Emulator {
     this.host = o.host;
     this.#onQuit = o.quit;
     this.backends = noBackends();
+    const { disks, timers, clock } = o.host;
+    this.blocks = new BlockGraph({ host: disks, timers, clock, drives: this.backends.drives });
+    this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
     this.types = new TypeTable(o.config.accels, deviceInfos());
     this.objects = new Objects();
     this.tree = new ObjectTree(this);
@@ -192,6 +202,7 @@ export class Emulator {
   /** Takes the machine that was made, and tells monitors what it tells. */
   use(machine: RunningMachine): void {
     this.machine = machine;
+    this.#lookAtDrives();
     machine.subscribe((name, data) => {
       this.emit(name, Object.keys(data).length === 0 ? undefined : data);
     });
@@ -212,9 +223,30 @@ export class Emulator {
   /** @throws QmpError (rejects) */
   async deviceAdd(config: DeviceConfig): Promise<void> {
     try {
-      await this.running.deviceAdd(config);
+      await this.running.deviceAdd(this.withDrive(config));
+      this.#lookAtDrives();
     } catch (error) {
       throw new QmpError(error instanceof Error ? error.message : String(error));
+    }
+  }
+  /** A drive for removable media is there without one, too: it has a place that is empty. */
+  withDrive(config: DeviceConfig): DeviceConfig {
+    if (!/-cd$/.test(config.driver) || config['drive'] !== undefined) return config;
+    const name = `#empty-${this.#empty++}`;
+    this.blocks.newBackend(name, undefined, { readOnly: true });
+    return { ...config, drive: name };
+  }
+  #empty = 0;
+  #lookAtDrives(): void {
+    for (const device of this.machine?.devices.list() ?? []) {
+      const drive = device.values['drive'];
+      const found =
+        this.blocks.backends.find((b) => b.user === device.path) ??
+        (typeof drive === 'string' ? this.backends.drives.find(drive) : undefined);
+      if (!(found instanceof Backend)) continue;
+      found.user ??= device.path;
+      found.removable = /-cd$|floppy/.test(device.type.name);
+      found.virtio = device.type.name.startsWith('virtio-blk');
     }
   }
   async netdevAdd(given: { readonly [name: string]: Json }): Promise<void> {

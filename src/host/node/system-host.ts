@@ -37,10 +37,15 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       disks: host.disks,
       timers: {
         after(ms, run) {
+          if (ms <= 0) {
+            const soon = setImmediate(run);
+            return () => clearImmediate(soon);
+          }
           const timer = setTimeout(run, ms);
           return () => clearTimeout(timer);
         },
       },
+      clock: () => performance.now(),
       now() {
         const us = Date.now() * 1000 + (Number(process.hrtime.bigint() / 1000n) % 1000);
         return { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 };

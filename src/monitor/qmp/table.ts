@@ -1,5 +1,7 @@
 // All QMP commands of the emulator: one table.
 
+import { blockCommands } from './block.ts';
+import { blockJobCommands } from './block-jobs.ts';
 import { chardevCommands } from './chardev.ts';
 import { cpuCommands } from './cpus.ts';
 import { deviceCommands } from './device.ts';
@@ -9,6 +11,7 @@ import { migrateCommands } from './migrate.ts';
 import { qomCommands } from './qom.ts';
 import type { QmpTable } from './row.ts';
 import { statusCommands } from './status.ts';
+import { transactionCommands } from './transaction.ts';
 
 export const qmpTable: QmpTable = {
   ...statusCommands,
@@ -17,6 +20,9 @@ export const qmpTable: QmpTable = {
   ...chardevCommands,
   ...qomCommands,
   ...deviceCommands,
+  ...blockCommands,
+  ...blockJobCommands,
+  ...transactionCommands,
   ...hmpCommands,
   ...migrateCommands,
 };

@@ -1,0 +1,217 @@
+// Options of `nonroot-system-x86_64` about disks: nodes of the block graph, and `-drive` with its short forms, which are nodes, a place
+// and a device in one (QEMU 7.2, "System Emulation", section "Invocation", "Block device options").
+
+import { blockdevDrivers, blockdevOptions, fileOptions } from '../monitor/block/options.ts';
+import { type Limits, limitNames, noLimits } from '../monitor/block/throttle.ts';
+import type { Emulator } from '../monitor/emulator.ts';
+import { optionMap, parseSize, structured } from '../monitor/keyval.ts';
+import type { Json } from '../rpc/qmp/json.ts';
+import { addDevice } from './system-device-options.ts';
+import { does, isHelp, parameters, type SystemOption } from './system-option.ts';
+import { integer, oneOf, onOff, Refused, type Settings } from './system-settings.ts';
+
+type JsonObject = { readonly [name: string]: Json };
+
+/** A `-drive`, read. */
+export interface DriveSetting {
+  readonly id: string;
+  readonly file: string | undefined;
+  readonly format: string | undefined;
+  readonly media: 'disk' | 'cdrom';
+  readonly readOnly: boolean;
+  readonly snapshot: boolean;
+  readonly discard: boolean;
+  readonly detectZeroes: 'off' | 'on' | 'unmap';
+  readonly cache: { readonly writeThrough: boolean; readonly direct: boolean; readonly noFlush: boolean };
+  readonly serial: string | undefined;
+  readonly onReadError: 'report' | 'stop' | 'ignore' | undefined;
+  readonly onWriteError: 'report' | 'stop' | 'ignore' | 'enospc' | undefined;
+  readonly limits: Limits;
+}
+
+function blockdev(s: Settings, text: string): string | undefined {
+  if (isHelp(text)) return `Supported block drivers: ${blockdevDrivers.join(' ')}\n`;
+  const raw = structured('-blockdev', text, 'driver');
+  const driver = String(raw['driver']);
+  if (!blockdevDrivers.includes(driver))
+    throw new Refused(`-blockdev ${driver}: not supported; accepted: ${blockdevDrivers.join(', ')}`);
+  const node = text.startsWith('{') ? raw : (blockdevOptions.coerce(raw) as JsonObject);
+  try {
+    blockdevOptions.check(node, '');
+  } catch (error) {
+    throw new Refused(`-blockdev ${text}: ${(error as Error).message}`);
+  }
+  if (node['node-name'] === undefined) throw new Refused(`-blockdev ${text}: node-name= is missing`);
+  s.blockdevs.push(node);
+}
+
+/** Cache modes by name: writeback, direct, no-flush. */
+const caches: Readonly<Record<string, readonly [boolean, boolean, boolean]>> = {
+  writeback: [true, false, false],
+  none: [true, true, false],
+  writethrough: [false, false, false],
+  directsync: [false, true, false],
+  unsafe: [true, false, true],
+};
+
+/** Reads one `-drive` and adds its device. */
+function drive(s: Settings, map: Map<string, string>, text: string): void {
+  const take = (name: string): string | undefined => {
+    const value = map.get(name);
+    map.delete(name);
+    return value;
+  };
+  const flag = (name: string, otherwise: boolean): boolean => {
+    const value = take(name);
+    return value === undefined ? otherwise : onOff(`-drive ${name}=`, value);
+  };
+  const kind = oneOf('-drive if=', take('if') ?? 'ide', ['ide', 'virtio', 'none', 'scsi']);
+  if (kind === 'scsi') throw new Refused('-drive if=scsi: not supported; accepted: ide, virtio, none');
+  const media = oneOf('-drive media=', take('media') ?? 'disk', ['disk', 'cdrom']) as 'disk' | 'cdrom';
+  const cache = take('cache') ?? 'writeback';
+  const mode = caches[cache];
+  if (!mode) throw new Refused(`-drive cache=${cache}: not supported; accepted: ${Object.keys(caches).join(', ')}`);
+  const [writeback, direct, noFlush] = mode;
+  const index = take('index');
+  const [bus, unit] = [take('bus'), take('unit')];
+  const number =
+    index !== undefined
+      ? integer('-drive index=', index, 0, 255)
+      : bus !== undefined
+        ? 2 * Number(bus) + Number(unit ?? 0)
+        : undefined;
+  const at = number ?? freeIndex(s, kind, media);
+  const id =
+    take('id') ??
+    `${kind === 'ide' ? `ide${at >> 1}-${media === 'cdrom' ? 'cd' : 'hd'}${at & 1}` : kind === 'virtio' ? `virtio${at}` : `none${at}`}`;
+  if (s.drives.some((d) => d.id === id)) throw new Refused(`-drive id=${id}: there is one of that id already`);
+  oneOf('-drive aio=', take('aio') ?? 'threads', ['threads', 'native', 'io_uring']);
+  if (flag('copy-on-read', false)) throw new Refused('-drive copy-on-read=on: not supported');
+  const format = take('format');
+  if (format !== undefined) oneOf('-drive format=', format, ['raw', 'qcow2']);
+  const limits: Record<string, number | string> = { ...noLimits };
+  for (const [ours, theirs] of limitNames.map(
+    (n) =>
+      [
+        n,
+        n
+          .replace('_rd', '-read')
+          .replace('_wr', '-write')
+          .replace(/^(bps|iops)$/, '$1-total'),
+      ] as const,
+  )) {
+    const value = take(`throttling.${theirs}`);
+    if (value !== undefined) limits[ours] = parseSize(value) ?? 0;
+    const burst = take(`throttling.${theirs}-max`);
+    if (burst !== undefined) limits[`${ours}_max`] = parseSize(burst) ?? 0;
+  }
+  const setting: DriveSetting = {
+    id,
+    file: take('file'),
+    format,
+    media,
+    readOnly: flag('readonly', flag('read-only', media === 'cdrom')),
+    snapshot: flag('snapshot', false),
+    discard: ['unmap', 'on'].includes(take('discard') ?? 'ignore'),
+    detectZeroes: oneOf('-drive detect-zeroes=', take('detect-zeroes') ?? 'off', ['off', 'on', 'unmap']) as 'off',
+    cache: { writeThrough: !writeback, direct, noFlush },
+    serial: take('serial'),
+    onReadError: take('rerror') as 'report' | undefined,
+    onWriteError: take('werror') as 'report' | undefined,
+    limits: limits as unknown as Limits,
+  };
+  for (const name of map.keys()) throw new Refused(`-drive ${name}: not supported`);
+  if (setting.file === undefined && media === 'disk') throw new Refused(`-drive ${text}: file= is missing`);
+  s.drives.push(setting);
+  const q35 = s.machine.board === 'q35';
+  if (kind === 'virtio') addDevice(s, { driver: 'virtio-blk-pci', drive: id }, text);
+  else if (kind === 'ide') {
+    const driver = media === 'cdrom' ? 'ide-cd' : 'ide-hd';
+    addDevice(s, { driver, bus: `ide.${q35 ? at : at >> 1}`, unit: q35 ? 0 : at & 1, drive: id }, text);
+  }
+  s.driveIndexes.add(`${kind}${at}`);
+}
+function freeIndex(s: Settings, kind: string, media: 'disk' | 'cdrom'): number {
+  let n = kind === 'ide' && media === 'cdrom' && !s.driveIndexes.has('ide2') ? 2 : 0;
+  while (s.driveIndexes.has(`${kind}${n}`)) n++;
+  return n;
+}
+
+/** Makes the devices of `-drive`s, once the machine is known. */
+export function addDrives(s: Settings): void {
+  for (const text of s.driveTexts) drive(s, optionMap(text, 'file'), text);
+}
+
+/** Opens the nodes and places of a command line. */
+export async function openDrives(s: Settings, e: Emulator): Promise<void> {
+  for (const node of s.blockdevs) await e.blocks.add(node);
+  for (const d of s.drives) {
+    if (d.snapshot || s.snapshot) {
+      if (d.file === undefined) continue;
+      await e.blocks.addTemporary(fileOptions(d.file), d.format, d.id);
+    }
+    const node =
+      d.file === undefined
+        ? undefined
+        : d.snapshot || s.snapshot
+          ? e.blocks.get(`#snapshot-${d.id}`)
+          : await e.blocks.addFile(
+              { ...fileOptions(d.file), ...(d.cache.noFlush ? { cache: { 'no-flush': true } } : {}) },
+              d.format,
+              d.readOnly,
+              d.discard ? { discard: 'unmap' } : {},
+            );
+    const backend = e.blocks.newBackend(d.id, node, {
+      id: d.id,
+      readOnly: d.readOnly,
+      writeThrough: d.cache.writeThrough,
+      discard: d.discard,
+      detectZeroes: d.detectZeroes,
+      serial: d.serial,
+      onReadError: d.onReadError,
+      onWriteError: d.onWriteError,
+    });
+    backend.setLimits(d.limits);
+  }
+}
+
+const short = (name: string, value: string, help: string, text: (v: string) => string): SystemOption => ({
+  names: [name],
+  value,
+  help,
+  apply: does((s, v) => void s.driveTexts.push(text(v.replaceAll(',', ',,')))),
+});
+
+export const driveOptions: readonly SystemOption[] = [
+  {
+    names: ['-blockdev'],
+    value: 'DRIVER,node-name=NAME[,PROPERTY=VALUE]|JSON',
+    help: `a node of the block graph: ${blockdevDrivers.join(', ')}`,
+    group: 'blockdev',
+    parameters: [],
+    apply: blockdev,
+  },
+  {
+    names: ['-drive'],
+    value: '[file=F][,if=ide|virtio|none][,format=raw|qcow2][,media=disk|cdrom][,…]',
+    help: 'a disk: its nodes, and its device unless if=none',
+    group: 'drive',
+    parameters: parameters({
+      string: 'file if id format media cache discard detect-zeroes serial werror rerror aio',
+      boolean: 'readonly snapshot copy-on-read',
+      number: 'index bus unit',
+    }),
+    apply: does((s, v) => void s.driveTexts.push(v)),
+  },
+  ...['a', 'b', 'c', 'd'].map((letter, n) =>
+    short(`-hd${letter}`, 'FILE', `IDE disk ${n}`, (v) => `file=${v},index=${n},media=disk`),
+  ),
+  short('-cdrom', 'FILE', 'IDE CD-ROM', (v) => `file=${v},index=2,media=cdrom`),
+  {
+    names: ['-snapshot'],
+    help: "write to temporary files in place of the disks'",
+    apply: does((s) => {
+      s.snapshot = true;
+    }),
+  },
+];

@@ -1,0 +1,379 @@
+// The block graph of an emulator: nodes by name, the places where devices of the guest hold them, and changes of both while the guest
+// runs. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
+
+import type { BlockDevice } from '../../disk/block.ts';
+import { backingPath, type DiskHost, probe } from '../../disk/open.ts';
+import { openOverlay } from '../../disk/overlay.ts';
+import { Qcow2Image, readHeader } from '../../disk/qcow2/image.ts';
+import { RawImage } from '../../disk/raw.ts';
+import type { Drive, Registry } from '../../machine/backends.ts';
+import { QmpError } from '../../rpc/qmp/error.ts';
+import { isObject, type Json } from '../../rpc/qmp/json.ts';
+import type { Timers } from '../../rpc/transport.ts';
+import { Backend, type BackendOptions } from './backend.ts';
+import { type BlockNode, borrowed, NodeDisk, SharedFile } from './node.ts';
+import { type NodeOptions, nodeOptions } from './options.ts';
+
+export interface GraphOptions {
+  readonly host: DiskHost;
+  readonly timers: Timers;
+  readonly clock: () => number;
+  /** Where devices look for their drives. */
+  readonly drives: Registry<Drive>;
+}
+
+type Built = Omit<BlockNode, 'name' | 'options' | 'implicit' | 'bitmaps' | 'disk' | 'backing'> & {
+  readonly device: BlockDevice;
+  readonly backing: BlockNode | undefined;
+};
+
+export class BlockGraph {
+  readonly #o: GraphOptions;
+  readonly #nodes = new Map<string, BlockNode>();
+  /** Places by the name under which devices find them. */
+  readonly backends: Backend[] = [];
+  #serial = 0;
+  /** A node that something else than nodes and places holds: a job. */
+  readonly holders = new Map<BlockNode, number>();
+
+  constructor(o: GraphOptions) {
+    this.#o = o;
+  }
+  get host(): DiskHost {
+    return this.#o.host;
+  }
+
+  // -- nodes
+
+  list(): readonly BlockNode[] {
+    return [...this.#nodes.values()];
+  }
+  find(name: string): BlockNode | undefined {
+    return this.#nodes.get(name);
+  }
+  /** @throws QmpError */
+  get(name: string): BlockNode {
+    const found = this.#nodes.get(name);
+    if (!found) throw new QmpError(`Cannot find device='' nor node-name='${name}'`);
+    return found;
+  }
+  /** Opens a node with what it is described over. Rejects with QmpError, with nothing left open. */
+  async add(given: Json): Promise<BlockNode> {
+    const options = nodeOptions(given);
+    if (options['node-name'] === undefined) throw new QmpError("'node-name' must be specified for the root node");
+    return this.#open(options, false, false);
+  }
+  async #open(options: NodeOptions, implicit: boolean, readOnly: boolean): Promise<BlockNode> {
+    const name = options['node-name'] ?? `#block${String(this.#serial++).padStart(3, '0')}`;
+    if (this.#nodes.has(name)) throw new QmpError(`Duplicate nodes with node-name='${name}'`);
+    if (options['node-name'] !== undefined && !/^[A-Za-z][\w.-]{0,30}$/.test(name))
+      throw new QmpError(`Invalid node-name: '${name}'`);
+    const { device, ...built } = await this.#build(options, options['read-only'] ?? readOnly).catch((error: unknown) => {
+      throw error instanceof QmpError ? error : new QmpError(error instanceof Error ? error.message : String(error));
+    });
+    const node: BlockNode = {
+      ...built,
+      name,
+      options,
+      implicit,
+      disk: new NodeDisk(device),
+      bitmaps: new Map(),
+    };
+    this.#nodes.set(name, node);
+    this.#place(node);
+    return node;
+  }
+  async #build(o: NodeOptions, readOnly: boolean): Promise<Built> {
+    switch (o.driver) {
+      case 'file':
+      case 'host_device': {
+        const file = await SharedFile.open(o.filename!, this.#o.host, {
+          readOnly,
+          auto: o['auto-read-only'] === true,
+          sync: o.cache?.['no-flush'] !== true,
+          share: o['force-share'] === true,
+        });
+        const device = await RawImage.open(file);
+        return { device, filename: o.filename!, readOnly, file: undefined, backing: undefined, format: device, protocol: file };
+      }
+      case 'null-co': {
+        const size = o.size ?? 2 ** 30;
+        const device: BlockDevice = {
+          size,
+          readOnly,
+          read: async (_, into) => void into.fill(0),
+          write: async () => {},
+          flush: async () => {},
+          discard: async () => {},
+          writeZeroes: async () => {},
+          extent: async (_, length) => ({ kind: 'zero', length }),
+          close: async () => {},
+        };
+        return {
+          device,
+          filename: 'null-co://',
+          readOnly,
+          file: undefined,
+          backing: undefined,
+          format: undefined,
+          protocol: undefined,
+        };
+      }
+      case 'raw': {
+        if (o.offset !== undefined || o.size !== undefined) throw new QmpError('raw: offset and size are not supported');
+        const below = await this.#child(o.file!, readOnly);
+        await below.protocol?.access(!readOnly);
+        const device = below.protocol ? await RawImage.open(borrowed(below.protocol, readOnly), { readOnly }) : below.disk;
+        const format = device instanceof RawImage ? device : undefined;
+        return { device, filename: below.filename, readOnly, file: below, backing: undefined, format, protocol: undefined };
+      }
+      case 'qcow2':
+        return this.#qcow2(o, readOnly);
+    }
+    throw new QmpError(`Unknown driver '${o.driver}'`);
+  }
+  async #qcow2(o: NodeOptions, readOnly: boolean): Promise<Built> {
+    const below = await this.#child(o.file!, readOnly);
+    if (!below.protocol) throw new QmpError(`qcow2: '${below.name}' is no file`);
+    await below.protocol.access(!readOnly);
+    const file = borrowed(below.protocol, readOnly);
+    let backing: BlockNode | undefined;
+    if (o.backing === undefined) {
+      const header = await readHeader(file);
+      if (header.backing !== undefined) {
+        const path = backingPath(this.#o.host, below.filename, header.backing);
+        const driver = header.backingFormat ?? 'raw';
+        backing = await this.#open(
+          nodeOptions({ driver, 'read-only': true, file: { driver: 'file', filename: path } }),
+          true,
+          true,
+        );
+      }
+    } else if (typeof o.backing === 'string') backing = this.get(o.backing);
+    else if (isObject(o.backing)) backing = await this.#open(nodeOptions(o.backing), true, true);
+    // The image sees whatever the node has below it at the time.
+    let node: { backing: BlockNode | undefined } | undefined;
+    const view: BlockDevice = {
+      get size() {
+        return node?.backing?.disk.size ?? 0;
+      },
+      readOnly: true,
+      read: (offset, into) => node!.backing!.disk.read(offset, into),
+      write: () => Promise.reject(new Error('Cannot write a backing file')),
+      flush: async () => {},
+      discard: async () => {},
+      writeZeroes: () => Promise.reject(new Error('Cannot write a backing file')),
+      extent: (offset, length) => node!.backing!.disk.extent(offset, length),
+      close: async () => {},
+    };
+    const image = await Qcow2Image.open(file, { codec: this.#o.host.codec, readOnly, backing: view });
+    const built: Built & { backing: BlockNode | undefined } = {
+      device: image,
+      filename: below.filename,
+      readOnly,
+      file: below,
+      backing,
+      format: image,
+      protocol: undefined,
+    };
+    // `add` copies what is here into the node; the view follows the node by the image.
+    this.#views.set(image, (n) => {
+      node = n;
+    });
+    node = built;
+    return built;
+  }
+  readonly #views = new WeakMap<object, (node: BlockNode) => void>();
+  async #child(given: Json, readOnly: boolean): Promise<BlockNode> {
+    if (typeof given === 'string') return this.get(given);
+    return this.#open(nodeOptions(given), true, readOnly);
+  }
+  #place(node: BlockNode): void {
+    if (node.format) this.#views.get(node.format)?.(node);
+    node.disk.after.add((offset, length) => {
+      for (const bitmap of node.bitmaps.values()) if (bitmap.enabled) bitmap.mark(offset, length);
+    });
+    if (!node.implicit || node.file) this.newBackend(node.name, node, {});
+  }
+  /** Opens a format node anew, for writing or for reading only, with the file below it. Rejects where that cannot be. */
+  async access(node: BlockNode, writable: boolean): Promise<void> {
+    const { file } = node;
+    if (node.readOnly === !writable || !file?.protocol) return;
+    const { protocol } = file;
+    await node.disk.drained(async () => {
+      const view = node.format instanceof Qcow2Image ? node.format.backing : undefined;
+      await node.format?.close();
+      const open = async (readOnly: boolean): Promise<void> => {
+        await protocol.access(!readOnly);
+        const below = borrowed(protocol, readOnly);
+        node.format =
+          node.options.driver === 'qcow2'
+            ? await Qcow2Image.open(below, { codec: this.#o.host.codec, readOnly, backing: view })
+            : await RawImage.open(below, { readOnly });
+        node.disk.below = node.format;
+        node.readOnly = readOnly;
+      };
+      try {
+        await open(!writable);
+      } catch (error) {
+        await open(writable);
+        throw new QmpError(error instanceof Error ? error.message : String(error));
+      }
+    });
+  }
+  /** Names another backing file in an image's header. */
+  async rename(node: BlockNode, name: string | undefined, format: string | undefined): Promise<void> {
+    const before = node.readOnly;
+    await this.access(node, true);
+    const { format: image } = node;
+    if (image instanceof Qcow2Image) await image.setBacking(name, format, image.backing);
+    if (before) await this.access(node, false);
+  }
+  /** Who holds a node: nodes above it, places, jobs. */
+  users(node: BlockNode): string[] {
+    return [
+      ...this.list()
+        .filter((n) => n.file === node || n.backing === node)
+        .map((n) => n.name),
+      ...this.backends.filter((b) => b.node === node && b.user !== undefined).map((b) => b.user!),
+      ...((this.holders.get(node) ?? 0) > 0 ? ['a block job'] : []),
+    ];
+  }
+  /** Closes a node and those that were made with it. @throws QmpError (rejects) while it is in use */
+  async remove(name: string): Promise<void> {
+    const node = this.#nodes.get(name);
+    if (!node) throw new QmpError(`Failed to find node with node-name='${name}'`);
+    if (this.users(node).length > 0) throw new QmpError(`Node '${name}' is busy: node is used as ${this.users(node)[0]}`);
+    await this.#close(node);
+  }
+  async #close(node: BlockNode): Promise<void> {
+    this.#nodes.delete(node.name);
+    for (const b of this.backends.filter((x) => x.node === node)) this.#dropBackend(b);
+    if (node.protocol) await node.protocol.close();
+    else await node.format?.close();
+    const children = [node.file, node.backing];
+    node.backing = undefined;
+    for (const child of children) {
+      if (!child) continue;
+      if (child.implicit && this.users(child).length === 0) await this.#close(child);
+      else if (child.protocol && this.users(child).length === 0) await child.protocol.access(false).catch(() => {});
+    }
+  }
+  async closeAll(): Promise<void> {
+    for (const node of this.list()) if (!node.protocol) await node.format?.close().catch(() => {});
+    for (const node of this.list()) await node.protocol?.close().catch(() => {});
+  }
+
+  /** A name that no node has. */
+  freshName(): string {
+    let name: string;
+    do name = `auto${this.#serial++}`;
+    while (this.#nodes.has(name));
+    return name;
+  }
+  /** Opens a file with its format, which is probed when it is not given. */
+  async addFile(
+    file: { readonly [name: string]: Json },
+    format: string | undefined,
+    readOnly: boolean,
+    more: { readonly [name: string]: Json } = {},
+  ): Promise<BlockNode> {
+    let driver = format;
+    if (driver === undefined) {
+      const probed = await this.#o.host.open(String(file['filename']), { readOnly: true, share: true });
+      try {
+        driver = await probe(probed);
+      } finally {
+        await probed.close();
+      }
+    }
+    return this.#open(
+      nodeOptions({ driver, 'read-only': readOnly, file: { ...file, 'read-only': readOnly }, ...more }),
+      true,
+      readOnly,
+    );
+  }
+
+  /** A node whose changes are lost with it, over a file that stays as it is: `#snapshot-ID`. */
+  async addTemporary(file: { readonly [name: string]: Json }, format: string | undefined, id: string): Promise<BlockNode> {
+    const base = await this.addFile(file, format, true);
+    const name = `#snapshot-${id}`;
+    const device = await openOverlay(base.disk, this.#o.host.codec);
+    const node: BlockNode = {
+      name,
+      options: { driver: 'qcow2' },
+      implicit: true,
+      filename: base.filename,
+      readOnly: false,
+      disk: new NodeDisk(device),
+      file: undefined,
+      backing: base,
+      format: device,
+      protocol: undefined,
+      bitmaps: new Map(),
+    };
+    this.#nodes.set(name, node);
+    this.#place(node);
+    return node;
+  }
+
+  // -- places
+
+  newBackend(name: string, node: BlockNode | undefined, o: Partial<BackendOptions>): Backend {
+    const backend = new Backend({
+      id: '',
+      node,
+      readOnly: node?.readOnly ?? false,
+      writeThrough: false,
+      discard: node?.options.discard === 'unmap' || node?.file?.options.discard === 'unmap',
+      detectZeroes: node?.options['detect-zeroes'] ?? 'off',
+      timers: this.#o.timers,
+      clock: this.#o.clock,
+      ...o,
+    });
+    this.backends.push(backend);
+    this.#o.drives.remove(name);
+    this.#o.drives.add(name, backend);
+    return backend;
+  }
+  #dropBackend(backend: Backend): void {
+    this.backends.splice(this.backends.indexOf(backend), 1);
+    for (const [name, drive] of this.#o.drives.entries()) if (drive === backend) this.#o.drives.remove(name);
+  }
+  /** Puts `to` where `from` was: below nodes (but those in `except`), and before devices. */
+  replace(from: BlockNode, to: BlockNode, except: readonly BlockNode[] = []): void {
+    for (const n of this.list()) if (n.backing === from && n !== to && !except.includes(n)) n.backing = to;
+    for (const b of this.backends.filter((x) => x.node === from && x.user !== undefined)) {
+      b.put(to, b.device?.size !== to.disk.size);
+      // Who names the node that a device holds means that device's place; the other node gets a free one.
+      const free = this.backends.find((x) => x !== b && x.node === to && x.user === undefined);
+      if (free) this.#dropBackend(free);
+      this.#o.drives.remove(to.name);
+      this.#o.drives.add(to.name, b);
+      this.#o.drives.remove(from.name);
+      this.newBackend(from.name, from, {});
+    }
+  }
+  /** A place by the id of a `-drive`, or by the device that has it: its id, its path, or a path below. @throws QmpError */
+  backend(name: string): Backend {
+    const found = this.backends.find(
+      (b) =>
+        (b.id !== '' && b.id === name) ||
+        (b.user !== undefined && (b.user === name || b.user === `/machine/peripheral/${name}` || name.startsWith(`${b.user}/`))),
+    );
+    if (!found) throw new QmpError(`Device '${name}' not found`, 'DeviceNotFound');
+    return found;
+  }
+  /** A node by its name, or the one in the place of that name. @throws QmpError */
+  nodeOf(name: string): BlockNode {
+    const node = this.find(name);
+    if (node) return node;
+    const found = this.backends.find((b) => b.id === name)?.node;
+    if (!found) throw new QmpError(`Cannot find device='${name}' nor node-name='${name}'`);
+    return found;
+  }
+  /** The node and those below it, top first. */
+  chain(node: BlockNode): BlockNode[] {
+    return [node, ...(node.backing ? this.chain(node.backing) : [])];
+  }
+}

@@ -1,0 +1,204 @@
+// A node of the block graph: a file of the host, or an image format over one, with what has to hear of its writes.
+// QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
+
+import type { BlockDevice, ByteFile, Extent } from '../../disk/block.ts';
+import type { DiskHost } from '../../disk/open.ts';
+import type { Qcow2Image } from '../../disk/qcow2/image.ts';
+import type { RawImage } from '../../disk/raw.ts';
+import type { Bitmap } from './bitmap.ts';
+import type { NodeOptions } from './options.ts';
+
+export interface BlockNode {
+  readonly name: string;
+  readonly options: NodeOptions;
+  /** Made with another node, not by a monitor, and closed with it. */
+  readonly implicit: boolean;
+  /** A path where there is one. */
+  readonly filename: string;
+  readOnly: boolean;
+  readonly disk: NodeDisk;
+  /** The node below, for formats. */
+  readonly file: BlockNode | undefined;
+  /** What unallocated clusters read as. */
+  backing: BlockNode | undefined;
+  format: Qcow2Image | RawImage | undefined;
+  /** The host's file, for nodes of protocols. */
+  readonly protocol: SharedFile | undefined;
+  readonly bitmaps: Map<string, Bitmap>;
+}
+
+type Range = (offset: number, length: number) => Promise<void> | void;
+
+/** A node's disk: carries out requests, and tells those who follow its writes. */
+export class NodeDisk implements BlockDevice {
+  /** Waited for before a range changes: backups copy what was there. */
+  readonly before = new Set<Range>();
+  /** Told after a range has changed: dirty bitmaps, mirrors. */
+  readonly after = new Set<Range>();
+  /** The disk without its followers; changes when the node is opened anew. */
+  below: BlockDevice;
+  /** Requests under way, and whether new ones wait, and for whom. */
+  #active = 0;
+  #gate: Promise<NodeDisk> | undefined;
+  #idle: (() => void)[] = [];
+
+  constructor(below: BlockDevice) {
+    this.below = below;
+  }
+  get size(): number {
+    return this.below.size;
+  }
+  get readOnly(): boolean {
+    return this.below.readOnly;
+  }
+  /**
+   * Runs `action` while no request is under way; those that come meanwhile wait, and are then carried out by the disk that it
+   * returns, if any: the one that takes this one's place.
+   */
+  async drained(action: () => Promise<NodeDisk | void>): Promise<void> {
+    while (this.#gate) await this.#gate;
+    const gate = Promise.withResolvers<NodeDisk>();
+    this.#gate = gate.promise;
+    let next: NodeDisk = this;
+    try {
+      if (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
+      next = (await action()) ?? this;
+    } finally {
+      this.#gate = undefined;
+      gate.resolve(next);
+    }
+  }
+  async #do<T>(action: (d: NodeDisk) => Promise<T>): Promise<T> {
+    while (this.#gate) {
+      const next = await this.#gate;
+      if (next !== this) return next.#do(action);
+    }
+    this.#active++;
+    try {
+      return await action(this);
+    } finally {
+      if (--this.#active === 0) {
+        const idle = this.#idle;
+        this.#idle = [];
+        for (const wake of idle) wake();
+      }
+    }
+  }
+  read(offset: number, into: Uint8Array): Promise<void> {
+    return this.#do((d) => d.below.read(offset, into));
+  }
+  write(offset: number, from: Uint8Array): Promise<void> {
+    return this.#change(offset, from.length, (d) => d.write(offset, from));
+  }
+  discard(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, (d) => d.discard(offset, length));
+  }
+  writeZeroes(offset: number, length: number): Promise<void> {
+    return this.#change(offset, length, (d) => d.writeZeroes(offset, length));
+  }
+  #change(offset: number, length: number, action: (d: BlockDevice) => Promise<void>): Promise<void> {
+    return this.#do(async (d) => {
+      for (const hear of d.before) await hear(offset, length);
+      try {
+        await action(d.below);
+      } finally {
+        for (const hear of d.after) void hear(offset, length);
+      }
+    });
+  }
+  flush(): Promise<void> {
+    return this.#do((d) => (d.readOnly ? Promise.resolve() : d.below.flush()));
+  }
+  extent(offset: number, length: number): Promise<Extent> {
+    return this.below.extent(offset, length);
+  }
+  /** Nodes are closed by the graph. */
+  async close(): Promise<void> {}
+}
+
+/** A file that is open for reading until somebody needs to write: QEMU's `auto-read-only`. */
+export class SharedFile implements ByteFile {
+  readonly name: string;
+  readonly #host: DiskHost;
+  readonly #o: { readonly readOnly: boolean; readonly auto: boolean; readonly sync: boolean; readonly share: boolean };
+  #file: ByteFile;
+
+  private constructor(name: string, host: DiskHost, o: SharedFile['options'], file: ByteFile) {
+    this.name = name;
+    this.#host = host;
+    this.#o = o;
+    this.#file = file;
+  }
+  get options() {
+    return this.#o;
+  }
+  static async open(
+    name: string,
+    host: DiskHost,
+    o: { readonly readOnly: boolean; readonly auto: boolean; readonly sync: boolean; readonly share: boolean },
+  ): Promise<SharedFile> {
+    const readOnly = o.readOnly || o.auto;
+    return new SharedFile(name, host, o, await host.open(name, { readOnly, sync: o.sync, share: o.share || readOnly }));
+  }
+  get readOnly(): boolean {
+    return this.#file.readOnly;
+  }
+  /** Opens it anew for writing, or back for reading. Rejects where that cannot be. */
+  async access(writable: boolean): Promise<void> {
+    if (this.#file.readOnly !== writable) return;
+    if (writable && this.#o.readOnly) throw new Error(`Cannot write ${this.name}: its node is read-only`);
+    if (!writable && !this.#o.auto) return;
+    // Image locks of the two descriptors would exclude each other.
+    await this.#file.close();
+    const open = (readOnly: boolean): Promise<ByteFile> =>
+      this.#host.open(this.name, { readOnly, sync: this.#o.sync, share: this.#o.share || readOnly });
+    try {
+      this.#file = await open(!writable);
+    } catch (error) {
+      this.#file = await open(writable);
+      throw error;
+    }
+  }
+  size(): Promise<number> {
+    return this.#file.size();
+  }
+  allocated(): Promise<number> {
+    return this.#file.allocated();
+  }
+  read(offset: number, into: Uint8Array): Promise<void> {
+    return this.#file.read(offset, into);
+  }
+  write(offset: number, from: Uint8Array): Promise<void> {
+    return this.#file.write(offset, from);
+  }
+  flush(): Promise<void> {
+    return this.#file.flush();
+  }
+  truncate(size: number): Promise<void> {
+    return this.#file.truncate(size);
+  }
+  punch(offset: number, length: number): Promise<boolean> {
+    return this.#file.punch(offset, length);
+  }
+  nextData(offset: number): Promise<number> {
+    return this.#file.nextData(offset);
+  }
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}
+
+/** A format's view of the file below: closing it leaves the node open. */
+export const borrowed = (file: ByteFile, readOnly: boolean): ByteFile => ({
+  name: file.name,
+  readOnly,
+  size: () => file.size(),
+  allocated: () => file.allocated(),
+  read: (offset, into) => file.read(offset, into),
+  write: (offset, from) => file.write(offset, from),
+  flush: () => file.flush(),
+  truncate: (size) => file.truncate(size),
+  punch: (offset, length) => file.punch(offset, length),
+  nextData: (offset) => file.nextData(offset),
+  close: async () => {},
+});

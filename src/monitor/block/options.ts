@@ -1,0 +1,99 @@
+// What `-blockdev` and blockdev-add take: a node of the block graph. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
+
+import type { Json } from '../../rpc/qmp/json.ts';
+import {
+  alternate,
+  bool,
+  enumeration,
+  int,
+  type Members,
+  nullValue,
+  object,
+  optional,
+  type Schema,
+  str,
+  union,
+} from '../../rpc/qmp/schema.ts';
+
+/** A schema that is looked up when it is used: nodes hold nodes. */
+const later = (label: string, get: () => Schema<unknown>): Schema<Json> => ({
+  label,
+  check: (value, where) => get().check(value, where) as Json,
+  describe: (d) => get().describe(d),
+  coerce: (value) => get().coerce(value),
+});
+
+const inner = later('object', () => blockdevOptions);
+/** The name of a node, or one described in its place. */
+export const blockdevRef = alternate('BlockdevRef', { string: str, object: inner });
+const blockdevRefOrNull = alternate('BlockdevRefOrNull', { string: str, object: inner, null: nullValue });
+
+const base = {
+  'node-name': optional(str),
+  discard: optional(enumeration('BlockdevDiscardOptions', ['ignore', 'unmap'])),
+  cache: optional(object('BlockdevCacheOptions', { direct: optional(bool), 'no-flush': optional(bool) })),
+  'read-only': optional(bool),
+  'auto-read-only': optional(bool),
+  'force-share': optional(bool),
+  'detect-zeroes': optional(enumeration('BlockdevDetectZeroesOptions', ['off', 'on', 'unmap'])),
+} as const;
+
+const file = {
+  filename: str,
+  locking: optional(enumeration('OnOffAuto', ['auto', 'on', 'off'])),
+  aio: optional(enumeration('BlockdevAioOptions', ['threads', 'native', 'io_uring'])),
+  'aio-max-batch': optional(int),
+  'drop-cache': optional(bool),
+} as const;
+
+const drivers: Readonly<Record<string, Members>> = {
+  file,
+  host_device: file,
+  'null-co': { size: optional(int), 'read-zeroes': optional(bool) },
+  raw: { file: blockdevRef, offset: optional(int), size: optional(int) },
+  qcow2: {
+    file: blockdevRef,
+    backing: optional(blockdevRefOrNull),
+    'lazy-refcounts': optional(bool),
+    'pass-discard-request': optional(bool),
+    'pass-discard-snapshot': optional(bool),
+    'pass-discard-other': optional(bool),
+    'cache-size': optional(int),
+    'l2-cache-size': optional(int),
+    'l2-cache-entry-size': optional(int),
+    'refcount-cache-size': optional(int),
+    'cache-clean-interval': optional(int),
+  },
+};
+
+export const blockdevOptions = union('BlockdevOptions', base, 'driver', drivers, {
+  file: ['dynamic-auto-read-only'],
+  host_device: ['dynamic-auto-read-only'],
+});
+export const blockdevDrivers: readonly string[] = Object.keys(drivers);
+
+/** What is known of a node from its description. */
+export interface NodeOptions {
+  readonly driver: string;
+  readonly 'node-name'?: string;
+  readonly 'read-only'?: boolean;
+  readonly 'auto-read-only'?: boolean;
+  readonly discard?: 'ignore' | 'unmap';
+  readonly 'detect-zeroes'?: 'off' | 'on' | 'unmap';
+  readonly cache?: { readonly direct?: boolean; readonly 'no-flush'?: boolean };
+  readonly 'force-share'?: boolean;
+  readonly filename?: string;
+  readonly size?: number;
+  readonly offset?: number;
+  readonly file?: Json;
+  readonly backing?: Json;
+}
+
+/** A description, checked. @throws QmpError */
+export const nodeOptions = (given: Json): NodeOptions => blockdevOptions.check(given, '') as unknown as NodeOptions;
+
+/** A `json:` or plain file name as a description of a protocol node. */
+export function fileOptions(name: string): { readonly [name: string]: Json } {
+  const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
+  return { driver: 'file', filename: plain };
+}
