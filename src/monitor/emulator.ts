@@ -24,7 +24,7 @@ import { type QmpEvents, qmpEvents, rateLimits } from './qmp/events.ts';
 import type { QmpTable } from './qmp/row.ts';
 import { ObjectTree } from './qom/tree.ts';
 import { TypeTable } from './qom/types.ts';
-import { Objects } from './qom/user-objects.ts';
+import { Objects, type UserObject } from './qom/user-objects.ts';
 
 /** The QEMU whose behaviour and version this is. */
 export const QEMU_VERSION = { major: 7, minor: 2, micro: 0 } as const;
@@ -81,6 +81,8 @@ export interface EmulatorHost {
   /** Ends descriptors that monitors brought and nobody took. */
   readonly closeFd: (fd: number) => void;
   readonly log: (text: string) => void;
+  /** Random bytes of a device of the host, or of the host's own generator. */
+  readonly random: (path: string | undefined) => (count: number) => Promise<Uint8Array>;
   readonly base64: { encode(bytes: Uint8Array): string; decode(text: string): Uint8Array };
   /** The host's names of the vCPUs' threads, by vCPU; empty where it has none. */
   readonly threads: () => Promise<readonly number[]>;
@@ -119,6 +121,8 @@ export class Emulator {
   /** Whether `-machine none` "runs". */
   #idle: 'prelaunch' | 'running' | 'paused' = 'prelaunch';
   readonly #held = new Map<string, { data: unknown; again: boolean }>();
+  /** The guest ran once. */
+  #began = false;
   readonly #onQuit: () => void;
   /** The vCPU that the monitor for people looks at. */
   currentCpu = 0;
@@ -138,6 +142,7 @@ export class Emulator {
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
     this.types = new TypeTable(o.config.accels, deviceInfos());
     this.objects = new Objects();
+    this.objects.onAdd = (object) => this.#objectAdded(object);
     this.tree = new ObjectTree(this);
     this.chardevs = new Chardevs(
       o.host.chars,
@@ -170,6 +175,7 @@ export class Emulator {
   /** QEMU's run state. */
   get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' {
     const status = this.machine?.status ?? this.#idle;
+    if (status === 'prelaunch' && this.#began) return 'paused';
     return status === 'ended' ? 'shutdown' : status;
   }
   async stop(): Promise<void> {
@@ -204,6 +210,7 @@ export class Emulator {
     this.machine = machine;
     this.#lookAtDrives();
     machine.subscribe((name, data) => {
+      if (name === 'RESUME') this.#began = true;
       this.emit(name, Object.keys(data).length === 0 ? undefined : data);
     });
   }
@@ -228,6 +235,13 @@ export class Emulator {
     } catch (error) {
       throw new QmpError(error instanceof Error ? error.message : String(error));
     }
+  }
+  /** What an object starts, with how it ends. */
+  #objectAdded({ id, type, values }: UserObject): (() => void) | undefined {
+    if (type !== 'rng-random' && type !== 'rng-builtin') return undefined;
+    const path = type === 'rng-random' ? String(values['filename'] ?? '/dev/urandom') : undefined;
+    this.backends.rngs.add(id, { bytes: this.host.random(path) });
+    return () => this.backends.rngs.remove(id);
   }
   /** A drive for removable media is there without one, too: it has a place that is empty. */
   withDrive(config: DeviceConfig): DeviceConfig {

@@ -61,6 +61,8 @@ export class NodeMachine implements RunningMachine {
   readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
   #boot: BootState | null;
   #status: MachineStatus = 'prelaunch';
+  /** The I/O thread looks after ports and devices. */
+  #serving = false;
   /** vCPUs in their loops. */
   #running = 0;
   #why: MachineEnd | null = null;
@@ -163,6 +165,9 @@ export class NodeMachine implements RunningMachine {
   start(): void {
     if (this.#status !== 'prelaunch') return;
     this.#launch();
+    this.#notify('RESUME', {});
+    if (this.#serving) return;
+    this.#serving = true;
     for (const n of PORTS) void this.#pump(n);
     void this.board.bells.serve();
   }
@@ -204,8 +209,8 @@ export class NodeMachine implements RunningMachine {
   }
   reset(): void {
     this.#asked = true;
-    if (this.#status === 'shutdown') this.#restart({ kind: 'reset' });
-    else if (this.#status !== 'prelaunch') this.#stop({ kind: 'reset' });
+    if (this.#status === 'shutdown' || this.#status === 'prelaunch') this.#restart({ kind: 'reset' });
+    else this.#stop({ kind: 'reset' });
   }
   powerButton(): void {
     if (this.#status !== 'running' && this.#status !== 'paused') return;
@@ -499,7 +504,12 @@ export class NodeMachine implements RunningMachine {
     this.#boot = this.#load();
     const asked = this.#asked;
     this.#asked = false;
-    this.#launch();
+    // A machine that was held stays so, until it is started again.
+    if (this.#status === 'running') this.#launch();
+    else {
+      this.#status = 'prelaunch';
+      this.board.reset();
+    }
     for (const { io } of this.devices.list()) io?.reset?.();
     this.#notify('RESET', { guest: !asked, reason: asked ? 'host-qmp-system-reset' : 'guest-reset' });
     this.#o.restarted?.(why);

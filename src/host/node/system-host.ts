@@ -1,7 +1,9 @@
 // The Node process as the emulator's program needs it: background start, and what monitors ask of the host.
 
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { closeSync, writeSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
 import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import { nodeChars } from './chardev.ts';
@@ -52,10 +54,21 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       },
       closeFd: (fd) => closeSync(fd),
       log,
+      random: (path) => (path === undefined || path === '/dev/urandom' ? async (count) => randomBytes(count) : deviceBytes(path)),
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? []) : []),
       net: { sockets: nodeSockets(), namedFd },
     }),
+  };
+}
+
+/** Reads a random device of the host, which may take its time. */
+function deviceBytes(path: string): (count: number) => Promise<Uint8Array> {
+  let handle: Promise<FileHandle> | undefined;
+  return async (count) => {
+    handle ??= open(path, 'r');
+    const { buffer, bytesRead } = await (await handle).read(new Uint8Array(count), 0, count, null);
+    return buffer.subarray(0, bytesRead);
   };
 }
 

@@ -62,13 +62,16 @@ const properties = (
 function expand(model: { readonly name: string; readonly props?: Json | undefined }, type: 'static' | 'full') {
   const name = model.name === 'host' ? 'max' : model.name;
   if (!cpuModels.includes(name) && name !== 'base') throw new QmpError(`CPU definition '${model.name}' not found`);
+  const known = new Set(['family', 'model', 'stepping', 'model-id', 'vendor', 'migratable']);
   const changes: string[] = [];
   for (const [feature, on] of Object.entries(isObject(model.props) ? model.props : {})) {
-    if (feature === 'migratable' || feature.startsWith('hv-')) continue;
+    if (known.has(feature) || feature.startsWith('hv-')) continue;
     if (!cpuFeatures.includes(feature)) throw new QmpError(`Property '${name}${CPU_SUFFIX}.${feature}' not found`);
     changes.push(`${on === true ? '+' : '-'}${feature}`);
   }
-  const { features, ...made } = cpuModel(name === 'base' ? 'qemu64' : name, changes);
+  // The base has no features of its own: what an expansion has named is all that there is.
+  const none = name === 'base' ? cpuFeatures.map((f) => `-${f}`) : [];
+  const { features, ...made } = cpuModel(name === 'base' ? 'max' : name, [...none, ...changes]);
   const props: Record<string, Json> = {
     family: made.family,
     model: made.model,

@@ -1,7 +1,7 @@
 // Objects that users make with `-object` and object-add, as a table: their arguments, from which the schema, help and the object model
 // follow. QEMU 7.2 "QEMU QMP Reference Manual", qapi/qom.json.
 
-import { array, bool, enumeration, int, type Members, object, optional, str, union } from '../../rpc/qmp/schema.ts';
+import { array, bool, enumeration, int, type Members, optional, str, union } from '../../rpc/qmp/schema.ts';
 import type { PropertyInfo } from './types.ts';
 
 export interface ObjectType {
@@ -32,21 +32,6 @@ const memory = {
   reserve: optional(bool),
   size: int,
   'x-use-canonical-path-for-ramblock-id': optional(bool),
-} as const;
-const limits = {
-  'bps-total': optional(int),
-  'bps-read': optional(int),
-  'bps-write': optional(int),
-  'iops-total': optional(int),
-  'iops-read': optional(int),
-  'iops-write': optional(int),
-  'bps-total-max': optional(int),
-  'bps-read-max': optional(int),
-  'bps-write-max': optional(int),
-  'iops-total-max': optional(int),
-  'iops-read-max': optional(int),
-  'iops-write-max': optional(int),
-  'iops-size': optional(int),
 } as const;
 const loop = { 'aio-max-batch': optional(int), 'thread-pool-min': optional(int), 'thread-pool-max': optional(int) } as const;
 
@@ -82,10 +67,6 @@ export const objectTypes: Readonly<Record<string, ObjectType>> = {
     iv: optional(str),
     data: optional(str),
     file: optional(str),
-  }),
-  'throttle-group': row('object', {
-    limits: optional(object('ThrottleLimits', limits)),
-    ...Object.fromEntries(Object.entries(limits).map(([name, member]) => [`x-${name}`, member])),
   }),
 };
 
