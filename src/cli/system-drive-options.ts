@@ -65,7 +65,11 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     const value = take(name);
     return value === undefined ? otherwise : onOff(`-drive ${name}=`, value);
   };
-  const kind = oneOf('-drive if=', take('if') ?? 'ide', ['ide', 'virtio', 'none', 'scsi']);
+  const kind = oneOf('-drive if=', take('if') ?? 'ide', ['ide', 'virtio', 'none', 'scsi', 'pflash']);
+  if (kind === 'pflash') {
+    flash(s, map, text);
+    return;
+  }
   if (kind === 'scsi') throw new Refused('-drive if=scsi: not supported; accepted: ide, virtio, none');
   const media = oneOf('-drive media=', take('media') ?? 'disk', ['disk', 'cdrom']) as 'disk' | 'cdrom';
   const cache = take('cache') ?? 'writeback';
@@ -130,6 +134,19 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     addDevice(s, { driver, bus: `ide.${q35 ? at : at >> 1}`, unit: q35 ? 0 : at & 1, drive: id }, text);
   }
   s.driveIndexes.add(`${kind}${at}`);
+}
+/** `-drive if=pflash`: a chip of flash, firmware first. */
+function flash(s: Settings, map: Map<string, string>, text: string): void {
+  const file = map.get('file');
+  if (file === undefined) throw new Refused(`-drive ${text}: file= is missing`);
+  for (const [name, value] of map) {
+    if (name === 'format') oneOf('-drive if=pflash,format=', value, ['raw']);
+    else if (!['file', 'unit', 'index', 'id', 'readonly', 'read-only'].includes(name))
+      throw new Refused(`-drive if=pflash,${name}: not supported`);
+  }
+  const readOnly = map.get('readonly') ?? map.get('read-only');
+  s.flash.push(file);
+  if (readOnly !== undefined && onOff('-drive readonly=', readOnly)) s.readOnlyFlash.add(file);
 }
 function freeIndex(s: Settings, kind: string, media: 'disk' | 'cdrom'): number {
   let n = kind === 'ide' && media === 'cdrom' && !s.driveIndexes.has('ide2') ? 2 : 0;

@@ -66,7 +66,7 @@ export async function firmwareOf(
 ): Promise<{ readonly shape: FirmwareShape; readonly images: FirmwareImages } | undefined> {
   const flash: FlashImage[] = [...more];
   for (const path of s.flash) {
-    const { device } = await openDisk(host.disks, path, { format: 'raw' });
+    const { device } = await openDisk(host.disks, path, { format: 'raw', readOnly: s.readOnlyFlash.has(path) });
     flash.push(await flashOf(path, device));
   }
   if (flash.length === 0 && s.bios === undefined && s.kernel !== undefined) return undefined;

@@ -53,6 +53,8 @@ function machine(s: Settings, text: string): string | undefined {
     acpi: (v) => {
       s.acpi = v === 'auto' || onOff('-machine acpi=', v);
     },
+    pflash0: (v) => void s.machineProperties.set('pflash0', v),
+    pflash1: (v) => void s.machineProperties.set('pflash1', v),
     'memory-backend': (v) => void s.machineProperties.set('memory-backend', v),
     ...Object.fromEntries(
       Object.entries(fixed).map(([key, accepted]) => [

@@ -63,6 +63,8 @@ export interface Settings {
   /** `-drive` and its short forms as they were given; read when the machine is known. */
   driveTexts: string[];
   driveIndexes: Set<string>;
+  /** Files among `flash` that cannot be programmed. */
+  readOnlyFlash: Set<string>;
   /** Changes of all disks are temporary. */
   snapshot: boolean;
   /** `-global DRIVER.PROPERTY=VALUE`. */
@@ -121,6 +123,7 @@ export const defaults = (): Settings => ({
   drives: [],
   driveTexts: [],
   driveIndexes: new Set(),
+  readOnlyFlash: new Set(),
   snapshot: false,
   globals: [],
   nographic: false,

@@ -1,7 +1,8 @@
 // `nonroot-system-x86_64`: one machine with QEMU's command line, from its start to its end.
 
 import type { MachineConfig } from '../machine/config.ts';
-import type { KernelFiles, MachineEnd } from '../machine/running.ts';
+import { flashOf } from '../machine/flash.ts';
+import type { FlashImage, KernelFiles, MachineEnd } from '../machine/running.ts';
 import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
@@ -9,8 +10,8 @@ import { qmpTable } from '../monitor/qmp/table.ts';
 import { type AccelChoice, chooseAccel } from './accel.ts';
 import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
-import { firmwareOf } from './system-firmware.ts';
 import { openDrives } from './system-drive-options.ts';
+import { firmwareOf } from './system-firmware.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import type { Settings } from './system-settings.ts';
@@ -122,10 +123,9 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       if (options.kind === 'pty') await say(`char device redirected to ${backend.filename.slice('pty:'.length)} (label ${id})`);
     }
     for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
-    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
     await openDrives(s, emulator);
     s.devices = s.devices.map((d) => emulator.withDrive(d));
-    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, log));
+    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
@@ -157,7 +157,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
 
 async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, { accel, tscKhz }: AccelChoice, log: Write) {
   const files = await kernelFiles(s, host);
-  const firmware = await firmwareOf(s, host);
+  const firmware = await firmwareOf(s, host, await flashNodes(s, emulator));
   return host.machine({
     config: { ...machineConfig(s), accel, tscKhz, ...(firmware ? { firmware: firmware.shape } : {}) },
     ...(files ? { files } : {}),
@@ -170,6 +170,16 @@ async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, { 
     noShutdown: s.noShutdown,
     backends: emulator.backends,
   });
+}
+
+/** Flash chips that are nodes of the block graph: `-machine pflash0=NODE,pflash1=NODE`. */
+async function flashNodes(s: Settings, { blocks }: Emulator): Promise<FlashImage[]> {
+  const chips: FlashImage[] = [];
+  for (const name of ['pflash0', 'pflash1']) {
+    const node = s.machineProperties.get(name);
+    if (node !== undefined) chips.push(await flashOf(node, blocks.get(node).disk));
+  }
+  return chips;
 }
 
 async function kernelFiles(s: Settings, host: SystemHost): Promise<KernelFiles | undefined> {
