@@ -22,7 +22,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   machine: ['bits', 'bus', 'devices', 'disk', 'display', 'net', 'firmware', 'isa', 'accel'],
   monitor: ['bits', 'bus', 'rpc', 'chardev', 'disk', 'display', 'net', 'isa', 'accel', 'devices', 'machine'],
   api: ['bits', 'machine'],
-  cli: ['bits', 'devices', 'api', 'images', 'machine', 'disk', 'rpc', 'chardev', 'net', 'monitor'],
+  cli: ['bits', 'devices', 'api', 'images', 'machine', 'disk', 'display', 'rpc', 'chardev', 'net', 'monitor'],
   'host/node': [
     'bits',
     'devices',

@@ -107,10 +107,4 @@ export const charDeviceOptions: readonly SystemOption[] = [
       s.nographic = true;
     }),
   },
-  {
-    names: ['-display'],
-    value: 'none',
-    help: 'no display',
-    apply: does((_, v) => void oneOf('-display ', v, ['none'])),
-  },
 ];

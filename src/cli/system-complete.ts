@@ -7,6 +7,7 @@ import { deviceTypes } from '../machine/device-types.ts';
 import type { OptionInfo } from '../monitor/emulator.ts';
 import { addChardev, shortChardev } from './system-char-options.ts';
 import { addNic } from './system-device-options.ts';
+import { completeDisplay } from './system-display-options.ts';
 import { addDrives } from './system-drive-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
@@ -25,6 +26,7 @@ export function complete(s: Settings): void {
     throw new Refused(`-accel ${s.accel.join(':')}: not supported; accepted: ${accelNames.join(', ')}`);
   addDrives(s);
   characters(s);
+  completeDisplay(s);
   for (const nic of s.nics) addNic(s, nic);
   globals(s);
   memory(s);

@@ -17,7 +17,7 @@ export const accelNames: readonly string[] = accels.map(([name]) => name);
 
 /** Properties of a machine whose only accepted value is what this machine is. */
 const fixed: Readonly<Record<string, readonly string[]>> = {
-  usb: ['off'],
+  usb: ['on', 'off'],
   vmport: ['off', 'auto'],
   smm: ['off', 'auto'],
   graphics: ['off', 'on'],
@@ -153,9 +153,6 @@ function smp(s: Settings, text: string): void {
     threads: set('threads'),
   });
 }
-
-/** Accepts what the machine is like anyway. */
-const only = (option: string, accepted: readonly string[]) => does((_, v) => void oneOf(`${option} `, v, accepted));
 
 function boot(s: Settings, text: string): void {
   properties('-boot', text, 'order', {
@@ -330,6 +327,5 @@ export const machineOptions: readonly SystemOption[] = [
       s.acpi = false;
     }),
   },
-  { names: ['-vga'], value: 'none', help: 'no graphics card', apply: only('-vga', ['none']) },
   { names: ['-enable-kvm'], help: 'as -accel kvm', apply: does((s) => void s.accel.push('kvm')) },
 ];

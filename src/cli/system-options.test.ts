@@ -22,7 +22,7 @@ const refusal = (line: string): string => {
 const serial = (line: string): string[] => settings(line).serial;
 const monitors = (line: string): string[] => settings(line).monitors.map((m) => `${m.chardev} ${m.mode}`);
 
-test('the default devices are those of QEMU without a display', () => {
+test('the default devices are those of QEMU', () => {
   assert.deepEqual(serial(''), ['null']);
   assert.deepEqual(serial('-nographic'), ['mon:stdio']);
   assert.deepEqual(serial('-nographic -monitor none'), ['stdio']);
@@ -33,7 +33,9 @@ test('the default devices are those of QEMU without a display', () => {
   assert.deepEqual(monitors('-nographic -serial mon:stdio'), ['serial0 readline']);
   const { memory, machine, cpu } = settings('');
   assert.deepEqual([memory, machine.name, cpu.cpuModel], [128 << 20, 'pc-i440fx-7.2', 'qemu64']);
-  assert.deepEqual(settings('-serial none -serial null').devices, [{ driver: 'isa-serial', index: 1, chardev: 'serial1' }]);
+  assert.deepEqual(settings('-vga none -serial none -serial null').devices, [
+    { driver: 'isa-serial', index: 1, chardev: 'serial1' },
+  ]);
 });
 
 test('standard input and output have one user', () => {
@@ -73,7 +75,7 @@ test('the arrangement of vCPUs follows from what is given', () => {
 
 test('values reach the settings', () => {
   const s = settings(
-    '-serial none -m size=1G -cpu max,-kvm -device isa-debug-exit,iobase=0xf4,iosize=4 -device pc-testdev -d bus,cpu -D l -machine q35,hpet=off -no-reboot -name guest=a,,b',
+    '-vga none -serial none -m size=1G -cpu max,-kvm -device isa-debug-exit,iobase=0xf4,iosize=4 -device pc-testdev -d bus,cpu -D l -machine q35,hpet=off -no-reboot -name guest=a,,b',
   );
   assert.equal(s.memory, 2 ** 30);
   assert.deepEqual([s.cpu.cpuModel, s.cpu.paravirtual], ['max', []]);
@@ -88,6 +90,35 @@ test('what is not supported is refused by name, down to properties', () => {
   assert.equal(refusal('-m 1G,slots=2'), '-m slots=2: not supported');
   assert.equal(refusal('-d exec'), '-d exec: not supported; -d help lists what is');
   assert.equal(refusal('-rtc base=utc,clock=vm'), '-rtc clock=vm: not supported; accepted: host');
+});
+
+test('there is one card unless another is named, and USB has what the board has', () => {
+  const drivers = (line: string): string[] => settings(`-serial none ${line}`).devices.map((d) => d.driver);
+  assert.deepEqual(drivers(''), ['VGA']);
+  assert.deepEqual(drivers('-vga virtio'), ['virtio-vga']);
+  assert.deepEqual(drivers('-nodefaults'), []);
+  assert.deepEqual(drivers('-device bochs-display'), ['bochs-display']);
+  assert.deepEqual(drivers('-vga std -device bochs-display'), ['VGA', 'bochs-display']);
+  assert.deepEqual(drivers('-vga none -usbdevice tablet'), ['piix3-usb-uhci', 'usb-tablet']);
+  assert.equal(drivers('-M q35 -vga none -usb').length, 4);
+  assert.equal(refusal('-vga qxl'), '-vga qxl: not supported; accepted: none, std, virtio');
+  assert.equal(refusal('-display gtk'), '-display gtk: not supported; accepted: none, vnc=DISPLAY');
+});
+
+test('VNC servers listen where they are told', () => {
+  const vnc = (line: string) => settings(line).vnc.map((v) => v.listen);
+  assert.deepEqual(vnc('-vnc none'), []);
+  assert.deepEqual(vnc('-vnc :3'), [{ kind: 'tcp', host: '', port: 5903 }]);
+  assert.deepEqual(vnc('-vnc 127.0.0.1:0,to=99,websocket=5700,audiodev=a'), [
+    { kind: 'tcp', host: '127.0.0.1', port: 5900, to: 5999, websocket: 5700 },
+  ]);
+  assert.deepEqual(vnc('-vnc [::1]:1,websocket -vnc unix:/tmp/v,id=b'), [
+    { kind: 'tcp', host: '::1', port: 5901, websocket: 5701 },
+    { kind: 'unix', path: '/tmp/v' },
+  ]);
+  assert.match(refusal('-vnc :1 -vnc :2'), /there is a server 'default' already/);
+  assert.match(refusal('-vnc nowhere'), /accepted: HOST:DISPLAY, unix:PATH, none/);
+  assert.match(refusal('-vnc :1,tls-creds=t'), /^-vnc tls-creds=t: not supported/);
 });
 
 test('the clock begins at a date, at local time, or at UTC', () => {

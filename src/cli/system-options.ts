@@ -6,6 +6,7 @@ import { columns } from './args.ts';
 import { charDeviceOptions } from './system-char-options.ts';
 import { complete } from './system-complete.ts';
 import { deviceOptions } from './system-device-options.ts';
+import { displayOptions } from './system-display-options.ts';
 import { driveOptions } from './system-drive-options.ts';
 import { firmwareOptions } from './system-firmware.ts';
 import { machineOptions } from './system-machine-options.ts';
@@ -20,6 +21,7 @@ export const systemOptions: readonly SystemOption[] = [
   ...deviceOptions,
   ...driveOptions,
   ...charDeviceOptions,
+  ...displayOptions,
   ...processOptions,
 ];
 

@@ -5,6 +5,7 @@ import type { CharOptions } from '../chardev/options.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { findMachine, type MachineType } from '../machine/machine-types.ts';
 import { type CpuChoice, parseCpu } from '../machine/options.ts';
+import type { VncSetting } from '../monitor/display.ts';
 import type { Actions } from '../monitor/emulator.ts';
 import { optionMap, parseBool, Refused } from '../monitor/keyval.ts';
 import type { Json } from '../rpc/qmp/json.ts';
@@ -69,6 +70,11 @@ export interface Settings {
   snapshot: boolean;
   /** `-global DRIVER.PROPERTY=VALUE`. */
   globals: { driver: string; property: string; value: string }[];
+  /** `-vga`; undefined for the default. */
+  vga?: string;
+  vnc: (Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined })[];
+  usb: boolean;
+  usbDevices: string[];
   nographic: boolean;
   nodefaults: boolean;
   noReboot: boolean;
@@ -126,6 +132,9 @@ export const defaults = (): Settings => ({
   readOnlyFlash: new Set(),
   snapshot: false,
   globals: [],
+  vnc: [],
+  usb: false,
+  usbDevices: [],
   nographic: false,
   nodefaults: false,
   noReboot: false,

@@ -126,6 +126,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     await openDrives(s, emulator);
     s.devices = s.devices.map((d) => emulator.withDrive(d));
     if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
+    for (const { secretId, ...vnc } of s.vnc) await emulator.display.startVnc({ ...vnc, secret: secretOf(emulator, secretId) });
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
@@ -148,11 +149,22 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     emulator.machine?.quit();
     throw error;
   } finally {
+    emulator.display.closeAll();
     emulator.chardevs.closeAll();
     for (const cable of emulator.cables.values()) cable.close();
     await emulator.blocks.closeAll();
     if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
   }
+}
+
+/** The text of a secret object. Throws where it cannot be had. */
+function secretOf(emulator: Emulator, id: string | undefined): string | undefined {
+  if (id === undefined) return undefined;
+  const values = emulator.objects.get(id)?.values;
+  const data = values?.['data'];
+  if (typeof data !== 'string' || values?.['keyid'] !== undefined)
+    throw new Error(`-vnc password-secret=${id}: accepted is a secret object with data= in plain text or base64`);
+  return values?.['format'] === 'base64' ? new TextDecoder().decode(emulator.host.base64.decode(data)) : data;
 }
 
 async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, { accel, tscKhz }: AccelChoice, log: Write) {

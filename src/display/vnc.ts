@@ -40,6 +40,22 @@ export interface VncEventData {
   readonly client: VncAddress;
 }
 
+/** Where a server listens. `to`: ports up to this one are tried. */
+export type VncListen =
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly to?: number; readonly websocket?: number }
+  | { readonly kind: 'unix'; readonly path: string };
+
+export interface VncServerOptions extends Omit<VncOptions, 'des' | 'random' | 'deflate' | 'time' | 'after'> {
+  readonly listen: VncListen | undefined;
+}
+
+export interface VncServer {
+  readonly vnc: Vnc;
+  /** Where it listens, WebSocket apart. */
+  readonly addresses: readonly VncAddress[];
+  close(): void;
+}
+
 /** Clients at a time; more are turned away. */
 const CLIENTS_MAX = 64;
 /** ms that a handshake may take. */

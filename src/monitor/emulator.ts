@@ -17,6 +17,7 @@ import { BlockGraph } from './block/graph.ts';
 import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
+import { DisplayControl, type DisplayHost } from './display.ts';
 import { Fdsets } from './fdsets.ts';
 import { Migration } from './migration.ts';
 import { type Cable, type NetdevHost, openNetdev } from './netdevs.ts';
@@ -87,6 +88,7 @@ export interface EmulatorHost {
   /** The host's names of the vCPUs' threads, by vCPU; empty where it has none. */
   readonly threads: () => Promise<readonly number[]>;
   readonly net: NetdevHost;
+  readonly display: DisplayHost;
 }
 
 /** What happens at the guest's end, reset, crash and watchdog: `-action`. */
@@ -114,6 +116,7 @@ export class Emulator {
   readonly blocks: BlockGraph;
   readonly jobs: Jobs;
   readonly backends: Backends;
+  readonly display: DisplayControl;
   readonly cables = new Map<string, Cable>();
   readonly #connections = new WeakMap<QmpSession, Connection>();
   /** Absent for `-machine none`. */
@@ -140,6 +143,7 @@ export class Emulator {
     const { disks, timers, clock } = o.host;
     this.blocks = new BlockGraph({ host: disks, timers, clock, drives: this.backends.drives });
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
+    this.display = new DisplayControl(this);
     this.types = new TypeTable(o.config.accels, deviceInfos());
     this.objects = new Objects();
     this.objects.onAdd = (object) => this.#objectAdded(object);

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { closeSync, writeSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { type FileHandle, open, writeFile } from 'node:fs/promises';
 import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import { nodeChars } from './chardev.ts';
@@ -12,6 +12,7 @@ import { readFirmware } from './fetch-firmware.ts';
 import { libc } from './libc.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
+import { startVnc, zlib } from './vnc.ts';
 
 /** Names the descriptor on which a process in the background says that it is ready. */
 const READY = 'NONROOT_READY_FD';
@@ -58,6 +59,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? []) : []),
       net: { sockets: nodeSockets(), namedFd },
+      display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),
   };
 }

@@ -5,7 +5,7 @@ import { type AddressInfo, createServer, type Server, type Socket } from 'node:n
 import { constants, createDeflate, deflate as deflateAll } from 'node:zlib';
 import type { Zlib } from '../../display/image.ts';
 import type { RfbTransport } from '../../display/rfb-session.ts';
-import { Vnc, type VncAddress, type VncOptions } from '../../display/vnc.ts';
+import { Vnc, type VncAddress, type VncServer, type VncServerOptions } from '../../display/vnc.ts';
 import type { Deflater } from '../../rpc/rfb/encode.ts';
 import { WebSocketServer } from '../../rpc/websocket.ts';
 
@@ -42,22 +42,6 @@ export function deflater(level: number): Deflater {
 export function des(key: Uint8Array, blocks: Uint8Array): Uint8Array {
   const cipher = createCipheriv('des-ede3-ecb', Buffer.concat([key, key, key]), null).setAutoPadding(false);
   return Buffer.concat([cipher.update(blocks), cipher.final()]);
-}
-
-/** Where a server listens. `to`: ports up to this one are tried. */
-export type VncListen =
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly to?: number; readonly websocket?: number }
-  | { readonly kind: 'unix'; readonly path: string };
-
-export interface VncServerOptions extends Omit<VncOptions, 'des' | 'random' | 'deflate' | 'time' | 'after'> {
-  readonly listen: VncListen | undefined;
-}
-
-export interface VncServer {
-  readonly vnc: Vnc;
-  /** Where it listens, WebSocket apart. */
-  readonly addresses: readonly VncAddress[];
-  close(): void;
 }
 
 /** Starts a server. Rejects with one line where it cannot listen. */

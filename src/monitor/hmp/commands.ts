@@ -7,6 +7,7 @@ import { optionMap } from '../keyval.ts';
 import { netdevJson } from '../netdevs.ts';
 import { objectOptions } from '../qom/objects.ts';
 import { type HmpArguments, type HmpCommand, HmpError, splitWords } from './command.ts';
+import { displayCommands } from './display.ts';
 import { infos } from './info.ts';
 
 const need = (args: HmpArguments, n: number, name: string): string => {
@@ -129,6 +130,7 @@ export const commands: readonly HmpCommand[] = [
     help: 'request VM to change its memory allocation (in MB)',
     run: (e, args) => e.balloon().set(Number(need(args, 0, 'value')) * 2 ** 20),
   },
+  ...displayCommands,
 ];
 
 function helpText(words: readonly string[]): string {

@@ -6,6 +6,7 @@ import { type Emulator, QEMU_VERSION } from '../emulator.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
 import { type HmpCommand, hex } from './command.ts';
+import { displayInfos } from './display.ts';
 import { registerText } from './registers.ts';
 
 /** Does something while the guest stands still. */
@@ -51,6 +52,7 @@ function objectTree(node: QomNode, path: string, indent = ''): string[] {
 }
 
 export const infos: readonly HmpCommand[] = [
+  ...displayInfos,
   {
     names: ['status'],
     help: 'show the current VM status (running|paused)',

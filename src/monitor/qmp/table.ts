@@ -5,6 +5,7 @@ import { blockJobCommands } from './block-jobs.ts';
 import { chardevCommands } from './chardev.ts';
 import { cpuCommands } from './cpus.ts';
 import { deviceCommands } from './device.ts';
+import { displayCommands } from './display.ts';
 import { hmpCommands } from './hmp.ts';
 import { introspectCommands } from './introspect.ts';
 import { migrateCommands } from './migrate.ts';
@@ -25,4 +26,5 @@ export const qmpTable: QmpTable = {
   ...transactionCommands,
   ...hmpCommands,
   ...migrateCommands,
+  ...displayCommands,
 };
