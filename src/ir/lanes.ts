@@ -3,6 +3,7 @@
 
 import { type Datum, f32Bits, f64Bits } from './datum.ts';
 import { comparing, floating, saturate } from './float.ts';
+import { fusedMultiplyAdd } from './fma.ts';
 import type { PureOp } from './ops.ts';
 
 type LaneFunction = (args: readonly Datum[], lanes: readonly number[]) => Datum;
@@ -197,6 +198,8 @@ function floats(s: Shape, name: string): LaneFunction {
   // The pseudo-minimum and -maximum move one operand as it is, whatever it is.
   if (name === 'pmin') return ([v, w]) => build(s, (i) => lane(x(w, i) < x(v, i) ? w! : v!, s.bits, i));
   if (name === 'pmax') return ([v, w]) => build(s, (i) => lane(x(v, i) < x(w, i) ? w! : v!, s.bits, i));
+  if (name === 'relaxed_madd')
+    return ([v, w, u]) => build(s, (i) => floatBits(s.bits, fusedMultiplyAdd(s.bits as 32 | 64, x(v, i), x(w, i), x(u, i))));
   const f = floating[name]!;
   return ([v, w]) => build(s, (i) => floatBits(s.bits, f(x(v, i), x(w, i))));
 }

@@ -1,6 +1,6 @@
 // The pure operations of the IR, one row each: name, WebAssembly opcode, operand types and result type.
 // Builder, verifier, evaluator, printer and backend derive from this table. Names, opcodes and meanings are those of the
-// WebAssembly core specification 2.0, sections 4.3 (numerics) and 5.4 (binary format).
+// WebAssembly core specification 2.0, sections 4.3 (numerics) and 5.4 (binary format); relaxed_madd is of the relaxed SIMD proposal.
 
 /** Value types of the IR. */
 export type Type = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
@@ -92,7 +92,8 @@ f64x2.abs ec v:v|f64x2.neg ed v:v|f64x2.sqrt ef v:v|f64x2.add f0 vv:v|f64x2.sub 
 f64x2.min f4 vv:v|f64x2.max f5 vv:v|f64x2.pmin f6 vv:v|f64x2.pmax f7 vv:v
 i32x4.trunc_sat_f32x4_s f8 v:v|i32x4.trunc_sat_f32x4_u f9 v:v|f32x4.convert_i32x4_s fa v:v|f32x4.convert_i32x4_u fb v:v
 i32x4.trunc_sat_f64x2_s_zero fc v:v|i32x4.trunc_sat_f64x2_u_zero fd v:v|f64x2.convert_low_i32x4_s fe v:v
-f64x2.convert_low_i32x4_u ff v:v`;
+f64x2.convert_low_i32x4_u ff v:v
+f32x4.relaxed_madd 105 vvv:v|f64x2.relaxed_madd 107 vvv:v`;
 
 const laneOps = `
 i8x16.extract_lane_s 15 v:i|i8x16.extract_lane_u 16 v:i|i8x16.replace_lane 17 vi:v|i16x8.extract_lane_s 18 v:i|i16x8.extract_lane_u 19 v:i

@@ -38,6 +38,8 @@ export interface FpState {
   mxcsr: number;
   readonly st: bigint[];
   readonly xmm: bigint[];
+  /** Upper halves of the AVX registers. */
+  readonly ymm: bigint[];
 }
 
 export interface State {
@@ -83,12 +85,13 @@ export function emptyState(mode: Mode = 64): State {
     mxcsr: 0x1f80,
     st: Array.from({ length: 8 }, () => 0n),
     xmm: Array.from({ length: 16 }, () => 0n),
+    ymm: Array.from({ length: 16 }, () => 0n),
   };
   return { gpr, rip: BigInt(CODE - codeBase(mode)), flags: 0x202, fp };
 }
 
 export function copyState(s: State): State {
-  return { gpr: [...s.gpr], rip: s.rip, flags: s.flags, fp: { ...s.fp, st: [...s.fp.st], xmm: [...s.fp.xmm] } };
+  return { gpr: [...s.gpr], rip: s.rip, flags: s.flags, fp: { ...s.fp, st: [...s.fp.st], xmm: [...s.fp.xmm], ymm: [...s.fp.ymm] } };
 }
 
 /** The data pages before patches: a fixed noise. */
@@ -104,7 +107,7 @@ export function pristineData(): Uint8Array {
   return bytes;
 }
 
-// -- FXSAVE images (Intel SDM volume 1, section 10.5.1)
+// -- FXSAVE images with the upper halves behind them (Intel SDM volume 1, section 10.5.1)
 
 const mask = (bits: number): bigint => (1n << BigInt(bits)) - 1n;
 
@@ -119,6 +122,7 @@ export function writeFx(fp: FpState, image: DataView): void {
   };
   fp.st.forEach((value, i) => void put(32 + i * 16, value));
   fp.xmm.forEach((value, i) => void put(160 + i * 16, value));
+  fp.ymm.forEach((value, i) => void put(512 + i * 16, value));
 }
 
 export function readFx(image: DataView): FpState {
@@ -131,6 +135,7 @@ export function readFx(image: DataView): FpState {
     mxcsr: image.getUint32(24, true),
     st: Array.from({ length: 8 }, (_, i) => get(32 + i * 16, 80)),
     xmm: Array.from({ length: 16 }, (_, i) => get(160 + i * 16, 128)),
+    ymm: Array.from({ length: 16 }, (_, i) => get(512 + i * 16, 128)),
   };
 }
 
@@ -147,6 +152,7 @@ function stateFields(s: State, mode: Mode): Fields {
   for (const name of ['fcw', 'fsw', 'ftw', 'mxcsr'] as const) out.set(name, s.fp[name].toString(16));
   s.fp.st.forEach((v, i) => void out.set(`st${i}`, v.toString(16)));
   s.fp.xmm.slice(0, mode === 64 ? 16 : 8).forEach((v, i) => void out.set(`xmm${i}`, v.toString(16)));
+  s.fp.ymm.slice(0, mode === 64 ? 16 : 8).forEach((v, i) => void out.set(`ymm${i}`, v.toString(16)));
   return out;
 }
 
@@ -159,6 +165,7 @@ function assign(s: State, name: string, value: string): void {
   else if (name === 'fcw' || name === 'fsw' || name === 'ftw' || name === 'mxcsr') s.fp[name] = Number(n);
   else if (name.startsWith('st')) s.fp.st[Number(name.slice(2))] = n;
   else if (name.startsWith('xmm')) s.fp.xmm[Number(name.slice(3))] = n;
+  else if (name.startsWith('ymm')) s.fp.ymm[Number(name.slice(3))] = n;
   else throw new Error(`Cannot read case: ${name} is not a register`);
 }
 

@@ -57,6 +57,7 @@ export function putFp(m: Slots, fp: FpState): void {
     m.set(st.fpr[(top + i) & 7]!.exp, value >> 64n);
   });
   fp.xmm.forEach((value, i) => void m.set(st.xmm[i]!, bytesOf(value)));
+  fp.ymm.forEach((value, i) => void m.set(st.ymmHigh[i]!, bytesOf(value)));
 }
 
 /** Reads it back. */
@@ -71,6 +72,7 @@ export function takeFp(m: Slots): FpState {
     mxcsr: (m.get(st.mxcsr) as number) & 0xffff,
     st: Array.from({ length: 8 }, (_, i) => st80(st.fpr[(top + i) & 7]!)),
     xmm: st.xmm.map((slot) => numberOf(m.get(slot) as Uint8Array)),
+    ymm: st.ymmHigh.map((slot) => numberOf(m.get(slot) as Uint8Array)),
   };
 }
 
@@ -125,6 +127,9 @@ export class Evaluator implements Runner {
     if (c.mode === 64) m.longMode(3);
     else m.compatibilityMode(3);
     if (c.mode === 16) setSegments16((slot, value) => void m.set(slot, value));
+    // AVX is open.
+    m.set(st.cr4, (m.get(st.cr4) as bigint) | 0x40000n);
+    m.set(st.xcr0, 7n);
     m.call(updateContext);
     m.set(st.segBase[S.gs]!, c.mode === 64 ? BigInt(GS_BASE) : 0n);
     for (const n of [S.es, S.ds, S.fs, S.gs])

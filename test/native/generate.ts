@@ -12,7 +12,7 @@ export const excluded: readonly [RegExp, string][] = [
   [/^(in|out|ins[bv]|outs[bv]|cli|sti|hlt|invd|wbinvd|invlpg|invpcid|lmsw|clts|lgdt|lidt|lldt|ltr|rdmsr|wrmsr|xsetbv|swapgs|clac|stac|mov[CD]y|vmcall|vmmcall|monitor|mwait)$/, 'they are privileged, and the emulated machine has no kernel'],
   [/^(sgdt|sidt|sldt|str|smsw|verr|verw|lar|lsl|push\...|pop\...|l[defgs]s|callf|jmpf|retf|[rw][dr][fg]sbase)$/, "they show or load the host's descriptor tables and bases"],
   [/^(rdtscp?|rdpmc|rdpid|cpuid|rdrand|rdseed|xgetbv|xsave.*|xrstor.*)$/, 'their result is that of one machine or moment'],
-  [/^r(sqrt|cp)[ps]s$/, 'each processor has its own approximation'],
+  [/^v?r(sqrt|cp)[ps]s$/, 'each processor has its own approximation'],
   [/^(fnstenv|fnsave|fxsave(64)?)$/, 'they store the pointers to the last x87 instruction, which the emulator keeps in part'],
 ]; // biome-ignore format: one line of mnemonics each
 
@@ -153,6 +153,7 @@ export class Generator {
     const { fp } = s;
     fp.st.forEach((_, i) => void (fp.st[i] = r.chance(0.1) ? r.bits(80) : edgeExtended(r)));
     fp.xmm.forEach((_, i) => void (fp.xmm[i] = edgeVector(r)));
+    fp.ymm.forEach((_, i) => void (fp.ymm[i] = r.chance(0.2) ? 0n : edgeVector(r)));
     if (r.chance(0.4)) fp.mxcsr = r.u32() & 0xffff;
     else if (r.chance(0.5)) fp.mxcsr = 0x1f80 | (r.u32() & 0x3f);
     fp.fcw = r.chance(0.5)
@@ -172,18 +173,19 @@ export class Generator {
   #piece(info: RowInfo, mode: Mode, state: State, at: number, undefinedBefore: number, first: boolean): Piece | null {
     const r = this.#r;
     const long = mode === 64;
+    const { vex } = info;
     const { options } = info.row;
     const prefixes: number[] = [];
-    if (info.prefix > 0) prefixes.push([0, 0x66, 0xf3, 0xf2][info.prefix]!);
+    if (info.prefix > 0 && !vex) prefixes.push([0, 0x66, 0xf3, 0xf2][info.prefix]!);
     let wide = false;
-    if (info.prefix !== 0 && info.prefix !== 1 && r.chance(info.sized ? 0.25 : 0.03) && !(info.prefix > 1 && !info.sized))
+    if (!vex && info.prefix !== 0 && info.prefix !== 1 && r.chance(info.sized ? 0.25 : 0.03) && !(info.prefix > 1 && !info.sized))
       wide = true;
     if (wide) prefixes.unshift(0x66);
     if (options.rep && r.chance(0.6)) prefixes.push(r.chance(0.6) ? 0xf3 : 0xf2);
     const rexW = info.rexW >= 0 ? info.rexW === 1 : r.chance(info.sized ? 0.45 : 0.08);
-    let rex = long && rexW ? 8 : 0;
-    const short = (mode === 16) !== (wide || (info.prefix === 1 && info.sized));
-    const size = long && (rex || options.size === 'f64') ? 64 : short ? 16 : long && options.size === 'd64' ? 64 : 32;
+    let rex = (long || vex) && rexW ? 8 : 0;
+    const short = !vex && (mode === 16) !== (wide || (info.prefix === 1 && info.sized));
+    const size = long && (rex & 8 || options.size === 'f64') ? 64 : short ? 16 : long && options.size === 'd64' ? 64 : 32;
     if (info.mnemonic === 'bswap' && size === 16) return null;
     if (/^sh[lr]d$/.test(info.mnemonic) && size === 16 && info.specs.some((s) => s.code === 'CL')) return null;
 
@@ -197,7 +199,7 @@ export class Generator {
     else if (r.chance(0.03)) segment = r.pick([0x2e, 0x36, 0x3e, 0x26]);
     if (segment) prefixes.unshift(segment);
 
-    const opcode: number[] = info.map === 0 ? [] : info.map === 1 ? [0x0f] : [0x0f, info.map === 2 ? 0x38 : 0x3a];
+    const opcode: number[] = vex ? [] : info.map === 0 ? [] : info.map === 1 ? [0x0f] : [0x0f, info.map === 2 ? 0x38 : 0x3a];
     let low = 0;
     if (info.span === 8) {
       low = r.below(8);
@@ -244,7 +246,7 @@ export class Generator {
     let relative = 0;
     for (const s of info.specs) {
       if (s.from === 'one') count = 1;
-      if (s.from !== 'imm' && s.from !== 'imm2' && s.from !== 'rel') continue;
+      if (s.from !== 'imm' && s.from !== 'imm2' && s.from !== 'rel' && s.from !== 'is4') continue;
       let bits = bitsOf(s.immWidth, size);
       if (s.from === 'rel' && s.immWidth === 'z' && long) bits = 32;
       if (s.from === 'rel') relative = bits / 8;
@@ -254,11 +256,13 @@ export class Generator {
       for (let i = 0; i < bits / 8; i++) tail.push(Number((value >> BigInt(i * 8)) & 0xffn));
     }
     // Byte registers 4 to 7 are SPL to DIL with any REX and AH to BH without.
-    if (long && rex === 0 && r.chance(0.15)) rex = 0x40;
+    if (long && !vex && rex === 0 && r.chance(0.15)) rex = 0x40;
     if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
     // Prefixes that the row does not ask for: ignored, or an undefined opcode.
-    if (r.chance(0.03)) prefixes.unshift(r.pick(info.sized ? [0xf2, 0xf3, 0xf0] : [0x66, 0xf2, 0xf3, 0xf0]));
-    const head = [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
+    if (r.chance(vex ? 0.01 : 0.03)) prefixes.unshift(r.pick(info.sized ? [0xf2, 0xf3, 0xf0] : [0x66, 0xf2, 0xf3, 0xf0]));
+    const head = vex
+      ? [...prefixes, ...this.#vexPrefix(info, rex, long), ...opcode]
+      : [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];
     if (ripRelative !== null) {
       const end = Number(state.rip) + at + head.length + tail.length;
       const disp = (ripRelative - end) | 0;
@@ -273,6 +277,16 @@ export class Generator {
     const undefinedFlags =
       options.rep && undefinedBefore ? undefinedBefore : undefinedAfter(undefinedBefore, info.mnemonic, operand, count);
     return { bytes, patches, relative, undefinedFlags };
+  }
+
+  /** Two or three bytes, with L and VVVV as the row wants them, seldom otherwise. */
+  #vexPrefix(info: RowInfo, rex: number, long: boolean): number[] {
+    const r = this.#r;
+    const l = info.wide >= 0 && !r.chance(0.01) ? info.wide : r.below(2);
+    const register = info.vvvv ? r.below(long ? 16 : 8) : r.chance(0.01) ? r.below(8) : 0;
+    const last = ((~register & 15) << 3) | (l << 2) | info.prefix;
+    if (info.map === 1 && (rex & 11) === 0 && r.chance(0.8)) return [0xc5, (rex & 4 ? 0 : 0x80) | last];
+    return [0xc4, (~(rex << 5) & 0xe0) | info.map, (rex & 8 ? 0x80 : 0) | last];
   }
 
   /** Makes an indirect branch or return go to the next instruction, bounds hold, and an FXSAVE image loadable. */
@@ -369,11 +383,13 @@ export class Generator {
   /** Interesting contents for the memory operand of a row, at an offset in the data. */
   #values(offset: number, info: RowInfo): { offset: number; value: bigint }[] {
     const r = this.#r;
-    if (offset < 0 || offset > 0x4ff0) return [];
+    if (offset < 0 || offset > 0x4fe0) return [];
     const both = (v: bigint): { offset: number; value: bigint }[] => [
       { offset, value: BigInt.asUintN(64, v) },
       { offset: offset + 8, value: v >> 64n },
     ];
+    if (info.row.options.fp === 'avx')
+      return [...both(edgeVector(r)), ...both(edgeVector(r)).map((x) => ({ ...x, offset: x.offset + 16 }))];
     if (info.row.options.fp === 'sse') return both(edgeVector(r));
     if (info.row.options.fp !== 'x87') return [{ offset, value: edgeInteger(r) }];
     switch (r.below(4)) {

@@ -48,8 +48,9 @@ struct testcase {
   struct state in;
   uint8_t unused4[16];
   uint8_t fx[512];
+  uint8_t ymm[256];
 };
-_Static_assert(sizeof(struct testcase) == 1024, "layout of a case");
+_Static_assert(sizeof(struct testcase) == 1280, "layout of a case");
 
 struct result {
   uint32_t signal, vector;
@@ -57,8 +58,9 @@ struct result {
   struct state out;
   uint32_t changes, unused;
   uint8_t fx[512];
+  uint8_t ymm[256];
 };
-_Static_assert(sizeof(struct result) == 688, "layout of a result");
+_Static_assert(sizeof(struct result) == 944, "layout of a result");
 
 static struct testcase current;
 static struct result result;
@@ -68,7 +70,7 @@ static uint8_t *code_rw, *data_rw;
 static uint8_t pristine[DATA_BYTES], before[DATA_BYTES];
 
 // What the entry stub reads: general registers in encoding order, then the flags, then the far or near target.
-struct entry { uint64_t gpr[16], rflags, target; struct { uint32_t offset; uint16_t selector; } far; uint8_t fx[512] __attribute__((aligned(16))); };
+struct entry { uint64_t gpr[16], rflags, target; struct { uint32_t offset; uint16_t selector; } far; uint8_t fx[512] __attribute__((aligned(64))); uint64_t header[8]; uint8_t ymm[256]; };
 struct entry entry_state __attribute__((aligned(64)));
 
 void enter_long(void);
@@ -77,7 +79,7 @@ void enter_16(void);
 __asm__(
   ".text\n"
   ".macro load_all\n"
-  "  fxrstor64 entry_state+160(%rip)\n"
+  "  movl $7, %eax\n  xorl %edx, %edx\n  xrstor64 entry_state+192(%rip)\n"
   "  pushq entry_state+128(%rip)\n"
   "  popfq\n"
   "  movq entry_state+0(%rip), %rax\n  movq entry_state+8(%rip), %rcx\n  movq entry_state+16(%rip), %rdx\n"
@@ -96,7 +98,7 @@ __asm__(
   "  load_all\n  movw entry_ss(%rip), %ss\n  ljmpl *entry_state+144(%rip)\n");
 uint16_t entry_ss = DATA16;
 _Static_assert(__builtin_offsetof(struct entry, rflags) == 128 && __builtin_offsetof(struct entry, target) == 136 &&
-               __builtin_offsetof(struct entry, far) == 144 && __builtin_offsetof(struct entry, fx) == 160, "layout of the entry state");
+               __builtin_offsetof(struct entry, far) == 144 && __builtin_offsetof(struct entry, fx) == 192, "layout of the entry state");
 
 static void on_signal(int signal, siginfo_t *info, void *context) {
   // The code may have left RFLAGS.AC set.
@@ -118,7 +120,11 @@ static void on_signal(int signal, siginfo_t *info, void *context) {
   for (int i = 0; i < 16; i++) result.out.gpr[i] = g[order[i]];
   result.out.rip = g[REG_RIP];
   result.out.rflags = g[REG_EFL];
-  memcpy(result.fx, ((ucontext_t *)context)->uc_mcontext.fpregs, 512);
+  const uint8_t *fp = (const uint8_t *)((ucontext_t *)context)->uc_mcontext.fpregs;
+  memcpy(result.fx, fp, 512);
+  // The kernel's frame continues as XSAVE's standard format.
+  if (fp[512] & 4) memcpy(result.ymm, fp + 576, 256);
+  else memset(result.ymm, 0, 256);
   siglongjmp(back, 1);
 }
 
@@ -137,6 +143,9 @@ static void run(void) {
   entry_state.far.offset = current.in.rip;
   entry_state.far.selector = current.mode == 16 ? CODE16 : 0x23;
   memcpy(entry_state.fx, current.fx, 512);
+  memset(entry_state.header, 0, sizeof entry_state.header);
+  entry_state.header[0] = 7;
+  memcpy(entry_state.ymm, current.ymm, 256);
   ticks = 0;
   if (!sigsetjmp(back, 0)) {
     running = 1;

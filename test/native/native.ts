@@ -6,8 +6,8 @@ import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Case, emptyState, type Mode, pristineData, type Result, readFx, writeFx } from './case.ts';
 
-const CASE_BYTES = 1024;
-const RESULT_BYTES = 688;
+const CASE_BYTES = 1280;
+const RESULT_BYTES = 944;
 const SIGVTALRM = 26;
 
 /** Runs cases on the host. */
@@ -56,6 +56,17 @@ const FEATURES = [
   'clwb',
   'fxsr',
   '3dnowprefetch',
+  'avx',
+  'avx2',
+  'fma',
+  'bmi2',
+  'f16c',
+  'aes',
+  'pclmulqdq',
+  'sha_ni',
+  'gfni',
+  'vaes',
+  'vpclmulqdq',
 ];
 
 /** Why this processor is no measure for all rows, or null: where processors differ, the emulator follows Intel's. */
@@ -94,7 +105,7 @@ function encode(c: Case, at: DataView): void {
   c.state.gpr.forEach((value, i) => void at.setBigUint64(352 + i * 8, value, true));
   at.setBigUint64(480, c.state.rip, true);
   at.setBigUint64(488, BigInt(c.state.flags), true);
-  writeFx(c.state.fp, new DataView(at.buffer, at.byteOffset + 512, 512));
+  writeFx(c.state.fp, new DataView(at.buffer, at.byteOffset + 512, 768));
 }
 
 function runCases(program: string, cases: readonly Case[]): Result[] {
@@ -119,7 +130,7 @@ function runCases(program: string, cases: readonly Case[]): Result[] {
         gpr: Array.from({ length: 16 }, (_, i) => word(24 + i * 8)),
         rip: word(152),
         flags: Number(word(160)),
-        fp: readFx(new DataView(view.buffer, view.byteOffset + at + 176, 512)),
+        fp: readFx(new DataView(view.buffer, view.byteOffset + at + 176, 768)),
       },
       changes,
     });

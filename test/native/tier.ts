@@ -164,7 +164,8 @@ export class Translator implements Runner {
     this.#machine.vcpu.reset();
     set(st.cr0, 0x8005_0033n);
     set(st.cr3, PML4);
-    set(st.cr4, 0x6f0n);
+    set(st.cr4, 0x406f0n);
+    set(st.xcr0, 7n);
     set(st.efer, 0xd01n);
     set(st.gdtBase, BigInt.asIntN(64, SYSTEM + BigInt(GDT)));
     set(st.gdtLimit, 0x17);

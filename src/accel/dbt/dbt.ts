@@ -37,6 +37,7 @@ function variantNamed(name: string, rows: ReadonlyMap<string, RowInfo>): Variant
     long: mode === 'long',
     flagsLive: !rest.includes('noflags'),
     fpTrap: rest.includes('fptrap'),
+    wide: rest.includes('wide'),
   };
 }
 
@@ -57,6 +58,7 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
     long: true,
     flagsLive: true,
     fpTrap: false,
+    wide: false,
   });
   for (const name of hot) {
     const variant = variantNamed(name, rows);

@@ -5,9 +5,10 @@ import { operandsOf, type Variant } from '../../isa/x86/bind.ts';
 import type { Insn } from '../../isa/x86/decode.ts';
 import { checkFpu } from '../../isa/x86/fpu-check.ts';
 import { RecordEmit } from '../../isa/x86/record.ts';
+import { units } from '../../isa/x86/row.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
-import { variantOf } from '../../isa/x86/static.ts';
+import { checksFpu, variantOf } from '../../isa/x86/static.ts';
 import { type Library, walk } from './library.ts';
 
 /** Bits of a set of arithmetic flags: one for each slot. */
@@ -44,7 +45,8 @@ export function variantKey(v: Variant): number {
   key = key * 4 + sizeCode(v.size);
   key = key * 4 + sizeCode(v.addressSize);
   key = key * 4 + v.rep;
-  return key * 32 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
+  key = key * 64 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
+  return key + (v.wide ? 32 : 0);
 }
 
 /** A variant's name for profiles and the list of hot handlers. */
@@ -55,6 +57,7 @@ export function variantName(v: Variant): string {
   if (v.rep) parts.push(`rep${v.rep}`);
   if (!v.flagsLive) parts.push('noflags');
   if (v.fpTrap) parts.push('fptrap');
+  if (v.wide) parts.push('wide');
   return `${v.info.row.opcode}|${parts.join('|')}`;
 }
 
@@ -94,21 +97,23 @@ export class Handlers {
     key = key * 4 + sizeCode(insn.size);
     key = key * 4 + sizeCode(insn.addressSize);
     key = key * 4 + (options.rep ? insn.rep : 0);
-    const fpTrap = (ctx & Ctx.fpTrap) !== 0 && options.fp !== undefined;
+    const { fp } = options;
+    const fpTrap = checksFpu(fp, ctx);
     key =
-      key * 32 +
+      key * 64 +
       (insn.isMemory ? 1 : 0) +
       (insn.lock ? 2 : 0) +
       (ctx & Ctx.long ? 4 : 0) +
       (flagsLive ? 8 : 0) +
-      (fpTrap ? 16 : 0);
+      (fpTrap ? 16 : 0) +
+      (insn.wide ? 32 : 0);
     return this.#byKey.get(key) ?? this.get(variantOf(insn, ctx, flagsLive));
   }
 
   #make(variant: Variant): Handler {
     const c = new RecordEmit(variant);
     const fp = variant.info.row.options.fp;
-    if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(fp === 'x87' ? 0 : fp === 'mmx' ? 1 : 2));
+    if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(units.indexOf(fp)));
     variant.info.row.emit(c, ...operandsOf(variant));
     const ends = c.b.ended;
     const body = c.b.take();

@@ -21,12 +21,12 @@ const FUEL = 50_000;
 /** A site that never holds anything. */
 const NO_SITE = Area.sites - SITE_BYTES;
 
-/** Slots that a region keeps in locals: general registers, flags, SSE registers, the address of the TLB. */
+/** Slots that a region keeps in locals: general registers, flags, vector registers, the address of the TLB. */
 const KEPT = new Map<number, Type>([
   ...st.gpr.map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fZ, st.fN].map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fC, st.fO, st.fA].map((s): [number, Type] => [s.offset, 'i32']),
-  ...st.xmm.map((s): [number, Type] => [s.offset, 'v128']),
+  ...[...st.xmm, ...st.ymmHigh].map((s): [number, Type] => [s.offset, 'v128']),
   [st.tlb.offset, 'i32'],
 ]);
 
@@ -187,7 +187,7 @@ class RegionWriter {
     const slots = this.#library.slotsOf(c);
     if (slots.has(ANY_SLOT)) return [...this.#used];
     // Indexed accesses name the first slot of a family: take the families whole.
-    const families = [st.gpr, st.xmm].filter((f) => slots.has(f[0].offset)).flat();
+    const families = [st.gpr, st.xmm, st.ymmHigh].filter((f) => slots.has(f[0].offset)).flat();
     const all = new Set([...slots, ...families.map((s) => s.offset)]);
     return [...this.#used].filter((o) => all.has(o));
   }

@@ -9,6 +9,7 @@ import * as st from '../../isa/x86/state.ts';
 import { Activity, Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
+import { relaxedMaddIsFused } from '../../wasm/probe.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import { REGION_FIRST } from './chain.ts';
@@ -101,6 +102,7 @@ export class DbtVcpu implements Vcpu {
     i32(st.jumpCache, this.#env + Area.jumpCache);
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
     i32(st.tlbSystem, this.#env + Area.tlbs);
+    i32(st.fusedMadd, relaxedMaddIsFused() ? 1 : 0);
     // The fourth TLB never holds anything.
     const none = this.#env + Area.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
     i32(st.tlbNone, none);

@@ -4,7 +4,8 @@
 import type { Builder } from '../../ir/builder.ts';
 import type { Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
-import { InsnEmit, type Operand, type Size, typeOf } from './emit.ts';
+import { InsnEmit, type Operand, type Size, typeOf, type VecAccess } from './emit.ts';
+import { probeWrite } from './memory.ts';
 import { bitsOf, type OperandSpec } from './operand.ts';
 import { SEG_WRITE, segCheck } from './segments.ts';
 import * as st from './state.ts';
@@ -23,6 +24,8 @@ export interface Variant {
   readonly flagsLive: boolean;
   /** The floating-point state must be checked first (`Ctx.fpTrap`). */
   readonly fpTrap: boolean;
+  /** VEX.L. */
+  readonly wide: boolean;
 }
 
 /** An operand with its description. */
@@ -50,6 +53,7 @@ export abstract class BoundEmit extends InsnEmit {
   override readonly lock: boolean;
   override readonly long: boolean;
   override readonly flagsLive: boolean;
+  override readonly wide: boolean;
 
   constructor(variant: Variant, b?: Builder) {
     super(b);
@@ -60,6 +64,7 @@ export abstract class BoundEmit extends InsnEmit {
     this.lock = variant.lock;
     this.long = variant.long;
     this.flagsLive = variant.flagsLive;
+    this.wide = variant.wide;
   }
 
   // -- what each tier says
@@ -71,6 +76,9 @@ export abstract class BoundEmit extends InsnEmit {
   protected abstract vecRead(o: BoundOperand, access: AccessName): Value;
   /** Writes the low part of an SSE or MMX register, keeping the rest. */
   protected abstract vecWrite(o: BoundOperand, access: AccessName, value: Value): void;
+  /** The upper half of an AVX register. */
+  protected abstract highRead(o: BoundOperand): Value;
+  protected abstract highWrite(o: BoundOperand, value: Value): void;
   /** The immediate sign- or zero-extended to 64 bits, in type `type`. */
   protected abstract immediate(o: BoundOperand, type: 'i32' | 'i64'): Value;
   /** Base + index * scale + displacement, cut to the address size. */
@@ -99,6 +107,7 @@ export abstract class BoundEmit extends InsnEmit {
   }
   override imm(operand: Operand): Value {
     const o = operand as BoundOperand;
+    if (o.half?.imm) return o.half.imm();
     return o.from === 'one' ? this.b.i32(1) : this.immediate(o, 'i32');
   }
 
@@ -125,21 +134,23 @@ export abstract class BoundEmit extends InsnEmit {
     return this.call(segCheck, this.segmentNumber(), offset, b.i32(bytes | (write ? SEG_WRITE : 0)));
   }
   /** An offset cut to the address size. */
-  protected cutAddress(offset: Value): Value {
+  override cutAddress(offset: Value): Value {
     if (this.addressSize === 64) return offset;
     return this.b.and(offset, this.b.i64(this.addressSize === 32 ? 0xffffffff : 0xffff));
   }
 
   // -- vectors
 
-  override readVec(operand: Operand, access: 'v128' | 'i64' | 'i32' | 'f64' | 'f32' | 'i32.8u' | 'i32.16u'): Value {
+  override readVec(operand: Operand, access: VecAccess): Value {
     const o = operand as BoundOperand;
+    if (o.half) return o.half.read(access);
     if (!o.isMemory) return this.vecRead(o, access);
     return this.b.load(access, this.#vecAddress(o, accesses[access].bits / 8, false));
   }
   override writeVec(operand: Operand, access: 'v128' | 'i64' | 'i32' | 'f64' | 'f32', value: Value, zero = false): void {
     const o = operand as BoundOperand;
     const b = this.b;
+    if (o.half) return o.half.write(access, value, zero);
     if (o.isMemory) return b.store(access, this.#vecAddress(o, accesses[access].bits / 8, true), value);
     if (o.spec.cls === 'mmx') {
       const whole = access === 'i64' ? value : access === 'i32' ? b.extu(value) : b.op('i64.reinterpret_f64', value);
@@ -150,9 +161,34 @@ export abstract class BoundEmit extends InsnEmit {
     const lane = { i64: 'i64x2', i32: 'i32x4', f64: 'f64x2', f32: 'f32x4' }[access];
     this.vecWrite(o, 'v128', b.lane(`${lane}.replace_lane`, [0], empty, value));
   }
+  override readHalf(operand: Operand, half: 0 | 1): Value {
+    const o = operand as BoundOperand;
+    const b = this.b;
+    if (o.isMemory) {
+      const addr = this.#vecAddress(o, this.wide ? 32 : 16, false);
+      return b.load('v128', half ? b.add(addr, b.i64(16)) : addr);
+    }
+    return half ? this.highRead(o) : this.vecRead(o, 'v128');
+  }
+  override writeHalves(operand: Operand, low: Value, high: Value | null): void {
+    const o = operand as BoundOperand;
+    const b = this.b;
+    if (!o.isMemory) {
+      this.vecWrite(o, 'v128', low);
+      return this.highWrite(o, high ?? b.v128(new Uint8Array(16)));
+    }
+    const addr = this.#vecAddress(o, high ? 32 : 16, true);
+    if (high) {
+      // All or nothing where it reaches into another page.
+      const crosses = b.gtu(b.and(b.wrap(addr), b.i32(0xfff)), b.i32(4096 - 32));
+      b.if(crosses, () => this.do(probeWrite, addr, b.i32(32), b.i32(0)));
+    }
+    b.store('v128', addr, low);
+    if (high) b.store('v128', b.add(addr, b.i64(16)), high);
+  }
   #vecAddress(o: BoundOperand, bytes: number, write: boolean): Value {
     const addr = this.linear(o, bytes, write);
-    if (o.spec.aligned && bytes === 16) this.raiseIf(this.b.and(this.b.wrap(addr), this.b.i32(15)), X.gp, this.b.i32(0));
+    if (o.spec.aligned && bytes >= 16) this.raiseIf(this.b.and(this.b.wrap(addr), this.b.i32(bytes - 1)), X.gp, this.b.i32(0));
     return addr;
   }
 }

@@ -47,6 +47,7 @@ const SUPPORTED = new Set(
     'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ' +
     'pni ssse3 cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor arat ' +
     'fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid xsaveopt xsavec xgetbv1 xsaves ' +
+    'avx avx2 fma f16c bmi1 bmi2 aes pclmulqdq sha-ni gfni vaes vpclmulqdq ' +
     'syscall nx mmxext pdpe1gb rdtscp lm lahf-lm abm 3dnowprefetch topoext invtsc'
   ).split(' '),
 );

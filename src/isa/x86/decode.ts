@@ -39,6 +39,9 @@ export class Insn {
   immLow = 0;
   immHigh = 0;
   imm2 = 0;
+  /** VEX.vvvv as a register number, and VEX.L. */
+  vvvv = 0;
+  wide = false;
 }
 
 // Base, index and default segment of 16-bit addressing forms.
@@ -95,7 +98,31 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   }
   if (long && out.override < 4) out.override = -1;
   let map = 0;
-  if (op === 0x0f) {
+  let pp = -1;
+  out.vvvv = 0;
+  out.wide = false;
+  if ((op & 0xfe) === 0xc4 && (long || (p < limit && bytes[p] >= 0xc0 && (ctx & (Ctx.protected | Ctx.v86)) === Ctx.protected))) {
+    if (p + (op & 1 ? 1 : 2) > limit) return short();
+    // VEX takes the place of all these.
+    if (opsize || rep || rex || out.lock) return Decode.undefined;
+    const first = bytes[p++];
+    rex = 0x40 | (first & 0x80 ? 0 : 4);
+    map = 1;
+    let last = first;
+    if (op === 0xc4) {
+      map = first & 31;
+      if (map < 1 || map > 3) return Decode.undefined;
+      last = bytes[p++];
+      rex |= (first & 0x40 ? 0 : 2) | (first & 0x20 ? 0 : 1) | (last & 0x80 ? 8 : 0);
+    }
+    if (!long) rex &= 8;
+    out.vvvv = (~last >> 3) & (long ? 15 : 7);
+    out.wide = (last & 4) !== 0;
+    pp = last & 3;
+    map += 4;
+    if (p >= limit) return short();
+    op = bytes[p++];
+  } else if (op === 0x0f) {
     if (p >= limit) return short();
     op = bytes[p++];
     map = 1;
@@ -105,7 +132,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
       op = bytes[p++];
     }
   }
-  const prefix = rep === 3 ? 2 : rep === 2 ? 3 : opsize ? 1 : 0;
+  const prefix = pp >= 0 ? pp : rep === 3 ? 2 : rep === 2 ? 3 : opsize ? 1 : 0;
   let index = tables.first[long ? 1 : 0][(map * 4 + prefix) * 256 + op];
   if (index === -1) return Decode.undefined;
   if (index < -1) {
@@ -115,10 +142,15 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   }
   const row = tables.rows[index];
   const options = row.row.options;
+  if (pp >= 0 && ((row.wide >= 0 && out.wide !== (row.wide === 1)) || (!row.vvvv && out.vvvv !== 0))) return Decode.undefined;
   out.row = row;
   out.rex = rex;
   out.rep = rep;
-  if (long) {
+  if (pp >= 0) {
+    out.size = long && rex & 8 ? 64 : 32;
+    const wide = long || (ctx & Ctx.big) !== 0;
+    out.addressSize = long ? (adsize ? 32 : 64) : wide !== adsize ? 32 : 16;
+  } else if (long) {
     if (options.size === 'f64') out.size = 64;
     else if (rex & 8) out.size = 64;
     else if (opsize) out.size = 16;
@@ -129,6 +161,8 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.size = big !== opsize ? 32 : 16;
     out.addressSize = big !== adsize ? 32 : 16;
   }
+  // A gather needs its index.
+  if (row.vsib && p < limit && (bytes[p] & 7) !== 4) return Decode.undefined;
   // A mandatory 66 prefix is no operand size, except in front of integer operands (CRC32, MOVBE with F2: 66 comes in addition).
   if (row.prefix === 1 && out.size === 16 && !row.sized) out.size = 32;
   // 90 is NOP, not XCHG EAX,EAX that would clear the upper half of RAX.
@@ -172,7 +206,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
           const sib = bytes[p++];
           base = sib & 7;
           const idx = ((sib >> 3) & 7) | (rex & 2 ? 8 : 0);
-          if (idx !== 4) {
+          if (idx !== 4 || row.vsib) {
             out.index = idx;
             out.scale = sib >> 6;
           }
@@ -200,9 +234,9 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.reg = 0;
     out.rm = (op & 7) | (rex & 1 ? 8 : 0);
   }
-  if (op === 0x90 && map === 0 && out.rm === 0 && !(rep === 3) && tables.nop) out.row = tables.nop;
+  if (op === 0x90 && map === 0 && pp < 0 && out.rm === 0 && !(rep === 3) && tables.nop) out.row = tables.nop;
   for (const s of row.specs) {
-    if (s.from === 'imm' || s.from === 'imm2' || s.from === 'rel') {
+    if (s.from === 'imm' || s.from === 'imm2' || s.from === 'rel' || s.from === 'is4') {
       let bits = bitsOf(s.immWidth, out.size);
       // Near branches in 64-bit code have 32-bit displacements whatever the prefixes say.
       if (s.from === 'rel' && s.immWidth === 'z' && long) bits = 32;
@@ -245,6 +279,8 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   // POP to memory addresses with the stack pointer after the pop.
   if (out.isMemory && out.base === 4 && row.mnemonic === 'pop') out.disp += out.size / 8;
   out.length = p - at;
+  // Destination, index and mask of a gather must be three registers.
+  if (row.vsib && (out.addressSize === 16 || out.reg === out.vvvv || out.reg === out.index || out.index === out.vvvv)) return Decode.undefined;
   if (out.lock && !(options.lock && out.isMemory)) return Decode.undefined;
   return Decode.ok;
 }

@@ -265,10 +265,15 @@ export interface Operand {
   readonly from: OperandSource;
   /** The number of a fixed register. */
   readonly fixed: number;
+  /** It stands for one 128-bit half of an operand: see rows/vex.ts. */
+  readonly half?: { read(access: VecAccess): Value; write(access: VecAccess, value: Value, zero: boolean): void; imm?(): Value };
 }
 
-/** `rm`: ModRM.rm; `reg`: ModRM.reg; `op`: low bits of the opcode; `fixed`: a named register; `vvvv`: VEX.vvvv. */
-export type OperandSource = 'rm' | 'reg' | 'op' | 'fixed' | 'imm' | 'imm2' | 'rel' | 'moffs' | 'one' | 'vvvv';
+/** `rm`: ModRM.rm; `reg`: ModRM.reg; `op`: low bits of the opcode; `fixed`: a named register; `vvvv`: VEX.vvvv; `is4`: bits 7–4 of an immediate. */
+export type OperandSource = 'rm' | 'reg' | 'op' | 'fixed' | 'imm' | 'imm2' | 'rel' | 'moffs' | 'one' | 'vvvv' | 'is4';
+
+/** What is read or written as part of a vector register or memory operand. */
+export type VecAccess = 'v128' | 'i64' | 'i32' | 'f64' | 'f32' | 'i32.8u' | 'i32.16u';
 
 /** The context of one instruction: what a row's `emit` receives. */
 export abstract class InsnEmit extends Emit {
@@ -276,6 +281,8 @@ export abstract class InsnEmit extends Emit {
   abstract readonly size: Size;
   /** Address size: 16, 32 or 64. */
   abstract readonly addressSize: Size;
+  /** VEX.L: the row works on 256 bits. */
+  abstract readonly wide: boolean;
   /** REP prefix: 0 none, 2 REPNE (F2), 3 REP/REPE (F3). */
   abstract readonly rep: 0 | 2 | 3;
   /** True with a LOCK prefix (rows that do not allow it never see it), and for XCHG with memory. */
@@ -309,12 +316,21 @@ export abstract class InsnEmit extends Emit {
   abstract branchTarget(o: Operand): Value;
 
   /** Low `bits` of an SSE register or memory operand as a value of type: 32 → f32 or i32, 64 → f64 or i64, 128 → v128. */
-  abstract readVec(o: Operand, access: 'v128' | 'i64' | 'i32' | 'f64' | 'f32' | 'i32.8u' | 'i32.16u'): Value;
+  abstract readVec(o: Operand, access: VecAccess): Value;
   /**
    * Writes an SSE register or memory operand. In a register, a value narrower than 128 bits replaces the low bits and keeps
    * the rest, or clears it with `zero`.
    */
   abstract writeVec(o: Operand, access: 'v128' | 'i64' | 'i32' | 'f64' | 'f32', value: Value, zero?: boolean): void;
+
+  /** Of a gather: the vector of indices, and log2 of its scale as i64. `effective` then gives base and displacement alone, not cut. */
+  abstract vectorIndex(): { low: Value; high: Value; scale: Value };
+  /** An offset cut to the address size. */
+  abstract cutAddress(offset: Value): Value;
+  /** One 128-bit half of an AVX register or memory operand. */
+  abstract readHalf(o: Operand, half: 0 | 1): Value;
+  /** Writes an AVX register: both halves, or zero for the upper one; or 16 or 32 bytes of memory. */
+  abstract writeHalves(o: Operand, low: Value, high: Value | null): void;
 
   /**
    * Reads, computes and writes one operand: atomically on memory with LOCK. `compute` may run more than once at run time and

@@ -102,6 +102,7 @@ export class EvalMachine {
     });
     this.set(st.jumpCache, JUMP_CACHE);
     this.set(st.codeMap, CODE_MAP);
+    this.set(st.fusedMadd, 1);
     this.set(st.ramBase, RAM);
     this.set(st.ramLow, this.#ramBytes);
     this.set(st.mxcsr, 0x1f80);

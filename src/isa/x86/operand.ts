@@ -24,6 +24,8 @@ export interface OperandSpec {
   readonly signed: boolean;
   /** A 128-bit memory operand must be aligned. */
   readonly aligned: boolean;
+  /** The index of the memory operand is a vector register. */
+  readonly vsib: boolean;
 }
 
 const base: OperandSpec = {
@@ -36,6 +38,7 @@ const base: OperandSpec = {
   immWidth: 0,
   signed: false,
   aligned: false,
+  vsib: false,
 };
 const widths: Readonly<Record<string, Width>> = { b: 8, w: 16, d: 32, q: 64, v: 'v', y: 'y', z: 'z', '': 0, dq: 128 };
 
@@ -72,6 +75,10 @@ const table: Record<string, Partial<OperandSpec>> = {
   Ux: { cls: 'xmm', width: 128, form: 'reg' },
   Mx: { cls: 'xmm', width: 128, form: 'mem', aligned: true },
   Mu: { cls: 'xmm', width: 128, form: 'mem' },
+  Hx: { from: 'vvvv', cls: 'xmm', width: 128 },
+  Lx: { from: 'is4', cls: 'xmm', width: 128, immWidth: 8 },
+  By: { from: 'vvvv', width: 'y' },
+  Mvs: { cls: 'mem', form: 'mem', vsib: true },
   Pq: { from: 'reg', cls: 'mmx', width: 64 },
   Qq: { cls: 'mmx', width: 64 },
   Qd: { cls: 'mmx', width: 32 },

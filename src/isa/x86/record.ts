@@ -10,6 +10,8 @@ import * as st from './state.ts';
 
 /** Bytes of a record, and the places of its fields. Register fields hold byte offsets from the vCPU's state pointer. */
 export const RECORD_BYTES = 32;
+/** From a vector register to its upper half. */
+const HIGH = st.ymmHigh[0].offset - st.xmm[0].offset;
 export const Rec = {
   /** u16: number of the handler. */
   handler: 0,
@@ -73,8 +75,20 @@ export class RecordEmit extends BoundEmit {
   #slot(place: number): Value {
     return this.b.add(this.b.env, this.#field('i32.16u', place));
   }
+  /** VEX.vvvv is where the other form of the instruction has something else: `rm` beside memory, else `base`. */
   #registerField(o: BoundOperand): number {
+    if (o.from === 'vvvv') return this.variant.isMemory ? Rec.rm : Rec.base;
     return o.from === 'reg' ? Rec.reg : Rec.rm;
+  }
+  #vectorSlot(o: BoundOperand): Value {
+    if (o.from === 'is4') return this.b.add(this.b.env, this.#field('i32', Rec.imm + 4));
+    return this.#slot(this.#registerField(o));
+  }
+  protected override highRead(o: BoundOperand): Value {
+    return this.b.raw('v128', this.#vectorSlot(o), HIGH);
+  }
+  protected override highWrite(o: BoundOperand, value: Value): void {
+    this.b.setRaw('v128', this.#vectorSlot(o), value, HIGH);
   }
 
   protected override gprRead(o: BoundOperand, size: Size): Value {
@@ -87,7 +101,7 @@ export class RecordEmit extends BoundEmit {
     else b.setRaw(accessOf[size], slot, value);
   }
   protected override vecRead(o: BoundOperand, access: AccessName): Value {
-    return this.b.raw(access, this.#slot(this.#registerField(o)));
+    return this.b.raw(access, this.#vectorSlot(o));
   }
   protected override vecWrite(o: BoundOperand, access: AccessName, value: Value): void {
     const slot = this.#slot(this.#registerField(o));
@@ -103,6 +117,7 @@ export class RecordEmit extends BoundEmit {
     const base = b.raw('i64', this.#slot(Rec.base));
     const moffs = this.variant.info.specs.some((s) => s.from === 'moffs');
     if (moffs) return this.cutAddress(this.#field('i64', Rec.imm));
+    if (this.variant.info.vsib) return b.add(base, this.#field('i64.32s', Rec.disp));
     const index = b.shl(b.raw('i64', this.#slot(Rec.index)), this.#field('i64.8u', Rec.scale));
     return this.cutAddress(b.add(b.add(base, index), this.#field('i64.32s', Rec.disp)));
   }
@@ -115,6 +130,10 @@ export class RecordEmit extends BoundEmit {
   }
   protected override segmentNumber(): Value {
     return this.#field('i32.8u', Rec.segment);
+  }
+  override vectorIndex(): { low: Value; high: Value; scale: Value } {
+    const slot = this.#slot(Rec.index);
+    return { low: this.b.raw('v128', slot), high: this.b.raw('v128', slot, HIGH), scale: this.#field('i64.8u', Rec.scale) };
   }
   override index(_: Operand): Value {
     return this.#field('i32.8u', Rec.number);
@@ -162,6 +181,8 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
   let rm: number = st.zero.offset;
   let reg: number = st.zero.offset;
   let number = 0;
+  let vvvv = -1;
+  let is4 = -1;
   view.setUint8(at + Rec.link, 0);
   let relative = false;
   let second = false;
@@ -173,10 +194,13 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
     else if (s.from === 'rel') relative = true;
     else if (s.from === 'imm2') second = true;
     else if (s.from === 'moffs') moffs = true;
+    else if (s.from === 'vvvv') vvvv = registerOffset(s, insn.vvvv, bits, 1);
+    else if (s.from === 'is4') is4 = st.xmm[(insn.immLow >> 4) & (long ? 15 : 7)].offset;
     if (s.cls === 'x87') number = insn.rm & 7;
     else if (s.cls === 'seg') number = insn.reg & 7;
     else if (s.cls === 'control' || s.cls === 'debug') number = insn.reg;
   }
+  if (vvvv >= 0 && insn.isMemory) rm = vvvv;
   view.setUint8(at + Rec.length, insn.length);
   view.setUint8(at + Rec.scale, insn.scale);
   view.setUint16(at + Rec.rm, rm, true);
@@ -187,8 +211,9 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
     base = st.pageBase.offset;
     disp += place + insn.length;
   } else if (insn.base >= 0) base = st.gpr[insn.base].offset;
+  else if (vvvv >= 0 && !insn.isMemory) base = vvvv;
   view.setUint16(at + Rec.base, base, true);
-  view.setUint16(at + Rec.index, insn.index >= 0 ? st.gpr[insn.index].offset : st.zero.offset, true);
+  view.setUint16(at + Rec.index, insn.index >= 0 ? (insn.row.vsib ? st.xmm : st.gpr)[insn.index].offset : st.zero.offset, true);
   const flat = long && insn.segment < 4;
   view.setUint16(at + Rec.segmentBase, flat ? st.zero.offset : st.segBase[insn.segment].offset, true);
   view.setUint8(at + Rec.segment, insn.segment);
@@ -204,6 +229,6 @@ export function writeRecord(view: DataView, at: number, insn: Insn, long: boolea
     view.setInt32(at + Rec.imm + 4, insn.dispHigh, true);
   } else {
     view.setInt32(at + Rec.imm, insn.immLow, true);
-    view.setInt32(at + Rec.imm + 4, second ? insn.imm2 : insn.immHigh, true);
+    view.setInt32(at + Rec.imm + 4, is4 >= 0 ? is4 : second ? insn.imm2 : insn.immHigh, true);
   }
 }

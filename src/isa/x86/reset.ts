@@ -11,6 +11,7 @@ const PLACES = new Set(
     st.tlb,
     st.tlbSystem,
     st.tlbNone,
+    st.fusedMadd,
     ...st.tlbs,
     st.jumpCache,
     st.ramBase,

@@ -21,6 +21,7 @@ export function throughStack(
 ): boolean {
   const insn = new Insn();
   if ((ctx & Ctx.long) === 0 || decode(tables, bytes, 0, bytes.length, ctx, insn) !== Decode.ok) return false;
+  if (insn.row.vsib) return insn.segment === S.ss;
   if (insn.isMemory) {
     let at = BigInt(insn.disp);
     if (insn.base === 16) at += rip + BigInt(insn.length);

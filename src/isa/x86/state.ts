@@ -246,6 +246,8 @@ export const watch = slot('watch', 'i32');
 export const alignCheck = slot('alignCheck', 'i32');
 /** Host address of that TLB. */
 export const tlbNone = slot('tlbNone', 'i32');
+/** 1 where relaxed_madd of the host rounds once: see rows/fma.ts. */
+export const fusedMadd = slot('fusedMadd', 'i32');
 /** The address that is not canonical behind a pending #GP(0), or 0: where the stack was meant, #SS(0) is delivered. */
 export const offLimits = slot('offLimits', 'i64');
 
@@ -273,6 +275,8 @@ export const Ctx = {
   fpTrap: 32,
   /** RFLAGS.TF or enabled debug breakpoints: one instruction per block, then a look at #DB. */
   step: 64,
+  /** AVX is enabled (CR4.OSXSAVE, XCR0) and CR0.TS clear: AVX instructions need not check the state. */
+  avx: 128,
 } as const;
 
 /** Entries of each software TLB, bytes of an entry: tag (i64), addend (i32), unused (i32). */

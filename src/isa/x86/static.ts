@@ -7,12 +7,18 @@ import { BoundEmit, type BoundOperand, operandsOf, type Variant } from './bind.t
 import type { Insn } from './decode.ts';
 import type { Operand, Size } from './emit.ts';
 import { checkFpu } from './fpu-check.ts';
+import { type Unit, units } from './row.ts';
 import * as st from './state.ts';
 import { Ctx } from './state.ts';
+
+/** Whether an instruction of this unit must look whether it may run. */
+export const checksFpu = (unit: Unit | undefined, ctx: number): boolean =>
+  unit === 'avx' ? (ctx & Ctx.avx) === 0 : unit !== undefined && (ctx & Ctx.fpTrap) !== 0;
 
 /** The variant of its row that a decoded instruction needs. */
 export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant {
   const options = insn.row.row.options;
+  const fp = options.fp;
   return {
     info: insn.row,
     size: insn.size as Size,
@@ -22,7 +28,8 @@ export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant 
     rep: options.rep ? insn.rep : 0,
     long: (ctx & Ctx.long) !== 0,
     flagsLive,
-    fpTrap: (ctx & Ctx.fpTrap) !== 0 && options.fp !== undefined,
+    fpTrap: checksFpu(fp, ctx),
+    wide: insn.wide,
   };
 }
 
@@ -40,6 +47,8 @@ export class StaticEmit extends BoundEmit {
   }
 
   #number(o: BoundOperand): number {
+    if (o.from === 'vvvv') return this.insn.vvvv;
+    if (o.from === 'is4') return (this.insn.immLow >> 4) & (this.long ? 15 : 7);
     return o.from === 'reg' ? this.insn.reg : this.insn.rm;
   }
   /** Whether an 8-bit operand is one of AH, CH, DH, BH. */
@@ -99,6 +108,16 @@ export class StaticEmit extends BoundEmit {
     const lane = { i64: 'i64x2', i32: 'i32x4', f64: 'f64x2', f32: 'f32x4' }[access as 'i64' | 'i32' | 'f64' | 'f32'];
     b.set(st.xmm[n], b.lane(`${lane}.replace_lane`, [0], b.get(st.xmm[n]), value));
   }
+  protected override highRead(o: BoundOperand): Value {
+    return this.get(st.ymmHigh[this.#number(o)]);
+  }
+  protected override highWrite(o: BoundOperand, value: Value): void {
+    this.set(st.ymmHigh[this.#number(o)], value);
+  }
+  override vectorIndex(): { low: Value; high: Value; scale: Value } {
+    const n = this.insn.index;
+    return { low: this.get(st.xmm[n]), high: this.get(st.ymmHigh[n]), scale: this.b.i64(this.insn.scale) };
+  }
   protected override immediate(o: BoundOperand, type: 'i32' | 'i64'): Value {
     const b = this.b;
     if (o.from === 'imm2') return b.int(type, this.insn.imm2 >>> 0);
@@ -118,10 +137,10 @@ export class StaticEmit extends BoundEmit {
     if (insn.base === 16) sum = b.add(this.get(st.pageBase), b.i64(BigInt(insn.disp) + BigInt(this.place + insn.length)));
     else {
       sum = insn.base >= 0 ? this.reg(insn.base) : b.i64(0);
-      if (insn.index >= 0) sum = b.add(sum, b.shl(this.reg(insn.index), b.i64(insn.scale)));
+      if (insn.index >= 0 && !insn.row.vsib) sum = b.add(sum, b.shl(this.reg(insn.index), b.i64(insn.scale)));
       sum = b.add(sum, b.i64(insn.disp));
     }
-    return this.cutAddress(sum);
+    return insn.row.vsib ? sum : this.cutAddress(sum);
   }
   protected override address(): Value {
     if (!this.#address) this.#address = this.#computeAddress();
@@ -169,6 +188,6 @@ export class StaticEmit extends BoundEmit {
 export function emitRow(c: BoundEmit): void {
   const { variant } = c;
   const fp = variant.info.row.options.fp;
-  if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(fp === 'x87' ? 0 : fp === 'mmx' ? 1 : 2));
+  if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(units.indexOf(fp)));
   variant.info.row.emit(c, ...operandsOf(variant));
 }

@@ -12,6 +12,12 @@ export interface RowInfo {
   readonly hasModrm: boolean;
   readonly form: 'both' | 'mem' | 'reg';
   readonly map: 0 | 1 | 2 | 3;
+  /** It has a VEX prefix; `wide` is the VEX.L that it wants, -1 where both are right. */
+  readonly vex: boolean;
+  readonly wide: -1 | 0 | 1;
+  /** VEX.vvvv names an operand; elsewhere it must be 1111b. */
+  readonly vvvv: boolean;
+  readonly vsib: boolean;
   /** 0 none (NP), 1 66, 2 F3, 3 F2, or -1 where the row does not care. */
   readonly prefix: -1 | 0 | 1 | 2 | 3;
   readonly rexW: -1 | 0 | 1;
@@ -26,6 +32,7 @@ export interface RowInfo {
   readonly sized: boolean;
 }
 
+const VEX_MAPS: Readonly<Record<string, 1 | 2 | 3>> = { '0F': 1, '0F38': 2, '0F3A': 3 };
 const PREFIXES: Readonly<Record<string, 0 | 1 | 2 | 3>> = { NP: 0, '66': 1, F3: 2, F2: 3 };
 
 function analyse(row: Row, index: number): RowInfo {
@@ -44,6 +51,19 @@ function analyse(row: Row, index: number): RowInfo {
     words.shift();
   }
   let map: RowInfo['map'] = 0;
+  const vex = words[0].startsWith('VEX.');
+  let wide: RowInfo['wide'] = -1;
+  if (vex) {
+    // `VEX.256.66.0F38.W1 00`: anything but the map may be left out.
+    for (const part of words.shift()!.split('.').slice(1)) {
+      if (part in PREFIXES) prefix = PREFIXES[part];
+      else if (part === '128' || part === '256') wide = part === '256' ? 1 : 0;
+      else if (part === 'W0' || part === 'W1') rexW = part === 'W1' ? 1 : 0;
+      else if (part in VEX_MAPS) map = VEX_MAPS[part];
+      else fail(`"${part}" is no part of a VEX prefix`);
+    }
+    if (prefix < 0) prefix = 0;
+  }
   const none = row.opcode === '';
   const byte = (w: string | undefined): number =>
     w && /^[0-9A-Fa-f]{2}/.test(w) ? Number.parseInt(w.slice(0, 2), 16) : fail(`"${w}" is not a byte`);
@@ -76,13 +96,17 @@ function analyse(row: Row, index: number): RowInfo {
   const hasModrm = digit >= 0 || modrm >= 0 || form !== 'both' || specs.some((s) => s.from === 'rm' || s.from === 'reg');
   const sized = specs.some((s) => typeof s.width === 'string' || typeof s.immWidth === 'string');
   const mnemonic = row.asm.split(' ')[0];
-  return { index, row, mnemonic, specs, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized };
+  const vvvv = specs.some((s) => s.from === 'vvvv');
+  const vsib = specs.some((s) => s.vsib);
+  return {
+    index, row, mnemonic, specs, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
+  }; // biome-ignore format: one object
 }
 
 /** Row numbers by key; a negative number below -1 stands for a second table by REX.W and ModRM. */
 export interface Tables {
   readonly rows: readonly RowInfo[];
-  /** [0] outside 64-bit code, [1] in it; index ((map * 4 + prefix) * 256 + opcode). */
+  /** [0] outside 64-bit code, [1] in it; index ((map * 4 + prefix) * 256 + opcode), 4 added to the map for VEX. */
   readonly first: readonly [Int16Array, Int16Array];
   /** Second tables: index (REX.W * 256 + ModRM). */
   readonly second: readonly Int16Array[];
@@ -101,7 +125,7 @@ const exactness = (r: RowInfo): number =>
 /** Builds the tables. Throws where two equally exact rows claim one encoding. */
 export function buildTables(rows: readonly Row[]): Tables {
   const infos = rows.map(analyse);
-  const size = 4 * 4 * 256;
+  const size = 8 * 4 * 256;
   const second: Int16Array[] = [];
   const build = (long: boolean): Int16Array => {
     const first = new Int16Array(size).fill(-1);
@@ -112,7 +136,7 @@ export function buildTables(rows: readonly Row[]): Tables {
       if (mode && (mode === 'long') !== long) continue;
       for (let p = 0; p < 4; p++) {
         if (r.prefix >= 0 && r.prefix !== p) continue;
-        for (let o = 0; o < r.span; o++) claims[(r.map * 4 + p) * 256 + r.opcode + o].push(r);
+        for (let o = 0; o < r.span; o++) claims[((r.map + (r.vex ? 4 : 0)) * 4 + p) * 256 + r.opcode + o].push(r);
       }
     }
     claims.forEach((list, key) => {

@@ -13,7 +13,7 @@ export function variantsOf(info: RowInfo): Variant[] {
   const found: Variant[] = [];
   for (const long of [false, true]) {
     if (options.mode && (options.mode === 'long') !== long) continue;
-    const sizes: Size[] = long ? (options.size === 'f64' ? [64] : options.size === 'd64' ? [16, 64] : [16, 32, 64]) : [16, 32];
+    const sizes: Size[] = info.vex ? (long ? [32, 64] : [32]) : long ? (options.size === 'f64' ? [64] : options.size === 'd64' ? [16, 64] : [16, 32, 64]) : [16, 32];
     const addressSizes: Size[] = long ? [32, 64] : [16, 32];
     for (const size of sizes) {
       for (const addressSize of addressSizes) {
@@ -22,7 +22,8 @@ export function variantsOf(info: RowInfo): Variant[] {
             for (const rep of options.rep ? ([0, 2, 3] as const) : ([0] as const)) {
               for (const fpTrap of options.fp ? [false, true] : [false]) {
                 for (const flagsLive of [false, true]) {
-                  found.push({ info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap });
+                  for (const wide of info.vex && info.wide < 0 ? [false, true] : [info.wide === 1])
+                    found.push({ info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap, wide });
                 }
               }
             }

@@ -26,7 +26,7 @@ function* variants(info: RowInfo): Generator<Variant> {
           for (const lock of options.lock && isMemory ? [false, true] : [false]) {
             for (const rep of options.rep ? ([0, 2, 3] as const) : ([0] as const)) {
               for (const flagsLive of [true, false]) {
-                yield { info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap: options.fp !== undefined };
+                yield { info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap: options.fp !== undefined, wide: info.wide !== 0 && info.vex };
               }
             }
           }
@@ -64,6 +64,7 @@ test('every variant of every row is well-formed, and so is every subroutine that
   for (const info of buildTables(allRows).rows) {
     for (const variant of variants(info)) {
       const insn = new Insn();
+      if (info.vsib) insn.index = 0;
       Object.assign(insn, {
         row: info,
         length: 5,

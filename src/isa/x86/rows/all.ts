@@ -2,9 +2,13 @@
 
 import type { Row } from '../row.ts';
 import { arithmeticRows } from './arithmetic.ts';
+import { bmiRows } from './bmi.ts';
 import { controlRows } from './control.ts';
+import { cryptoRows } from './crypto.ts';
+import { f16cRows } from './f16c.ts';
 import { flagRows } from './flags.ts';
 import { flowRows } from './flow.ts';
+import { fmaRows } from './fma.ts';
 import { ioRows } from './io.ts';
 import { moveRows } from './move.ts';
 import { msrRows } from './msr.ts';
@@ -22,6 +26,8 @@ import { stringRows } from './string.ts';
 import { syscallRows } from './syscall.ts';
 import { systemRows } from './system.ts';
 import { transferRows } from './transfer.ts';
+import { vexRows } from './vex.ts';
+import { vexLaneRows } from './vex-lanes.ts';
 import { x87Rows } from './x87.ts';
 import { xsaveRows } from './xsave.ts';
 
@@ -46,6 +52,12 @@ export const allRows: readonly Row[] = [
   ...sseIntRows,
   ...sseShuffleRows,
   ...sseStringRows,
+  ...vexRows,
+  ...vexLaneRows,
+  ...cryptoRows,
+  ...f16cRows,
+  ...fmaRows,
+  ...bmiRows,
   ...x87Rows,
   ...xsaveRows,
   ...pseudoRows,

@@ -189,6 +189,7 @@ export const controlRows: readonly Row[] = [
     checkXsave(c);
     c.privileged();
     c.do(setExtended, c.reg(R.rcx, 32), pair(c));
+    c.do(updateContext);
     c.resync();
   }),
 ];
