@@ -10,7 +10,7 @@ const CODE = [0, 0x20, 0, 0xfd, 0x14, 0x20, 1, 0xfd, 0x14, 0x20, 2, 0xfd, 0x14, 
 export function relaxedMaddIsFused(): boolean {
   const m = new ModuleBuilder(null, false);
   const f = m.declare('madd', { params: ['f64', 'f64', 'f64'], result: 'f64' });
-  m.define(f, Uint8Array.from(CODE));
+  m.define(f, { code: Uint8Array.from(CODE), hints: [] });
   m.export('madd', f);
   const { exports } = new WebAssembly.Instance(new WebAssembly.Module(m.finish()));
   const x = 1 + 2 ** -30;
