@@ -91,7 +91,12 @@ export function emptyState(mode: Mode = 64): State {
 }
 
 export function copyState(s: State): State {
-  return { gpr: [...s.gpr], rip: s.rip, flags: s.flags, fp: { ...s.fp, st: [...s.fp.st], xmm: [...s.fp.xmm], ymm: [...s.fp.ymm] } };
+  return {
+    gpr: [...s.gpr],
+    rip: s.rip,
+    flags: s.flags,
+    fp: { ...s.fp, st: [...s.fp.st], xmm: [...s.fp.xmm], ymm: [...s.fp.ymm] },
+  };
 }
 
 /** The data pages before patches: a fixed noise. */

@@ -280,7 +280,8 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   if (out.isMemory && out.base === 4 && row.mnemonic === 'pop') out.disp += out.size / 8;
   out.length = p - at;
   // Destination, index and mask of a gather must be three registers.
-  if (row.vsib && (out.addressSize === 16 || out.reg === out.vvvv || out.reg === out.index || out.index === out.vvvv)) return Decode.undefined;
+  if (row.vsib && (out.addressSize === 16 || out.reg === out.vvvv || out.reg === out.index || out.index === out.vvvv))
+    return Decode.undefined;
   if (out.lock && !(options.lock && out.isMemory)) return Decode.undefined;
   return Decode.ok;
 }

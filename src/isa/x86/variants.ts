@@ -13,7 +13,17 @@ export function variantsOf(info: RowInfo): Variant[] {
   const found: Variant[] = [];
   for (const long of [false, true]) {
     if (options.mode && (options.mode === 'long') !== long) continue;
-    const sizes: Size[] = info.vex ? (long ? [32, 64] : [32]) : long ? (options.size === 'f64' ? [64] : options.size === 'd64' ? [16, 64] : [16, 32, 64]) : [16, 32];
+    const sizes: Size[] = info.vex
+      ? long
+        ? [32, 64]
+        : [32]
+      : long
+        ? options.size === 'f64'
+          ? [64]
+          : options.size === 'd64'
+            ? [16, 64]
+            : [16, 32, 64]
+        : [16, 32];
     const addressSizes: Size[] = long ? [32, 64] : [16, 32];
     for (const size of sizes) {
       for (const addressSize of addressSizes) {

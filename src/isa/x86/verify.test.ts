@@ -26,7 +26,18 @@ function* variants(info: RowInfo): Generator<Variant> {
           for (const lock of options.lock && isMemory ? [false, true] : [false]) {
             for (const rep of options.rep ? ([0, 2, 3] as const) : ([0] as const)) {
               for (const flagsLive of [true, false]) {
-                yield { info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap: options.fp !== undefined, wide: info.wide !== 0 && info.vex };
+                yield {
+                  info,
+                  size,
+                  addressSize,
+                  isMemory,
+                  lock,
+                  rep,
+                  long,
+                  flagsLive,
+                  fpTrap: options.fp !== undefined,
+                  wide: info.wide !== 0 && info.vex,
+                };
               }
             }
           }

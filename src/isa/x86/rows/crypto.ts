@@ -159,7 +159,11 @@ const K1 = [0x5a827999, 0x6ed9eba1, 0x8f1bbcdc, 0xca62c1d6];
 const sha1Rounds: Sub = sub('sha1.rounds', ['v128', 'v128', 'i32'], 'v128', {}, (c, state, words, kind) => {
   const b = c.b;
   const is = (n: number): Value => b.eq(kind, b.i32(n));
-  const constant = b.select(is(0), b.i32(K1[0]! | 0), b.select(is(1), b.i32(K1[1]! | 0), b.select(is(2), b.i32(K1[2]! | 0), b.i32(K1[3]! | 0))));
+  const constant = b.select(
+    is(0),
+    b.i32(K1[0]! | 0),
+    b.select(is(1), b.i32(K1[1]! | 0), b.select(is(2), b.i32(K1[2]! | 0), b.i32(K1[3]! | 0))),
+  );
   let [A, B, C, D] = [3, 2, 1, 0].map((n) => lane(c, state, n)) as [Value, Value, Value, Value];
   let E: Value = b.i32(0);
   for (let i = 0; i < 4; i++) {

@@ -63,7 +63,14 @@ const narrowOne: Sub = sub('f16c.narrow', ['i32', 'i64'], 'i64', {}, (c, mode, x
   flagIf(c, inexact, Flag.pe);
   // Tininess is judged after rounding to an unbounded exponent.
   const unboundedRest = b.and(wide, b.i64((1n << 43n) - 1n));
-  const unboundedUp = roundsUp(c, rounding(c, mode), signBit, unboundedRest, b.i64(1n << 42n), b.wrap(b.and(b.shru(wide, b.i64(43)), b.i64(1))));
+  const unboundedUp = roundsUp(
+    c,
+    rounding(c, mode),
+    signBit,
+    unboundedRest,
+    b.i64(1n << 42n),
+    b.wrap(b.and(b.shru(wide, b.i64(43)), b.i64(1))),
+  );
   const carries = b.eq(b.add(b.shru(wide, b.i64(43)), b.extu(unboundedUp)), b.i64(0x800));
   const isTiny = b.and(tiny, b.eqz(b.and(carries, b.eqz(exp))));
   const masked = b.ne(b.and(mode, b.i32(1 << 11)), b.i32(0));
@@ -97,7 +104,9 @@ export const f16cRows: readonly Row[] = [
     const first = s.isMemory ? b.load('i64', c.linear(s, c.wide ? 16 : 8, false)) : lowHalf(c, c.readVec(s, 'v128'));
     const parts = [first];
     if (c.wide) {
-      parts.push(s.isMemory ? b.load('i64', b.add(c.linear(s, 16, false), b.i64(8))) : lowPart(c, c.readVec(s, 'v128'), 'i64', 1));
+      parts.push(
+        s.isMemory ? b.load('i64', b.add(c.linear(s, 16, false), b.i64(8))) : lowPart(c, c.readVec(s, 'v128'), 'i64', 1),
+      );
     }
     writeAll(c, d, parts.map((v) => c.call(widen, spread(c, v)))); // biome-ignore format: one call
   }),

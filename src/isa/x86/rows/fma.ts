@@ -55,7 +55,13 @@ const fmaExact = {
   ),
 };
 /** `guarded`, where the fast path must round once. */
-const guardedFused = (c: Emit, type: 'v128' | 'f32' | 'f64', fast: () => Value, slow: () => Value, shape: Parameters<typeof noNan>[1]): Value => {
+const guardedFused = (
+  c: Emit,
+  type: 'v128' | 'f32' | 'f64',
+  fast: () => Value,
+  slow: () => Value,
+  shape: Parameters<typeof noNan>[1],
+): Value => {
   const b = c.b;
   return guarded(c, type, fast, slow, (r) => b.and(noNan(c, shape)(r), c.get(fusedMadd)));
 };
@@ -72,15 +78,20 @@ function rowsOf(order: keyof typeof orders, first: number, packed: number, kind:
     const product = [kind.product, kind.product] as const;
     const hex = (low: number): string => (first * 16 + low).toString(16).toUpperCase();
     const list = [
-      insn(`VEX.66.0F38.${wbit(w)} ${hex(packed)}`, `v${kind.name}${order}p${w === 32 ? 's' : 'd'} Vx,Hx,Wu`, AVX, (c, d, h, s) => {
-        const y = readAll(c, s);
-        const results = y.map((v, k) => {
-          const half = k as 0 | 1;
-          const all = [c.readHalf(d, half), c.readHalf(h, half), v];
-          return fused(c, w, turned(c, w, all[a]!, product), all[m]!, turned(c, w, all[n]!, kind.addend));
-        });
-        writeAll(c, d, results);
-      }),
+      insn(
+        `VEX.66.0F38.${wbit(w)} ${hex(packed)}`,
+        `v${kind.name}${order}p${w === 32 ? 's' : 'd'} Vx,Hx,Wu`,
+        AVX,
+        (c, d, h, s) => {
+          const y = readAll(c, s);
+          const results = y.map((v, k) => {
+            const half = k as 0 | 1;
+            const all = [c.readHalf(d, half), c.readHalf(h, half), v];
+            return fused(c, w, turned(c, w, all[a]!, product), all[m]!, turned(c, w, all[n]!, kind.addend));
+          });
+          writeAll(c, d, results);
+        },
+      ),
     ];
     if (kind.scalar) {
       const { type, name } = shapes[w];

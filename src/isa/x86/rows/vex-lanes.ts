@@ -85,7 +85,10 @@ const permilRows = [
   ), // biome-ignore format: a table
   insn('VEX.66.0F3A.W0 04', 'vpermilps Vx,Wu,Ib', AVX, (c, d, s, i) => {
     const imm = c.b.op('i32x4.splat', c.imm(i));
-    const control = [0, 2, 4, 6].reduce((v, n, lane) => c.b.lane('i32x4.replace_lane', [lane], v, c.b.shru(c.imm(i), c.b.i32(n))), imm);
+    const control = [0, 2, 4, 6].reduce(
+      (v, n, lane) => c.b.lane('i32x4.replace_lane', [lane], v, c.b.shru(c.imm(i), c.b.i32(n))),
+      imm,
+    );
     writeAll(c, d, readAll(c, s).map((x) => permilps(c, x, control))); // biome-ignore format: one call
   }),
   insn('VEX.66.0F3A.W0 05', 'vpermilpd Vx,Wu,Ib', AVX, (c, d, s, i) => {
@@ -343,20 +346,25 @@ const cmpRows = widths.flatMap((w) => [
     });
     writeAll(c, d, results);
   }),
-  insn(`VEX.${scalarForm[w].prefix}.0F C2`, `vcmp${scalarForm[w].suffix} Vx,Hx,${scalarForm[w].source},Ib`, AVX, (c, d, h, s, i) => {
-    const b = c.b;
-    const p = b.and(c.imm(i), b.i32(31));
-    const { type, name } = shapes[w];
-    const y = c.readVec(s, type);
-    const x = c.readVec(h, 'v128');
-    const wide = b.op(`${name}.splat`, y);
-    const lane = `${name}.extract_lane`;
-    const fast = (): Value => compareFast(c, w, x, wide, p);
-    const slow = (): Value => b.op('i64x2.splat', c.call(cmpExact.scalar[w], bitsOf(c, b.lane(lane, [0], x)), bitsOf(c, y), p));
-    const r = guarded(c, 'v128', fast, slow);
-    const int = w === 64 ? 'i64x2' : 'i32x4';
-    c.writeHalves(d, b.lane(`${int}.replace_lane`, [0], x, b.lane(`${int}.extract_lane`, [0], r)), null);
-  }),
+  insn(
+    `VEX.${scalarForm[w].prefix}.0F C2`,
+    `vcmp${scalarForm[w].suffix} Vx,Hx,${scalarForm[w].source},Ib`,
+    AVX,
+    (c, d, h, s, i) => {
+      const b = c.b;
+      const p = b.and(c.imm(i), b.i32(31));
+      const { type, name } = shapes[w];
+      const y = c.readVec(s, type);
+      const x = c.readVec(h, 'v128');
+      const wide = b.op(`${name}.splat`, y);
+      const lane = `${name}.extract_lane`;
+      const fast = (): Value => compareFast(c, w, x, wide, p);
+      const slow = (): Value => b.op('i64x2.splat', c.call(cmpExact.scalar[w], bitsOf(c, b.lane(lane, [0], x)), bitsOf(c, y), p));
+      const r = guarded(c, 'v128', fast, slow);
+      const int = w === 64 ? 'i64x2' : 'i32x4';
+      c.writeHalves(d, b.lane(`${int}.replace_lane`, [0], x, b.lane(`${int}.extract_lane`, [0], r)), null);
+    },
+  ),
 ]);
 
 // -- clearing
