@@ -51,6 +51,15 @@ export class AhciIo {
 
   /** To be called whenever the controller rings. */
   serve(): void {
+    const { ahci, lock } = this.#o;
+    const stopping = ahci.s.ports.some((p) => (p.cmd & (pxCmd.start | pxCmd.running)) === pxCmd.running);
+    if (stopping) {
+      void this.drain().then(() =>
+        lock.run(() => {
+          for (let n = 0; n < AHCI_PORTS; n++) ahci.stopped(n);
+        }),
+      );
+    }
     for (let n = 0; n < AHCI_PORTS; n++) {
       const jobs = this.#o.lock.run(() => this.#take(n));
       for (const job of jobs) {

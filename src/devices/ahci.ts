@@ -169,13 +169,21 @@ export class Ahci {
     if (value & pxCmd.override) p.tfd &= ~0x88;
     if (cmd & pxCmd.fisReceive) cmd |= pxCmd.fisRunning;
     if (cmd & pxCmd.start) cmd |= pxCmd.running;
-    else if (was & pxCmd.start) {
-      // Stopping drops what was issued.
+    else if (was & pxCmd.running) {
+      // Stopping drops what was issued. The list runs until nothing of it is under way.
+      cmd |= pxCmd.running;
       p.epoch++;
       Object.assign(p, { ci: 0, sact: 0, taken: 0 });
+      this.#o.ring();
     }
     p.cmd = cmd >>> 0;
     if (p.ci !== 0) this.#o.ring();
+  }
+
+  /** Nothing of a port is under way. With the board's lock held. */
+  stopped(n: number): void {
+    const p = this.s.ports[n]!;
+    if (!(p.cmd & pxCmd.start)) p.cmd = (p.cmd & ~pxCmd.running) >>> 0;
   }
 
   setControl(n: number, value: number): void {
@@ -282,7 +290,14 @@ const portRows = (n: number): Register<Ahci>[] => {
 
 /** Offsets in the memory BAR. */
 export const ahciRegisters = registers<Ahci>('ahci', AHCI_BAR, [
-  ro(0x00, 4, 'CAP', () => CAP >>> 0),
+  // Firmware may write CAP and PI, once on real chips; here they are as they are.
+  rw(
+    0x00,
+    4,
+    'CAP',
+    () => CAP >>> 0,
+    () => {},
+  ),
   rw(
     0x04,
     4,
@@ -297,8 +312,24 @@ export const ahciRegisters = registers<Ahci>('ahci', AHCI_BAR, [
     (d) => d.s.is,
     (d, v) => d.clearIs(v),
   ),
-  ro(0x0c, 4, 'PI', () => (1 << AHCI_PORTS) - 1),
+  rw(
+    0x0c,
+    4,
+    'PI',
+    () => (1 << AHCI_PORTS) - 1,
+    () => {},
+  ),
   ro(0x10, 4, 'VS', () => 0x1_0000),
+  // Features that are not there: command coalescing, enclosure management, extended capabilities, hand-off from the BIOS.
+  ...(['CCC_CTL', 'CCC_PORTS', 'EM_LOC', 'EM_CTL', 'CAP2', 'BOHC'] as const).map((name, i) =>
+    rw<Ahci>(
+      0x14 + 4 * i,
+      4,
+      name,
+      () => 0,
+      () => {},
+    ),
+  ),
   ...Array.from({ length: AHCI_PORTS }, (_, n) => portRows(n)).flat(),
 ]);
 

@@ -59,6 +59,11 @@ export class IdeIo {
         return { what, epoch, unit, plan };
       });
       if (asked.what === action.none) return;
+      if (asked.what === action.reset) {
+        // Commands are carried out one after another: nothing is under way here.
+        lock.run(() => channel.resetDone());
+        continue;
+      }
       const drive = channel.drives[asked.unit];
       if (!drive) return;
       await this.#run(asked.what, asked.plan, { drive, unit: asked.unit, epoch: asked.epoch });

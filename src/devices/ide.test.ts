@@ -201,6 +201,7 @@ test('a reset in the middle of a transfer is a reset', async () => {
   r.out(0x3f6, 4);
   assert.equal(r.in(0x1f7), 0x90);
   r.out(0x3f6, 0);
+  await r.settle();
   assert.deepEqual([r.in(0x1f7), r.in(0x1f2), r.in(0x1f3), r.in(0x1f4)], [0x50, 1, 1, 0]);
 });
 
@@ -244,6 +245,7 @@ test('no sequence of accesses makes a channel throw, hang, or leave memory and m
   r.out(0x3f6, 4);
   r.out(0x3f6, 0);
   await r.settle();
+  await r.idle();
   await r.command(0xec);
   assert.equal((await r.pioIn()).length, 512, `seed 20260202`);
 });

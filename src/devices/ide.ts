@@ -57,7 +57,7 @@ export const ideLayout = struct(
 );
 
 export const phase = { idle: 0, busy: 1, dataIn: 2, dataOut: 3, packet: 4, dma: 5 } as const;
-export const action = { none: 0, command: 1, refill: 2, store: 3, packet: 4, dma: 5 } as const;
+export const action = { none: 0, command: 1, refill: 2, store: 3, packet: 4, dma: 5, reset: 6 } as const;
 export const bm = { start: 1, toMemory: 8, active: 1, error: 2, interrupt: 4 } as const;
 const control = { noInterrupt: 2, reset: 4, previous: 0x80 } as const;
 const { busy, ready, seek, request, error: failed } = ataStatus;
@@ -126,6 +126,11 @@ export class IdeChannel {
     s.low2[unit] = Math.floor(lba / 2 ** 24) % 256;
     s.mid2[unit] = Math.floor(lba / 2 ** 32) % 256;
     s.high2[unit] = Math.floor(lba / 2 ** 40) % 256;
+  }
+
+  /** A software reset was taken back, and nothing is under way. With the board's lock held. */
+  resetDone(): void {
+    if (this.s.action === action.none && !(this.s.control & control.reset)) this.#signatures();
   }
 
   /** After a reset or diagnostics: every drive shows its signature. */
@@ -382,7 +387,8 @@ export class IdeChannel {
       this.#acknowledge();
     } else if (was & control.reset && !(value & control.reset)) {
       s.device = 0;
-      this.#signatures();
+      s.action = action.reset;
+      this.#o.ring();
     }
     if (value & control.noInterrupt) this.#o.irq.set(0);
     else if (s.irq) this.#o.irq.set(1);

@@ -5,6 +5,7 @@ import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { nvmeType } from './types/nvme.ts';
 import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
 import { usbTypes } from './types/usb.ts';
@@ -20,6 +21,7 @@ import { virtioSerial, virtioSerialPorts } from './types/virtio-serial.ts';
 export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
   ich9Ahci,
+  nvmeType,
   isaDebugExit,
   isaSerial,
   pcTestdev,
