@@ -4,7 +4,7 @@ import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { qemu, remote } from '../rpc/libvirt/programs.ts';
 import { type Handlers, ServerConnection, type Service, service } from '../rpc/server.ts';
 import type { ByteDuplex } from '../rpc/transport.ts';
-import { authHandlers } from './auth.ts';
+import { authHandlers, isAllowed } from './auth.ts';
 import { connectHandlers } from './connect-handlers.ts';
 import { Emulators } from './emulators.ts';
 import { eventHandlers } from './event-handlers.ts';
@@ -145,6 +145,11 @@ export class Daemon {
       return;
     }
     const { tcp, tls } = this.options.authentication;
+    if (client.transport === 'tls' && tls === 'none' && !isAllowed(this.options.allow, client.distinguishedName ?? '')) {
+      this.host.log(`TLS client ${client.distinguishedName} from ${client.address} is not allowed`);
+      duplex.close();
+      return;
+    }
     const needed = client.transport === 'tcp' ? tcp : client.transport === 'tls' ? tls : 'none';
     const session: Session = {
       client,

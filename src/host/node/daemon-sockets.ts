@@ -106,6 +106,12 @@ function distinguishedName(socket: TLSSocket): string {
     .join(',');
 }
 
+/**
+ * libvirt's client reads once when it has finished the handshake, and takes a session ticket of TLS 1.3 for a broken connection;
+ * Node can't be told to send none.
+ */
+const oneRecord = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as const;
+
 async function listenTcp(
   host: string,
   port: number,
@@ -117,7 +123,7 @@ async function listenTcp(
     readOnly: false,
   });
   const server = tls
-    ? createTls({ ...readTls(tls), requestCert: true, rejectUnauthorized: true, minVersion: 'TLSv1.2' }, (socket) => {
+    ? createTls({ ...readTls(tls), requestCert: true, rejectUnauthorized: true, ...oneRecord }, (socket) => {
         // libvirt's server says inside of TLS that the certificate is good.
         socket.write(Uint8Array.of(1));
         accept(duplexOf(socket), { ...info(socket), transport: 'tls', distinguishedName: distinguishedName(socket) });
