@@ -6,6 +6,7 @@ import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { EmulatorHost } from '../monitor/emulator.ts';
 import type { NetBackend } from '../net/backend.ts';
+import type { RpcClient } from '../rpc/client.ts';
 import type { KvmFinding } from './accel.ts';
 import type { DaemonSettings } from './daemon.ts';
 import type { BarStream } from './progress.ts';
@@ -80,6 +81,10 @@ export interface CliHost {
   image(name: string, report: Report): Promise<BootFiles>;
   pull(name: string, report: Report): Promise<ImageLine>;
   images(): Promise<readonly ImageLine[]>;
+  /** A connection to a daemon: by its URI, else by NONROOT_URI, else at the usual socket. */
+  libvirt(uri: string | undefined): Promise<RpcClient>;
+  /** A path of the host in full. */
+  absolute(path: string): string;
   /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
   daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
   /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */

@@ -3,6 +3,7 @@
 import { catalog } from '../images/catalog.ts';
 import { columns, describeOptions, type Option, parseArguments, UsageError } from './args.ts';
 import { daemonCommand } from './daemon.ts';
+import { domainCommands } from './domains.ts';
 import type { CliHost, ImageLine } from './host.ts';
 import { imgCommand } from './img.ts';
 import { progressBar } from './progress.ts';
@@ -69,6 +70,7 @@ const commands: Readonly<Record<string, Command>> = {
   images: { help: 'list the images by name', run: images },
   pull: { help: 'fetch an image', run: pull },
   daemon: { help: 'manage guests for virsh and others, in the background', run: daemonCommand },
+  ...domainCommands,
   img: { help: 'make, inspect and change disk images', run: imgCommand },
 };
 

@@ -37,7 +37,14 @@ const readOnlyCalls = new RegExp(
 );
 
 /** `virDomainCreate` of `domainCreate`. */
-export const apiName = (procedure: string): string => `vir${procedure[0]!.toUpperCase()}${procedure.slice(1)}`;
+export const apiName = (procedure: string): string => {
+  const name = procedure
+    .replace(/Xml/g, 'XML')
+    .replace(/Uuid/g, 'UUID')
+    .replace(/Cpu(?!map)/g, 'CPU')
+    .replace(/^nwfilter/, 'NWFilter');
+  return `vir${name[0]!.toUpperCase()}${name.slice(1)}`;
+};
 
 export class Sessions {
   readonly #sessions = new Map<ServerConnection, Session>();

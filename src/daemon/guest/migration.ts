@@ -2,7 +2,7 @@
 // The guest runs on the source until the destination has all of it; from then on it runs where `finish` has been, and nowhere twice.
 import { completeDomain } from '../../domain/complete.ts';
 import { type Domain, formatDomain, parseDomain } from '../../domain/domain.ts';
-import { RpcClient } from '../../rpc/client.ts';
+import type { RpcClient } from '../../rpc/client.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import { remote } from '../../rpc/libvirt/programs.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
@@ -12,6 +12,7 @@ import { hostUuid } from '../capabilities.ts';
 import type { Daemon } from '../daemon.ts';
 import { operationInvalid } from '../errors.ts';
 import { wait } from '../host.ts';
+import { connectUri } from '../peer.ts';
 import type { Session } from '../sessions.ts';
 import { copyDomain, Guest, type Run } from './guest.ts';
 import { startGuest } from './launch.ts';
@@ -391,26 +392,11 @@ async function hasArrived(daemon: Daemon, uri: string, uuid: string, reason: unk
   );
 }
 
-/** `qemu+tcp://host:port/system`, `qemu+tls://…`, `qemu+unix:///system?socket=PATH`. */
 export async function connectPeer(daemon: Daemon, uri: string): Promise<RpcClient> {
-  const match = /^qemu(?:\+(tcp|tls|unix))?:\/\/(?:[^@/]*@)?(\[[^\]]+\]|[^:/]*)(?::(\d+))?(\/[^?]*)(?:\?(.*))?$/.exec(uri);
-  if (!match) throw libvirtError('invalidArg', 'qemu', `cannot parse URI ${uri}`);
-  const [, transport = match[2] === '' ? 'unix' : 'tls', host = '', port, path = '/system', query = ''] = match;
-  const options = new Map(query.split('&').map((part) => part.split('=') as [string, string]));
-  const { sockets } = daemon.host;
   try {
-    const duplex =
-      transport === 'unix'
-        ? await sockets.connect(decodeURIComponent(options.get('socket') ?? '/run/libvirt/libvirt-sock'))
-        : transport === 'tcp'
-          ? await sockets.connectTcp(host, Number(port ?? 16_509))
-          : await sockets.connectTcp(host, Number(port ?? 16_514), daemon.options.tls);
-    const peer = new RpcClient(duplex);
-    await peer.call(remote, 'authList');
-    const { supported } = await peer.call(remote, 'connectSupportsFeature', { feature: 10 });
-    await peer.call(remote, 'connectOpen', { name: `qemu://${path}`, flags: 0 });
-    if (supported && daemon.options.keepalive.interval > 0)
-      peer.startKeepalive({ ...daemon.options.keepalive, timers: daemon.host.timers });
+    const peer = await connectUri(daemon.host.sockets, uri, '/run/libvirt/libvirt-sock', daemon.options.tls);
+    const { interval, count } = daemon.options.keepalive;
+    if (interval > 0) peer.startKeepalive({ interval, count, timers: daemon.host.timers });
     return peer;
   } catch (error) {
     throw libvirtError('operationFailed', 'qemu', `Failed to connect to remote libvirt URI ${uri}: ${(error as Error).message}`);

@@ -2,7 +2,7 @@
 
 import { createWriteStream, readFileSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
-import { basename } from 'node:path';
+import { basename, resolve } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import type { KvmFinding } from '../../cli/accel.ts';
@@ -13,7 +13,7 @@ import type { KernelFiles } from '../../machine/running.ts';
 import { createUserNet } from '../../net/user.ts';
 import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
-import { runDaemon } from './daemon-main.ts';
+import { connectDaemon, runDaemon } from './daemon-main.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
@@ -67,6 +67,8 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     writer: (path) => openWriter(path),
     image: async (name, report) => bootFiles(await openImage(name, { report })),
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
+    libvirt: connectDaemon,
+    absolute: (path) => resolve(path),
     daemon: (settings, argv) => runDaemon(settings, argv, version),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     async userNet(forwards) {

@@ -8,7 +8,10 @@ import { isLoopback, parseConfig, parseListen, type Setting } from '../../daemon
 import { Daemon, type DaemonOptions } from '../../daemon/daemon.ts';
 import type { ClientInfo, Listener, TlsFiles } from '../../daemon/host.ts';
 import { type Paths, privatePaths, readOnlySocketName, socketName, systemPaths, userPaths } from '../../daemon/paths.ts';
+import { connectUri } from '../../daemon/peer.ts';
+import type { RpcClient } from '../../rpc/client.ts';
 import { nodeDaemonHost } from './daemon-host.ts';
+import { nodeSockets } from './daemon-sockets.ts';
 
 interface Place {
   readonly paths: Paths;
@@ -201,6 +204,29 @@ async function background(settings: DaemonSettings, argv: readonly string[]): Pr
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
   throw new Error(readFileSync(path, 'utf8').slice(begin).trim() || 'Cannot start: the daemon does not serve');
+}
+
+/** A client of the daemon that a URI, the environment or the user says. @throws Error (rejects) with one line */
+export async function connectDaemon(uri: string | undefined): Promise<RpcClient> {
+  const wanted = uri ?? process.env['NONROOT_URI'] ?? (isRoot() ? 'qemu:///system' : 'qemu:///session');
+  const socket = join((isRoot() ? systemPaths : userPaths(process.env)).run, socketName);
+  const home = process.env['HOME'] ?? '/';
+  const pki = existsSync(`${home}/.pki/libvirt/clientcert.pem`)
+    ? {
+        ca: `${home}/.pki/CA/cacert.pem`,
+        certificate: `${home}/.pki/libvirt/clientcert.pem`,
+        key: `${home}/.pki/libvirt/clientkey.pem`,
+      }
+    : {
+        ca: '/etc/pki/CA/cacert.pem',
+        certificate: '/etc/pki/libvirt/clientcert.pem',
+        key: '/etc/pki/libvirt/private/clientkey.pem',
+      };
+  try {
+    return await connectUri(nodeSockets, wanted, socket, pki);
+  } catch (error) {
+    throw new Error(`Cannot connect to ${wanted}: ${(error as Error).message}; \`nonroot daemon\` starts a daemon`);
+  }
 }
 
 export async function runDaemon(settings: DaemonSettings, argv: readonly string[], version: string): Promise<number> {
