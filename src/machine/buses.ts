@@ -3,6 +3,7 @@
 import type { AtaDevice } from '../devices/ata/device.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
+import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
@@ -90,6 +91,8 @@ export interface UsbBus extends Bus<'usb-bus'> {
   readonly ports: readonly UsbPort[];
   /** A hub's ports come with it; the result takes them away. */
   addPorts(ports: readonly UsbPort[]): () => void;
+  /** The controller, where companions may share its ports. */
+  readonly ehci?: Ehci;
 }
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {

@@ -310,6 +310,8 @@ export class DeviceTree {
         undo.push(() => bells.remove(bell));
         return bell;
       },
+      findBus: (kind, name) =>
+        [...this.#buses, ...this.#entries.flatMap((x) => x.buses)].find((b) => b.kind === kind && b.name === name) as never,
       addBus: (b) => {
         e.buses.push(b);
       },

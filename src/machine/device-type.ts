@@ -81,6 +81,8 @@ export interface DeviceContext<K extends BusKind = BusKind> extends BoardService
   plug(f: PciFunction): void;
   addTimer(timed: Timed): void;
   doorbell(name?: string): Doorbell;
+  /** A bus of the machine by its name; undefined where there is none of that kind. */
+  findBus<B extends BusKind>(kind: B, name: string): Buses[B] | undefined;
   /** Adds a bus that the device provides, for devices that name it. */
   addBus(bus: AnyBus): void;
   /** Run at removal, last added first. */

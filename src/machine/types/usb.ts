@@ -1,14 +1,18 @@
 // USB: host controllers, keyboard, mouse, tablet, hub, and disks.
 
+import type { Doorbell } from '../../bus/doorbell.ts';
+import type { GuestMemory } from '../../bus/memory.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import { Msix } from '../../devices/pci-msix.ts';
 import { perform } from '../../devices/scsi/perform.ts';
 import { ScsiTarget } from '../../devices/scsi/target.ts';
 import { UsbDevice } from '../../devices/usb/device.ts';
+import { EHCI_BYTES, EHCI_PORTS, Ehci } from '../../devices/usb/ehci.ts';
 import { Hid, type HidKind } from '../../devices/usb/hid.ts';
 import { Hub } from '../../devices/usb/hub.ts';
 import { choosePort, type UsbPort } from '../../devices/usb/port.ts';
 import { Storage } from '../../devices/usb/storage.ts';
+import { UHCI_BYTES, Uhci } from '../../devices/usb/uhci.ts';
 import { XHCI_BYTES, XHCI_MSIX, Xhci } from '../../devices/usb/xhci.ts';
 import { XhciRings } from '../../devices/usb/xhci-rings.ts';
 import { INTERRUPTERS, PORTS_MAX } from '../../devices/usb/xhci-state.ts';
@@ -114,6 +118,145 @@ const xhciType = (o: { name: string; description: string; vendor: number; device
           xhci.woken = (device, endpoint) => rings.wake(device, endpoint);
           return {};
         },
+      };
+    },
+  });
+
+// ── UHCI and EHCI ──
+
+/** Walks a controller's schedule for as long as it says when the next walk is due. */
+function walking(
+  controller: { walk(memory: GuestMemory): number | undefined },
+  bell: Doorbell,
+  { lock, memory, after }: IoServices,
+): IoSide {
+  let waiting: { cancel(): void } | undefined;
+  const walk = (): void => {
+    waiting?.cancel();
+    const next = lock.run(() => controller.walk(memory));
+    waiting = next === undefined ? undefined : after(next, walk);
+  };
+  bell.heard = walk;
+  return { close: () => waiting?.cancel() };
+}
+
+const uhciType = (name: string, vendorDevice: number, interruptPin: 1 | 2 | 3 | 4) =>
+  deviceType({
+    name,
+    bus: 'PCI',
+    category: 'USB',
+    description: 'USB 1 controller',
+    parents: ['pci-uhci-usb', 'pci-device'],
+    properties: {
+      masterbus: str('bus of the EHCI controller whose slow ports this one serves'),
+      firstport: uint32(0, 'the first of them'),
+      bandwidth: uint32(1280, 'accepted; bytes of a frame'),
+      maxframes: uint32(128, 'accepted'),
+    },
+    build(ctx, p) {
+      const bell = ctx.doorbell();
+      const master = p.masterbus === undefined ? undefined : ctx.findBus('usb-bus', p.masterbus);
+      const ehci = master?.ehci;
+      if (p.masterbus !== undefined && ehci === undefined) throw new Error(`USB bus '${p.masterbus}' not found`);
+      const ports = ehci?.ports.slice(p.firstport, p.firstport + 2);
+      if (ports !== undefined && ports.length < 2)
+        throw new Error(`firstport on masterbus: ${p.firstport} is not one of 0 to ${EHCI_PORTS - 2}`);
+      const f: PciFunction = new PciFunction({
+        arena: ctx.arena,
+        name: ctx.name,
+        vendor: 0x8086,
+        device: vendorDevice,
+        revision: name.startsWith('piix') ? 1 : 3,
+        subsystemVendor: 0x1af4,
+        subsystem: 0x1100,
+        classCode: 0x0c0300,
+        interruptPin,
+        multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
+        bars: [
+          {
+            index: 4,
+            kind: 'io',
+            size: UHCI_BYTES,
+            handler: { read: (at, n) => uhci.handler.read(at, n), write: (at, n, v) => uhci.handler.write(at, n, v) },
+          },
+        ],
+      });
+      const uhci: Uhci = new Uhci({
+        arena: ctx.arena,
+        name: ctx.name,
+        irq: (level) => f.intx.set(level),
+        ring: () => bell.ring(),
+        now: () => ctx.clock.now(),
+        ...(ehci && ports ? { shared: { ports, mine: (n) => ehci.left(p.firstport + n) } } : {}),
+      });
+      ehci?.addCompanion(p.firstport, uhci);
+      // Serial bus release number 1.0; legacy support.
+      f.preset(0x60, [0x10]);
+      f.preset(0xc0, [0x00, 0x20]);
+      f.writable(0xc0, [0xff, 0xff]);
+      ctx.plug(f);
+      if (ehci === undefined) ctx.addBus(usbBus(usbBusName(ctx as DeviceContext), uhci.ports));
+      return {
+        reset() {
+          f.reset();
+          uhci.reset();
+        },
+        io: (services) => walking(uhci, bell, services),
+      };
+    },
+  });
+
+const ehciType = (name: string, device: number) =>
+  deviceType({
+    name,
+    bus: 'PCI',
+    category: 'USB',
+    description: 'USB 2 controller',
+    parents: ['pci-ehci-usb', 'pci-device'],
+    properties: { maxframes: uint32(128, 'accepted') },
+    build(ctx, p) {
+      const bell = ctx.doorbell();
+      const f: PciFunction = new PciFunction({
+        arena: ctx.arena,
+        name: ctx.name,
+        vendor: 0x8086,
+        device,
+        revision: name === 'usb-ehci' ? 0x10 : 3,
+        subsystemVendor: 0x1af4,
+        subsystem: 0x1100,
+        classCode: 0x0c0320,
+        interruptPin: 4,
+        multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
+        bars: [
+          {
+            index: 0,
+            kind: 'mem32',
+            size: EHCI_BYTES,
+            handler: { read: (at, n) => ehci.handler.read(at, n), write: (at, n, v) => ehci.handler.write(at, n, v) },
+          },
+        ],
+      });
+      const ehci: Ehci = new Ehci({
+        arena: ctx.arena,
+        name: ctx.name,
+        irq: (level) => f.intx.set(level),
+        ring: () => bell.ring(),
+        now: () => ctx.clock.now(),
+      });
+      // Serial bus release number 2.0, frame length, port wake mask; ownership by the operating system (EECP 68h).
+      f.preset(0x60, [0x20, 0x20, 0x7f, 0]);
+      f.writable(0x61, [0x3f, 0x7f]);
+      f.preset(0x68, [1, 0, 0, 0]);
+      f.writable(0x6b, [1]);
+      f.writable(0x6c, [0xff, 0xff, 0xff, 0xff]);
+      ctx.plug(f);
+      ctx.addBus({ ...usbBus(usbBusName(ctx as DeviceContext), ehci.ports), ehci });
+      return {
+        reset() {
+          f.reset();
+          ehci.reset();
+        },
+        io: (services) => walking(ehci, bell, services),
       };
     },
   });
@@ -341,6 +484,17 @@ const usbStorage = deviceType({
 export const usbTypes = [
   xhciType({ name: 'qemu-xhci', description: 'USB 3 controller', vendor: 0x1b36, device: 0x000d, revision: 1 }),
   xhciType({ name: 'nec-usb-xhci', description: 'USB 3 controller (NEC)', vendor: 0x1033, device: 0x0194, revision: 3 }),
+  uhciType('piix3-usb-uhci', 0x7020, 4),
+  uhciType('piix4-usb-uhci', 0x7112, 4),
+  uhciType('ich9-usb-uhci1', 0x2934, 1),
+  uhciType('ich9-usb-uhci2', 0x2935, 2),
+  uhciType('ich9-usb-uhci3', 0x2936, 3),
+  uhciType('ich9-usb-uhci4', 0x2937, 1),
+  uhciType('ich9-usb-uhci5', 0x2938, 2),
+  uhciType('ich9-usb-uhci6', 0x2939, 3),
+  ehciType('usb-ehci', 0x24cd),
+  ehciType('ich9-usb-ehci1', 0x293a),
+  ehciType('ich9-usb-ehci2', 0x293c),
   hidType('keyboard'),
   hidType('mouse'),
   hidType('tablet'),
