@@ -67,17 +67,64 @@ interface Definition {
   readonly stepping: number;
   readonly brand: string;
   readonly features: string;
+  readonly vendor?: string;
 }
 
 const BRAND = 'QEMU Virtual CPU version 2.5+';
+const INTEL = 'GenuineIntel';
+/** What every 64-bit processor has. */
+const BASE64 = `${PENTIUM_PRO} vme mtrr mca pse36 clflush syscall nx lm hypervisor`;
+
+/** Intel's generations, each with what it adds to the one before. */
+const intel: Readonly<Record<string, Definition>> = (() => {
+  const found: Record<string, Definition> = {};
+  let features = BASE64;
+  for (const [name, model, stepping, brand, more] of [
+    ['Conroe', 15, 3, 'Intel Celeron_4x0 (Conroe/Merom Class Core 2)', 'pni ssse3 lahf-lm'],
+    ['Penryn', 23, 3, 'Intel Core 2 Duo P9xxx (Penryn Class Core 2)', 'cx16 sse4.1'],
+    ['Nehalem', 26, 3, 'Intel Core i7 9xx (Nehalem Class Core i7)', 'sse4.2 popcnt'],
+    ['Westmere', 44, 1, 'Westmere E56xx/L56xx/X56xx (Nehalem-C)', 'aes pclmulqdq arat'],
+    ['SandyBridge', 42, 1, 'Intel Xeon E312xx (Sandy Bridge)', 'avx xsave xsaveopt tsc-deadline x2apic rdtscp'],
+    ['IvyBridge', 58, 9, 'Intel Xeon E3-12xx v2 (Ivy Bridge)', 'f16c rdrand fsgsbase smep erms'],
+    ['Haswell', 60, 4, 'Intel Core Processor (Haswell)', 'fma movbe avx2 bmi1 bmi2 pcid invpcid abm hle rtm'],
+    ['Broadwell', 61, 2, 'Intel Core Processor (Broadwell)', 'rdseed adx smap 3dnowprefetch'],
+    ['Skylake-Client', 94, 3, 'Intel Core Processor (Skylake)', 'xsavec xgetbv1'],
+    ['Skylake-Server', 85, 4, 'Intel Xeon Processor (Skylake)', 'clwb pdpe1gb avx512f avx512dq avx512cd avx512bw avx512vl'],
+    ['Cascadelake-Server', 85, 6, 'Intel Xeon Processor (Cascadelake)', 'clflushopt pku avx512vnni'],
+    ['Icelake-Server', 106, 0, 'Intel Xeon Processor (Icelake)', 'umip la57 gfni vaes vpclmulqdq sha-ni rdpid xsaves fsrm avx512ifma avx512vbmi avx512vbmi2 avx512bitalg avx512-vpopcntdq'],
+  ] as const) {
+    features += ` ${more}`;
+    found[name] = { family: 6, model, stepping, brand, features, vendor: INTEL };
+  } // biome-ignore format: a table
+  return found;
+})();
+const K8 = `${BASE64} pni`;
+const EPYC = `${BASE64} pni cx16 lahf-lm sse4.1 sse4.2 ssse3 popcnt movbe aes pclmulqdq avx avx2 fma f16c bmi1 bmi2 abm adx rdseed rdrand smap smep fsgsbase sha-ni xsave xsaveopt xsavec xgetbv1 clflushopt arat 3dnowprefetch mmxext pdpe1gb rdtscp topoext`;
+/** AMD's: families as they read. */
+const amd: Readonly<Record<string, Definition>> = {
+  Opteron_G1: { family: 15, model: 6, stepping: 1, brand: 'AMD Opteron 240 (Gen 1 Class Opteron)', features: K8 },
+  Opteron_G2: { family: 15, model: 6, stepping: 1, brand: 'AMD Opteron 22xx (Gen 2 Class Opteron)', features: `${K8} cx16 lahf-lm` },
+  Opteron_G3: { family: 16, model: 2, stepping: 3, brand: 'AMD Opteron 23xx (Gen 3 Class Opteron)', features: `${K8} cx16 lahf-lm popcnt abm rdtscp` },
+  EPYC: { family: 23, model: 1, stepping: 2, brand: 'AMD EPYC Processor', features: EPYC },
+  'EPYC-Rome': { family: 23, model: 49, stepping: 0, brand: 'AMD EPYC-Rome Processor', features: `${EPYC} clwb rdpid umip xsaves` },
+  'EPYC-Milan': { family: 25, model: 1, stepping: 1, brand: 'AMD EPYC-Milan Processor', features: `${EPYC} clwb rdpid umip xsaves pcid invpcid erms fsrm pku vaes vpclmulqdq` },
+}; // biome-ignore format: a table
+
 const models: Readonly<Record<string, Definition>> = {
   qemu32: { family: 6, model: 6, stepping: 3, brand: BRAND, features: `${PENTIUM_PRO} pni hypervisor` },
   qemu64: { family: 15, model: 107, stepping: 1, brand: BRAND, features: QEMU64 },
+  kvm32: { family: 15, model: 6, stepping: 1, brand: 'Common 32-bit KVM processor', features: `${PENTIUM_PRO} vme mtrr mca pse36 clflush pni hypervisor`, vendor: INTEL },
+  kvm64: { family: 15, model: 6, stepping: 1, brand: 'Common KVM processor', features: `${BASE64} pni cx16`, vendor: INTEL },
+  core2duo: { family: 6, model: 15, stepping: 11, brand: 'Intel(R) Core(TM)2 Duo CPU     T7700  @ 2.40GHz', features: `${BASE64} pni ssse3 cx16 lahf-lm`, vendor: INTEL },
+  ...intel,
+  ...amd,
   'x86-64-v1': { family: 15, model: 107, stepping: 1, brand: BRAND, features: V1 },
   'x86-64-v2': { family: 15, model: 107, stepping: 1, brand: BRAND, features: V2 },
   'x86-64-v3': { family: 15, model: 107, stepping: 1, brand: BRAND, features: V3 },
+  base: { family: 0, model: 0, stepping: 0, brand: '', features: 'hypervisor' },
   max: { family: 15, model: 107, stepping: 1, brand: 'Nonroot virtual CPU', features: MAX },
-};
+  host: { family: 15, model: 107, stepping: 1, brand: 'Nonroot virtual CPU', features: MAX },
+}; // biome-ignore format: a table
 
 /** Names of the models, for `-cpu help`. */
 export const cpuModels: readonly string[] = Object.keys(models);
@@ -98,15 +145,56 @@ export interface CpuModel {
   readonly missing: readonly string[];
 }
 
+/** Versions and variants that QEMU has of a model: `-v2`, `-noTSX`, `-IBRS`. They share a definition here. */
+const VARIANT = /(-(v\d+|noTSX|IBRS|IBPB))+$/;
+
+/** A property with a value, as `vendor=GenuineIntel`: what it makes of the model. Throws for values that are not accepted. */
+function property(key: string, value: string): Partial<CpuModel> {
+  const number = (most: number): number => {
+    const n = Number(value);
+    if (value === '' || !Number.isInteger(n) || n < 0 || n > most) throw new Error(`Cannot set CPU property ${key}=${value}: accepted are 0 to ${most}`);
+    return n;
+  };
+  switch (key) {
+    case 'vendor':
+      if (value.length !== 12) throw new Error(`Cannot set CPU property vendor=${value}: accepted are 12 characters`);
+      return { vendor: value };
+    case 'family':
+      return { family: number(0x10e) };
+    case 'model':
+      return { model: number(255) };
+    case 'stepping':
+      return { stepping: number(15) };
+    case 'model-id':
+      return { brand: value.slice(0, 47) };
+    case 'phys-bits':
+      if (value !== '40' && value !== '0') throw new Error(`Cannot set CPU property phys-bits=${value}: accepted is 40`);
+      return {};
+    default:
+      throw new Error(`Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id and phys-bits`);
+  }
+}
+/** Properties that change nothing here. */
+const WITHOUT_EFFECT = /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|full-cpuid-auto-level|pmu|hv-passthrough)$/;
+
 /**
- * A model by name, with changes such as `+pcid` and `-sse4.2` (underscores count as hyphens). Throws for names that are not known;
- * what is known and not implemented is listed in `missing`.
+ * A model by name, with changes such as `+pcid`, `-sse4.2` (underscores count as hyphens) and `vendor=GenuineIntel`. Throws for names that are
+ * not known; what is known and not implemented is listed in `missing`.
  */
 export function cpuModel(name: string, changes: readonly string[] = []): CpuModel {
-  const definition = models[name];
+  const plain = name.replace(VARIANT, '');
+  const definition = models[name] ?? models[plain];
   if (!definition) throw new Error(`Cannot use CPU model ${name}: accepted are ${cpuModels.join(', ')}`);
   const wanted = new Set(definition.features.split(' '));
+  if (name.includes('-noTSX')) for (const f of ['hle', 'rtm']) wanted.delete(f);
+  let set: Partial<CpuModel> = {};
   for (const change of changes) {
+    const [key, value] = change.split('=') as [string, string | undefined];
+    if (value !== undefined) {
+      set = { ...set, ...property(key, value) };
+      continue;
+    }
+    if (WITHOUT_EFFECT.test(change.replaceAll('_', '-'))) continue;
     const sign = change[0];
     const given = change.slice(1);
     const hyphens = given.replaceAll('_', '-');
@@ -120,7 +208,7 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const { family, model, stepping, brand } = definition;
   const features = new Set([...wanted].filter((f) => SUPPORTED.has(f)));
   const missing = [...wanted].filter((f) => !SUPPORTED.has(f));
-  return { name, vendor: 'AuthenticAMD', family, model, stepping, brand, features, missing };
+  return { name, vendor: definition.vendor ?? 'AuthenticAMD', family, model, stepping, brand, features, missing, ...set };
 }
 
 /** The bits of one CPUID word that a set of features gives, unsigned. */
