@@ -26,6 +26,8 @@ export interface VcpuBus {
   pending(): boolean;
   /** Takes another vCPU's call to go on from HLT whatever RFLAGS.IF says (paravirtual spinlocks); false when there was none. */
   takeUnhalt(): boolean;
+  /** True while an NMI, INIT or SIPI waits that the vCPU's loop has not taken: it comes before interrupts. */
+  attention?(): boolean;
   /** Takes the highest vector (0–255), or -1 when none is left. */
   acknowledge(): number;
   /** A local APIC that the accelerator keeps has ended a level-triggered interrupt. */

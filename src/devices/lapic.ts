@@ -12,7 +12,7 @@ import { type LapicState, lapicLayout, lvt, lvtMasked, lvtWritable, remoteIrr } 
 import { LapicTimer, type Tsc } from './lapic-timer.ts';
 
 /** Bits of what `takeEvents` returns; the SIPI's vector is in bits 15:8. */
-export const event = { nmi: 1, init: 2, smi: 4, sipi: 8 } as const;
+export const event = { nmi: 1, init: 2, smi: 4, sipi: 8, nmiAgain: 16 } as const;
 /** The start page (address bits 19:12) of a SIPI in `events`; -1 when there is none. */
 export const sipiVector = (events: number): number => (events & event.sipi ? (events >>> 8) & 0xff : -1);
 
@@ -407,7 +407,9 @@ export class Lapic implements Timed {
   }
 
   #event(bit: number): boolean {
-    Atomics.or(this.s.events, 0, bit);
+    const before = Atomics.or(this.s.events, 0, bit);
+    // Two NMIs may be on their way.
+    if (bit === event.nmi && before & event.nmi) Atomics.or(this.s.events, 0, event.nmiAgain);
     this.#kick(this.cpu);
     return true;
   }

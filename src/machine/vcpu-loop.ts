@@ -53,7 +53,11 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     rdmsr: (msr) => msrs.read(msr),
     wrmsr: (msr, value) => msrs.write(msr, value),
-    cpuid: (leaf, subleaf, state) => cpuid(model, leaf, subleaf, state),
+    cpuid(leaf, subleaf, state) {
+      const [eax, ebx, ecx, edx] = cpuid(model, leaf, subleaf, state);
+      // A local APIC that is off is not shown.
+      return [eax, ebx, ecx, leaf === 1 && lapic.mode === 'off' ? edx & ~0x200 : edx];
+    },
     hypercall(nr, args, cpl) {
       if (board.config.paravirtual.length === 0) return undefined;
       return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true));
@@ -68,6 +72,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     pending: () => lapic.pending(),
     takeUnhalt: () => board.pvs[cpu].takeUnhalt(),
+    attention: () => lapic.s.events[0] !== 0,
     acknowledge: () => lock.run(() => (lapic.pending() ? lapic.acknowledge() : -1)),
     eoi: (vector) => lock.run(() => lapic.bus.eoi(vector)),
   };
@@ -118,6 +123,7 @@ export function runVcpu(
       if (waiting) vcpu.set('activity', BigInt(Activity.waitsForSipi));
     }
     if (events & event.nmi) vcpu.nmi();
+    if (events & event.nmiAgain) vcpu.nmi();
     if (waiting && events & event.sipi) {
       const vector = sipiVector(events);
       vcpu.set('cs.selector', BigInt(vector << 8));

@@ -86,9 +86,10 @@ int start_cpus(void) {
   apic_write(0x310, 0); apic_write(0x300, 0xc4500);
   for (int i = 0; i < 20000; i++) pause_();
   apic_write(0x300, 0xc4608);
-  u64 until = rdtsc() + 3000000000ul;
-  u32 seen = 0;
-  while (rdtsc() < until) { if (started != seen) { seen = started; until = rdtsc() + 500000000ul; } pause_(); }
+  asm volatile("outw %0, %1" ::"a"((u16)5), "Nd"((u16)0x510));
+  int expected = inb(0x511);
+  u64 until = rdtsc() + 50000000000ul;
+  while (rdtsc() < until && started < expected) pause_();
   return started;
 }
 static int starts(const char *s, const char *w) { while (*w) if (*s++ != *w++) return 0; return *s == 0 || *s == ' '; }

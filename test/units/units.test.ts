@@ -14,6 +14,7 @@ const MACHINE =
 const images: readonly (readonly [name: string, about: string, args: string])[] = [
   ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
   ['debug', 'debug registers and single step', '-cpu max'],
+  ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
 ];
 
 const skip = cannotBuild();

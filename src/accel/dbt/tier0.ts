@@ -4,7 +4,7 @@
 import type { Callee } from '../../ir/ir.ts';
 import type { Type } from '../../ir/ops.ts';
 import { updateContext } from '../../isa/x86/context.ts';
-import { interrupt, stepBegin } from '../../isa/x86/exceptions.ts';
+import { interrupt, stepBegin, stepShadow } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
 import { fetchTranslate, translate } from '../../isa/x86/mmu.ts';
@@ -32,7 +32,7 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
-  lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, stepBegin,
+  lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, stepBegin, stepShadow,
   loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss,
 ]; // biome-ignore format: a list
 
@@ -485,6 +485,18 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   l.i32(Exit.kick);
   l.memory(0x36, st.exitReason.offset);
   l.brTo(depth.exit);
+  l.close();
+  // An interrupt waits in a shadow: one instruction, then look again.
+  l.stateI32(st.sysFlags.offset);
+  l.i32(9);
+  l.op(0x76);
+  l.i32(1);
+  l.op(0x71);
+  l.open(0x04);
+  l.localGet(0);
+  l.call(stepShadow);
+  findOrExit();
+  l.brTo(depth.top);
   l.close();
   l.localGet(0);
   l.i32(0);

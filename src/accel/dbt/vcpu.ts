@@ -154,7 +154,9 @@ export class DbtVcpu implements Vcpu {
     this.exports.flushAll(this.#env);
   }
   nmi(): void {
-    this.#setWord(st.nmiPending.offset, 1);
+    // One may wait behind another that has not been taken yet, but only one behind a handler that runs.
+    const most = this.#word(st.nmiBlocked.offset) !== 0 ? 1 : 2;
+    this.#setWord(st.nmiPending.offset, Math.min(this.#word(st.nmiPending.offset) + 1, most));
   }
   readonly startsItself = false;
   /** All state is in the slots at any time between two runs. */
@@ -217,7 +219,7 @@ export class DbtVcpu implements Vcpu {
           this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
-        else if (reason === Exit.kick && !box.waiting && !this.#takesInterrupts()) return 'interrupted';
+        else if (reason === Exit.kick && (this.#bus.attention?.() || (!box.waiting && !this.#takesInterrupts()))) return 'interrupted';
       }
     } finally {
       box.setRunning(false);
@@ -261,14 +263,22 @@ export class DbtVcpu implements Vcpu {
       return this.#deliver(begun);
     }
     if (this.#nmi && !shadow && this.#word(st.nmiBlocked.offset) === 0) {
-      this.#setWord(st.nmiPending.offset, 0);
-      return this.#deliver(X.nmi);
+      this.#setWord(st.nmiPending.offset, this.#word(st.nmiPending.offset) - 1);
+      if (!this.#deliver(X.nmi)) return false;
+      // A second one waits for the handler's end.
+      if (this.#nmi || this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
+      return true;
+    }
+    if (this.#bus.attention?.()) {
+      Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+      return true;
     }
     if (!this.#nmi && !this.#bus.pending()) return true;
     if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow && this.#bus.pending()) {
       const vector = this.#bus.acknowledge();
       if (vector >= 0 && !this.#deliver(vector)) return false;
     }
+    if (shadow && (this.#word(st.sysFlags.offset) & IF) !== 0) this.exports.stepShadow(this.#env);
     // What is still pending is looked at again when IF allows it.
     if (this.#nmi || this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
     return true;

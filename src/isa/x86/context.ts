@@ -63,7 +63,7 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
     () => codeBreakpoints(c, dr7),
     () => b.i32(0),
   );
-  const held = b.ne(b.and(c.get(st.stepTrap), b.i32(Trap.hits)), b.i32(0));
+  const held = b.or(b.ne(b.and(c.get(st.stepTrap), b.i32(Trap.hits)), b.i32(0)), c.get(st.oneStep));
   const step = b.or(b.or(b.and(b.shru(flags, b.i32(8)), b.i32(1)), breakpoints), held);
 
   let ctx = long;

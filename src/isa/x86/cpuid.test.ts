@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { cpuFeatures, cpuModel, cpuModels, featureBits } from './cpu-model.ts';
+import { cpuFeatures, cpuModel, featureBits } from './cpu-model.ts';
 import { apicIdOf, type CpuDescription, type CpuTopology, cpuid } from './cpuid.ts';
 import type { Row } from './row.ts';
 

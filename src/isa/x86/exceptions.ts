@@ -84,6 +84,10 @@ export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, a
   c.set(st.stepTrap, b.or(trap, b.shl(b.ne(c.get(st.shadow), b.i32(0)), b.i32(2))));
   c.set(st.shadow, b.i32(0));
   c.set(st.sysFlags, b.and(flags, b.i32(~F.rf)));
+  b.if(c.get(st.oneStep), () => {
+    c.set(st.oneStep, b.i32(0));
+    c.do(updateContext);
+  });
   const dr7 = b.wrap(c.get(st.dr[7]));
   b.if(b.or(b.and(flags, b.i32(F.rf)), b.eqz(b.and(dr7, b.i32(0xff)))), () => b.ret());
   let matched: Value = b.i32(0);
@@ -100,6 +104,13 @@ export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, a
     c.raise(X.db);
   });
   b.ret();
+});
+
+/** Makes the next block one instruction long, the one in the shadow of STI or MOV SS. */
+export const stepShadow = sub('stepShadow', [], null, {}, (c) => {
+  c.set(st.oneStep, c.b.i32(1));
+  c.do(updateContext);
+  c.b.ret();
 });
 
 /** After an instruction of such a block, with `rip` at the next one: raises the single-step #DB. */

@@ -12,6 +12,13 @@ import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';
 import { finishTask, switchTask, TaskSource } from './tasks.ts';
 
+/** IRET lets NMIs through again; one that waits is taken at once. */
+function unblockNmi(c: Emit): void {
+  const b = c.b;
+  c.set(st.nmiBlocked, b.i32(0));
+  b.if(c.get(st.nmiPending), () => c.set(st.kick, b.or(c.get(st.kick), b.i32(1))));
+}
+
 /** The descriptor of the code segment that a far return goes to, checked. */
 const returnCode = sub('returnCode', ['i32'], 'i64', { faults: true }, (c, selector) => {
   const b = c.b;
@@ -144,7 +151,7 @@ const iretReal = sub('iretReal', ['i32'], null, { faults: true }, (c, bytes) => 
   setRealCs(c, selector);
   c.set(st.rip, ip);
   c.do(updateContext);
-  c.set(st.nmiBlocked, b.i32(0));
+  unblockNmi(c);
   b.ret();
 });
 
@@ -163,7 +170,7 @@ const iretV86 = sub('iretV86', ['i64', 'i32', 'i32'], null, { faults: true }, (c
   c.set(st.rip, b.and(ip, b.i64(0xffff)));
   c.set(st.cpl, b.i32(3));
   c.do(updateContext);
-  c.set(st.nmiBlocked, b.i32(0));
+  unblockNmi(c);
   b.ret();
 });
 
@@ -173,7 +180,7 @@ const iretTask = sub('iretTask', ['i64'], null, { faults: true }, (c, nextIp) =>
   const link = c.load(c.get(st.segBase[S.tr]), 16, { system: true });
   c.do(switchTask, link, b.i32(TaskSource.iret), b.i32(0), nextIp);
   finishTask(c);
-  c.set(st.nmiBlocked, b.i32(0));
+  unblockNmi(c);
   b.ret();
 });
 
@@ -228,7 +235,7 @@ const iretSlow = sub('iretSlow', ['i32', 'i64'], null, { faults: true }, (c, byt
     },
   );
   c.set(st.rip, ip);
-  c.set(st.nmiBlocked, b.i32(0));
+  unblockNmi(c);
   b.ret();
 });
 
@@ -263,6 +270,6 @@ export const interruptReturn = sub('interruptReturn', ['i32', 'i64'], null, { fa
   // A return to compatibility mode has a stack pointer of 32 bits.
   c.set(st.gpr[R.rsp], b.and(newSp, b.select(inLongCode(c), b.i64(-1), b.i64(0xffffffffn))));
   c.set(st.rip, ip);
-  c.set(st.nmiBlocked, b.i32(0));
+  unblockNmi(c);
   b.ret();
 });

@@ -246,6 +246,8 @@ export const watch = slot('watch', 'i32');
 export const alignCheck = slot('alignCheck', 'i32');
 /** Host address of that TLB. */
 export const tlbNone = slot('tlbNone', 'i32');
+/** 1 where the next block is one instruction long: an interrupt waits in the shadow of STI or MOV SS. */
+export const oneStep = slot('oneStep', 'i32');
 /** 1 where relaxed_madd of the host rounds once: see rows/fma.ts. */
 export const fusedMadd = slot('fusedMadd', 'i32');
 /** The address that is not canonical behind a pending #GP(0), or 0: where the stack was meant, #SS(0) is delivered. */

@@ -1,5 +1,7 @@
 // Instructions on RFLAGS: PUSHF, POPF, CLI, STI, LAHF, SAHF, carry and direction (Intel SDM volume 2; volume 3, section 20.3 for VME and PVI).
 
+import type { Value } from '../../../ir/ir.ts';
+import type { InsnEmit } from '../emit.ts';
 import { packFlags, popFlags, popVirtualFlags, virtualImage, virtualInterrupts } from '../flags.ts';
 import { insn, type Row } from '../row.ts';
 import { anyOf, F } from '../segments.ts';
@@ -39,6 +41,13 @@ const virtualIf = sub('virtualIf', ['i32'], null, { faults: true }, (c, set) => 
   b.ret();
 });
 
+/** Where IF has just been set and an interrupt may wait: no instruction more than the shadow allows. `before`: the flags before. */
+function takeWaiting(c: InsnEmit, before: Value): void {
+  const b = c.b;
+  const opened = b.and(b.and(b.not(before), c.get(st.sysFlags)), b.i32(F.if));
+  b.if(b.and(b.ne(opened, b.i32(0)), b.ne(c.get(st.kick), b.i32(0))), () => c.resync());
+}
+
 export const flagRows: readonly Row[] = [
   insn('9C', 'pushf', { size: 'd64' }, (c) => {
     const b = c.b;
@@ -50,9 +59,11 @@ export const flagRows: readonly Row[] = [
     const b = c.b;
     const { value, done } = c.pop(c.size);
     const before = c.get(st.ctx);
+    const flags = c.get(st.sysFlags);
     c.do(c.long ? popFlags : legacyPop, b.wrap(value), b.i32(c.size === 16 ? 0 : 1));
     done();
     b.if(b.ne(c.get(st.ctx), before), () => c.resync());
+    takeWaiting(c, flags);
   }),
   insn('FA', 'cli', (c) => {
     const b = c.b;
@@ -75,6 +86,7 @@ export const flagRows: readonly Row[] = [
         c.set(st.sysFlags, b.or(flags, b.i32(F.if)));
       },
     );
+    takeWaiting(c, flags);
   }),
   insn('9F', 'lahf', (c) => {
     const b = c.b;
