@@ -219,7 +219,8 @@ export class DbtVcpu implements Vcpu {
           this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
-        else if (reason === Exit.kick && (this.#bus.attention?.() || (!box.waiting && !this.#takesInterrupts()))) return 'interrupted';
+        else if (reason === Exit.kick && (this.#bus.attention?.() || (!box.waiting && !this.#takesInterrupts())))
+          return 'interrupted';
       }
     } finally {
       box.setRunning(false);

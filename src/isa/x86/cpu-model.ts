@@ -152,7 +152,8 @@ const VARIANT = /(-(v\d+|noTSX|IBRS|IBPB))+$/;
 function property(key: string, value: string): Partial<CpuModel> {
   const number = (most: number): number => {
     const n = Number(value);
-    if (value === '' || !Number.isInteger(n) || n < 0 || n > most) throw new Error(`Cannot set CPU property ${key}=${value}: accepted are 0 to ${most}`);
+    if (value === '' || !Number.isInteger(n) || n < 0 || n > most)
+      throw new Error(`Cannot set CPU property ${key}=${value}: accepted are 0 to ${most}`);
     return n;
   };
   switch (key) {

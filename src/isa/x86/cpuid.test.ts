@@ -51,7 +51,8 @@ test('features are added and removed by name, and what is not implemented is rep
     [true, false, true, false],
   );
   assert.deepEqual(m.missing, ['avx512f']);
-  for (const name of ['qemu64', 'kvm64', 'x86-64-v3', 'max', 'IvyBridge', 'Opteron_G3']) assert.deepEqual(cpuModel(name).missing, [], name);
+  for (const name of ['qemu64', 'kvm64', 'x86-64-v3', 'max', 'IvyBridge', 'Opteron_G3'])
+    assert.deepEqual(cpuModel(name).missing, [], name);
   assert.deepEqual(cpuModel('Haswell-noTSX').missing, []);
   assert.equal(cpuModel('max', ['vendor=GenuineIntel']).vendor, 'GenuineIntel');
   assert.throws(() => cpuModel('pentium'), /Cannot use CPU model pentium/);
