@@ -30,6 +30,8 @@ export interface PciFunctionOptions {
   /** INTA is 1; 0 or absent for none. */
   readonly interruptPin?: 0 | 1 | 2 | 3 | 4;
   readonly multifunction?: boolean;
+  /** A bridge to another bus: a type 1 header (PCI-to-PCI Bridge Architecture Specification 1.2, chapter 3). */
+  readonly bridge?: boolean;
   readonly bars?: readonly Bar[];
 }
 
@@ -44,6 +46,13 @@ export const pci = {
   capabilities: 0x34,
   interruptLine: 0x3c,
   interruptPin: 0x3d,
+  /** Of bridges. */
+  secondary: 0x19,
+  subordinate: 0x1a,
+  ioBase: 0x1c,
+  memoryBase: 0x20,
+  prefetchBase: 0x24,
+  bridgeControl: 0x3e,
 } as const;
 export const command = { io: 1, memory: 2, master: 4, intxOff: 0x400 } as const;
 const statusIntx = 8;
@@ -53,6 +62,7 @@ export class PciFunction {
   readonly name: string;
   readonly bars: readonly Bar[];
   readonly interruptPin: number;
+  readonly classCode: number;
   readonly #s: ViewOf<typeof pciConfigLayout>;
   /** Derived at construction: contents at reset, bits that can be written, bits that ones clear. */
   readonly #initial = new Uint8Array(256);
@@ -70,6 +80,7 @@ export class PciFunction {
     this.name = o.name;
     this.bars = o.bars ?? [];
     this.interruptPin = o.interruptPin ?? 0;
+    this.classCode = o.classCode;
     this.#s = o.arena.alloc(pciConfigLayout, o.name);
     const set = (at: number, value: number, bytes: number) => {
       for (let i = 0; i < bytes; i++) this.#initial[at + i] = value >>> (8 * i);
@@ -78,9 +89,12 @@ export class PciFunction {
     set(0x02, o.device, 2);
     set(0x08, o.revision ?? 0, 1);
     set(0x09, o.classCode, 3);
-    set(0x0e, o.multifunction ? 0x80 : 0, 1);
-    set(0x2c, o.subsystemVendor ?? o.vendor, 2);
-    set(0x2e, o.subsystem ?? o.device, 2);
+    set(0x0e, (o.multifunction ? 0x80 : 0) | (o.bridge ? 1 : 0), 1);
+    if (o.bridge) this.#bridgeHeader();
+    else {
+      set(0x2c, o.subsystemVendor ?? o.vendor, 2);
+      set(0x2e, o.subsystem ?? o.device, 2);
+    }
     set(0x3d, this.interruptPin, 1);
     this.writable(pci.command, [0x47, 0x05]);
     this.#clearable.set([0x00, 0xf9], pci.status);
@@ -103,6 +117,16 @@ export class PciFunction {
       const mask = BigInt.asUintN(64, ~(BigInt(b.size) - 1n));
       for (let i = 0; i < (b.kind === 'mem64' ? 8 : 4); i++) this.#writable[at + i] = Number((mask >> BigInt(8 * i)) & 0xffn);
     }
+  }
+
+  /** Numbers of buses, windows with 32 bits of ports and 64 bits of prefetchable memory, control. */
+  #bridgeHeader(): void {
+    this.writable(0x18, [0xff, 0xff, 0xff, 0xff, 0xf0, 0xf0]);
+    this.preset(pci.ioBase, [1, 1]);
+    this.#clearable.set([0x00, 0xf9], 0x1e);
+    this.writable(pci.memoryBase, [0xf0, 0xff, 0xf0, 0xff, 0xf0, 0xff, 0xf0, 0xff, ...new Array<number>(12).fill(0xff)]);
+    this.preset(pci.prefetchBase, [1, 0, 1, 0]);
+    this.writable(pci.bridgeControl, [0x7f, 0x0f]);
   }
 
   /** Configuration space as it is after reset, all BARs at 0. */
@@ -133,6 +157,11 @@ export class PciFunction {
   /** Bits that the guest can write from `offset` on. */
   writable(offset: number, bits: readonly number[]): void {
     this.#writable.set(bits, offset);
+  }
+
+  /** Bits from `offset` on that ones clear. */
+  clearable(offset: number, bits: readonly number[]): void {
+    this.#clearable.set(bits, offset);
   }
 
   /**

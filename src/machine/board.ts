@@ -293,7 +293,7 @@ export function buildBoard(o: BoardOptions): Board {
     services: {
       cpus: config.cpus,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
-      rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
+      pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
     },
     types: deviceTypes, buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object

@@ -9,6 +9,7 @@ import { Ram } from '../bus/memory.ts';
 import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { PciFunction } from '../devices/pci-function.ts';
+import { PciHost } from '../devices/pci-host.ts';
 import { noBackends } from './backends.ts';
 import type { PciBus } from './buses.ts';
 import { DeviceTree } from './device-tree.ts';
@@ -60,9 +61,12 @@ function trees() {
       { ramBase: 0, ramLow: 0, ramHigh: 0, extraBytes: 0, codeMap: 0, slots: 4096 },
       () => {},
     );
+    const mmio = new AddressSpace({ name: 'mmio', size: 2 ** 40, lock, shared: arena.alloc(spaceLayout) });
+    const pciPorts = new AddressSpace({ name: 'pci ports', size: 65536, lock, shared: arena.alloc(spaceLayout) });
+    const host = new PciHost({ arena, ports: pciPorts, mmio: [mmio], pirqs: [] });
     const services = {
       cpus: 1, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
-      msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, rom: () => undefined, flushPage: () => {},
+      msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, rom: () => undefined, pci: host, ioThread: true, flushPage: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
       services,

@@ -5,6 +5,7 @@ import { Arena, type Section } from '../bits/arena.ts';
 import type { Timers } from '../bus/clock.ts';
 import { type Bells, doorbellLayout } from '../bus/doorbell.ts';
 import type { AddressSpace } from '../bus/space.ts';
+import { addEndpoint } from '../devices/pcie-port.ts';
 import type { AnyBus } from './buses.ts';
 import type {
   AnyDeviceType,
@@ -148,6 +149,7 @@ export class DeviceTree {
       if (first) {
         this.#o.services.lock.run(() => device.reset());
         if (first.io) entry.io = device.io?.(first.io);
+        if (bus.kind === 'PCI') bus.plugged?.();
       }
     } catch (error) {
       for (const f of undo.reverse()) f();
@@ -299,7 +301,8 @@ export class DeviceTree {
         if (bus.kind !== 'PCI' || !place) throw new Error(`Cannot plug ${f.name} into ${bus.name}: it is no PCI bus`);
         const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
         if (rom) f.setRom(rom);
-        undo.push(bus.add(f, place.slot, place.fn));
+        if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604) addEndpoint(f);
+        undo.push(bus.add(f, place.slot, place.fn, e.path));
       },
       addTimer(timed) {
         timers.add(timed);

@@ -10,6 +10,7 @@ import type { GuestMemory } from '../bus/memory.ts';
 import type { MemorySlots } from '../bus/slots.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
+import type { PciHost } from '../devices/pci-host.ts';
 import type { Backends } from './backends.ts';
 import type { AnyBus, Buses, BusKind } from './buses.ts';
 import type { BoardEvent } from './config.ts';
@@ -57,6 +58,10 @@ export interface BoardServices {
   /** Asks for a reset, power-off or exit of the machine. */
   event(e: BoardEvent): void;
   readonly notify: Notify;
+  /** The PCI buses, for bridges. */
+  readonly pci: PciHost;
+  /** This is the I/O thread: what only one thread may do is done here. */
+  readonly ioThread: boolean;
   /** An expansion ROM by its file name; undefined where the machine has it not. */
   rom(file: string): Uint8Array | undefined;
   /** Makes accelerators forget what they know of the page at a guest-physical address. */

@@ -6,6 +6,7 @@ import { displays } from './types/display.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { nvmeType } from './types/nvme.ts';
+import { pciBridges } from './types/pci-bridge.ts';
 import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
 import { usbTypes } from './types/usb.ts';
@@ -22,6 +23,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
   ich9Ahci,
   nvmeType,
+  ...pciBridges,
   isaDebugExit,
   isaSerial,
   pcTestdev,
