@@ -1,23 +1,41 @@
-// Chooses the handlers of tier 0's main loop: reads profiles (JSON arrays of { n: name, c: count }), adds them up, and writes
-// src/accel/dbt/hot.ts with those that cover most executions. Usage: node tools/profile-handlers.ts COUNT PROFILE...
+// Chooses the handlers of tier 0's main loops: reads profiles (JSON arrays of { n: name, c: count } and of { a: name, b: name, c: count }
+// for two in a row), adds them up, and writes src/accel/dbt/hot.ts with those that cover most executions.
+// Usage: node tools/profile-handlers.ts COUNT PAIRS PROFILE...
 import { readFileSync, writeFileSync } from 'node:fs';
 
-const [count, ...files] = process.argv.slice(2);
-const shares = new Map<string, number>();
-for (const file of files) {
-  const rows = JSON.parse(readFileSync(file, 'utf8')) as { n: string; c: number }[];
-  const total = rows.reduce((sum, r) => sum + r.c, 0);
-  for (const r of rows) shares.set(r.n, (shares.get(r.n) ?? 0) + r.c / total);
-}
-const names = [...shares].sort((a, b) => b[1] - a[1]).slice(0, Number(count));
-const lines = names.map(([name]) => `  ${JSON.stringify(name).replaceAll("'", "\\'").replace(/^"|"$/g, "'")},`);
-writeFileSync(
-  new URL('../src/accel/dbt/hot.ts', import.meta.url),
-  `// The handlers that tier 0's main loop holds, hottest first: measured over boots and busybox programs, written by
-// tools/profile-handlers.ts.
+const [count, pairCount, ...files] = process.argv.slice(2);
+/** What ends a block has nothing behind it. */
+const ENDS = new Set(['ret', 'call', 'jmp', 'jmpf', 'iret', 'syscall', 'sysret']);
+type Row = { n: string; c: number } | { a: string; b: string; c: number };
 
-export const hotHandlers: readonly string[] = [
-${lines.join('\n')}
-];
-`,
-);
+const shares = new Map<string, number>();
+const pairShares = new Map<string, number>();
+for (const file of files) {
+  const rows = JSON.parse(readFileSync(file, 'utf8')) as Row[];
+  const total = rows.reduce((sum, r) => sum + r.c, 0);
+  for (const r of rows) {
+    const [key, list] = 'n' in r ? [r.n, shares] : [JSON.stringify([r.a, r.b]), pairShares];
+    list.set(key, (list.get(key) ?? 0) + r.c / total);
+  }
+}
+const best = (list: ReadonlyMap<string, number>, most: string): string[] =>
+  [...list].sort((a, b) => b[1] - a[1]).slice(0, Number(most)).map(([key]) => key); // biome-ignore format: one line
+const text = (name: string): string => `'${name.replaceAll("'", "\\'")}'`;
+const isLong = (name: string): boolean => name.split('|')[4] === 'long';
+
+function section(long: boolean): string {
+  const names = best(new Map([...shares].filter(([name]) => isLong(name) === long)), count);
+  const pairs = best(pairShares, '100000')
+    .map((key) => JSON.parse(key) as [string, string])
+    .filter(([a, b]) => isLong(a) === long && names.includes(a) && names.includes(b))
+    .filter(([a]) => !ENDS.has(a.split('|')[1].split(' ')[0]))
+    .slice(0, Number(pairCount));
+  const prefix = long ? 'long' : 'legacy';
+  const lines = pairs.map(([a, b]) => `    [${text(a)}, ${text(b)}],\n`);
+  return `  ${prefix}: [\n${names.map((n) => `    ${text(n)},\n`).join('')}  ],\n  ${prefix}Pairs: [\n${lines.join('')}  ],\n`;
+}
+
+const path = new URL('../src/accel/dbt/hot.ts', import.meta.url);
+const old = readFileSync(path, 'utf8');
+const start = old.indexOf('export const hotHandlers');
+writeFileSync(path, `${old.slice(0, start)}export const hotHandlers: HotHandlers = {\n${section(true)}${section(false)}};\n`);

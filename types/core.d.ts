@@ -4,6 +4,7 @@ declare namespace WebAssembly {
   type ImportValue = ((...args: never[]) => unknown) | Global | Memory | Table | number;
   type ModuleImports = Record<string, ImportValue>;
   class Module {
+    static exports(module: Module): { readonly name: string }[];
     constructor(bytes: BufferSource);
     static exports(module: Module): { readonly name: string }[];
   }

@@ -195,7 +195,13 @@ export class CodeCache {
       if (handler.writes !== 0 && (handler.writes & live) === 0) handler = this.#handlers.of(insn, ctx, false);
       // The frame of a fault shows them all.
       live = handler.faults ? ALL_FLAGS : (live & ~handler.kills) | handler.reads;
+      this.#found[i] = handler;
       view.setUint16(record + i * RECORD_BYTES + Rec.handler, handler.number, true);
+    }
+    // Two in a row that one handler does: the second record keeps its own, for those who come to it alone.
+    for (let i = 0; i + 1 < count; i++) {
+      const both = this.#handlers.pairOf(this.#found[i], this.#found[i + 1]);
+      if (both) view.setUint16(record + i++ * RECORD_BYTES + Rec.handler, both.number, true);
     }
     let place = offset;
     let n = 0;

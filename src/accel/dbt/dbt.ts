@@ -6,12 +6,12 @@ import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import type { MemoryLayout, VcpuBus } from '../accel.ts';
-import { Handlers } from './handlers.ts';
-import { hotHandlers } from './hot.ts';
+import { type Handler, Handlers } from './handlers.ts';
+import { type HotHandlers, hotHandlers } from './hot.ts';
 import { layoutOf } from './layout.ts';
 import { Library } from './library.ts';
-import { buildMain } from './tier0.ts';
-import { DbtVcpu, type DbtVm } from './vcpu.ts';
+import { buildHandlers, buildMain } from './tier0.ts';
+import { type ColdHandlers, DbtVcpu, type DbtVm } from './vcpu.ts';
 
 /** What does not depend on the machine: tables, handlers, subroutines. */
 export interface Engine {
@@ -20,6 +20,11 @@ export interface Engine {
   readonly handlers: Handlers;
   /** Handlers that the main loop holds itself. */
   readonly hotCount: number;
+  /** The first of them that is not for 64-bit code. */
+  readonly legacyFrom: number;
+  readonly cold?: ColdHandlers;
+  /** The handler of a variant's name (`variantName`), made when it is new; undefined where the row is gone. */
+  named(name: string): Handler | undefined;
 }
 
 /** The variant of that name (see `variantName`); undefined where the row is gone. */
@@ -41,8 +46,8 @@ function variantNamed(name: string, rows: ReadonlyMap<string, RowInfo>): Variant
   };
 }
 
-/** Builds tables and hot handlers. `hot` names the handlers of the main loop, hottest first. */
-export function createEngine(hot: readonly string[] = hotHandlers): Engine {
+/** Builds tables and hot handlers. `hot` names the handlers of the main loops, hottest first. */
+export function createEngine(hot: HotHandlers = hotHandlers): Engine {
   const tables = buildTables(allRows);
   const library = new Library();
   const handlers = new Handlers(library);
@@ -60,11 +65,21 @@ export function createEngine(hot: readonly string[] = hotHandlers): Engine {
     fpTrap: false,
     wide: false,
   });
-  for (const name of hot) {
+  const named = (name: string): Handler | undefined => {
     const variant = variantNamed(name, rows);
-    if (variant) handlers.get(variant);
-  }
-  return { tables, library, handlers, hotCount: handlers.list.length };
+    return variant && handlers.get(variant);
+  };
+  const make = (names: readonly string[], pairs: readonly (readonly [string, string])[]): void => {
+    names.forEach(named);
+    for (const [a, b] of pairs) {
+      const [first, second] = [named(a), named(b)];
+      if (first && second && !first.ends) handlers.pair(first, second);
+    }
+  };
+  make(hot.long, hot.longPairs);
+  const legacyFrom = handlers.list.length;
+  make(hot.legacy, hot.legacyPairs);
+  return { tables, library, handlers, hotCount: handlers.list.length, legacyFrom, named };
 }
 
 /** Limits that every machine's memory keeps, so that one main module fits all. */
@@ -72,14 +87,24 @@ const ANY_MEMORY = { initial: 1, maximum: 65536 };
 
 /** The main module's bytes. */
 export const mainModule = (engine: Engine, profile = false): Uint8Array<ArrayBuffer> =>
-  buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), ANY_MEMORY, profile).bytes;
+  buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), engine.legacyFrom, ANY_MEMORY, profile).bytes;
 
 /** What a thread can have ready before there is a machine. */
 export function prepareEngine(): { readonly engine: Engine; readonly main: WebAssembly.Module } {
-  const engine = createEngine();
-  const main = new WebAssembly.Module(mainModule(engine));
+  const plain = createEngine();
+  const main = new WebAssembly.Module(mainModule(plain));
+  const engine = { ...plain, cold: coldHandlers(plain, main) };
   warmUp(engine, main);
   return { engine, main };
+}
+
+/** What boots need beside the hot handlers, as one module. */
+function coldHandlers({ handlers, library, hotCount, named }: Engine, main: WebAssembly.Module): ColdHandlers {
+  hotHandlers.cold.forEach(named);
+  const fresh = handlers.list.slice(hotCount);
+  const there = Object.fromEntries(WebAssembly.Module.exports(main).map((e) => [e.name, true]));
+  const made = buildHandlers(library, fresh, there, ANY_MEMORY);
+  return { handlers: fresh, made, module: new WebAssembly.Module(made.bytes) };
 }
 
 /** Nothing is attached. */
@@ -99,8 +124,8 @@ const silent: VcpuBus = {
   takeUnhalt: () => false,
   acknowledge: () => -1,
 };
-/** In real mode at the reset vector, from which the loop goes round: inc ax; xor bx,ax; jmp. */
-const ROUND = Uint8Array.of(0x40, 0x31, 0xc3, 0xeb, 0xfb);
+/** again: inc rax; xor rbx,rax; jmp again */
+const ROUND = Uint8Array.of(0x48, 0xff, 0xc0, 0x48, 0x31, 0xc3, 0xeb, 0xf8);
 const ROUNDS = 20_000;
 
 /** Runs the main loop for a moment, so that the host's optimising compiler begins with it while the machine is still being built. */
@@ -110,8 +135,8 @@ function warmUp(engine: Engine, main: WebAssembly.Module): void {
   const vcpu = new DbtVcpu(createVm(engine, memory, layout, 1, main, { regions: 'off' }), 0, silent);
   const start = 0x1000;
   new Uint8Array(memory.buffer).set(ROUND, layout.ramBase + start);
-  vcpu.set('cs.base', 0n);
-  vcpu.set('rip', BigInt(start));
+  const state = { 'cs.selector': 0x10n, 'cs.base': 0n, 'cs.attr': 0xa09bn, efer: 0x500n, cr0: 1n, rip: BigInt(start) };
+  for (const [name, value] of Object.entries(state)) vcpu.set(name, value);
   vcpu.sync();
   for (let left = ROUNDS; left > 0; left -= 1000) vcpu.run(1000);
 }

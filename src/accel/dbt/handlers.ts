@@ -19,6 +19,8 @@ export interface Handler {
   readonly number: number;
   readonly variant: Variant;
   readonly body: readonly Stmt[];
+  /** The handler of the next instruction, where this one does both; else null. */
+  readonly second: Handler | null;
   /** Arithmetic flags that it reads, that it writes, and that it writes whatever happens. */
   readonly reads: number;
   /** Arithmetic flags that it reads itself (its ways out leave the others to whoever comes next). */
@@ -65,6 +67,7 @@ export function variantName(v: Variant): string {
 export class Handlers {
   readonly list: Handler[] = [];
   readonly #byKey = new Map<number, Handler>();
+  readonly #pairs = new Map<number, Handler>();
   readonly #library: Library;
 
   constructor(library: Library) {
@@ -88,6 +91,18 @@ export class Handlers {
     this.list.push(h);
     this.#byKey.set(key, h);
     return h;
+  }
+  /** Makes a handler that does two instructions in a row, as `first` and `second` would. */
+  pair(first: Handler, second: Handler): void {
+    const key = first.number * 65536 + second.number;
+    if (this.#pairs.has(key)) return;
+    const h: Handler = { ...first, number: this.list.length, second };
+    this.list.push(h);
+    this.#pairs.set(key, h);
+  }
+  /** The handler that does both, if there is one. */
+  pairOf(first: Handler, second: Handler): Handler | undefined {
+    return this.#pairs.get(first.number * 65536 + second.number);
   }
   /** The handler of a decoded instruction; `flagsLive` as in `Variant`. */
   of(insn: Insn, ctx: number, flagsLive = true): Handler {
@@ -146,6 +161,7 @@ export class Handlers {
       number: this.list.length,
       variant,
       body,
+      second: null,
       reads,
       tested,
       writes,

@@ -156,6 +156,7 @@ function functionTarget(index: (c: Callee) => number): Target {
 export function buildMain(
   library: Library,
   hot: readonly Handler[],
+  legacyFrom: number,
   memory: MemoryImport,
   profile = false,
 ): { bytes: Uint8Array<ArrayBuffer>; hosts: Callee[] } {
@@ -168,19 +169,33 @@ export function buildMain(
   const handlerType = m.type({ params: ['i32', 'i32'], result: 'i32' });
   for (const s of subs) index.set(s.name, m.declare(s.name, { params: ['i32', ...s.params], result: s.result }));
   const run = m.declare('run', { params: ['i32', 'i32'], result: 'i32' });
+  const runLegacy = m.declare('runLegacy', { params: ['i32', 'i32'], result: 'i32' });
   const of = (c: Callee): number => {
     const n = index.get(c.name);
     if (n === undefined) throw new Error(`Cannot call ${c.name}: it is not in the module`);
     return n;
   };
   for (const s of subs) defineSub(m, library, s, of);
-  m.define(run, mainLoop(of, hot, handlerType, profile));
+  m.define(run, mainLoop(of, hot, 0, legacyFrom, handlerType, profile));
+  m.define(runLegacy, mainLoop(of, hot, legacyFrom, hot.length, handlerType, profile));
   m.export('run', run);
+  m.export('runLegacy', runLegacy);
   return { bytes: m.finish(), hosts };
 }
 
-/** run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. */
-function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerType: number, profile: boolean): FunctionBody {
+/**
+ * run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. It holds the handlers from number `from` to
+ * `to` of `all`, those that other loops hold make it leave.
+ */
+function mainLoop(
+  of: (c: Callee) => number,
+  all: readonly Handler[],
+  from: number,
+  to: number,
+  handlerType: number,
+  profile: boolean,
+): FunctionBody {
+  const hot = all.slice(from, to);
   const depth = { exit: 0, region: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
   const target: Target = {
     tlb: tlbLayout,
@@ -314,6 +329,10 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   for (let i = hot.length - 1; i >= 0; i--) l.open(0x02);
   l.localGet(rec);
   l.memory(0x2f, Rec.handler);
+  if (from > 0) {
+    l.i32(from);
+    l.op(0x6b);
+  }
   l.op(0x0e);
   l.out.uleb(hot.length);
   for (let i = 0; i < hot.length; i++) l.out.uleb(l.relative(first + hot.length - 1 - i));
@@ -321,9 +340,44 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   hot.forEach((h) => {
     l.close();
     l.piece(h.body, [rec]);
-    if (!h.ends) l.brTo(depth.next);
+    if (h.second) {
+      l.localGet(rec);
+      l.i32(RECORD_BYTES);
+      l.op(0x6a);
+      l.localSet(rec);
+      if (h.stores) {
+        // The first may have written to the second.
+        l.localGet(rec);
+        l.memory(0x2f, Rec.handler);
+        l.i32(h.second.number);
+        l.op(0x47);
+        l.brTo(depth.top, true);
+      }
+      l.piece(h.second.body, [rec]);
+    }
+    if (!(h.second ?? h).ends) l.brTo(depth.next);
   });
   l.close(); // cold
+  l.localGet(rec);
+  l.memory(0x2f, Rec.handler);
+  l.localTee(k);
+  l.i32(all.length);
+  l.op(0x49);
+  l.open(0x04);
+  if (from > 0) {
+    l.localGet(k);
+    l.op(0x45);
+    l.open(0x04);
+    l.piece(all[0].body, [rec]);
+    l.close();
+  }
+  // Another loop's: the mode has changed.
+  setRip(l, rec, false);
+  l.localGet(0);
+  l.i32(Exit.mode);
+  l.memory(0x36, st.exitReason.offset);
+  l.brTo(depth.exit);
+  l.close();
   l.localGet(0);
   l.localGet(rec);
   l.localGet(rec);
@@ -509,6 +563,14 @@ function mainLoop(of: (c: Callee) => number, hot: readonly Handler[], handlerTyp
   return l.finish();
 }
 
+/** A module of handlers that are functions: its bytes, and what it is to be instantiated with and gives. */
+export interface HandlerModule {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly imports: readonly Sub[];
+  readonly hosts: readonly Callee[];
+  readonly exports: readonly Sub[];
+}
+
 /**
  * A module of handlers that are functions: exports `h<number>`, and the subroutines that no earlier module has. The others are imported
  * from `main`. `available` names the subroutines that exist already.
@@ -518,7 +580,7 @@ export function buildHandlers(
   handlers: readonly Handler[],
   available: Readonly<Record<string, unknown>>,
   memory: MemoryImport,
-): { bytes: Uint8Array<ArrayBuffer>; imports: Sub[]; hosts: Callee[]; exports: Sub[] } {
+): HandlerModule {
   const roots = new Set<Callee>([loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow]);
   for (const h of handlers) for (const c of calleesOf(h.body)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => s.name in available);

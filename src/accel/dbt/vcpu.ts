@@ -14,20 +14,29 @@ import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import { REGION_FIRST } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
-import type { Handlers } from './handlers.ts';
+import type { Handler, Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import { Regions } from './regions.ts';
-import { ARRIVAL_ENTRIES, buildHandlers, Kick } from './tier0.ts';
+import { ARRIVAL_ENTRIES, buildHandlers, type HandlerModule, Kick } from './tier0.ts';
 import type { RegionMaker } from './translate.ts';
 
 const IF = 0x200;
+/** Writes to a page without code after which its stores are fast again. */
+const IDLE_WRITES = 16;
 
 /** Slow calls of a guest (ports, MMIO, decoding) after which it is left for a look at timers: a slice counts instructions, not time. */
 const CALLS_MAX = 512;
 /** An instruction pointer that no guest has: the bottom of the shadow stack. */
 const NOWHERE = 1n << 62n;
+
+/** Handlers that are functions, made in one go, with their compiled module. */
+export interface ColdHandlers {
+  readonly handlers: readonly Handler[];
+  readonly made: HandlerModule;
+  readonly module: WebAssembly.Module;
+}
 
 /** What all vCPUs of a machine share. */
 export interface DbtVm {
@@ -40,6 +49,8 @@ export interface DbtVm {
   readonly library: Library;
   readonly handlers: Handlers;
   readonly hotCount: number;
+  /** Handlers that were made ahead, behind the hot ones. */
+  readonly cold?: ColdHandlers;
   /** Traces an event of the guest: undefined opcodes and the like. */
   readonly trace?: (text: string) => void;
   /** When regions are translated: never, once samples say that code is hot, or at its first execution (for tests). */
@@ -86,6 +97,7 @@ export class DbtVcpu implements Vcpu {
     this.#bytes = new Uint8Array(buffer);
     this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096);
     this.#holds = new Uint8Array(this.#codeMap.length);
+    this.#idle = new Uint8Array(this.#codeMap.length);
     this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
       const area = layout.vcpuBase + n * layout.vcpuBytes;
       return new Mailbox(buffer, area + Area.mailbox, () => Atomics.or(this.#words, (area + st.kick.offset) >> 2, Kick.now));
@@ -130,6 +142,7 @@ export class DbtVcpu implements Vcpu {
       },
     );
     this.#installed = vm.hotCount;
+    if (vm.cold) this.#add(vm.cold.handlers, vm.cold.made, vm.cold.module);
     this.#regions = new Regions(vm, this.#env, this.#table, this.exports, this.#hosts, this.#code, {
       hostPage: (gpa) => this.#hostPage(gpa),
       claimPage: (gpa, host) => this.#claim(gpa, host),
@@ -199,7 +212,8 @@ export class DbtVcpu implements Vcpu {
         this.#setWord(st.activity.offset, Activity.running);
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
-        const left = this.exports.run(this.#env, slice);
+        const loop = this.#word(st.ctx.offset) & Ctx.long ? this.exports.run : this.exports.runLegacy;
+        const left = loop(this.#env, slice);
         this.instructions += slice - left;
         slice = left;
         const reason = this.#word(st.exitReason.offset);
@@ -207,6 +221,7 @@ export class DbtVcpu implements Vcpu {
           this.#hot();
           continue;
         }
+        if (reason === Exit.mode) continue;
         if (reason === Exit.budget && this.#vm.regions === 'hot') {
           const block = this.#here();
           if (block) this.#regions.sample(block, this.#herePage());
@@ -231,7 +246,7 @@ export class DbtVcpu implements Vcpu {
   #unstep(): void {
     const reason = this.#word(st.exitReason.offset);
     const noted = this.#word(st.stepTrap.offset);
-    if (noted === 0 || (reason !== Exit.budget && reason !== Exit.kick && reason !== Exit.hot)) return;
+    if (noted === 0 || (reason !== Exit.budget && reason !== Exit.kick && reason !== Exit.hot && reason !== Exit.mode)) return;
     if (noted & Trap.resumed) this.#setWord(st.sysFlags.offset, this.#word(st.sysFlags.offset) | 0x10000);
     if (noted & Trap.shadowed) this.#setWord(st.shadow.offset, 1);
     this.#setWord(st.stepTrap.offset, noted & Trap.hits);
@@ -298,13 +313,14 @@ export class DbtVcpu implements Vcpu {
     const fresh = this.#vm.handlers.list.slice(this.#installed);
     if (fresh.length === 0) return;
     const { layout, library } = this.#vm;
-    const { bytes, imports, hosts, exports } = buildHandlers(library, fresh, this.exports, {
-      initial: layout.pages,
-      maximum: layout.pages,
-    });
+    const limits = { initial: layout.pages, maximum: layout.pages };
+    const made = buildHandlers(library, fresh, this.exports, limits);
+    this.#add(fresh, made, new WebAssembly.Module(made.bytes));
+  }
+  #add(fresh: readonly Handler[], { imports, hosts, exports }: HandlerModule, module: WebAssembly.Module): void {
     const pick = (list: readonly Callee[], from: WebAssembly.ModuleImports): WebAssembly.ModuleImports =>
       Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
+    const instance = new WebAssembly.Instance(module, {
       env: { memory: this.#vm.memory },
       host: pick(hosts, this.#hosts),
       main: pick(imports, this.exports),
@@ -475,6 +491,7 @@ export class DbtVcpu implements Vcpu {
   #claim(_gpa: number, host: number): void {
     if (host < 0) return;
     const page = (host - this.#vm.layout.ramBase) >>> 12;
+    this.#idle[page] = 0;
     if (this.#holds[page]) return;
     this.#holds[page] = 1;
     if (Atomics.add(this.#codeMap, page, 1) !== 0) return;
@@ -521,8 +538,14 @@ export class DbtVcpu implements Vcpu {
       const length = Math.min(gpa + bytes, Math.floor(at / 4096) * 4096 + 4096) - at;
       if (this.#code.written(at, length)) continue;
       const host = this.#hostPage(Math.floor(at / 4096) * 4096);
-      if (host >= 0) this.#drop((host - this.#vm.layout.ramBase) >>> 12);
+      if (host >= 0) this.#mayDrop((host - this.#vm.layout.ramBase) >>> 12);
     }
+  }
+  /** By page of RAM: writes that it has seen since its last code went. */
+  readonly #idle: Uint8Array;
+  /** No code of a page is left. Where code is patched, the next comes soon: the page is given up when it is written to more often. */
+  #mayDrop(page: number): void {
+    if (this.#holds[page] && ++this.#idle[page] >= IDLE_WRITES) this.#drop(page);
   }
 
   #calls = 0;

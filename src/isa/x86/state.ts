@@ -292,7 +292,7 @@ export const BLOCK_ENTRIES = 65536;
 export const BLOCK_ENTRY_BYTES = 16;
 
 /** Reasons in `exitReason`. */
-export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6 } as const;
+export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7 } as const;
 
 /**
  * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port
