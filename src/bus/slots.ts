@@ -29,7 +29,7 @@ export class MemorySlots {
   readonly #view: DataView;
   readonly #words: Int32Array;
   readonly #codeMap: Uint8Array;
-  readonly #changed: () => void;
+  readonly #tellVcpus: () => void;
   /** Derived at construction: slots and extra bytes that were given out. */
   #given = 0;
   #extra = 0;
@@ -40,7 +40,7 @@ export class MemorySlots {
     this.#view = new DataView(buffer, o.slots, SLOT_TABLE_BYTES);
     this.#words = new Int32Array(buffer, o.slots, SlotTable.entries / 4);
     this.#codeMap = new Uint8Array(buffer, o.codeMap, (o.ramLow + o.ramHigh + o.extraBytes) / PAGE);
-    this.#changed = changed;
+    this.#tellVcpus = changed;
   }
 
   /** Bytes of the extra memory, from a multiple of 4,096; their offset. Every thread asks in the same order. Throws when there are too few. */
@@ -107,6 +107,11 @@ export class MemorySlots {
     if (changed) this.#tell(held);
   }
 
+  /** The table was changed as a whole, or every page's first write is to be seen again: vCPUs drop what they know of pages. */
+  changed(): void {
+    this.#tell(true);
+  }
+
   /** Everything as if there were no slots. */
   reset(): void {
     this.#words.fill(LowPage.ram, 0, LOW_PAGES);
@@ -122,6 +127,6 @@ export class MemorySlots {
   #tell(code: boolean): void {
     if (code) Atomics.add(this.#words, SlotTable.codeGeneration / 4, 1);
     Atomics.add(this.#words, SlotTable.generation / 4, 1);
-    this.#changed();
+    this.#tellVcpus();
   }
 }

@@ -2,7 +2,7 @@
 // device memory, in the same order, and so reaches the same state.
 
 import type { MemoryLayout } from '../accel/accel.ts';
-import { Arena } from '../bits/arena.ts';
+import { Arena, type Section } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
 import { Bells, bellsLayout, type Doorbell, doorbellLayout } from '../bus/doorbell.ts';
@@ -127,6 +127,10 @@ export interface Board {
   };
   /** Wakes a vCPU that sleeps, and makes a running one look up. */
   wake(cpu: number): void;
+  /** State of all devices. The machine stands still. With the board's lock held. */
+  save(): Section[];
+  /** Puts it back into a board of the same make; throws, with nothing changed, where a section is missing, unknown or does not suit. */
+  restore(sections: readonly Section[]): void;
   /** Power-on state of every device. Once per machine reset, on one thread, with all vCPUs stopped. */
   reset(): void;
 }
@@ -327,6 +331,17 @@ export function buildBoard(o: BoardOptions): Board {
       Atomics.store(control.stop, 0, 0);
       Atomics.store(control.pause, 0, 0);
       Atomics.store(control.paused, 0, 0);
+    },
+    save: () => [...arena.save(), ...devices.save()],
+    restore(sections) {
+      const names = new Set([...arena.save(), ...devices.save()].map((s) => s.name));
+      const unknown = sections.find((s) => !names.has(s.name));
+      if (unknown) throw new Error(`Cannot restore ${unknown.name}: this machine has no such device`);
+      arena.check(sections);
+      devices.restore(sections);
+      arena.put(sections);
+      for (const space of [ports, ...mmio]) space.changed();
+      timers.changed();
     },
   }; // biome-ignore format: one object
 }

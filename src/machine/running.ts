@@ -97,6 +97,13 @@ export interface RunningMachine {
   pause(): Promise<void>;
   /** Goes on after `pause`; starts a machine that was not started. */
   resume(): void;
+  /** The state of the machine, which must be held, as a stream of bytes: see snapshot/format.ts. */
+  saveState(): AsyncIterable<Uint8Array>;
+  /**
+   * Takes over the state that `saveState` of a machine of the same make gave; this one must be held or not started. Rejects, and the machine must
+   * then not go on, for anything else.
+   */
+  loadState(chunks: AsyncIterable<Uint8Array>): Promise<void>;
   /** What runs the vCPUs now. */
   readonly accel: 'dbt' | 'kvm';
   /** Changes it; the guest may run and does not notice. Rejects, with the guest as it was, where this host has not what is asked for. */

@@ -23,6 +23,8 @@ import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
+import { putVcpu } from '../../machine/snapshot/state.ts';
+import { loadMachine, type StillMachine, saveMachine } from '../../machine/snapshot/stream.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
@@ -32,6 +34,7 @@ import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
 import { vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
+import { zstd } from './zstd.ts';
 
 const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
@@ -74,6 +77,8 @@ export class NodeMachine implements RunningMachine {
   #stoodStillAt = 0;
   readonly #hostClock: { now(): number };
   readonly #memory: WebAssembly.Memory;
+  /** State that was loaded before the start. */
+  #restored: { readonly clock: number; readonly vcpus: readonly Uint8Array[] } | undefined;
   /** The machine on KVM, once it has been there. */
   #kvm: KvmThread | undefined;
   #accel: 'dbt' | 'kvm' = 'dbt';
@@ -282,6 +287,33 @@ export class NodeMachine implements RunningMachine {
     this.#changing = done.catch(() => {});
     return done;
   }
+  get #still(): StillMachine {
+    return { board: this.board, buffer: this.#memory.buffer, layout: this.#layout };
+  }
+  async *saveState(): AsyncGenerator<Uint8Array> {
+    if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
+    for (const chunk of saveMachine(this.#still, zstd)) {
+      yield chunk;
+      if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
+    }
+  }
+  async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    if (this.#status !== 'paused' && this.#status !== 'prelaunch')
+      throw new Error(`Cannot restore into a machine that is ${this.#status}: accepted are paused and not started`);
+    const { ramBase, ramLow, ramHigh, extraBytes } = this.#layout;
+    if (this.#status === 'prelaunch') this.board.reset();
+    for (const { io } of this.devices.list()) io?.reset?.();
+    clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh + extraBytes);
+    const { clock, vcpus } = await loadMachine(this.#still, chunks, zstd);
+    const { skipped } = this.board.control;
+    if (this.#status === 'paused') {
+      skipped[0] = this.#stoodStillAt - clock;
+      const view = new DataView(this.#memory.buffer);
+      vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
+      for (const port of this.#changes) port.postMessage({ kind: 'reload' } satisfies DeviceChange);
+      Atomics.add(this.board.control.plugs, 0, 1);
+    } else this.#restored = { clock, vcpus };
+  }
   get accel(): 'dbt' | 'kvm' {
     return this.#accel;
   }
@@ -420,9 +452,18 @@ export class NodeMachine implements RunningMachine {
   }
   #launch(): void {
     this.#status = 'running';
+    this.#running = this.cpus;
+    const restored = this.#restored;
+    if (restored) {
+      this.#restored = undefined;
+      this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
+      if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+      this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'restore', state: restored.vcpus[cpu]! }));
+      for (const { io } of this.devices.list()) io?.resumed?.();
+      return;
+    }
     this.board.reset();
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-    this.#running = this.cpus;
     this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 }));
   }
   #send(worker: Worker, m: ToVcpu): void {

@@ -19,6 +19,7 @@ import { type BoardEvent, type MachineConfig, TSC_KHZ } from '../../machine/conf
 import type { DeviceConfig } from '../../machine/device-type.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
+import { putVcpu } from '../../machine/snapshot/state.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
@@ -43,14 +44,18 @@ export type DeviceChange =
   | { readonly kind: 'plug'; readonly config: DeviceConfig }
   | { readonly kind: 'unplug'; readonly path: string }
   /** The vCPU goes on with another accelerator: with KVM's machine where there is one. */
-  | { readonly kind: 'accel'; readonly kvm: KvmShare | undefined };
+  | { readonly kind: 'accel'; readonly kvm: KvmShare | undefined }
+  /** Memory and the state in the slots are others now. */
+  | { readonly kind: 'reload' };
 
 /** To the thread. */
 export type ToVcpu =
   /** The compiled main module, from the thread that compiled it. */
   | { readonly kind: 'module'; readonly module: WebAssembly.Module }
   /** Run from this state, from the reset vector (the first vCPU without a state), or from SIPI. */
-  | { readonly kind: 'start'; readonly boot: BootState | null; readonly first: boolean };
+  | { readonly kind: 'start'; readonly boot: BootState | null; readonly first: boolean }
+  /** Run from a saved state (`putVcpu`). */
+  | { readonly kind: 'restore'; readonly state: Uint8Array };
 
 /** From the thread. */
 export type FromVcpu =
@@ -106,7 +111,8 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
     const change = m.message as DeviceChange;
     if (change.kind === 'plug') board.devices.plug(change.config);
     else if (change.kind === 'unplug') board.devices.unplug(change.path);
-    else other = switchTo(change.kvm);
+    else if (change.kind === 'accel') other = switchTo(change.kvm);
+    else reloaded();
   }
   return other;
 }
@@ -198,12 +204,13 @@ function switchTo(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
     Atomics.notify(switched, 0);
   } else for (let n = Atomics.load(switched, 0); n !== 0; n = Atomics.load(switched, 0)) Atomics.wait(switched, 0, n, 1000);
   send({ kind: 'switched' });
+  running = next;
   return next;
 }
 
 let main: WebAssembly.Module | null = null;
 /** A start that came before the module. */
-let early: (ToVcpu & { kind: 'start' }) | null = null;
+let early: Start | null = null;
 
 if (engine && cpu === 0) {
   main = ready?.main ?? new WebAssembly.Module(mainModule(engine));
@@ -225,15 +232,33 @@ function fresh(): DbtVcpu | KvmVcpu | null {
   return made;
 }
 
-function run(m: ToVcpu & { kind: 'start' }): void {
+type Start = ToVcpu & { kind: 'start' | 'restore' };
+/** The vCPU that runs. */
+let running: DbtVcpu | KvmVcpu | undefined;
+/** Its slots and memory were changed from outside. */
+function reloaded(): void {
+  if (running instanceof KvmVcpu) running.takeOver();
+  else {
+    running?.forget();
+    running?.sync();
+  }
+}
+
+function run(m: Start): void {
   const current = fresh();
   if (current === null) {
     early = m;
     return;
   }
+  running = current;
   current.reset();
-  if (m.boot) applyBootState(current, m.boot);
-  if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
+  if (m.kind === 'restore') {
+    putVcpu(new DataView(memory.buffer), layout.vcpuBase + cpu * layout.vcpuBytes, m.state);
+    reloaded();
+  } else {
+    if (m.boot) applyBootState(current, m.boot);
+    if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
+  }
   runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])

@@ -5,8 +5,8 @@ import { msrReset } from './msr.ts';
 import * as st from './state.ts';
 import { S } from './state.ts';
 
-/** Slots that tell where a vCPU's tables lie: they stay over a reset. */
-const PLACES = new Set(
+/** Slots that tell where a vCPU's tables lie, by name: they stay over a reset and belong to no saved state. */
+export const STAYS: ReadonlySet<string> = new Set(
   [
     st.tlb,
     st.tlbSystem,
@@ -37,7 +37,7 @@ const CODE = 0x9b;
 /** Puts the vCPU whose state lies at `env` into its reset state. */
 export function resetState(view: DataView, env: number): void {
   for (const slot of Object.values(st.stateSlots)) {
-    if (PLACES.has(slot.name)) continue;
+    if (STAYS.has(slot.name)) continue;
     for (let i = 0; i < slot.access.bits / 8; i++) view.setUint8(env + slot.offset + i, 0);
   }
   const set = (slot: Slot, value: number | bigint): void => {

@@ -1,0 +1,90 @@
+// A whole machine to a stream of bytes and back: what files, `savevm` and migration share.
+
+import type { MemoryLayout } from '../../accel/accel.ts';
+import type { Section } from '../../bits/arena.ts';
+import type { Board } from '../board.ts';
+import { ByteReader, header, Kind, type Packer, record, records } from './format.ts';
+import { allPages, type Pages, pageRecords, pagesOf, putPages } from './pages.ts';
+import { checkManifest, type Manifest, manifestOf, restoreSections, saveSections } from './state.ts';
+
+/** A machine that stands still: its vCPUs are held and their state is in the slots. */
+export interface StillMachine {
+  readonly board: Board;
+  readonly buffer: ArrayBufferLike;
+  readonly layout: MemoryLayout;
+}
+
+/** Its memory as pages. */
+export function memoryOf({ buffer, layout }: StillMachine): Pages {
+  const { ramBase, ramLow, ramHigh, extraBytes } = layout;
+  return pagesOf(new Uint8Array(buffer, ramBase, ramLow + ramHigh + extraBytes));
+}
+
+const json = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+
+/** What a stream begins with. */
+export function* streamStart(m: StillMachine): Generator<Uint8Array> {
+  yield header();
+  yield record(Kind.manifest, json(manifestOf(m.board, m.layout)));
+}
+/** What it ends with: all state but memory. The manifest is told again, with the time that counts. */
+export function* streamEnd(m: StillMachine): Generator<Uint8Array> {
+  yield record(Kind.manifest, json(manifestOf(m.board, m.layout)));
+  for (const { name, version, bytes } of saveSections(m.board, m.buffer, m.layout)) {
+    const head = json({ name, version });
+    const length = new Uint8Array(4);
+    new DataView(length.buffer).setUint32(0, head.length, true);
+    yield record(Kind.section, length, head, bytes);
+  }
+  yield record(Kind.end);
+}
+
+/** The machine as it stands. */
+export function* saveMachine(m: StillMachine, packer?: Packer): Generator<Uint8Array> {
+  const memory = memoryOf(m);
+  yield* streamStart(m);
+  yield* pageRecords(memory, allPages(memory), packer ? { packer } : {});
+  yield* streamEnd(m);
+}
+
+/**
+ * Takes a machine over from a stream, into a machine of the same make whose memory is zero or may be overwritten.
+ * Resolves with the guest's clock in ns and the state of each vCPU (`putVcpu`).
+ * @throws Error (rejects) for a stream that is damaged, ends early or does not fit; the machine must then not go on
+ */
+export async function loadMachine(
+  m: StillMachine,
+  chunks: AsyncIterable<Uint8Array>,
+  packer?: Packer,
+): Promise<{ readonly clock: number; readonly vcpus: readonly Uint8Array[] }> {
+  const reader = new ByteReader(chunks);
+  const memory = memoryOf(m);
+  const sections: Section[] = [];
+  let manifest: Manifest | undefined;
+  for await (const { kind, payload } of records(reader)) {
+    if (kind === Kind.manifest) {
+      manifest = parse(payload) as Manifest;
+      checkManifest(manifest, m.board, m.layout);
+    } else if (manifest === undefined) throw new Error('Cannot restore a machine: its manifest is missing');
+    else if (kind === Kind.section) sections.push(readSection(payload));
+    else if (kind !== Kind.end && !putPages(memory, kind, payload, packer))
+      throw new Error(`Cannot restore a machine: a record of kind ${kind} is not known`);
+  }
+  return { clock: manifest!.clock, vcpus: restoreSections(sections, m.board, m.buffer, m.layout) };
+}
+
+function readSection(payload: Uint8Array): Section {
+  const d = new DataView(payload.buffer, payload.byteOffset, payload.length);
+  const length = payload.length >= 4 ? d.getUint32(0, true) : payload.length;
+  if (4 + length > payload.length) throw new Error('Cannot restore a machine: a section is damaged');
+  const { name, version } = parse(payload.subarray(4, 4 + length)) as { name: string; version: number };
+  return { name, version, bytes: payload.slice(4 + length) };
+}
+
+function parse(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder().decode(bytes));
+  } catch {
+    throw new Error('Cannot restore a machine: a part that should be JSON is damaged');
+  }
+}
