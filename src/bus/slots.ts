@@ -107,9 +107,9 @@ export class MemorySlots {
     if (changed) this.#tell(held);
   }
 
-  /** The table was changed as a whole, or every page's first write is to be seen again: vCPUs drop what they know of pages. */
-  changed(): void {
-    this.#tell(true);
+  /** The table was changed as a whole: vCPUs drop all that they know of pages, and code where `code` says so. */
+  changed(code = true): void {
+    this.#tell(code);
   }
 
   /** Everything as if there were no slots. */

@@ -37,6 +37,14 @@ export const processOptions: readonly SystemOption[] = [
     }),
   },
   {
+    names: ['-incoming'],
+    value: 'tcp:HOST:PORT|unix:PATH|fd:N|exec:COMMAND|file:PATH|defer',
+    help: 'take a machine over from there, or wait for migrate-incoming',
+    apply: does((s, text) => {
+      s.incoming = text;
+    }),
+  },
+  {
     names: ['-no-shutdown'],
     help: 'keep the machine, stopped, when the guest powers off',
     apply: does((s) => {

@@ -140,7 +140,8 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       emulator.quit('host-signal');
     });
     host.ready();
-    if (!s.paused) emulator.cont();
+    if (s.incoming !== undefined) await emulator.awaitIncoming(s.incoming === 'defer' ? undefined : s.incoming, !s.paused);
+    else if (!s.paused) emulator.cont();
     const end = await (emulator.machine?.ended ?? idle);
     // Monitors hear of the end before their connections go.
     await new Promise<void>((resolve) => void emulator.host.timers.after(0, resolve));

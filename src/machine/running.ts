@@ -65,6 +65,15 @@ export type MachineEnd = MachineEvent | { readonly kind: 'quit' } | { readonly k
 /** Whether the guest runs. `prelaunch`: not started yet; `shutdown`: powered off and kept by `noShutdown`. */
 export type MachineStatus = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'ended';
 
+export interface LiveOptions {
+  /** ms that the guest may stand still. */
+  readonly downtime: () => number;
+  /** A pass over memory begins, from 1; `left` is what it has to give, in bytes. */
+  readonly pass?: (pass: number, left: number) => void;
+  /** Called before the machine is held. */
+  readonly switchover?: () => Promise<void> | void;
+}
+
 /** One machine. What is asked of a machine that has ended does nothing. */
 export interface RunningMachine {
   /** One line on the kernel that was loaded. */
@@ -99,6 +108,11 @@ export interface RunningMachine {
   resume(): void;
   /** The state of the machine, which must be held, as a stream of bytes: see snapshot/format.ts. */
   saveState(): AsyncIterable<Uint8Array>;
+  /**
+   * The same while the guest runs on: memory is given again and again until what is left can be given in `downtime` ms at the speed that the
+   * taker shows; then the machine is held and the rest is given. It stays held. Ending the iteration early leaves the guest running.
+   */
+  liveState(o: LiveOptions): AsyncIterable<Uint8Array>;
   /**
    * Takes over the state that `saveState` of a machine of the same make gave; this one must be held or not started. Rejects, and the machine must
    * then not go on, for anything else.

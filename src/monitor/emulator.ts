@@ -19,7 +19,7 @@ import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
 import { DisplayControl, type DisplayHost } from './display.ts';
 import { Fdsets } from './fdsets.ts';
-import { Migration } from './migration.ts';
+import { Migration, type StateStreams } from './migration.ts';
 import { type Cable, type NetdevHost, openNetdev } from './netdevs.ts';
 import { type QmpEvents, qmpEvents, rateLimits } from './qmp/events.ts';
 import type { QmpTable } from './qmp/row.ts';
@@ -87,6 +87,7 @@ export interface EmulatorHost {
   readonly base64: { encode(bytes: Uint8Array): string; decode(text: string): Uint8Array };
   /** The host's names of the vCPUs' threads, by vCPU; empty where it has none. */
   readonly threads: () => Promise<readonly number[]>;
+  readonly streams: StateStreams;
   readonly net: NetdevHost;
   readonly display: DisplayHost;
 }
@@ -112,7 +113,9 @@ export class Emulator {
   /** Descriptors that monitors brought, by the names of getfd. */
   readonly fds = new Map<string, number>();
   readonly fdsets = new Fdsets();
-  readonly migration = new Migration();
+  readonly migration: Migration;
+  /** The guest has gone to another process. */
+  postMigrate = false;
   readonly blocks: BlockGraph;
   readonly jobs: Jobs;
   readonly backends: Backends;
@@ -139,6 +142,7 @@ export class Emulator {
     this.config = o.config;
     this.host = o.host;
     this.#onQuit = o.quit;
+    this.migration = new Migration(this);
     this.backends = noBackends();
     const { disks, timers, clock } = o.host;
     this.blocks = new BlockGraph({ host: disks, timers, clock, drives: this.backends.drives });
@@ -177,8 +181,10 @@ export class Emulator {
     return this.machine;
   }
   /** QEMU's run state. */
-  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' {
+  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' {
     const status = this.machine?.status ?? this.#idle;
+    if (status === 'prelaunch' && this.migration.incoming) return 'inmigrate';
+    if (status === 'paused' && this.postMigrate) return 'postmigrate';
     if (status === 'prelaunch' && this.#began) return 'paused';
     return status === 'ended' ? 'shutdown' : status;
   }
@@ -191,10 +197,28 @@ export class Emulator {
   cont(): void {
     const { status } = this;
     if (status === 'running') return;
+    this.postMigrate = false;
     if (status === 'shutdown') throw new QmpError('Resetting the Virtual Machine is required');
+    if (status === 'inmigrate') {
+      this.contAfterIncoming = true;
+      return;
+    }
     if (this.machine) return this.machine.resume();
     this.#idle = 'running';
     this.emit('RESUME');
+  }
+  /** The guest is to run once its state has come. */
+  contAfterIncoming = false;
+  /** Waits for a machine from `uri`, or for `migrate-incoming` where it is undefined. */
+  async awaitIncoming(uri: string | undefined, run: boolean): Promise<void> {
+    this.contAfterIncoming = run;
+    this.migration.await();
+    if (uri !== undefined) await this.takeIncoming(uri);
+  }
+  async takeIncoming(uri: string): Promise<void> {
+    await this.migration.take(uri, () => {
+      if (this.contAfterIncoming) this.cont();
+    });
   }
   reset(): void {
     if (this.machine) this.machine.reset();

@@ -23,6 +23,7 @@ interface Region {
   readonly readOnly: boolean;
 }
 const READONLY_FLAG = 1;
+const LOG_FLAG = 2;
 
 /** Regions that the layout and the table ask for, by address. */
 export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
@@ -90,12 +91,37 @@ export class KvmRegions {
     let slot = 0;
     for (const r of missing.values()) {
       while (this.#installed[slot]!.length !== 0) slot++;
-      this.#vm.setRegion(slot, r.gpa, this.#bytes.subarray(r.host, r.host + r.length), { readonly: r.readOnly });
+      this.#set(slot, r, r.readOnly);
       const e = this.#installed[slot]!;
       e.gpa = r.gpa;
       e.length = r.length;
       e.host = r.host;
-      e.flags = r.readOnly ? READONLY_FLAG : 0;
+      e.flags = (r.readOnly ? READONLY_FLAG : 0) | (this.#log ? LOG_FLAG : 0);
     }
+  }
+  #log = false;
+  #set(slot: number, r: { gpa: number; length: number; host: number }, readonly: boolean): void {
+    this.#vm.setRegion(slot, r.gpa, this.#bytes.subarray(r.host, r.host + r.length), { readonly, logDirty: this.#log });
+  }
+
+  /** Has the kernel note which pages are written, or no more. The vCPUs are held. */
+  logDirty(on: boolean): void {
+    this.#log = on;
+    this.#installed.forEach((e, slot) => {
+      if (e.length === 0 || ((e.flags & LOG_FLAG) !== 0) === on) return;
+      e.flags = (e.flags & ~LOG_FLAG) | (on ? LOG_FLAG : 0);
+      this.#set(slot, e, (e.flags & READONLY_FLAG) !== 0);
+    });
+  }
+  /** Puts 0 into `map`, by page from the start of RAM, for each that was written since the last time. */
+  takeDirty(map: Uint8Array): void {
+    this.#installed.forEach((e, slot) => {
+      if (e.length === 0 || (e.flags & LOG_FLAG) === 0) return;
+      const first = (e.host - this.#layout.ramBase) / PAGE;
+      const words = this.#vm.dirtyLog(slot, e.length / PAGE);
+      for (let w = 0; w < words.length; w++) {
+        for (let bits = words[w]!; bits !== 0; bits &= bits - 1) map[first + w * 32 + 31 - Math.clz32(bits & -bits)] = 0;
+      }
+    });
   }
 }

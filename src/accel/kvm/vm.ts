@@ -5,6 +5,7 @@ import {
   type CapName,
   cap,
   clockDataLayout,
+  dirtyLogLayout,
   enableCapLayout,
   errno,
   type IoctlName,
@@ -114,6 +115,16 @@ export class KvmVm {
     view.size = BigInt(bytes?.length ?? 0);
     view.hva = bytes ? this.host.address(bytes) : 0n;
     this.call('setMemoryRegion', raw);
+  }
+
+  /** Pages of a region that were written since the last call, a bit each; they are noted anew from here on. */
+  dirtyLog(slot: number, pages: number): Uint32Array {
+    const bitmap = new Uint8Array(Math.ceil(pages / 64) * 8);
+    const { bytes, view } = block(dirtyLogLayout);
+    view.slot = slot;
+    view.bitmap = this.host.address(bitmap);
+    this.call('getDirtyLog', bytes);
+    return new Uint32Array(bitmap.buffer);
   }
 
   /** A message-signalled interrupt to the local APICs in the kernel: how many took it, or a negative error. */

@@ -14,6 +14,10 @@ export interface KvmThread {
   readonly kick: (cpu: number) => void;
   /** Brings the kernel's memory slots up to date. */
   readonly slotsChanged: () => void;
+  /** Has the kernel note which pages the guest writes. */
+  readonly logDirty: (on: boolean) => void;
+  /** Puts 0 into the map (a byte for each page from the start of RAM) for pages that were written since the last time. */
+  readonly takeDirty: (map: Uint8Array) => void;
   /** The local APICs, where the kernel has them. */
   readonly remoteApics: BoardOptions['remoteApics'];
 }
@@ -39,6 +43,8 @@ export function kvmThread(
       if (word(cpu, st.hostEntered) !== 0) host.interrupt(word(cpu, st.hostThread));
     },
     slotsChanged: () => regions.update(),
+    logDirty: (on) => regions.logDirty(on),
+    takeDirty: (map) => regions.takeDirty(map),
     remoteApics:
       vm.share.irqchip === 'split'
         ? { msi: (address, data) => vm.signalMsi(address, data) > 0, routes: (pins) => vm.setRoutes(pins) }

@@ -22,9 +22,16 @@ import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
-import type { MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
+import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { putVcpu } from '../../machine/snapshot/state.ts';
-import { loadMachine, type StillMachine, saveMachine } from '../../machine/snapshot/stream.ts';
+import {
+  type DirtyLog,
+  loadMachine,
+  memoryBytes,
+  type StillMachine,
+  saveLive,
+  saveMachine,
+} from '../../machine/snapshot/stream.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
@@ -296,6 +303,44 @@ export class NodeMachine implements RunningMachine {
       yield chunk;
       if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
     }
+  }
+  async *liveState(o: LiveOptions): AsyncGenerator<Uint8Array> {
+    if (this.#status !== 'running') {
+      yield* this.saveState();
+      return;
+    }
+    const log = await this.#logDirty();
+    yield* saveLive(this.#still, log, () => this.pause(), { ...o, now: () => performance.now() }, zstd);
+  }
+  /** Begins to note which pages are written. */
+  async #logDirty(): Promise<DirtyLog> {
+    const { layout, board } = this.#still;
+    const map = this.#bytes.subarray(layout.dirtyMap, layout.dirtyMap + memoryBytes(this.#still) / PAGE);
+    const CLEAN = 1;
+    /** The first store to each page is seen again. */
+    const rearm = (): void => board.lock.run(() => board.slots.changed(false));
+    await this.hold(() => {
+      map.fill(CLEAN);
+      this.#kvm?.logDirty(true);
+      rearm();
+    });
+    return {
+      take: () =>
+        this.hold(() => {
+          this.#kvm?.takeDirty(map);
+          const dirty: number[] = [];
+          for (let page = map.indexOf(0); page >= 0; page = map.indexOf(0, page + 1)) {
+            dirty.push(page);
+            map[page] = CLEAN;
+          }
+          rearm();
+          return dirty;
+        }),
+      stop: () => {
+        map.fill(0);
+        this.#kvm?.logDirty(false);
+      },
+    };
   }
   async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     if (this.#status !== 'paused' && this.#status !== 'prelaunch')

@@ -12,6 +12,7 @@ import { readFirmware } from './fetch-firmware.ts';
 import { libc } from './libc.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
+import { stateStreams } from './state-streams.ts';
 import { startVnc, zlib } from './vnc.ts';
 
 /** Names the descriptor on which a process in the background says that it is ready. */
@@ -58,6 +59,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       random: (path) => (path === undefined || path === '/dev/urandom' ? async (count) => randomBytes(count) : deviceBytes(path)),
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? []) : []),
+      streams: stateStreams(namedFd),
       net: { sockets: nodeSockets(), namedFd },
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),

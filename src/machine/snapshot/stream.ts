@@ -3,7 +3,8 @@
 import type { MemoryLayout } from '../../accel/accel.ts';
 import type { Section } from '../../bits/arena.ts';
 import type { Board } from '../board.ts';
-import { ByteReader, header, Kind, type Packer, record, records } from './format.ts';
+import type { LiveOptions } from '../running.ts';
+import { ByteReader, header, Kind, PAGE, type Packer, record, records } from './format.ts';
 import { allPages, type Pages, pageRecords, pagesOf, putPages } from './pages.ts';
 import { checkManifest, type Manifest, manifestOf, restoreSections, saveSections } from './state.ts';
 
@@ -37,6 +38,53 @@ export function* streamEnd(m: StillMachine): Generator<Uint8Array> {
     yield record(Kind.section, length, head, bytes);
   }
   yield record(Kind.end);
+}
+
+/** Bytes of memory that a stream may have to carry. */
+export const memoryBytes = (m: StillMachine): number => memoryOf(m).bytes.length;
+
+/** Pages that were written since they were last asked for, and after they were given out. */
+export interface DirtyLog {
+  /** Every page that is dirty now; they count as clean from here on. */
+  take(): Promise<number[]>;
+  stop(): void;
+}
+
+/** Passes after which memory that changes too fast is given with the machine held. */
+const PASSES_MAX = 30;
+
+/** The machine while it runs, and then as it stands: `hold` is called for the last pass. */
+export async function* saveLive(
+  m: StillMachine,
+  log: DirtyLog,
+  hold: () => Promise<void>,
+  o: LiveOptions & { readonly now: () => number },
+  packer?: Packer,
+): AsyncGenerator<Uint8Array> {
+  const memory = memoryOf(m);
+  try {
+    yield* streamStart(m);
+    let wanted: Iterable<number> = allPages(memory);
+    let left = memory.count;
+    for (let pass = 1; ; pass++) {
+      o.pass?.(pass, left * PAGE);
+      const start = o.now();
+      for (const chunk of pageRecords(memory, wanted, { live: true, again: pass > 1, ...(packer ? { packer } : {}) }))
+        yield chunk;
+      const perPage = (o.now() - start) / Math.max(left, 1);
+      const dirty = await log.take();
+      wanted = dirty;
+      left = dirty.length;
+      if (left * perPage <= o.downtime() || pass >= PASSES_MAX) break;
+    }
+    await o.switchover?.();
+    await hold();
+    const last = [...new Set([...wanted, ...(await log.take())])];
+    yield* pageRecords(memory, last, { live: true, again: true, ...(packer ? { packer } : {}) });
+    yield* streamEnd(m);
+  } finally {
+    log.stop();
+  }
 }
 
 /** The machine as it stands. */

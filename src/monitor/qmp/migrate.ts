@@ -1,5 +1,6 @@
 // QMP commands about migration's settings. QEMU 7.2, qapi/migration.json.
 
+import { QmpError } from '../../rpc/qmp/error.ts';
 import { any, array, bool, enumeration, int, object, optional, str } from '../../rpc/qmp/schema.ts';
 import { action, type QmpTable, query } from './row.ts';
 
@@ -51,4 +52,21 @@ export const migrateCommands: QmpTable = {
     Object.assign(e.migration.parameters, given);
   }),
   'query-migrate': query({}, any, (e) => e.migration.info()),
+  migrate: action(
+    {
+      uri: str,
+      blk: optional(bool),
+      inc: optional(bool),
+      detach: optional(bool),
+      resume: optional(bool),
+    },
+    async (e, { uri, blk, inc, resume }) => {
+      if (blk || inc) throw new QmpError('Block migration is not supported');
+      if (resume) throw new QmpError('Cannot resume a migration: there is no postcopy');
+      await e.migration.start(uri);
+    },
+  ),
+  'migrate-incoming': action({ uri: str }, (e, { uri }) => e.takeIncoming(uri)),
+  migrate_cancel: action({}, (e) => e.migration.cancel()),
+  'migrate-continue': action({ state: str }, (e, { state }) => e.migration.goOn(state)),
 };
