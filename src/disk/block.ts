@@ -10,6 +10,9 @@ export interface ByteFile {
   allocated(): Promise<number>;
   /** Fills `into`; what lies past the end of the file reads as zeros. */
   read(offset: number, into: Uint8Array): Promise<void>;
+  /** The same for pieces that are one after another in the file, at one go; absent where the host cannot. */
+  readPieces?(offset: number, into: readonly Uint8Array[]): Promise<void>;
+  writePieces?(offset: number, from: readonly Uint8Array[]): Promise<void>;
   /** Writes all of `from`; the file grows as needed. Calls that do not overlap may run at the same time. */
   write(offset: number, from: Uint8Array): Promise<void>;
   /** Resolves when all that was written is on stable storage. */
@@ -40,6 +43,9 @@ export interface BlockDevice {
   readonly readOnly: boolean;
   read(offset: number, into: Uint8Array): Promise<void>;
   write(offset: number, from: Uint8Array): Promise<void>;
+  /** The same for pieces that are one after another on the disk, where that saves copies. */
+  readPieces?(offset: number, into: readonly Uint8Array[]): Promise<void>;
+  writePieces?(offset: number, from: readonly Uint8Array[]): Promise<void>;
   /** Resolves when every write that was done before is on stable storage. */
   flush(): Promise<void>;
   /** The range's contents are no longer needed: it reads as it did or as zeros afterwards. */
@@ -60,6 +66,35 @@ export function checkRange(what: string, offset: number, length: number, size: n
   if (Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0 && offset <= size - length)
     return;
   throw new DiskError(`Cannot ${what} ${length} bytes at ${offset}: accepted are ranges within the disk's ${size} bytes`);
+}
+
+/** Bytes of pieces in all. */
+export const piecesLength = (pieces: readonly Uint8Array[]): number => pieces.reduce((n, p) => n + p.length, 0);
+
+/** Fills pieces that are one after another on the disk. */
+export async function readPieces(device: BlockDevice, offset: number, into: readonly Uint8Array[]): Promise<void> {
+  if (into.length === 1) return device.read(offset, into[0]!);
+  if (device.readPieces) return device.readPieces(offset, into);
+  const bytes = new Uint8Array(piecesLength(into));
+  await device.read(offset, bytes);
+  let at = 0;
+  for (const piece of into) {
+    piece.set(bytes.subarray(at, at + piece.length));
+    at += piece.length;
+  }
+}
+
+/** Writes pieces that are one after another on the disk. */
+export async function writePieces(device: BlockDevice, offset: number, from: readonly Uint8Array[]): Promise<void> {
+  if (from.length === 1) return device.write(offset, from[0]!);
+  if (device.writePieces) return device.writePieces(offset, from);
+  const bytes = new Uint8Array(piecesLength(from));
+  let at = 0;
+  for (const piece of from) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  await device.write(offset, bytes);
 }
 
 /** True when all bytes are zero. */

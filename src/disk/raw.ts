@@ -1,6 +1,6 @@
 // The raw image format: the file's bytes are the disk's.
 
-import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent } from './block.ts';
+import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent, piecesLength } from './block.ts';
 
 const CHUNK = 1 << 20;
 
@@ -32,6 +32,24 @@ export class RawImage implements BlockDevice {
   async write(offset: number, from: Uint8Array): Promise<void> {
     this.#writable('write', offset, from.length);
     await this.file.write(offset, from);
+  }
+
+  async readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    checkRange('read', offset, piecesLength(into), this.#size);
+    if (this.file.readPieces) return this.file.readPieces(offset, into);
+    for (const piece of into) {
+      await this.file.read(offset, piece);
+      offset += piece.length;
+    }
+  }
+
+  async writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    this.#writable('write', offset, piecesLength(from));
+    if (this.file.writePieces) return this.file.writePieces(offset, from);
+    for (const piece of from) {
+      await this.file.write(offset, piece);
+      offset += piece.length;
+    }
   }
 
   async flush(): Promise<void> {

@@ -5,6 +5,11 @@
 import { createRequire } from 'node:module';
 
 export interface NativeFiles {
+  /**
+   * Reads what the host has in its memory, without waiting for storage, into pieces of shared memory that are one after another in the
+   * file. Bytes that were read, from the beginning; 0 when the first are not there; -1 where the file cannot be read so.
+   */
+  readNow(fd: number, pieces: readonly Uint8Array[], offset: number): number;
   /** True when the range was given back and reads as zeros. */
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
@@ -24,6 +29,9 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const ENXIO = 6;
+const EAGAIN = 11;
+const EINTR = 4;
+const RWF_NOWAIT = 8;
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const F_RDLCK = 0;
@@ -41,6 +49,7 @@ const LOCKS: Readonly<Record<LockMode, { readonly uses: readonly number[]; reado
 };
 
 interface Koffi {
+  address(value: Uint8Array): bigint;
   load(path: string): { func(signature: string): (...args: unknown[]) => number };
   errno(): number;
 }
@@ -62,6 +71,18 @@ function bind(koffi: Koffi): NativeFiles {
   const lseek = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
   const fcntl = libc.func('int fcntl64(int fd, int command, void *lock)');
 
+  const preadv2 = libc.func('int64_t preadv64v2(int fd, void *pieces, int count, int64_t offset, int flags)');
+  // Addresses within shared memory, which does not move, by its buffer.
+  const bases = new WeakMap<ArrayBufferLike, bigint>();
+  const addressOf = (piece: Uint8Array): bigint => {
+    let base = bases.get(piece.buffer);
+    if (base === undefined) {
+      base = koffi.address(new Uint8Array(piece.buffer));
+      bases.set(piece.buffer, base);
+    }
+    return base + BigInt(piece.byteOffset);
+  };
+
   const region = (type: number, at: number): Uint8Array => {
     const lock = new Uint8Array(32);
     const d = new DataView(lock.buffer);
@@ -75,6 +96,17 @@ function bind(koffi: Koffi): NativeFiles {
     return fcntl(fd, F_OFD_GETLK, lock) === 0 && new DataView(lock.buffer).getInt16(0, true) !== F_UNLCK;
   };
   return {
+    readNow(fd, pieces, offset) {
+      const list = new BigUint64Array(2 * pieces.length);
+      for (const [n, piece] of pieces.entries()) {
+        list[2 * n] = addressOf(piece);
+        list[2 * n + 1] = BigInt(piece.length);
+      }
+      const count = Number(preadv2(fd, new Uint8Array(list.buffer), pieces.length, offset, RWF_NOWAIT));
+      if (count >= 0) return count;
+      const error = koffi.errno();
+      return error === EAGAIN || error === EINTR ? 0 : -1;
+    },
     punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
     nextData(fd, offset, size) {
       const at = Number(lseek(fd, offset, SEEK_DATA));

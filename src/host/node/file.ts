@@ -1,10 +1,10 @@
 // Files of this host for images (disk/block.ts): positioned reads and writes, fdatasync, holes and QEMU's image locks.
 // Node documentation, "File system", class FileHandle.
 
-import { constants } from 'node:fs';
+import { constants, read, readv, write, writev } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
-import { type ByteFile, DiskError } from '../../disk/block.ts';
+import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
 import { nodeCodec } from './file-codec.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
@@ -58,15 +58,25 @@ function fail(what: string, path: string, error: NodeJS.ErrnoException): never {
   throw new DiskError(`Cannot ${what} ${path}: ${reasons[error.code ?? ''] ?? error.message}`);
 }
 
+/** Most pieces of one call (IOV_MAX). */
+const IOV_MAX = 1024;
+
+function* batches(pieces: readonly Uint8Array[]): Generator<Uint8Array[]> {
+  for (let n = 0; n < pieces.length; n += IOV_MAX) yield pieces.slice(n, n + IOV_MAX);
+}
+
 export class NodeFile implements ByteFile {
   readonly name: string;
   readonly readOnly: boolean;
   readonly #handle: FileHandle;
+  readonly #fd: number;
   readonly #regular: boolean;
   readonly #sync: boolean;
   readonly #native: NativeFiles | undefined;
   /** False after the file system said that it can't. */
   #punches: boolean;
+  /** Reads of what the host has in its memory are tried without another thread. */
+  #quick: boolean;
 
   constructor(
     name: string,
@@ -78,10 +88,12 @@ export class NodeFile implements ByteFile {
   ) {
     this.name = name;
     this.#handle = handle;
+    this.#fd = handle.fd;
     this.readOnly = readOnly;
     this.#regular = regular;
     this.#sync = sync;
     this.#native = native;
+    this.#quick = native !== undefined && regular;
     this.#punches = native !== undefined && regular;
   }
 
@@ -94,26 +106,76 @@ export class NodeFile implements ByteFile {
     return (await this.#handle.stat()).blocks * BLOCK;
   }
 
+  /** How many bytes the host had in its memory for shared pieces; the rest has to be waited for, on another thread. */
+  #now(offset: number, into: readonly Uint8Array[]): number {
+    if (!this.#quick || !into.every((p) => p.buffer instanceof SharedArrayBuffer)) return 0;
+    const count = this.#native!.readNow(this.#fd, into, offset);
+    if (count < 0) this.#quick = false;
+    return Math.max(0, count);
+  }
+
   async read(offset: number, into: Uint8Array): Promise<void> {
-    for (let done = 0; done < into.length; ) {
-      const { bytesRead } = await this.#handle
-        .read(into, done, into.length - done, offset + done)
-        .catch((error: NodeJS.ErrnoException) => fail('read', this.name, error));
-      if (bytesRead === 0) {
+    for (let done = this.#now(offset, [into]); done < into.length; ) {
+      const count = await this.#call('read', (end) => read(this.#fd, into, done, into.length - done, offset + done, end));
+      if (count === 0) {
         into.fill(0, done);
         return;
       }
-      done += bytesRead;
+      done += count;
     }
   }
 
   async write(offset: number, from: Uint8Array): Promise<void> {
-    for (let done = 0; done < from.length; ) {
-      const { bytesWritten } = await this.#handle
-        .write(from, done, from.length - done, offset + done)
-        .catch((error: NodeJS.ErrnoException) => fail('write', this.name, error));
-      done += bytesWritten;
+    for (let done = 0; done < from.length; )
+      done += await this.#call('write', (end) => write(this.#fd, from, done, from.length - done, offset + done, end));
+  }
+
+  async readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    for (const list of batches(into)) {
+      const length = piecesLength(list);
+      let count = this.#now(offset, list);
+      if (count === 0) count = await this.#call('read', (end) => readv(this.#fd, list, offset, end));
+      // The rest of what came short, one by one: the end of the file, most likely.
+      let at = 0;
+      for (const piece of list) {
+        if (at + piece.length > count) {
+          const from = Math.max(0, count - at);
+          await this.read(offset + at + from, piece.subarray(from));
+        }
+        at += piece.length;
+      }
+      offset += length;
     }
+  }
+
+  async writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    for (const list of batches(from)) {
+      const length = piecesLength(list);
+      const count = await this.#call('write', (end) => writev(this.#fd, list, offset, end));
+      let at = 0;
+      for (const piece of list) {
+        if (at + piece.length > count) {
+          const begin = Math.max(0, count - at);
+          await this.write(offset + at + begin, piece.subarray(begin));
+        }
+        at += piece.length;
+      }
+      offset += length;
+    }
+  }
+
+  /** One call with a callback, which costs half of one with a promise of Node's own. */
+  #call(what: string, start: (end: (error: NodeJS.ErrnoException | null, count: number) => void) => void): Promise<number> {
+    return new Promise((resolve, reject) => {
+      start((error, count) => {
+        if (!error) return resolve(count);
+        try {
+          fail(what, this.name, error);
+        } catch (failure) {
+          reject(failure);
+        }
+      });
+    });
   }
 
   async flush(): Promise<void> {

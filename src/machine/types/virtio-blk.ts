@@ -12,7 +12,7 @@ import {
 } from '../../devices/virtio/blk.ts';
 import type { Chain } from '../../devices/virtio/chain.ts';
 import type { VirtioCore } from '../../devices/virtio/core.ts';
-import { isZero } from '../../disk/block.ts';
+import { isZero, readPieces, writePieces } from '../../disk/block.ts';
 import type { Drive } from '../backends.ts';
 import type { IoServices, IoSide } from '../device-type.ts';
 import { takeDrive } from '../drives.ts';
@@ -219,23 +219,16 @@ class BlkIo implements IoSide {
     if (!device) throw new Error(`Cannot ${request.kind} ${this.#drive.id}: it has no medium`);
     switch (request.kind) {
       case 'read': {
-        const [only, more] = chain.in.range(0, request.length);
-        if (only && !more) {
-          await device.read(request.offset, only);
-          chain.in.written(0, request.length);
-        } else if (only) {
-          const bytes = new Uint8Array(request.length);
-          await device.read(request.offset, bytes);
-          chain.in.write(0, bytes);
-        }
+        if (request.length === 0) return 0;
+        await readPieces(device, request.offset, chain.in.range(0, request.length));
+        chain.in.written(0, request.length);
         return request.length;
       }
       case 'write': {
-        const [only, more] = chain.out.range(BLK_HEADER, request.length);
-        if (!only) return 0;
-        const bytes = more ? chain.out.bytes(BLK_HEADER, request.length) : only;
-        const zero = this.#drive.detectZeroes !== undefined && this.#drive.detectZeroes !== 'off' && isZero(bytes);
-        await (zero ? device.writeZeroes(request.offset, bytes.length) : device.write(request.offset, bytes));
+        if (request.length === 0) return 0;
+        const pieces = chain.out.range(BLK_HEADER, request.length);
+        const zero = this.#drive.detectZeroes !== undefined && this.#drive.detectZeroes !== 'off' && pieces.every(isZero);
+        await (zero ? device.writeZeroes(request.offset, request.length) : writePieces(device, request.offset, pieces));
         if (!this.#s.writeBack || this.#drive.writeThrough) await device.flush();
         return 0;
       }
