@@ -36,7 +36,7 @@ export interface OpenFile {
 export interface Files {
   /** Undefined for a file that is not there. */
   read(path: string): Promise<string | undefined>;
-  /** Replaces the file at once: after a crash it holds the old or the new text, on the storage. */
+  /** Replaces the file at once: after a crash it holds the old or the new text, and all of it. */
   write(path: string, text: string | Uint8Array, mode?: number): Promise<void>;
   /** Removes a file, or nothing. */
   remove(path: string): Promise<void>;

@@ -61,6 +61,8 @@ export interface Run {
   /** A reboot was asked for, so power-off means reset. */
   rebooting: boolean;
   stopped: boolean;
+  /** Cleaning up after the process, once it has begun. */
+  ended: Promise<void> | undefined;
   /** The reason that the next STOP event stands for. */
   pauseReason: number | undefined;
   /** The reason that the next RESUME event stands for. */

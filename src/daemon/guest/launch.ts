@@ -233,6 +233,7 @@ export function newRun(
     poweredOff: false,
     rebooting: false,
     stopped: false,
+    ended: undefined,
     pauseReason: undefined,
     resumeReason: undefined,
     removals: new Map(),

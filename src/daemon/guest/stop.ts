@@ -48,9 +48,13 @@ export async function stopRun(daemon: Daemon, guest: Guest, run: Run, ending: En
   await finishRun(daemon, guest, run, ending);
 }
 
-/** The process is gone: cleans up after it. Once for each run. */
-export async function finishRun(daemon: Daemon, guest: Guest, run: Run, ending: Ending): Promise<void> {
-  if (run.stopped) return;
+/** The process is gone: cleans up after it, once for each run; whoever comes later waits for that. */
+export function finishRun(daemon: Daemon, guest: Guest, run: Run, ending: Ending): Promise<void> {
+  run.ended ??= cleanUp(daemon, guest, run, ending);
+  return run.ended;
+}
+
+async function cleanUp(daemon: Daemon, guest: Guest, run: Run, ending: Ending): Promise<void> {
   run.stopped = true;
   const { host, paths } = daemon;
   run.monitor.close();

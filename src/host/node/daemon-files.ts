@@ -49,16 +49,16 @@ async function replaceFile(path: string, content: string | Uint8Array, mode: num
     const handle = await open(temporary, 'wx', mode);
     try {
       await handle.writeFile(content);
-      await handle.sync();
+      await handle.datasync();
     } finally {
       await handle.close();
     }
+    // The new name itself reaches the storage with the file system's next commit, as with libvirtd; until then the old file is there.
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });
     throw error;
   }
-  await syncDirectory(dirname(path));
 }
 
 const kindOf = (s: BigIntStats): FileKind =>
