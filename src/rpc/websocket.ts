@@ -139,9 +139,9 @@ export class WebSocketServer {
     if (b.length < 2) return false;
     const short = b[1]! & 0x7f;
     const size = short === 126 ? 4 : short === 127 ? 10 : 2;
+    if (b[0]! & 0x70 || !(b[1]! & 0x80)) return this.#fail('a frame is not masked, or uses extensions');
     if (b.length < size + 4) return false;
     const opcode = b[0]! & 15;
-    if (b[0]! & 0x70 || !(b[1]! & 0x80)) return this.#fail('a frame is not masked, or uses extensions');
     const view = new DataView(b.buffer, b.byteOffset);
     const length = short === 126 ? view.getUint16(2) : short === 127 ? Number(view.getBigUint64(2)) : short;
     if (opcode >= 8 && (length > 125 || !(b[0]! & 0x80))) return this.#fail('a control frame is too long, or in pieces');
