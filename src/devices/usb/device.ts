@@ -29,6 +29,7 @@ export interface UsbFunction {
 }
 
 const BUFFER = 4096;
+const speeds: readonly Speed[] = ['low', 'full', 'high'];
 const Stage = { idle: 0, in: 1, out: 2, status: 3 } as const;
 
 export const usbLayout = struct(
@@ -36,6 +37,8 @@ export const usbLayout = struct(
     address: 'u8',
     configuration: 'u8',
     remoteWakeup: 'u8',
+    /** Where a controller has chosen a speed: its place in `speeds` plus one. */
+    speed: 'u8',
     stage: 'u8',
     /** Endpoints that are halted: OUT from bit 0, IN from bit 16. */
     halted: 'u32',
@@ -73,8 +76,8 @@ export class UsbDevice {
   readonly s: ViewOf<typeof usbLayout>;
   readonly name: string;
   readonly fn: UsbFunction;
-  /** Of the port that it is plugged into; set by the bus. */
-  speed: Speed = 'full';
+  /** The best speed of the port that it is plugged into; set by the bus, on every thread. */
+  portSpeed: Speed = 'full';
   /** Tells the controller that an endpoint (bit 7 for IN) that said "not now" may have news; set by the bus. */
   wake: (endpoint: number) => void = () => {};
 
@@ -82,6 +85,20 @@ export class UsbDevice {
     this.s = arena.alloc(usbLayout, name);
     this.name = name;
     this.fn = fn;
+  }
+
+  /** The speed at which it runs. */
+  get speed(): Speed {
+    return speeds[this.s.speed - 1] ?? this.portSpeed;
+  }
+  set speed(speed: Speed) {
+    this.s.speed = speeds.indexOf(speed) + 1;
+  }
+
+  /** As it is plugged in. */
+  powerOn(): void {
+    this.s.speed = 0;
+    this.reset();
   }
 
   /** A bus reset: no address, not configured. */

@@ -42,7 +42,7 @@ export class UsbPort {
         `Cannot plug ${device.name} into USB port ${this.path}: it has ${speeds.join(', ')} speed, the port ${this.speeds.join(', ')}`,
       );
     this.#device = device;
-    device.speed = speed;
+    device.portSpeed = speed;
     device.wake = (endpoint) => this.owner?.wake(device, endpoint);
     return () => {
       this.#device = undefined;

@@ -273,7 +273,7 @@ function plugIn(ctx: DeviceContext<'usb-bus'>, device: UsbDevice, path: string |
 function plugged(device: UsbDevice, port: UsbPort, io: (services: IoServices) => IoSide): Device {
   return {
     reset() {
-      device.reset();
+      device.powerOn();
       port.connected();
     },
     io,
