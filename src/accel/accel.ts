@@ -48,7 +48,9 @@ export type VcpuExit =
   /** HLT or MWAIT: nothing to do until an interrupt. */
   | 'hlt'
   /** Triple fault. */
-  | 'shutdown';
+  | 'shutdown'
+  /** A breakpoint or step of a debugger outside of the guest. */
+  | 'debug';
 
 /** One virtual CPU. It belongs to the thread that made it; only `kick` words in shared memory are touched by others. */
 export interface Vcpu {

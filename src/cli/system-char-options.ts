@@ -101,6 +101,21 @@ export const charDeviceOptions: readonly SystemOption[] = [
     apply: does(mon),
   },
   {
+    names: ['-gdb'],
+    value: 'tcp:HOST:PORT|unix:PATH,server=on|chardev:ID|…',
+    help: 'a server for gdb',
+    apply: does((s, v) => {
+      s.gdb = v;
+    }),
+  },
+  {
+    names: ['-s'],
+    help: 'as -gdb tcp::1234',
+    apply: does((s) => {
+      s.gdb = 'tcp::1234';
+    }),
+  },
+  {
     names: ['-nographic'],
     help: 'first serial port and monitor on this terminal, as -serial mon:stdio',
     apply: does((s) => {

@@ -78,6 +78,11 @@ function characters(s: Settings): void {
   s.qmp.forEach(({ text }, n) => {
     s.monitors.push({ chardev: shortChardev(s, '-qmp', text, `compat_monitor${s.monitor.length + n}`), mode: 'control' });
   });
+  if (s.gdb !== undefined && s.gdb !== 'none') {
+    // A debugger may come late: nobody waits for it.
+    const text = /^(tcp|telnet):/.test(s.gdb) && !/,server/.test(s.gdb) ? `${s.gdb},server=on,wait=off,nodelay=on` : s.gdb;
+    s.gdbChardev = shortChardev(s, '-gdb', text, 'gdb');
+  }
   for (const { chardev } of s.monitors)
     if (!s.chardevs.has(chardev)) throw new Refused(`-mon chardev=${chardev}: there is no character device of that id`);
   if ([...s.chardevs.values()].filter((o) => o.kind === 'stdio').length > 1)

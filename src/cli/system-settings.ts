@@ -55,6 +55,7 @@ export interface Settings {
   parallel: string[];
   monitors: MonitorSetting[];
   gdb?: string;
+  gdbChardev?: string;
   devices: DeviceConfig[];
   netdevs: JsonObject[];
   nics: string[];

@@ -5,6 +5,7 @@ import { flashOf } from '../machine/flash.ts';
 import type { FlashImage, KernelFiles, MachineEnd } from '../machine/running.ts';
 import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
+import { serveGdb } from '../monitor/gdb/stub.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
 import { qmpTable } from '../monitor/qmp/table.ts';
 import { type AccelChoice, chooseAccel } from './accel.ts';
@@ -132,6 +133,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
       else serveHmp(emulator, device);
     }
+    if (s.gdbChardev !== undefined) serveGdb(emulator, emulator.chardev(s.gdbChardev));
     if (s.pidfile !== undefined) await host.writeFile(s.pidfile, `${host.pid}\n`);
     host.onSignal((signal) => {
       // A reader that is gone ends nothing, as in QEMU: the guest may have other work.

@@ -64,5 +64,7 @@ export type MachineEvent =
 /** What the board asks of it. */
 export type BoardEvent =
   | MachineEvent
+  /** A vCPU has met a breakpoint of a debugger; the others are being held. */
+  | { readonly kind: 'debug'; readonly cpu: number }
   /** The guest has let go of a device, by its path: it is to be removed. */
   | { readonly kind: 'eject'; readonly path: string };

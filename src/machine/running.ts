@@ -100,6 +100,8 @@ export interface RunningMachine {
    * tells when it is gone.
    */
   deviceDel(id: string): Promise<void>;
+  /** Brings the vCPUs of a machine that was not started before their first instruction, for those who look at their state. */
+  prepare(): Promise<void>;
   /** Starts the guest; a second call does nothing. */
   start(): void;
   /** Holds all vCPUs and the guest's clock; resolves when they stand still. */
@@ -130,6 +132,11 @@ export interface RunningMachine {
   quit(reason?: ShutdownReason): void;
   /** Gives bytes to serial port n (0–3), as fast as the guest takes them. */
   input(port: number, bytes: Uint8Array): void;
+  /** A vCPU's state slots (isa/x86/state.ts), to read and write while the guest is held; `stateChanged` tells of writing. */
+  vcpuState(cpu: number): DataView;
+  stateChanged(): void;
+  /** Hears that the guest was stopped by a vCPU that met what a debugger waits for. */
+  onDebug(listener: (cpu: number) => void): () => void;
   /** Registers of a vCPU by name, 64 bits each, `rflags` among them. Exact only while the guest is held. */
   registers(cpu: number): Readonly<Record<string, bigint>>;
 }

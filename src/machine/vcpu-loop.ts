@@ -7,7 +7,7 @@ import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
 import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
-import type { MachineConfig, MachineEvent } from './config.ts';
+import type { BoardEvent, MachineConfig } from './config.ts';
 import { TSC_KHZ } from './config.ts';
 
 /** Instructions of one slice: short enough that timers are served every fraction of a millisecond. */
@@ -86,7 +86,7 @@ export function runVcpu(
   board: Board,
   first: Vcpu,
   cpu: number,
-  shutdown: (e: MachineEvent) => void,
+  shutdown: (e: BoardEvent) => void,
   plugged: () => Vcpu | undefined = () => undefined,
 ): void {
   const lapic = board.lapics[cpu];
@@ -107,6 +107,7 @@ export function runVcpu(
       if (known !== Atomics.load(plugs, 0)) {
         known = Atomics.load(plugs, 0);
         vcpu = plugged() ?? vcpu;
+        vcpu.sync();
       }
       waiting = waits();
       continue;
@@ -140,7 +141,12 @@ export function runVcpu(
         shutdown({ kind: 'shutdown' });
         return;
       }
-      if (exit === 'interrupted') continue;
+      if (exit === 'debug') {
+        // All vCPUs are held before anybody else looks.
+        Atomics.store(pause, 0, 1);
+        shutdown({ kind: 'debug', cpu });
+      }
+      if (exit !== 'hlt') continue;
     }
     // Halted or waiting for SIPI: sleep until the next timer, or until somebody wakes us.
     if (Atomics.load(stop, 0) !== 0) return;

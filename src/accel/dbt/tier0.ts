@@ -4,6 +4,7 @@
 import type { Callee } from '../../ir/ir.ts';
 import type { Type } from '../../ir/ops.ts';
 import { updateContext } from '../../isa/x86/context.ts';
+import { updateWatch } from '../../isa/x86/debug.ts';
 import { interrupt, stepBegin, stepShadow } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
@@ -32,7 +33,7 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
-  lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, stepBegin, stepShadow,
+  lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, updateWatch, stepBegin, stepShadow,
   loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss,
 ]; // biome-ignore format: a list
 

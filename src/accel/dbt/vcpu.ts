@@ -6,7 +6,7 @@ import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
-import { Activity, Ctx, Exit, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
+import { Activity, Ctx, Exit, GuestDebug, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import { relaxedMaddIsFused } from '../../wasm/probe.ts';
@@ -163,6 +163,7 @@ export class DbtVcpu implements Vcpu {
     this.exports.flushAll(this.#env);
   }
   sync(): void {
+    this.exports.updateWatch(this.#env);
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
   }
@@ -227,6 +228,7 @@ export class DbtVcpu implements Vcpu {
           if (block) this.#regions.sample(block, this.#herePage());
         }
         if (reason === Exit.shutdown) return 'shutdown';
+        if (reason === Exit.debug) return 'debug';
         if (reason === Exit.hlt) {
           this.#setWord(st.activity.offset, Activity.halted);
           this.#setWord(st.shadow.offset, 0);
@@ -272,6 +274,7 @@ export class DbtVcpu implements Vcpu {
   }
   /** Delivers an NMI or interrupt if there is one; false on a triple fault. */
   #inject(): boolean {
+    if (this.#word(st.guestDebug.offset) & GuestDebug.step) return true;
     const shadow = this.#word(st.shadow.offset) !== 0;
     const begun = this.#word(st.inFlight.offset);
     if (begun !== 0) {

@@ -71,6 +71,8 @@ export class NodeMachine implements RunningMachine {
   readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
   #boot: BootState | null;
   #status: MachineStatus = 'prelaunch';
+  /** The vCPUs stand before their first instruction. */
+  #prepared = false;
   /** The I/O thread looks after ports and devices. */
   #serving = false;
   /** vCPUs in their loops. */
@@ -174,10 +176,23 @@ export class NodeMachine implements RunningMachine {
 
   // -- what the user asks
 
+  async prepare(): Promise<void> {
+    if (this.#status !== 'prelaunch' || this.#prepared) return;
+    this.#prepared = true;
+    this.#launch(true);
+    this.#stoodStillAt = this.#hostClock.now();
+    await this.#hold();
+  }
   start(): void {
     if (this.#status !== 'prelaunch') return;
-    this.#launch();
-    this.#notify('RESUME', {});
+    if (this.#prepared) {
+      this.#status = 'paused';
+      this.#prepared = false;
+      this.resume();
+    } else {
+      this.#launch();
+      this.#notify('RESUME', {});
+    }
     if (this.#serving) return;
     this.#serving = true;
     for (const n of PORTS) void this.#pump(n);
@@ -221,7 +236,7 @@ export class NodeMachine implements RunningMachine {
   }
   reset(): void {
     this.#asked = true;
-    if (this.#status === 'shutdown' || this.#status === 'prelaunch') this.#restart({ kind: 'reset' });
+    if (this.#status === 'shutdown' || (this.#status === 'prelaunch' && !this.#prepared)) this.#restart({ kind: 'reset' });
     else this.#stop({ kind: 'reset' });
   }
   powerButton(): void {
@@ -240,6 +255,23 @@ export class NodeMachine implements RunningMachine {
     if (bytes.length === 0 || this.#status === 'ended') return;
     this.#unsent[n]!.push(bytes);
     void this.#feed(n);
+  }
+  vcpuState(cpu: number): DataView {
+    const { vcpuBase, vcpuBytes } = this.#layout;
+    return new DataView(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes, vcpuBytes);
+  }
+  stateChanged(): void {
+    Atomics.add(this.board.control.plugs, 0, 1);
+  }
+  readonly #debuggers = new Set<(cpu: number) => void>();
+  onDebug(listener: (cpu: number) => void): () => void {
+    this.#debuggers.add(listener);
+    return () => this.#debuggers.delete(listener);
+  }
+  async #debugStop(cpu: number): Promise<void> {
+    if (this.#status !== 'running') return;
+    await this.pause();
+    for (const listener of this.#debuggers) listener(cpu);
   }
   registers(cpu: number): Readonly<Record<string, bigint>> {
     const { vcpuBase, vcpuBytes } = this.#layout;
@@ -433,7 +465,8 @@ export class NodeMachine implements RunningMachine {
     }
   }
   #event(event: BoardEvent): void {
-    if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
+    if (event.kind === 'debug') void this.#debugStop(event.cpu);
+    else if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
     else this.#stop(event);
   }
 
@@ -495,8 +528,9 @@ export class NodeMachine implements RunningMachine {
     this.kernelLine = boot.kernel;
     return boot;
   }
-  #launch(): void {
-    this.#status = 'running';
+  #launch(held = false): void {
+    if (!held) this.#status = 'running';
+    else Atomics.store(this.board.control.pause, 0, 1);
     this.#running = this.cpus;
     const restored = this.#restored;
     if (restored) {
@@ -508,6 +542,7 @@ export class NodeMachine implements RunningMachine {
       return;
     }
     this.board.reset();
+    if (held) Atomics.store(this.board.control.pause, 0, 1);
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
     this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 }));
   }
@@ -594,6 +629,7 @@ export class NodeMachine implements RunningMachine {
     if (this.#status === 'running') this.#launch();
     else {
       this.#status = 'prelaunch';
+      this.#prepared = false;
       this.board.reset();
     }
     for (const { io } of this.devices.list()) io?.reset?.();

@@ -8,7 +8,7 @@ import type { Emit } from './emit.ts';
 import { PHYSICAL_BITS, RESERVED_PDPTE, ramAddress } from './mmu.ts';
 import { tprRead, tprWrite } from './outside.ts';
 import * as st from './state.ts';
-import { Ctx, S, X } from './state.ts';
+import { Ctx, GuestDebug, S, X } from './state.ts';
 import { sub } from './sub.ts';
 import { flushAll, flushNonGlobal } from './tlb.ts';
 
@@ -197,6 +197,7 @@ export const readDebug = sub('readDebug', ['i32'], 'i64', { faults: true }, (c, 
 export const writeDebug = sub('writeDebug', ['i32', 'i64'], null, { faults: true }, (c, index, value) => {
   const b = c.b;
   const n = debugNumber(c, index);
+  b.if(b.and(c.get(st.guestDebug), b.i32(GuestDebug.registers)), () => b.ret());
   b.if(b.ltu(n, b.i32(4)), () => {
     b.setRaw('i64', debugSlot(c, n), value, st.dr[0].offset);
     b.if(c.get(st.watch), () => c.do(flushAll));

@@ -53,6 +53,12 @@ export const deliverPending = sub('deliverPending', [], null, { faults: true }, 
     });
   });
   const v = b.getVar(vector);
+  // A debugger that waits for it gets it in place of the guest.
+  b.if(b.and(oneOf(c, v, (1 << X.db) | (1 << X.bp)), b.shru(c.get(st.guestDebug), v)), () => {
+    c.set(st.excDelivering, b.i32(0));
+    c.set(st.exitReason, b.i32(Exit.debug));
+    b.ret();
+  });
   c.set(st.excDelivering, b.add(v, b.i32(1)));
   b.if(b.eq(v, b.i32(X.db)), () => c.set(st.dr[7], b.and(c.get(st.dr[7]), b.i64(~DR7_GD))));
   c.do(deliver, v, b.getVar(error), b.i32(Kind.exception), c.get(st.rip));

@@ -98,7 +98,8 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
     b.if(c.get(st.stepTrap), () => b.do(stepHere));
     b.if(c.get(st.exc), () => {
       b.do(deliverAll);
-      b.if(b.eq(c.get(st.exitReason), b.i32(Exit.shutdown)), () => b.ret(b.i32(0)));
+      const reason = c.get(st.exitReason);
+      b.if(b.or(b.eq(reason, b.i32(Exit.shutdown)), b.eq(reason, b.i32(Exit.debug))), () => b.ret(b.i32(0)));
       const n = b.sub(b.getVar(left), b.i32(1));
       b.setVar(left, n);
       b.if(b.eqz(n), () => {

@@ -23,6 +23,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.blockTable,
     st.cpuIndex,
     st.kick,
+    st.guestDebug,
     st.hostThread,
     st.hostEntered,
     ...st.epochs,

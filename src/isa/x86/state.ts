@@ -189,6 +189,8 @@ export const ymmHigh = many(
 export const nmiBlocked = slot('nmiBlocked', 'i32');
 /** Debug traps after the running instruction: see `Trap`. */
 export const stepTrap = slot('stepTrap', 'i32');
+/** What a debugger outside of the guest has taken over: see `GuestDebug`. */
+export const guestDebug = slot('guestDebug', 'i32');
 /** 1 where the pending exception was found after a task switch committed: `taskIp` is then the instruction pointer, not that of the switching instruction. */
 export const taskFault = slot('taskFault', 'i32');
 export const taskIp = slot('taskIp', 'i64');
@@ -292,13 +294,20 @@ export const BLOCK_ENTRIES = 65536;
 export const BLOCK_ENTRY_BYTES = 16;
 
 /** Reasons in `exitReason`. */
-export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7 } as const;
+export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7, debug: 8 } as const;
 
 /**
  * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port
  * breakpoints that it met.
  */
 export const Trap = { step: 1, resumed: 2, shadowed: 4, hits: 0xf00 } as const;
+
+/**
+ * Bits of `guestDebug`. Exceptions by their vector: #DB and #BP leave the vCPU with `Exit.debug` instead of being delivered, `rip` at the
+ * instruction (INT3 itself, or the next one after a trap). `step`: no interrupt is taken. `registers`: DR0 to DR7 are the debugger's,
+ * what the guest writes to them is lost.
+ */
+export const GuestDebug = { step: 1, db: 1 << 1, registers: 1 << 2, bp: 1 << 3 } as const;
 
 /** What a vCPU does: it executes, has halted until an interrupt, or waits for INIT and SIPI. */
 export const Activity = { running: 0, halted: 1, waitsForSipi: 2 } as const;

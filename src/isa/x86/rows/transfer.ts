@@ -6,7 +6,8 @@ import { Kind } from '../gate.ts';
 import { deliver, softInterrupt } from '../interrupts.ts';
 import { farReturn, interruptReturn } from '../return.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
-import { X } from '../state.ts';
+import * as st from '../state.ts';
+import { GuestDebug, X } from '../state.ts';
 
 const ends: RowOptions = { ends: true };
 const legacy: RowOptions = { mode: 'legacy', ends: true };
@@ -41,7 +42,10 @@ const retf = (c: InsnEmit, extra?: Operand): void => {
 };
 
 export const transferRows: readonly Row[] = [
-  insn('CC', 'int3', ends, (c) => interrupt(c, X.bp, Kind.breakpoint)),
+  insn('CC', 'int3', ends, (c) => {
+    c.b.if(c.b.and(c.get(st.guestDebug), c.b.i32(GuestDebug.bp)), () => c.raise(X.bp));
+    interrupt(c, X.bp, Kind.breakpoint);
+  }),
   insn('CD', 'int Ib', ends, (c, n) => {
     c.do(softInterrupt, c.b.and(c.imm(n), c.b.i32(0xff)), c.nextIp());
     resume(c);
