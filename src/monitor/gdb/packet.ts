@@ -42,7 +42,8 @@ export class PacketReader {
           break;
         case 'sum2':
           this.#state = 'idle';
-          if (Number.parseInt(this.#digits + String.fromCharCode(byte), 16) === this.#sum) yield { packet: unescaped(this.#body) };
+          if (Number.parseInt(this.#digits + String.fromCharCode(byte), 16) === this.#sum)
+            yield { packet: unescaped(this.#body) };
           else yield { kind: 'bad' };
           break;
       }
