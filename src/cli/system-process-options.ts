@@ -7,6 +7,7 @@ import { oneOf, onOff, properties, Refused, type Settings } from './system-setti
 const traces: readonly (readonly [string, string])[] = [
   ['bus', 'accesses to ports and addresses where nothing is'],
   ['cpu', 'undefined opcodes'],
+  ['tiers', 'what the translator has counted, at the end'],
   ['guest_errors', 'what devices find wrong with what the guest does'],
 ];
 

@@ -139,4 +139,6 @@ export interface RunningMachine {
   onDebug(listener: (cpu: number) => void): () => void;
   /** Registers of a vCPU by name, 64 bits each, `rflags` among them. Exact only while the guest is held. */
   registers(cpu: number): Readonly<Record<string, bigint>>;
+  /** What the translator has counted on a vCPU, one a line; undefined where there is no translator. */
+  counters?(cpu: number): string;
 }

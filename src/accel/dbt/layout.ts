@@ -21,6 +21,10 @@ export const Area = {
   get mailbox(): number {
     return this.tlbs + 4 * TLB_ENTRIES * TLB_ENTRY_BYTES;
   },
+  /** Counters: see counters.ts. */
+  get counters(): number {
+    return this.mailbox + 4096 - 512;
+  },
   get jumpCache(): number {
     return this.mailbox + 4096;
   },

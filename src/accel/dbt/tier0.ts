@@ -499,6 +499,12 @@ function mainLoop(
   l.op(0x6b);
   l.localSet(budget);
   l.localGet(0);
+  l.localGet(0);
+  l.memory(0x29, st.inRegions.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0xac, 0x7c);
+  l.memory(0x37, st.inRegions.offset);
+  l.localGet(0);
   l.i32(0);
   l.memory(0x36, st.retired.offset);
   findOrExit();

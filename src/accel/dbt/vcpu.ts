@@ -14,6 +14,7 @@ import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import { REGION_FIRST } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
+import { type CounterName, Counters } from './counters.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { Library } from './library.ts';
@@ -82,6 +83,8 @@ export class DbtVcpu implements Vcpu {
   /** All decoded code is to be dropped before the guest goes on. */
   #forget = false;
   instructions = 0;
+  /** What it counts, for any thread to see. */
+  readonly counters: Counters;
 
   /** `keep`: the state in the slots counts; else the vCPU is reset. */
   constructor(vm: DbtVm, index: number, bus: VcpuBus, keep = false) {
@@ -122,6 +125,7 @@ export class DbtVcpu implements Vcpu {
       this.#view.setBigInt64(none + n * TLB_ENTRY_BYTES, BigInt(n ^ (TLB_ENTRIES / 2)) << 12n, true);
 
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: REGION_FIRST + REGIONS_MAX });
+    this.counters = new Counters(buffer, this.#env + Area.counters);
     this.#hosts = this.#hostFunctions();
     const instance = new WebAssembly.Instance(vm.main, { env: { memory, table: this.#table }, host: this.#hosts });
     this.exports = { ...instance.exports } as Exports;
@@ -218,6 +222,7 @@ export class DbtVcpu implements Vcpu {
         this.instructions += slice - left;
         slice = left;
         const reason = this.#word(st.exitReason.offset);
+        this.counters.exit(reason);
         if (reason === Exit.hot) {
           this.#hot();
           continue;
@@ -241,7 +246,28 @@ export class DbtVcpu implements Vcpu {
       }
     } finally {
       box.setRunning(false);
+      this.#count();
     }
+  }
+  /** Brings the counters up to date. */
+  #count(): void {
+    const { counters } = this;
+    const { blocks, instructions, invalidated, flushes } = this.#code.stats;
+    const regions = this.#regions.stats;
+    counters.set('instructions', this.instructions);
+    counters.set('inRegions', Number(this.#quad(st.inRegions.offset)));
+    counters.set('blocks', blocks);
+    counters.set('decoded', instructions);
+    counters.set('invalidated', invalidated);
+    counters.set('flushes', flushes);
+    counters.set('regions', regions.made);
+    counters.set('regionInstructions', regions.instructions);
+    counters.set('modules', regions.modules);
+    counters.set('released', regions.released);
+    counters.set('regionMs', regions.ms);
+    (['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes'] as const).forEach((name, i) => {
+      counters.set(name, this.#word(st.counters[i].offset) >>> 0);
+    });
   }
 
   /** Takes back what was noted for an instruction that the loop was left before: it has not run. */
@@ -370,7 +396,7 @@ export class DbtVcpu implements Vcpu {
   }
   /** The host function `resolve`: see fetch.ts. */
   #resolve(): number {
-    this.#called();
+    this.#called('resolve');
     const env = this.#env;
     const ctx = this.#word(st.ctx.offset);
     let linear = this.#quad(st.rip.offset);
@@ -553,7 +579,8 @@ export class DbtVcpu implements Vcpu {
 
   #calls = 0;
   /** One more slow call. */
-  #called(): void {
+  #called(name: CounterName): void {
+    this.counters.add(name);
     if (++this.#calls % CALLS_MAX === 0) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
 
@@ -582,7 +609,7 @@ export class DbtVcpu implements Vcpu {
       validateRegion: (index: number) => this.#regions.validate(index),
       manyTargets: (site: number) => this.#regions.manyTargets(site),
       codeWrite: (gpa: bigint, bytes: number) => {
-        this.#called();
+        this.#called('codeWrite');
         const at = Number(gpa);
         const released = this.regionStats.released;
         this.#changed(at, bytes);
@@ -613,31 +640,31 @@ export class DbtVcpu implements Vcpu {
         return BigInt(Atomics.compareExchange(bytes, 0, Number(expected & mask), Number(value & mask)));
       },
       mmioRead: (gpa: bigint, bytes: number): bigint => {
-        this.#called();
+        this.#called('mmio');
         return BigInt.asIntN(64, bus.mmioRead(Number(gpa), bytes));
       },
       mmioWrite: (gpa: bigint, value: bigint, bytes: number): void => {
-        this.#called();
+        this.#called('mmio');
         bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value));
         this.#lookAtSlots();
       },
       portIn: (port: number, bytes: number): number => {
-        this.#called();
+        this.#called('ports');
         return bus.portIn(port & 0xffff, bytes);
       },
       portOut: (port: number, value: number, bytes: number): void => {
-        this.#called();
+        this.#called('ports');
         bus.portOut(port & 0xffff, bytes, value >>> 0);
         this.#lookAtSlots();
       },
       rdmsr: (msr: number): bigint => {
-        this.#called();
+        this.#called('msr');
         const value = bus.rdmsr(msr >>> 0);
         if (value === undefined) gp();
         return BigInt.asIntN(64, value ?? 0n);
       },
       wrmsr: (msr: number, value: bigint): void => {
-        this.#called();
+        this.#called('msr');
         if (!bus.wrmsr(msr >>> 0, BigInt.asUintN(64, value))) gp();
       },
       usesStack: (address: bigint): number => {
@@ -661,7 +688,10 @@ export class DbtVcpu implements Vcpu {
         this.#regions.forbidden = loads !== 0;
         if (loads !== 0) this.#forgetSoon();
       },
-      tsc: (): bigint => BigInt.asIntN(64, bus.tsc()),
+      tsc: (): bigint => {
+        this.counters.add('tsc');
+        return BigInt.asIntN(64, bus.tsc());
+      },
       random: (): bigint => BigInt.asIntN(64, bus.random()),
       tprRead: (): number => bus.tpr,
       tprWrite: (value: number): void => {
@@ -669,13 +699,13 @@ export class DbtVcpu implements Vcpu {
         Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
       },
       cpuid: (leaf: number, subleaf: number): void => {
-        this.#called();
+        this.#called('other');
         const state = { cr4: this.#quad(st.cr4.offset), xcr0: this.#quad(st.xcr0.offset), cpl: this.#word(st.cpl.offset) };
         const result = bus.cpuid(leaf >>> 0, subleaf >>> 0, state);
         st.cpuidResult.forEach((slot, i) => this.#setWord(slot.offset, result[i] | 0));
       },
       hypercall: (): void => {
-        this.#called();
+        this.#called('other');
         const reg = (n: number): bigint => BigInt.asUintN(64, this.#quad(st.gpr[n].offset));
         const { rax, rbx, rcx, rdx, rsi } = st.R;
         const result = bus.hypercall(reg(rax), [reg(rbx), reg(rcx), reg(rdx), reg(rsi)], this.#word(st.cpl.offset));

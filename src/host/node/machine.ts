@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto';
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
+import { Counters, countersText } from '../../accel/dbt/counters.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
@@ -272,6 +273,10 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'running') return;
     await this.pause();
     for (const listener of this.#debuggers) listener(cpu);
+  }
+  counters(cpu: number): string {
+    const { vcpuBase, vcpuBytes } = this.#layout;
+    return countersText(new Counters(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes + Area.counters).read());
   }
   registers(cpu: number): Readonly<Record<string, bigint>> {
     const { vcpuBase, vcpuBytes } = this.#layout;
@@ -572,6 +577,7 @@ export class NodeMachine implements RunningMachine {
       case 'stopped':
         this.instructions += m.instructions;
         this.lastState[cpu] = m.state;
+        if (this.#o.config.trace.includes('tiers')) this.#o.report('tiers', `CPU#${cpu}\n${this.counters(cpu)}`);
         if (--this.#running === 0) void this.#stopped();
         return;
     }

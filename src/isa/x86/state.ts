@@ -158,6 +158,8 @@ export const retired = slot('retired', 'i32');
 export const epochs = many('i32', ['epochLower', 'epochUpper']);
 /** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
 export const callTop = slot('callTop', 'i32');
+/** Instructions that regions have retired. */
+export const inRegions = slot('inRegions', 'i64');
 /** Instructions retired, in blocks completed. */
 export const instructions = slot('instructions', 'i64');
 /** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */

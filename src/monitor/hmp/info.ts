@@ -149,7 +149,10 @@ export const infos: readonly HmpCommand[] = [
   {
     names: ['jit'],
     help: 'show dynamic compiler info',
-    run: (e) => `instructions        ${e.running.instructions}`,
+    run: (e) =>
+      range(e.running.cpus)
+        .map((cpu) => `CPU#${cpu}\n${e.running.counters?.(cpu) ?? 'no translator'}`)
+        .join('\n'),
   },
   {
     names: ['memory_size_summary'],
