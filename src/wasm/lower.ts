@@ -19,8 +19,36 @@ export interface TlbLayout {
   readonly pending: number;
 }
 
+/** How an access is served together with others: see `Cells`. */
+export interface NearAccess {
+  /** Local that holds the host address of the group's lowest byte, or 0 where its accesses go one by one. */
+  readonly local: number;
+  /** The access's place from there. */
+  readonly offset: number;
+  /** Where the look is taken: the group's cell, its lowest byte relative to this access, its bytes. */
+  readonly look: { readonly cell: number; readonly lowest: number; readonly bytes: number; readonly write: boolean } | null;
+}
+
+/** Entries of the TLB that belong to single accesses or groups of accesses. Places are offsets from `env`. */
+export interface Cells {
+  /** Local (i64) with the key under which entries hold; its low bits, those of an offset in a page, are zero. */
+  readonly key: number;
+  /** Places in an entry: page and key (i64 each), addend (i32). */
+  readonly page: number;
+  readonly filled: number;
+  readonly addend: number;
+  near(s: Stmt): NearAccess | undefined;
+  /** The cell of an access that goes alone, or undefined where it has none. */
+  alone(s: Stmt): number | undefined;
+  /** What serves a cell that misses. */
+  readonly load: Callee;
+  readonly store: Callee;
+  readonly group: Callee;
+}
+
 /** What a tier decides. */
 export interface Target {
+  readonly cells?: Cells;
   readonly tlb: TlbLayout;
   /** Function index of a callee. */
   callee(callee: Callee): number;
@@ -40,6 +68,8 @@ export interface Target {
   fault(lower: Lower): void;
   /** The local that holds a slot of the state in this function, if one does (by the slot's offset). */
   local?(offset: number): number | undefined;
+  /** Emits what must happen after a slot in a local was set. */
+  afterSet?(lower: Lower, offset: number): void;
   /** Emits what must happen after a store that went the slow way. */
   stored?(lower: Lower): void;
   /** Emits what must happen before and after a call that may look at slots kept in locals. */
@@ -433,7 +463,8 @@ export class Lower {
         const kept = this.target.local?.(s.slot.offset);
         if (kept !== undefined) {
           this.value(s.value);
-          return this.localSet(kept);
+          this.localSet(kept);
+          return this.target.afterSet?.(this, s.slot.offset);
         }
         this.localGet(0);
         this.value(s.value);
@@ -616,9 +647,84 @@ export class Lower {
     else if (type === 'f32') this.op(0xbc, 0xad);
   }
 
+  /** Puts the host address of an access's group, or 0, on the stack. */
+  #near(near: NearAccess, addr: number): void {
+    const { look } = near;
+    if (!look) return this.localGet(near.local);
+    const cells = this.target.cells!;
+    let first = addr;
+    if (look.lowest !== 0) {
+      first = this.#temp('i64');
+      this.localGet(addr);
+      this.i64(BigInt(look.lowest));
+      this.out.u8(0x7c);
+      this.localSet(first);
+    }
+    this.#cellHit(look.cell, first, look.bytes);
+    this.open(0x04, typeCode('i32'), null, true);
+    this.#cellAddress(look.cell, first);
+    this.out.u8(0x05);
+    this.localGet(0);
+    this.localGet(first);
+    this.i32((look.bytes << 8) | (look.write ? HOW_WRITE : 0));
+    this.i32(look.cell);
+    this.call(cells.group);
+    this.close();
+    this.localTee(near.local);
+  }
+  /** Puts on the stack whether a cell holds the page of the address in `addr`, and `bytes` from there do not leave it. */
+  #cellHit(cell: number, addr: number, bytes: number): void {
+    const cells = this.target.cells!;
+    this.localGet(0);
+    this.memory(0x29, cell + cells.page);
+    this.localGet(addr);
+    this.out.u8(0x85);
+    this.localGet(0);
+    this.memory(0x29, cell + cells.filled);
+    this.localGet(cells.key);
+    this.op(0x85, 0x84);
+    this.i64((1n << BigInt(this.target.tlb.pageBits)) - BigInt(bytes));
+    this.out.u8(0x58);
+  }
+  #cellAddress(cell: number, addr: number): void {
+    this.localGet(addr);
+    this.out.u8(0xa7);
+    this.localGet(0);
+    this.memory(0x28, cell + this.target.cells!.addend);
+    this.out.u8(0x6a);
+  }
+
   #load(s: Stmt & { kind: 'load' }): void {
     const addr = this.#inLocal(s.addr);
     const how = (s.forWrite ? HOW_WRITE : 0) | (s.space === 'system' ? HOW_SYSTEM : 0);
+    const near = this.target.cells?.near(s);
+    if (near) {
+      this.#near(near, addr);
+      this.open(0x04, typeCode(s.access.type), null, true);
+      this.localGet(near.local);
+      this.memory(s.access.load, near.offset);
+      this.out.u8(0x05);
+      this.#slowLoad(addr, s.access, how);
+      this.close();
+      return this.#result(s);
+    }
+    const cell = this.target.cells?.alone(s);
+    if (cell !== undefined) {
+      this.#cellHit(cell, addr, s.access.bits / 8);
+      this.open(0x04, typeCode(s.access.type), null, true);
+      this.#cellAddress(cell, addr);
+      this.memory(s.access.load, 0);
+      this.out.u8(0x05);
+      this.localGet(0);
+      this.localGet(addr);
+      this.i32(log2Bytes(s.access.bits) | how);
+      this.i32(cell);
+      this.call(this.target.cells!.load);
+      this.#fromI64(s.access);
+      this.checkPending();
+      this.close();
+      return this.#result(s);
+    }
     if (!this.target.inlineMemory) {
       this.#slowLoad(addr, s.access, how);
       return this.#result(s);
@@ -641,7 +747,33 @@ export class Lower {
     const system = s.space === 'system';
     const how = HOW_WRITE | (system ? HOW_SYSTEM : 0);
     const bytes = s.access.bits / 8;
-    if (this.target.inlineMemory) {
+    const near = this.target.cells?.near(s);
+    const cell = near ? undefined : this.target.cells?.alone(s);
+    if (near) {
+      this.#near(near, addr);
+      this.open(0x04, VOID, null, true);
+      this.localGet(near.local);
+      this.localGet(value);
+      this.memory(s.access.store, near.offset);
+      this.out.u8(0x05);
+    } else if (cell !== undefined) {
+      this.#cellHit(cell, addr, bytes);
+      this.open(0x04, VOID, null, true);
+      this.#cellAddress(cell, addr);
+      this.localGet(value);
+      this.memory(s.access.store, 0);
+      this.out.u8(0x05);
+      this.localGet(0);
+      this.localGet(addr);
+      this.localGet(value);
+      this.#toI64(s.access.type);
+      this.i32(log2Bytes(s.access.bits) | how);
+      this.i32(cell);
+      this.call(this.target.cells!.store);
+      this.checkPending();
+      this.target.stored?.(this);
+      return this.close();
+    } else if (this.target.inlineMemory) {
       const entry = this.#writeHit(addr, bytes, system);
       this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);

@@ -48,8 +48,12 @@ export const Area = {
   get sites(): number {
     return this.shadow + SHADOW_BYTES + SITE_BYTES;
   },
-  get records(): number {
+  /** The cells of regions: TLB entries of single instructions, see cells.ts. */
+  get cells(): number {
     return this.sites + REGIONS_MAX * REGION_SITES * SITE_BYTES;
+  },
+  get records(): number {
+    return this.cells + REGIONS_MAX * REGION_CELLS * CELL_BYTES;
   },
 } as const;
 
@@ -59,6 +63,9 @@ export const SHADOW_BYTES = 512;
 export const REGIONS_MAX = 4096;
 export const REGION_SITES = 32;
 export const SITE_BYTES = 64;
+/** Most cells of a region, and bytes of one. */
+export const REGION_CELLS = 64;
+export const CELL_BYTES = 32;
 
 /** Bytes for pre-decoded records of each vCPU. */
 export const RECORD_ARENA = 32 << 20;

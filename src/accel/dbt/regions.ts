@@ -2,9 +2,10 @@
 
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, S } from '../../isa/x86/state.ts';
+import { CELL_MISSES } from './cells.ts';
 import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
 import type { Block, CodeCache } from './code.ts';
-import { Area, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
+import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
 import { findRegion, type RegionSource } from './region.ts';
 import { Kick } from './tier0.ts';
 import { noted, type Questions, type RegionBatch, type RegionWish, translate } from './translate.ts';
@@ -15,9 +16,11 @@ const HOT = 3;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew. */
 const MISMAPPED_MAX = 100;
 /** How often a region is translated anew because more targets are known. */
-const RENEWALS_MAX = 3;
+const RENEWALS_MAX = 6;
 /** Most targets of an indirect jump that are remembered. */
 const TARGETS_MAX = 64;
+/** An access whose cell misses once in fewer instructions than this looks into the TLB instead. */
+const FEW = 100;
 /** Most wishes that wait for a translator. */
 const WISHES_MAX = 64;
 
@@ -43,6 +46,7 @@ interface Made {
   readonly pages: ReadonlyMap<number, number>;
   readonly instructions: number;
   sites: readonly (readonly number[])[];
+  cells: readonly number[];
   mismapped: number;
 }
 
@@ -155,8 +159,10 @@ export class Regions {
     const sites = this.#sitesOf(index);
     this.#bytes.fill(0, sites, sites + REGION_SITES * SITE_BYTES);
     this.#view.setInt32(sites + Site.index, copy, true);
+    const cells = this.#env + Area.cells + (index - REGION_FIRST) * REGION_CELLS * CELL_BYTES;
+    this.#bytes.fill(0, cells, cells + REGION_CELLS * CELL_BYTES);
     const number = this.#number++;
-    this.#made.set(index, { number, block, base, pages, instructions: region.instructions, sites: [], mismapped: 0 });
+    this.#made.set(index, { number, block, base, pages, instructions: region.instructions, sites: [], cells: [], mismapped: 0 });
     const linear = BigInt.asUintN(64, base + BigInt(block.gpa % 4096));
     const wish: RegionWish = {
       number,
@@ -167,6 +173,7 @@ export class Regions {
       pages: [...notes.pages],
       met: vm.regions === 'always' ? null : [...notes.met],
       seen: [...notes.seen],
+      hashed: this.#hashedIn(pages),
     };
     if (vm.maker) {
       this.#waiting++;
@@ -196,9 +203,10 @@ export class Regions {
       main: pick(batch.imports, this.#exports),
     });
     this.stats.modules++;
-    for (const { index, sites } of live) {
+    for (const { index, sites, cells } of live) {
       const made = this.#made.get(index)!;
       made.sites = sites;
+      made.cells = cells;
       this.#table.set(index, exports[`r${index}`]);
       this.#code.activate(index, made.block);
       this.stats.made++;
@@ -260,8 +268,41 @@ export class Regions {
         known.add(distance);
       }
     }
+    if (news) this.#renew(index, made);
+  }
+
+  /** Accesses that hop between pages, by page number: offsets in the page. */
+  readonly #hashed = new Map<number, Set<number>>();
+  /** When a cell had missed many times, by its host address: instructions retired until then. */
+  readonly #missed = new Map<number, number>();
+  #hashedIn(pages: ReadonlyMap<number, number>): number[] {
+    return [...pages].flatMap(([n, gpa]) => [...(this.#hashed.get(gpa / 4096) ?? [])].map((offset) => n * 4096 + offset));
+  }
+  /** The host function `manyMisses`: see cells.ts. */
+  manyMisses(cell: number, instructions: number): void {
+    const at = cell >>> 0;
+    const before = this.#missed.get(at);
+    this.#missed.set(at, instructions);
+    if (before === undefined || instructions - before > CELL_MISSES * FEW) return;
+    const n = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
+    const index = REGION_FIRST + Math.floor(n / REGION_CELLS);
+    const made = this.#made.get(index);
+    const place = made?.cells[n % REGION_CELLS];
+    if (!made || place === undefined) return;
+    const page = Math.floor(place / 4096);
+    const gpa = made.pages.get(page);
+    if (gpa === undefined) return;
+    let known = this.#hashed.get(gpa / 4096);
+    if (!known) {
+      known = new Set();
+      this.#hashed.set(gpa / 4096, known);
+    }
+    known.add(place - page * 4096);
+    this.#renew(index, made);
+  }
+  #renew(index: number, made: Made): void {
     const renewals = this.#renewals.get(made.block) ?? 0;
-    if (!news || renewals >= RENEWALS_MAX) return;
+    if (renewals >= RENEWALS_MAX) return;
     this.#renewals.set(made.block, renewals + 1);
     this.#again.add(index);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);

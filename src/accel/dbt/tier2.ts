@@ -1,15 +1,17 @@
 // The translated tier: a region as one WebAssembly function with structured control flow (N. Ramsey, "Beyond Relooper", ICFP 2022),
 // guest registers and flags in locals, stored where the region is left by what may have been written on the way.
 
-import type { Callee } from '../../ir/ir.ts';
+import type { Callee, Stmt } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
-import { Lower, type Target } from '../../wasm/lower.ts';
+import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { Cell, cellGroup, cellLoad, cellStore, TLB_BITS } from './cells.ts';
 import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
-import { Area, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
+import { type Group, groupsOf, type Member } from './groups.ts';
+import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
@@ -35,8 +37,9 @@ export interface RegionModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly imports: readonly Sub[];
   readonly hosts: readonly Callee[];
-  /** For each region: places of the indirect jumps and calls behind each of its sites. */
+  /** For each region: places of the indirect jumps and calls behind each of its sites, and of the accesses behind its cells. */
   readonly sites: readonly (readonly (readonly number[])[])[];
+  readonly cells: readonly (readonly number[])[];
 }
 
 /**
@@ -45,12 +48,12 @@ export interface RegionModule {
  */
 export function buildRegions(
   library: Library,
-  regions: readonly { readonly region: Region; readonly name: string; readonly index: number }[],
+  regions: readonly { readonly region: Region; readonly name: string; readonly index: number; readonly hashed: ReadonlySet<number> }[],
   available: ReadonlySet<string>,
   memory: MemoryImport,
 ): RegionModule {
   const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
-  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion]);
+  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion, cellLoad, cellStore, cellGroup]);
   for (const blocks of bodies)
     for (const parts of blocks.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
@@ -65,13 +68,13 @@ export function buildRegions(
   const numbers = regions.map(({ name }) => m.declare(name, { params: ['i32', 'i32'], result: 'i32' }));
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
   for (const s of own) m.define(callee(s), lowerSub(library, s, callee));
-  const sites = regions.map(({ region, index }, i) => {
-    const writer = new RegionWriter(library, region, bodies[i], callee, type, index);
+  const writers = regions.map(({ region, index, hashed }, i) => {
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed);
     m.define(numbers[i], writer.write());
     m.export(`r${index}`, numbers[i]);
-    return writer.sites;
+    return writer;
   });
-  return { bytes: m.finish(), imports, hosts, sites };
+  return { bytes: m.finish(), imports, hosts, sites: writers.map((w) => w.sites), cells: writers.map((w) => w.cells) };
 }
 
 /** Writes the function of one region. */
@@ -101,6 +104,13 @@ class RegionWriter {
   readonly #level = { cold: 0, chain: 0, return: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
   /** What the sites are for; the first one is the region's. */
   readonly sites: number[][] = [[]];
+  /** Places of the accesses that have cells, in the cells' order. */
+  readonly cells: number[] = [];
+  /** Places of accesses that hop between pages: they look into the TLB. */
+  readonly #hashed: ReadonlySet<number>;
+  readonly #key: number;
+  #groups: ReadonlyMap<Stmt, Member> = new Map();
+  readonly #groupLocals = new Map<Group, { local: number; cell: number }>();
 
   constructor(
     library: Library,
@@ -109,7 +119,9 @@ class RegionWriter {
     callee: (c: Callee) => number,
     type: number,
     index: number,
+    hashed: ReadonlySet<number>,
   ) {
+    this.#hashed = hashed;
     this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
@@ -126,6 +138,7 @@ class RegionWriter {
     this.#site = this.#l.local('i32');
     this.#profile = this.#l.local('i32');
     this.#changed = this.#l.local('i32');
+    this.#key = this.#l.local('i64');
     for (const offset of this.#used) this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
   }
 
@@ -163,6 +176,53 @@ class RegionWriter {
     }
   }
 
+  // -- memory
+
+  /** The key under which cells hold: see cells.ts. */
+  #loadKey(): void {
+    const l = this.#l;
+    const tlb = this.#locals.get(st.tlb.offset);
+    if (tlb === undefined) return;
+    l.localGet(0);
+    l.memory(0x29, st.cellKey.offset);
+    l.localGet(tlb);
+    l.i32(TLB_BITS.mask);
+    l.op(0x71);
+    l.i32(TLB_BITS.shift);
+    l.op(0x76, 0xad, 0x84);
+    l.localSet(this.#key);
+  }
+  /** A new cell for the current instruction: its place from the state, or undefined where there is none left or it would not pay. */
+  #newCell(): number | undefined {
+    const { place } = this.#part!;
+    if (this.cells.length >= REGION_CELLS || this.#hashed.has(place)) return undefined;
+    this.cells.push(place);
+    return Area.cells + ((this.#index - REGION_FIRST) * REGION_CELLS + this.cells.length - 1) * CELL_BYTES;
+  }
+  #near(s: Stmt): NearAccess | undefined {
+    const member = this.#groups.get(s);
+    if (!member) return undefined;
+    const { group } = member;
+    let known = this.#groupLocals.get(group);
+    if (group.first === s) {
+      const cell = this.#newCell();
+      if (cell === undefined) return undefined;
+      known = { local: this.#l.local('i32'), cell };
+      this.#groupLocals.set(group, known);
+    }
+    if (!known) return undefined;
+    const look =
+      group.first === s
+        ? { cell: known.cell, lowest: group.lowest, bytes: group.highest - group.lowest, write: group.write }
+        : null;
+    return { local: known.local, offset: member.offset - group.lowest, look };
+  }
+  #alone(s: Stmt): number | undefined {
+    if (s.kind === 'load' && (s.space === 'system' || s.forWrite || s.access.bits === 128)) return undefined;
+    if (s.kind === 'store' && (s.space === 'system' || s.access.bits === 128)) return undefined;
+    return this.#newCell();
+  }
+
   /** A slow store may have changed code that was translated. */
   #lookForChange(): void {
     this.#l.stateI32(st.codeChanged.offset);
@@ -193,7 +253,24 @@ class RegionWriter {
   }
 
   #target(): Target {
+    const self = this;
     return {
+      cells: {
+        get key() {
+          return self.#key;
+        },
+        page: Cell.page,
+        filled: Cell.key,
+        addend: Cell.addend,
+        near: (s) => this.#near(s),
+        alone: (s) => this.#alone(s),
+        load: cellLoad,
+        store: cellStore,
+        group: cellGroup,
+      },
+      afterSet: (_, offset) => {
+        if (offset === st.tlb.offset) this.#loadKey();
+      },
       tlb: tlbLayout,
       callee: this.#callee,
       slow: slowPaths,
@@ -210,6 +287,8 @@ class RegionWriter {
         ),
       afterCall: (_, c) => {
         this.#move(this.#touched(c), false);
+        const slots = this.#library.slotsOf(c);
+        if (slots.has(ANY_SLOT) || slots.has(st.tlb.offset) || slots.has(st.cellKey.offset)) this.#loadKey();
         // What may fault may store as well.
         if (c.faults) this.#lookForChange();
       },
@@ -351,6 +430,7 @@ class RegionWriter {
     l.op(0x0f);
     l.close();
     this.#move(this.#used, false);
+    this.#loadKey();
     this.#go(back);
     l.close();
     l.i32(Out.region);
@@ -510,6 +590,7 @@ class RegionWriter {
     l.i32(b.steps.length);
     l.op(0x6a);
     l.localSet(this.#count);
+    const groups = groupsOf(this.#bodies.get(b)!);
     l.sequence(
       this.#bodies.get(b)!.map((part) => ({
         code: part.code,
@@ -517,6 +598,7 @@ class RegionWriter {
         enter: () => {
           this.#current = b;
           this.#part = part;
+          this.#groups = groups;
           if (part.stores) {
             l.i32(0);
             l.localSet(this.#changed);
@@ -595,6 +677,7 @@ class RegionWriter {
     l.localSet(this.#pageBase);
     if (this.#region.ranges.some(([page]) => page !== 0)) this.#validate();
     this.#move(this.#used, false);
+    this.#loadKey();
     this.#level.cold = l.depth;
     l.open(0x02);
     this.#level.chain = l.depth;

@@ -24,6 +24,8 @@ export interface RegionWish {
   readonly met: readonly number[] | null;
   /** Where indirect jumps went. */
   readonly seen: readonly (readonly [number, readonly number[]])[];
+  /** Places of accesses that hop between pages. */
+  readonly hashed: readonly number[];
 }
 
 /** One region of a module. */
@@ -32,6 +34,8 @@ export interface RegionMade {
   readonly index: number;
   /** Places of the indirect jumps behind each way out. */
   readonly sites: readonly (readonly number[])[];
+  /** Places of the accesses behind each cell. */
+  readonly cells: readonly number[];
 }
 
 /** A module of regions: exports `r` and the index of each; imports host functions and subroutines by name. */
@@ -118,14 +122,14 @@ export function translate(
   if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null };
   const built = buildRegions(
     t.library,
-    found.map(({ wish, region }) => ({ region, name: wish.name, index: wish.index })),
+    found.map(({ wish, region }) => ({ region, name: wish.name, index: wish.index, hashed: new Set(wish.hashed) })),
     t.available,
     t.memory,
   );
   const names = (list: readonly Callee[]): string[] => list.map((c) => c.name);
   return {
     batch: {
-      regions: found.map(({ wish }, i) => ({ number: wish.number, index: wish.index, sites: built.sites[i] })),
+      regions: found.map(({ wish }, i) => ({ number: wish.number, index: wish.index, sites: built.sites[i], cells: built.cells[i] })),
       failed,
       hosts: names(built.hosts),
       imports: names(built.imports),

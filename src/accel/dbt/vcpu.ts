@@ -607,6 +607,7 @@ export class DbtVcpu implements Vcpu {
     return {
       resolve: () => this.#resolve(),
       validateRegion: (index: number) => this.#regions.validate(index),
+      manyMisses: (cell: number) => this.#regions.manyMisses(cell, this.instructions),
       manyTargets: (site: number) => this.#regions.manyTargets(site),
       codeWrite: (gpa: bigint, bytes: number) => {
         this.#called('codeWrite');

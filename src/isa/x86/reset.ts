@@ -27,6 +27,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.hostThread,
     st.hostEntered,
     ...st.epochs,
+    st.cellKey,
     st.callTop,
   ].map((s) => s.name),
 );

@@ -156,6 +156,8 @@ export const codeChanged = slot('codeChanged', 'i32');
 export const retired = slot('retired', 'i32');
 /** Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. Never 0. */
 export const epochs = many('i32', ['epochLower', 'epochUpper']);
+/** In bits 14 and up, a number that changes whenever an entry of a TLB may have to be forgotten: what cells were filled under (accel/dbt/cells.ts). */
+export const cellKey = slot('cellKey', 'i64');
 /** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
 export const callTop = slot('callTop', 'i32');
 /** Instructions that regions have retired. */

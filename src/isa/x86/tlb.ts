@@ -159,6 +159,10 @@ export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags
 
 // -- flushes
 
+/** What single accesses of translated code know of TLB entries holds no more. */
+function nextCells(c: Emit): void {
+  c.set(st.cellKey, c.b.add(c.get(st.cellKey), c.b.i64(1 << 14)));
+}
 /** What was known of code in a half of the addresses (0 lower, 1 upper) is not known any more. */
 function nextEpoch(c: Emit, half: 0 | 1): void {
   const b = c.b;
@@ -205,6 +209,7 @@ export const flushAll = sub('flushAll', [], null, {}, (c) => {
   b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
   nextEpoch(c, 0);
   nextEpoch(c, 1);
+  nextCells(c);
   c.set(st.counters[3], b.add(c.get(st.counters[3]), b.i32(1)));
   b.ret();
 });
@@ -255,6 +260,7 @@ export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
   c.set(st.jumpGroups, b.i64(0));
   nextEpoch(c, 0);
   b.if(c.get(st.upperNonGlobal), () => nextEpoch(c, 1));
+  nextCells(c);
   b.ret();
 });
 
@@ -311,5 +317,6 @@ export const protectPage = sub('protectPage', ['i32'], null, {}, (c, page) => {
       b.if(b.eq(host, page), () => b.setRaw('i64', entry, b.or(tag, b.i64(1))));
     }
   });
+  nextCells(c);
   b.ret();
 });
