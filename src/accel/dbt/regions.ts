@@ -74,8 +74,8 @@ export class Regions {
   readonly #renewals = new WeakMap<Block, number>();
   /** No region may be made now. */
   forbidden = false;
-  /** Counters: regions and their instructions, modules, regions that went, milliseconds of the vCPU's thread spent on them. */
-  readonly stats = { made: 0, instructions: 0, modules: 0, released: 0, ms: 0 };
+  /** Counters: regions and their instructions, modules, regions translated anew, regions that went, milliseconds of the vCPU's thread spent on them. */
+  readonly stats = { made: 0, instructions: 0, modules: 0, renewed: 0, released: 0, ms: 0 };
 
   constructor(
     vm: DbtVm,
@@ -304,6 +304,7 @@ export class Regions {
     const renewals = this.#renewals.get(made.block) ?? 0;
     if (renewals >= RENEWALS_MAX) return;
     this.#renewals.set(made.block, renewals + 1);
+    this.stats.renewed++;
     this.#again.add(index);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
