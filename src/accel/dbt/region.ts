@@ -12,8 +12,11 @@ import type { Handler, Handlers } from './handlers.ts';
 const REGION_MAX = 500;
 const INLINE_MAX = 120;
 const INLINE_DEPTH = 4;
-/** Most targets of one indirect call that are inlined. */
-const GUESSES_MAX = 2;
+/** Most activations of one function in a region, one inside the other. */
+const RECURSION_MAX = 3;
+/** Most targets of one indirect call that are inlined, and most instructions of one where there are more than two. */
+const GUESSES_MAX = 8;
+const GUESS_SIZE = 40;
 const PAGE = 4096;
 /** Pages before and behind the entry's that a region may reach. */
 const REACH = 1024;
@@ -216,7 +219,7 @@ class Finder {
           f.leaders.add(next);
         }
         if (CALLS.has(opcode)) {
-          for (const t of target !== null ? [target] : this.#source.seen(place).slice(0, GUESSES_MAX)) calls.push([s, t]);
+          for (const t of target !== null ? [target] : this.#guesses(place)) calls.push([s, t]);
           if (this.#source.met(next)) lead(next);
           break;
         }
@@ -236,10 +239,18 @@ class Finder {
     }
     return calls;
   }
+  /** Functions that an indirect call is compared with. */
+  #guesses(place: number): number[] {
+    const seen = this.#source.seen(place).filter((t) => this.step(t));
+    if (seen.length <= 2) return seen;
+    return seen.length > GUESSES_MAX || seen.some((t) => this.size(t) > GUESS_SIZE) ? [] : seen;
+  }
   /** Whether a call in `f` is to be inlined. */
   inlines(f: Frame, target: number): boolean {
     if (f.depth >= INLINE_DEPTH) return false;
-    for (let x: Frame | null = f; x; x = x.parent) if (x.entry === target) return false;
+    let active = 0;
+    for (let x: Frame | null = f; x; x = x.parent) if (x.entry === target) active++;
+    if (active >= RECURSION_MAX) return false;
     return this.total + this.size(target) <= REGION_MAX;
   }
 }

@@ -1,6 +1,7 @@
 // The thread that translates regions for one vCPU: takes the wishes that have gathered, makes one module of them and compiles it, so
 // that the vCPU spends no time on it.
 
+import { writeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createEngine } from '../../accel/dbt/dbt.ts';
@@ -43,11 +44,26 @@ function compile(code: Uint8Array<ArrayBuffer>): WebAssembly.Module {
   }
 }
 
+/** Translates wishes into one module; where that throws, each for itself, so that one that cannot be translated keeps no other back. */
+function serve(wishes: readonly RegionWish[]): void {
+  try {
+    const { batch, code } = translate(translation, wishes, bytes);
+    port.postMessage({ batch, module: code && compile(code) });
+  } catch (error) {
+    if (wishes.length > 1) {
+      for (const wish of wishes) serve([wish]);
+      return;
+    }
+    if (process.env['NONROOT_TIERS']) writeSync(2, `${wishes[0].name} ${(error as Error).stack}\n`);
+    const failed = wishes.map((w): [number, number] => [w.number, w.index]);
+    port.postMessage({ batch: { regions: [], failed, hosts: [], imports: [] }, module: null });
+  }
+  Atomics.add(sent, 0, 1);
+}
+
 port.on('message', (first: RegionWish) => {
   const wishes = [first];
   for (let next = receiveMessageOnPort(port); next && wishes.length < BATCH_MAX; next = receiveMessageOnPort(port))
     wishes.push(next.message as RegionWish);
-  const { batch, code } = translate(translation, wishes, bytes);
-  port.postMessage({ batch, module: code && compile(code) });
-  Atomics.add(sent, 0, 1);
+  serve(wishes);
 });

@@ -79,7 +79,7 @@ export const multiply: Sub = sub('f80.mul', ['v128', 'v128'], 'v128', {}, (c, x,
   b.if(b.or(isZero(c, p), isZero(c, q)), () => b.ret(zero(c, s, status)));
   const [n, o] = [normal(c, p), normal(c, q)];
   const e = b.sub(b.add(n.e, o.e), b.i64(BIAS - 1));
-  b.ret(withStatus(c, c.call(round, s, e, c.call(mulHigh, n.m, o.m), b.mul(n.m, o.m), precisionControl(c)), status));
+  b.ret(withStatus(c, c.call(round, s, e, mulHigh(c, n.m, o.m), b.mul(n.m, o.m), precisionControl(c)), status));
 });
 
 /** x / y. */
@@ -129,14 +129,14 @@ export const squareRoot: Sub = sub('f80.sqrt', ['v128'], 'v128', {}, (c, x) => {
   const a = b.op('i64.trunc_sat_f64_u', estimate);
   // One Newton step from 53 bits: (radicand - a^2) / 2a, with 16 bits less on both sides of the division.
   const squareLow = b.mul(a, a);
-  const errorHigh = b.sub(b.sub(high, c.call(mulHigh, a, a)), b.extu(b.ltu(low, squareLow)));
+  const errorHigh = b.sub(b.sub(high, mulHigh(c, a, a)), b.extu(b.ltu(low, squareLow)));
   const error = b.or(b.shl(errorHigh, b.i64(48)), b.shru(b.sub(low, squareLow), b.i64(16)));
   const step = b.op('f64.div', b.op('f64.convert_i64_s', error), b.op('f64.mul', estimate, b.f64(2 ** -15)));
   const root = b.variable(b.sub(b.add(a, b.op('i64.trunc_sat_f64_s', b.op('f64.floor', step))), b.i64(1)));
   const first = b.getVar(root);
   const firstLow = b.mul(first, first);
   const restLow = b.variable(b.sub(low, firstLow));
-  const restHigh = b.variable(b.sub(b.sub(high, c.call(mulHigh, first, first)), b.extu(b.ltu(low, firstLow))));
+  const restHigh = b.variable(b.sub(b.sub(high, mulHigh(c, first, first)), b.extu(b.ltu(low, firstLow))));
   // (r + 1)^2 = r^2 + 2r + 1: step up while the rest allows it.
   b.loop((again) => {
     const [r, rh, rl] = [b.getVar(root), b.getVar(restHigh), b.getVar(restLow)];

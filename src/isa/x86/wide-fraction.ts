@@ -58,12 +58,12 @@ export const times: Sub = sub('u128.fraction.mul', ['v128', 'v128'], 'v128', {},
   const { b } = c;
   const [p, q] = [wide(c, x), wide(c, y)];
   const low = b.mul(p.h, q.h);
-  const cross1 = c.call(mulHighUnsigned, p.h, q.l);
-  const cross2 = c.call(mulHighUnsigned, p.l, q.h);
+  const cross1 = mulHighUnsigned(c, p.h, q.l);
+  const cross2 = mulHighUnsigned(c, p.l, q.h);
   const sum1 = b.add(low, cross1);
   const sum2 = b.add(sum1, cross2);
   const carries = b.add(b.extu(b.ltu(sum1, low)), b.extu(b.ltu(sum2, sum1)));
-  b.ret(pair(c, sum2, b.add(c.call(mulHighUnsigned, p.h, q.h), carries)));
+  b.ret(pair(c, sum2, b.add(mulHighUnsigned(c, p.h, q.h), carries)));
 });
 
 /** x * 2^128 / y for x < y. */

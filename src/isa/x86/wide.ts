@@ -1,36 +1,38 @@
 // 128-bit products and quotients for 64-bit MUL and DIV, which WebAssembly does not have (Intel SDM volume 2: MUL, IMUL, DIV, IDIV).
 
 import type { Value } from '../../ir/ir.ts';
+import type { Emit } from './emit.ts';
 import { gpr, R, X } from './state.ts';
 import { type Sub, sub } from './sub.ts';
 
 const rdx = gpr[R.rdx];
 
-/** Upper 64 bits of the unsigned product. */
-export const mulHighUnsigned: Sub = sub('mulHighUnsigned', ['i64', 'i64'], 'i64', {}, (c, x, y) => {
+/** Upper 64 bits of the unsigned product: short enough to stand where it is needed. */
+export function mulHighUnsigned(c: Emit, x: Value, y: Value): Value {
   const b = c.b;
   const m32 = b.i64(0xffffffffn);
   const by32 = b.i64(32);
   const [xl, xh, yl, yh] = [b.and(x, m32), b.shru(x, by32), b.and(y, m32), b.shru(y, by32)];
   const mid = b.add(b.mul(xh, yl), b.shru(b.mul(xl, yl), by32));
   const mid2 = b.add(b.mul(xl, yh), b.and(mid, m32));
-  b.ret(b.add(b.add(b.mul(xh, yh), b.shru(mid, by32)), b.shru(mid2, by32)));
-});
+  return b.add(b.add(b.mul(xh, yh), b.shru(mid, by32)), b.shru(mid2, by32));
+}
 
 /** Upper 64 bits of the signed product. */
-export const mulHighSigned: Sub = sub('mulHighSigned', ['i64', 'i64'], 'i64', {}, (c, x, y) => {
+export function mulHighSigned(c: Emit, x: Value, y: Value): Value {
   const b = c.b;
   const s = b.i64(63);
-  const high = c.call(mulHighUnsigned, x, y);
-  b.ret(b.sub(b.sub(high, b.and(b.shrs(x, s), y)), b.and(b.shrs(y, s), x)));
-});
+  const high = mulHighUnsigned(c, x, y);
+  return b.sub(b.sub(high, b.and(b.shrs(x, s), y)), b.and(b.shrs(y, s), x));
+}
 
 /** Unsigned (high:low) / divisor for high < divisor: gives the quotient, and leaves the remainder in RDX. */
 const divideUnsigned: Sub = sub('divideUnsigned', ['i64', 'i64', 'i64'], 'i64', {}, (c, high, low, divisor) => {
   const b = c.b;
   b.if(b.eqz(high), () => {
-    c.set(rdx, b.remu(low, divisor));
-    b.ret(b.divu(low, divisor));
+    const q = b.divu(low, divisor);
+    c.set(rdx, b.sub(low, b.mul(q, divisor)));
+    b.ret(q);
   });
   // Long division in base 2^32 (Knuth volume 2, 4.3.1, algorithm D), the divisor normalised.
   const shift = b.clz(divisor);

@@ -147,7 +147,7 @@ const mul =
       productFlags(c, 32, low, b.ne(signed ? b.exts(low) : b.extu(low), p));
     } else {
       const low = b.mul(x, y);
-      const high = c.call(signed ? mulHighSigned : mulHighUnsigned, x, y);
+      const high = signed ? mulHighSigned(c, x, y) : mulHighUnsigned(c, x, y);
       c.setReg(R.rax, 64, low);
       c.setReg(R.rdx, 64, high);
       productFlags(c, 64, low, b.ne(high, signed ? b.shrs(low, b.i64(63)) : b.i64(0)));
@@ -163,7 +163,7 @@ const imul = (c: InsnEmit, d: Operand, s: Operand, t: Operand): void => {
   if (size === 64) {
     const low = b.mul(x, y);
     c.write(d, low);
-    if (c.flagsLive) productFlags(c, 64, low, b.ne(c.call(mulHighSigned, x, y), b.shrs(low, b.i64(63))));
+    if (c.flagsLive) productFlags(c, 64, low, b.ne(mulHighSigned(c, x, y), b.shrs(low, b.i64(63))));
   } else if (size === 32) {
     const p = b.mul(b.exts(x), b.exts(y));
     const low = b.wrap(p);
@@ -188,8 +188,19 @@ const div =
       // Quotient in the result, remainder in RDX; #DE on overflow.
       const low = c.reg(R.rax);
       const high = c.reg(R.rdx);
-      const q = c.call(divide128, high, low, y, b.i32(signed ? 1 : 0));
-      c.setReg(R.rax, 64, q);
+      // As a rule the dividend fits into 64 bits.
+      const fits = signed
+        ? b.and(b.eq(high, b.shrs(low, b.i64(63))), b.ne(y, b.i64(-1)))
+        : b.eqz(high);
+      b.if(
+        fits,
+        () => {
+          const q = signed ? b.divs(low, y) : b.divu(low, y);
+          c.setReg(R.rax, 64, q);
+          c.setReg(R.rdx, 64, b.sub(low, b.mul(q, y)));
+        },
+        () => c.setReg(R.rax, 64, c.call(divide128, high, low, y, b.i32(signed ? 1 : 0))),
+      );
       return;
     }
     const dividend =
@@ -202,12 +213,12 @@ const div =
       // The most negative dividend over -1 overflows, and must not reach the host's division.
       if (size === 32) c.raiseIf(b.and(b.eq(n, b.i64(-(2n ** 63n))), b.eq(m, b.i64(-1))), X.de);
       q = b.divs(n, m);
-      r = b.rems(n, m);
+      r = b.sub(n, b.mul(q, m));
       c.raiseIf(b.ne(q, c.signed64(b.wrap(q), size)), X.de);
     } else {
       const m = b.extu(y);
       q = b.divu(dividend, m);
-      r = b.remu(dividend, m);
+      r = b.sub(dividend, b.mul(q, m));
       c.raiseIf(b.ne(b.shru(q, b.i64(size)), b.i64(0)), X.de);
     }
     if (size === 8) c.setReg(R.rax, 16, b.or(b.and(b.wrap(q), b.i32(0xff)), b.shl(b.and(b.wrap(r), b.i32(0xff)), b.i32(8))));
