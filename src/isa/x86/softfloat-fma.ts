@@ -78,7 +78,7 @@ export const softFma = each((f) =>
     const p = unpack(c, f, x);
     const q = unpack(c, f, y);
     // Significands with the leading bit at 62: the product has it at 124 or 125 of 128, taken as 2^(exp) at 124.
-    const product: Pair = { high: c.call(mulHighUnsigned, p.sig, q.sig), low: b.mul(p.sig, q.sig) };
+    const product: Pair = { high: mulHighUnsigned(c, p.sig, q.sig), low: b.mul(p.sig, q.sig) };
     const exp = b.add(p.exp, q.exp);
     const finish = (resultSign: Value, v: Pair, e: Value): void => {
       // Up until the leading bit is at 126, then 64 bits of it with everything below in the last place.

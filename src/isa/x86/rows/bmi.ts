@@ -69,7 +69,7 @@ const mulx = (c: InsnEmit, high: Operand, low: Operand, s: Operand): void => {
   const y = c.read(s);
   const x = c.reg(R.rdx, size);
   if (size === 64) {
-    const h = c.call(mulHighUnsigned, x, y);
+    const h = mulHighUnsigned(c, x, y);
     // Where both name one register, it gets the upper half.
     c.write(low, b.mul(x, y));
     c.write(high, h);
