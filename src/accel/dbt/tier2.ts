@@ -48,7 +48,12 @@ export interface RegionModule {
  */
 export function buildRegions(
   library: Library,
-  regions: readonly { readonly region: Region; readonly name: string; readonly index: number; readonly hashed: ReadonlySet<number> }[],
+  regions: readonly {
+    readonly region: Region;
+    readonly name: string;
+    readonly index: number;
+    readonly hashed: ReadonlySet<number>;
+  }[],
   available: ReadonlySet<string>,
   memory: MemoryImport,
 ): RegionModule {

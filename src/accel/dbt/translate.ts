@@ -129,7 +129,12 @@ export function translate(
   const names = (list: readonly Callee[]): string[] => list.map((c) => c.name);
   return {
     batch: {
-      regions: found.map(({ wish }, i) => ({ number: wish.number, index: wish.index, sites: built.sites[i], cells: built.cells[i] })),
+      regions: found.map(({ wish }, i) => ({
+        number: wish.number,
+        index: wish.index,
+        sites: built.sites[i],
+        cells: built.cells[i],
+      })),
       failed,
       hosts: names(built.hosts),
       imports: names(built.imports),

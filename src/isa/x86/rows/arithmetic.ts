@@ -189,9 +189,7 @@ const div =
       const low = c.reg(R.rax);
       const high = c.reg(R.rdx);
       // As a rule the dividend fits into 64 bits.
-      const fits = signed
-        ? b.and(b.eq(high, b.shrs(low, b.i64(63))), b.ne(y, b.i64(-1)))
-        : b.eqz(high);
+      const fits = signed ? b.and(b.eq(high, b.shrs(low, b.i64(63))), b.ne(y, b.i64(-1))) : b.eqz(high);
       b.if(
         fits,
         () => {
