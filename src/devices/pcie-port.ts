@@ -1,5 +1,7 @@
 // The PCI Express capability of root ports with a slot that takes hot-plugged devices, and of devices behind them.
 // PCI Express Base Specification 3.0, sections 6.7 and 7.8.
+import type { Arena } from '../bits/arena.ts';
+import { struct, type ViewOf } from '../bits/struct.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import type { PciFunction } from './pci-function.ts';
 
@@ -31,7 +33,12 @@ export function addEndpoint(f: PciFunction): void {
   f.addCapability(CAPABILITY, data, writable);
 }
 
+/** Slot control as it was before the last write. */
+export const rootPortLayout = struct({ control: 'u16' }, { name: 'root-port', version: 1 });
+
 export interface RootPortOptions {
+  readonly arena: Arena;
+  readonly name: string;
   readonly f: PciFunction;
   readonly irq: IrqLine;
   /** Numbers of the port and of its slot. */
@@ -48,9 +55,11 @@ export interface RootPortOptions {
 export class RootPort {
   readonly #o: RootPortOptions;
   readonly #at: number;
+  readonly #s: ViewOf<typeof rootPortLayout>;
 
   constructor(o: RootPortOptions) {
     this.#o = o;
+    this.#s = o.arena.alloc(rootPortLayout, o.name);
     const data = new Array<number>(LENGTH).fill(0);
     const writable = new Array<number>(LENGTH).fill(0);
     const set = (offset: number, bytes: readonly number[]): void => void data.splice(offset - 2, bytes.length, ...bytes);
@@ -83,6 +92,7 @@ export class RootPort {
     this.#presence();
     // The power of an empty slot is off.
     if (this.#o.hotplug && !this.#o.occupied()) this.#setControl(this.#control | control.powerOff);
+    this.#s.control = this.#control;
   }
 
   #setControl(value: number): void {
@@ -135,7 +145,9 @@ export class RootPort {
       const { occupied, release } = this.#o;
       // A command is over as soon as it is written.
       this.#o.f.poke(this.#at + at.slotStatus, 2, this.#status | status.commandDone);
-      if (this.#isOff(this.#control) && occupied()) release();
+      // What was off before stays: it may be about to be turned on for what was just put in.
+      if (this.#isOff(this.#control) && !this.#isOff(this.#s.control) && occupied()) release();
+      this.#s.control = this.#control;
     }
     this.#drive();
   }

@@ -460,7 +460,8 @@ export class NodeMachine implements RunningMachine {
   }
   async #remove(path: string): Promise<void> {
     const gone = await this.#change(() => {
-      const removed = this.devices.find(path) ? this.devices.unplug(path) : [];
+      if (!this.devices.find(path)) return [];
+      const removed = this.devices.unplug(path);
       for (const port of this.#changes) port.postMessage({ kind: 'unplug', path } satisfies DeviceChange);
       return removed;
     });

@@ -62,7 +62,10 @@ export const ich9Ahci = deviceType({
     }
     return {
       bootNode: 'pci8086,2922',
-      reset: () => ahci.reset(),
+      reset() {
+        f.reset();
+        ahci.reset();
+      },
       io(services) {
         const io = new AhciIo({ ahci, lock: services.lock, memory: services.memory, store: (n) => units[n]?.store() });
         bell.heard = () => io.serve();

@@ -1,5 +1,6 @@
 // `nvme`: an NVMe controller with one namespace over a drive.
 
+import type { IrqLine } from '../../bus/irq.ts';
 import { IO_QUEUES_MAX, NVME_BAR, Nvme } from '../../devices/nvme/controller.ts';
 import { NvmeIo } from '../../devices/nvme/io.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
@@ -44,16 +45,16 @@ export const nvmeType = deviceType({
     if (p.mdts !== 7) throw new Error(`Cannot use mdts=${p.mdts}: accepted is 7`);
     const bell = ctx.doorbell();
     const msix = new Msix({ arena: ctx.arena, name: ctx.name, vectors: p.msix_qsize, send: ctx.msi });
-    let f: PciFunction | undefined;
+    const wire: { irq?: IrqLine } = {};
     const nvme = new Nvme({
       arena: ctx.arena,
       name: ctx.name,
       ring: () => bell.ring(),
-      wire: (level) => f?.intx.set(msix.enabled ? 0 : level),
+      wire: (level) => wire.irq?.set(msix.enabled ? 0 : level),
       notify: (vector) => msix.notify(vector),
       report: ctx.report,
     });
-    f = new PciFunction({
+    const f = new PciFunction({
       ...{ arena: ctx.arena, name: ctx.name, vendor: 0x1b36, device: 0x0010, revision: 2, classCode: 0x01_0802 },
       ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
       bars: [
@@ -61,12 +62,14 @@ export const nvmeType = deviceType({
         { index: 4, kind: 'mem32', size: msixBarSize(p.msix_qsize), handler: msix.handler },
       ],
     });
+    wire.irq = f.intx;
     msix.attach(f, 4);
     ctx.plug(f);
     let store: DriveStore | undefined;
     return {
       bootNode: 'pci1b36,10/namespace@1,0',
       reset() {
+        f.reset();
         nvme.reset();
         msix.reset();
         if (p['write-cache'] === 'off') nvme.s.writeCache = 0;

@@ -59,8 +59,7 @@ const rootPort = ({ name, description, vendor, device }: PortIds): AnyDeviceType
       ctx.onRemove(() => behind.close());
       const occupants = new Map<PciFunction, string>();
       const port = new RootPort({
-        f,
-        irq,
+        ...{ arena: ctx.arena, name: ctx.name, f, irq },
         ...{ port: p.port, slot: p.slot, hotplug: p.hotplug },
         occupied: () => occupants.size > 0,
         release: () => {
