@@ -14,6 +14,9 @@ const MACHINE =
 const images: readonly (readonly [name: string, about: string, args: string])[] = [
   ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
   ['debug', 'debug registers and single step', '-cpu max'],
+  ['paging', 'rights of pages, protection keys, SMEP, SMAP, PCID, UMIP', '-cpu max'],
+  ['paging', 'the same where the CPU model has none of these', '-cpu qemu64'],
+  ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
 ];
 

@@ -1,6 +1,7 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
+import { lacking } from '../../isa/x86/absent.ts';
 import type { Callee } from '../../ir/ir.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
@@ -118,6 +119,9 @@ export class DbtVcpu implements Vcpu {
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
     i32(st.tlbSystem, this.#env + Area.tlbs);
     i32(st.fusedMadd, relaxedMaddIsFused() ? 1 : 0);
+    const { absent, cr4 } = lacking((leaf, subleaf) => bus.cpuid(leaf, subleaf, { cr4: 0n, xcr0: 1n, cpl: 0 }));
+    i32(st.absent, absent);
+    i32(st.cr4Absent, cr4);
     // The fourth TLB never holds anything.
     const none = this.#env + Area.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
     i32(st.tlbNone, none);

@@ -28,7 +28,7 @@ export const CR0 = {
 const CR0_BITS = CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
 export const CR4 = {
   vme: 1, pvi: 2, tsd: 4, de: 8, pse: 0x10, pae: 0x20, mce: 0x40, pge: 0x80, pce: 0x100, osfxsr: 0x200, osxmmexcpt: 0x400,
-  umip: 0x800, fsgsbase: 1 << 16, pcide: 1 << 17, osxsave: 1 << 18, smep: 1 << 20, smap: 1 << 21,
+  umip: 0x800, fsgsbase: 1 << 16, pcide: 1 << 17, osxsave: 1 << 18, smep: 1 << 20, smap: 1 << 21, pke: 1 << 22,
 } as const; // biome-ignore format: a table
 const CR4_BITS = Object.values(CR4).reduce((a, b) => a | b, 0);
 export const EFER = { sce: 1, lme: 0x100, lma: 0x400, nxe: 0x800 } as const;
@@ -119,7 +119,7 @@ export const writeCr3 = sub('writeCr3', ['i64'], null, { faults: true }, (c, val
 /** Writes CR4 with all checks. Raises #GP(0). */
 export const writeCr4 = sub('writeCr4', ['i64'], null, { faults: true }, (c, value) => {
   const b = c.b;
-  c.gpIf(b.ne(b.and(value, b.i64(~CR4_BITS)), b.i64(0)));
+  c.gpIf(b.ne(b.and(value, b.or(b.i64(~CR4_BITS), b.extu(c.get(st.cr4Absent)))), b.i64(0)));
   const v = b.wrap(value);
   const changed = b.xor(v, low(c, st.cr4));
   const set = b.and(changed, v);
@@ -130,8 +130,18 @@ export const writeCr4 = sub('writeCr4', ['i64'], null, { faults: true }, (c, val
   const paePaging = b.and(b.and(has(c, low(c, st.cr0), CR0.pg), b.eqz(long)), has(c, v, CR4.pae));
   b.if(b.and(paePaging, has(c, changed, CR4.pae | CR4.pse | CR4.pge | CR4.smep)), () => c.do(checkPointers, c.get(st.cr3)));
   c.set(st.cr4, value);
-  b.if(has(c, changed, CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap), () => c.do(flushAll));
+  b.if(has(c, changed, CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap | CR4.pke), () => c.do(flushAll));
   c.do(updateContext);
+  b.ret();
+});
+
+/** Writes PKRU (i32); the TLBs hold rights by it. */
+export const writePkru = sub('writePkru', ['i32'], null, {}, (c, value) => {
+  const b = c.b;
+  b.if(b.ne(value, c.get(st.pkru)), () => {
+    c.set(st.pkru, value);
+    c.do(flushAll);
+  });
   b.ret();
 });
 

@@ -46,7 +46,7 @@ const SUPPORTED = new Set(
   (
     'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ' +
     'pni ssse3 cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor arat ' +
-    'fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid xsaveopt xsavec xgetbv1 xsaves ' +
+    'fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid umip pku xsaveopt xsavec xgetbv1 xsaves ' +
     'avx avx2 fma f16c bmi1 bmi2 aes pclmulqdq sha-ni gfni vaes vpclmulqdq ' +
     'syscall nx mmxext pdpe1gb rdtscp lm lahf-lm abm 3dnowprefetch topoext invtsc'
   ).split(' '),
@@ -128,6 +128,13 @@ const models: Readonly<Record<string, Definition>> = {
 
 /** Names of the models, for `-cpu help`. */
 export const cpuModels: readonly string[] = Object.keys(models);
+/** Where CPUID shows a feature. Throws for a name that is none. */
+export function featurePlace(name: string): { readonly word: FeatureWord; readonly bit: number } {
+  const place = places.get(name);
+  if (!place) throw new Error(`Cannot find CPU feature ${name}`);
+  return place;
+}
+
 /** Names of all features, for `-cpu help`. */
 export const cpuFeatures: readonly string[] = [...places.keys()];
 

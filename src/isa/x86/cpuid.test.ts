@@ -65,10 +65,11 @@ test('OSXSAVE follows CR4, and the size of the save area XCR0', () => {
   assert.equal((cpuid(cpu(), 1, 0, STATE)[2] >>> 27) & 1, 0);
   assert.equal((cpuid(cpu(), 1, 0, { cr4: 1n << 18n, xcr0: 3n })[2] >>> 27) & 1, 1);
   assert.equal((cpuid(cpu('qemu64'), 1, 0, { cr4: 1n << 18n, xcr0: 3n })[2] >>> 27) & 1, 0);
-  assert.deepEqual(cpuid(cpu(), 0xd, 0, STATE), [7, 576, 832, 0]);
-  assert.deepEqual(cpuid(cpu(), 0xd, 0, { cr4: 1n << 18n, xcr0: 7n }), [7, 832, 832, 0]);
-  assert.deepEqual(cpuid(cpu('max', {}, ['-avx']), 0xd, 0, STATE), [3, 576, 576, 0]);
-  assert.equal(cpuid(cpu(), 0xd, 1, STATE)[0], 15);
+  assert.deepEqual(cpuid(cpu(), 0xd, 0, STATE), [0x207, 576, 2696, 0]);
+  assert.deepEqual(cpuid(cpu(), 0xd, 0, { cr4: 1n << 18n, xcr0: 7n }), [0x207, 832, 2696, 0]);
+  assert.deepEqual(cpuid(cpu('max', {}, ['-avx', '-pku']), 0xd, 0, STATE), [3, 576, 576, 0]);
+  assert.deepEqual(cpuid(cpu(), 0xd, 1, { cr4: 1n << 18n, xcr0: 0x207n }), [15, 840, 0, 0]);
+  assert.deepEqual(cpuid(cpu(), 0xd, 9, STATE), [8, 2688, 0, 0]);
   assert.deepEqual(cpuid(cpu('qemu64'), 0xd, 0, STATE), [0, 0, 0, 0]);
 });
 

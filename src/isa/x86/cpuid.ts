@@ -35,6 +35,8 @@ const NOTHING: CpuidResult = [0, 0, 0, 0];
 const OSXSAVE = 27;
 const HT = 28;
 const CR4_OSXSAVE = 18n;
+const OSPKE = 4;
+const CR4_PKE = 22n;
 const APIC_BUS_KHZ = 1_000_000;
 const LAST_BASIC = 0x1f;
 const LAST_EXTENDED = 0x8000001e;
@@ -93,24 +95,24 @@ function topologyLeaf(t: CpuTopology, subleaf: number, apicId: number): CpuidRes
   return [0, 0, subleaf & 0xff, apicId];
 }
 
+/** XSAVE components beyond the legacy area and header: bit, bytes, place in the standard format, feature. */
+const components = [
+  { bit: 2, bytes: 256, at: 576, feature: 'avx' },
+  { bit: 9, bytes: 8, at: 2688, feature: 'pku' },
+] as const;
 const LEGACY_AREA = 576;
-const AVX_AREA = 256;
 
 function xsaveLeaf(model: CpuModel, subleaf: number, xcr0: bigint): CpuidResult {
   if (!model.features.has('xsave')) return NOTHING;
-  const avx = model.features.has('avx');
-  const size = (components: number): number => LEGACY_AREA + (components & 4 ? AVX_AREA : 0);
-  const all = avx ? 7 : 3;
-  switch (subleaf) {
-    case 0:
-      return [all, size(Number(xcr0)), size(all), 0];
-    case 1:
-      return [featureBits(model.features, 'd1.eax'), size(Number(xcr0)), 0, 0];
-    case 2:
-      return avx ? [AVX_AREA, LEGACY_AREA, 0, 0] : NOTHING;
-    default:
-      return NOTHING;
-  }
+  const offered = components.filter((c) => model.features.has(c.feature));
+  const all = offered.reduce((bits, c) => bits | (1 << c.bit), 3);
+  const inside = (bits: number): typeof offered => offered.filter((c) => (bits >>> c.bit) & 1);
+  const standard = (bits: number): number => inside(bits).reduce((end, c) => Math.max(end, c.at + c.bytes), LEGACY_AREA);
+  const compacted = (bits: number): number => inside(bits).reduce((end, c) => end + c.bytes, LEGACY_AREA);
+  if (subleaf === 0) return [all, standard(Number(xcr0)), standard(all), 0];
+  if (subleaf === 1) return [featureBits(model.features, 'd1.eax'), compacted(Number(xcr0)), 0, 0];
+  const found = offered.find((c) => c.bit === subleaf);
+  return found ? [found.bytes, found.at, 0, 0] : NOTHING;
 }
 
 function signature({ family, model, stepping }: CpuModel): number {
@@ -141,7 +143,7 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
       return [featureBits(features, '6.eax'), 0, 0, 0];
     case 7:
       if (subleaf !== 0) return NOTHING;
-      return [0, featureBits(features, '7.ebx'), featureBits(features, '7.ecx'), featureBits(features, '7.edx')];
+      return [0, featureBits(features, '7.ebx'), featureBits(features, '7.ecx') | (features.has('pku') && (state.cr4 >> CR4_PKE) & 1n ? 1 << OSPKE : 0), featureBits(features, '7.edx')];
     case 0xb:
     case 0x1f:
       return topologyLeaf(t, subleaf, apicId);

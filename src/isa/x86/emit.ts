@@ -256,6 +256,9 @@ export class Emit {
   }
 }
 
+/** #UD where the CPU model lacks an instruction (a bit of `Absent`). */
+export const requires = (c: Emit, bit: number): void => c.raiseIf(c.b.and(c.get(st.absent), c.b.i32(bit)), X.ud);
+
 /** How a row writes an operand: opaque to the row, resolved by the tier. */
 export interface Operand {
   /** Bits, or 0 for an operand without a size (an address). */

@@ -42,7 +42,7 @@ const RESERVED_PAE = bitsBetween(62, PHYSICAL_BITS);
 export const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
 const CR0_PG = 31;
 const CR0_WP = 16;
-const CR4 = { pse: 4, pae: 5, pge: 7, smep: 20, smap: 21 } as const;
+const CR4 = { pse: 4, pae: 5, pge: 7, smep: 20, smap: 21, pke: 22 } as const;
 const EFER_LMA = 10;
 const EFER_NXE = 11;
 const AC = 18;
@@ -121,7 +121,7 @@ export const physicalOf = sub('physicalOf', ['i32'], 'i64', {}, (c, at) => {
   b.ret(b.select(b.ltu(offset, low), b.extu(offset), b.add(b.i64(0x1_0000_0000n), b.extu(b.sub(offset, low)))));
 });
 
-/** Leaves a #PF pending with CR2 = `addr`. `code`: bits 0 (present) and 3 (reserved bit) of the error code. */
+/** Leaves a #PF pending with CR2 = `addr`. `code`: bits 0 (present), 3 (reserved bit) and 5 (protection key) of the error code. */
 const pageFault = sub('pageFault', ['i64', 'i32', 'i32'], null, {}, (c, addr, how, code) => {
   const b = c.b;
   const user = b.and(b.eq(c.get(st.cpl), b.i32(3)), b.eqz(b.and(how, b.i32(How.system))));
@@ -293,19 +293,29 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
     const userPage = bit(c, b.wrap(allowed), 2);
     const mayWrite = b.or(bit(c, b.wrap(allowed), 1), b.xor(b.or(user, bit(c, cr0, CR0_WP)), b.i32(1)));
     // SMAP does not hold back an explicit access with RFLAGS.AC; at CPL 3 a supervisor access is an implicit one.
-    const open = b.and(bit(c, c.get(st.sysFlags), AC), b.xor(system, b.i32(1)));
-    const guarded = b.select(fetch, bit(c, cr4, CR4.smep), b.and(bit(c, cr4, CR4.smap), b.xor(open, b.i32(1))));
+    const acSet = b.and(bit(c, c.get(st.sysFlags), AC), b.xor(system, b.i32(1)));
+    const guarded = b.select(fetch, bit(c, cr4, CR4.smep), b.and(bit(c, cr4, CR4.smap), b.xor(acSet, b.i32(1))));
     let denied = b.select(user, b.xor(userPage, b.i32(1)), b.and(userPage, guarded));
     denied = b.or(denied, b.and(write, b.xor(mayWrite, b.i32(1))));
     denied = b.or(denied, b.and(fetch, b.xor(bit(c, allowed, 63), b.i32(1))));
-    b.if(denied, () => fail(1));
+    // Protection keys count for data in user pages of 4-level paging.
+    const keyed = b.and(b.and(bit(c, cr4, CR4.pke), long), b.and(userPage, b.xor(fetch, b.i32(1))));
+    const key = b.wrap(b.and(b.shru(b.getVar(leaf), b.i64(58)), b.i64(0x1e)));
+    const rightsOfKey = b.and(b.shru(c.get(st.pkru), key), b.neg(keyed));
+    const keyReadOnly = b.and(bit(c, rightsOfKey, 1), b.or(user, bit(c, cr0, CR0_WP)));
+    const byKey = b.or(b.and(rightsOfKey, b.i32(1)), b.and(keyReadOnly, write));
+    b.if(b.or(denied, byKey), () => {
+      c.do(pageFault, addr, how, b.or(b.i32(1), b.shl(byKey, b.i32(5))));
+      b.ret(b.i64(-1));
+    });
 
     const entry: Entry = { ptr: b.getVar(leafPtr), value: b.getVar(leaf) };
     const needed = b.or(b.i32(A), b.select(write, b.i32(D), b.i32(0)));
     setBits(w, entry, needed);
     const dirty = b.shru(b.and(b.or(b.wrap(entry.value), needed), b.i32(D)), b.i32(6));
     const global = b.and(bit(c, entry.value, 8), bit(c, cr4, CR4.pge));
-    const low = b.or(b.and(mayWrite, dirty), b.shl(global, b.i32(1)));
+    const open = b.and(mayWrite, b.xor(keyReadOnly, b.i32(1)));
+    const low = b.or(b.and(open, dirty), b.shl(global, b.i32(1)));
     b.ret(b.or(b.getVar(frame), b.extu(low)));
   });
 });

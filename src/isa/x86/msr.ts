@@ -125,6 +125,37 @@ const tscAdjustRange: Range = {
   },
 };
 
+/** Machine-check controls take all ones or zero. */
+function allOrNothing(c: Emit, value: Value): void {
+  const b = c.b;
+  c.gpIf(b.and(b.ne(value, b.i64(0)), b.ne(value, b.i64(-1))));
+}
+const BANKS = 10;
+/** Four registers for each bank: control, status, address, miscellaneous; the last three take zero. */
+const machineCheck: Range = {
+  first: 0x400,
+  last: 0x400 + 4 * BANKS - 1,
+  read(c, index) {
+    const b = c.b;
+    return b.select(b.and(index, b.i32(3)), b.i64(0), b.raw('i64', bankOf(c, index), st.mcCtl[0].offset));
+  },
+  write(c, value, index) {
+    const b = c.b;
+    b.if(
+      b.and(index, b.i32(3)),
+      () => c.gpIf(b.ne(value, b.i64(0))),
+      () => {
+        allOrNothing(c, value);
+        b.setRaw('i64', bankOf(c, index), value, st.mcCtl[0].offset);
+      },
+    );
+  },
+};
+const bankOf = (c: Emit, index: Value): Value => {
+  const b = c.b;
+  return b.add(b.env, b.shl(b.shru(b.sub(index, b.i32(0x400)), b.i32(2)), b.i32(3)));
+};
+
 /** All ranges by ascending number. */
 const ranges: readonly Range[] = [
   tscRange,
@@ -136,9 +167,10 @@ const ranges: readonly Range[] = [
   kept(0x174, st.sysenterCs),
   kept(0x175, st.sysenterEsp, canonical),
   kept(0x176, st.sysenterEip, canonical),
-  // Machine check: no bank, nothing pending.
-  constant(0x179, 0n, false),
+  // Machine check: ten banks that never report anything.
+  constant(0x179, 0x0100_010an, false),
   constant(0x17a, 0n, true),
+  kept(0x17b, st.mcgCtl, allOrNothing),
   kept(0x1a0, st.miscEnable),
   kept(0x1d9, st.debugCtl, refuseBits(~0x3n)),
   array(0x200, st.mtrrVariable, checkVariable),
@@ -150,7 +182,7 @@ const ranges: readonly Range[] = [
     refuseBits(~0xcffn)(c, value);
     checkTypes(c, value, 0xffn, false);
   }),
-  constant(0x400, 0n, true, 0x47f),
+  machineCheck,
   // IA32_XSS: there are no supervisor components.
   { first: 0xda0, last: 0xda0, read: (c) => c.b.i64(0), write: (c, value) => c.gpIf(c.b.ne(value, c.b.i64(0))) },
   { first: 0xc0000080, last: 0xc0000080, read: (c) => c.get(st.efer), write: (c, value) => c.do(writeEfer, value) },

@@ -12,6 +12,8 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.tlbSystem,
     st.tlbNone,
     st.fusedMadd,
+    st.absent,
+    st.cr4Absent,
     ...st.tlbs,
     st.jumpCache,
     st.ramBase,

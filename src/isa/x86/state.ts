@@ -252,6 +252,17 @@ export const watch = slot('watch', 'i32');
 export const alignCheck = slot('alignCheck', 'i32');
 /** Host address of that TLB. */
 export const tlbNone = slot('tlbNone', 'i32');
+/** Machine-check controls: all banks, and one for each of ten. */
+export const mcgCtl = slot('mcgCtl', 'i64');
+export const mcCtl = many(
+  'i64',
+  Array.from({ length: 10 }, (_, i) => `mc${i}Ctl`),
+);
+/** Rights of the protection keys: two bits each, access disabled and write disabled. */
+export const pkru = slot('pkru', 'i32');
+/** Instructions and bits of CR4 that the CPU model does not have: `Absent`, and a mask. */
+export const absent = slot('absent', 'i32');
+export const cr4Absent = slot('cr4Absent', 'i32');
 /** 1 where the next block is one instruction long: an interrupt waits in the shadow of STI or MOV SS. */
 export const oneStep = slot('oneStep', 'i32');
 /** 1 where relaxed_madd of the host rounds once: see rows/fma.ts. */
@@ -296,6 +307,9 @@ export const JUMP_ENTRY_BYTES = 16;
 /** Entries of the table of decoded blocks; an entry is: guest-physical address and context (i64, see fetch.ts), record address (i32). */
 export const BLOCK_ENTRIES = 65536;
 export const BLOCK_ENTRY_BYTES = 16;
+
+/** Bits of `absent`. */
+export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16 } as const;
 
 /** Reasons in `exitReason`. */
 export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7, debug: 8 } as const;

@@ -184,8 +184,10 @@ test('with PCIDs, bit 63 keeps the TLB for the same PCID only and is not stored'
 
 test('CR4 refuses reserved bits, and PCIDE outside IA-32e mode or with a PCID in CR3', () => {
   const m = long();
-  for (const bit of [12n, 13n, 14n, 19n, 22n, 31n, 40n]) assert.deepEqual(write(m, 4, 0x220n | (1n << bit)), GP, `bit ${bit}`);
+  for (const bit of [12n, 13n, 14n, 19n, 23n, 31n, 40n]) assert.deepEqual(write(m, 4, 0x220n | (1n << bit)), GP, `bit ${bit}`);
   assert.equal(write(m, 4, 0x20220n), null);
+  m.set(st.cr4Absent, 1 << 17);
+  assert.deepEqual(write(m, 4, 0x20220n), GP, 'a bit that the CPU model lacks');
   const other = long({ cr3: 0x1001 });
   assert.deepEqual(write(other, 4, 0x20220n), GP);
   const legacy = new TestMachine();
@@ -194,7 +196,7 @@ test('CR4 refuses reserved bits, and PCIDE outside IA-32e mode or with a PCID in
 });
 
 test('a change of what pages allow or how they are walked empties the TLB', () => {
-  for (const bit of [4n, 7n, 20n, 21n]) {
+  for (const bit of [4n, 7n, 20n, 21n, 22n]) {
     const m = long();
     const held = touch(m);
     assert.equal(write(m, 4, 0x220n | 4n), null);

@@ -4,12 +4,12 @@
 import type { Slot, Value } from '../../../ir/ir.ts';
 import { updateContext } from '../context.ts';
 import { CR0, CR4, checkUmip, readControl, readDebug, writeControl, writeCr0, writeDebug } from '../control.ts';
-import type { Emit, InsnEmit, Operand } from '../emit.ts';
+import { type Emit, type InsnEmit, type Operand, requires } from '../emit.ts';
 import { probeWrite } from '../memory.ts';
 import { cpuid } from '../outside.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
-import { R } from '../state.ts';
+import { Absent, R } from '../state.ts';
 import { sub } from '../sub.ts';
 import { flushAll, flushNonGlobal, flushPage } from '../tlb.ts';
 
@@ -115,6 +115,7 @@ const invalidate = sub('invalidate', ['i64', 'i64', 'i64'], null, { faults: true
 
 const invpcid: Emitter = (c, type, descriptor) => {
   const b = c.b;
+  requires(c, Absent.invpcid);
   c.privileged();
   const at = c.linear(descriptor, 16, false);
   const pcid = c.load(at, 64);

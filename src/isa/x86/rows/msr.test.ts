@@ -109,10 +109,14 @@ test('PAT and MTRRs accept memory types only', () => {
   assert.deepEqual(wrmsr(m, 0xfe, 0n), GP);
 });
 
-test('machine check registers are there and empty', () => {
+test('ten machine check banks are there and empty', () => {
   const m = long();
-  for (const msr of [0x179, 0x17a, 0x400, 0x47f]) assert.equal(rdmsr(m, msr), 0n);
+  for (const msr of [0x17a, 0x400, 0x427]) assert.equal(rdmsr(m, msr), 0n);
+  assert.equal(Number(rdmsr(m, 0x179)) & 0xff, 10);
   assert.equal(wrmsr(m, 0x401, 0n), null);
+  assert.deepEqual(wrmsr(m, 0x401, 1n), GP);
+  assert.equal(wrmsr(m, 0x404, -1n), null);
+  assert.equal(rdmsr(m, 0x404), (1n << 64n) - 1n);
 });
 
 test('other registers are asked of the host, which may refuse', () => {

@@ -3,12 +3,12 @@
 
 import type { Value } from '../../../ir/ir.ts';
 import { CR4 } from '../control.ts';
-import type { InsnEmit } from '../emit.ts';
+import { type InsnEmit, requires } from '../emit.ts';
 import { readMsr, writeMsr } from '../msr.ts';
 import { cpuid, tsc } from '../outside.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
-import { R, S } from '../state.ts';
+import { Absent, R, S } from '../state.ts';
 
 const long: RowOptions = { mode: 'long' };
 
@@ -47,6 +47,7 @@ function baseRows(name: string, segment: number, read: number, write: number): R
 }
 
 function readProcessorId(c: InsnEmit, o: Parameters<Row['emit']>[1]): void {
+  requires(c, Absent.rdpid);
   c.write(o!, c.b.fit(o!.bits === 64 ? 'i64' : 'i32', c.get(st.tscAux)));
 }
 
@@ -67,6 +68,7 @@ export const msrRows: readonly Row[] = [
     setPair(c, timeStamp(c));
   }),
   insn('0F 01 F9', 'rdtscp', (c) => {
+    requires(c, Absent.rdtscp);
     checkTimeStamp(c);
     setPair(c, timeStamp(c));
     c.setReg(R.rcx, 64, c.b.and(c.get(st.tscAux), c.b.i64(0xffffffffn)));

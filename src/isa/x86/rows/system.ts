@@ -2,11 +2,12 @@
 // WBINVD, CLFLUSH, CLWB, LFENCE, PREFETCHh, MONITOR, MWAIT, VMCALL, RDRAND, RDSEED, UD, CLAC, STAC; AMD APM volume 3: VMMCALL).
 
 import { selectSupervisorTlb } from '../context.ts';
-import type { InsnEmit, Operand } from '../emit.ts';
+import { CR4, writePkru } from '../control.ts';
+import { type InsnEmit, type Operand, requires } from '../emit.ts';
 import { hypercall, random } from '../outside.ts';
 import { insn, type Row } from '../row.ts';
 import * as st from '../state.ts';
-import { Exit, R } from '../state.ts';
+import { Absent, Exit, R, X } from '../state.ts';
 
 const AC = 1 << 18;
 
@@ -42,6 +43,7 @@ const alignment =
   (ac: 0 | 1): Row['emit'] =>
   (c) => {
     const b = c.b;
+    requires(c, Absent.smap);
     supervisorOnly(c);
     const flags = c.get(st.sysFlags);
     c.set(st.sysFlags, ac ? b.or(flags, b.i32(AC)) : b.and(flags, b.i32(~AC)));
@@ -87,6 +89,19 @@ export const systemRows: readonly Row[] = [
   insn('0F C7 /6r', 'rdrand Rv', drawRandom),
   insn('0F C7 /7r', 'rdseed Rv', drawRandom),
 
+  insn('0F 01 EE', 'rdpkru', (c) => {
+    const b = c.b;
+    c.raiseIf(b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pke))), X.ud);
+    c.gpIf(c.reg(R.rcx, 32));
+    c.setReg(R.rax, 32, c.get(st.pkru));
+    c.setReg(R.rdx, 32, b.i32(0));
+  }),
+  insn('0F 01 EF', 'wrpkru', (c) => {
+    const b = c.b;
+    c.raiseIf(b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pke))), X.ud);
+    c.gpIf(b.or(c.reg(R.rcx, 32), c.reg(R.rdx, 32)));
+    c.do(writePkru, c.reg(R.rax, 32));
+  }),
   insn('0F 01 CA', 'clac', alignment(0)),
   insn('0F 01 CB', 'stac', alignment(1)),
 

@@ -1,13 +1,14 @@
-// FXSAVE, FXRSTOR and the XSAVE family over the components x87, SSE and AVX (Intel SDM volume 1, sections 10.5 and 13.1 to 13.12).
+// FXSAVE, FXRSTOR and the XSAVE family over the components x87, SSE, AVX and PKRU (Intel SDM volume 1, sections 10.5 and 13.1 to 13.12).
 // FCS and FDS are not kept and stored as zero (CPUID.7.0:EBX[13]); there are no supervisor components, so IA32_XSS is zero. The
 // optimisation for unmodified state, which software cannot rely on, is not made; that for the initial state is.
 
 import type { Value } from '../../../ir/ir.ts';
+import { writePkru } from '../control.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { probeRead, probeWrite } from '../memory.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import {
-  cpl, cr0, cr4, fpCw, fpDp, fpIp, fpOpcode, fpr, fpSw, fpTop, fpValid, mxcsr, R, X, xcr0, xmm, ymmHigh,
+  cpl, cr0, cr4, fpCw, fpDp, fpIp, fpOpcode, fpr, fpSw, fpTop, fpValid, mxcsr, pkru, R, X, xcr0, xmm, ymmHigh,
 } from '../state.ts'; // biome-ignore format: one list
 import { type Sub, sub } from '../sub.ts';
 import { zeroVec } from './sse.ts';
@@ -35,6 +36,10 @@ const At = {
 const X87 = 1;
 const SSE = 2;
 const AVX = 4;
+const PKRU = 0x200;
+/** Places of PKRU: in the standard format, and behind what is there in the compacted one. */
+const STANDARD_PKRU = 2688;
+const AVX_BYTES = 256;
 /** How an instruction was encoded: bits of the subroutines' parameter `how`. REX.W; 64-bit mode. */
 const WIDE = 1;
 const LONG = 2;
@@ -147,7 +152,9 @@ export const stateInUse: Sub = sub('xsave.in_use', [], 'i32', {}, (c) => {
   const x87 = b.or(b.extu(words.reduce((v, w) => b.or(v, w))), wide.reduce((v, w) => b.or(v, w))); // biome-ignore format: one value
   const sse = b.op('v128.any_true', any(xmm));
   const avx = b.op('v128.any_true', any(ymmHigh));
-  b.ret(b.or(b.or(b.ne(x87, b.i64(0)), b.shl(sse, b.i32(1))), b.shl(avx, b.i32(2))));
+  const keys = b.ne(c.get(pkru), b.i32(0));
+  const vectors = b.or(b.shl(sse, b.i32(1)), b.shl(avx, b.i32(2)));
+  b.ret(b.or(b.or(b.ne(x87, b.i64(0)), vectors), b.shl(keys, b.i32(9))));
 });
 
 // -- FXSAVE and FXRSTOR
@@ -173,38 +180,47 @@ const fxrstor: Sub = sub('fxrstor', ['i64', 'i32'], null, { faults: true }, (c, 
 
 // -- XSAVE and XRSTOR
 
-/** (address, requested components, how, components to write): the components, without header. */
-const saveParts: Sub = sub('xsave.parts', ['i64', 'i32', 'i32'], null, { faults: true }, (c, address, parts, how) => {
+/** (address, components to write, how, place of PKRU): the components, without header. */
+const saveParts: Sub = sub('xsave.parts', ['i64', 'i32', 'i32', 'i32'], null, { faults: true }, (c, address, parts, how, keys) => {
   const b = c.b;
   b.if(has(c, parts, X87), () => c.do(saveX87, address, how));
   b.if(has(c, parts, SSE), () => c.do(sseBank.save, address, how));
   b.if(has(c, parts, AVX), () => c.do(avxBank.save, address, how));
+  b.if(has(c, parts, PKRU), () => b.store('i64', b.add(address, b.extu(keys)), b.extu(c.get(pkru))));
   b.ret();
 });
-/** Bytes of an area with these components. */
-const areaBytes = (c: Emit, parts: Value): Value => c.b.select(has(c, parts, AVX), c.b.i32(At.avx + 256), c.b.i32(At.avx));
+/** Where PKRU lies in the compacted format of these components. */
+const compactKeys = (c: Emit, layout: Value): Value => c.b.select(has(c, layout, AVX), c.b.i32(At.avx + AVX_BYTES), c.b.i32(At.avx));
+/** Bytes of an area with these components, PKRU at `keys`. */
+const areaBytes = (c: Emit, parts: Value, keys: Value): Value => {
+  const b = c.b;
+  const rest = b.select(has(c, parts, AVX), b.i32(At.avx + AVX_BYTES), b.i32(At.avx));
+  return b.select(has(c, parts, PKRU), b.add(keys, b.i32(8)), rest);
+};
 
 /** (address, requested components, how, optimise): XSAVE, or XSAVEOPT where `optimise` is 1. */
 const xsave: Sub = sub('xsave', ['i64', 'i32', 'i32', 'i32'], null, { faults: true }, (c, address, wanted, how, optimise) => {
   const b = c.b;
-  c.do(probeWrite, address, areaBytes(c, wanted), b.i32(0));
+  const keys = b.i32(STANDARD_PKRU);
+  c.do(probeWrite, address, areaBytes(c, wanted, keys), b.i32(0));
   const used = c.call(stateInUse);
   b.if(has(c, wanted, SSE | AVX), () => saveMxcsr(c, address));
-  c.do(saveParts, address, b.and(wanted, b.select(optimise, used, b.i32(-1))), how);
+  c.do(saveParts, address, b.and(wanted, b.select(optimise, used, b.i32(-1))), how, keys);
   const old = b.load('i64', at(c, address, At.header));
   const kept = b.and(old, b.not(b.extu(wanted)));
   b.store('i64', at(c, address, At.header), b.or(kept, b.extu(b.and(wanted, used))));
   b.ret();
 });
-/** (address, requested components, how): XSAVEC and XSAVES. The only extended component is at 576 in both formats. */
+/** (address, requested components, how): XSAVEC and XSAVES. */
 const xsavec: Sub = sub('xsavec', ['i64', 'i32', 'i32'], null, { faults: true }, (c, address, wanted, how) => {
   const b = c.b;
   // Here an unusual MXCSR is SSE state in use.
   const unusual = b.shl(b.ne(mxcsrValue(c), b.i32(MXCSR_RESET)), b.i32(1));
   const parts = b.and(wanted, b.or(c.call(stateInUse), unusual));
-  c.do(probeWrite, address, areaBytes(c, parts), b.i32(0));
+  const keys = compactKeys(c, wanted);
+  c.do(probeWrite, address, areaBytes(c, parts, keys), b.i32(0));
   b.if(has(c, parts, SSE), () => saveMxcsr(c, address));
-  c.do(saveParts, address, parts, how);
+  c.do(saveParts, address, parts, how, keys);
   b.store('i64', at(c, address, At.header), b.extu(parts));
   b.store('i64', at(c, address, At.comp), b.or(b.extu(wanted), b.i64(COMPACT)));
   b.ret();
@@ -236,7 +252,8 @@ const xrstor: Sub = sub('xrstor', ['i64', 'i32', 'i32', 'i32'], null, { faults: 
     },
   );
   const parts = b.and(wanted, b.wrap(present));
-  c.do(probeRead, address, areaBytes(c, parts), b.i32(0));
+  const keys = b.select(compact, compactKeys(c, b.wrap(comp)), b.i32(STANDARD_PKRU));
+  c.do(probeRead, address, areaBytes(c, parts, keys), b.i32(0));
   // The compacted format treats MXCSR as part of SSE, the standard one as needed by AVX as well.
   const withMxcsr = b.select(compact, b.i32(SSE), b.i32(SSE | AVX));
   b.if(b.and(wanted, withMxcsr), () => setMxcsr(c, b.getVar(mode)));
@@ -245,6 +262,7 @@ const xrstor: Sub = sub('xrstor', ['i64', 'i32', 'i32', 'i32'], null, { faults: 
   restore(X87, () => c.do(loadX87, address, how), () => c.do(initX87)); // biome-ignore format: one line each
   restore(SSE, () => c.do(sseBank.load, address, how), () => c.do(sseBank.init, how)); // biome-ignore format: one line each
   restore(AVX, () => c.do(avxBank.load, address, how), () => c.do(avxBank.init, how)); // biome-ignore format: one line each
+  restore(PKRU, () => c.do(writePkru, b.load('i32', b.add(address, b.extu(keys)))), () => c.do(writePkru, b.i32(0))); // biome-ignore format: one line each
   b.ret();
 });
 
