@@ -1,8 +1,8 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
-import { lacking } from '../../isa/x86/absent.ts';
 import type { Callee } from '../../ir/ir.ts';
+import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';

@@ -30,7 +30,13 @@ export function lacking(cpuid: (leaf: number, subleaf: number) => readonly numbe
   const [, , ecx1, edx1] = cpuid(1, 0);
   const [, ebx7, ecx7] = cpuid(7, 0);
   const edx81 = cpuid(0x80000001, 0)[3];
-  const words: Partial<Record<FeatureWord, number>> = { '1.ecx': ecx1, '1.edx': edx1, '7.ebx': ebx7, '7.ecx': ecx7, '80000001.edx': edx81 };
+  const words: Partial<Record<FeatureWord, number>> = {
+    '1.ecx': ecx1,
+    '1.edx': edx1,
+    '7.ebx': ebx7,
+    '7.ecx': ecx7,
+    '80000001.edx': edx81,
+  };
   const has = (feature: string): boolean => {
     const { word, bit } = featurePlace(feature);
     return (((words[word] ?? 0) >>> bit) & 1) === 1;

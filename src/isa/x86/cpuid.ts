@@ -143,7 +143,12 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
       return [featureBits(features, '6.eax'), 0, 0, 0];
     case 7:
       if (subleaf !== 0) return NOTHING;
-      return [0, featureBits(features, '7.ebx'), featureBits(features, '7.ecx') | (features.has('pku') && (state.cr4 >> CR4_PKE) & 1n ? 1 << OSPKE : 0), featureBits(features, '7.edx')];
+      return [
+        0,
+        featureBits(features, '7.ebx'),
+        featureBits(features, '7.ecx') | (features.has('pku') && (state.cr4 >> CR4_PKE) & 1n ? 1 << OSPKE : 0),
+        featureBits(features, '7.edx'),
+      ];
     case 0xb:
     case 0x1f:
       return topologyLeaf(t, subleaf, apicId);

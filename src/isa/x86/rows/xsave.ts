@@ -181,16 +181,23 @@ const fxrstor: Sub = sub('fxrstor', ['i64', 'i32'], null, { faults: true }, (c, 
 // -- XSAVE and XRSTOR
 
 /** (address, components to write, how, place of PKRU): the components, without header. */
-const saveParts: Sub = sub('xsave.parts', ['i64', 'i32', 'i32', 'i32'], null, { faults: true }, (c, address, parts, how, keys) => {
-  const b = c.b;
-  b.if(has(c, parts, X87), () => c.do(saveX87, address, how));
-  b.if(has(c, parts, SSE), () => c.do(sseBank.save, address, how));
-  b.if(has(c, parts, AVX), () => c.do(avxBank.save, address, how));
-  b.if(has(c, parts, PKRU), () => b.store('i64', b.add(address, b.extu(keys)), b.extu(c.get(pkru))));
-  b.ret();
-});
+const saveParts: Sub = sub(
+  'xsave.parts',
+  ['i64', 'i32', 'i32', 'i32'],
+  null,
+  { faults: true },
+  (c, address, parts, how, keys) => {
+    const b = c.b;
+    b.if(has(c, parts, X87), () => c.do(saveX87, address, how));
+    b.if(has(c, parts, SSE), () => c.do(sseBank.save, address, how));
+    b.if(has(c, parts, AVX), () => c.do(avxBank.save, address, how));
+    b.if(has(c, parts, PKRU), () => b.store('i64', b.add(address, b.extu(keys)), b.extu(c.get(pkru))));
+    b.ret();
+  },
+);
 /** Where PKRU lies in the compacted format of these components. */
-const compactKeys = (c: Emit, layout: Value): Value => c.b.select(has(c, layout, AVX), c.b.i32(At.avx + AVX_BYTES), c.b.i32(At.avx));
+const compactKeys = (c: Emit, layout: Value): Value =>
+  c.b.select(has(c, layout, AVX), c.b.i32(At.avx + AVX_BYTES), c.b.i32(At.avx));
 /** Bytes of an area with these components, PKRU at `keys`. */
 const areaBytes = (c: Emit, parts: Value, keys: Value): Value => {
   const b = c.b;
