@@ -38,6 +38,14 @@ export const processOptions: readonly SystemOption[] = [
     }),
   },
   {
+    names: ['-loadvm'],
+    value: 'TAG',
+    help: 'begin with a snapshot of the machine',
+    apply: does((s, text) => {
+      s.loadvm = text;
+    }),
+  },
+  {
     names: ['-incoming'],
     value: 'tcp:HOST:PORT|unix:PATH|fd:N|exec:COMMAND|file:PATH|defer',
     help: 'take a machine over from there, or wait for migrate-incoming',

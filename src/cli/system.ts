@@ -7,6 +7,7 @@ import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
 import { serveGdb } from '../monitor/gdb/stub.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
+import { loadSnapshot } from '../monitor/machine-snapshots.ts';
 import { qmpTable } from '../monitor/qmp/table.ts';
 import { type AccelChoice, chooseAccel } from './accel.ts';
 import type { SystemHost } from './host.ts';
@@ -142,6 +143,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       emulator.quit('host-signal');
     });
     host.ready();
+    if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
     if (s.incoming !== undefined) await emulator.awaitIncoming(s.incoming === 'defer' ? undefined : s.incoming, !s.paused);
     else if (!s.paused) emulator.cont();
     const end = await (emulator.machine?.ended ?? idle);

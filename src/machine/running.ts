@@ -108,6 +108,8 @@ export interface RunningMachine {
   pause(): Promise<void>;
   /** Goes on after `pause`; starts a machine that was not started. */
   resume(): void;
+  /** The guest's clock, in ns since it was started. */
+  clock(): number;
   /** The state of the machine, which must be held, as a stream of bytes: see snapshot/format.ts. */
   saveState(): AsyncIterable<Uint8Array>;
   /**

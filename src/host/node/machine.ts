@@ -334,6 +334,9 @@ export class NodeMachine implements RunningMachine {
   get #still(): StillMachine {
     return { board: this.board, buffer: this.#memory.buffer, layout: this.#layout };
   }
+  clock(): number {
+    return this.#status === 'paused' ? this.#stoodStillAt - this.board.control.skipped[0]! : this.board.clock.now();
+  }
   async *saveState(): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
     for (const chunk of saveMachine(this.#still, zstd)) {

@@ -4,6 +4,7 @@ import { charOptions } from '../../chardev/options.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
 import type { Emulator } from '../emulator.ts';
 import { optionMap } from '../keyval.ts';
+import { deleteSnapshot, loadSnapshot, saveSnapshot } from '../machine-snapshots.ts';
 import { netdevJson } from '../netdevs.ts';
 import { objectOptions } from '../qom/objects.ts';
 import { type HmpArguments, type HmpCommand, HmpError, splitWords } from './command.ts';
@@ -38,6 +39,14 @@ export const commands: readonly HmpCommand[] = [
   { names: ['stop', 's'], help: 'stop emulation', run: (e) => e.stop() },
   { names: ['cont', 'c'], help: 'resume emulation', run: (e) => e.cont() },
   { names: ['quit', 'q'], help: 'quit the emulator', run: (e) => e.quit('host-qmp-quit') },
+  {
+    names: ['savevm'],
+    args: 'tag',
+    help: 'save a VM snapshot; a snapshot of that tag is replaced',
+    run: (e, { words }) => saveSnapshot(e, words[0]),
+  },
+  { names: ['loadvm'], args: 'tag', help: 'restore a VM snapshot', run: (e, args) => loadSnapshot(e, need(args, 0, 'name')) },
+  { names: ['delvm'], args: 'tag', help: 'delete a VM snapshot', run: (e, args) => deleteSnapshot(e, need(args, 0, 'name')) },
   { names: ['system_reset'], help: 'reset the system', run: (e) => e.reset() },
   { names: ['system_powerdown'], help: 'send system power down event', run: (e) => e.powerdown() },
   {

@@ -3,6 +3,7 @@
 import type { Plugged } from '../../machine/device-tree.ts';
 import { propertiesOf } from '../../machine/device-tree.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
+import { listSnapshots } from '../machine-snapshots.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
 import { type HmpCommand, hex } from './command.ts';
@@ -60,6 +61,23 @@ export const infos: readonly HmpCommand[] = [
       const { status } = e;
       return `VM status: ${status === 'running' || status === 'paused' ? status : `paused (${status})`}`;
     },
+  },
+  {
+    names: ['snapshots'],
+    help: 'show the currently saved VM snapshots',
+    run: (e) => {
+      const list = listSnapshots(e);
+      if (list.length === 0) return 'There is no snapshot available.';
+      const rows = list.map((s) => [s.id, s.name, `${s.vmStateSize}`, new Date(s.seconds * 1000).toISOString().slice(0, 19)]);
+      const line = (r: readonly string[]): string =>
+        `${r[0]!.padEnd(10)}${r[1]!.padEnd(20)}${r[2]!.padStart(12)}  ${r[3]!.replace('T', ' ')}`;
+      return ['List of snapshots present on all disks:', line(['ID', 'TAG', 'VM SIZE', 'DATE']), ...rows.map(line)].join('\n');
+    },
+  },
+  {
+    names: ['migrate'],
+    help: 'show migration status',
+    run: (e) => JSON.stringify(e.migration.info()),
   },
   {
     names: ['version'],

@@ -2,6 +2,7 @@
 
 import { QmpError } from '../../rpc/qmp/error.ts';
 import { any, array, bool, enumeration, int, object, optional, str } from '../../rpc/qmp/schema.ts';
+import { deleteSnapshot, loadSnapshot, saveSnapshot } from '../machine-snapshots.ts';
 import { action, type QmpTable, query } from './row.ts';
 
 /** What can be switched; all but `events` say how a migration is done. */
@@ -68,5 +69,14 @@ export const migrateCommands: QmpTable = {
   ),
   'migrate-incoming': action({ uri: str }, (e, { uri }) => e.takeIncoming(uri)),
   migrate_cancel: action({}, (e) => e.migration.cancel()),
+  'snapshot-save': action({ 'job-id': str, tag: str, vmstate: str, devices: array(str) }, (e, a) => {
+    e.jobs.start({ id: a['job-id'], type: 'snapshot-save', run: () => saveSnapshot(e, a.tag, a.vmstate, a.devices) });
+  }),
+  'snapshot-load': action({ 'job-id': str, tag: str, vmstate: str, devices: array(str) }, (e, a) => {
+    e.jobs.start({ id: a['job-id'], type: 'snapshot-load', run: () => loadSnapshot(e, a.tag, a.vmstate, a.devices) });
+  }),
+  'snapshot-delete': action({ 'job-id': str, tag: str, devices: array(str) }, (e, a) => {
+    e.jobs.start({ id: a['job-id'], type: 'snapshot-delete', run: () => deleteSnapshot(e, a.tag, a.devices) });
+  }),
   'migrate-continue': action({ state: str }, (e, { state }) => e.migration.goOn(state)),
 };
