@@ -24,7 +24,7 @@ function disksOf(e: Emulator, names?: readonly string[]): Disk[] {
   const nodes =
     names?.map((name) => e.blocks.get(name)) ??
     e.blocks.backends.flatMap((b) => (b.node !== undefined && !b.readOnly && !b.node.disk.readOnly ? [b.node] : []));
-  const disks = nodes.map((node) => {
+  const disks = [...new Set(nodes)].map((node) => {
     if (!(node.format instanceof Qcow2Image))
       throw new QmpError(`Device '${node.name}' is writable but does not support snapshots`);
     return { node, image: node.format };
