@@ -102,7 +102,13 @@ export function translate(
 ): { batch: RegionBatch; code: Uint8Array<ArrayBuffer> | null } {
   const found: { wish: RegionWish; region: Region }[] = [];
   const failed: [number, number][] = [];
+  // A place that was given up and wished for again counts with its last wish.
+  const latest = new Map(wishes.map((wish) => [wish.index, wish]));
   for (const wish of wishes) {
+    if (latest.get(wish.index) !== wish) {
+      failed.push([wish.number, wish.index]);
+      continue;
+    }
     const pages = new Map(wish.pages);
     const met = wish.met && new Set(wish.met);
     const seen = new Map(wish.seen);
