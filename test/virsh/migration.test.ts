@@ -1,0 +1,136 @@
+// Guests that move between two daemons while they work: nothing is lost, and however the link breaks one copy runs.
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { remote } from '../../src/rpc/libvirt/programs.ts';
+import { type Domain, paramsToRecord } from '../../src/rpc/libvirt/types.ts';
+import { Client, GuestConsole, linuxFiles, linuxGuest, makeDisk, state, until, uuidOf } from './client.ts';
+import { missing, realEmulator, TestDaemon } from './daemon-process.ts';
+
+const files = await linuxFiles();
+const skip = missing(realEmulator, 'qemu-img') || (typeof files === 'string' ? files : false);
+
+/** Checks what it wrote to memory and disk, over and over, and counts. */
+const work = [
+  'dd if=/dev/urandom of=/x bs=64k count=64 2>/dev/null',
+  'md5sum /x >/sums',
+  'dd if=/x of=/dev/vda bs=64k 2>/dev/null',
+  'i=0; while md5sum -c /sums >/dev/null && cmp -n 4194304 /x /dev/vda; do i=$((i+1)); echo n$i; done; echo bro$((1+1))ken',
+].join('; ');
+
+const flag = { live: 1, peer2peer: 2, persist: 8, undefine: 16 } as const;
+
+describe('migration between two daemons with QEMU', { skip, timeout: 900_000 }, () => {
+  let [here, there]: TestDaemon[] = [];
+  let [source, destination]: Client[] = [];
+  let guest: Domain;
+
+  const configured = (uuid: string): TestDaemon => {
+    const daemon = new TestDaemon();
+    const path = join(daemon.directory, 'conf');
+    writeFileSync(path, `host_uuid = "${uuid}"\nhostname = "127.0.0.1"\nkeepalive_interval = 1\nkeepalive_count = 3\n`);
+    return new TestDaemon(['--config', path], daemon.directory);
+  };
+  before(async () => {
+    [here, there] = [configured(uuidOf(1)), configured(uuidOf(2))];
+    await Promise.all([here.start(), there.start()]);
+    [source, destination] = [await Client.connect(here.uri), await Client.connect(there.uri)];
+    const disk = join(here.directory, 'shared.qcow2');
+    makeDisk(disk, '16M');
+    if (typeof files === 'string') return;
+    const device = `<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/><source file='${disk}'/><target dev='vda' bus='virtio'/></disk>`;
+    guest = await source.define(linuxGuest('mover', uuidOf(10), files, device));
+    await source.start(guest);
+    const console = await GuestConsole.open(source, guest);
+    await console.expect(/nonroot:.*# /);
+    await console.send(`${work}\n`);
+    await console.expect(/n3\r/);
+    await console.close();
+  });
+  after(async () => {
+    source?.close();
+    destination?.close();
+    await Promise.all([here?.close(), there?.close()]);
+  });
+
+  const move = (from: Client, to: TestDaemon, flags: number): Promise<unknown> =>
+    from.rpc.call(remote, 'domainMigratePerform3Params', {
+      dom: guest,
+      dconnUri: to.uri,
+      params: [],
+      cookieIn: new Uint8Array(),
+      flags: flags | flag.peer2peer,
+    });
+  /** The guest counts on, and has found nothing broken. */
+  const works = async (client: Client): Promise<void> => {
+    const console = await GuestConsole.open(client, guest);
+    const first = Number((await console.expect(/n(\d+)\r/))[1]);
+    await console.expect(new RegExp(`n${first + 2}\r`));
+    assert.ok(!/bro2ken|differ|FAILED/.test(console.text), console.text.slice(-400));
+    await console.close();
+  };
+  /** Where the guest runs: how many of the two daemons say so. */
+  const running = async (): Promise<number> => {
+    const states = await Promise.all(
+      [source!, destination!].map((one) => one.state('mover').catch(() => state.shutoff as number)),
+    );
+    return states.filter((one) => one === state.running).length;
+  };
+
+  test('a working guest goes there and comes back, and its downtime is told', async (t) => {
+    await move(source!, there!, flag.live | flag.persist);
+    assert.equal(await source!.state('mover'), state.shutoff);
+    assert.equal(await destination!.state('mover'), state.running);
+    await works(destination!);
+    const { params } = await source!.rpc.call(remote, 'domainGetJobStats', { dom: guest, flags: 1 });
+    const stats = paramsToRecord(params);
+    t.diagnostic(`downtime ${stats['downtime']} ms, ${stats['memory_processed']} bytes in ${stats['time_elapsed']} ms`);
+    assert.ok(stats['downtime'] !== undefined);
+    await move(destination!, here!, flag.live | flag.persist | flag.undefine);
+    assert.equal(await source!.state('mover'), state.running);
+    assert.deepEqual(await destination!.names(), []);
+    await works(source!);
+  });
+
+  test('a destination that dies on the way leaves the guest running where it was', async () => {
+    await source!.rpc.call(remote, 'domainMigrateSetMaxSpeed', { dom: guest, bandwidth: 8n, flags: 0 });
+    const moving = move(source!, there!, flag.live | flag.persist);
+    moving.catch(() => {});
+    await until('the guest is on its way', async () =>
+      (await destination!.names(1).catch(() => [] as string[])).includes('mover'),
+    );
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await there!.kill();
+    for (const pid of there!.emulators()) process.kill(pid, 'SIGKILL');
+    await assert.rejects(moving);
+    await until('the guest runs again', async () => (await source!.state('mover')) === state.running);
+    await works(source!);
+    destination!.close();
+    await there!.start();
+    destination = await Client.connect(there!.uri);
+    assert.equal(await running(), 1);
+    assert.deepEqual(there!.emulators(), []);
+  });
+
+  test('a source that dies on the way leaves one running copy', async () => {
+    const moving = move(source!, there!, flag.live | flag.persist);
+    moving.catch(() => {});
+    await until('the guest is on its way', async () => (await destination!.names(1)).includes('mover'));
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    await here!.kill();
+    await assert.rejects(moving);
+    source!.close();
+    await here!.start();
+    source = await Client.connect(here!.uri);
+    await until('one copy runs', async () => (await running()) === 1);
+    await until('no other process is left', () => here!.emulators().length + there!.emulators().length === 1);
+    await works(source!);
+  });
+
+  test('to the same host, or with what is not supported, is refused by name', async () => {
+    await assert.rejects(move(source!, here!, flag.live), /already active|same host/);
+    await assert.rejects(move(source!, there!, flag.live | 64), /non-shared storage is not supported/);
+    await works(source!);
+  });
+});
