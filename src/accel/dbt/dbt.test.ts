@@ -95,6 +95,44 @@ for (const regions of ['off', 'always'] as const) {
     assert.equal((vcpu.get('rax') >> 8n) & 0xffn, 0x97n);
   });
 
+  test(`${name}: REP MOVS and STOS of all sizes and lengths do what their elements would do one by one`, () => {
+    const [from, to] = [0x40ff3, 0x60ffd];
+    const value = 0x1122334455667788n;
+    for (const [size, prefix] of [[1, ''], [2, '66'], [4, ''], [8, '48']] as const) {
+      for (const count of [0, 1, 3, 4, 7, 100, 1024, 3000]) {
+        // rep movs; mov rdi,r8; mov rcx,r9; rep stos; hlt
+        const [movs, stos] = size === 1 ? ['a4', 'aa'] : ['a5', 'ab'];
+        const { vcpu, bytes, layout } = rig(regions, `f3${prefix}${movs} 4c89c7 4c89c9 f3${prefix}${stos} f4`.replace(/f366/g, '66f3'));
+        const length = size * count;
+        const expected = bytes.slice(layout.ramBase + to - 8, layout.ramBase + to + length + 8);
+        for (let i = 0; i < length; i++) {
+          bytes[layout.ramBase + from + i] = (i * 7 + 1) & 255;
+          expected[8 + i] = (i * 7 + 1) & 255;
+        }
+        const other = 0xa0ffb;
+        const registers = { rsi: from, rdi: to, rcx: count, r8: other, r9: count };
+        for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+        vcpu.set('rax', value);
+        assert.equal(settle(vcpu), 'hlt');
+        assert.deepEqual(bytes.slice(layout.ramBase + to - 8, layout.ramBase + to + length + 8), expected, `movs ${size} ${count}`);
+        const filled = bytes.subarray(layout.ramBase + other, layout.ramBase + other + length);
+        assert.ok(filled.every((x, i) => x === Number((value >> BigInt(8 * (i % size))) & 255n)), `stos ${size} ${count}`);
+        assert.equal(bytes[layout.ramBase + other + length], 0);
+        assert.deepEqual(['rcx', 'rsi', 'rdi'].map((r) => Number(vcpu.get(r))), [0, from + length, other + length]);
+      }
+    }
+  }); // biome-ignore format: long lists
+
+  test(`${name}: REP MOVS over code that was run replaces it`, () => {
+    // call f; lea rsi,[new]; lea rdi,[f]; mov ecx,5; rep movsb; call f; hlt; f: mov al,5; out 0x80,al; ret; new: mov al,7; out 0x80,al; ret
+    const { vcpu, out } = rig(
+      regions,
+      'e8 1b000000 488d35 19000000 488d3d 0d000000 b9 05000000 f3a4 e8 01000000 f4 b005 e680 c3 b007 e680 c3',
+    );
+    assert.equal(settle(vcpu), 'hlt');
+    assert.deepEqual(out, [5, 7]);
+  });
+
   test(`${name}: an endless loop gives the thread back when its slice is over`, () => {
     const { vcpu } = rig(regions, 'ebfe');
     assert.equal(vcpu.run(10_000), 'interrupted');

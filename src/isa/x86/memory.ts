@@ -79,7 +79,7 @@ const readPlace = sub('readPlace', ['i64', 'i32'], 'i64', {}, (c, at, log2) => {
 });
 
 /** Tells the host of a write to RAM at host address `at` where the page holds decoded code. */
-const noteWrite = sub('noteWrite', ['i32', 'i32'], null, {}, (c, at, bytes) => {
+export const noteWrite = sub('noteWrite', ['i32', 'i32'], null, {}, (c, at, bytes) => {
   const b = c.b;
   b.if(b.raw('i32.8u', codeByte(c, at)), () => c.do(codeWrite, c.call(physicalOf, at), bytes));
   b.ret();
@@ -186,19 +186,15 @@ export const probeWrite = sub('probeWrite', ['i64', 'i32', 'i32'], null, { fault
 });
 
 /**
- * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, a store to a page of decoded
- * code, or while accesses are watched). Raises what an access raises.
+ * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or while accesses are watched). Who
+ * writes tells `noteWrite`. Raises what an access raises.
  */
 export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true }, (c, addr, how) => {
   const b = c.b;
   b.if(b.or(c.get(st.watch), c.get(st.alignCheck)), () => b.ret(b.i32(0)));
   const at = c.call(place, addr, how);
   b.if(isOutside(c, at), () => b.ret(b.i32(0)));
-  const ptr = b.wrap(at);
-  b.if(b.and(how, b.i32(How.write)), () => {
-    b.if(b.raw('i32.8u', codeByte(c, ptr)), () => b.ret(b.i32(0)));
-  });
-  b.ret(ptr);
+  b.ret(b.wrap(at));
 });
 
 // -- atomics

@@ -4,7 +4,7 @@
 
 import type { Value } from '../../../ir/ir.ts';
 import { accessOf, type InsnEmit, type Size } from '../emit.ts';
-import { hostSpan } from '../memory.ts';
+import { hostSpan, noteWrite } from '../memory.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
@@ -12,6 +12,8 @@ import { R, S } from '../state.ts';
 /** Iterations before a REP form looks at interrupts. */
 const BURST = 1024;
 const DF = 0x400;
+/** Elements that are not worth a bulk operation. */
+const FEW = 3;
 
 const options: RowOptions = { rep: true };
 
@@ -92,7 +94,7 @@ function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
   return (count) => {
     const b = c.b;
     const bytes = size / 8;
-    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(8))), unlimited(c)), () => {
+    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(FEW))), unlimited(c)), () => {
       const from = c.linearData(offset(c, R.rsi), bytes, false);
       const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
       const n = minimum(c, count, minimum(c, untilPageEnd(c, from, LOG2[size]), untilPageEnd(c, to, LOG2[size])));
@@ -103,6 +105,7 @@ function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
         const apart = b.geu(b.sub(target, source), length);
         b.if(b.and(b.and(b.ne(source, b.i32(0)), b.ne(target, b.i32(0))), apart), () => {
           b.copy(target, source, length);
+          c.do(noteWrite, target, length);
           const step = b.shl(n, b.i64(LOG2[size]));
           advance(c, R.rsi, step);
           advance(c, R.rdi, step);
@@ -120,7 +123,6 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
     const b = c.b;
     const bytes = size / 8;
     const value = c.reg(R.rax, size);
-    // One fill serves where all bytes of the element are equal.
     const low = b.and(b.wrap(value), b.i32(0xff));
     const uniform =
       size === 8
@@ -129,13 +131,31 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
             value,
             size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size),
           );
-    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(8))), b.and(uniform, unlimited(c))), () => {
+    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(FEW))), unlimited(c)), () => {
       const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
       const n = minimum(c, count, untilPageEnd(c, to, LOG2[size]));
       b.if(b.gtu(n, b.i64(1)), () => {
         const target = c.call(hostSpan, to, b.i32(4));
         b.if(b.ne(target, b.i32(0)), () => {
-          b.fill(target, low, b.shl(b.wrap(n), b.i32(LOG2[size])));
+          const length = b.shl(b.wrap(n), b.i32(LOG2[size]));
+          b.if(
+            uniform,
+            () => b.fill(target, low, length),
+            () => {
+              // One element, then what is there already behind itself, until the end.
+              b.setRaw(accessOf[size], target, value);
+              const done = b.variable(b.i32(bytes));
+              b.loop((again) => {
+                const there = b.getVar(done);
+                const left = b.sub(length, there);
+                b.copy(b.add(target, there), target, b.select(b.ltu(there, left), there, left));
+                const now = b.shl(there, b.i32(1));
+                b.setVar(done, now);
+                b.br(again, b.ltu(now, length));
+              });
+            },
+          );
+          c.do(noteWrite, target, length);
           advance(c, R.rdi, b.shl(n, b.i64(LOG2[size])));
           advance(c, R.rcx, b.neg(n));
           b.leave('repeat');
