@@ -268,10 +268,17 @@ export function buildBoard(o: BoardOptions): Board {
     pin: (n) => ioapic.pin(n),
     rom: rom.low,
     firmware,
+    lock,
+    eject: (paths) => {
+      for (const path of paths) o.event({ kind: 'eject', path });
+    },
     full: config.machine !== undefined,
   });
   const { host } = chipset;
-  const facts = { ramLow: layout.ramLow, ramHigh: layout.ramHigh };
+  const facts = (): BoardFacts => {
+    const hotplugSlots = chipset.hotplugSlots?.();
+    return { ramLow: layout.ramLow, ramHigh: layout.ramHigh, ...(hotplugSlots ? { hotplugSlots } : {}) };
+  };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
   if (config.trace.includes('firmware'))
@@ -306,10 +313,13 @@ export function buildBoard(o: BoardOptions): Board {
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
-  fwCfg.fill(fwCfgItems(config, () => ({ ...facts, pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
+  fwCfg.fill(fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
 
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, facts, control, wake,
+    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
+    get facts() {
+      return facts();
+    },
     reset() {
       lock.run(() => {
         slots.reset();

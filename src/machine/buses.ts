@@ -29,10 +29,13 @@ export interface PciBus extends Bus<'PCI'> {
   readonly express: boolean;
   /** The host bridge's own bus, not one behind a port. */
   readonly root: boolean;
-  /** Plugs a function of the device at `path` in; what it returns takes it out again. Throws where the place is taken. */
-  add(f: PciFunction, slot: number, fn: number, path?: string): () => void;
-  /** A device was added to a machine that has started; on the I/O thread. */
-  plugged?(): void;
+  /**
+   * Plugs a function of the device at `path` in; what it returns takes it out again. `removable` devices may leave a running machine.
+   * Throws where the place is taken.
+   */
+  add(f: PciFunction, slot: number, fn: number, path?: string, removable?: boolean): () => void;
+  /** A device was added to a slot of a machine that has started; on the I/O thread. */
+  plugged?(slot: number): void;
   /** First free slot; -1 for none. */
   freeSlot(): number;
 }

@@ -2,8 +2,10 @@
 
 import type { Arena } from '../bits/arena.ts';
 import { fanOut, type IrqLine } from '../bus/irq.ts';
+import type { Lock } from '../bus/lock.ts';
 import type { MemorySlots } from '../bus/slots.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
+import { AcpiHotplug } from '../devices/acpi-hotplug.ts';
 import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
 import { i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
 import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
@@ -41,6 +43,9 @@ export interface ChipsetOptions {
   /** ROM that shows below 1 MiB; without firmware all is RAM there, and registers are preset as firmware would leave them. */
   readonly rom: LowRom | undefined;
   readonly firmware: boolean;
+  /** Asks for what is in the slots of the root bus to be removed, by the paths of its devices. */
+  readonly eject: (paths: readonly string[]) => void;
+  readonly lock: Lock;
   /** Chips that a board without them does as well: SMBus. */
   readonly full: boolean;
 }
@@ -52,6 +57,8 @@ export interface Chipset {
   interruptLine(pirq: number): number;
   /** Where the guest has put the power management registers. */
   pmBase(): number;
+  /** Slots whose devices come and go by ACPI; none where boards have other ways. */
+  readonly hotplugSlots?: () => readonly number[];
   /** Registers after power-on; memory follows. With the board's lock held. */
   reset(): void;
 }
@@ -123,13 +130,44 @@ export function pcChipset(o: ChipsetOptions): Chipset {
   const smbus = new Smbus(arena);
   const power = piix4Pm({ arena, host, ports, pm: o.acpi, smbus: smbus.handler, preset });
   o.acpi.mapGpe(ports, PIIX4_GPE.base);
+  /** Paths of what may go, by slot. */
+  const paths = new Map<PciFunction, { readonly slot: number; readonly path: string }>();
+  const inSlot = (slot: number): string[] => [...paths.values()].filter((p) => p.slot === slot).map((p) => p.path);
+  // What the chipset and devices without hot-plug have stays: all slots but theirs.
+  const slots = (): number[] =>
+    Array.from({ length: 32 }, (_, n) => n).filter((n) => host.functions().every((p) => p.slot !== n) || inSlot(n).length > 0);
+  const hotplug = new AcpiHotplug({
+    arena,
+    gpe: (n) => o.acpi.gpe(n),
+    removable: () => slots().reduce((bits, n) => bits + 2 ** n, 0),
+    eject: (slot) => o.eject(inSlot(slot)),
+  });
+  hotplug.map(ports);
+  const bus: PciBus = {
+    ...pciBus(host, 'pci.0', false),
+    add(f, slot, fn, path, removable = false) {
+      host.add(f, slot, fn);
+      if (removable && path !== undefined) paths.set(f, { slot, path });
+      return () => {
+        host.remove(f);
+        paths.delete(f);
+      };
+    },
+    plugged: (slot) => o.lock.run(() => hotplug.plugged(slot)),
+    requestUnplug({ path }) {
+      const found = [...paths.values()].find((p) => p.path === path);
+      if (found) o.lock.run(() => hotplug.request(found.slot));
+    },
+  };
   return {
     host,
-    bus: pciBus(host, 'pci.0', false),
+    bus,
+    hotplugSlots: slots,
     interruptLine: (pirq) => [10, 10, 11, 11][pirq]!,
     pmBase: () => power.read(0x40, 2) & 0xffc0 || acpiPm.base,
     reset() {
       smbus.reset();
+      hotplug.reset();
       resetHost(o, host, northbridge, pamRegister.i440fx);
       // The power management function's interrupt is the SCI.
       power.poke(pci.interruptLine, 1, acpiPm.sci);

@@ -141,7 +141,19 @@ export class DeviceTree {
     const undo: (() => void)[] = [];
     const buses: AnyBus[] = [];
     const ordinal = this.#counts.get(type.category) ?? 0;
-    const ctx = this.#context({ ordinal, arena, name, id, path, bus, place, undo, buses, romFile: romFile(type, values) });
+    const ctx = this.#context({
+      ordinal,
+      arena,
+      name,
+      id,
+      path,
+      bus,
+      place,
+      undo,
+      buses,
+      romFile: romFile(type, values),
+      removable: type.hotplug !== false,
+    });
     let entry: Entry;
     try {
       const device = type.build(ctx, values);
@@ -149,7 +161,7 @@ export class DeviceTree {
       if (first) {
         this.#o.services.lock.run(() => device.reset());
         if (first.io) entry.io = device.io?.(first.io);
-        if (bus.kind === 'PCI') bus.plugged?.();
+        if (bus.kind === 'PCI' && place) bus.plugged?.(place.slot);
       }
     } catch (error) {
       for (const f of undo.reverse()) f();
@@ -269,6 +281,7 @@ export class DeviceTree {
     undo: (() => void)[];
     buses: AnyBus[];
     romFile: string | undefined;
+    removable: boolean;
   }): DeviceContext {
     const { services, bells, timers } = this.#o;
     const { arena, undo, bus, place } = e;
@@ -302,7 +315,7 @@ export class DeviceTree {
         const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
         if (rom) f.setRom(rom);
         if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604) addEndpoint(f);
-        undo.push(bus.add(f, place.slot, place.fn, e.path));
+        undo.push(bus.add(f, place.slot, place.fn, e.path, e.removable));
       },
       addTimer(timed) {
         timers.add(timed);

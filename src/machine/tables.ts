@@ -1,5 +1,6 @@
 // The ACPI and SMBIOS tables and the memory map of the boards.
 
+import { acpiHotplug } from '../devices/acpi-hotplug.ts';
 import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
@@ -20,6 +21,8 @@ export interface BoardFacts {
   readonly ramHigh: number;
   /** Ports of the power management block; those of a board without firmware when left out. */
   readonly pmBase?: number;
+  /** Slots whose devices come and go by ACPI. */
+  readonly hotplugSlots?: readonly number[];
 }
 
 /** The windows that PCI devices may use. */
@@ -41,6 +44,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
       ...(pc ? {} : { mmconfig: { base: ECAM.base } }),
       memory: pciWindows(config, facts),
       intx: pc ? i440fxIntx : q35Intx,
+      ...(facts.hotplugSlots ? { hotplug: { base: acpiHotplug.base, slots: facts.hotplugSlots } } : {}),
       isaBridge: pc ? 0x1_0000 : 0x1f_0000,
     },
     ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),

@@ -109,3 +109,17 @@ export const not = (a: Aml): Aml => bytesOf(0x92, a);
 export const and = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x7b, a, b, to);
 export const or = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x7d, a, b, to);
 export const createDwordField = (from: Aml, offset: number, as: string): Aml => bytesOf(0x8a, from, int(offset), path(as));
+
+export const store = (value: Aml, to: Aml): Aml => bytesOf(0x70, value, to);
+export const notify = (object: Aml, value: Aml): Aml => bytesOf(0x86, object, value);
+/** The value of `a & b`. */
+export const masked = (a: Aml, b: Aml): Aml => bytesOf(0x7b, a, b, 0);
+/** A call of a method that is known to the reader by its name. */
+export const call = (where: string, ...values: readonly Aml[]): Aml => bytesOf(path(where), ...values);
+
+/** A range of ports (`OperationRegion (where, SystemIO, base, length)`). */
+export const ports = (where: string, base: number, length: number): Aml =>
+  bytesOf(0x5b, 0x80, path(where), 1, int(base), int(length));
+/** Fields of 32 bits over a region, one after another, writes leaving the other bits at zero. */
+export const dwordFields = (region: string, ...names: readonly string[]): Aml =>
+  bytesOf(0x5b, 0x81, packaged(bytesOf(path(region), 0x43, ...names.map((n) => bytesOf(path(n), 0x20)))));

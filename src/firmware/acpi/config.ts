@@ -13,6 +13,8 @@ export interface PciConfig {
   readonly memory: readonly Window[];
   /** The GSI of pin 0–3 (INTA–INTD) of the device in `slot` (0–31) on bus 0. */
   readonly intx: (slot: number, pin: number) => number;
+  /** Slots of bus 0 whose devices come and go by ACPI; the event methods and their ports are described where this is given. */
+  readonly hotplug?: { readonly base: number; readonly slots: readonly number[] };
   /** _ADR of the ISA bridge: slot in the upper half, function in the lower. */
   readonly isaBridge: number;
 }

@@ -64,8 +64,37 @@ const rootBridge = (config: AcpiConfig, pci: PciConfig): a.Aml => {
     a.name('_CRS', template(...windows)),
     routing(pci.intx),
     a.device('ISA', a.name('_ADR', a.int(pci.isaBridge)), ...isaDevices(config)),
+    ...(pci.hotplug ? hotplugSlots(pci.hotplug) : []),
   );
 };
+
+const slotName = (slot: number): string => `S${(slot * 8).toString(16).toUpperCase().padStart(2, '0')}`;
+
+/** Devices for the slots with their ejection, and the notifications of what the ports tell (QEMU "ACPI PCI hotplug interface"). */
+const hotplugSlots = ({ base, slots }: NonNullable<PciConfig['hotplug']>): a.Aml[] => [
+  a.ports('PCST', base, 8),
+  a.dwordFields('PCST', 'PCIU', 'PCID'),
+  a.ports('SEJ', base + 8, 4),
+  a.dwordFields('SEJ', 'B0EJ'),
+  ...slots.map((slot) =>
+    a.device(
+      slotName(slot),
+      a.name('_ADR', a.int(slot * 0x10000)),
+      a.name('_SUN', a.int(slot)),
+      a.method('_EJ0', 1, a.store(a.int(2 ** slot), a.path('B0EJ'))),
+    ),
+  ),
+  a.method(
+    'DVNT',
+    2,
+    ...slots.map((slot) => a.ifThen(a.masked(a.arg(0), a.int(2 ** slot)), a.notify(a.path(slotName(slot)), a.arg(1)))),
+  ),
+  a.method('PCNT', 0, a.call('DVNT', a.path('PCIU'), a.int(1)), a.call('DVNT', a.path('PCID'), a.int(3))),
+];
+
+/** The methods of general-purpose events: 1 tells of PCI devices. */
+const events = (config: AcpiConfig): a.Aml[] =>
+  config.pci?.hotplug ? [a.scope('\\_GPE', a.method('_E01', 0, a.call('\\_SB.PCI0.PCNT')))] : [];
 
 const simple = (where: string, id: string, ...resources: Uint8Array[]): a.Aml =>
   a.device(where, a.name('_HID', a.hid(id)), present, a.name('_CRS', template(...resources)));
@@ -117,5 +146,6 @@ export const dsdtBody = (config: AcpiConfig): Uint8Array =>
       ...systemDevices(config),
       ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),
     ),
+    ...events(config),
     a.name('\\_S5', a.pkg(a.int(0), a.int(0), a.int(0), a.int(0))),
   );
