@@ -303,6 +303,7 @@ export function buildBoard(o: BoardOptions): Board {
   const devices = new DeviceTree({
     services: {
       cpus: config.cpus,
+      ram: config.memory,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
       pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
     },

@@ -65,7 +65,7 @@ function trees() {
     const pciPorts = new AddressSpace({ name: 'pci ports', size: 65536, lock, shared: arena.alloc(spaceLayout) });
     const host = new PciHost({ arena, ports: pciPorts, mmio: [mmio], pirqs: [] });
     const services = {
-      cpus: 1, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
+      cpus: 1, ram: 0, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
       msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, rom: () => undefined, pci: host, ioThread: true, flushPage: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
@@ -96,7 +96,7 @@ function trees() {
     };
     tree.addBus(bus);
     const io: IoServices = {
-      backends: noBackends(), lock, memory, report: () => {}, notify: () => {}, stop: () => {}, random: async (n) => new Uint8Array(n), now: () => 0,
+      backends: noBackends(), lock, memory, report: () => {}, notify: () => {}, stop: () => {}, release: () => {}, random: async (n) => new Uint8Array(n), now: () => 0,
       after: () => ({ cancel: () => {} }),
     }; // biome-ignore format: one object
     return { tree, ports, bells, slots: functions, io };

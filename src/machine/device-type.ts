@@ -40,6 +40,8 @@ export interface Mappable {
 export interface BoardServices {
   /** vCPUs of the machine. */
   readonly cpus: number;
+  /** Bytes of its RAM. */
+  readonly ram: number;
   readonly memory: GuestMemory;
   readonly clock: Clock;
   readonly wall: WallClock;
@@ -105,12 +107,24 @@ export interface IoServices {
   stop(): void;
   /** The host's entropy. */
   random(count: number): Promise<Uint8Array>;
+  /** Gives a range of RAM back to the host: it reads as zeros afterwards, or as it did where the host keeps it. */
+  release(gpa: number, length: number): void;
   /** Milliseconds, monotonic. */
   now(): number;
   after(ms: number, action: () => void): { cancel(): void };
 }
+/** A property that monitors see beside those that the device was made with. */
+export interface LiveProperty {
+  readonly type: string;
+  get(): unknown;
+  /** Throws for values that are not accepted. */
+  set?(value: unknown): void;
+}
 /** The part of a device that works with back-ends. */
 export interface IoSide {
+  readonly properties?: Readonly<Record<string, LiveProperty>>;
+  /** Of a memory balloon: asks for the guest to have so many bytes, and tells how many it has. */
+  readonly balloon?: { set(bytes: number): void; actual(): number };
   /** Resolves when nothing of the guest is under way any more: all that was begun is done. The machine's vCPUs are held. */
   drain?(): Promise<void>;
   /** The machine goes on after it was held. */

@@ -11,6 +11,7 @@ import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
 import { usbTypes } from './types/usb.ts';
 import { virtio9p } from './types/virtio-9p.ts';
+import { virtioBalloon } from './types/virtio-balloon.ts';
 import { virtioBlk } from './types/virtio-blk.ts';
 import { virtioFs } from './types/virtio-fs.ts';
 import { virtioGpus } from './types/virtio-gpu.ts';
@@ -31,6 +32,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioBlk,
   ...virtioNet,
   ...virtioRng,
+  ...virtioBalloon,
   ...virtioGpus,
   ...virtioSerial,
   ...virtioScsi,

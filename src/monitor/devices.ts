@@ -38,6 +38,10 @@ function deviceNode(device: Plugged, hotplugged: boolean): QomNode {
     qomValue('hotpluggable', 'bool', device.type.hotplug !== false),
     qomValue('parent_bus', 'link<bus>', device.bus.name),
     ...own,
+    ...Object.entries(device.io?.properties ?? {}).map(([name, p]): QomProperty => {
+      const set = p.set?.bind(p);
+      return { name, type: p.type, get: () => p.get() as Json, ...(set ? { set } : {}) };
+    }),
   ]);
 }
 

@@ -316,7 +316,9 @@ export class Emulator {
   }
   /** @throws QmpError where the machine has none */
   balloon(): { set(bytes: number): void; actual(): number } {
-    throw new QmpError('No balloon device has been activated', 'DeviceNotActive');
+    const device = this.machine?.devices.list().find((d) => d.io?.balloon);
+    if (!device?.io?.balloon) throw new QmpError('No balloon device has been activated', 'DeviceNotActive');
+    return device.io.balloon;
   }
   async togglePause(): Promise<void> {
     if (this.status === 'running') await this.stop();

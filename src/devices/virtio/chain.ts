@@ -90,6 +90,10 @@ export class Pieces {
     }
     return out;
   }
+  /** Calls `f` with the guest-physical place of each piece. */
+  places(f: (gpa: number, length: number) => void): void {
+    for (const [n, piece] of this.list.entries()) f(this.#gpas[n]!, piece.length);
+  }
   /** The range was written by way of `range`. */
   written(offset: number, length: number): void {
     for (let i = 0; i < this.list.length && length > 0; i++) {

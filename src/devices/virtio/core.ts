@@ -236,7 +236,10 @@ export class VirtioCore {
     }
     for (let n = 0; n < this.queues.length; n++) if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
   }
-  /** Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one. */
+  /**
+   * Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one; who got `max` has to come
+   * again.
+   */
   take(n: number, max = BATCH): Chain[] {
     const chains: Chain[] = [];
     const queue = this.queues[n]!;

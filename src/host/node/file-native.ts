@@ -10,6 +10,8 @@ export interface NativeFiles {
    * file. Bytes that were read, from the beginning; 0 when the first are not there; -1 where the file cannot be read so.
    */
   readNow(fd: number, pieces: readonly Uint8Array[], offset: number): number;
+  /** Gives whole pages of shared memory back: they read as zeros afterwards. */
+  release(bytes: Uint8Array): void;
   /** True when the range was given back and reads as zeros. */
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
@@ -29,6 +31,7 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
 const ENXIO = 6;
+const MADV_DONTNEED = 4;
 const EAGAIN = 11;
 const EINTR = 4;
 const RWF_NOWAIT = 8;
@@ -71,6 +74,7 @@ function bind(koffi: Koffi): NativeFiles {
   const lseek = libc.func('int64_t lseek64(int fd, int64_t offset, int whence)');
   const fcntl = libc.func('int fcntl64(int fd, int command, void *lock)');
 
+  const madvise = libc.func('int madvise(uintptr_t start, size_t length, int advice)');
   const preadv2 = libc.func('int64_t preadv64v2(int fd, void *pieces, int count, int64_t offset, int flags)');
   // Addresses within shared memory, which does not move, by its buffer.
   const bases = new WeakMap<ArrayBufferLike, bigint>();
@@ -106,6 +110,12 @@ function bind(koffi: Koffi): NativeFiles {
       if (count >= 0) return count;
       const error = koffi.errno();
       return error === EAGAIN || error === EINTR ? 0 : -1;
+    },
+    release(bytes) {
+      const start = addressOf(bytes);
+      const skip = Number(-start & 4095n);
+      const length = Math.floor((bytes.length - skip) / 4096) * 4096;
+      if (length > 0) madvise(start + BigInt(skip), length, MADV_DONTNEED);
     },
     punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
     nextData(fd, offset, size) {

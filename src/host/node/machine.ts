@@ -37,6 +37,7 @@ import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
+import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { keptKernel } from './kept-kernel.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -155,6 +156,7 @@ export class NodeMachine implements RunningMachine {
         report: o.report,
         notify: this.#notify,
         stop: () => void this.pause(),
+        release: (gpa, length) => this.#release(gpa, length),
         random: async (count) => randomBytes(count),
         now: () => performance.now(),
         after: (ms, action) => {
@@ -478,6 +480,16 @@ export class NodeMachine implements RunningMachine {
     else if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
     else this.#stop(event);
   }
+
+  /** Gives memory back to the host, where it can take it. */
+  #release(gpa: number, length: number): void {
+    const bytes = this.board.memory.slice(gpa, length);
+    if (!bytes) return;
+    this.#native ??= nativeFiles() ?? null;
+    this.#native?.release(bytes);
+    this.board.memory.written(gpa, length);
+  }
+  #native: NativeFiles | null | undefined;
 
   // -- start, stop, start again
 

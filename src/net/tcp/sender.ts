@@ -95,7 +95,7 @@ export class Sender {
     this.#open = true;
     this.#failures = 0;
     this.#rto = Math.max(this.#rto, rto.least);
-    this.#cwnd = 10 * mss;
+    this.#cwnd = Math.max(10 * mss, 2 * (this.#o.burst?.() ?? 0));
     this.setWindow(window, seq, this.una, true);
     this.#timer.clear();
   }
@@ -200,7 +200,7 @@ export class Sender {
       this.#fill();
     } else {
       if (this.#recover !== undefined) this.#cwnd = this.#ssthresh;
-      else if (this.#cwnd < this.#ssthresh) this.#cwnd += Math.min(acked, 2 * this.mss);
+      else if (this.#cwnd < this.#ssthresh) this.#cwnd += acked;
       else this.#cwnd += Math.max(1, Math.floor((this.mss * this.mss) / this.#cwnd));
       this.#recover = undefined;
       this.#duplicates = 0;
