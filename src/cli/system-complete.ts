@@ -5,6 +5,7 @@ import { propertiesOf } from '../machine/device-tree.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { deviceTypes } from '../machine/device-types.ts';
 import type { OptionInfo } from '../monitor/emulator.ts';
+import { gdbText } from '../monitor/gdb/start.ts';
 import { addChardev, shortChardev } from './system-char-options.ts';
 import { addNic } from './system-device-options.ts';
 import { completeDisplay } from './system-display-options.ts';
@@ -80,8 +81,7 @@ function characters(s: Settings): void {
   });
   if (s.gdb !== undefined && s.gdb !== 'none') {
     // A debugger may come late: nobody waits for it.
-    const text = /^(tcp|telnet):/.test(s.gdb) && !/,server/.test(s.gdb) ? `${s.gdb},server=on,wait=off,nodelay=on` : s.gdb;
-    s.gdbChardev = shortChardev(s, '-gdb', text, 'gdb');
+    s.gdbChardev = shortChardev(s, '-gdb', gdbText(s.gdb), 'gdb');
   }
   for (const { chardev } of s.monitors)
     if (!s.chardevs.has(chardev)) throw new Refused(`-mon chardev=${chardev}: there is no character device of that id`);

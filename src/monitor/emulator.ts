@@ -1,6 +1,7 @@
 // One emulator process as its monitors see it: the machine with its back-ends, what they ask of the host, and the events they hear.
 
 import type { Chardev, CharHost } from '../chardev/chardev.ts';
+import { delivery } from '../devices/apic-bus.ts';
 import type { DiskHost } from '../disk/open.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type Backends, noBackends } from '../machine/backends.ts';
@@ -18,9 +19,11 @@ import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
 import { DisplayControl, type DisplayHost } from './display.ts';
+import type { DumpStatus } from './dump.ts';
 import { Fdsets } from './fdsets.ts';
 import { Migration, type StateStreams } from './migration.ts';
 import { type Cable, type NetdevHost, openNetdev } from './netdevs.ts';
+import { pciDevices } from './pci.ts';
 import { type QmpEvents, qmpEvents, rateLimits } from './qmp/events.ts';
 import type { QmpTable } from './qmp/row.ts';
 import { ObjectTree } from './qom/tree.ts';
@@ -116,6 +119,7 @@ export class Emulator {
   readonly migration: Migration;
   /** The guest has gone to another process. */
   postMigrate = false;
+  readonly dump = { status: 'none' as DumpStatus, completed: 0, total: 0 };
   readonly blocks: BlockGraph;
   readonly jobs: Jobs;
   readonly backends: Backends;
@@ -127,6 +131,8 @@ export class Emulator {
   /** Whether `-machine none` "runs". */
   #idle: 'prelaunch' | 'running' | 'paused' = 'prelaunch';
   readonly #held = new Map<string, { data: unknown; again: boolean }>();
+  /** Ends the server for gdb that a monitor has started. */
+  gdb: (() => void) | undefined;
   /** The guest ran once. */
   #began = false;
   readonly #onQuit: () => void;
@@ -251,6 +257,18 @@ export class Emulator {
     const [name = '', ...changes] = this.config.cpu.text.split(',');
     const { features } = cpuModel(name, changes);
     return [...features].map((feature) => [feature, true] as const);
+  }
+
+  /** A non-maskable interrupt at every vCPU. */
+  injectNmi(): void {
+    const { lapics, lock } = this.running.board;
+    lock.run(() => {
+      for (const lapic of lapics) lapic.accept(delivery.nmi, 0, false);
+    });
+  }
+  /** What `query-pci` tells. */
+  pci(): Json {
+    return [{ bus: 0, devices: pciDevices(this.running) as unknown as Json }];
   }
 
   // -- devices and back-ends

@@ -14,7 +14,7 @@ const SIGINT = 2;
 const SIGTRAP = 5;
 
 /** Serves gdb on a character device. @throws Error when it is in use */
-export function serveGdb(e: Emulator, chardev: Chardev): void {
+export function serveGdb(e: Emulator, chardev: Chardev): CharPort {
   let stub: GdbStub | undefined;
   const port: CharPort = chardev.take({
     receive: (bytes) => stub?.input(bytes),
@@ -23,6 +23,7 @@ export function serveGdb(e: Emulator, chardev: Chardev): void {
       stub = is ? new GdbStub(e, e.running, (bytes) => void port.write(bytes)) : undefined;
     },
   });
+  return port;
 }
 
 export class GdbStub {

@@ -3,13 +3,16 @@
 import { charOptions } from '../../chardev/options.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
 import type { Emulator } from '../emulator.ts';
+import { startGdb } from '../gdb/start.ts';
 import { optionMap } from '../keyval.ts';
 import { deleteSnapshot, loadSnapshot, saveSnapshot } from '../machine-snapshots.ts';
 import { netdevJson } from '../netdevs.ts';
 import { objectOptions } from '../qom/objects.ts';
+import { blockHmp } from './block.ts';
 import { type HmpArguments, type HmpCommand, HmpError, splitWords } from './command.ts';
 import { displayCommands } from './display.ts';
 import { infos } from './info.ts';
+import { memoryHmp } from './memory.ts';
 
 const need = (args: HmpArguments, n: number, name: string): string => {
   const word = args.words[n];
@@ -140,6 +143,14 @@ export const commands: readonly HmpCommand[] = [
     run: (e, args) => e.balloon().set(Number(need(args, 0, 'value')) * 2 ** 20),
   },
   ...displayCommands,
+  ...memoryHmp,
+  ...blockHmp,
+  {
+    names: ['gdbserver'],
+    args: '[device]',
+    help: "start gdbserver on given device (default 'tcp::1234'), stop with 'none'",
+    run: (e, { words }) => startGdb(e, words[0] ?? 'tcp::1234'),
+  },
 ];
 
 function helpText(words: readonly string[]): string {

@@ -6,6 +6,7 @@ import { type Emulator, QEMU_VERSION } from '../emulator.ts';
 import { listSnapshots } from '../machine-snapshots.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
+import { blockInfos } from './block.ts';
 import { type HmpCommand, hex } from './command.ts';
 import { displayInfos } from './display.ts';
 import { registerText } from './registers.ts';
@@ -53,6 +54,7 @@ function objectTree(node: QomNode, path: string, indent = ''): string[] {
 }
 
 export const infos: readonly HmpCommand[] = [
+  ...blockInfos,
   ...displayInfos,
   {
     names: ['status'],

@@ -8,6 +8,7 @@ import { deviceCommands } from './device.ts';
 import { displayCommands } from './display.ts';
 import { hmpCommands } from './hmp.ts';
 import { introspectCommands } from './introspect.ts';
+import { memoryCommands } from './memory.ts';
 import { migrateCommands } from './migrate.ts';
 import { qomCommands } from './qom.ts';
 import type { QmpTable } from './row.ts';
@@ -27,4 +28,5 @@ export const qmpTable: QmpTable = {
   ...hmpCommands,
   ...migrateCommands,
   ...displayCommands,
+  ...memoryCommands,
 };
