@@ -1,7 +1,7 @@
 // QMP commands about migration's settings. QEMU 7.2, qapi/migration.json.
 
 import { QmpError } from '../../rpc/qmp/error.ts';
-import { any, array, bool, enumeration, int, object, optional, str } from '../../rpc/qmp/schema.ts';
+import { any, array, bool, enumeration, object, optional, str, uint64 } from '../../rpc/qmp/schema.ts';
 import { deleteSnapshot, loadSnapshot, saveSnapshot } from '../machine-snapshots.ts';
 import { action, type QmpTable, query } from './row.ts';
 
@@ -38,7 +38,7 @@ const parameters = {
   'cpu-throttle-increment': 10,
 } as const;
 const parameterMembers = Object.fromEntries(
-  Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(int)]),
+  Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(uint64)]),
 );
 
 export const migrateCommands: QmpTable = {
@@ -50,7 +50,8 @@ export const migrateCommands: QmpTable = {
   ),
   'query-migrate-parameters': query({}, any, (e) => ({ ...parameters, ...e.migration.parameters })),
   'migrate-set-parameters': action(parameterMembers, (e, given) => {
-    Object.assign(e.migration.parameters, given);
+    // What is beyond 2^53 means no limit.
+    for (const [name, v] of Object.entries(given)) e.migration.parameters[name] = typeof v === 'bigint' ? Number(v) : (v as string);
   }),
   'query-migrate': query({}, any, (e) => e.migration.info()),
   migrate: action(
