@@ -51,7 +51,8 @@ export const migrateCommands: QmpTable = {
   'query-migrate-parameters': query({}, any, (e) => ({ ...parameters, ...e.migration.parameters })),
   'migrate-set-parameters': action(parameterMembers, (e, given) => {
     // What is beyond 2^53 means no limit.
-    for (const [name, v] of Object.entries(given)) e.migration.parameters[name] = typeof v === 'bigint' ? Number(v) : (v as string);
+    for (const [name, v] of Object.entries(given))
+      e.migration.parameters[name] = typeof v === 'bigint' ? Number(v) : (v as string);
   }),
   'query-migrate': query({}, any, (e) => e.migration.info()),
   migrate: action(
