@@ -54,10 +54,10 @@ function pictureOf(vga: Vga, blink: Blink, before: { width: number; height: numb
   return graphics(vga);
 }
 
-/** The DAC's entries as pixels. */
+/** The DAC's entries as pixels; six bits become eight by repeating the lowest, as QEMU has it. */
 function colours(s: VgaState): Uint32Array {
   const wide = dac8(s);
-  const part = (v: number): number => (wide ? v : ((v & 0x3f) << 2) | ((v >>> 4) & 3));
+  const part = (v: number): number => (wide ? v : ((v & 0x3f) << 2) | ((v & 1) * 3));
   const out = new Uint32Array(256);
   for (let i = 0; i < 256; i++)
     out[i] = (part(s.palette[3 * i]!) << 16) | (part(s.palette[3 * i + 1]!) << 8) | part(s.palette[3 * i + 2]!);
@@ -149,7 +149,7 @@ function graphics(vga: Vga): Picture {
   const shift = (s.gr[5]! >>> 5) & 3;
   const doubled = s.cr[9]! & 0x80 ? 2 : 1;
   // Each line of memory is scanned so many times; CGA-like modes count their lines by the character's height instead.
-  const scans = on ? 1 : shift === 1 ? doubled : ((s.cr[9]! & 0x1f) + 1) * doubled;
+  const scans = on ? 1 : !(s.cr[0x17]! & 1) ? doubled : ((s.cr[9]! & 0x1f) + 1) * doubled;
   const halved = shift < 2 && (s.sr[1]! & 8) !== 0;
   const draw = drawer(vga, shift, on ? s.vbe[Vbe.bpp]! : 0, halved);
   const split = lineCompare(s);
@@ -238,7 +238,8 @@ function linear(vram: Uint8Array, bpp: number, palette: Uint32Array): LineDrawer
   const view = new DataView(vram.buffer, vram.byteOffset, size);
   const words = new Uint32Array(vram.buffer, vram.byteOffset, size >>> 2);
   const byte = (at: number): number => vram[at % size]!;
-  const five = (v: number): number => ((v & 31) << 3) | ((v & 31) >>> 2);
+  // With five bits for each colour the lowest three stay clear, as in QEMU.
+  const five = (v: number): number => ((v & 31) << 3) | (bpp === 16 ? (v & 31) >>> 2 : 0);
   switch (bpp) {
     case 32:
       return (at, out) => {
