@@ -74,7 +74,7 @@ before(async () => {
   const socket = await connect(at('qmp'));
   let held = '';
   const waiting: ((m: { return?: unknown; error?: { desc: string } }) => void)[] = [];
-  socket.on('data', (bytes) => {
+  socket.on('data', (bytes: Buffer) => {
     held += bytes;
     for (let end = held.indexOf('\n'); end >= 0; end = held.indexOf('\n')) {
       const m = JSON.parse(held.slice(0, end)) as { return?: unknown; error?: { desc: string }; event?: string };
@@ -124,7 +124,7 @@ test('send-key reaches the keyboard controller', async () => {
 test('a VNC client sees the same, and its keys arrive', async () => {
   const socket = await connect(at('vnc'));
   let got = Buffer.alloc(0);
-  socket.on('data', (b) => {
+  socket.on('data', (b: Buffer) => {
     got = Buffer.concat([got, b]);
   });
   const take = (n: number): Promise<Buffer> =>

@@ -232,10 +232,16 @@ function cga(vram: Uint8Array, palette: Uint32Array, mask: number, halved: boole
   };
 }
 
+/** Colours by 16-bit pixel. */
+function table(colour: (v: number) => number): Uint32Array {
+  const out = new Uint32Array(0x10000);
+  for (let v = 0; v < out.length; v++) out[v] = colour(v);
+  return out;
+}
+
 /** Pixels one after the other. Lines that reach over the end of the memory go on at its start. */
 function linear(vram: Uint8Array, bpp: number, palette: Uint32Array): LineDrawer {
   const size = vram.length;
-  const view = new DataView(vram.buffer, vram.byteOffset, size);
   const words = new Uint32Array(vram.buffer, vram.byteOffset, size >>> 2);
   const byte = (at: number): number => vram[at % size]!;
   // With five bits for each colour the lowest three stay clear, as in QEMU.
@@ -253,18 +259,23 @@ function linear(vram: Uint8Array, bpp: number, palette: Uint32Array): LineDrawer
         for (let x = 0; x < out.length; x++, at += 3) out[x] = byte(at) | (byte(at + 1) << 8) | (byte(at + 2) << 16);
       };
     case 16:
-    case 15:
+    case 15: {
+      const colours = table((v) => {
+        const green = bpp === 16 ? (((v >>> 5) & 63) << 2) | ((v >>> 9) & 3) : five(v >>> 5);
+        return (five(v >>> (bpp === 16 ? 11 : 10)) << 16) | (green << 8) | five(v);
+      });
+      const halves = new Uint16Array(vram.buffer, vram.byteOffset, size >>> 1);
       return (at, out) => {
-        for (let x = 0; x < out.length; x++, at += 2) {
-          const a = at % size;
-          const v = a + 2 <= size ? view.getUint16(a, true) : byte(a) | (byte(a + 1) << 8);
-          const green = bpp === 16 ? (((v >>> 5) & 63) << 2) | ((v >>> 9) & 3) : five(v >>> 5);
-          out[x] = (five(v >>> (bpp === 16 ? 11 : 10)) << 16) | (green << 8) | five(v);
-        }
+        if (at % 2 === 0 && at + out.length * 2 <= size) {
+          const first = at >>> 1;
+          for (let x = 0; x < out.length; x++) out[x] = colours[halves[first + x]!]!;
+        } else for (let x = 0; x < out.length; x++, at += 2) out[x] = colours[byte(at) | (byte(at + 1) << 8)]!;
       };
+    }
     default:
       return (at, out) => {
-        for (let x = 0; x < out.length; x++) out[x] = palette[byte(at + x)]!;
+        if (at + out.length <= size) for (let x = 0; x < out.length; x++) out[x] = palette[vram[at + x]!]!;
+        else for (let x = 0; x < out.length; x++) out[x] = palette[byte(at + x)]!;
       };
   }
 }
