@@ -423,7 +423,9 @@ export class DbtVcpu implements Vcpu {
       // What was here moves next door, here as below.
       if (this.#view.getInt32(entry + Known.record, true) !== 0)
         this.#bytes.copyWithin(entry ^ Known.bytes, entry, entry + Known.bytes);
-      this.#view.setBigInt64(entry + Known.key, blockKey(place, ctx), true);
+      const [lower, upper] = blockKey(place, ctx);
+      this.#view.setInt32(entry + Known.key, lower, true);
+      this.#view.setInt32(entry + Known.key + 4, upper, true);
       this.#view.setInt32(entry + Known.record, record, true);
     }
     if (kind !== 'once') {
@@ -436,8 +438,8 @@ export class DbtVcpu implements Vcpu {
       view.setInt32(entry + Jump.address + 4, high, true);
       view.setInt32(entry + Jump.ctx, ctx, true);
       view.setInt32(entry + Jump.record, record, true);
-      const group = BigInt((jumpOffset(low, high) >>> JUMP_GROUP_SHIFT) & 63);
-      this.#quads[(env + st.jumpGroups.offset) >> 3] |= 1n << group;
+      const group = (jumpOffset(low, high) >>> JUMP_GROUP_SHIFT) & 63;
+      this.#words[((env + st.jumpGroups.offset) >> 2) + (group >> 5)] |= 1 << group;
     }
     return record;
   }

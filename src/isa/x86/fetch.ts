@@ -22,8 +22,11 @@ const KEY_SHIFT = 16;
 const KEY_HASH = 0x9e3779b1;
 const PLACE_SHIFT = 32 - Math.log2(BLOCK_ENTRIES);
 
-/** The key of the block at `gpa` in context `ctx`. */
-export const blockKey = (gpa: number, ctx: number): bigint => (BigInt(gpa) << BigInt(KEY_SHIFT)) | BigInt(ctx);
+/** The key of the block at `gpa` in context `ctx`, its lower and upper half. */
+export const blockKey = (gpa: number, ctx: number): [number, number] => [
+  (((gpa % 2 ** 32) | 0) << KEY_SHIFT) | ctx,
+  Math.floor(gpa / 2 ** KEY_SHIFT) | 0,
+];
 /** Byte offset of its entry in the table. */
 export function blockOffset(gpa: number, ctx: number): number {
   const low = ((gpa % 2 ** 32) | 0) ^ Math.floor(gpa / 2 ** 32) ^ (ctx << 12);

@@ -122,51 +122,69 @@ const exactness = (r: RowInfo): number =>
   (r.rexW >= 0 ? 1 : 0) +
   (r.prefix >= 0 ? 16 : 0);
 
+/** The table by REX.W and ModRM for an opcode that these rows share. Throws where two equally exact ones claim one encoding. */
+function secondTable(list: readonly RowInfo[]): Int16Array {
+  const table = new Int16Array(512).fill(-1);
+  const exact = list.map(exactness);
+  for (let w = 0; w < 2; w++) {
+    for (let m = 0; m < 256; m++) {
+      let best = -1;
+      for (let i = 0; i < list.length; i++) {
+        const r = list[i];
+        if (r.modrm >= 0 && r.modrm !== m) continue;
+        if (r.digit >= 0 && r.digit !== ((m >> 3) & 7)) continue;
+        if (r.form !== 'both' && (r.form === 'reg') !== m >= 0xc0) continue;
+        if (r.rexW >= 0 && r.rexW !== w) continue;
+        if (best >= 0 && exact[best] === exact[i]) {
+          const [x, y] = [list[best].row, r.row];
+          throw new Error(`Cannot build decoder: rows "${x.opcode}" ${x.asm} and "${y.opcode}" ${y.asm} claim one encoding`);
+        }
+        if (best < 0 || exact[i] > exact[best]) best = i;
+      }
+      if (best >= 0) table[w * 256 + m] = list[best].index;
+    }
+  }
+  return table;
+}
+
 /** Builds the tables. Throws where two equally exact rows claim one encoding. */
 export function buildTables(rows: readonly Row[]): Tables {
   const infos = rows.map(analyse);
   const size = 8 * 4 * 256;
   const second: Int16Array[] = [];
+  /** Numbers of second tables by the rows that share them: prefixes and modes have most in common. */
+  const known = new Map<string, number>();
+  const secondOf = (list: readonly RowInfo[]): number => {
+    const key = list.map((r) => r.index).join();
+    let number = known.get(key);
+    if (number === undefined) {
+      number = second.push(secondTable(list)) - 1;
+      known.set(key, number);
+    }
+    return number;
+  };
   const build = (long: boolean): Int16Array => {
     const first = new Int16Array(size).fill(-1);
-    const claims: RowInfo[][] = Array.from({ length: size }, () => []);
+    const claims = new Map<number, RowInfo[]>();
     for (const r of infos) {
       if (r.row.opcode === '') continue;
       const mode = r.row.options.mode;
       if (mode && (mode === 'long') !== long) continue;
       for (let p = 0; p < 4; p++) {
         if (r.prefix >= 0 && r.prefix !== p) continue;
-        for (let o = 0; o < r.span; o++) claims[((r.map + (r.vex ? 4 : 0)) * 4 + p) * 256 + r.opcode + o].push(r);
-      }
-    }
-    claims.forEach((list, key) => {
-      if (list.length === 0) return;
-      if (list.length === 1 && list[0].modrm < 0 && list[0].digit < 0 && list[0].form === 'both' && list[0].rexW < 0) {
-        first[key] = list[0].index;
-        return;
-      }
-      const bySecond = new Int16Array(512).fill(-1);
-      for (let w = 0; w < 2; w++) {
-        for (let m = 0; m < 256; m++) {
-          let best: RowInfo | null = null;
-          for (const r of list) {
-            if (r.modrm >= 0 && r.modrm !== m) continue;
-            if (r.digit >= 0 && r.digit !== ((m >> 3) & 7)) continue;
-            if (r.form !== 'both' && (r.form === 'reg') !== m >= 0xc0) continue;
-            if (r.rexW >= 0 && r.rexW !== w) continue;
-            if (best && exactness(best) === exactness(r)) {
-              throw new Error(
-                `Cannot build decoder: rows "${best.row.opcode}" ${best.row.asm} and "${r.row.opcode}" ${r.row.asm} claim one encoding`,
-              );
-            }
-            if (!best || exactness(r) > exactness(best)) best = r;
-          }
-          if (best) bySecond[w * 256 + m] = best.index;
+        for (let o = 0; o < r.span; o++) {
+          const key = ((r.map + (r.vex ? 4 : 0)) * 4 + p) * 256 + r.opcode + o;
+          const list = claims.get(key);
+          if (list) list.push(r);
+          else claims.set(key, [r]);
         }
       }
-      second.push(bySecond);
-      first[key] = -1 - second.length;
-    });
+    }
+    for (const [key, list] of claims) {
+      const [only] = list;
+      const plain = list.length === 1 && only.modrm < 0 && only.digit < 0 && only.form === 'both' && only.rexW < 0;
+      first[key] = plain ? only.index : -2 - secondOf(list);
+    }
     return first;
   };
   return {
