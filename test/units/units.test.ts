@@ -18,6 +18,7 @@ const images: readonly (readonly [name: string, about: string, args: string])[] 
   ['paging', 'the same where the CPU model has none of these', '-cpu qemu64'],
   ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
+  ['litmus', 'memory order, locked operations and changing code between two vCPUs', '-cpu max -smp 2'],
 ];
 
 const skip = cannotBuild();

@@ -707,6 +707,8 @@ export class DbtVcpu implements Vcpu {
       },
       cpuid: (leaf: number, subleaf: number): void => {
         this.#called('other');
+        // A serialising instruction: see `fence` in memory.ts.
+        Atomics.add(this.#words, st.FENCE >> 2, 0);
         const state = { cr4: this.#quad(st.cr4.offset), xcr0: this.#quad(st.xcr0.offset), cpl: this.#word(st.cpl.offset) };
         const result = bus.cpuid(leaf >>> 0, subleaf >>> 0, state);
         st.cpuidResult.forEach((slot, i) => this.#setWord(slot.offset, result[i] | 0));

@@ -6,6 +6,7 @@ import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { Kind } from './gate.ts';
 import { deliver } from './interrupts.ts';
+import { splitUnlock } from './memory.ts';
 import { usesStack } from './outside.ts';
 import { F } from './segments.ts';
 import * as st from './state.ts';
@@ -25,6 +26,7 @@ const oneOf = (c: Emit, vector: Value, mask: number): Value => c.b.and(c.b.shru(
  */
 export const deliverPending = sub('deliverPending', [], null, { faults: true }, (c) => {
   const b = c.b;
+  b.if(c.get(st.splitHeld), () => c.do(splitUnlock));
   const second = b.sub(c.get(st.exc), b.i32(1));
   const first = b.sub(c.get(st.excDelivering), b.i32(1));
   const vector = b.variable(second);

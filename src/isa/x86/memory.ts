@@ -9,7 +9,7 @@ import { inspect } from './debug.ts';
 import type { Emit } from './emit.ts';
 import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
-import { Ctx } from './state.ts';
+import { Ctx, SPLIT_LOCK, FENCE } from './state.ts';
 import { host, sub } from './sub.ts';
 import { entryOf, TlbFlag, tagHits } from './tlb.ts';
 
@@ -199,6 +199,31 @@ export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true },
 
 // -- atomics
 
+/**
+ * Takes the machine's lock for accesses that span more than 8 aligned bytes: such atomics are atomic among each other. An exception inside
+ * lets it go when it is delivered.
+ */
+export const splitLock = sub('splitLock', [], null, {}, (c) => {
+  const b = c.b;
+  b.loop((again) => {
+    const found = c.call(cas, b.i32(SPLIT_LOCK), b.i64(0), b.i64(1), b.i32(2));
+    b.br(again, b.ne(found, b.i64(0)));
+  });
+  c.set(st.splitHeld, b.i32(1));
+  b.ret();
+});
+export const splitUnlock = sub('splitUnlock', [], null, {}, (c) => {
+  const b = c.b;
+  c.set(st.splitHeld, b.i32(0));
+  c.call(cas, b.i32(SPLIT_LOCK), b.i64(1), b.i64(0), b.i32(2));
+  b.ret();
+});
+/** All stores before are seen by all before any load after. */
+export function fence(c: Emit): void {
+  const b = c.b;
+  c.call(cas, b.i32(FENCE), b.i64(0), b.i64(0), b.i32(2));
+}
+
 /** Operator numbers of `rmwSlow`, in bits 8 to 10 of `how`. */
 export const RMW = { add: 0, sub: 1, and: 2, or: 3, xor: 4, xchg: 5 } as const;
 
@@ -247,7 +272,7 @@ const casWithin = sub('casWithin', ['i32', 'i64', 'i64', 'i32'], 'i64', {}, (c, 
 
 /**
  * Read-modify-write of 1 to 8 bytes with the operator in bits 8–10 of `how` (`RMW`); gives the old value. Atomic in RAM
- * within 8 aligned bytes. Raises #PF and #GP(0).
+ * within 8 aligned bytes, beyond them among its like. Raises #PF and #GP(0).
  */
 export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: true }, (c, addr, value, how) => {
   const b = c.b;
@@ -256,14 +281,18 @@ export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: tr
   const write = asWrite(c, how);
   inspect(c, addr, write);
   b.if(crosses(c, addr, how), () => {
+    c.do(splitLock);
     const old = c.call(loadCrossing, addr, write);
     c.do(storeCrossing, addr, c.call(combine, old, value, how), write);
+    c.do(splitUnlock);
     b.ret(old);
   });
   const at = c.call(place, addr, write);
+  const split = b.eqz(casServes(c, at, how));
+  b.if(split, () => c.do(splitLock));
   const old = b.variable(c.call(readPlace, at, log2));
   b.if(
-    casServes(c, at, how),
+    b.eqz(split),
     () => {
       const ptr = b.wrap(at);
       b.loop((again) => {
@@ -274,7 +303,10 @@ export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: tr
       });
       c.do(noteWrite, ptr, bytesOf(c, how));
     },
-    () => c.do(writePlace, at, c.call(combine, b.getVar(old), value, how), log2),
+    () => {
+      c.do(writePlace, at, c.call(combine, b.getVar(old), value, how), log2);
+      c.do(splitUnlock);
+    },
   );
   b.ret(b.getVar(old));
 });
@@ -293,8 +325,10 @@ export const cmpxchgSlow = sub(
     inspect(c, addr, write);
     const wanted = cut(c, expected, how);
     b.if(crosses(c, addr, how), () => {
+      c.do(splitLock);
       const old = c.call(loadCrossing, addr, write);
       b.if(b.eq(old, wanted), () => c.do(storeCrossing, addr, value, write));
+      c.do(splitUnlock);
       b.ret(old);
     });
     const at = c.call(place, addr, write);
@@ -304,8 +338,10 @@ export const cmpxchgSlow = sub(
       b.if(b.eq(found, wanted), () => c.do(noteWrite, ptr, bytesOf(c, how)));
       b.ret(found);
     });
+    c.do(splitLock);
     const old = c.call(readPlace, at, log2);
     b.if(b.eq(old, wanted), () => c.do(writePlace, at, value, log2));
+    c.do(splitUnlock);
     b.ret(old);
   },
 );

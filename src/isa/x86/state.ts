@@ -260,6 +260,8 @@ export const mcCtl = many(
 );
 /** Rights of the protection keys: two bits each, access disabled and write disabled. */
 export const pkru = slot('pkru', 'i32');
+/** 1 while this vCPU holds the machine's lock for atomics that no single one of the host serves: see memory.ts. */
+export const splitHeld = slot('splitHeld', 'i32');
 /** Instructions and bits of CR4 that the CPU model does not have: `Absent`, and a mask. */
 export const absent = slot('absent', 'i32');
 export const cr4Absent = slot('cr4Absent', 'i32');
@@ -307,6 +309,10 @@ export const JUMP_ENTRY_BYTES = 16;
 /** Entries of the table of decoded blocks; an entry is: guest-physical address and context (i64, see fetch.ts), record address (i32). */
 export const BLOCK_ENTRIES = 65536;
 export const BLOCK_ENTRY_BYTES = 16;
+
+/** Host addresses, below everything else: the word of that lock, and one that fences go over. */
+export const SPLIT_LOCK = 64;
+export const FENCE = 128;
 
 /** Bits of `absent`. */
 export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16 } as const;

@@ -2,6 +2,7 @@
 
 import type { Value } from '../../../ir/ir.ts';
 import { accessOf, CONDITIONS, type InsnEmit, type Operand, type Size, typeOf } from '../emit.ts';
+import { splitLock, splitUnlock } from '../memory.ts';
 import { insn, type Row } from '../row.ts';
 import * as st from '../state.ts';
 import { R } from '../state.ts';
@@ -115,6 +116,7 @@ const cmpxchg16 = (c: InsnEmit, d: Operand): void => {
   c.gpIf(b.ne(b.and(b.wrap(addr), b.i32(15)), b.i32(0)));
   const high = b.add(addr, b.i64(8));
   b.load('i64', addr, { forWrite: true });
+  if (c.lock) c.do(splitLock);
   const [rax, rdx] = [c.reg(R.rax), c.reg(R.rdx)];
   const done = b.variable(b.i32(0));
   const [oldLow, oldHigh] = [b.variable(b.i64(0)), b.variable(b.i64(0))];
@@ -135,6 +137,7 @@ const cmpxchg16 = (c: InsnEmit, d: Operand): void => {
     },
     () => b.setVar(oldHigh, b.load('i64', high)),
   );
+  if (c.lock) c.do(splitUnlock);
   const same = b.getVar(done);
   b.if(b.eqz(same), () => {
     c.setReg(R.rax, 64, b.getVar(oldLow));

@@ -4,6 +4,7 @@
 import { selectSupervisorTlb } from '../context.ts';
 import { CR4, writePkru } from '../control.ts';
 import { type InsnEmit, type Operand, requires } from '../emit.ts';
+import { fence } from '../memory.ts';
 import { hypercall, random } from '../outside.ts';
 import { insn, type Row } from '../row.ts';
 import * as st from '../state.ts';
@@ -61,7 +62,7 @@ export const systemRows: readonly Row[] = [
   insn('66 0F AE /7m', 'clflushopt Mb', touchLine),
   insn('66 0F AE /6m', 'clwb Mb', touchLine),
   insn('NP 0F AE /5r', 'lfence', nothing),
-  insn('NP 0F AE /6r', 'mfence', nothing),
+  insn('NP 0F AE /6r', 'mfence', (c) => fence(c)),
   insn('NP 0F AE /7r', 'sfence', nothing),
   insn('F3 90', 'pause', nothing),
   insn('0F 0D', 'prefetchw Ev', nothing),
