@@ -9,7 +9,7 @@ import { inspect } from './debug.ts';
 import type { Emit } from './emit.ts';
 import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
-import { Ctx, SPLIT_LOCK, FENCE } from './state.ts';
+import { Ctx, FENCE, SPLIT_LOCK } from './state.ts';
 import { host, sub } from './sub.ts';
 import { entryOf, TlbFlag, tagHits } from './tlb.ts';
 
