@@ -4,35 +4,8 @@ import { Ram } from '../bus/memory.ts';
 import { AtaDevice } from './ata/device.ts';
 import { IdeChannel } from './ide.ts';
 import { IdeIo } from './ide-io.ts';
-import type { MediumStore } from './scsi/plan.ts';
+import { memoryStore } from './scsi/testing.ts';
 import { testBoard, wire } from './testing.ts';
-
-function store(bytes: Uint8Array, readOnly = false): MediumStore {
-  const inside = (offset: number, length: number) => {
-    if (offset < 0 || offset + length > bytes.length) throw new Error('outside');
-  };
-  return {
-    size: bytes.length,
-    readOnly,
-    async read(offset, into) {
-      inside(offset, into.length);
-      into.set(bytes.subarray(offset, offset + into.length));
-    },
-    async write(offset, from) {
-      inside(offset, from.length);
-      bytes.set(from, offset);
-    },
-    flush: async () => {},
-    async discard(offset, length) {
-      inside(offset, length);
-      bytes.fill(0, offset, offset + length);
-    },
-    async writeZeroes(offset, length) {
-      inside(offset, length);
-      bytes.fill(0, offset, offset + length);
-    },
-  };
-}
 
 /** A channel with a disk as master and a CD-ROM as slave. */
 function rig() {
@@ -42,7 +15,7 @@ function rig() {
   const irq = wire();
   const disk = Uint8Array.from({ length: 1 << 20 }, (_, i) => (i >> 9) ^ i);
   const cd = Uint8Array.from({ length: 2048 * 64 }, (_, i) => (i >> 11) + i);
-  const stores = [store(disk), store(cd, true)];
+  const stores = [memoryStore(disk), memoryStore(cd, true)];
   let io: IdeIo | undefined;
   const channel = new IdeChannel({ arena: b.arena, name: 'ide', irq, ring: () => void queueMicrotask(() => io?.serve()) });
   const device = (kind: 'disk' | 'cdrom', n: 0 | 1) =>

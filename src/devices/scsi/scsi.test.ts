@@ -2,37 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Arena } from '../../bits/arena.ts';
 import { perform, type ScsiResult } from './perform.ts';
-import type { MediumStore } from './plan.ts';
 import { ScsiTarget, type TargetOptions } from './target.ts';
-
-function memoryMedium(bytes: Uint8Array, readOnly = false): MediumStore & { flushes: number } {
-  return {
-    size: bytes.length,
-    readOnly,
-    flushes: 0,
-    async read(offset, into) {
-      if (offset < 0 || offset + into.length > bytes.length) throw new Error('outside');
-      into.set(bytes.subarray(offset, offset + into.length));
-    },
-    async write(offset, from) {
-      if (offset < 0 || offset + from.length > bytes.length) throw new Error('outside');
-      bytes.set(from, offset);
-    },
-    async flush() {
-      this.flushes++;
-    },
-    async discard(offset, length) {
-      if (offset < 0 || offset + length > bytes.length) throw new Error('outside');
-    },
-    async writeZeroes(offset, length) {
-      if (offset < 0 || offset + length > bytes.length) throw new Error('outside');
-      bytes.fill(0, offset, offset + length);
-    },
-  };
-}
+import { memoryStore } from './testing.ts';
 
 function rig(kind: 'disk' | 'cdrom', bytes: Uint8Array | undefined, more: Partial<TargetOptions> = {}) {
-  let medium = bytes && memoryMedium(bytes, kind === 'cdrom');
+  let medium = bytes && memoryStore(bytes, kind === 'cdrom');
   const target = new ScsiTarget({
     arena: new Arena(new SharedArrayBuffer(4096)),
     name: 'test',

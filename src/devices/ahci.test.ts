@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Ram } from '../bus/memory.ts';
+import { Ahci } from './ahci.ts';
+import { AhciIo } from './ahci-io.ts';
+import { AtaDevice } from './ata/device.ts';
+import { memoryStore } from './scsi/testing.ts';
+import { testBoard, wire } from './testing.ts';
+
+const RAM = 1 << 20;
+const LIST = 0x1000;
+const FIS = 0x2000;
+const TABLE = 0x3000;
+const BASE = 0xf000_0000;
+
+/** A disk at port 0 and a CD-ROM at port 1, both started. */
+function rig() {
+  const b = testBoard();
+  const bytes = new Uint8Array(new SharedArrayBuffer(RAM));
+  const memory = new Ram(bytes.buffer, [{ gpa: 0, length: RAM, offset: 0 }]);
+  const view = new DataView(bytes.buffer);
+  const irq = wire();
+  const disk = Uint8Array.from({ length: 1 << 20 }, (_, i) => (i >> 9) ^ (i * 5));
+  const cd = Uint8Array.from({ length: 2048 * 64 }, (_, i) => (i >> 11) + i);
+  const stores = [memoryStore(disk), memoryStore(cd, true)];
+  let io: AhciIo | undefined;
+  const ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring: () => void queueMicrotask(() => io?.serve()) });
+  for (const n of [0, 1] as const) {
+    const kind = n === 0 ? 'disk' : 'cdrom';
+    const ids = { model: 'QEMU', serial: `QM${n}`, version: '2.5+', discard: true, ncq: true };
+    ahci.devices[n] = new AtaDevice({ arena: b.arena, name: `d${n}`, kind, ...ids, medium: () => stores[n] });
+    ahci.devices[n].reset();
+    if (ahci.devices[n].packet) ahci.devices[n].packet.s.attention = 0;
+  }
+  io = new AhciIo({ ahci, lock: b.lock, memory, store: (n) => stores[n] });
+  b.mmio.map(BASE, 0x1000, ahci.handler, 'ahci');
+  ahci.reset();
+  const write = (offset: number, value: number) => b.mmio.write(BASE + offset, 4, value >>> 0);
+  const read = (offset: number) => b.mmio.read(BASE + offset, 4);
+  const settle = async () => {
+    await new Promise((r) => setImmediate(r));
+    await io.drain();
+  };
+  write(0x04, 2);
+  for (const n of [0, 1]) {
+    const port = 0x100 + 0x80 * n;
+    write(port, LIST);
+    write(port + 8, FIS);
+    write(port + 0x14, 0xffff_ffff);
+    write(port + 0x18, 0x11);
+  }
+  return {
+    ...{ bytes, view, ahci, io, irq, disk, cd, write, read, settle },
+    /** Puts a command into slot 0 of a port and waits for its end. */
+    async command(
+      n: number,
+      o: {
+        command: number;
+        feature?: number;
+        count?: number;
+        lba?: number;
+        write?: boolean;
+        packet?: number[];
+        regions?: [number, number][];
+      },
+    ) {
+      const { command, feature = 0, count = 0, lba = 0, packet, regions = [] } = o;
+      view.setUint32(LIST, 5 | (o.write ? 0x40 : 0) | (packet ? 0x20 : 0) | (regions.length << 16), true);
+      view.setUint32(LIST + 8, TABLE, true);
+      bytes.fill(0, TABLE, TABLE + 0x100);
+      bytes.set([0x27, 0x80, command, feature & 0xff, lba & 0xff, (lba >> 8) & 0xff, (lba >> 16) & 0xff, 0x40], TABLE);
+      bytes.set([0, 0, 0, feature >> 8, count & 0xff, count >> 8], TABLE + 8);
+      bytes.set(packet ?? [], TABLE + 0x40);
+      regions.forEach(([gpa, length], i) => {
+        view.setUint32(TABLE + 0x80 + 16 * i, gpa, true);
+        view.setUint32(TABLE + 0x8c + 16 * i, length - 1, true);
+      });
+      if (command === 0x60 || command === 0x61) write(0x134 + 0x80 * n, 1);
+      write(0x138 + 0x80 * n, 1);
+      await settle();
+      assert.equal(read(0x138 + 0x80 * n), 0, 'the slot is free again');
+      return read(0x120 + 0x80 * n);
+    },
+  };
+}
+
+test('ports show what is there, and commands end in a register FIS and an interrupt', async () => {
+  const r = rig();
+  assert.deepEqual([r.read(0x128), r.read(0x1a8), r.read(0x228)], [0x113, 0x113, 0]);
+  assert.deepEqual([r.read(0x124), r.read(0x1a4)], [0x101, 0xeb14_0101]);
+  assert.equal(await r.command(0, { command: 0xec, regions: [[0x8000, 512]] }), 0x50);
+  assert.equal(r.view.getUint32(0x8000 + 120, true), 2048);
+  assert.equal(r.bytes[FIS + 0x40], 0x34);
+  assert.equal(r.bytes[FIS + 0x20], 0x5f);
+  assert.equal(r.irq.level, 1);
+  r.write(0x110, 0xffff_ffff);
+  r.write(0x08, 0xffff_ffff);
+  assert.equal(r.irq.level, 0);
+  assert.equal((await r.command(0, { command: 0x25, lba: 2048, count: 1, regions: [[0x8000, 512]] })) & 1, 1);
+  assert.ok(r.read(0x110) & 0x4000_0000, 'an error is told as such');
+});
+
+test('reads and writes go by their region tables, queued or not', async () => {
+  const r = rig();
+  const regions: [number, number][] = [
+    [0x8000, 512],
+    [0xa000, 1536],
+  ];
+  assert.equal(await r.command(0, { command: 0x25, lba: 5, count: 4, regions }), 0x50);
+  assert.deepEqual(r.bytes.slice(0x8000, 0x8200), r.disk.slice(2560, 3072));
+  assert.deepEqual(r.bytes.slice(0xa000, 0xa600), r.disk.slice(3072, 4608));
+  assert.equal(r.view.getUint32(LIST + 4, true), 2048, 'bytes that were moved');
+  r.bytes.fill(0x33, 0x8000, 0x8200);
+  assert.equal(await r.command(0, { command: 0x61, feature: 1, lba: 9, write: true, regions: [[0x8000, 512]] }), 0x40);
+  assert.ok(r.disk.slice(4608, 5120).every((byte) => byte === 0x33));
+  assert.equal(r.read(0x134), 0);
+  assert.deepEqual([r.bytes[FIS + 0x58], r.bytes[FIS + 0x5c]], [0xa1, 1]);
+});
+
+test('packets reach the CD-ROM', async () => {
+  const r = rig();
+  const status = await r.command(1, {
+    command: 0xa0,
+    feature: 1,
+    packet: [0x28, 0, 0, 0, 0, 3, 0, 0, 2],
+    regions: [[0x8000, 4096]],
+  });
+  assert.equal(status, 0x50);
+  assert.deepEqual(r.bytes.slice(0x8000, 0x9000), r.cd.slice(3 * 2048, 5 * 2048));
+  assert.equal(
+    await r.command(1, { command: 0xa0, feature: 1, packet: [0x28, 0, 0, 0, 0, 9, 0, 0, 0], regions: [[0x8000, 4096]] }),
+    0x50,
+  );
+  assert.equal((await r.command(1, { command: 0xa0, packet: [0xff] })) & 0xf001, 0x5001);
+});
+
+test('a port that is stopped runs until nothing is under way', async () => {
+  const r = rig();
+  r.write(0x118, 0x10);
+  assert.equal(r.read(0x118) & 0xc001, 0xc000);
+  await r.settle();
+  await r.settle();
+  assert.equal(r.read(0x118) & 0x8000, 0);
+});
+
+test('no tables and registers make a controller throw or hang', async () => {
+  let seed = 20260404;
+  const random = (n: number): number => {
+    seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;
+    return (seed >>> 8) % n;
+  };
+  const r = rig();
+  for (let i = 0; i < 4000; i++) {
+    switch (random(7)) {
+      case 0:
+        r.write(0x100 + 0x80 * random(3) + 4 * random(16), random(2) ? random(2 ** 24) : random(64));
+        break;
+      case 1:
+        r.read(random(0x400) * 4);
+        break;
+      case 2:
+        r.view.setUint32(LIST + 4 * random(64), random(3) ? random(0x4000) : random(2 ** 24) * 256, true);
+        break;
+      case 3:
+        r.view.setUint32(TABLE + 4 * random(128), random(3) ? random(0x10000) : random(2 ** 24) * 256, true);
+        r.bytes.set([0x27, 0x80, [0x25, 0x35, 0x60, 0x61, 0xa0, 0xec, 0x06][random(7)]!], TABLE);
+        break;
+      case 4:
+        r.view.setUint32(LIST + 8, TABLE, true);
+        r.write(0x118 + 0x80 * random(2), 0x11);
+        r.write(0x138 + 0x80 * random(2), random(16));
+        break;
+      default:
+        if (random(3) === 0) await r.settle();
+    }
+  }
+  await r.settle();
+  r.write(0x04, 3);
+  assert.equal(r.read(0x128), 0x113);
+});
