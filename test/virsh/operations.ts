@@ -18,7 +18,7 @@ export const documents: Readonly<Record<string, string>> = {
   <name>alpha</name>
   <uuid>11111111-2222-3333-4444-555555555501</uuid>
   <memory unit='MiB'>128</memory>
-  <vcpu current='1'>2</vcpu>
+  <vcpu>1</vcpu>
   <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os>
   <features><acpi/><apic/></features>
   <devices>
@@ -129,9 +129,12 @@ export const operations: readonly Operation[] = [
   op('domblkinfo', 'domblkinfo alpha vda', 'shape'),
   op('vcpucount', 'vcpucount alpha'),
   op('vcpucount --maximum', 'vcpucount alpha --maximum --config'),
+  op('setvcpus --maximum', 'setvcpus alpha 4 --maximum --config'),
   op('setvcpus --config', 'setvcpus alpha 2 --config'),
+  op('vcpucount --current', 'vcpucount alpha --current --config'),
   op('setvcpus beyond the maximum', 'setvcpus alpha 9 --config'),
   op('setvcpus back', 'setvcpus alpha 1 --config'),
+  op('setvcpus --maximum back', 'setvcpus alpha 1 --maximum --config'),
   op('setmaxmem', 'setmaxmem alpha 256M --config'),
   op('setmem --config', 'setmem alpha 128M --config'),
   op('setmem beyond the maximum', 'setmem alpha 1G --config'),

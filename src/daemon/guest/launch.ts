@@ -9,7 +9,6 @@ import { prepareDomain } from '../../domain/prepare.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import { QmpClient } from '../../rpc/qmp/client.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
-import type { ByteDuplex } from '../../rpc/transport.ts';
 import type { Daemon } from '../daemon.ts';
 import { operationInvalid } from '../errors.ts';
 import type { ProcessId } from '../host.ts';
@@ -77,19 +76,22 @@ async function logTail(daemon: Daemon, path: string, from: number): Promise<stri
   return new TextDecoder().decode(tail).trim();
 }
 
-async function connectMonitor(
-  daemon: Daemon,
-  path: string,
-  process: ProcessId,
-  failed: () => Promise<Error>,
-): Promise<ByteDuplex> {
+/** The monitor, negotiated. An emulator that closes the connection and lives on was not ready yet. */
+async function connectMonitor(daemon: Daemon, path: string, process: ProcessId, failed: () => Promise<Error>): Promise<QmpClient> {
   const end = daemon.host.now() + monitorMs;
   for (let pause = 5; ; pause = Math.min(pause * 2, 100)) {
+    let monitor: QmpClient | undefined;
+    const stop = daemon.host.timers.after(monitorMs, () => monitor?.close(new Error('it does not answer')));
     try {
-      return await daemon.host.sockets.connect(path);
+      monitor = new QmpClient(await daemon.host.sockets.connect(path));
+      await monitor.negotiate();
+      return monitor;
     } catch {
+      monitor?.close();
       if (!daemon.host.processes.alive(process)) throw await failed();
       if (daemon.host.now() > end) throw libvirtError('operationFailed', 'qemu', 'monitor socket did not show up');
+    } finally {
+      stop();
     }
     await wait(daemon.host, pause);
   }
@@ -146,11 +148,7 @@ export async function startGuest(daemon: Daemon, guest: Guest, options: StartOpt
       const said = await logTail(daemon, log, before);
       return libvirtError('internalError', 'qemu', `process exited while connecting to monitor: ${said}`);
     };
-    const duplex = await connectMonitor(daemon, monitorPath, process, failed);
-    const monitor = new QmpClient(duplex);
-    await monitor.negotiate().catch(async () => {
-      throw await failed();
-    });
+    const monitor = await connectMonitor(daemon, monitorPath, process, failed);
     guest.run = newRun(id, domain, process, monitorPath, directory, monitor, ports);
     guest.set(state.paused, pausedReason.startingUp, host.now());
     guest.updated = false;
