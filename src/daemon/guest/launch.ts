@@ -77,7 +77,12 @@ async function logTail(daemon: Daemon, path: string, from: number): Promise<stri
 }
 
 /** The monitor, negotiated. An emulator that closes the connection and lives on was not ready yet. */
-async function connectMonitor(daemon: Daemon, path: string, process: ProcessId, failed: () => Promise<Error>): Promise<QmpClient> {
+async function connectMonitor(
+  daemon: Daemon,
+  path: string,
+  process: ProcessId,
+  failed: () => Promise<Error>,
+): Promise<QmpClient> {
   const end = daemon.host.now() + monitorMs;
   for (let pause = 5; ; pause = Math.min(pause * 2, 100)) {
     let monitor: QmpClient | undefined;
