@@ -16,8 +16,9 @@ export interface VcpuBus {
   cpuid(leaf: number, subleaf: number, state: CpuidState): readonly [number, number, number, number];
   /** A paravirtual call: number, arguments, CPL; undefined where there is no such interface (#UD). */
   hypercall(nr: bigint, args: readonly bigint[], cpl: number): bigint | undefined;
-  /** The time-stamp counter that all vCPUs share. */
+  /** The time-stamp counter that all vCPUs share; and as a number, where that is at hand. */
   tsc(): bigint;
+  ticks?(): number;
   /** 64 random bits. */
   random(): bigint;
   /** CR8. */

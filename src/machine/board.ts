@@ -88,6 +88,8 @@ export interface Board {
   readonly lock: Lock;
   readonly clock: Clock;
   readonly tsc: Tsc;
+  /** The time-stamp counter now. */
+  ticks(): number;
   readonly memory: Ram;
   /** RAM-like pages that are not guest RAM, and the pages of the first MiB. */
   readonly slots: MemorySlots;
@@ -171,6 +173,7 @@ export function buildBoard(o: BoardOptions): Board {
     tscAt: (ns) => BigInt(Math.floor((ns * tscKhz) / 1e6)),
     nsAt: (t) => Math.ceil((Number(t) * 1e6) / tscKhz),
   };
+  const ticks = (): number => Math.floor((clock.now() * tscKhz) / 1e6);
   const timers = new Timers(arena.alloc(timersLayout));
   const retime = (): void => {
     timers.changed();
@@ -317,7 +320,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill(fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
 
   return {
-    config, lock, clock, tsc, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
     get facts() {
       return facts();
     },

@@ -63,6 +63,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
       return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true));
     },
     tsc: () => tsc.tscAt(clock.now()),
+    ticks: board.ticks,
     random,
     get tpr() {
       return lapic.tpr;

@@ -606,6 +606,7 @@ export class DbtVcpu implements Vcpu {
 
   #hostFunctions(): WebAssembly.ModuleImports {
     const bus = this.#bus;
+    const ticks = bus.ticks ?? ((): number => Number(bus.tsc()));
     const gp = (): void => {
       this.#setWord(st.excError.offset, 0);
       this.#setWord(st.exc.offset, X.gp + 1);
@@ -695,9 +696,9 @@ export class DbtVcpu implements Vcpu {
         this.#regions.forbidden = loads !== 0;
         if (loads !== 0) this.#forgetSoon();
       },
-      tsc: (): bigint => {
+      tsc: (): number => {
         this.counters.add('tsc');
-        return BigInt.asIntN(64, bus.tsc());
+        return ticks();
       },
       random: (): bigint => BigInt.asIntN(64, bus.random()),
       tprRead: (): number => bus.tpr,

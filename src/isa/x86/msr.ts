@@ -106,10 +106,10 @@ const writeEfer = sub('writeEfer', ['i64'], null, { faults: true }, (c, value) =
 const tscRange: Range = {
   first: 0x10,
   last: 0x10,
-  read: (c) => c.b.add(c.call(tsc), c.get(st.tscOffset)),
+  read: (c) => c.b.add(c.b.op('i64.trunc_sat_f64_s', c.call(tsc)), c.get(st.tscOffset)),
   write: (c, value) => {
     const b = c.b;
-    const offset = b.sub(value, c.call(tsc));
+    const offset = b.sub(value, b.op('i64.trunc_sat_f64_s', c.call(tsc)));
     c.set(st.tscAdjust, b.add(c.get(st.tscAdjust), b.sub(offset, c.get(st.tscOffset))));
     c.set(st.tscOffset, offset);
   },

@@ -10,8 +10,8 @@ export const portOut = host('portOut', ['i32', 'i32', 'i32'], null);
 /** CR8, 0 to 15: the upper four bits of the local APIC's task priority register. */
 export const tprRead = host('tprRead', [], 'i32');
 export const tprWrite = host('tprWrite', ['i32'], null);
-/** The time-stamp counter before the slot `tscOffset` is added. */
-export const tsc = host('tsc', [], 'i64');
+/** The time-stamp counter before the slot `tscOffset` is added: a whole number below 2^53, which crosses over faster than an i64. */
+export const tsc = host('tsc', [], 'f64');
 /** Writes EAX, EBX, ECX, EDX of a CPUID leaf to the slots `cpuidResult`; may read CR4 and XCR0. Parameters: leaf, subleaf. */
 export const cpuid = host('cpuid', ['i32', 'i32'], null);
 /** A model-specific register that msr.ts has no slot for. Where there is none, `exc` and `excError` are left as #GP(0). */

@@ -146,7 +146,7 @@ test('RDMSR and WRMSR are privileged', () => {
 
 test('the time stamp is the host counter and the offset that writes to TSC and TSC_ADJUST make', () => {
   const m = long();
-  m.hosts.tsc = () => 0x1_0000_0000n;
+  m.hosts.tsc = () => 0x1_0000_0000;
   const rdtsc = (): bigint => {
     assert.equal(exec(m, 0x0f, 0x31), null);
     return (m.u64(st.gpr[R.rdx]!) << 32n) | m.u64(st.gpr[R.rax]!);

@@ -26,7 +26,7 @@ function checkTimeStamp(c: InsnEmit): void {
   const b = c.b;
   c.gpIf(b.and(b.ne(cr4Bit(c, CR4.tsd), b.i32(0)), b.ne(c.get(st.cpl), b.i32(0))));
 }
-const timeStamp = (c: InsnEmit): Value => c.b.add(c.call(tsc), c.get(st.tscOffset));
+const timeStamp = (c: InsnEmit): Value => c.b.add(c.b.op('i64.trunc_sat_f64_s', c.call(tsc)), c.get(st.tscOffset));
 
 function baseRows(name: string, segment: number, read: number, write: number): Row[] {
   const slot = st.segBase[segment]!;
