@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { f64Bits } from '../../../ir/datum.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
 import { buildTables } from '../table.ts';
@@ -146,7 +147,7 @@ test('RDMSR and WRMSR are privileged', () => {
 
 test('the time stamp is the host counter and the offset that writes to TSC and TSC_ADJUST make', () => {
   const m = long();
-  m.hosts.tsc = () => 0x1_0000_0000;
+  m.hosts.tsc = () => f64Bits(2 ** 32);
   const rdtsc = (): bigint => {
     assert.equal(exec(m, 0x0f, 0x31), null);
     return (m.u64(st.gpr[R.rdx]!) << 32n) | m.u64(st.gpr[R.rax]!);
@@ -167,6 +168,7 @@ test('the time stamp is the host counter and the offset that writes to TSC and T
 
 test('CR4.TSD keeps users from the time stamp', () => {
   const m = long({ cr4: 4 });
+  m.hosts.tsc = () => f64Bits(1);
   assert.equal(exec(m, 0x0f, 0x31), null);
   m.privilege(3);
   assert.deepEqual(exec(m, 0x0f, 0x31), GP);
