@@ -89,6 +89,15 @@ export const mirror = (o: MirrorOptions) => async (job: Job) => {
         job.offset += part.length;
         job.length = Math.max(job.length, job.offset + bitmap.count);
         await job.point(part.length);
+        // A guest that writes faster than is copied would never be caught up with: it waits a moment.
+        if (job.offset > 2 * size && !job.isReady) {
+          await source.disk.drained(async () => {
+            await drain();
+          });
+          break;
+        }
+        // The rest is copied while the guest waits.
+        if (job.completing) break;
       }
       job.length = job.offset;
       await target.disk.flush();

@@ -1,0 +1,298 @@
+// The block graph and its jobs over real files, with a guest that goes on writing; qemu-img looks at the results where it is installed.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { createQcow2 } from '../../disk/qcow2/create.ts';
+import { nodeDiskHost } from '../../host/node/file.ts';
+import { Registry } from '../../machine/backends.ts';
+import type { Backend } from './backend.ts';
+import { Bitmap } from './bitmap.ts';
+import { backup, commitBelow, mirror, stream } from './copy-jobs.ts';
+import { BlockGraph } from './graph.ts';
+import { type Job, Jobs } from './jobs.ts';
+import { noLimits, Throttle } from './throttle.ts';
+
+const SIZE = 8 << 20;
+const folder = mkdtempSync(join(tmpdir(), 'nonroot-block-'));
+after(() => rmSync(folder, { recursive: true }));
+const host = nodeDiskHost();
+const timers = {
+  after(ms: number, run: () => void) {
+    const timer = ms > 0 ? setTimeout(run, ms) : undefined;
+    if (!timer) setImmediate(run);
+    return () => clearTimeout(timer);
+  },
+};
+
+interface Rig {
+  readonly graph: BlockGraph;
+  readonly jobs: Jobs;
+  readonly events: string[];
+  /** The place of the guest's disk. */
+  readonly guest: Backend;
+  add(name: string, options: object): Promise<void>;
+  file(name: string): string;
+}
+let serial = 0;
+async function rig(): Promise<Rig> {
+  const prefix = join(folder, `${serial++}-`);
+  const graph = new BlockGraph({ host, timers, clock: () => performance.now(), drives: new Registry('drive') });
+  const events: string[] = [];
+  const jobs = new Jobs(timers, (name, data) => {
+    const { status, device } = data as { status?: string; device?: string };
+    events.push(status ?? `${name} ${device}`);
+  });
+  const file = (name: string): string => `${prefix}${name}`;
+  const add = async (name: string, options: object): Promise<void> => {
+    const path = file(`${name}.qcow2`);
+    const made = await host.open(path, { readOnly: false, create: true });
+    await createQcow2(made, { size: SIZE });
+    await made.close();
+    await graph.add({
+      driver: 'qcow2',
+      'node-name': name,
+      file: { driver: 'file', filename: path, 'auto-read-only': true },
+      backing: null,
+      ...options,
+    });
+  };
+  await add('base', {});
+  const guest = graph.backends.find((b) => b.node?.name === 'base')!;
+  guest.user = '/machine/peripheral/disk0';
+  return { graph, jobs, events, guest, add, file };
+}
+/** A snapshot as `blockdev-snapshot` takes it. */
+async function overlay(r: Rig, below: string, name: string): Promise<void> {
+  await r.add(name, {});
+  const [node, top] = [r.graph.get(below), r.graph.get(name)];
+  await node.disk.drained(async () => {
+    top.backing = node;
+    r.graph.replace(node, top, [top]);
+    return top.disk;
+  });
+}
+const ended = async (job: Job): Promise<void> => {
+  while (job.status !== 'concluded' && job.status !== 'null') await new Promise((resolve) => setTimeout(resolve, 2));
+};
+/** Random numbers that a seed makes again. */
+const random = (seed: number) => (n: number) => {
+  seed = (Math.imul(seed, 1_103_515_245) + 12_345) >>> 0;
+  return Math.floor((seed / 2 ** 32) * n);
+};
+/** Writes blocks at random until told to stop; `model` is what the disk must hold then. */
+function scribbler(r: Rig, model: Uint8Array, seed: number): { stop(): Promise<void> } {
+  const next = random(seed);
+  let on = true;
+  const work = (async () => {
+    while (on) {
+      const length = 512 * (1 + next(40));
+      const offset = 512 * next((SIZE - length) / 512);
+      const bytes = new Uint8Array(length).fill(1 + next(255));
+      if (next(8) === 0) {
+        await r.guest.device!.writeZeroes(offset, length);
+        model.fill(0, offset, offset + length);
+      } else {
+        await r.guest.device!.write(offset, bytes);
+        model.set(bytes, offset);
+      }
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  })();
+  return {
+    stop() {
+      on = false;
+      return work;
+    },
+  };
+}
+async function contents(r: Rig, name?: string): Promise<Uint8Array> {
+  const all = new Uint8Array(SIZE);
+  await (name === undefined ? r.guest.device! : r.graph.get(name).disk).read(0, all);
+  return all;
+}
+const same = (a: Uint8Array, b: Uint8Array): boolean => Buffer.from(a.buffer).equals(Buffer.from(b.buffer));
+const qemuImg = spawnSync('qemu-img', ['--version']).status === 0;
+function check(path: string): void {
+  if (!qemuImg) return;
+  const r = spawnSync('qemu-img', ['check', path], { encoding: 'utf8' });
+  assert.equal(r.status, 0, `${path}: ${r.stdout}${r.stderr}`);
+}
+
+const READY = ['created', 'running', 'ready', 'BLOCK_JOB_READY job'];
+const DONE = ['waiting', 'pending', 'BLOCK_JOB_COMPLETED job', 'concluded'];
+
+test('a mirror follows a guest that writes, and the guest goes on with the copy', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  const model = new Uint8Array(SIZE);
+  const guest = scribbler(r, model, 1);
+  await r.add('copy', {});
+  const [source, target] = [r.graph.get('base'), r.graph.get('copy')];
+  const job = r.jobs.start({
+    id: 'job',
+    type: 'mirror',
+    autoDismiss: false,
+    run: mirror({ graph: r.graph, source, target, nodes: undefined }),
+  });
+  while (!job.isReady) await new Promise((resolve) => setTimeout(resolve, 2));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  job.complete();
+  await ended(job);
+  assert.equal(r.guest.node?.name, 'copy');
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  await guest.stop();
+  assert.ok(same(await contents(r), model), 'the copy is the disk');
+  assert.deepEqual(r.events, [...READY, ...DONE]);
+  await r.graph.remove('base');
+  await r.graph.closeAll();
+  check(r.file('copy.qcow2'));
+});
+
+test('an overlay takes the guest’s writes, and its active commit gives them to the base', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  const model = new Uint8Array(SIZE);
+  const guest = scribbler(r, model, 2);
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  await overlay(r, 'base', 'top');
+  assert.equal(r.guest.node?.name, 'top');
+  await new Promise((resolve) => setTimeout(resolve, 30));
+  const [top, base] = [r.graph.get('top'), r.graph.get('base')];
+  const job = r.jobs.start({
+    id: 'job',
+    type: 'commit',
+    run: mirror({ graph: r.graph, source: top, target: base, nodes: [top] }),
+  });
+  while (!job.isReady) await new Promise((resolve) => setTimeout(resolve, 2));
+  job.complete();
+  await ended(job);
+  assert.equal(r.guest.node?.name, 'base');
+  await guest.stop();
+  assert.ok(same(await contents(r), model));
+  await r.graph.remove('top');
+  await r.graph.closeAll();
+  check(r.file('base.qcow2'));
+});
+
+test('an intermediate commit and a stream shorten the chain and leave the contents', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  const model = new Uint8Array(SIZE);
+  let guest = scribbler(r, model, 3);
+  for (const [below, name] of [
+    ['base', 'one'],
+    ['one', 'two'],
+    ['two', 'three'],
+  ] as const) {
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    await overlay(r, below, name);
+  }
+  await r.graph.access(r.graph.get('base'), false);
+  const [base, one, two, three] = ['base', 'one', 'two', 'three'].map((n) => r.graph.get(n));
+  const commit = r.jobs.start({
+    id: 'job',
+    type: 'commit',
+    run: commitBelow({ graph: r.graph, overlay: two!, top: one!, base: base! }),
+  });
+  await ended(commit);
+  assert.equal(commit.error, undefined);
+  assert.equal(two!.backing, base);
+  await guest.stop();
+  assert.ok(same(await contents(r), model), 'after the commit');
+  guest = scribbler(r, model, 4);
+  const pull = r.jobs.start({ id: 'pull', type: 'stream', run: stream({ graph: r.graph, node: three!, base: undefined }) });
+  await ended(pull);
+  assert.equal(pull.error, undefined);
+  assert.equal(three!.backing, undefined);
+  await guest.stop();
+  assert.ok(same(await contents(r), model), 'after the stream');
+  for (const name of ['two', 'one', 'base']) await r.graph.remove(name);
+  await r.graph.closeAll();
+  check(r.file('three.qcow2'));
+});
+
+test('a backup is of the moment at which it began, whatever the guest writes meanwhile', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  const model = new Uint8Array(SIZE);
+  const first = scribbler(r, model, 5);
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  await first.stop();
+  const then = model.slice();
+  await r.add('target', {});
+  const source = r.graph.get('base');
+  const { run, clean } = backup({ graph: r.graph, source, target: r.graph.get('target'), sync: 'full' });
+  const guest = scribbler(r, model, 6);
+  const job = r.jobs.start({ id: 'job', type: 'backup', run: async (j) => void (await run(j)), clean: () => clean(false) });
+  await ended(job);
+  await guest.stop();
+  assert.ok(same(await contents(r, 'target'), then), 'the copy');
+  assert.ok(same(await contents(r), model), 'the disk');
+  // What was written since a bitmap began makes an incremental copy.
+  const bitmap = new Bitmap({ name: 'b', size: SIZE, granularity: 65536, persistent: false, enabled: true });
+  source.bitmaps.set('b', bitmap);
+  await r.guest.device!.write(3 << 20, new Uint8Array(1000).fill(7));
+  model.fill(7, 3 << 20, (3 << 20) + 1000);
+  assert.equal(bitmap.count, 65536);
+  await r.add('increment', {});
+  const more = backup({ graph: r.graph, source, target: r.graph.get('increment'), sync: 'incremental', bitmap });
+  const second = r.jobs.start({
+    id: 'job2',
+    type: 'backup',
+    run: async (j) => void (await more.run(j)),
+    clean: () => more.clean(false),
+  });
+  await ended(second);
+  const increment = await contents(r, 'increment');
+  assert.ok(Buffer.from(increment.buffer, 3 << 20, 65536).equals(Buffer.from(model.buffer, 3 << 20, 65536)));
+  assert.ok(increment.subarray(0, 3 << 20).every((b) => b === 0));
+  await r.graph.closeAll();
+  check(r.file('target.qcow2'));
+});
+
+test('a cancelled job leaves the guest where it was', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  await r.add('copy', {});
+  const [source, target] = [r.graph.get('base'), r.graph.get('copy')];
+  const job = r.jobs.start({ id: 'job', type: 'mirror', run: mirror({ graph: r.graph, source, target, nodes: undefined }) });
+  while (!job.isReady) await new Promise((resolve) => setTimeout(resolve, 2));
+  job.pause();
+  job.resume();
+  job.cancel();
+  await ended(job);
+  assert.equal(r.guest.node?.name, 'base');
+  assert.equal(source.disk.after.size, 1, 'nobody follows its writes any more');
+  assert.deepEqual(r.events.slice(-4), ['aborting', 'BLOCK_JOB_CANCELLED job', 'concluded', 'null']);
+  assert.throws(() => r.jobs.get('job'), /Job not found/);
+  await r.graph.closeAll();
+});
+
+test('nodes in use cannot be removed, names are one for each, damaged options are refused', { timeout: 20_000 }, async () => {
+  const r = await rig();
+  await assert.rejects(r.graph.remove('base'), /is busy/);
+  await assert.rejects(r.graph.add({ driver: 'null-co', 'node-name': 'base' }), /Duplicate nodes/);
+  await assert.rejects(r.graph.add({ driver: 'null-co' }), /'node-name' must be specified/);
+  await assert.rejects(r.graph.add({ driver: 'null-co', 'node-name': '1x' }), /Invalid node-name/);
+  await assert.rejects(r.graph.add({ driver: 'qcow2', 'node-name': 'q', file: 'nothing' }), /Cannot find/);
+  writeFileSync(r.file('raw'), 'no qcow2');
+  await assert.rejects(r.graph.add({ driver: 'qcow2', 'node-name': 'q', file: { driver: 'file', filename: r.file('raw') } }));
+  assert.throws(() => r.graph.backend('disk1'), /Device 'disk1' not found/);
+  assert.equal(r.graph.backend('disk0'), r.guest);
+  assert.equal(r.graph.backend('/machine/peripheral/disk0/virtio-backend'), r.guest);
+  await r.graph.closeAll();
+});
+
+test('a limit lets through what it says, not more', async () => {
+  let now = 0;
+  const waits: (() => void)[] = [];
+  const throttle = new Throttle({ after: (ms, run) => (waits.push(() => ((now += ms), run())), () => {}) }, () => now);
+  throttle.set({ ...noLimits, iops: 100 });
+  let done = 0;
+  for (let i = 0; i < 211; i++) void throttle.wait('read', 4096).then(() => done++);
+  for (let i = 0; i < 2000; i++) {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (now >= 1000) break;
+    waits.shift()?.();
+  }
+  assert.ok(done >= 95 && done <= 115, `${done} of 100 a second, with a burst of 10`);
+});
