@@ -118,6 +118,16 @@ export function statsInfo(node: BlockNode | undefined, backend: Backend | undefi
     ...(backend ? { device: backend.id, ...(backend.user === undefined ? {} : { qdev: qdev(backend) }) } : {}),
     ...(node ? { 'node-name': node.name } : {}),
     stats: stats(backend),
+    ...(node?.protocol
+      ? {
+          'driver-specific': {
+            driver: node.options.driver,
+            'discard-nb-ok': node.protocol.discards.ok,
+            'discard-nb-failed': node.protocol.discards.failed,
+            'discard-bytes-ok': node.protocol.discards.bytes,
+          },
+        }
+      : {}),
     ...(node?.file ? { parent: statsInfo(node.file, undefined) } : {}),
     ...(node?.backing ? { backing: statsInfo(node.backing, undefined) } : {}),
   };

@@ -177,8 +177,15 @@ export class SharedFile implements ByteFile {
   truncate(size: number): Promise<void> {
     return this.#file.truncate(size);
   }
-  punch(offset: number, length: number): Promise<boolean> {
-    return this.#file.punch(offset, length);
+  /** Ranges that were given back to the host, or could not be. */
+  readonly discards = { ok: 0, failed: 0, bytes: 0 };
+  async punch(offset: number, length: number): Promise<boolean> {
+    const done = await this.#file.punch(offset, length);
+    if (done) {
+      this.discards.ok++;
+      this.discards.bytes += length;
+    } else this.discards.failed++;
+    return done;
   }
   nextData(offset: number): Promise<number> {
     return this.#file.nextData(offset);
