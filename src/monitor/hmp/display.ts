@@ -114,7 +114,7 @@ export const displayInfos: readonly HmpCommand[] = [
       return devices
         .map(
           ([port, device]) =>
-            `  Device 0.${device.s.address}, Port ${port.path}, Speed ${{ low: '1.5', full: '12', high: '480' }[device.speed]} Mb/s, Product ${device.fn.description.strings[1]}, ID: ${device.name}`,
+            `  Device 0.${device.s.address}, Port ${port.path}, Speed ${{ low: '1.5', full: '12', high: '480' }[device.speed]} Mb/s, Product ${device.fn.description.strings[1]}${device.name.includes('#') ? '' : `, ID: ${device.name}`}`,
         )
         .join('\n');
     },
