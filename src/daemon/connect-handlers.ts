@@ -6,9 +6,10 @@ import type { Daemon, RemoteHandlers } from './daemon.ts';
 import { translateErrors } from './errors.ts';
 import { commandLineOf } from './native.ts';
 
-/** Answers of libvirtd 9.0 to `connectSupportsFeature`; descriptors are not passed on here. */
+const fdPassing = 8;
+/** Answers of libvirtd 9.0 to `connectSupportsFeature`; descriptors are passed where the connection can. */
 const features: Readonly<Record<number, boolean>> = {
-  ...{ 1: false, 2: false, 3: true, 4: true, 5: false, 6: true, 7: true, 8: false, 9: true, 10: true, 11: true, 12: true },
+  ...{ 1: false, 2: false, 3: true, 4: true, 5: false, 6: true, 7: true, 9: true, 10: true, 11: true, 12: true },
   ...{ 13: true, 14: true, 15: true, 16: true },
 };
 
@@ -48,6 +49,7 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       if (feature === 10 && options.keepalive.interval > 0) {
         call.connection.startKeepalive({ ...options.keepalive, timers: host.timers });
       }
+      if (feature === fdPassing) return { supported: call.connection.passesFds };
       return { supported: features[feature] ?? false };
     },
     connectSetIdentity: () => {},

@@ -128,6 +128,10 @@ export interface TlsFiles {
 export interface Sockets {
   connect(path: string): Promise<ByteDuplex>;
   connectTcp(host: string, port: number, tls?: TlsFiles): Promise<ByteDuplex>;
+  /** A connected stream as a descriptor, for somebody else; `close` gives up ours. */
+  connectFd(
+    to: { readonly path: string } | { readonly host: string; readonly port: number },
+  ): Promise<{ readonly fd: number; close(): void }>;
   /** Listens on a unix socket; a stale one is replaced, one in use is refused. */
   listen(path: string, mode: number, accept: (duplex: ByteDuplex) => void): Promise<Listener>;
   listenTcp(

@@ -66,6 +66,18 @@ export class Peer {
     const bytes = encodePacket(head, body);
     return this.#write(bytes);
   }
+  /** Whether this connection can pass descriptors. */
+  get passesFds(): boolean {
+    return this.#duplex.writeWithFds !== undefined;
+  }
+  /** A packet of type `replyWithFds`, and the descriptors behind it. @throws as `send` */
+  sendWithFds(head: Header, body: (w: XdrWriter) => void, fds: readonly number[]): Promise<void> {
+    const bytes = encodePacket(head, (w) => {
+      w.u32(fds.length);
+      body(w);
+    });
+    return this.#write(bytes, fds);
+  }
   /** Pings a silent peer from now on. */
   startKeepalive({ interval, count, timers }: Keepalive): void {
     this.#stopTimer?.();
@@ -124,7 +136,7 @@ export class Peer {
     const head: Header = { program: programNumbers.keepalive, version: 1, procedure, type: 'message', serial: 0, status: 'ok' };
     return this.send(head, () => {});
   }
-  async #write(bytes: Uint8Array): Promise<void> {
+  async #write(bytes: Uint8Array, fds: readonly number[] = []): Promise<void> {
     if (!this.#open) return;
     if (this.#unsent > maxUnsent) {
       this.close(new Error(`Cannot send packet: the peer reads too slowly, ${this.#unsent} bytes wait`));
@@ -132,7 +144,8 @@ export class Peer {
     }
     this.#unsent += bytes.length;
     try {
-      await this.#duplex.write(bytes);
+      if (fds.length > 0) await this.#duplex.writeWithFds!(bytes, fds);
+      else await this.#duplex.write(bytes);
     } catch (error) {
       this.close(error as Error);
     }

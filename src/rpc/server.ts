@@ -18,6 +18,8 @@ export interface Call {
    * finish is awaited and confirmed; when it throws, the stream ends with that error.
    */
   stream(body: (stream: RpcStream) => Promise<void>): void;
+  /** For procedures whose reply brings descriptors: these; `sent` runs when they are on their way, or will not be. */
+  passFds(fds: readonly number[], sent: () => void): void;
 }
 
 export type Handlers<P extends Procedures> = {
@@ -70,6 +72,10 @@ export class ServerConnection {
   /** Resolves when the connection has ended, with the reason if it was not the client's wish. */
   get closed(): Promise<Error | undefined> {
     return this.#peer.closed;
+  }
+  /** Whether replies may bring descriptors. */
+  get passesFds(): boolean {
+    return this.#peer.passesFds;
   }
   close(reason?: Error): void {
     this.#peer.close(reason);
@@ -127,6 +133,8 @@ export class ServerConnection {
       if (handler === undefined) throw libvirtError('rpc', 'rpc', `unknown procedure: ${packet.procedure}`);
       if (packet.fds > 0) throw libvirtError('noSupport', 'rpc', 'file descriptors can not be passed on this connection');
       let body: ((stream: RpcStream) => Promise<void>) | undefined;
+      let fds: readonly number[] = [];
+      let fdsSent = (): void => {};
       const call: Call = {
         connection: this,
         program: service.program.name,
@@ -134,13 +142,23 @@ export class ServerConnection {
         stream(run) {
           body = run;
         },
+        passFds(given, sent) {
+          fds = given;
+          fdsSent = sent;
+        },
       };
       const stream = row.stream === undefined ? undefined : this.#openStream(packet);
       try {
         const ret = await handler(decodeArgs(row, packet.body), call);
         if (stream !== undefined && body === undefined) throw new Error(`Cannot answer ${name}: its handler opened no stream`);
-        await this.#peer.send(answerTo(packet, 'reply', 'ok'), (w) => row.ret.encode(w, ret));
+        if (fds.length > 0) {
+          if (!this.#peer.passesFds)
+            throw libvirtError('noSupport', 'rpc', 'file descriptors can not be passed on this connection');
+          await this.#peer.sendWithFds(answerTo(packet, 'replyWithFds', 'ok'), (w) => row.ret.encode(w, ret), fds);
+        } else await this.#peer.send(answerTo(packet, 'reply', 'ok'), (w) => row.ret.encode(w, ret));
+        fdsSent();
       } catch (error) {
+        fdsSent();
         stream?.fail(error as Error);
         this.#peer.streams.delete(packet.serial);
         throw error;

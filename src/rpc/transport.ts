@@ -8,6 +8,11 @@ export interface ByteDuplex {
   readonly input: AsyncIterable<Uint8Array>;
   /** Takes all the bytes at once, in the order of the calls. Resolves when more are welcome, rejects when the transport broke. */
   write(bytes: Uint8Array): Promise<void> | void;
+  /**
+   * As `write`, then for each descriptor one byte of zero that carries it. The descriptors stay open at this end. Only where the
+   * transport can pass descriptors.
+   */
+  writeWithFds?(bytes: Uint8Array, fds: readonly number[]): Promise<void>;
   /** Ends both directions after what was written; `input` ends too. May be called twice. */
   close(): void;
 }

@@ -33,6 +33,9 @@ while chunk := shot.recv(65536):
     data += chunk
 shot.finish()
 assert data[1:4] == b'PNG' or data[:2] == b'P6'
+display = dom.openGraphicsFD(0)
+assert os.read(display, 3) == b'RFB'
+os.close(display)
 console = conn.newStream()
 dom.openConsole(None, console, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
 console.send(b'x')

@@ -132,8 +132,22 @@ export function consoleHandlers(daemon: Daemon): RemoteHandlers {
     domainOpenGraphics() {
       throw libvirtError('noSupport', 'qemu', 'file descriptors can not be passed on this connection');
     },
-    domainOpenGraphicsFd() {
-      throw libvirtError('noSupport', 'qemu', 'file descriptors can not be passed on this connection');
+    async domainOpenGraphicsFd({ dom, index }, call) {
+      const guest = guests.find(dom);
+      const one = guest.live().domain.devices.graphics[index];
+      if (!one) throw libvirtError('internalError', 'qemu', `No graphics backend with index ${index}`);
+      const [listen] = one.listens;
+      if (one.type !== 'vnc' || (listen?.type !== 'socket' && one.port === undefined)) {
+        throw libvirtError('configUnsupported', 'qemu', `Can only open VNC, not ${one.type}`);
+      }
+      // A connection to the display itself: whoever gets it talks to the guest's VNC server.
+      const any = listen?.address === undefined || listen.address === '0.0.0.0' || listen.address === '::';
+      const to =
+        listen?.type === 'socket'
+          ? { path: listen.socket ?? '' }
+          : { host: any ? '127.0.0.1' : listen.address!, port: one.port! };
+      const { fd, close } = await daemon.host.sockets.connectFd(to);
+      call.passFds([fd], close);
     },
   } satisfies RemoteHandlers);
 }

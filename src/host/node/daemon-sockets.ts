@@ -9,6 +9,7 @@ import { connect as connectTls, createServer as createTls, type TLSSocket } from
 import { ReadStream, WriteStream } from 'node:tty';
 import type { ClientInfo, Listener, Sockets, TlsFiles } from '../../daemon/host.ts';
 import type { ByteDuplex } from '../../rpc/transport.ts';
+import { fdPasser } from './daemon-fds.ts';
 
 /** A socket as the protocols see it. */
 export function duplexOf(socket: Socket): ByteDuplex {
@@ -17,6 +18,42 @@ export function duplexOf(socket: Socket): ByteDuplex {
     // A peer that never reads must not hold the socket for ever.
     socket.destroySoon();
   });
+}
+
+/** The number of an open socket's descriptor. */
+const fdOf = (socket: Socket): number => (socket as unknown as { readonly _handle?: { readonly fd?: number } })._handle?.fd ?? -1;
+
+/** A unix socket that passes descriptors, where this host's system calls can be reached. */
+function passingDuplex(socket: Socket): ByteDuplex {
+  const duplex = duplexOf(socket);
+  const pass = fdPasser();
+  if (pass === undefined) return duplex;
+  // While descriptors go out, other packets wait: nothing may come between a packet and its descriptors.
+  let busy: Promise<void> | undefined;
+  return {
+    ...duplex,
+    write: (bytes) => (busy === undefined ? duplex.write(bytes) : busy.then(() => duplex.write(bytes))),
+    writeWithFds(bytes, fds) {
+      const before = busy ?? Promise.resolve();
+      const own = before
+        .then(() => new Promise<void>((resolve, reject) => socket.write(bytes, (error) => (error ? reject(error) : resolve()))))
+        .then(async () => {
+          for (const fd of fds) {
+            // The buffer of the socket may be full for a moment.
+            while (!pass(fdOf(socket), fd)) {
+              if (socket.destroyed) throw new Error('the connection is closed');
+              await new Promise((resolve) => setTimeout(resolve, 5));
+            }
+          }
+        });
+      const settled = own.catch(() => {});
+      busy = settled;
+      void settled.then(() => {
+        if (busy === settled) busy = undefined;
+      });
+      return own;
+    },
+  };
 }
 
 function overStreams(input: Readable, output: Writable, close: () => void): ByteDuplex {
@@ -77,7 +114,7 @@ function tracked(server: Server): Set<Socket> {
 }
 
 async function listenUnix(path: string, mode: number, accept: (duplex: ByteDuplex) => void): Promise<Listener> {
-  const server = createServer((socket) => accept(duplexOf(socket)));
+  const server = createServer((socket) => accept(passingDuplex(socket)));
   const sockets = tracked(server);
   try {
     await listening(server, { path });
@@ -199,9 +236,17 @@ function terminal(path: string): ByteDuplex {
   }
 }
 
+/** Closes our descriptor of a connection that somebody else has too, without ending the connection. */
+const closeQuietly = (socket: Socket): Socket => socket.destroy();
+
 export const nodeSockets: Sockets = {
   connect: async (path) => duplexOf(await connected(connect({ path }), 'connect')),
   connectTcp,
+  async connectFd(to) {
+    const socket = await connected(connect('path' in to ? { path: to.path } : { ...to, noDelay: true }), 'connect');
+    socket.on('error', () => {});
+    return { fd: fdOf(socket), close: () => void closeQuietly(socket) };
+  },
   listen: listenUnix,
   listenTcp,
   freePort,
