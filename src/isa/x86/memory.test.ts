@@ -193,3 +193,21 @@ test('a span is the host address of plain RAM, and 0 for MMIO', () => {
   assert.equal(m.run(hostSpan, 0x9123n, 0).value, 0);
   assert.equal(m.run(hostSpan, 0x7123n, 0).how, 'fault');
 });
+
+test('where writes are logged, the first store to a page is noted, and later ones are fast', () => {
+  const m = machine();
+  const map = 0xa0000;
+  m.set(st.dirtyMap, map);
+  const clean = (gpa: number): boolean => m.memory.getUint8(map + (gpa >>> 12)) === 1;
+  const tag = (addr: number): bigint => m.memory.getBigUint64((m.get(st.tlb) as number) + (addr >>> 12) * 16, true) & 0xfffn;
+  for (const gpa of [0x4000, 0x9000, 0xb000]) m.memory.setUint8(map + (gpa >>> 12), 1);
+  // The entry's dirty bit must be set first, so that the load's entry could let stores through.
+  m.write64(0x4000 + 8 * 5, 0x9063n);
+  assert.equal(load(m, 0x5010n, 3), 0n);
+  assert.deepEqual([clean(0x9000), tag(0x5000)], [true, 1n]);
+  m.run(storeSlow, 0x5010n, 1n, 3);
+  assert.deepEqual([clean(0x9000), tag(0x5000)], [false, 0n]);
+  // A store that fills the TLB itself; accessed and dirty bits are writes to the table's page.
+  m.run(storeSlow, 0x6010n, 1n, 3);
+  assert.deepEqual([clean(0xb000), tag(0x6000), clean(0x4000)], [false, 0n, false]);
+});
