@@ -21,7 +21,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
   machine: ['bits', 'bus', 'devices', 'disk', 'display', 'net', 'firmware', 'isa', 'accel'],
   monitor: ['bits', 'bus', 'rpc', 'chardev', 'disk', 'display', 'net', 'isa', 'accel', 'devices', 'machine'],
-  api: ['bits', 'machine'],
+  api: ['bits', 'images', 'machine'],
   cli: ['bits', 'devices', 'api', 'images', 'machine', 'disk', 'display', 'rpc', 'chardev', 'net', 'monitor'],
   'host/node': [
     'bits',
@@ -31,6 +31,7 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
     'isa',
     'machine',
     'images',
+    'api',
     'cli',
     'firmware',
     'disk',

@@ -128,6 +128,8 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     await openDrives(s, emulator);
     s.devices = s.devices.map((d) => emulator.withDrive(d));
     if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
+    // Before monitors can say anything, as with QEMU.
+    if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
     for (const { secretId, ...vnc } of s.vnc) await emulator.display.startVnc({ ...vnc, secret: secretOf(emulator, secretId) });
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
@@ -143,7 +145,6 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
       emulator.quit('host-signal');
     });
     host.ready();
-    if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
     if (s.incoming !== undefined) await emulator.awaitIncoming(s.incoming === 'defer' ? undefined : s.incoming, !s.paused);
     else if (!s.paused) emulator.cont();
     const end = await (emulator.machine?.ended ?? idle);

@@ -6,6 +6,8 @@
  * What the host wants to say is in `/.nonroot/config` (see overlay.ts); without that file the guest is interactive.
  * Lines on the control channel, guest to host: `ready`, `exit N`, `stdin` (asks for input). Host to guest:
  * `winsize ROWS COLS`, and `stdin N`, which says that N bytes follow on the output channel's input side (0: end of file).
+ * An interactive guest with output channels also takes `run ID BASE64`, a script whose output goes there and whose end it tells by
+ * `done ID CODE`, and `stop`, which ends that script. One runs at a time.
  */
 export const init = `#!/bin/busybox sh
 # /proc comes first: busybox finds itself by /proc/self/exe.
@@ -119,9 +121,33 @@ tty=/dev/\${active##* }
 [ "$tty" = /dev/tty0 ] && tty=/dev/tty1
 [ -n "$rows" ] && stty rows "$rows" cols "$cols" <"$tty"
 network &
+# The script $2, in base64, as number $1.
+run_script() {
+  echo "$2" | base64 -d >/run/command
+  exec 4<>"$out" 5<>"$err"
+  stty 115200 raw -echo <&4
+  stty 115200 raw -echo <&5
+  setsid sh -c 'echo $$ >/run/command.pid; exec sh /run/command' </dev/null >&4 2>&5 3>&- 4>&- 5>&-
+  code=$?
+  # Both wait until all is sent.
+  stty 115200 raw -echo <&4
+  stty 115200 raw -echo <&5
+  echo "done $1 $code" >&3
+}
 if [ -n "$control" ]; then
   while read -r word a b; do
-    [ "$word" = winsize ] && stty rows "$a" cols "$b" <"$tty"
+    case $word in
+      winsize) stty rows "$a" cols "$b" <"$tty" ;;
+      run)
+        rm -f /run/command.pid
+        run_script "$a" "$b" &
+        ;;
+      stop)
+        # The script may just be starting.
+        until read -r pid </run/command.pid; do sleep 0.1; done
+        kill -9 "-$pid"
+        ;;
+    esac
   done <&3 2>/dev/null &
 fi
 read -r release </proc/sys/kernel/osrelease

@@ -14,6 +14,8 @@ export type Session = {
   readonly term?: string;
   /** The control channel exists (winsize, ready); implied by a command. Default true. */
   readonly control?: boolean;
+  /** The guest takes scripts over the control channel, with their output on channels of their own. */
+  readonly commands?: boolean;
   /** Directories shared by the host: tag of the device, absolute path in the guest. */
   readonly shares?: readonly { readonly tag: string; readonly path: string; readonly readonly?: boolean }[];
   /** A fixed IPv4 configuration, which saves DHCP: address with prefix length, gateway, name server. */
@@ -33,7 +35,8 @@ export type ExecSession = Session & {
  * @throws Error for a share or address that the guest's shell would not read as one word
  */
 export function sessionOverlay(session: Session): Uint8Array<ArrayBuffer> {
-  return writeCpio([configFile(session, (session.control ?? true) ? { control: CHANNELS.control } : {})]);
+  const channels = session.commands ? CHANNELS : { control: CHANNELS.control };
+  return writeCpio([configFile(session, (session.control ?? true) || session.commands ? channels : {})]);
 }
 
 /**

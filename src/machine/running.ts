@@ -57,6 +57,10 @@ export interface MachineSetup {
   readonly noShutdown?: boolean;
   /** What the devices' back-ends are looked up in, by name. */
   readonly backends?: Backends;
+  /** Memory and state come from a saved machine: nothing is loaded until the guest is reset. */
+  readonly restored?: boolean;
+  /** The machine is to be frozen soon: its memory is put where that costs little. */
+  readonly shareable?: boolean;
 }
 
 /** How a machine came to its end. */

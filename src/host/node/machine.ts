@@ -32,12 +32,15 @@ import {
   type StillMachine,
   saveLive,
   saveMachine,
+  streamEnd,
+  streamStart,
 } from '../../machine/snapshot/stream.ts';
 import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
+import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { keptKernel } from './kept-kernel.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -49,6 +52,16 @@ const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
 /** A vCPU that cannot stop (it should not happen) keeps the user for so many ms. */
 const STOP_LIMIT = 2000;
+
+/** A machine as it stood: all state but memory, as a stream without pages, and memory. */
+export interface FrozenMachine {
+  readonly state: Uint8Array;
+  readonly memory: FrozenMemory;
+}
+
+async function* once<T>(value: T): AsyncGenerator<T> {
+  yield value;
+}
 
 /** One machine. It runs from `start` until `ended` resolves. */
 export class NodeMachine implements RunningMachine {
@@ -88,6 +101,7 @@ export class NodeMachine implements RunningMachine {
   #stoodStillAt = 0;
   readonly #hostClock: { now(): number };
   readonly #memory: WebAssembly.Memory;
+  readonly #guest: GuestMemory;
   /** State that was loaded before the start. */
   #restored: { readonly clock: number; readonly vcpus: readonly Uint8Array[] } | undefined;
   /** The machine on KVM, once it has been there. */
@@ -115,6 +129,8 @@ export class NodeMachine implements RunningMachine {
     this.#hostClock = machineClock(epoch);
     const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
     this.#memory = memory;
+    const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
+    this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
     const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
     const flag = kicker(memory.buffer, layout);
     const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
@@ -166,7 +182,7 @@ export class NodeMachine implements RunningMachine {
       };
       connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
       this.board.devices.connect(this.#io);
-      this.#boot = this.#load();
+      this.#boot = o.restored ? null : this.#load();
     } catch (error) {
       for (const w of this.#workers) void w.terminate();
       throw error;
@@ -345,6 +361,21 @@ export class NodeMachine implements RunningMachine {
       yield chunk;
       if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
     }
+  }
+  /** The machine, which must be held, for others to go on from; it goes on as before. */
+  freeze(): FrozenMachine {
+    if (this.#status !== 'paused') throw new Error(`Cannot freeze a machine that is ${this.#status}: accepted is paused`);
+    const parts = [...streamStart(this.#still), ...streamEnd(this.#still)];
+    return { state: Buffer.concat(parts), memory: this.#guest.freeze() };
+  }
+  /** Takes a frozen machine over; this one was made with `restored` and not started. */
+  async thaw({ state, memory }: FrozenMachine): Promise<void> {
+    if (this.#status !== 'prelaunch')
+      throw new Error(`Cannot thaw into a machine that is ${this.#status}: accepted is not started`);
+    this.board.reset();
+    for (const { io } of this.devices.list()) io?.reset?.();
+    memory.mapTo(this.#guest.bytes);
+    this.#restored = await loadMachine(this.#still, once(state), zstd);
   }
   async *liveState(o: LiveOptions): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'running') {
@@ -672,6 +703,7 @@ export class NodeMachine implements RunningMachine {
     await this.#saveFlash();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     await Promise.all(this.#workers.map((w) => w.terminate()));
+    this.#guest.close();
     this.#resolve(why);
   }
 

@@ -1,0 +1,130 @@
+// The TypeScript API in Node: what `import { Machine } from 'nonroot'` gives.
+
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Worker } from 'node:worker_threads';
+import {
+  type ApiHost,
+  Machine as ApiMachine,
+  Snapshot as ApiSnapshot,
+  type DiskOptions,
+  type Frozen,
+  type MachineOptions,
+} from '../../api/machine.ts';
+import { AUTO, chooseAccel } from '../../cli/accel.ts';
+import { parseArguments } from '../../cli/args.ts';
+import { runOptions } from '../../cli/run.ts';
+import { deviceChoices, openDevices } from '../../cli/run-devices.ts';
+import { defaultImage } from '../../images/catalog.ts';
+import { nodeHost } from './cli-host.ts';
+import { openFrozen } from './frozen-memory.ts';
+import { type FrozenMachine, NodeMachine } from './machine.ts';
+import { threadAhead } from './vcpu-thread.ts';
+
+export type { CommandResult } from '../../api/commands.ts';
+export type { Console } from '../../api/console.ts';
+export type { DiskOptions, MachineEvents, MachineOptions } from '../../api/machine.ts';
+export type { MachineEnd } from '../../machine/running.ts';
+
+const MAGIC = Buffer.from('NONROOT FROZEN\n\x01');
+const HEADER_BYTES = 4096;
+/** Longest note and state of a file. */
+const PART_MAX = 64 << 20;
+
+function apiHost(): ApiHost<FrozenMachine> {
+  const host = nodeHost('api');
+  /** A thread that is ready for the next machine: making one takes longer than a restored guest needs to go on. */
+  let spare: Worker | undefined;
+  return {
+    machine(setup) {
+      const ahead = setup.config.accel === 'kvm' ? undefined : spare;
+      spare = threadAhead();
+      return new NodeMachine(setup, ahead);
+    },
+    async image(name) {
+      return host.image(name ?? defaultImage.name, () => {});
+    },
+    readFile: (path) => host.readFile(path),
+    accel(wanted) {
+      const { note: _, ...choice } = chooseAccel(wanted === 'auto' ? AUTO : [wanted], () => host.kvm());
+      return choice;
+    },
+    devices: (o, ours) =>
+      openDevices(deviceChoices(parseArguments(runOptions, 0, deviceArguments(o))), host, { command: false, ours }),
+    base64: (bytes) => Buffer.from(bytes).toString('base64'),
+    sleep: (ms) => sleep(ms, undefined, { ref: false }),
+    async save({ state, memory }, note, path) {
+      const fd = openSync(path, 'w');
+      try {
+        const parts = [Buffer.from(note), state];
+        const head = Buffer.alloc(HEADER_BYTES);
+        MAGIC.copy(head);
+        const from = Math.ceil((HEADER_BYTES + parts.reduce((n, p) => n + p.length, 0)) / 4096) * 4096;
+        [...parts.map((p) => p.length), from, memory.length].forEach((n, i) => head.writeDoubleLE(n, 16 + 8 * i));
+        let at = 0;
+        for (const part of [head, ...parts]) {
+          writeSync(fd, part, 0, part.length, at);
+          at += part.length;
+        }
+        memory.copyTo(fd, from);
+      } finally {
+        closeSync(fd);
+      }
+    },
+    async load(path) {
+      const fd = openSync(path, 'r');
+      try {
+        const head = Buffer.alloc(HEADER_BYTES);
+        const read = readSync(fd, head, 0, HEADER_BYTES, 0);
+        if (read !== HEADER_BYTES || !head.subarray(0, 16).equals(MAGIC))
+          throw new Error(`Cannot restore ${path}: it is no snapshot of a machine`);
+        const [noteLength = 0, stateLength = 0, from = 0, length = 0] = [0, 1, 2, 3].map((i) => head.readDoubleLE(16 + 8 * i));
+        const fits = [noteLength, stateLength, from, length].every((n) => Number.isSafeInteger(n) && n >= 0);
+        if (!fits || noteLength > PART_MAX || stateLength > PART_MAX || from % 4096 !== 0)
+          throw new Error(`Cannot restore ${path}: its header is damaged`);
+        const note = Buffer.alloc(noteLength);
+        const state = Buffer.alloc(stateLength);
+        readSync(fd, note, 0, noteLength, HEADER_BYTES);
+        readSync(fd, state, 0, stateLength, HEADER_BYTES + noteLength);
+        return { frozen: { state, memory: openFrozen(path, from, length) }, note: note.toString() };
+      } finally {
+        closeSync(fd);
+      }
+    },
+  };
+}
+
+/** Disks, network and folders as `nonroot run` is told of them, so that both mean the same. */
+function deviceArguments(o: MachineOptions): string[] {
+  const disk = (d: string | DiskOptions): string => {
+    const { path, format, readOnly, snapshot }: DiskOptions = typeof d === 'string' ? { path: d } : d;
+    if (path.includes(',')) throw new Error(`Cannot use disk ${path}: accepted are paths without commas`);
+    return [path, ...(format ? [`format=${format}`] : []), ...(readOnly ? ['ro'] : []), ...(snapshot ? ['snapshot'] : [])].join(
+      ',',
+    );
+  };
+  return [
+    ...(o.disks ?? []).flatMap((d) => ['--disk', disk(d)]),
+    ...(o.net === undefined ? [] : ['--net', o.net]),
+    ...(o.publish ?? []).flatMap((p) => ['--publish', p]),
+    ...(o.shares ?? []).flatMap((s) => ['--share', s]),
+  ];
+}
+
+const host = apiHost();
+
+/** A machine of this process. See `MachineOptions` for what it is made of. */
+export type Machine = ApiMachine<FrozenMachine>;
+export type Snapshot = ApiSnapshot<FrozenMachine>;
+export type { Frozen };
+
+export const Machine = {
+  /** Makes a machine and starts it. Rejects, with one line, for options that can't be used. */
+  create: (o: MachineOptions = {}): Promise<Machine> => ApiMachine.create(host, o),
+  /** A machine that goes on from a snapshot, or from the file that a snapshot was saved to. */
+  async restore(snapshot: Snapshot | string): Promise<Machine> {
+    if (typeof snapshot !== 'string') return ApiMachine.restore(host, snapshot);
+    const { frozen, note } = await host.load(snapshot);
+    return ApiMachine.restore(host, new ApiSnapshot(host, frozen, JSON.parse(note) as MachineOptions));
+  },
+};
