@@ -4,6 +4,7 @@
 import { openDisk } from '../disk/open.ts';
 import { romFiles, romSize } from '../machine/extra.ts';
 import { flashOf } from '../machine/flash.ts';
+import { linuxBootRom } from '../machine/kernel-items.ts';
 import type { FirmwareShape } from '../machine/rom.ts';
 import type { FirmwareImages, FlashImage } from '../machine/running.ts';
 import { optionMap } from '../monitor/keyval.ts';
@@ -67,7 +68,10 @@ export async function firmwareOf(
   const flash: FlashImage[] = [...more];
   for (const path of s.flash) {
     const { device } = await openDisk(host.disks, path, { format: 'raw', readOnly: s.readOnlyFlash.has(path) });
-    flash.push(await flashOf(path, device));
+    const chip = await flashOf(path, device);
+    flash.push(chip);
+    // What cannot be programmed is not needed any more.
+    if (!chip.save) await device.close();
   }
   if (flash.length === 0 && s.bios === undefined && s.kernel !== undefined) return undefined;
   if (flash.length > 0 && s.bios !== undefined) throw new Refused('-bios: not supported together with flash');
@@ -78,6 +82,9 @@ export async function firmwareOf(
   const files = new Map<string, Uint8Array>();
   for (const { name, file, text } of s.fwCfg)
     files.set(name, file === undefined ? new TextEncoder().encode(text) : await host.readFile(file));
+  // SeaBIOS starts a kernel by an option ROM, UEFI firmware by itself.
+  if (rom && s.kernel !== undefined)
+    files.set(linuxBootRom.file, await host.firmware(linuxBootRom.image, s.firmwareFolders, report));
   return {
     shape: {
       ...(rom ? { rom: rom.length } : {}),

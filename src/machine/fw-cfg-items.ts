@@ -5,6 +5,7 @@ import { type FwCfgData, type FwCfgFile, type FwCfgItems, fwCfgKey, le } from '.
 import { acpiLoaderFiles } from '../firmware/acpi/build.ts';
 import { E820_RAM, E820_RESERVED, encodeE820, type MemoryRange } from '../firmware/e820.ts';
 import type { MachineConfig } from './config.ts';
+import { linuxBootRom } from './kernel-items.ts';
 import { acpiImage, type BoardFacts, smbiosImage } from './tables.ts';
 
 /** Bytes that come from the host: files by their fw_cfg names, and numbered items of a kernel. In shared memory where they are large. */
@@ -74,7 +75,9 @@ export function fwCfgItems(
   add('etc/acpi/rsdp', acpi('etc/acpi/rsdp', 1));
   add('etc/table-loader', acpi('etc/table-loader', 0x1000));
   for (const [name, data] of smbiosFiles(config, here)) add(name, data);
-  add('bootorder', bootOrder.length === 0 ? new Uint8Array(0) : ascii(`${bootOrder.join('\n')}\0`));
+  // A kernel that was given comes before all disks.
+  const order = blobs.files?.has(linuxBootRom.file) ? [linuxBootRom.path, ...bootOrder] : bootOrder;
+  add('bootorder', order.length === 0 ? new Uint8Array(0) : ascii(`${order.join('\n')}\0`));
   if (menu?.timeout !== undefined) add('etc/boot-menu-wait', le(menu.timeout, 2));
   for (const [name, data] of blobs.files ?? []) add(name, data);
   return { numbered, files };

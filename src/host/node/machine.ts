@@ -21,6 +21,7 @@ import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
+import { kernelItems } from '../../machine/kernel-items.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
@@ -127,7 +128,7 @@ export class NodeMachine implements RunningMachine {
     const epoch = hostEpoch();
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
-    const blobs: FwCfgBlobs = { files: new Map([...(o.firmware?.files ?? [])].map(([name, bytes]) => [name, shared(bytes)])) };
+    const blobs = firmwareBlobs(o, layout.ramLow);
     this.#memory = memory;
     const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
@@ -752,6 +753,14 @@ export class NodeMachine implements RunningMachine {
     }
     this.#feeding[n] = false;
   }
+}
+
+/** What the firmware is given: files, and a kernel that it is to start. */
+function firmwareBlobs({ config, files, firmware }: MachineSetup, ramLow: number): FwCfgBlobs {
+  const share = <K>(map: ReadonlyMap<K, Uint8Array> | undefined): Map<K, Uint8Array> =>
+    new Map([...(map ?? [])].map(([key, bytes]) => [key, shared(bytes)]));
+  const kernel = config.firmware && files ? kernelItems(files, ramLow) : undefined;
+  return { files: share(firmware?.files), numbered: share(kernel) };
 }
 
 /** A copy that all threads see. */
