@@ -19,7 +19,8 @@ async function make(): Promise<string | false> {
   const config = ['serial', 'terminal_output serial', 'echo "started from $root"', 'halt'].join('\n');
   await writeFile(join(folder, 'root/boot/grub/grub.cfg'), `${config}\n`);
   const made = spawnSync('grub-mkrescue', ['-o', iso, join(folder, 'root')], { encoding: 'utf8' });
-  if (made.error || made.status !== 0) return `grub-mkrescue with xorriso and grub-pc-bin is not there: ${made.error ?? made.stderr}`;
+  if (made.error || made.status !== 0)
+    return `grub-mkrescue with xorriso and grub-pc-bin is not there: ${made.error ?? made.stderr}`;
   try {
     await readFirmware('bios-256k.bin');
     return false;
