@@ -69,8 +69,11 @@ export class Handlers {
   readonly #byKey = new Map<number, Handler>();
   readonly #pairs = new Map<number, Handler>();
   readonly #library: Library;
+  readonly #base: Handlers | undefined;
 
-  constructor(library: Library) {
+  /** With `base`: those that it lacks, for whoever wants to know about instructions that tier 0 has not met. */
+  constructor(library: Library, base?: Handlers) {
+    this.#base = base;
     this.#library = library;
   }
 
@@ -122,7 +125,7 @@ export class Handlers {
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
       (insn.wide ? 32 : 0);
-    return this.#byKey.get(key) ?? this.get(variantOf(insn, ctx, flagsLive));
+    return this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive));
   }
 
   #make(variant: Variant): Handler {

@@ -4,6 +4,7 @@
 
 import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
 import { FlagBit } from '../../isa/x86/region-emit.ts';
+import { nopRow } from '../../isa/x86/rows/pseudo.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { dominate, type FlowNode, orderBlocks } from './flow.ts';
 import type { Handler, Handlers } from './handlers.ts';
@@ -100,10 +101,13 @@ export interface Region {
 function foreign(h: Handler): boolean {
   // Outside 64-bit code, a branch with 16-bit operands cuts its target.
   if (!h.variant.long && h.variant.size === 16 && (h.leaves.has('branch') || h.leaves.has('jump'))) return true;
-  return h.leaves.has('exit') || h.variant.info.row.opcode === '';
+  const { row } = h.variant.info;
+  return h.leaves.has('exit') || (row.opcode === '' && row !== nopRow);
 }
 const CALLS = new Set(['E8', 'FF /2']);
 const RETURNS = new Set(['C3', 'C2']);
+/** A computed jump, and nothing else. */
+const jumps = (h: Handler): boolean => h.leaves.has('jump') && h.ends;
 /** An instruction that may run again, or end half-way: it is a block of its own. */
 const repeats = (h: Handler): boolean => h.leaves.has('repeat') || h.leaves.has('next');
 
@@ -172,7 +176,8 @@ class Finder {
         seen.add(s.place);
         const target = this.target(s);
         const opcode = this.opcode(s);
-        if (RETURNS.has(opcode)) returns = true;
+        // A computed jump goes to another function, which returns for this one.
+        if (RETURNS.has(opcode) || jumps(s.handler)) returns = true;
         if (target !== null && !CALLS.has(opcode)) work.push(target);
         if (s.handler.ends && !CALLS.has(opcode)) break;
       }
@@ -226,7 +231,7 @@ class Finder {
         if (handler.leaves.has('branch')) {
           if (target !== null) lead(target);
           if (!handler.ends) f.leaders.add(next);
-        } else if (handler.leaves.has('jump') && !RETURNS.has(opcode)) {
+        } else if (jumps(handler) && !RETURNS.has(opcode)) {
           for (const t of this.#source.seen(place)) {
             if (!this.step(t)) continue;
             f.jumps.add(t);
@@ -279,7 +284,7 @@ function cut(f: Frame, opcode: (s: Step) => string): void {
     if (list.length === 0) continue;
     const last = list[list.length - 1];
     const name = opcode(last);
-    const end = CALLS.has(name) ? 'call' : RETURNS.has(name) ? 'return' : last.handler.leaves.has('jump') ? 'indirect' : 'plain';
+    const end = CALLS.has(name) ? 'call' : RETURNS.has(name) ? 'return' : jumps(last.handler) ? 'indirect' : 'plain';
     const guesses =
       end === 'return' && f.parent
         ? [f.back]
@@ -350,15 +355,25 @@ function join(f: Frame): void {
       b.exits = true;
       b.dispatch = f.dispatch;
       if (f.dispatch) b.next.push(f.dispatch);
+      else comeBack(b);
     } else {
       if (leaves.has('branch')) go(b, next + last.insn.immLow, f.blocks.get(next + last.insn.immLow));
       if (leaves.has('repeat')) go(b, last.place, f.blocks.get(last.place));
       if (leaves.has('next')) go(b, next, f.blocks.get(next));
-      if (leaves.has('resync')) b.exits = true;
+      if (leaves.has('resync') || leaves.has('jump')) b.exits = true;
       if (b.fall !== null) go(b, next, f.blocks.get(next));
     }
   }
-  if (f.dispatch) for (const t of f.jumps) go(f.dispatch, t, f.blocks.get(t));
+  if (f.dispatch) {
+    for (const t of f.jumps) go(f.dispatch, t, f.blocks.get(t));
+    comeBack(f.dispatch);
+  }
+}
+/** Where an inlined function jumps to another one, that one returns to its caller. */
+function comeBack(b: RegionBlock): void {
+  const { parent, back } = b.frame;
+  b.back = parent?.blocks.get(back) ?? null;
+  if (b.back) b.next.push(b.back);
 }
 
 /** Finds the region at the source's entry, or null where there is nothing to gain. */
@@ -383,6 +398,9 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
   for (const f of frames) join(f);
   const entry = root.blocks.get(source.entry);
   if (!entry) return null;
+  // Two instructions do not pay, unless they lead on: the stubs by which programs call shared code.
+  const alone = entry.steps.length < 3 && entry.next.length === 0 && entry.end !== 'indirect';
+  if (alone) return null;
   const blocks = orderBlocks(entry, (b) => b.next);
   dominate(blocks);
   live(blocks);

@@ -5,6 +5,7 @@ import { Ctx, S } from '../../isa/x86/state.ts';
 import { CELL_MISSES } from './cells.ts';
 import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
 import type { Block, CodeCache } from './code.ts';
+import { Handlers } from './handlers.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
 import { findRegion, type RegionSource } from './region.ts';
 import { Kick } from './tier0.ts';
@@ -32,8 +33,6 @@ export interface RegionHost {
   claimPage(gpa: number, host: number): void;
   /** Guest-physical page of a linear address of code, or -1; nothing is raised. */
   peek(linear: bigint): number;
-  /** Makes handlers that are new runnable. */
-  install(): void;
 }
 
 /** A region that is there, or wished for. */
@@ -61,6 +60,8 @@ export class Regions {
   readonly #hosts: WebAssembly.ModuleImports;
   readonly #code: CodeCache;
   readonly #host: RegionHost;
+  /** Regions reach instructions that tier 0 has not met. */
+  readonly #handlers: Handlers;
   readonly #heat = new Map<Block, number>();
   readonly #free: number[] = [];
   #next = REGION_FIRST;
@@ -97,6 +98,7 @@ export class Regions {
     this.#hosts = hosts;
     this.#code = code;
     this.#host = host;
+    this.#handlers = new Handlers(vm.library, vm.handlers);
   }
 
   /** Notes the block that a slice ended at; translates its region when it was met before. */
@@ -137,10 +139,8 @@ export class Regions {
     const places = new Map<number, number>();
     const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map() };
     const source = noted(this.#source(block, base, places), (n) => this.#host.hostPage(places.get(n)!), notes);
-    const region = findRegion(vm.tables, vm.handlers, source);
-    if (!region || region.instructions < 3) return;
-    // Walking along paths that have not run yet may have met new variants.
-    this.#host.install();
+    const region = findRegion(vm.tables, this.#handlers, source);
+    if (!region) return;
     const ranges = new Map<number, [number, number][]>();
     const pages = new Map<number, number>([[0, places.get(0)!]]);
     for (const [n, from, to] of region.ranges) {
@@ -182,7 +182,8 @@ export class Regions {
     this.stats.ms += performance.now() - begin;
   }
   #translateHere(wish: RegionWish): void {
-    const { tables, handlers, library, layout } = this.#vm;
+    const { tables, library, layout } = this.#vm;
+    const handlers = this.#handlers;
     const available = new Set(Object.keys(this.#exports));
     const memory = { initial: layout.pages, maximum: layout.pages };
     this.#waiting++;

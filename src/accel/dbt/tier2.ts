@@ -373,6 +373,7 @@ class RegionWriter {
     if (b.end === 'call') return this.#call([last.place]);
     if (b.end === 'return') return this.#goOn(this.#level.return, [], false);
     if (b.end === 'indirect' && b.dispatch) return this.#go(b.dispatch);
+    if (b.end === 'indirect' && b.back) return this.#call([last.place]);
     this.#goOn(this.#level.chain, last ? [last.place] : [], last !== undefined);
   }
   /** A call of a function that is not inlined, with `rip` set. */
@@ -666,7 +667,8 @@ class RegionWriter {
       }
       l.close();
     }
-    this.#goOn(this.#level.chain, this.#jumpsOf(b), true);
+    if (b.back) this.#call(this.#jumpsOf(b));
+    else this.#goOn(this.#level.chain, this.#jumpsOf(b), true);
     this.#current = outer.current;
     this.#part = outer.part;
   }

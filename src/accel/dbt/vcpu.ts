@@ -155,7 +155,6 @@ export class DbtVcpu implements Vcpu {
       hostPage: (gpa) => this.#hostPage(gpa),
       claimPage: (gpa, host) => this.#claim(gpa, host),
       peek: (linear) => this.#peek(linear),
-      install: () => this.#install(),
     });
     if (keep) this.sync();
     else this.reset();

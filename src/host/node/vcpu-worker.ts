@@ -3,6 +3,7 @@
 import { randomFillSync } from 'node:crypto';
 import { readlinkSync } from 'node:fs';
 import { basename } from 'node:path';
+import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createEngine, createVm, type Engine, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
@@ -69,6 +70,8 @@ export type FromVcpu =
   | { readonly kind: 'switched' }
   | { readonly kind: 'failed'; readonly message: string };
 
+// V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
+setFlagsFromString('--wasm-tiering-budget=300000');
 const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
 const ready = workerData === null ? prepareEngine() : null;
