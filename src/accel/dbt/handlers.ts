@@ -125,7 +125,9 @@ export class Handlers {
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
       (insn.wide ? 32 : 0);
-    return this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive));
+    return (
+      this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive))
+    );
   }
 
   #make(variant: Variant): Handler {
