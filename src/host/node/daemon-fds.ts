@@ -7,6 +7,8 @@ interface Koffi {
   address(value: Uint8Array): bigint;
 }
 
+const F_SETFL = 4;
+const O_RDWR = 2;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
@@ -20,9 +22,12 @@ export function fdPasser(): ((socket: number, fd: number) => boolean) | undefine
   if (process.platform !== 'linux' || !['x64', 'arm64', 'riscv64', 'ppc64'].includes(process.arch)) return undefined;
   let koffi: Koffi;
   let sendmsg: (...args: unknown[]) => number;
+  let fcntl: (...args: unknown[]) => number;
   try {
     koffi = createRequire(import.meta.url)('koffi') as Koffi;
-    sendmsg = koffi.load('libc.so.6').func('long sendmsg(int fd, void *message, int flags)');
+    const libc = koffi.load('libc.so.6');
+    sendmsg = libc.func('long sendmsg(int fd, void *message, int flags)');
+    fcntl = libc.func('int fcntl(int fd, int command, int value)');
   } catch {
     return undefined;
   }
@@ -34,6 +39,8 @@ export function fdPasser(): ((socket: number, fd: number) => boolean) | undefine
   };
   return (socket, fd) => {
     if (socket < 0) throw new Error('the connection is closed');
+    // Node's descriptors do not wait; whoever gets this one may expect that it does.
+    fcntl(fd, F_SETFL, O_RDWR);
     const byte = area(1);
     const vector = area(sizes.vector);
     vector.view.setBigUint64(0, byte.address, native);
