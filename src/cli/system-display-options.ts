@@ -10,7 +10,7 @@ import { integer, oneOf, onOff, properties, Refused, type Settings } from './sys
 const cards = { none: undefined, std: 'VGA', virtio: 'virtio-vga' } as const;
 const cardNames = Object.keys(cards);
 /** Drivers that are displays: with one of them there is no default card. */
-const displayDrivers = ['VGA', 'isa-vga', 'virtio-vga', 'virtio-gpu-pci', 'bochs-display', 'secondary-vga'];
+const displayDrivers = ['VGA', 'isa-vga', 'virtio-vga', 'virtio-gpu-pci', 'bochs-display', 'secondary-vga', 'ramfb'];
 const VNC_PORT = 5900;
 const WEBSOCKET_PORT = 5700;
 

@@ -16,7 +16,7 @@ import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
-import { FwCfg } from '../devices/fw-cfg.ts';
+import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
 import { Hpet } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ioapic } from '../devices/ioapic.ts';
@@ -303,12 +303,13 @@ export function buildBoard(o: BoardOptions): Board {
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
 
   // All else, in the order of the configuration.
+  const deviceFiles = new Map<string, FwCfgFile>();
   const devices = new DeviceTree({
     services: {
       cpus: config.cpus,
       ram: config.memory,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
-      pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
+      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
     },
     types: deviceTypes, buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object
@@ -317,7 +318,8 @@ export function buildBoard(o: BoardOptions): Board {
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
-  fwCfg.fill(fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {}));
+  const items = fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {});
+  fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
     config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,

@@ -9,6 +9,7 @@ import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import type { MemorySlots } from '../bus/slots.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
+import type { FwCfgFile } from '../devices/fw-cfg.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { PciHost } from '../devices/pci-host.ts';
 import type { Backends } from './backends.ts';
@@ -60,6 +61,8 @@ export interface BoardServices {
   /** Asks for a reset, power-off or exit of the machine. */
   event(e: BoardEvent): void;
   readonly notify: Notify;
+  /** A file of fw_cfg that comes with a device; for devices without hot-plug. */
+  firmwareFile(name: string, file: FwCfgFile): void;
   /** The PCI buses, for bridges. */
   readonly pci: PciHost;
   /** This is the I/O thread: what only one thread may do is done here. */

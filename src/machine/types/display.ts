@@ -1,5 +1,6 @@
 // Graphics cards: QEMU's standard VGA as PCI and ISA card, as a second card, and its plain frame buffer.
 
+import { struct } from '../../bits/struct.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import { edid } from '../../devices/vga/edid.ts';
 import { MMIO_BYTES, vgaMmio } from '../../devices/vga/mmio.ts';
@@ -182,4 +183,40 @@ const bochsDisplay = deviceType({
   },
 });
 
-export const displays = [stdVga, secondaryVga, isaVga, bochsDisplay] as const;
+const ramfbLayout = struct({ config: ['u8', 28] }, { name: 'ramfb', version: 1 });
+/** DRM_FORMAT_XRGB8888. */
+const XR24 = 0x34325258;
+const RAMFB_MAX = 16384;
+
+const ramfb = deviceType({
+  name: 'ramfb',
+  bus: 'System',
+  category: 'Display',
+  description: "a frame buffer in the guest's RAM, which firmware announces by fw_cfg",
+  hotplug: false,
+  properties: {},
+  build(ctx) {
+    const { config } = ctx.arena.alloc(ramfbLayout, ctx.name);
+    ctx.firmwareFile('etc/ramfb', { data: config, writable: true });
+    const view = new DataView(config.buffer, config.byteOffset, config.byteLength);
+    return {
+      reset: () => void config.fill(0),
+      io: (services) =>
+        showing({
+          name: ctx.name,
+          draw(surface) {
+            // Address, format, flags, width, height, bytes of a line; big-endian.
+            const [format, width, height] = [view.getUint32(8), view.getUint32(16), view.getUint32(20)];
+            const line = view.getUint32(24) || width * 4;
+            if (format !== XR24 || width === 0 || height === 0 || width > RAMFB_MAX || height > RAMFB_MAX || line < width * 4)
+              return;
+            const gpa = Number(view.getBigUint64(0));
+            const pixels = services.memory.slice(gpa, line * height);
+            if (pixels && pixels.byteOffset % 4 === 0) drawLinear(pixels, { width, height, start: 0, line, bpp: 32 }, surface);
+          },
+        })(services),
+    };
+  },
+});
+
+export const displays = [ramfb, stdVga, secondaryVga, isaVga, bochsDisplay] as const;
