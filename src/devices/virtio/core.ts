@@ -267,21 +267,18 @@ export class VirtioCore {
       for (const chain of chains.toReversed()) if (chain.epoch === this.epoch) this.queues[n]!.untake(this.kind, chain);
     });
   }
-  /** Gives chains back, each with the number of bytes that were written into it. */
+  /** Gives chains back, each with the number of bytes that were written into it; the driver sees all of them at once. */
   give(n: number, done: readonly (readonly [Chain, number])[]): void {
     if (done.length === 0) return;
     this.lock.run(() => {
       const { s, kind, epoch } = this;
       const queue = this.queues[n]!;
       Atomics.sub(s.inFlight, 0, done.length);
-      let any = false;
-      for (const [chain, written] of done) {
-        // What was asked for before a reset is forgotten.
-        if (chain.epoch !== epoch || queue.s.enabled === 0 || !this.ready) continue;
-        queue.give(kind, chain, written);
-        any = true;
-      }
-      if (!any) return;
+      if (queue.s.enabled === 0 || !this.ready) return;
+      // What was asked for before a reset is forgotten.
+      const now = done.filter(([chain]) => chain.epoch === epoch);
+      if (now.length === 0) return;
+      queue.give(kind, now);
       const wants = queue.wantsInterrupt(kind) || (this.has(Feature.notifyOnEmpty) && queue.empty(kind));
       if (!wants) return;
       Atomics.or(s.isr, 0, 1);

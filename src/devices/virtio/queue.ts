@@ -82,30 +82,43 @@ export class Virtqueue {
     return !this.empty(kind);
   }
 
-  /** Gives a chain back, of which `written` bytes were written. */
-  give(kind: RingKind, chain: Chain, written: number): void {
+  /**
+   * Gives chains back, each with the bytes that were written. The driver sees all of them at once: a packet that fills several buffers
+   * must not be seen in part (section 5.1.6.4).
+   */
+  give(kind: RingKind, done: readonly (readonly [Chain, number])[]): void {
     const { s } = this;
     const m = this.#memory;
-    if (kind.packed) {
+    if (done.length === 0) return;
+    if (!kind.packed) {
+      for (const [n, [chain, written]] of done.entries()) {
+        const at = s.device + 4 + 8 * ((s.used + n) % s.size);
+        m.write32(at, chain.id);
+        m.write32(at + 4, written);
+      }
+      this.#barrier();
+      s.used = u16(s.used + done.length);
+      m.write16(s.device + 2, s.used);
+      return;
+    }
+    let first = () => {};
+    for (const [n, [chain, written]] of done.entries()) {
       const at = s.desc + 16 * s.used;
+      const flags = (s.usedWrap ? AVAIL | USED : 0) | (written > 0 ? WRITE : 0);
       m.write32(at + 8, written);
       m.write16(at + 12, chain.id);
-      this.#barrier();
-      m.write16(at + 14, (s.usedWrap ? AVAIL | USED : 0) | (written > 0 ? WRITE : 0));
+      // The first one's flags make the rest visible, too: the driver reads in order.
+      if (n === 0) first = () => m.write16(at + 14, flags);
+      else m.write16(at + 14, flags);
       s.used += chain.slots;
       if (s.used >= s.size) {
         s.used -= s.size;
         s.usedWrap ^= 1;
         s.signalledValid = 0;
       }
-      return;
     }
-    const at = s.device + 4 + 8 * (s.used % s.size);
-    m.write32(at, chain.id);
-    m.write32(at + 4, written);
     this.#barrier();
-    s.used = u16(s.used + 1);
-    m.write16(s.device + 2, s.used);
+    first();
   }
 
   /** Whether the driver wants an interrupt for what was given since the last call. */
