@@ -76,12 +76,6 @@ const list: readonly Known[] = [
     when: faulted,
   },
   {
-    why: 'branches are not held against the limit of the code segment',
-    effects: /./,
-    code: /^(e[0-389b]|7|0f8|c[23]|ff)/,
-    when: (expected, found) => expected.vector === 13 && found.vector === 14 && (found.error & 16) !== 0,
-  },
-  {
     why: 'an x87 store that an unmasked exception suppresses checks its operand here, and not on processors',
     effects: /./,
     code: /^d[9bdf]/,

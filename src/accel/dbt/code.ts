@@ -123,7 +123,7 @@ export class CodeCache {
 
   #known(gpa: number, ctx: number): Block | undefined {
     const page = Math.floor(gpa / 4096);
-    return this.#blocks.get(page)?.get((gpa - page * 4096) * 256 + ctx);
+    return this.#blocks.get(page)?.get((gpa - page * 4096) * 512 + ctx);
   }
   #decode(gpa: number, ctx: number): number {
     this.kind = 'once';
@@ -235,7 +235,7 @@ export class CodeCache {
       places = new Map();
       this.#blocks.set(page, places);
     }
-    places.set((gpa - page * 4096) * 256 + ctx, block);
+    places.set((gpa - page * 4096) * 512 + ctx, block);
     this.kind = next < 0 ? 'page' : 'linear';
     return record;
   }
@@ -386,7 +386,7 @@ export class CodeCache {
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     const page = Math.floor(block.gpa / 4096);
-    const key = (block.gpa - page * 4096) * 256 + block.ctx;
+    const key = (block.gpa - page * 4096) * 512 + block.ctx;
     const places = this.#blocks.get(page);
     if (places?.get(key) === block) places.delete(key);
     this.#byRecord.delete(block.record);

@@ -43,6 +43,7 @@ function variantNamed(name: string, rows: ReadonlyMap<string, RowInfo>): Variant
     flagsLive: !rest.includes('noflags'),
     fpTrap: rest.includes('fptrap'),
     wide: rest.includes('wide'),
+    limited: rest.includes('limited'),
   };
 }
 
@@ -64,6 +65,7 @@ export function createEngine(hot: HotHandlers = hotHandlers): Engine {
     flagsLive: true,
     fpTrap: false,
     wide: false,
+    limited: false,
   });
   const named = (name: string): Handler | undefined => {
     const variant = variantNamed(name, rows);

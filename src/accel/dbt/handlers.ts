@@ -47,8 +47,8 @@ export function variantKey(v: Variant): number {
   key = key * 4 + sizeCode(v.size);
   key = key * 4 + sizeCode(v.addressSize);
   key = key * 4 + v.rep;
-  key = key * 64 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
-  return key + (v.wide ? 32 : 0);
+  key = key * 128 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
+  return key + (v.wide ? 32 : 0) + (v.limited ? 64 : 0);
 }
 
 /** A variant's name for profiles and the list of hot handlers. */
@@ -60,6 +60,7 @@ export function variantName(v: Variant): string {
   if (!v.flagsLive) parts.push('noflags');
   if (v.fpTrap) parts.push('fptrap');
   if (v.wide) parts.push('wide');
+  if (v.limited) parts.push('limited');
   return `${v.info.row.opcode}|${parts.join('|')}`;
 }
 
@@ -118,13 +119,14 @@ export class Handlers {
     const { fp } = options;
     const fpTrap = checksFpu(fp, ctx);
     key =
-      key * 64 +
+      key * 128 +
       (insn.isMemory ? 1 : 0) +
       (insn.lock ? 2 : 0) +
       (ctx & Ctx.long ? 4 : 0) +
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
-      (insn.wide ? 32 : 0);
+      (insn.wide ? 32 : 0) +
+      (options.near && ctx & Ctx.limited ? 64 : 0);
     return (
       this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive))
     );

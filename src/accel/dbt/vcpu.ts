@@ -4,6 +4,7 @@ import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-t
 import type { Callee } from '../../ir/ir.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
+import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -411,8 +412,20 @@ export class DbtVcpu implements Vcpu {
     const gpa = this.exports.fetchTranslate(env, linear);
     if (this.#word(st.exc.offset) !== 0) return 0;
     const place = Number(gpa);
-    const record = this.#code.find(place, ctx);
+    const ip = this.#quad(st.rip.offset);
+    const limit = ctx & Ctx.limited ? BigInt(this.#word(st.segLimit[S.cs].offset) >>> 0) : null;
+    const close = limit !== null && ip - (linear & 0xfffn) + 0xfffn > limit;
+    const record = this.#code.find(place, close ? ctx | Ctx.step : ctx);
     const kind = this.#code.kind;
+    if (limit !== null && record !== 0 && (close || kind !== 'page')) {
+      // The instruction itself may reach over the limit.
+      const length = this.#view.getUint8(record + Rec.length);
+      if (ip + BigInt(length) - 1n > limit) {
+        this.#setWord(st.excError.offset, 0);
+        this.#setWord(st.exc.offset, X.gp + 1);
+        return 0;
+      }
+    }
     if (this.#vm.regions === 'always' && kind !== 'once') {
       const block = this.#code.at(record);
       if (block) this.#regions.translate(block, this.#herePage());

@@ -26,6 +26,8 @@ export interface Variant {
   readonly fpTrap: boolean;
   /** VEX.L. */
   readonly wide: boolean;
+  /** A near branch under `Ctx.limited`. */
+  readonly limited: boolean;
 }
 
 /** An operand with its description. */
@@ -54,6 +56,7 @@ export abstract class BoundEmit extends InsnEmit {
   override readonly long: boolean;
   override readonly flagsLive: boolean;
   override readonly wide: boolean;
+  override readonly limited: boolean;
 
   constructor(variant: Variant, b?: Builder) {
     super(b);
@@ -65,6 +68,7 @@ export abstract class BoundEmit extends InsnEmit {
     this.long = variant.long;
     this.flagsLive = variant.flagsLive;
     this.wide = variant.wide;
+    this.limited = variant.limited;
   }
 
   // -- what each tier says

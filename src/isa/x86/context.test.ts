@@ -15,8 +15,25 @@ function machine(): TestMachine {
 }
 function context(m: TestMachine): number {
   m.run(updateContext);
-  return m.get(st.ctx) as number;
+  return (m.get(st.ctx) as number) & ~Ctx.limited;
 }
+
+test('a code segment that ends below 4 GiB limits branches, but not in 64-bit code', () => {
+  const m = machine();
+  const limited = (): boolean => {
+    m.run(updateContext);
+    return ((m.get(st.ctx) as number) & Ctx.limited) !== 0;
+  };
+  m.set(st.segLimit[S.cs]!, 0xffff);
+  assert.equal(limited(), true);
+  m.set(st.segLimit[S.cs]!, -1);
+  assert.equal(limited(), false);
+  m.set(st.segLimit[S.cs]!, 0xffff);
+  m.set(st.cr0, 1n);
+  m.set(st.efer, 0x500n);
+  m.set(st.segAttr[S.cs]!, 0x2093);
+  assert.equal(limited(), false);
+});
 
 test('the context names the mode and the code size', () => {
   const m = machine();

@@ -74,6 +74,8 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
   ctx = b.or(ctx, b.shl(noFloat, b.i32(Math.log2(Ctx.fpTrap))));
   const avx = b.and(b.eq(b.and(b.wrap(c.get(st.xcr0)), b.i32(6)), b.i32(6)), bitTo(c, cr4, 18, 1));
   ctx = b.or(ctx, b.shl(b.and(avx, b.xor(bitTo(c, cr0, 3, 1), b.i32(1))), b.i32(Math.log2(Ctx.avx))));
+  const short = b.and(b.xor(long, b.i32(1)), b.ne(c.get(st.segLimit[S.cs]), b.i32(-1)));
+  ctx = b.or(ctx, b.shl(short, b.i32(Math.log2(Ctx.limited))));
   c.set(st.ctx, b.or(ctx, b.shl(step, b.i32(Math.log2(Ctx.step)))));
 
   const aligned = b.and(b.and(b.and(b.shru(cr0, b.i32(CR0_AM)), b.shru(flags, b.i32(18))), user), b.i32(1));

@@ -284,6 +284,8 @@ export abstract class InsnEmit extends Emit {
   abstract readonly size: Size;
   /** Address size: 16, 32 or 64. */
   abstract readonly addressSize: Size;
+  /** The code segment has a limit that near branches are held against. */
+  abstract readonly limited: boolean;
   /** VEX.L: the row works on 256 bits. */
   abstract readonly wide: boolean;
   /** REP prefix: 0 none, 2 REPNE (F2), 3 REP/REPE (F3). */

@@ -282,10 +282,10 @@ test('a task with VM set starts in virtual-8086 mode', () => {
   s.m.step();
   assert.equal(s.m.pending, null);
   assert.deepEqual(s.where, [0x2000, 0x12, 3]);
-  const { v86, user, fpTrap } = st.Ctx;
+  const { v86, user, fpTrap, limited } = st.Ctx;
   assert.deepEqual(
     [s.m.get(st.segBase[S.gs]!), s.m.get(st.ctx)],
-    [0x4000n, st.Ctx.protected | v86 | user | fpTrap],
+    [0x4000n, st.Ctx.protected | v86 | user | fpTrap | limited],
     'CR0.TS is set',
   );
 });

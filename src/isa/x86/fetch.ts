@@ -6,7 +6,7 @@ import { deliverPending, singleStep } from './exceptions.ts';
 import { fetchTranslate } from './mmu.ts';
 import { Rec, STALE } from './record.ts';
 import * as st from './state.ts';
-import { BLOCK_ENTRIES, BLOCK_ENTRY_BYTES, Ctx, Exit, JUMP_ENTRY_BYTES, S } from './state.ts';
+import { BLOCK_ENTRIES, BLOCK_ENTRY_BYTES, Ctx, Exit, JUMP_ENTRY_BYTES, S, X } from './state.ts';
 import { host, sub } from './sub.ts';
 import { jumpIndex, noteJump } from './tlb.ts';
 
@@ -119,6 +119,22 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
       () => ip,
       () => b.and(sum, b.i64(0xffffffffn)),
     );
+    // Code beyond the limit of its segment; near the limit, instructions are decoded one by one, each time.
+    b.if(b.and(ctx, b.i32(Ctx.limited)), () => {
+      const limit = b.extu(c.get(st.segLimit[S.cs]));
+      const base = b.sub(ip, b.and(linear, b.i64(0xfff)));
+      b.if(b.gtu(ip, limit), () => {
+        c.set(st.excError, b.i32(0));
+        c.set(st.exc, b.i32(X.gp + 1));
+        b.br(again);
+      });
+      b.if(b.gtu(b.add(base, b.i64(0xfff)), limit), () => {
+        const rec = c.call(resolve);
+        b.br(again, b.eqz(rec));
+        c.set(st.pageBase, base);
+        b.ret(rec);
+      });
+    });
     const entry = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
     const holds = (at: Value): Value =>
       b.and(b.eq(b.raw('i64', at, Jump.address), linear), b.eq(b.raw('i32', at, Jump.ctx), ctx));

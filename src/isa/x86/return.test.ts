@@ -131,7 +131,7 @@ test('protected mode: IRET with VM set enters virtual-8086 mode with all segment
     [0x7000n, 0xf3, 0xffff],
   );
   assert.equal(s.m.reg(R.rsp), 0xfff0n);
-  assert.equal(s.m.get(st.ctx), st.Ctx.protected | st.Ctx.v86 | st.Ctx.user);
+  assert.equal(s.m.get(st.ctx), st.Ctx.protected | st.Ctx.v86 | st.Ctx.user | st.Ctx.limited);
   assert.equal(s.m.get(st.spMask), 0xffffn);
 });
 

@@ -20,6 +20,8 @@ export interface RowOptions {
   readonly rep?: boolean;
   /** The row ends a block: control flow, or a change of what decoding or translation depends on. */
   readonly ends?: boolean;
+  /** A near branch: its target lies within the code segment. */
+  readonly near?: boolean;
   /** SDM section, where the behaviour surprises. */
   readonly spec?: string;
 }

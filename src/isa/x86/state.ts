@@ -298,6 +298,8 @@ export const Ctx = {
   step: 64,
   /** AVX is enabled (CR4.OSXSAVE, XCR0) and CR0.TS clear: AVX instructions need not check the state. */
   avx: 128,
+  /** The code segment ends below 4 GiB: near branches are held against its limit. */
+  limited: 256,
 } as const;
 
 /** Entries of each software TLB, bytes of an entry: tag (i64), addend (i32), unused (i32). */

@@ -30,6 +30,7 @@ export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant 
     flagsLive,
     fpTrap: checksFpu(fp, ctx),
     wide: insn.wide,
+    limited: options.near === true && (ctx & Ctx.limited) !== 0,
   };
 }
 

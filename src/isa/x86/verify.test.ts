@@ -37,6 +37,7 @@ function* variants(info: RowInfo): Generator<Variant> {
                   flagsLive,
                   fpTrap: options.fp !== undefined,
                   wide: info.wide !== 0 && info.vex,
+                  limited: options.near === true && !long,
                 };
               }
             }

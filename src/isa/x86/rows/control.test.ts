@@ -92,11 +92,11 @@ test('CR0 refuses PG without PE, NW without CD, and bits above 31; other reserve
 
 test('writing CR0 updates the context and ends in a new look-up', () => {
   const m = new TestMachine();
-  assert.equal(m.get(st.ctx), Ctx.fpTrap);
+  assert.equal(m.get(st.ctx), Ctx.fpTrap | Ctx.limited);
   m.set(st.gpr[R.rax]!, 1n);
   const end = m.exec(tables, ...MOV_TO, modrm(0, 0));
   assert.ok(end !== 'undefined' && end.how === 'resync');
-  assert.equal(m.get(st.ctx), Ctx.protected | Ctx.fpTrap);
+  assert.equal(m.get(st.ctx), Ctx.protected | Ctx.fpTrap | Ctx.limited);
 });
 
 test('IA-32e mode begins when paging is enabled with LME, and needs PAE and a code segment without L', () => {
