@@ -14,8 +14,8 @@ import type { DbtVm } from './vcpu.ts';
 
 /** Samples of a block before its region is translated. */
 const HOT = 3;
-/** Failed checks of a region's pages after which it is given up, so that it is translated anew. */
-const MISMAPPED_MAX = 100;
+/** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
+const MISMAPPED_MAX = 4000;
 /** How often a region is translated anew because more targets are known. */
 const RENEWALS_MAX = 6;
 /** Most targets of an indirect jump that are remembered. */
@@ -230,12 +230,14 @@ export class Regions {
     const made = this.#made.get(index);
     if (!made) return 0;
     const base = this.#view.getBigInt64(this.#env + st.pageBase.offset, true);
-    const mapped = (): boolean => {
-      for (const [n, gpa] of made.pages) if (n !== 0 && this.#host.peek(base + BigInt(n) * 4096n) !== gpa) return false;
-      return true;
-    };
-    if (!this.#flat || !mapped()) {
-      if (++made.mismapped === MISMAPPED_MAX) this.#code.detach(index);
+    if (!this.#flat) return 0;
+    for (const [n, gpa] of made.pages) {
+      if (n === 0) continue;
+      const found = this.#host.peek(base + BigInt(n) * 4096n);
+      if (found === gpa) continue;
+      // A new process has not touched all pages of its program yet: they will come.
+      made.mismapped += found < 0 ? 1 : 20;
+      if (made.mismapped >= MISMAPPED_MAX) this.#code.detach(index);
       return 0;
     }
     const site = this.#sitesOf(index);
