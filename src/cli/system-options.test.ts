@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { configOptions, expandConfigs } from './system-config.ts';
 import { topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import { Refused, rtcOffset, type Settings } from './system-settings.ts';
@@ -136,4 +137,17 @@ test('every option is in the help, and none has a name twice', () => {
   const names = systemOptions.flatMap((o) => o.names);
   for (const name of names) assert.ok(asked.text.includes(`${name}`), name);
   assert.equal(new Set(names).size, names.length);
+});
+
+test('a file of options stands for them, and -set changes a device', async () => {
+  const file = '# devices\n[device "d0"]\n  driver = "isa-debug-exit"\n  iobase = "0xf4"\n[memory]\n size = "64M"\n';
+  const read = async (): Promise<Uint8Array> => new TextEncoder().encode(file);
+  assert.deepEqual(await expandConfigs(['-S', '-readconfig', 'f'], systemOptions, read), [
+    ...['-S', '-device', 'id=d0,driver=isa-debug-exit,iobase=0xf4', '-m', 'size=64M'],
+  ]);
+  assert.throws(() => configOptions('f', '[nothing]', systemOptions), /-readconfig f: line 1: \[nothing\] is not supported/);
+  assert.throws(() => configOptions('f', 'x', systemOptions), /line 1: accepted are/);
+  const { devices } = settings('-serial none -vga none -device isa-debug-exit,id=d0 -set device.d0.iobase=0xf8');
+  assert.deepEqual(devices, [{ driver: 'isa-debug-exit', id: 'd0', iobase: '0xf8' }]);
+  assert.match(refusal('-set device.x.y=1'), /there is no device 'x'/);
 });

@@ -1,5 +1,6 @@
 // Options of `nonroot-system-x86_64` about its process and the machine's course: names, files, messages, when it starts and ends.
 
+import { addDevice } from './system-device-options.ts';
 import { does, isHelp, list, parameters, type SystemOption } from './system-option.ts';
 import { oneOf, onOff, properties, Refused, type Settings } from './system-settings.ts';
 
@@ -23,6 +24,30 @@ function trace(s: Settings, text: string): string | undefined {
 const onDeny = ['deny', 'allow'];
 
 export const processOptions: readonly SystemOption[] = [
+  {
+    names: ['-readconfig'],
+    value: 'FILE',
+    help: 'options from a file, in this place',
+    // The file has taken its place before the command line is read.
+    apply: does(() => {}),
+  },
+  {
+    names: ['-set'],
+    value: 'device.ID.PROPERTY=VALUE',
+    help: 'a property of a device that was named before',
+    apply: does((s, text) => {
+      const found = /^(\w+)\.([\w.-]+)\.([\w-]+)=(.*)$/s.exec(text);
+      const [, group, id, name = '', value = ''] = found ?? [];
+      if (!found || group !== 'device') throw new Refused(`-set ${text}: not supported; accepted: device.ID.PROPERTY=VALUE`);
+      const device = s.devices.find((d) => d.id === id);
+      if (!device) throw new Refused(`-set ${text}: there is no device '${id}'`);
+      const all = s.devices;
+      s.devices = [];
+      addDevice(s, { ...device, [name]: value }, text);
+      const changed = s.devices[0]!;
+      s.devices = all.map((d) => (d === device ? changed : d));
+    }),
+  },
   {
     names: ['-nodefaults'],
     help: 'no serial port, monitor or network card that was not asked for',

@@ -97,8 +97,6 @@ export interface Settings {
   sandbox: boolean;
   /** How messages begin. */
   message: { timestamp: boolean; guestName: boolean };
-  /** Options of `-readconfig` and `-set` that come after: see `system-config.ts`. */
-  sets: { group: string; id: string; name: string; value: string }[];
   incoming?: string;
   loadvm?: string;
 }
@@ -147,7 +145,6 @@ export const defaults = (): Settings => ({
   daemonize: false,
   sandbox: false,
   message: { timestamp: false, guestName: false },
-  sets: [],
 });
 
 /** What each property of a list does with its value. */

@@ -12,6 +12,7 @@ import { qmpTable } from '../monitor/qmp/table.ts';
 import { type AccelChoice, chooseAccel } from './accel.ts';
 import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
+import { expandConfigs } from './system-config.ts';
 import { openDrives } from './system-drive-options.ts';
 import { firmwareOf } from './system-firmware.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
@@ -28,7 +29,7 @@ type Write = (data: Uint8Array | string) => void | Promise<void>;
 export async function system(argv: readonly string[], host: SystemHost): Promise<number> {
   let settings: Settings | undefined;
   try {
-    const asked = parseSystem(argv, host.version);
+    const asked = parseSystem(await expandConfigs(argv, systemOptions, host.readFile), host.version);
     if ('text' in asked) {
       await host.out.write(asked.text);
       return 0;
