@@ -236,12 +236,24 @@ export class VirtioCore {
     }
     for (let n = 0; n < this.queues.length; n++) if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
   }
+  #held = false;
+  /** The machine is held: no request is taken until `release`, so that guest memory stands still. */
+  hold(): void {
+    this.#held = true;
+  }
+  /** The machine goes on, or its state was put in from elsewhere: whatever waits in the queues is looked at. */
+  release(): void {
+    this.#held = false;
+    for (const q of this.queues) Atomics.store(q.s.kicked, 0, 1);
+    this.#bell.ring();
+  }
   /**
    * Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one; who got `max` has to come
    * again.
    */
   take(n: number, max = BATCH): Chain[] {
     const chains: Chain[] = [];
+    if (this.#held) return chains;
     const queue = this.queues[n]!;
     this.lock.run(() => {
       if (!this.ready) return;

@@ -162,3 +162,20 @@ test('whatever is in the rings, nothing throws, nothing goes on for ever and not
     assert.equal(core.inFlight, 0);
   }
 });
+
+test('while the machine is held nothing is taken, and what waited is looked at when it goes on', () => {
+  const rig = virtioRig(model);
+  const queue = new TestQueue(rig, 0, false);
+  let served = 0;
+  rig.core.serve(0, () => {
+    served += rig.core.take(0).length;
+  });
+  rig.core.hold();
+  queue.add([{ gpa: rig.data, length: 8, write: true }]);
+  rig.core.kick(0);
+  rig.bells.hear();
+  assert.equal(served, 0);
+  rig.core.release();
+  rig.bells.hear();
+  assert.equal(served, 1);
+});

@@ -11,7 +11,8 @@ export function rngIo(
   core: VirtioCore,
   random: (count: number) => Promise<Uint8Array>,
   limit?: { readonly bytes: number; readonly period: number; after(ms: number, action: () => void): unknown },
-): void {
+): { drain(): Promise<void> } {
+  const active = new Set<Promise<void>>();
   let left = limit?.bytes ?? Number.POSITIVE_INFINITY;
   let waiting = false;
   const work = (): void => {
@@ -28,11 +29,18 @@ export function rngIo(
           work();
         });
       }
-      void random(count).then(
+      const filling = random(count).then(
         (bytes) => core.give(0, [[chain, chain.in.write(0, bytes.subarray(0, count))]]),
         () => core.give(0, [[chain, 0]]),
       );
+      active.add(filling);
+      void filling.finally(() => active.delete(filling));
     }
   };
   core.serve(0, work);
+  return {
+    async drain() {
+      await Promise.all(active);
+    },
+  };
 }

@@ -22,8 +22,7 @@ export const virtioRng = virtioTypes({
       const backend = p.rng === undefined ? undefined : services.backends.rngs.get(p.rng);
       const random = backend ? (n: number) => backend.bytes(n) : services.random;
       const limited = p['max-bytes'] < Number.MAX_SAFE_INTEGER;
-      rngIo(core, random, limited ? { bytes: p['max-bytes'], period: p.period, after: services.after } : undefined);
-      return {};
+      return rngIo(core, random, limited ? { bytes: p['max-bytes'], period: p.period, after: services.after } : undefined);
     },
   }),
 });

@@ -61,6 +61,26 @@ export interface VirtioKind<P extends PropertyTable> {
   parts(ctx: DeviceContext, p: Values<P>): VirtioParts;
 }
 
+/** The I/O side, which takes nothing of the guest while the machine is held. */
+function standing(core: VirtioCore, io: IoSide): IoSide {
+  return {
+    ...io,
+    async drain() {
+      core.hold();
+      await io.drain?.();
+    },
+    resumed() {
+      core.release();
+      io.resumed?.();
+    },
+    reset() {
+      core.release();
+      io.reset?.();
+    },
+    ...(io.close ? { close: () => io.close!() } : {}),
+  };
+}
+
 /** All device types of a kind. */
 export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>): AnyDeviceType[] {
   const build = (ctx: DeviceContext<'PCI'>, p: Values<PropertyTable>, variant: 'auto' | 'transitional' | 'modern') => {
@@ -100,7 +120,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
         parts.reset?.();
         pci.reset();
       },
-      ...(parts.io ? { io: (services: IoServices) => parts.io!(core, services) } : {}),
+      ...(parts.io ? { io: (services: IoServices) => standing(core, parts.io!(core, services)) } : {}),
     };
   };
   const variant = (suffix: string, which: 'auto' | 'transitional' | 'modern'): AnyDeviceType =>
