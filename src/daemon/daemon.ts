@@ -62,6 +62,9 @@ export interface DaemonOptions {
   readonly bridges: boolean;
 }
 
+/** How long a client may take to authenticate and open, in ms. */
+const openMs = 60_000;
+
 export class Daemon {
   readonly host: DaemonHost;
   readonly paths: Paths;
@@ -167,7 +170,12 @@ export class Daemon {
       report: (error, procedure) => this.host.log(`${procedure}: ${error instanceof Error ? error.stack : String(error)}`),
     });
     this.sessions.add(connection, session);
+    // Who connects and does not open would keep a place for ever.
+    const late = this.host.timers.after(openMs, () => {
+      if (!session.opened) connection.close(new Error('the client has not opened its connection in time'));
+    });
     void connection.closed.then(() => {
+      late();
       this.events.forget(connection);
       this.sessions.remove(connection);
       for (const run of session.onClose) run();

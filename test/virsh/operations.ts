@@ -346,6 +346,7 @@ export const operations: readonly Operation[] = [
   op('secret-define private', 'secret-define {dir}/private.xml'),
   op('secret-get-value private', 'secret-get-value 33333333-2222-3333-4444-555555555502'),
   op('secret-undefine', 'secret-undefine 33333333-2222-3333-4444-555555555501'),
+  op('secret-undefine private', 'secret-undefine 33333333-2222-3333-4444-555555555502'),
   op('secret-undefine of nothing', 'secret-undefine 33333333-2222-3333-4444-555555555501'),
   op('nwfilter-define', 'nwfilter-define {dir}/filter.xml'),
   op('nwfilter-dumpxml', 'nwfilter-dumpxml demo-filter'),

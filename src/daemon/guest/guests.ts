@@ -34,7 +34,10 @@ export class Guests {
   async load(): Promise<void> {
     const { files } = this.host;
     for (const directory of [this.#configDirectory, this.#autostartDirectory]) await files.makeDirectory(directory, 0o700);
-    for (const name of ['save', 'snapshot', 'checkpoint', 'nvram', 'channel/target', 'dump']) {
+    // Emulators of another user pass through it.
+    await files.makeDirectory(this.#libDirectory, 0o755);
+    await files.makeDirectory(`${this.#libDirectory}/channel/target`, 0o755);
+    for (const name of ['save', 'snapshot', 'checkpoint', 'nvram', 'dump']) {
       await files.makeDirectory(`${this.#libDirectory}/${name}`, 0o700);
     }
     const autostarted = new Set(await files.list(this.#autostartDirectory));

@@ -138,6 +138,7 @@ export async function startGuest(daemon: Daemon, guest: Guest, options: StartOpt
     await copyNvram(daemon, domain);
     for (const one of [directory, channels, `${paths.log}/qemu`]) await files.makeDirectory(one, 0o700);
     await files.write(`${directory}/master-key.aes`, host.crypto.random(32));
+    if (daemon.options.user) await handOver(daemon, [directory, channels, `${directory}/master-key.aes`, domain.os.nvram?.path]);
     const context = await commandContext(daemon, domain, directory, monitorPath);
     const { args, environment } = commandLine(domain, {
       ...context,
@@ -171,6 +172,11 @@ export async function startGuest(daemon: Daemon, guest: Guest, options: StartOpt
     throw error;
   }
   await bringUp(daemon, guest, guest.run, options);
+}
+
+/** Gives a guest's own files to the user that its emulator runs as. */
+async function handOver(daemon: Daemon, paths: readonly (string | undefined)[]): Promise<void> {
+  for (const path of paths) if (path !== undefined) await daemon.host.files.change(path, daemon.options.user!);
 }
 
 /** The part of the start that talks to the emulator. A failure stops it. */

@@ -69,18 +69,22 @@ export class Bridge {
     const ip = net.ips.find((one) => !one.address!.includes(':'));
     if (!ip) return;
     const subnet = `${ip.address}/${bitsOf(ip)}`;
-    const masquerade =
-      mode === 'nat'
-        ? `chain post { type nat hook postrouting priority srcnat; ip saddr ${subnet} ip daddr != ${subnet} masquerade; }`
-        : '';
-    const back = mode === 'nat' ? 'ct state established,related accept' : 'accept';
-    const rules = `table inet ${this.#table} {
-      chain forward { type filter hook forward priority filter; policy accept;
-        iifname "${this.#name}" oifname "${this.#name}" accept
-        oifname "${this.#name}" ${back}
-        iifname "${this.#name}" accept
-        oifname "${this.#name}" reject }
-      ${masquerade} }\n`;
+    const own = `"${this.#name}"`;
+    const lines = [
+      `table inet ${this.#table} {`,
+      'chain forward {',
+      'type filter hook forward priority filter; policy accept;',
+      `iifname ${own} oifname ${own} accept`,
+      `oifname ${own} ${mode === 'nat' ? 'ct state established,related accept' : 'accept'}`,
+      `iifname ${own} accept`,
+      `oifname ${own} reject`,
+      '}',
+    ];
+    if (mode === 'nat') {
+      const rule = `ip saddr ${subnet} ip daddr != ${subnet} masquerade`;
+      lines.push('chain post {', 'type nat hook postrouting priority srcnat;', rule, '}');
+    }
+    const rules = `${[...lines, '}'].join('\n')}\n`;
     const { code, err } = await this.#daemon.host.processes.run('nft', ['-f', '-'], rules);
     if (code !== 0) throw new Error(`nft: ${err.trim()}`);
     await this.#run('sysctl', '-q', '-w', 'net.ipv4.ip_forward=1');
