@@ -117,8 +117,23 @@ async function prepare(daemon: Daemon, domain: Domain, id: number, ports: readon
   });
 }
 
+/** A port may be taken by somebody else between its choice and the emulator's use of it. */
+const portAttempts = 4;
+
 /** Starts a guest. The caller holds the guest's lock. @throws {LibvirtError} when it can't run; nothing of it is left then. */
 export async function startGuest(daemon: Daemon, guest: Guest, options: StartOptions = {}): Promise<void> {
+  const domain = options.domain ?? guest.config!;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await tryStart(daemon, guest, options);
+    } catch (error) {
+      const taken = error instanceof Error && /EADDRINUSE|[Aa]ddress already in use/.test(error.message);
+      if (!taken || guest.active || attempt >= portAttempts || wantedPorts(domain) === 0) throw error;
+    }
+  }
+}
+
+async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Promise<void> {
   if (guest.active) throw operationInvalid('domain is already running');
   const { host, paths } = daemon;
   const { files } = host;

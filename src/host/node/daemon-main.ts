@@ -71,10 +71,10 @@ function userOf(name: string | undefined): { uid: number; gid: number } | undefi
   return { uid: Number(line[2]), gid: Number(line[3]) };
 }
 
-/** Emulators of this package and of the host. */
+/** Emulators of this package and of the host; the first is the default. */
 const emulatorPaths = (): string[] => [
-  '/usr/bin/qemu-system-x86_64',
   ...(process.argv[1] === undefined ? [] : [resolve(dirname(process.argv[1]), 'nonroot-system-x86_64')]),
+  '/usr/bin/qemu-system-x86_64',
 ];
 
 class Configuration {
