@@ -118,13 +118,68 @@ function lastUses(parts: readonly { readonly code: readonly Stmt[]; readonly asi
       if (v.kind === 'select') value(v.cond);
     };
     const list = (statements: readonly Stmt[]): void => {
-      for (const s of statements)
-        for (const field of Object.values(s)) {
-          if (Array.isArray(field)) {
-            if (s.kind === 'call' || s.kind === 'do') field.forEach(value);
-            else list(field);
-          } else if (field !== null && typeof field === 'object' && 'uses' in field) value(field as Value);
+      for (const s of statements) {
+        switch (s.kind) {
+          case 'get':
+          case 'getvar':
+            break;
+          case 'raw':
+            value(s.ptr);
+            break;
+          case 'setraw':
+            value(s.ptr);
+            value(s.value);
+            break;
+          case 'set':
+          case 'setvar':
+            value(s.value);
+            break;
+          case 'load':
+            value(s.addr);
+            break;
+          case 'cmpxchg':
+            value(s.expected);
+            value(s.addr);
+            value(s.value);
+            break;
+          case 'store':
+          case 'rmw':
+            value(s.addr);
+            value(s.value);
+            break;
+          case 'call':
+          case 'do':
+            s.args.forEach(value);
+            break;
+          case 'copy':
+            value(s.to);
+            value(s.from);
+            value(s.length);
+            break;
+          case 'fill':
+            value(s.to);
+            value(s.value);
+            value(s.length);
+            break;
+          case 'if':
+            value(s.cond);
+            list(s.then);
+            list(s.else);
+            break;
+          case 'loop':
+          case 'block':
+            list(s.body);
+            break;
+          case 'br':
+            if (s.cond) value(s.cond);
+            break;
+          case 'leave':
+            if (s.value) value(s.value);
+            break;
+          default:
+            s satisfies never;
         }
+      }
     };
     list(code);
     if (aside) list(aside);

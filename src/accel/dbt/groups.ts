@@ -6,6 +6,8 @@ import * as st from '../../isa/x86/state.ts';
 /** Most bytes from the first to the last byte of a group. */
 const SPAN_MAX = 1024;
 const KEY_MAX = 60;
+/** Constants from here on are taken as unknown: sums of smaller ones are exact. */
+const LARGE = 2 ** 40;
 
 export interface Group {
   /** The access at which the look is taken, and the group's lowest byte relative to its address. */
@@ -27,7 +29,7 @@ export interface Member {
 /** An address as an unknown and a known part. */
 interface Place {
   readonly root: string;
-  readonly offset: bigint;
+  readonly offset: number;
 }
 
 const GPR = new Set(st.gpr.map((s) => s.offset));
@@ -39,13 +41,13 @@ export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): 
   const found = new Map<Stmt, Member>();
   const slots = new Map<number, Place>();
   const values = new Map<number, Place>();
-  const open = new Map<string, { group: Group; at: bigint }>();
+  const open = new Map<string, { group: Group; at: number }>();
   let fresh = 0;
-  const unknown = (): Place => ({ root: `?${fresh++}`, offset: 0n });
+  const unknown = (): Place => ({ root: `?${fresh++}`, offset: 0 });
   const slot = (offset: number): Place => {
     let p = slots.get(offset);
     if (!p) {
-      p = { root: `s${offset}`, offset: 0n };
+      p = { root: `s${offset}`, offset: 0 };
       slots.set(offset, p);
     }
     return p;
@@ -58,8 +60,11 @@ export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): 
     return p;
   };
   const compute = (v: Value): Place => {
-    if (v.kind === 'const' && typeof v.value === 'bigint') return { root: '', offset: v.value };
-    if (v.kind === 'const' && typeof v.value === 'number') return { root: '', offset: BigInt(v.value) };
+    if (v.kind === 'const' && typeof v.value === 'bigint') {
+      const n = Number(v.value);
+      return Math.abs(n) < LARGE ? { root: '', offset: n } : { root: `c${v.value}`, offset: 0 };
+    }
+    if (v.kind === 'const' && typeof v.value === 'number') return { root: '', offset: v.value };
     if (v.kind !== 'pure' || v.lanes.length > 0) return unknown();
     const args = v.args.map(placeOf);
     if (v.op.name === 'i64.add') {
@@ -68,7 +73,7 @@ export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): 
       return root.length > KEY_MAX ? unknown() : { root, offset: args[0].offset + args[1].offset };
     }
     const root = `${v.op.name}(${args.map((a) => `${a.root}:${a.offset}`).join()})`;
-    return root.length > KEY_MAX ? unknown() : { root, offset: 0n };
+    return root.length > KEY_MAX ? unknown() : { root, offset: 0 };
   };
   const touch = (list: readonly Stmt[]): void => {
     for (const s of list) {
@@ -92,14 +97,14 @@ export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): 
     const near = open.get(root);
     if (near) {
       const distance = offset - near.at;
-      const lowest = Math.min(near.group.lowest, Number(distance));
-      const highest = Math.max(near.group.highest, Number(distance) + bytes);
+      const lowest = Math.min(near.group.lowest, distance);
+      const highest = Math.max(near.group.highest, distance + bytes);
       if (highest - lowest <= SPAN_MAX) {
         near.group.lowest = lowest;
         near.group.highest = highest;
         near.group.write ||= write;
         near.group.members++;
-        found.set(s, { group: near.group, offset: Number(distance) });
+        found.set(s, { group: near.group, offset: distance });
         return;
       }
     }
