@@ -10,7 +10,7 @@ import { io } from './io.ts';
 import { loop } from './loop.ts';
 import { type Benchmark, median, type Sample, versionOf } from './measure.ts';
 import { sha256 } from './sha256.ts';
-import { guests, runSuite } from './suite.ts';
+import { guests, programs, runSuite } from './suite.ts';
 
 const all: readonly Benchmark[] = [boot, loop, sha256, io];
 const peers: Readonly<Record<string, string | undefined>> = { qemu: versionOf('qemu-system-x86_64', '-version') };
@@ -58,6 +58,9 @@ if (positionals[0] === 'guests') {
   const words = positionals.slice(1);
   const chosen = guests.filter((g) => words.includes(g.name));
   const names = words.filter((w) => !guests.some((g) => g.name === w));
+  const strange = names.filter((name) => !programs().includes(name));
+  if (strange.length > 0)
+    throw new Error(`Cannot run program ${strange.join(', ')}: accepted are ${programs().join(', ')}, amd64 and i386`);
   for (const guest of chosen.length > 0 ? chosen : guests) {
     const result = await runSuite(guest, { names, rounds, scale, v86: values.v86, log: (line) => console.error(line) });
     const about = `Times inside the guest in milliseconds, medians of ${rounds} rounds in turn, work of scale ${scale}; 512 MiB, one vCPU, \`-cpu max\`, \`mitigations=off\`; ratios below 1: ours is faster.`;

@@ -32,6 +32,12 @@ const FOLDER = join(import.meta.dirname, 'guests', 'suite');
 const PLACE = '/usr/bin/suite';
 const LIMIT = 1_200_000;
 
+/** Names of the suite's programs, from the rows in its sources. */
+export const programs = (): string[] =>
+  readdirSync(FOLDER)
+    .sort()
+    .flatMap((name) => [...readFileSync(join(FOLDER, name), 'utf8').matchAll(/^ {4}\{"(\w+)", "/gm)].map((m) => m[1]));
+
 /** The suite as a static program, from the cache where it was built before; throws what the compiler says. */
 async function build(bits: 32 | 64): Promise<string> {
   const sources = readdirSync(FOLDER).sort();
