@@ -62,4 +62,15 @@ export const golden: readonly Golden[] = [
   ['mode=32 code=62442408 rsp=20000100', 'vector=3 rip=10000005'],
   ['mode=32 code=6605ffff rax=12340001', 'vector=3 rax=12340000 rip=10000005 flags=257'],
   ['mode=64 code=f2ae rax=2b rcx=8 rdi=20000010', 'vector=3 rcx=0 rdi=20000018 rip=10000003 flags=207'],
+  [
+    'mode=64 code=c46201becc mxcsr=9f38 xmm9=3ffffff88d8000001f000000995ee1',
+    'vector=3 rip=10000006 mxcsr=9f3a xmm9=80000000788d80008000000080995ee1',
+  ],
+  [
+    'mode=64 code=c4e27593ac27c7190000 xmm1=e8f6000fff62ffff0000c55200400000 ymm1=3800000096e4df5ea000036290040 ymm4=c20167021e106d2f102022ff10f02380 ymm5=40385a43017000000080000151000003',
+    'vector=13 xmm1=ffffffffffffffff0000000000000000 ymm1=ffffffff00000000',
+  ],
+  ['mode=64 code=c4e2f8f7fb rax=1008 rbx=1234567890abcdef', 'vector=3 rdi=abcd rip=10000006'],
+  ['mode=32 code=c4e265a7fd mxcsr=e39c xmm5=ffffffffffffffff0000000000000007 ymm7=ffff2dd4ef4dd4f53d19', 'vector=19 mxcsr=e39e'],
+  ['mode=16 code=ffd3 rbx=3000', 'vector=13 m1ff8=2b311f9cadc4e'],
 ];

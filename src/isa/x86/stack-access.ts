@@ -29,7 +29,8 @@ export function throughStack(
     if (insn.index >= 0) at += reg(insn.index) << BigInt(insn.scale);
     if (insn.addressSize === 32) at = BigInt.asUintN(32, at);
     if (insn.segment >= S.fs) at += base(insn.segment);
-    if (within(address, at)) return insn.segment === S.ss;
+    // Bit strings reach far beyond their operand's address; only these use the stack besides.
+    if (within(address, at) || !/^(push|pop|call|enter)/.test(insn.row.mnemonic)) return insn.segment === S.ss;
   }
   // What is left reaches memory by the stack pointer, or by the registers of string instructions.
   if (insn.row.row.options.rep || insn.row.mnemonic === 'xlatb') return false;

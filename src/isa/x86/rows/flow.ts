@@ -23,23 +23,23 @@ function jumpTo(c: InsnEmit, target: Value): void {
   c.jump(c.size === 64 ? target : c.b.extu(target));
 }
 
-/** Of a call: what the push would raise comes before the check of the target, which comes before the push. */
-function callWithin(c: InsnEmit, target: Value): void {
+/** Of a call: processors write the return address, then check the target, then move the stack pointer. */
+function callWithin(c: InsnEmit, target: Value, back: Value): void {
   if (!c.limited) return;
   const bytes = c.size / 8;
-  c.load(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, { forWrite: true });
+  c.store(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size));
   within(c, target);
 }
 
 const call = (c: InsnEmit, o: Operand): void => {
   const back = c.nextIp();
   if (o.from === 'rel') {
-    if (c.limited) callWithin(c, c.branchTarget(o));
+    if (c.limited) callWithin(c, c.branchTarget(o), back);
     c.push(c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size), c.size);
     return c.branch(o);
   }
   const target = c.read(o);
-  callWithin(c, target);
+  callWithin(c, target, back);
   c.push(c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size), c.size);
   jumpTo(c, target);
 };
