@@ -1,7 +1,7 @@
 // A node of the block graph: a file of the host, or an image format over one, with what has to hear of its writes.
 // QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
-import type { BlockDevice, ByteFile, Extent } from '../../disk/block.ts';
+import { type BlockDevice, type ByteFile, type Extent, piecesLength, readPieces, writePieces } from '../../disk/block.ts';
 import type { DiskHost } from '../../disk/open.ts';
 import type { Qcow2Image } from '../../disk/qcow2/image.ts';
 import type { RawImage } from '../../disk/raw.ts';
@@ -90,6 +90,12 @@ export class NodeDisk implements BlockDevice {
   write(offset: number, from: Uint8Array): Promise<void> {
     return this.#change(offset, from.length, (d) => d.write(offset, from));
   }
+  readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    return this.#do((d) => readPieces(d.below, offset, into));
+  }
+  writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    return this.#change(offset, piecesLength(from), (d) => writePieces(d, offset, from));
+  }
   discard(offset: number, length: number): Promise<void> {
     return this.#change(offset, length, (d) => d.discard(offset, length));
   }
@@ -171,6 +177,20 @@ export class SharedFile implements ByteFile {
   write(offset: number, from: Uint8Array): Promise<void> {
     return this.#file.write(offset, from);
   }
+  async readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    if (this.#file.readPieces) return this.#file.readPieces(offset, into);
+    for (const piece of into) {
+      await this.#file.read(offset, piece);
+      offset += piece.length;
+    }
+  }
+  async writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    if (this.#file.writePieces) return this.#file.writePieces(offset, from);
+    for (const piece of from) {
+      await this.#file.write(offset, piece);
+      offset += piece.length;
+    }
+  }
   flush(): Promise<void> {
     return this.#file.flush();
   }
@@ -203,6 +223,8 @@ export const borrowed = (file: ByteFile, readOnly: boolean): ByteFile => ({
   allocated: () => file.allocated(),
   read: (offset, into) => file.read(offset, into),
   write: (offset, from) => file.write(offset, from),
+  ...(file.readPieces ? { readPieces: (offset, into) => file.readPieces!(offset, into) } : {}),
+  ...(file.writePieces ? { writePieces: (offset, from) => file.writePieces!(offset, from) } : {}),
   flush: () => file.flush(),
   truncate: (size) => file.truncate(size),
   punch: (offset, length) => file.punch(offset, length),
