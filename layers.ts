@@ -18,6 +18,8 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
   daemon: ['bits', 'rpc', 'domain', 'disk'],
   firmware: ['bits'],
   images: ['bits'],
+  web: [],
+  'web/page': ['web'],
   accel: ['bits', 'ir', 'isa', 'wasm', 'bus'],
   machine: ['bits', 'bus', 'devices', 'disk', 'display', 'net', 'firmware', 'isa', 'accel'],
   monitor: ['bits', 'bus', 'rpc', 'chardev', 'disk', 'display', 'net', 'isa', 'accel', 'devices', 'machine'],
@@ -42,11 +44,15 @@ export const layers: Readonly<Record<string, readonly string[]>> = {
     'monitor',
     'domain',
     'daemon',
+    'web',
   ],
 };
 
-/** npm packages without Node or DOM dependencies that a folder of the core may import. */
-export const packages: Readonly<Record<string, readonly string[]>> = { domain: ['saxes'] };
+/** npm packages that a folder may import: without Node or DOM dependencies in the core, those of the page in `web`. */
+export const packages: Readonly<Record<string, readonly string[]>> = {
+  domain: ['saxes'],
+  web: ['@novnc/novnc', '@xterm/addon-fit', '@xterm/xterm'],
+};
 
 /** Top-level folders outside `src/` that compose the rest and may import everything. */
 export const roots = ['bin', 'test', 'bench', 'tools'] as const;

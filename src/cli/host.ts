@@ -10,6 +10,7 @@ import type { RpcClient } from '../rpc/client.ts';
 import type { KvmFinding } from './accel.ts';
 import type { DaemonSettings } from './daemon.ts';
 import type { BarStream } from './progress.ts';
+import type { WebSettings } from './web.ts';
 
 /** A kernel and initramfs that are ready to boot. */
 export interface BootFiles {
@@ -87,6 +88,8 @@ export interface CliHost {
   absolute(path: string): string;
   /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
   daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
+  /** Serves the page, at this address. */
+  web(settings: WebSettings): Promise<{ readonly url: string; close(): Promise<void> }>;
   /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
   userNet(forwards: readonly string[]): Promise<NetBackend>;
   /** A folder to share. */

@@ -8,6 +8,7 @@ import type { CliHost, ImageLine } from './host.ts';
 import { imgCommand } from './img.ts';
 import { progressBar } from './progress.ts';
 import { run } from './run.ts';
+import { webCommand } from './web.ts';
 
 interface Command {
   readonly help: string;
@@ -71,6 +72,7 @@ const commands: Readonly<Record<string, Command>> = {
   pull: { help: 'fetch an image', run: pull },
   daemon: { help: 'manage guests for virsh and others, in the background', run: daemonCommand },
   ...domainCommands,
+  web: { help: 'serve a page that manages guests', run: webCommand },
   img: { help: 'make, inspect and change disk images', run: imgCommand },
 };
 

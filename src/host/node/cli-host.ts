@@ -22,6 +22,7 @@ import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
+import { serveWeb } from './web-main.ts';
 
 const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
@@ -70,6 +71,7 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     libvirt: connectDaemon,
     absolute: (path) => resolve(path),
     daemon: (settings, argv) => runDaemon(settings, argv, version),
+    web: serveWeb,
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     async userNet(forwards) {
       const net = createUserNet(parseUserNet(forwards.map((rule) => ['hostfwd', rule] as const)), nodeSockets());
