@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { connectDaemon } from '../../src/host/node/daemon-main.ts';
 import { startWeb, type WebServer } from '../../src/host/node/web-server.ts';
-import { missing, realEmulator, TestDaemon } from '../virsh/daemon-process.ts';
+import { missing, ourEmulator, TestDaemon } from '../virsh/daemon-process.ts';
 import { Chromium, noChromium } from './chromium.ts';
 
 /** Pictures go here when it is set, for people to look at. */
@@ -87,7 +87,7 @@ test('a document with an error shows what the daemon says, a right one is kept',
 
 test('a guest runs: plots, console, display, snapshots, pause, power off', {
   ...limits,
-  skip: skip || missing(realEmulator),
+  skip: skip || missing(ourEmulator),
 }, async () => {
   await click('Start');
   await page.until("document.querySelector('.head .state').textContent === 'running'");
