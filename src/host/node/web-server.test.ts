@@ -6,7 +6,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import type { GuestSample, Push } from '../../web/api.ts';
+import type { Push } from '../../web/api.ts';
 import { connectDaemon } from './daemon-main.ts';
 import { startWeb, type WebServer } from './web-server.ts';
 
@@ -158,11 +158,11 @@ function openSocket(path: string, headers: Record<string, string>): Promise<Open
 }
 
 test('a WebSocket of another page, or without the token, is refused', limits, async () => {
-  const { origin } = own();
-  for (const headers of [{ origin: origin! }, { cookie }, { cookie, origin: 'http://evil.example' }])
-    assert.equal((await openSocket('/ws/events', headers)).open, false);
+  const origin = own()['origin']!;
+  const refused: Record<string, string>[] = [{ origin }, { cookie }, { cookie, origin: 'http://evil.example' }];
+  for (const headers of refused) assert.equal((await openSocket('/ws/events', headers)).open, false);
   for (const path of ['/ws/nothing', '/ws/display?uuid=x', '/ws/display'])
-    assert.equal((await openSocket(path, { cookie, origin: origin! })).open, false, path);
+    assert.equal((await openSocket(path, { cookie, origin })).open, false, path);
 });
 
 test('a guest is made, changed and deleted; samples and events tell of it', limits, async () => {
@@ -179,8 +179,8 @@ test('a guest is made, changed and deleted; samples and events tell of it', limi
   const bare = { name: 'a<b&', memory: '64M', cpus: 2, network: 'user', machine: 'pc' };
   const { uuid } = await answer<{ uuid: string }>('create', { ...bare, display: true });
   await pushed((push) => push.kind === 'event' && push.text === 'defined');
-  const sample = (await pushed((push) => push.kind === 'guests' && push.guests.length === 1)) as { guests: GuestSample[] };
-  const [guest] = sample.guests;
+  const sample = await pushed((push) => push.kind === 'guests' && push.guests.length === 1);
+  const guest = sample.kind === 'guests' ? sample.guests[0] : undefined;
   assert.deepEqual([guest!.name, guest!.uuid, guest!.state, guest!.cpus, guest!.memory], ['a<b&', uuid, 5, 2, 65_536]);
 
   const detail = await answer<{ config: string; display: string; persistent: boolean }>('guest', { uuid });

@@ -75,7 +75,12 @@ export const overview: MakePanel = (guest) => {
 export const consolePanel: MakePanel = (guest, leave) => {
   const screen = h('div', { class: 'terminal' });
   const status = h('span', { role: 'status' }, 'Connecting…');
-  const terminal = new Terminal({ fontSize: 14, scrollback: 5000, screenReaderMode: false, theme: { background: '#101412' } });
+  const terminal = new Terminal({
+    fontSize: 14,
+    scrollback: 5000,
+    screenReaderMode: false,
+    theme: { background: '#000000', scrollbarSliderBackground: '#ffffff30', overviewRulerBorder: '#000000' },
+  });
   const fit = new FitAddon();
   terminal.loadAddon(fit);
   let socket: WebSocket | undefined;
