@@ -114,7 +114,7 @@ export class Chromium {
     const common = {
       key,
       code: key.length > 1 ? key : '',
-      windowsVirtualKeyCode: codes[key] ?? key.toUpperCase().charCodeAt(0),
+      windowsVirtualKeyCode: codes[key] ?? (/^[a-z0-9]$/i.test(key) ? key.toUpperCase().charCodeAt(0) : 0),
       modifiers,
     };
     await this.send('Input.dispatchKeyEvent', {
