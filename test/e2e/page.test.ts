@@ -113,6 +113,10 @@ test('a guest runs: plots, console, display, snapshots, pause, power off', limit
   await page.until(
     "document.querySelector('.display canvas').getContext('2d').getImageData(0, 0, 640, 200).data.some((v, i) => i % 4 === 0 && v > 100)",
   );
+  assert.ok(
+    await page.value("document.querySelector('.display canvas').getBoundingClientRect().width > 300"),
+    'it is large enough to see',
+  );
   await picture('display');
   await click('Snapshots');
   await page.until(has('There are no snapshots'));
