@@ -95,9 +95,9 @@ export const actions = {
   reset: { label: 'Reset', when: [...running, 3], confirm: 'Reset it as by the button? What it has not written is lost.' },
   destroy: { label: 'Power off', when: [...running, 3, 7], confirm: 'Power it off at once? What it has not written is lost.' },
   remove: {
-    label: 'Delete',
+    label: 'Delete guest',
     when: off,
-    confirm: 'Delete this guest? Its disk files stay; its snapshots’ records and saved state go.',
+    confirm: 'Its disk files stay; its snapshots’ records and saved state go.',
   },
 } as const satisfies Readonly<Record<string, Action>>;
 export type ActionName = keyof typeof actions;

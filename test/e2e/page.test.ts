@@ -128,6 +128,7 @@ test('a guest runs: plots, console, display, snapshots, pause, power off', limit
   await click('Revert');
   await agree();
   await page.until("document.querySelector('[data-busy]') === null && document.querySelector('.failure').hidden");
+  await page.until("document.querySelector('.head .state').textContent === 'running'");
   await click('Delete');
   await agree();
   await page.until(has('There are no snapshots'));
@@ -164,7 +165,7 @@ test('a Linux guest answers on the console', { ...limits, skip: skip || (typeof 
     `fetch('/api/act', { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: '{"uuid":"${uuid}","action":"destroy"}' })`,
   );
   await page.until("document.querySelector('.head .state').textContent === 'shut off'");
-  await click('Delete');
+  await click('Delete guest');
   await agree();
   await page.until("document.querySelectorAll('.guest').length === 1");
   await page.value("location.hash = document.querySelector('.guest a').getAttribute('href')");
@@ -204,7 +205,7 @@ test('power off and delete ask first, and the events tell of both', limits, asyn
     await page.value("document.querySelector('dialog[open] .danger').click()");
   }
   await page.until("document.querySelector('.head .state').textContent === 'shut off'");
-  await click('Delete');
+  await click('Delete guest');
   await agree();
   await page.until(has('There are no guests yet'));
   await page.until("document.querySelector('.events').textContent.includes('first deleted')");
