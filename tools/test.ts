@@ -21,7 +21,7 @@ type Phase = { readonly files: readonly string[]; readonly concurrency: number; 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const COUNT = /^(tests|suites|pass|fail|cancelled|skipped|todo) (\d+)$/;
 const CHECKS = ['tools/checks.test.ts', 'layers.test.ts'];
-const isSlow = (file: string): boolean => /^test\/(e2e|native)\//.test(file) || file.endsWith('.guest.test.ts');
+const isSlow = (file: string): boolean => /^test\/(e2e|native|kvm)\//.test(file) || file.endsWith('.guest.test.ts');
 
 /** Test files by phase. Throws where a pattern is no regular expression. */
 function phases(patterns: readonly string[]): Phase[] {
@@ -33,7 +33,7 @@ function phases(patterns: readonly string[]): Phase[] {
   return [
     { files: all.filter((f) => CHECKS.includes(f)), concurrency: 1, timeout: 300_000 },
     { files: all.filter((f) => !CHECKS.includes(f) && !isSlow(f)), concurrency: 2, timeout: 300_000 },
-    { files: all.filter(isSlow), concurrency: 1, timeout: 300_000 },
+    { files: all.filter(isSlow), concurrency: 1, timeout: 600_000 },
   ].filter((phase) => phase.files.length > 0);
 }
 

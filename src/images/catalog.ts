@@ -68,7 +68,7 @@ export const catalog: readonly ImageRow[] = [
     guest: 'x86_64',
     kernel: 'linux-image-amd64',
     busybox: 'busybox-static',
-    modules: [...VIRTIO, ...PC],
+    modules: [...VIRTIO, ...PC, 'kvm_amd', 'kvm_intel'],
     append: APPEND,
   },
   {

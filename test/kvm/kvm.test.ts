@@ -1,0 +1,24 @@
+// The KVM accelerator on an AMD-V that QEMU emulates. It takes minutes: `npm test` has it, and it is skipped where QEMU or Debian's packages
+// cannot be had.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { outerGuest, whyNot } from './outer.ts';
+
+const SECONDS = 560;
+
+test('machines on a real KVM', { timeout: (SECONDS + 30) * 1000, skip: await whyNot() }, async (t) => {
+  const lines: string[] = [];
+  const script = 'timeout 120 node --test src/host/node/kvm.test.ts; timeout 420 node test/kvm/inner.ts\n';
+  await outerGuest(script, SECONDS, (line) => lines.push(line));
+  const all = lines.join('\n');
+  assert.match(all, /OUTER-END/, `the outer guest did not come to its end:\n${all}`);
+  const results = lines.filter((line) => /^(not )?ok /.test(line));
+  const units = lines.filter((line) => /^[✔✖] /.test(line));
+  assert.ok(results.length >= 5 && units.length >= 5, `too few results:\n${all}`);
+  for (const line of [...units, ...results]) {
+    await t.test(line.replace(/^(✔|✖|not ok|ok) /, '').split(/ \(|: /)[0]!, () => {
+      assert.match(line, /^(✔|ok) /, all);
+    });
+  }
+});

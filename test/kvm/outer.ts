@@ -1,0 +1,115 @@
+// A guest of QEMU's that has a real AMD-V to give, emulated: Debian's kernel with kvm_amd, and in its initramfs this project, the Node that
+// it brings, and a guest for it to run. What is printed there on the serial port comes back line by line.
+
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { dirname, join, relative } from 'node:path';
+import { openImage } from '../../src/host/node/fetch-image.ts';
+import { type CpioEntry, dir, file, symlink, writeCpio } from '../../src/images/cpio.ts';
+import { concatenate } from '../../src/images/initramfs.ts';
+
+const root = dirname(dirname(import.meta.dirname));
+const QEMU = 'qemu-system-x86_64';
+const APP = 'app';
+/** Packages that the project needs when it runs. */
+const PACKAGES = ['koffi', '@koromix', 'saxes', 'xmlchars', 'xz-decompress'];
+
+/** Why the outer guest cannot be had here; false when it can. */
+export async function whyNot(): Promise<string | false> {
+  if (process.arch !== 'x64' || process.platform !== 'linux') return 'the outer guest runs this Linux x86-64 Node';
+  const qemu = spawnSync(QEMU, ['--version']);
+  if (qemu.error) return `${QEMU} is not installed`;
+  try {
+    await Promise.all(['debian-amd64', 'debian-cloud'].map((name) => openImage(name)));
+    return false;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
+
+/** Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves at its end. */
+export async function outerGuest(script: string, seconds: number, line: (text: string) => void): Promise<void> {
+  const folder = await mkdtemp(join(tmpdir(), 'nonroot-kvm-'));
+  try {
+    const outer = await openImage('debian-amd64');
+    const initrd = join(folder, 'initrd');
+    await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script))]));
+    const append = 'console=ttyS0 quiet mitigations=off nokaslr no5lvl tsc=reliable panic=-1 rdinit=/outer-init';
+    const child = spawn(QEMU, [
+      ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2000', '-cpu', 'max', '-nographic', '-no-reboot', '-nodefaults'],
+      ...['-serial', 'stdio', '-kernel', outer.kernel, '-initrd', initrd, '-append', append],
+    ], { stdio: ['ignore', 'pipe', 'inherit'] }); // biome-ignore format: one command
+    const limit = setTimeout(() => child.kill('SIGKILL'), seconds * 1000);
+    let rest = '';
+    child.stdout!.on('data', (bytes: Buffer) => {
+      const lines = (rest + bytes.toString('latin1')).split('\n');
+      rest = lines.pop()!;
+      for (const text of lines) line(text.replace(/\r$/, ''));
+    });
+    await new Promise<void>((resolve, reject) => {
+      child.on('error', reject);
+      child.on('close', () => resolve());
+    });
+    clearTimeout(limit);
+  } finally {
+    await rm(folder, { recursive: true });
+  }
+}
+
+const init = `#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /sys /dev /tmp /root
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox --install -s /bin
+mkdir -p /dev/shm && mount -t tmpfs tmpfs /dev/shm
+ip link set lo up
+modprobe kvm_amd
+export HOME=/root PATH=/bin TERM=dumb NO_COLOR=1
+cd /${APP}
+sh /outer-script
+echo OUTER-END
+poweroff -f
+`;
+
+/** Node with its libraries, the project, and the inner guest's kernel and initramfs as /inner/kernel and /inner/initrd. */
+async function overlay(script: string): Promise<CpioEntry[]> {
+  const libraries = spawnSync('ldd', [process.execPath], { encoding: 'utf8' }).stdout;
+  const paths = [...libraries.matchAll(/(\/\S+)/g)].map((m) => m[1]!);
+  const inner = await openImage('debian-cloud');
+  const modules: CpioEntry[] = [];
+  for (const name of PACKAGES) modules.push(...(await tree(join(root, 'node_modules', name), `${APP}/node_modules/${name}`)));
+  const folders = new Set<string>();
+  const entries = [
+    file('outer-init', init, 0o755),
+    file('outer-script', script),
+    file('bin/node', await readFile(process.execPath), 0o755),
+    ...(await Promise.all(paths.map(async (path) => file(path.slice(1), await readFile(path), 0o755)))),
+    file('inner/kernel', await readFile(inner.kernel)),
+    file('inner/initrd', await readFile(inner.initrd)),
+    file('inner/append', inner.append),
+    file(`${APP}/package.json`, await readFile(join(root, 'package.json'))),
+    ...(await tree(join(root, 'src'), `${APP}/src`)),
+    ...(await tree(join(root, 'bin'), `${APP}/bin`)),
+    ...(await tree(import.meta.dirname, `${APP}/test/kvm`)),
+    ...modules,
+  ];
+  for (const { path } of entries) {
+    for (let at = dirname(path); at !== '.'; at = dirname(at)) folders.add(at);
+  }
+  return [...[...folders].sort().map(dir), ...entries];
+}
+
+/** Files and links below a folder. Tests stay behind but those of `test/kvm` and the KVM host's. */
+async function tree(from: string, to: string): Promise<CpioEntry[]> {
+  const entries: CpioEntry[] = [];
+  for (const e of await readdir(from, { recursive: true, withFileTypes: true })) {
+    const path = join(e.parentPath, e.name);
+    const at = `${to}/${relative(from, path)}`;
+    if (e.isSymbolicLink()) entries.push(symlink(at, await readlink(path)));
+    else if (e.isFile() && (!/\.test\.ts$/.test(path) || path.endsWith('host/node/kvm.test.ts')))
+      entries.push(file(at, await readFile(path), 0o755));
+  }
+  return entries;
+}
