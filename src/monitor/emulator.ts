@@ -223,6 +223,7 @@ export class Emulator {
   }
   async takeIncoming(uri: string): Promise<void> {
     await this.migration.take(uri, () => {
+      this.#began = true;
       if (this.contAfterIncoming) this.cont();
     });
   }
