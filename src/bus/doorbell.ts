@@ -7,6 +7,9 @@ export const bellsLayout = struct({ rung: ['i32', 1] });
 /** The state of one doorbell: 1 while it was rung and not heard. */
 export const doorbellLayout = struct({ flag: ['i32', 1] }, { name: 'doorbell', version: 1 });
 
+/** Longest sleep of the I/O thread. */
+const LOOK_MS = 200;
+
 export class Doorbell {
   /** What the I/O thread does when it was rung; set by the device's I/O side. */
   heard: (() => void) | undefined;
@@ -53,7 +56,8 @@ export class Bells {
   /** Hears until `close`; only on the I/O thread. */
   async serve(): Promise<void> {
     while (this.#open) {
-      const wait = Atomics.waitAsync(this.#state.rung, 0, 0);
+      // A look now and then, whatever the word says: a restored state may hold bells that were rung before it was saved.
+      const wait = Atomics.waitAsync(this.#state.rung, 0, 0, LOOK_MS);
       if (wait.async) await wait.value;
       this.hear();
     }
