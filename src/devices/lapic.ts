@@ -429,6 +429,7 @@ export class Lapic implements Timed {
     const word = this.#memory?.slice(this.s.pvEoi, 1);
     if (word === undefined) return;
     word[0] = offer ? word[0]! | 1 : word[0]! & ~1;
+    this.#memory!.written(this.s.pvEoi, 1);
     this.s.pvEoiArmed = offer ? 1 : 0;
   }
 
@@ -442,6 +443,7 @@ export class Lapic implements Timed {
       if (vector >= 0) Atomics.and(this.s.isr, vector >>> 5, ~(1 << (vector & 31)));
     } else if (highest(this.s.irr) >= 0) {
       word[0] = word[0]! & ~1;
+      this.#memory!.written(this.s.pvEoi, 1);
       this.s.pvEoiArmed = 0;
     }
   }
