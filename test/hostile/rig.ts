@@ -20,6 +20,8 @@ import { Random } from './asm.ts';
 export const RAM = 8 << 20;
 const GUARD = 64 << 10;
 const PATTERN = 0xc5;
+/** Bytes at the start of memory that belong to the engine. */
+const SHARED_WORDS = 128;
 
 /** How the vCPU translates. */
 export type Tier = 'off' | 'always';
@@ -50,7 +52,8 @@ function guardedLayout(cpus: number): { layout: MemoryLayout; guards: readonly (
   const pages = (ramBase + RAM + GUARD) / 65536;
   const layout = { ...plain, devices, slots, codeMap, dirtyMap, ramBase, pages };
   const guards = [
-    [0, plain.vcpuBase],
+    // The words that all vCPUs of a machine share come first: see SPLIT_LOCK.
+    [SHARED_WORDS, plain.vcpuBase],
     [plain.vcpuBase + cpus * plain.vcpuBytes, devices],
     [devices + plain.deviceBytes, slots],
     [slots + SLOT_TABLE_BYTES, codeMap],
