@@ -33,7 +33,7 @@ test('saved machines', { skip, timeout: 280_000 }, async (t) => {
   const first = kept(await EmulatorProcess.linux(folder, 'first', ['-smp', '2']));
   await first.shell();
 
-  await t.test('a busy guest moves to another process, and nothing of it is lost', async () => {
+  await t.test('a busy guest moves to another process, and nothing of it is lost', async (s) => {
     await first.command(`(${LOAD}) & true`);
     const second = kept(await EmulatorProcess.linux(folder, 'second', ['-smp', '2', '-S', '-incoming', 'defer']));
     assert.equal(await second.status(), 'inmigrate');
@@ -55,7 +55,7 @@ test('saved machines', { skip, timeout: 280_000 }, async (t) => {
     const said = await second.command('sleep 1; kill %1; wc -l < /tmp/n; cat /tmp/bad; nproc');
     assert.match(said, /^\d+\s+cat: can't open '\/tmp\/bad'[^\n]*\s+2/, said);
 
-    await t.test('a migration that cannot be done leaves the guest running', async () => {
+    await s.test('a migration that cannot be done leaves the guest running', async () => {
       await assert.rejects(second.qmp('migrate', { uri: 'unix:/nonexistent/socket' }), /Cannot connect/);
       await assert.rejects(second.qmp('migrate', { uri: 'rdma:x' }), /accepted are tcp/);
       second.events.length = 0;
@@ -65,7 +65,7 @@ test('saved machines', { skip, timeout: 280_000 }, async (t) => {
       assert.equal(await second.command('echo alive'), 'alive');
     });
 
-    await t.test('a machine goes to a file and comes from it', async () => {
+    await s.test('a machine goes to a file and comes from it', async () => {
       const file = join(folder, 'saved');
       await second.command('echo kept > /tmp/kept');
       second.events.length = 0;
