@@ -50,7 +50,7 @@ export async function outerGuest(script: string, seconds: number, line: (text: s
     const limit = setTimeout(() => child.kill('SIGKILL'), seconds * 1000);
     let rest = '';
     child.stdout!.on('data', (bytes: Buffer) => {
-      const lines = (rest + bytes.toString('latin1')).split('\n');
+      const lines = (rest + bytes.toString()).split('\n');
       rest = lines.pop()!;
       for (const text of lines) line(text.replace(/\r$/, ''));
     });
