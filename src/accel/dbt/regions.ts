@@ -13,7 +13,7 @@ import { noted, type Questions, type RegionBatch, type RegionWish, translate } f
 import type { DbtVm } from './vcpu.ts';
 
 /** Samples of a block before its region is translated. */
-const HOT = 3;
+const HOT = 10;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
 const MISMAPPED_MAX = 4000;
 /** How often a region is translated anew because more targets are known. */

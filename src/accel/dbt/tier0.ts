@@ -46,7 +46,7 @@ export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5
 const OUTS = 8;
 
 /** Arrivals at a block from afar before its region is translated. */
-const ARRIVALS = 3000;
+const ARRIVALS = 30000;
 /** Entries of the table of arrivals, two bytes each. */
 export const ARRIVAL_ENTRIES = 8192;
 
