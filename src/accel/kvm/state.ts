@@ -27,24 +27,7 @@ const segments = [
   ['es', S.es], ['cs', S.cs], ['ss', S.ss], ['ds', S.ds], ['fs', S.fs], ['gs', S.gs], ['ldt', S.ldtr], ['tr', S.tr],
 ] as const; // biome-ignore format: pairs
 
-const registers = [
-  'rax',
-  'rcx',
-  'rdx',
-  'rbx',
-  'rsp',
-  'rbp',
-  'rsi',
-  'rdi',
-  'r8',
-  'r9',
-  'r10',
-  'r11',
-  'r12',
-  'r13',
-  'r14',
-  'r15',
-] as const;
+const registers = Object.keys(st.R) as (keyof typeof st.R)[];
 
 const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.cr4], ['efer', st.efer]] as const; // biome-ignore format: pairs
 
