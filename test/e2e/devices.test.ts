@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -62,31 +62,50 @@ test('a qcow2 image that a guest has written is clean, and a published port reac
   skip: has('qemu-img') ? false : 'qemu-img is not installed',
 }, async () => {
   execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', at('d.qcow2'), '64M']);
-  const port = 20000 + (process.pid % 20000);
-  const script = 'dd if=/dev/urandom of=/dev/vda bs=64k seek=3 count=40 2>/dev/null; sync; echo from the guest | nc -l -p 80';
+  const port = await freePort();
+  // A client may come before the guest listens, or lose its connection: the server serves until a client thanks it.
+  const script = [
+    'dd if=/dev/urandom of=/dev/vda bs=64k seek=3 count=40 2>/dev/null; sync; echo written',
+    'until echo from the guest | nc -l -p 80 | grep -q thanks; do :; done',
+  ].join('\n');
+  const listens = Promise.withResolvers<void>();
+  let over = false;
   const running = program('nonroot', ['run', '--exec', script, '--disk', at('d.qcow2'), '-p', `${port}:80`, '--timeout', '280'], {
     seconds: 290,
+    said: { text: 'written', act: listens.resolve },
+  }).finally(() => {
+    over = true;
+    listens.resolve();
   });
+  await listens.promise;
   let heard = '';
-  for (let n = 0; n < 500 && heard === ''; n++) {
+  while (heard === '' && !over) {
     heard = await hear(port);
-    if (heard === '') await new Promise((resolve) => setTimeout(resolve, 500));
+    if (heard === '') await new Promise((resolve) => setTimeout(resolve, 200));
   }
   const r = await running;
-  assert.equal(heard, 'from the guest\n', r.stderr);
+  assert.equal(heard, 'from the guest\n', r.text);
   assert.equal(r.code, 0, r.stderr);
   execFileSync('qemu-img', ['check', '-q', at('d.qcow2')]);
 });
 
-/** What a server at a port of this host says before it closes; empty when nobody is there. */
-async function hear(port: number): Promise<string> {
-  const { connect } = await import('node:net');
+/** A port of this host that nobody listens at. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+/** The line that a server at a port of this host says, for which it is thanked; empty when nobody is there. */
+function hear(port: number): Promise<string> {
   return new Promise((resolve) => {
     let text = '';
     const socket = connect(port, '127.0.0.1');
-    socket.setTimeout(3000, () => socket.destroy());
     socket.on('data', (bytes) => {
       text += bytes.toString();
+      if (text.endsWith('\n')) socket.end('thanks\n');
     });
     socket.on('error', () => {});
     socket.on('close', () => resolve(text));

@@ -22,6 +22,8 @@ export interface RunOptions {
   readonly seconds?: number;
   /** Once this was on its standard output, it gets the signal. */
   readonly signal?: { readonly after: string; readonly name: NodeJS.Signals };
+  /** Once this was on its standard output, `act` is called, once. */
+  readonly said?: { readonly text: string; act(): void };
 }
 
 /** Path of a program in bin/. */
@@ -31,10 +33,15 @@ export const programPath = (name: string): string => join(bin, name);
 export function program(name: string, args: readonly string[], o: RunOptions = {}): Promise<Outcome> {
   const child = spawn(programPath(name), args, { stdio: [o.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'] });
   const chunks: Record<'stdout' | 'stderr', Buffer[]> = { stdout: [], stderr: [] };
+  let said = false;
   for (const stream of ['stdout', 'stderr'] as const) {
     child[stream]!.on('data', (bytes: Buffer) => {
       chunks[stream].push(bytes);
       if (o.signal && Buffer.concat(chunks.stdout).includes(o.signal.after)) child.kill(o.signal.name);
+      if (o.said && !said && Buffer.concat(chunks.stdout).includes(o.said.text)) {
+        said = true;
+        o.said.act();
+      }
     });
   }
   child.stdin?.on('error', () => {});
