@@ -72,17 +72,57 @@ test('a periodic timer as Linux sets it up repeats, on interrupt 0 with legacy r
   assert.equal(legacy[0].edges, 10);
 });
 
-test('late service gives one interrupt and keeps the phase', () => {
-  const { w, legacy, device, time } = hpet();
-  w(0x10, 3);
-  const begin = time.ns;
-  w(0x100, 0x14c);
-  w(0x108, 100_000);
-  w(0x108, 100_000);
+/** A timer of 1 ms in the mode in which Linux uses it. */
+function periodic() {
+  const h = hpet();
+  h.w(0x10, 3);
+  const begin = h.time.ns;
+  h.w(0x100, 0x14c);
+  h.w(0x108, 100_000);
+  h.w(0x108, 100_000);
+  return { ...h, begin };
+}
+
+test('periods that were missed are made up for, several times as fast, and then the phase is as it was', () => {
+  const { run, legacy, device, time, begin } = periodic();
   time.ns = begin + 5.5e6;
   device.tick(time.ns);
+  assert.equal(legacy[0].edges, 1, 'one at once');
+  run(0.25e6);
+  assert.equal(legacy[0].edges, 2, 'the next a quarter of a period later');
+  run(1.25e6 - 1);
+  assert.equal(legacy[0].edges, 6);
+  assert.equal(device.next(), begin + 7e6);
+  run(10e6);
+  assert.equal(legacy[0].edges, 17 - 1);
+});
+
+test('after a long pause the periods that were missed are left out', () => {
+  const { legacy, device, time, begin } = periodic();
+  time.ns = begin + 20e9 + 0.5e6;
+  device.tick(time.ns);
   assert.equal(legacy[0].edges, 1);
-  assert.equal(device.next(), begin + 6e6);
+  assert.equal(device.next(), begin + 20e9 + 1e6);
+});
+
+test('a periodic timer goes on when the host stands still between looking at the clock and serving it', () => {
+  const { run, legacy, device, time } = periodic();
+  for (const pause of [0.9e6, 1e6, 3.5e6, 999_999]) {
+    const seen = device.next() + 0.99e6;
+    time.ns = seen + pause;
+    device.tick(seen);
+    assert.ok(device.next() < time.ns + 1e6, `${pause} ns`);
+  }
+  const before = legacy[0].edges;
+  run(20e6);
+  assert.ok(legacy[0].edges - before >= 20);
+});
+
+test('a guest that changes a late timer does not stop it', () => {
+  const { w, device, time, begin } = periodic();
+  time.ns = begin + 2.5e6;
+  w(0x100, 0x14c & ~0x40);
+  assert.ok(device.next() <= time.ns);
 });
 
 test('a level interrupt stays until its status bit is cleared', () => {

@@ -54,6 +54,9 @@ const legacy = 2;
 const never = Number.POSITIVE_INFINITY;
 /** A periodic timer fires at most this often, in ns. */
 const shortest = 20_000;
+/** Periods that were missed come this many times as fast; none of more than so many counts (1 s) ago. */
+const haste = 4;
+const makesUp = 100_000_000n;
 
 export interface HpetOptions {
   readonly arena: Arena;
@@ -124,8 +127,7 @@ export class Hpet implements Timed {
 
   /** The main counter at this time. */
   get counter(): bigint {
-    const { config, counter } = this.s;
-    return config & enabled ? BigInt.asUintN(64, counter + this.#counts()) : counter;
+    return this.#counterAt(this.#o.clock.now());
   }
 
   next(): number {
@@ -136,19 +138,33 @@ export class Hpet implements Timed {
   tick(now: number): void {
     for (const [n, t] of this.s.timers.entries()) {
       if (t.due > now) continue;
-      if (t.config & cfg.periodic && t.period !== 0n) {
-        // Missed periods are one interrupt; the phase stays.
-        const ns = Number(t.period) * nsPerCount;
-        const missed = BigInt(Math.floor((Math.max(now, t.due + shortest - ns) - t.due) / ns)) + 1n;
-        t.comparator = BigInt.asUintN(this.#width(t), t.comparator + missed * t.period);
-      }
-      this.#schedule(t, true);
+      if (t.config & cfg.periodic && t.period !== 0n) this.#advance(t, now);
+      else this.#schedule(t, now, true);
       this.#fire(n, t);
     }
   }
 
-  #counts(): bigint {
-    return BigInt(Math.floor(this.#o.clock.now() / nsPerCount));
+  /**
+   * The next match of a periodic timer. One that is served late makes up for the periods that it missed, several times as fast as they
+   * come, since a guest counts them; after a long pause it leaves them out and keeps the phase.
+   */
+  #advance(t: Timer, now: number): void {
+    const ns = Number(t.period) * nsPerCount;
+    const missed = BigInt.asUintN(this.#width(t), this.#counterAt(now) - t.comparator);
+    const skips = ns < shortest || missed > makesUp;
+    const periods = skips ? (missed + BigInt(shortest / nsPerCount)) / t.period + 1n : 1n;
+    t.comparator = BigInt.asUintN(this.#width(t), t.comparator + periods * t.period);
+    this.#schedule(t, now, false);
+    t.due = Math.max(t.due, now + ns / haste);
+  }
+
+  #countsAt(now: number): bigint {
+    return BigInt(Math.floor(now / nsPerCount));
+  }
+
+  #counterAt(now: number): bigint {
+    const { config, counter } = this.s;
+    return config & enabled ? BigInt.asUintN(64, counter + this.#countsAt(now)) : counter;
   }
 
   #width(t: Timer): 32 | 64 {
@@ -177,18 +193,19 @@ export class Hpet implements Timed {
 
   #write(at: number, value: bigint, part: 'low' | 'high' | 'both'): void {
     const s = this.s;
+    const now = this.#o.clock.now();
     const low = Number(value & 0xffff_ffffn);
     switch (at) {
       case 0x10:
-        if (part !== 'high') this.#configure(low & 3);
+        if (part !== 'high') this.#configure(low & 3, now);
         return;
       case 0x20:
         // A half write merges what a read gave: only the low half carries ones that clear.
         if (part !== 'high') for (const [n, t] of s.timers.entries()) if (low & (1 << n)) this.#lower(n, t);
         return;
       case 0xf0:
-        s.counter = s.config & enabled ? BigInt.asUintN(64, value - this.#counts()) : value;
-        this.#scheduleAll();
+        s.counter = s.config & enabled ? BigInt.asUintN(64, value - this.#countsAt(now)) : value;
+        this.#scheduleAll(now);
         return;
     }
     const n = (at - 0x100) >> 5;
@@ -221,39 +238,41 @@ export class Hpet implements Timed {
       default:
         return;
     }
-    this.#schedule(t, false);
+    this.#schedule(t, now, false);
     this.#o.retime?.();
   }
 
-  #configure(config: number): void {
+  #configure(config: number, now: number): void {
     const s = this.s;
     const was = s.config & enabled;
-    const counter = this.counter;
+    const counter = this.#counterAt(now);
     s.config = config;
     const is = config & enabled;
-    if (is && !was) s.counter = BigInt.asUintN(64, counter - this.#counts());
+    if (is && !was) s.counter = BigInt.asUintN(64, counter - this.#countsAt(now));
     if (!is && was) {
       s.counter = counter;
       for (const [n, t] of s.timers.entries()) this.#line(n, t)?.set(0);
     }
-    this.#scheduleAll();
+    this.#scheduleAll(now);
   }
 
-  #scheduleAll(): void {
-    for (const t of this.s.timers) this.#schedule(t, false);
+  #scheduleAll(now: number): void {
+    for (const t of this.s.timers) this.#schedule(t, now, false);
     this.#o.retime?.();
   }
 
-  /** Time of the next match; with `after`, one that is later than this moment. */
-  #schedule(t: Timer, after: boolean): void {
+  /** Time of the next match, seen from `now`; with `after`, one that is later. */
+  #schedule(t: Timer, now: number, after: boolean): void {
     t.due = never;
     if (!(this.s.config & enabled) || !(t.config & cfg.enable)) return;
     const width = this.#width(t);
-    let counts = BigInt.asUintN(width, t.comparator - this.counter);
+    let counts = BigInt.asUintN(width, t.comparator - this.#counterAt(now));
+    const missed = (1n << BigInt(width)) - counts;
+    if (t.config & cfg.periodic && t.period !== 0n && missed <= makesUp) counts = 0n;
     if (after && counts === 0n) counts = 1n << BigInt(width);
     // A match that has passed comes again when the counter has gone round; at 64 bits that is never.
     if (counts > 1n << 50n) return;
-    t.due = Math.floor(this.#o.clock.now() / nsPerCount) * nsPerCount + Number(counts) * nsPerCount;
+    t.due = Math.floor(now / nsPerCount) * nsPerCount + Number(counts) * nsPerCount;
   }
 
   #line(n: number, t: Timer): IrqLine | undefined {
