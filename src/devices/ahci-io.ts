@@ -52,7 +52,7 @@ export class AhciIo {
   /** To be called whenever the controller rings. */
   serve(): void {
     const { ahci, lock } = this.#o;
-    const stopping = ahci.s.ports.some((p) => (p.cmd & (pxCmd.start | pxCmd.running)) === pxCmd.running);
+    const stopping = lock.run(() => ahci.s.ports.some((p) => (p.cmd & (pxCmd.start | pxCmd.running)) === pxCmd.running));
     if (stopping) {
       void this.drain().then(() =>
         lock.run(() => {

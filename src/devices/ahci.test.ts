@@ -24,7 +24,13 @@ function rig() {
   const cd = Uint8Array.from({ length: 2048 * 64 }, (_, i) => (i >> 11) + i);
   const stores = [memoryStore(disk), memoryStore(cd, true)];
   let io: AhciIo | undefined;
-  const ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring: () => void queueMicrotask(() => io?.serve()) });
+  /** Port 0's PxCMD as whoever hears the bell at once sees it. */
+  const heard: number[] = [];
+  const ring = (): void => {
+    heard.push(ahci.s.ports[0]!.cmd);
+    queueMicrotask(() => io?.serve());
+  };
+  const ahci: Ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring });
   for (const n of [0, 1] as const) {
     const kind = n === 0 ? 'disk' : 'cdrom';
     const ids = { model: 'QEMU', serial: `QM${n}`, version: '2.5+', discard: true, ncq: true };
@@ -50,7 +56,7 @@ function rig() {
     write(port + 0x18, 0x11);
   }
   return {
-    ...{ bytes, view, ahci, io, irq, disk, cd, write, read, settle },
+    ...{ bytes, view, ahci, io, irq, disk, cd, write, read, settle, heard },
     /** Puts a command into slot 0 of a port and waits for its end. */
     async command(
       n: number,
@@ -177,4 +183,16 @@ test('no tables and registers make a controller throw or hang', async () => {
   await r.settle();
   r.write(0x04, 3);
   assert.equal(r.read(0x128), 0x113);
+});
+
+test('a port that is being stopped rings when its register says so, and then says that it has stopped', async () => {
+  const { write, read, heard, settle } = rig();
+  heard.length = 0;
+  write(0x118, 0x10);
+  assert.deepEqual(
+    heard.map((cmd) => cmd & 0x8001),
+    [0x8000],
+  );
+  await settle();
+  assert.equal(read(0x118) & 0x8001, 0);
 });

@@ -174,10 +174,10 @@ export class Ahci {
       cmd |= pxCmd.running;
       p.epoch++;
       Object.assign(p, { ci: 0, sact: 0, taken: 0 });
-      this.#o.ring();
     }
     p.cmd = cmd >>> 0;
-    if (p.ci !== 0) this.#o.ring();
+    // Only now: the I/O thread may look before this returns.
+    if (p.ci !== 0 || (cmd & (pxCmd.start | pxCmd.running)) === pxCmd.running) this.#o.ring();
   }
 
   /** Nothing of a port is under way. With the board's lock held. */

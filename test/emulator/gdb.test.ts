@@ -113,6 +113,10 @@ test('gdb stops a machine exactly where it says, steps it, and reads and writes 
     await e.qmp.execute('human-monitor-command', { 'command-line': 'xp/2xb 0x100038' }),
     '0000000000100038: 0x90 0xc3\r\n',
   );
+  assert.equal(
+    await e.qmp.execute('human-monitor-command', { 'command-line': 'xp /2xb 0x100038' }),
+    '0000000000100038: 0x90 0xc3\r\n',
+  );
 });
 
 test('packets come out as they went in, whatever lies between them', () => {

@@ -171,13 +171,12 @@ export async function runHmp(e: Emulator, line: string): Promise<string> {
   let answer: string;
   try {
     const name = /^[^\s/]+/.exec(trimmed)?.[0] ?? '';
-    const format = /^\/(\S*)/.exec(trimmed.slice(name.length))?.[1] ?? '';
-    const text = trimmed
-      .slice(name.length)
-      .replace(/^\/\S*/, '')
-      .trim();
     const command = commands.find((c) => c.names.includes(name));
     if (!command) throw new HmpError(`unknown command: '${name}'`);
+    // A format stands right behind the name, or behind a blank where the command takes one.
+    const [, format = '', rest = ''] =
+      (command.args?.startsWith('/') ? /^\s*\/(\S*)(.*)$/s : /^\/(\S*)(.*)$/s).exec(trimmed.slice(name.length)) ?? [];
+    const text = (rest === '' && format === '' ? trimmed.slice(name.length) : rest).trim();
     answer = (await command.run(e, { words: splitWords(text), text, format })) ?? '';
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
