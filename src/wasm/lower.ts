@@ -19,14 +19,14 @@ export interface TlbLayout {
   readonly pending: number;
 }
 
-/** How an access is served together with others: see `Cells`. */
+/** An access that is served by a look at a cell, its own or an earlier one of the same group: see `Cells`. */
 export interface NearAccess {
-  /** Local that holds the host address of the group's lowest byte, or 0 where its accesses go one by one. */
+  /** Local that holds the host address of the group's lowest byte. */
   readonly local: number;
   /** The access's place from there. */
   readonly offset: number;
-  /** Where the look is taken: the group's cell, its lowest byte relative to this access, its bytes. */
-  readonly look: { readonly cell: number; readonly lowest: number; readonly bytes: number; readonly write: boolean } | null;
+  /** Where the look is taken: the group's cell, its lowest byte relative to this access, its bytes, and the word that tells a miss. */
+  readonly look: { readonly cell: number; readonly lowest: number; readonly bytes: number; readonly word: number } | null;
 }
 
 /** Entries of the TLB that belong to single accesses or groups of accesses. Places are offsets from `env`. */
@@ -37,13 +37,12 @@ export interface Cells {
   readonly page: number;
   readonly filled: number;
   readonly addend: number;
+  /** How an access is served, or undefined where it has no cell. */
   near(s: Stmt): NearAccess | undefined;
-  /** The cell of an access that goes alone, or undefined where it has none. */
-  alone(s: Stmt): number | undefined;
-  /** What serves a cell that misses. */
-  readonly load: Callee;
-  readonly store: Callee;
-  readonly group: Callee;
+  /** What serves a cell that misses: (address of the lowest byte, the look's word, cell) → host address or 0. */
+  readonly miss: Callee;
+  /** Emits the code for an access that is not served. */
+  refused(lower: Lower): void;
 }
 
 /** What a tier decides. */
@@ -288,6 +287,14 @@ export class Lower {
     return this.#fixed + this.#localTypes.push(type) - 1;
   }
 
+  #held: { readonly type: Type; readonly local: number }[] = [];
+  /** A local that stays reserved to the end of the sequence that is being lowered. */
+  hold(type: Type): number {
+    const local = this.#acquire(type);
+    this.#held.push({ type, local });
+    return local;
+  }
+
   // -- locals of one piece of IR
 
   #acquire(type: Type): number {
@@ -318,6 +325,7 @@ export class Lower {
     this.#vars = new Map();
     this.#scopes = [[]];
     this.#owned = [];
+    this.#held = [];
     const last = parts.length > 1 ? lastUses(parts) : undefined;
     parts.forEach(({ code, enter }, k) => {
       enter();
@@ -325,6 +333,8 @@ export class Lower {
       // A local is free again once no later part needs its value: many locals are dear at every join of control flow.
       if (last) this.#giveBack((value) => (last.get(value) ?? -1) > k);
     });
+    this.#owned.push(...this.#held.map(({ type, local }) => ({ type, local, value: -1 })));
+    this.#held = [];
     this.#giveBack(() => false);
   }
   /** Frees locals, but for those of values that are `needed`. */
@@ -347,9 +357,9 @@ export class Lower {
   }
   /** Lowers a piece of IR in the middle of another one, whose values stay known. */
   nested(body: () => void): void {
-    const saved = [this.#values, this.#vars, this.#scopes, this.#owned, this.#params] as const;
+    const saved = [this.#values, this.#vars, this.#scopes, this.#owned, this.#params, this.#held] as const;
     body();
-    [this.#values, this.#vars, this.#scopes, this.#owned, this.#params] = saved;
+    [this.#values, this.#vars, this.#scopes, this.#owned, this.#params, this.#held] = saved;
   }
   /** Number of locals so far. */
   get localCount(): number {
@@ -702,10 +712,10 @@ export class Lower {
     else if (type === 'f32') this.op(0xbc, 0xad);
   }
 
-  /** Puts the host address of an access's group, or 0, on the stack. */
+  /** Takes the look of an access's group, where it is the first one: from then on the group's local holds the host address. */
   #near(near: NearAccess, addr: number): void {
     const { look } = near;
-    if (!look) return this.localGet(near.local);
+    if (!look) return;
     const cells = this.target.cells!;
     let first = addr;
     if (look.lowest !== 0) {
@@ -721,11 +731,17 @@ export class Lower {
     this.out.u8(0x05);
     this.localGet(0);
     this.localGet(first);
-    this.i32((look.bytes << 8) | (look.write ? HOW_WRITE : 0));
+    this.i32(look.word);
     this.i32(look.cell);
-    this.call(cells.group);
-    this.close();
+    this.call(cells.miss);
     this.localTee(near.local);
+    this.out.u8(0x45);
+    this.open(0x04, VOID, null, false);
+    cells.refused(this);
+    this.close();
+    this.localGet(near.local);
+    this.close();
+    this.localSet(near.local);
   }
   /** Puts on the stack whether a cell holds the page of the address in `addr`, and `bytes` from there do not leave it. */
   #cellHit(cell: number, addr: number, bytes: number): void {
@@ -755,29 +771,8 @@ export class Lower {
     const near = this.target.cells?.near(s);
     if (near) {
       this.#near(near, addr);
-      this.open(0x04, typeCode(s.access.type), null, true);
       this.localGet(near.local);
       this.memory(s.access.load, near.offset);
-      this.out.u8(0x05);
-      this.#slowLoad(addr, s.access, how);
-      this.close();
-      return this.#result(s);
-    }
-    const cell = this.target.cells?.alone(s);
-    if (cell !== undefined) {
-      this.#cellHit(cell, addr, s.access.bits / 8);
-      this.open(0x04, typeCode(s.access.type), null, true);
-      this.#cellAddress(cell, addr);
-      this.memory(s.access.load, 0);
-      this.out.u8(0x05);
-      this.localGet(0);
-      this.localGet(addr);
-      this.i32(log2Bytes(s.access.bits) | how);
-      this.i32(cell);
-      this.call(this.target.cells!.load);
-      this.#fromI64(s.access);
-      this.checkPending();
-      this.close();
       return this.#result(s);
     }
     if (!this.target.inlineMemory) {
@@ -803,32 +798,13 @@ export class Lower {
     const how = HOW_WRITE | (system ? HOW_SYSTEM : 0);
     const bytes = s.access.bits / 8;
     const near = this.target.cells?.near(s);
-    const cell = near ? undefined : this.target.cells?.alone(s);
     if (near) {
       this.#near(near, addr);
-      this.open(0x04, VOID, null, true);
       this.localGet(near.local);
       this.localGet(value);
-      this.memory(s.access.store, near.offset);
-      this.out.u8(0x05);
-    } else if (cell !== undefined) {
-      this.#cellHit(cell, addr, bytes);
-      this.open(0x04, VOID, null, true);
-      this.#cellAddress(cell, addr);
-      this.localGet(value);
-      this.memory(s.access.store, 0);
-      this.out.u8(0x05);
-      this.localGet(0);
-      this.localGet(addr);
-      this.localGet(value);
-      this.#toI64(s.access.type);
-      this.i32(log2Bytes(s.access.bits) | how);
-      this.i32(cell);
-      this.call(this.target.cells!.store);
-      this.checkPending();
-      this.target.stored?.(this);
-      return this.close();
-    } else if (this.target.inlineMemory) {
+      return this.memory(s.access.store, near.offset);
+    }
+    if (this.target.inlineMemory) {
       const entry = this.#writeHit(addr, bytes, system);
       this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);

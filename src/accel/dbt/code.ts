@@ -278,11 +278,11 @@ export class CodeCache {
   knows(gpa: number, ctx: number): boolean {
     return this.#known(gpa, ctx) !== undefined;
   }
-  /** Whether a region may be made for a block: it has none yet, and its page does not keep changing. */
-  suits(block: Block): boolean {
+  /** Whether a region may be made for a block: it has none yet but `old`, and its page does not keep changing. */
+  suits(block: Block, old = -1): boolean {
     const page = Math.floor(block.gpa / 4096);
     if (block.next >= 0 || this.#known(block.gpa, block.ctx) !== block) return false;
-    if (this.#regions.get(page)?.some((a) => a.block === block)) return false;
+    if (this.#regions.get(page)?.some((a) => a.block === block && a.index !== old)) return false;
     const losses = this.#losses.get(page);
     // A page that keeps changing is tried again, ever more seldom.
     if (losses && losses.refuse > 0) {
@@ -305,6 +305,8 @@ export class CodeCache {
     const copy = this.#next;
     this.#next += bytes;
     this.#bytes.copyWithin(copy, block.record, block.record + bytes);
+    const before = this.#regions.get(Math.floor(block.gpa / 4096))?.find((a) => a.block === block && a.handler >= 0);
+    if (before) view.setUint16(copy + Rec.handler, before.handler, true);
     for (let at = copy; at < copy + bytes; at += RECORD_BYTES) {
       if (view.getUint8(at + Rec.link) & Link.branch) view.setInt32(at + Rec.imm, 0, true);
       view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
@@ -316,6 +318,11 @@ export class CodeCache {
       else this.#regions.set(page, [attached]);
     }
     return copy;
+  }
+  /** Place in the table of the region that a block's first record runs, or -1. */
+  regionOf(block: Block): number {
+    const list = this.#regions.get(Math.floor(block.gpa / 4096));
+    return list?.find((a) => a.block === block && a.handler >= 0)?.index ?? -1;
   }
   /** Makes the first record of a reserved block run the region. */
   activate(index: number, block: Block): void {

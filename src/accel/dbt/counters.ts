@@ -19,6 +19,7 @@ export const counterNames = {
   slowAccesses: 'memory accesses off the fast path',
   pageFlushes: 'pages flushed from the TLB',
   fullFlushes: 'full TLB flushes',
+  regionEntries: 'times that tier 0 entered a region',
   resolve: 'calls of the host: blocks to find or decode',
   codeWrite: 'calls of the host: writes to decoded code',
   mmio: 'calls of the host: MMIO',

@@ -4,7 +4,7 @@ import type { MemoryLayout, VcpuBus, VcpuExit } from '../accel.ts';
 import { createEngine, createMemory, createVm, mainModule } from './dbt.ts';
 import { layoutOf } from './layout.ts';
 import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
-import { findRegion, type RegionSource } from './region.ts';
+import { findRegion, REACH, type RegionSource } from './region.ts';
 import { DbtVcpu } from './vcpu.ts';
 
 const MIB = 1 << 20;
@@ -133,6 +133,52 @@ for (const regions of ['off', 'always'] as const) {
     assert.deepEqual(out, [5, 7]);
   });
 
+  test(`${name}: INVLPG reaches every access that has remembered the page`, () => {
+    // mov ecx,4; L: add rax,[rsi]; mov [rdi],r8; xchg r8,r9; invlpg [rsi]; dec ecx; jnz L; hlt
+    const { vcpu, bytes, layout } = rig(regions, 'b9 04000000 480306 4c8907 4d87c8 0f013e ffc9 75f0 f4');
+    const memory = new DataView(bytes.buffer);
+    const put = (at: number, value: number): void => memory.setBigUint64(layout.ramBase + at, BigInt(value), true);
+    const [table, page, other] = [0x4000, 0x80000, 0x81000];
+    for (const [n, at] of [0x1000, 0x2000, 0x3000].entries()) put(at, (0x2000 + n * 0x1000) | 0x63);
+    for (let n = 0; n < 512; n++) put(table + n * 8, (n * 4096) | 0x63);
+    put(page, 1);
+    put(other, 100);
+    const registers = {
+      rsi: page,
+      rdi: table + (page / 4096) * 8,
+      r8: other | 0x63,
+      r9: page | 0x63,
+      cr3: 0x1000,
+      cr4: 0x20,
+      cr0: 0x80000001,
+    };
+    for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+    vcpu.sync();
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rax'), 202n);
+  });
+
+  test(`${name}: a loop whose first access is not served by memory goes on`, () => {
+    // mov ecx,3000; L: mov eax,[rsi]; add rbx,rax; dec ecx; jnz L; hlt
+    const { vcpu } = rig(regions, 'b9 b80b0000 8b06 4801c3 ffc9 75f7 f4');
+    vcpu.set('rsi', BigInt(64 * MIB));
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rbx'), 3000n * 0xffffffffn);
+  });
+
+  test(`${name}: accesses that share a look may lie on two pages, and one access, too`, () => {
+    // mov ecx,3000; L: mov rax,[rsi-8]; add rax,[rsi]; mov [rsi+8],rax; add [rsi-16],rax; inc word [rsi+4095]; dec ecx; jnz L; hlt
+    const { vcpu, bytes, layout } = rig(regions, 'b9 b80b0000 488b46f8 480306 48894608 480146f0 66ff86ff0f0000 ffc9 75e6 f4');
+    const memory = new DataView(bytes.buffer, layout.ramBase);
+    vcpu.set('rsi', 0x80000n);
+    memory.setBigUint64(0x80000 - 8, 5n, true);
+    memory.setBigUint64(0x80000, 2n, true);
+    assert.equal(settle(vcpu), 'hlt');
+    const at = (offset: number): number => Number(memory.getBigUint64(0x80000 + offset, true));
+    assert.deepEqual([-16, -8, 0, 8].map(at), [3000 * 7, 5, 2, 7]);
+    assert.equal(memory.getUint16(0x80fff, true), 3000);
+  });
+
   test(`${name}: an endless loop gives the thread back when its slice is over`, () => {
     const { vcpu } = rig(regions, 'ebfe');
     assert.equal(vcpu.run(10_000), 'interrupted');
@@ -149,6 +195,7 @@ for (const regions of ['off', 'always'] as const) {
 /** A page of code, and nothing around it; every branch has been taken. */
 const onePage = (page: Uint8Array): RegionSource => ({
   ctx: 1,
+  reach: REACH.hot,
   entry: 0,
   page: (n) => (n === 0 ? page : undefined),
   met: () => true,

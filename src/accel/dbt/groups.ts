@@ -17,7 +17,8 @@ export interface Group {
   highest: number;
   /** Some access writes. */
   write: boolean;
-  members: number;
+  /** Where its accesses' instructions are. */
+  readonly places: number[];
 }
 
 /** An access of a group: its place relative to the first access. */
@@ -34,10 +35,18 @@ interface Place {
 
 const GPR = new Set(st.gpr.map((s) => s.offset));
 
-const isVector = (s: Stmt): boolean => (s.kind === 'load' || s.kind === 'store') && s.access.bits === 128;
+/** A group of one access. */
+export function alone(s: Stmt & { kind: 'load' | 'store' }, place: number): Group {
+  return { first: s, lowest: 0, highest: s.access.bits / 8, write: writes(s), places: [place] };
+}
+/** Whether an access asks for write permission. */
+export const writes = (s: Stmt): boolean => s.kind === 'store' || (s.kind === 'load' && s.forWrite);
 
-/** Finds the groups of a block's code, in order. Single accesses have none. */
-export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): Map<Stmt, Member> {
+/** Finds the groups of a block's code, in order: every access on the block's straight way is in one. Those at places in `apart` stay alone. */
+export function groupsOf(
+  parts: readonly { readonly code: readonly Stmt[]; readonly place: number }[],
+  apart: ReadonlySet<number>,
+): Map<Stmt, Member> {
   const found = new Map<Stmt, Member>();
   const slots = new Map<number, Place>();
   const values = new Map<number, Place>();
@@ -89,39 +98,36 @@ export function groupsOf(parts: readonly { readonly code: readonly Stmt[] }[]): 
     for (const offset of GPR) slots.set(offset, unknown());
     open.clear();
   };
-  const access = (s: Stmt & { kind: 'load' | 'store' }): void => {
+  const access = (s: Stmt & { kind: 'load' | 'store' }, place: number): void => {
     if (s.space === 'system') return;
     const { root, offset } = placeOf(s.addr);
     const bytes = s.access.bits / 8;
-    const write = s.kind === 'store' || s.forWrite;
     const near = open.get(root);
-    if (near) {
+    if (near && !apart.has(place)) {
       const distance = offset - near.at;
       const lowest = Math.min(near.group.lowest, distance);
       const highest = Math.max(near.group.highest, distance + bytes);
       if (highest - lowest <= SPAN_MAX) {
         near.group.lowest = lowest;
         near.group.highest = highest;
-        near.group.write ||= write;
-        near.group.members++;
+        near.group.write ||= writes(s);
+        near.group.places.push(place);
         found.set(s, { group: near.group, offset: distance });
         return;
       }
     }
-    const group: Group = { first: s, lowest: 0, highest: bytes, write, members: 1 };
+    const group = alone(s, place);
     found.set(s, { group, offset: 0 });
-    open.set(root, { group, at: offset });
+    if (!apart.has(place)) open.set(root, { group, at: offset });
   };
-  for (const { code } of parts) {
+  for (const { code, place } of parts) {
     for (const s of code) {
       if (s.kind === 'get') values.set(s.id, s.type === 'i64' ? slot(s.slot.offset) : unknown());
       else if (s.kind === 'set') slots.set(s.slot.offset, s.value.type === 'i64' ? placeOf(s.value) : unknown());
-      else if (s.kind === 'load' || s.kind === 'store') access(s);
+      else if (s.kind === 'load' || s.kind === 'store') access(s, place);
       else if (s.kind === 'call' || s.kind === 'do') forget();
       else if (s.kind === 'if' || s.kind === 'loop' || s.kind === 'block') touch([s]);
     }
   }
-  // A vector that goes alone is a group of one.
-  for (const [s, m] of found) if (m.group.members === 1 && !isVector(s)) found.delete(s);
   return found;
 }

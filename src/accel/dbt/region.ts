@@ -9,10 +9,18 @@ import type { Tables } from '../../isa/x86/table.ts';
 import { dominate, type FlowNode, orderBlocks } from './flow.ts';
 import type { Handler, Handlers } from './handlers.ts';
 
-/** Most instructions of a region, of a function that is inlined, and most calls deep. */
-const REGION_MAX = 500;
-const INLINE_MAX = 120;
-const INLINE_DEPTH = 4;
+/** How far a region goes. */
+export interface Reach {
+  /** Most instructions of it, of a function that is inlined, and most calls deep. */
+  readonly instructions: number;
+  readonly inlined: number;
+  readonly depth: number;
+}
+/** The first translation is to come soon, and costs little; the second one is for what stays hot. */
+export const REACH: Readonly<Record<'warm' | 'hot', Reach>> = {
+  warm: { instructions: 250, inlined: 30, depth: 1 },
+  hot: { instructions: 500, inlined: 120, depth: 4 },
+};
 /** Most activations of one function in a region, one inside the other. */
 const RECURSION_MAX = 3;
 /** Most targets of one indirect call that are inlined, and most instructions of one where there are more than two. */
@@ -20,11 +28,12 @@ const GUESSES_MAX = 8;
 const GUESS_SIZE = 40;
 const PAGE = 4096;
 /** Pages before and behind the entry's that a region may reach. */
-const REACH = 1024;
+const PAGES_MAX = 1024;
 
 /** Where the translator reads code and what is known about it. */
 export interface RegionSource {
   readonly ctx: number;
+  readonly reach: Reach;
   /** Place of the entry: an offset in its page. */
   readonly entry: number;
   /** Bytes of the page `n` pages behind the entry's, or undefined where it is not known. */
@@ -115,6 +124,7 @@ class Finder {
   readonly #tables: Tables;
   readonly #handlers: Handlers;
   readonly #source: RegionSource;
+  readonly #reach: Reach;
   readonly #decoded = new Map<number, Step | null>();
   readonly #sizes = new Map<number, number>();
   total = 0;
@@ -123,6 +133,7 @@ class Finder {
     this.#tables = tables;
     this.#handlers = handlers;
     this.#source = source;
+    this.#reach = source.reach;
   }
 
   /** The instruction at a place, or null where tier 0 must run it or it is not known. */
@@ -136,7 +147,7 @@ class Finder {
   }
   #decode(place: number): Step | null {
     const n = Math.floor(place / PAGE);
-    if (Math.abs(n) > REACH) return null;
+    if (Math.abs(n) > PAGES_MAX) return null;
     const page = this.#source.page(n);
     if (!page) return null;
     const at = place - n * PAGE;
@@ -171,8 +182,12 @@ class Finder {
     const seen = new Set<number>();
     const work = [entry];
     let returns = false;
-    for (let place = work.pop(); place !== undefined && seen.size <= INLINE_MAX; place = work.pop()) {
-      for (let s = this.step(place); s && !seen.has(s.place) && seen.size <= INLINE_MAX; s = this.step(s.place + s.insn.length)) {
+    for (let place = work.pop(); place !== undefined && seen.size <= this.#reach.inlined; place = work.pop()) {
+      for (
+        let s = this.step(place);
+        s && !seen.has(s.place) && seen.size <= this.#reach.inlined;
+        s = this.step(s.place + s.insn.length)
+      ) {
         seen.add(s.place);
         const target = this.target(s);
         const opcode = this.opcode(s);
@@ -182,7 +197,7 @@ class Finder {
         if (s.handler.ends && !CALLS.has(opcode)) break;
       }
     }
-    const size = returns && seen.size <= INLINE_MAX ? seen.size : Number.POSITIVE_INFINITY;
+    const size = returns && seen.size <= this.#reach.inlined ? seen.size : Number.POSITIVE_INFINITY;
     this.#sizes.set(entry, size);
     return size;
   }
@@ -210,7 +225,7 @@ class Finder {
       work.push(place);
     };
     for (let leader = work.shift(); leader !== undefined; leader = work.shift()) {
-      for (let place = leader; !f.steps.has(place) && this.total < REGION_MAX; ) {
+      for (let place = leader; !f.steps.has(place) && this.total < this.#reach.instructions; ) {
         const s = this.step(place);
         if (!s) break;
         f.steps.set(place, s);
@@ -252,11 +267,11 @@ class Finder {
   }
   /** Whether a call in `f` is to be inlined. */
   inlines(f: Frame, target: number): boolean {
-    if (f.depth >= INLINE_DEPTH) return false;
+    if (f.depth >= this.#reach.depth) return false;
     let active = 0;
     for (let x: Frame | null = f; x; x = x.parent) if (x.entry === target) active++;
     if (active >= RECURSION_MAX) return false;
-    return this.total + this.size(target) <= REGION_MAX;
+    return this.total + this.size(target) <= this.#reach.instructions;
   }
 }
 

@@ -7,13 +7,15 @@ import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
 import type { Block, CodeCache } from './code.ts';
 import { Handlers } from './handlers.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
-import { findRegion, type RegionSource } from './region.ts';
+import { findRegion, REACH, type Reach, type RegionSource } from './region.ts';
 import { Kick } from './tier0.ts';
 import { noted, type Questions, type RegionBatch, type RegionWish, translate } from './translate.ts';
 import type { DbtVm } from './vcpu.ts';
 
 /** Samples of a block before its region is translated. */
 const HOT = 10;
+/** Samples after which it is translated again, with all that it calls. */
+const VERY_HOT = 50;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
 const MISMAPPED_MAX = 4000;
 /** How often a region is translated anew because more targets are known. */
@@ -44,8 +46,11 @@ interface Made {
   /** Pages that it covers: number relative to the entry's, guest-physical address. */
   readonly pages: ReadonlyMap<number, number>;
   readonly instructions: number;
+  readonly reach: Reach;
+  /** Place in the table of the region that this one takes the place of, or -1. */
+  readonly old: number;
   sites: readonly (readonly number[])[];
-  cells: readonly number[];
+  cells: readonly (readonly number[])[];
   mismapped: number;
 }
 
@@ -71,8 +76,14 @@ export class Regions {
   readonly #made = new Map<number, Made>();
   /** Where indirect jumps went, by the jump's guest-physical address: distances from it. */
   readonly #targets = new Map<number, Set<number>>();
-  readonly #again = new Set<number>();
+  readonly #again = new Map<number, Reach>();
+  /** Places in the table of regions that others will take the place of. */
+  readonly #followed = new Set<number>();
   readonly #renewals = new WeakMap<Block, number>();
+  /** How far the first region of a block goes. */
+  get #first(): Reach {
+    return this.#vm.regions === 'always' ? REACH.hot : REACH.warm;
+  }
   /** No region may be made now. */
   forbidden = false;
   /** Counters: regions and their instructions, modules, regions translated anew, regions that went, milliseconds of the vCPU's thread spent on them. */
@@ -106,8 +117,15 @@ export class Regions {
     const heat = (this.#heat.get(block) ?? 0) + 1;
     this.#heat.set(block, heat);
     if (heat === HOT) this.translate(block, base);
+    else if (heat % VERY_HOT === 0) this.#grow(block);
     // Old counts fade: what is met twice in a long time is not hot.
     if (this.#heat.size > 4096) this.#heat.clear();
+  }
+  /** A block that stays hot gets a larger region. */
+  #grow(block: Block): void {
+    const index = this.#code.regionOf(block);
+    const made = this.#made.get(index);
+    if (made && made.reach !== REACH.hot) this.#again.set(index, REACH.hot);
   }
   /** Between two runs of the guest: takes what has been translated, and translates anew what is known better now. */
   look(): void {
@@ -121,24 +139,25 @@ export class Regions {
     if (this.#again.size === 0) return;
     const again = [...this.#again];
     this.#again.clear();
-    for (const index of again) {
+    for (const [index, reach] of again) {
       const made = this.#made.get(index);
-      if (!made) continue;
+      if (!made || this.#followed.has(index)) continue;
       const { block, base } = made;
-      this.#code.detach(index);
-      if (block.ctx === this.#word(st.ctx.offset) && this.#host.peek(base) === made.pages.get(0)) this.translate(block, base);
+      // The old one runs until the new one is there.
+      if (block.ctx === this.#word(st.ctx.offset) && this.#host.peek(base) === made.pages.get(0))
+        this.translate(block, base, reach, index);
     }
   }
 
   /** Makes a region for a block whose page is at linear address `base`, or asks for one. */
-  translate(block: Block, base: bigint): void {
+  translate(block: Block, base: bigint, reach = this.#first, old = -1): void {
     const vm = this.#vm;
-    if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block)) return;
+    if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block, old)) return;
     if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) return;
     const begin = performance.now();
     const places = new Map<number, number>();
     const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map() };
-    const source = noted(this.#source(block, base, places), (n) => this.#host.hostPage(places.get(n)!), notes);
+    const source = noted(this.#source(block, base, places, reach), (n) => this.#host.hostPage(places.get(n)!), notes);
     const region = findRegion(vm.tables, this.#handlers, source);
     if (!region) return;
     const ranges = new Map<number, [number, number][]>();
@@ -162,18 +181,32 @@ export class Regions {
     const cells = this.#env + Area.cells + (index - REGION_FIRST) * REGION_CELLS * CELL_BYTES;
     this.#bytes.fill(0, cells, cells + REGION_CELLS * CELL_BYTES);
     const number = this.#number++;
-    this.#made.set(index, { number, block, base, pages, instructions: region.instructions, sites: [], cells: [], mismapped: 0 });
+    this.#made.set(index, {
+      number,
+      block,
+      base,
+      pages,
+      instructions: region.instructions,
+      reach,
+      old,
+      sites: [],
+      cells: [],
+      mismapped: 0,
+    });
+    if (old >= 0) this.#followed.add(old);
     const linear = BigInt.asUintN(64, base + BigInt(block.gpa % 4096));
     const wish: RegionWish = {
       number,
       index,
       name: `region_${linear.toString(16)}`,
       ctx: block.ctx,
+      reach,
       entry: block.gpa % 4096,
       pages: [...notes.pages],
       met: vm.regions === 'always' ? null : [...notes.met],
       seen: [...notes.seen],
-      hashed: this.#hashedIn(pages),
+      hashed: placesIn(this.#hashed, pages),
+      apart: placesIn(this.#apart, pages),
     };
     if (vm.maker) {
       this.#waiting++;
@@ -193,7 +226,12 @@ export class Regions {
   /** Puts the regions of a module where they belong. */
   #take(batch: RegionBatch, module: WebAssembly.Module | null): void {
     this.#waiting -= batch.regions.length + batch.failed.length;
-    for (const [number, index] of batch.failed) if (this.#made.get(index)?.number === number) this.#code.detach(index);
+    for (const [number, index] of batch.failed) {
+      const made = this.#made.get(index);
+      if (made?.number !== number) continue;
+      this.#followed.delete(made.old);
+      this.#code.detach(index);
+    }
     const live = batch.regions.filter((r) => this.#made.get(r.index)?.number === r.number);
     if (!module || live.length === 0) return;
     const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
@@ -208,6 +246,7 @@ export class Regions {
       const made = this.#made.get(index)!;
       made.sites = sites;
       made.cells = cells;
+      if (this.#made.get(made.old)?.block === made.block) this.#code.detach(made.old);
       this.#table.set(index, exports[`r${index}`]);
       this.#code.activate(index, made.block);
       this.stats.made++;
@@ -220,6 +259,7 @@ export class Regions {
     this.#table.set(index, null);
     this.#free.push(index);
     this.#made.delete(index);
+    this.#followed.delete(index);
     // Nothing is known of where regions go on.
     for (const slot of st.epochs) this.#words[(this.#env + slot.offset) >> 2] = this.#word(slot.offset) + 1 || 1;
     this.stats.released++;
@@ -274,13 +314,11 @@ export class Regions {
     if (news) this.#renew(index, made);
   }
 
-  /** Accesses that hop between pages, by page number: offsets in the page. */
+  /** Accesses that hop between pages, and those that share no look with others, by page number: offsets in the page. */
   readonly #hashed = new Map<number, Set<number>>();
+  readonly #apart = new Map<number, Set<number>>();
   /** When a cell had missed many times, by its host address: instructions retired until then. */
   readonly #missed = new Map<number, number>();
-  #hashedIn(pages: ReadonlyMap<number, number>): number[] {
-    return [...pages].flatMap(([n, gpa]) => [...(this.#hashed.get(gpa / 4096) ?? [])].map((offset) => n * 4096 + offset));
-  }
   /** The host function `manyMisses`: see cells.ts. */
   manyMisses(cell: number, instructions: number): void {
     const at = cell >>> 0;
@@ -290,25 +328,29 @@ export class Regions {
     const n = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
     const index = REGION_FIRST + Math.floor(n / REGION_CELLS);
     const made = this.#made.get(index);
-    const place = made?.cells[n % REGION_CELLS];
-    if (!made || place === undefined) return;
-    const page = Math.floor(place / 4096);
-    const gpa = made.pages.get(page);
-    if (gpa === undefined) return;
-    let known = this.#hashed.get(gpa / 4096);
-    if (!known) {
-      known = new Set();
-      this.#hashed.set(gpa / 4096, known);
+    const places = made?.cells[n % REGION_CELLS];
+    if (!made || !places) return;
+    // What does not lie on one page together may do so apart.
+    const kind = places.length > 1 ? this.#apart : this.#hashed;
+    for (const place of places) {
+      const page = Math.floor(place / 4096);
+      const gpa = made.pages.get(page);
+      if (gpa === undefined) continue;
+      let known = kind.get(gpa / 4096);
+      if (!known) {
+        known = new Set();
+        kind.set(gpa / 4096, known);
+      }
+      known.add(place - page * 4096);
     }
-    known.add(place - page * 4096);
     this.#renew(index, made);
   }
   #renew(index: number, made: Made): void {
     const renewals = this.#renewals.get(made.block) ?? 0;
-    if (renewals >= RENEWALS_MAX) return;
+    if (renewals >= RENEWALS_MAX || this.#followed.has(index)) return;
     this.#renewals.set(made.block, renewals + 1);
     this.stats.renewed++;
-    this.#again.add(index);
+    this.#again.set(index, made.reach);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
 
@@ -325,7 +367,7 @@ export class Regions {
     );
   }
   /** The code around a block whose page is at linear address `base`; guest-physical addresses of pages go to `places`. */
-  #source(block: Block, base: bigint, places: Map<number, number>): RegionSource {
+  #source(block: Block, base: bigint, places: Map<number, number>, reach: Reach): RegionSource {
     const always = this.#vm.regions === 'always';
     const flat = this.#flat;
     const placeOf = (n: number): number => {
@@ -338,6 +380,7 @@ export class Regions {
     };
     return {
       ctx: block.ctx,
+      reach,
       entry: block.gpa % 4096,
       page: (n) => {
         const gpa = placeOf(n);
@@ -359,4 +402,9 @@ export class Regions {
       },
     };
   }
+}
+
+/** Places of a region on these pages (number relative to the entry's, guest-physical address), of offsets by page. */
+function placesIn(known: ReadonlyMap<number, ReadonlySet<number>>, pages: ReadonlyMap<number, number>): number[] {
+  return [...pages].flatMap(([n, gpa]) => [...(known.get(gpa / 4096) ?? [])].map((offset) => n * 4096 + offset));
 }

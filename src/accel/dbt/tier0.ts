@@ -16,7 +16,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { cellGroup, cellLoad, cellStore } from './cells.ts';
+import { cellLook } from './cells.ts';
 import { chainMiss, REGION_FIRST } from './chain.ts';
 import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
@@ -35,7 +35,7 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
   lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, updateWatch, stepBegin, stepShadow,
-  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLoad, cellStore, cellGroup,
+  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook,
 ]; // biome-ignore format: a list
 
 /**
@@ -508,6 +508,11 @@ function mainLoop(
   l.localGet(0);
   l.i32(0);
   l.memory(0x36, st.retired.offset);
+  l.localGet(0);
+  l.stateI32(st.counters[4].offset);
+  l.i32(1);
+  l.op(0x6a);
+  l.memory(0x36, st.counters[4].offset);
   findOrExit();
   arrive();
   l.brTo(depth.check);

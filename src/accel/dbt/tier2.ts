@@ -7,10 +7,10 @@ import * as st from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { Cell, cellGroup, cellLoad, cellStore, TLB_BITS } from './cells.ts';
+import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
 import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
-import { type Group, groupsOf, type Member } from './groups.ts';
+import { alone, type Group, groupsOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
@@ -39,7 +39,7 @@ export interface RegionModule {
   readonly hosts: readonly Callee[];
   /** For each region: places of the indirect jumps and calls behind each of its sites, and of the accesses behind its cells. */
   readonly sites: readonly (readonly (readonly number[])[])[];
-  readonly cells: readonly (readonly number[])[];
+  readonly cells: readonly (readonly (readonly number[])[])[];
 }
 
 /**
@@ -53,12 +53,13 @@ export function buildRegions(
     readonly name: string;
     readonly index: number;
     readonly hashed: ReadonlySet<number>;
+    readonly apart: ReadonlySet<number>;
   }[],
   available: ReadonlySet<string>,
   memory: MemoryImport,
 ): RegionModule {
   const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
-  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion, cellLoad, cellStore, cellGroup]);
+  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion, cellLook]);
   for (const blocks of bodies)
     for (const parts of blocks.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
@@ -73,8 +74,8 @@ export function buildRegions(
   const numbers = regions.map(({ name }) => m.declare(name, { params: ['i32', 'i32'], result: 'i32' }));
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
   for (const s of own) m.define(callee(s), lowerSub(library, s, callee));
-  const writers = regions.map(({ region, index, hashed }, i) => {
-    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed);
+  const writers = regions.map(({ region, index, hashed, apart }, i) => {
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart);
     m.define(numbers[i], writer.write());
     m.export(`r${index}`, numbers[i]);
     return writer;
@@ -109,13 +110,16 @@ class RegionWriter {
   readonly #level = { cold: 0, chain: 0, return: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
   /** What the sites are for; the first one is the region's. */
   readonly sites: number[][] = [[]];
-  /** Places of the accesses that have cells, in the cells' order. */
-  readonly cells: number[] = [];
-  /** Places of accesses that hop between pages: they look into the TLB. */
+  /** Places of the accesses behind each cell, in the cells' order. */
+  readonly cells: (readonly number[])[] = [];
+  /** Places of accesses that hop between pages: they look into the TLB. And of those that are in no group. */
   readonly #hashed: ReadonlySet<number>;
+  readonly #apart: ReadonlySet<number>;
   readonly #key: number;
   #groups: ReadonlyMap<Stmt, Member> = new Map();
-  readonly #groupLocals = new Map<Group, { local: number; cell: number }>();
+  readonly #groupLocals = new Map<Group, number>();
+  /** Local that is 1 where the entry's instruction is left without having run; 0 where there is no such way. */
+  #stuck = 0;
 
   constructor(
     library: Library,
@@ -125,8 +129,10 @@ class RegionWriter {
     type: number,
     index: number,
     hashed: ReadonlySet<number>,
+    apart: ReadonlySet<number>,
   ) {
     this.#hashed = hashed;
+    this.#apart = apart;
     this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
@@ -197,35 +203,40 @@ class RegionWriter {
     l.op(0x76, 0xad, 0x84);
     l.localSet(this.#key);
   }
-  /** A new cell for the current instruction: its place from the state, or undefined where there is none left or it would not pay. */
-  #newCell(): number | undefined {
-    const { place } = this.#part!;
-    if (this.cells.length >= REGION_CELLS || this.#hashed.has(place)) return undefined;
-    this.cells.push(place);
+  /** A new cell for accesses at these places: its place from the state, or undefined where there is none left or it would not pay. */
+  #newCell(places: readonly number[]): number | undefined {
+    if (this.cells.length >= REGION_CELLS || places.some((place) => this.#hashed.has(place))) return undefined;
+    this.cells.push(places);
     return Area.cells + ((this.#index - REGION_FIRST) * REGION_CELLS + this.cells.length - 1) * CELL_BYTES;
   }
   #near(s: Stmt): NearAccess | undefined {
-    const member = this.#groups.get(s);
-    if (!member) return undefined;
+    if ((s.kind !== 'load' && s.kind !== 'store') || s.space === 'system') return undefined;
+    const member = this.#groups.get(s) ?? { group: alone(s, this.#part!.place), offset: 0 };
     const { group } = member;
-    let known = this.#groupLocals.get(group);
-    if (group.first === s) {
-      const cell = this.#newCell();
-      if (cell === undefined) return undefined;
-      known = { local: this.#l.local('i32'), cell };
-      this.#groupLocals.set(group, known);
+    const offset = member.offset - group.lowest;
+    if (group.first !== s) {
+      const local = this.#groupLocals.get(group);
+      return local === undefined ? undefined : { local, offset, look: null };
     }
-    if (!known) return undefined;
-    const look =
-      group.first === s
-        ? { cell: known.cell, lowest: group.lowest, bytes: group.highest - group.lowest, write: group.write }
-        : null;
-    return { local: known.local, offset: member.offset - group.lowest, look };
+    const cell = this.#newCell(group.places);
+    if (cell === undefined) return undefined;
+    const local = this.#l.hold('i32');
+    this.#groupLocals.set(group, local);
+    const bytes = group.highest - group.lowest;
+    const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0);
+    const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
+    return { local, offset, look: { cell, lowest: group.lowest, bytes, word } };
   }
-  #alone(s: Stmt): number | undefined {
-    if (s.kind === 'load' && (s.space === 'system' || s.forWrite || s.access.bits === 128)) return undefined;
-    if (s.kind === 'store' && (s.space === 'system' || s.access.bits === 128)) return undefined;
-    return this.#newCell();
+  /** The access whose look has just failed: tier 0 runs its instruction, or what is pending is delivered. */
+  #refuse(): void {
+    const { place, aside } = this.#part!;
+    this.#l.aside(aside);
+    if (place === this.#region.entry.place) {
+      this.#stuck ||= this.#l.local('i32');
+      this.#l.i32(1);
+      this.#l.localSet(this.#stuck);
+    }
+    this.#leaveAt(place);
   }
 
   /** A slow store may have changed code that was translated. */
@@ -268,10 +279,8 @@ class RegionWriter {
         filled: Cell.key,
         addend: Cell.addend,
         near: (s) => this.#near(s),
-        alone: (s) => this.#alone(s),
-        load: cellLoad,
-        store: cellStore,
-        group: cellGroup,
+        miss: cellLook,
+        refused: () => this.#refuse(),
       },
       afterSet: (_, offset) => {
         if (offset === st.tlb.offset) this.#loadKey();
@@ -356,10 +365,9 @@ class RegionWriter {
   #siteAt(n: number): number {
     return Area.sites + ((this.#index - REGION_FIRST) * REGION_SITES + n) * SITE_BYTES;
   }
-  /** Stores what may have been written, and goes on where `rip` says: in another region if there is one. */
+  /** Goes on where `rip` says: in another region if there is one. What was written is stored at `level`. */
   #goOn(level: number, places: readonly number[], profile: boolean): void {
     const l = this.#l;
-    this.#move(this.#dirty.get(this.#current)!, true);
     l.i32(this.#newSite(places));
     l.localSet(this.#site);
     l.i32(profile ? 1 : 0);
@@ -596,7 +604,7 @@ class RegionWriter {
     l.i32(b.steps.length);
     l.op(0x6a);
     l.localSet(this.#count);
-    const groups = groupsOf(this.#bodies.get(b)!);
+    const groups = groupsOf(this.#bodies.get(b)!, this.#apart);
     l.sequence(
       this.#bodies.get(b)!.map((part) => ({
         code: part.code,
@@ -693,7 +701,8 @@ class RegionWriter {
     l.open(0x02);
     this.#tree(this.#region.entry);
     l.op(0x00);
-    l.close(); // return: everything is stored
+    l.close(); // return
+    this.#move(this.#written, true);
     this.#putRip();
     const chain = l.depth;
     l.open(0x02);
@@ -709,7 +718,8 @@ class RegionWriter {
     l.close();
     l.i32(0);
     l.localSet(this.#count);
-    l.close(); // chain: likewise
+    l.close(); // chain: what `return` has stored is stored again
+    this.#move(this.#written, true);
     this.#putRip();
     this.#checkSlice();
     l.open(0x04, 0x40, null, false);
@@ -731,8 +741,24 @@ class RegionWriter {
     l.close(); // cold
     this.#move(this.#written, true);
     this.#putRip();
+    if (this.#stuck !== 0) this.#passEntry();
     l.i32(Out.region);
     return l.finish();
+  }
+  /** Where the entry's first instruction could not run here, tier 0 must not come straight back: it runs the entry's records. */
+  #passEntry(): void {
+    const l = this.#l;
+    l.localGet(this.#stuck);
+    l.stateI32(st.exc.offset);
+    l.op(0x45, 0x71);
+    l.open(0x04, 0x40, null, false);
+    l.localGet(0);
+    l.localGet(this.#pageBase);
+    l.memory(0x37, st.pageBase.offset);
+    l.localGet(0);
+    l.memory(0x28, this.#siteAt(0) + Site.index);
+    l.op(0x0f);
+    l.close();
   }
   /** Where the pages behind the entry's are mapped otherwise, tier 0 runs the entry's records. */
   #validate(): void {

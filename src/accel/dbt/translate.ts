@@ -6,7 +6,7 @@ import type { Tables } from '../../isa/x86/table.ts';
 import type { MemoryImport } from '../../wasm/module.ts';
 import type { Handlers } from './handlers.ts';
 import type { Library } from './library.ts';
-import { findRegion, type Region, type RegionSource } from './region.ts';
+import { findRegion, type Reach, type Region, type RegionSource } from './region.ts';
 import { buildRegions } from './tier2.ts';
 
 /** A region that a vCPU wants. Pages are numbers relative to the entry's, places are offsets from the entry's page. */
@@ -17,6 +17,7 @@ export interface RegionWish {
   readonly index: number;
   readonly name: string;
   readonly ctx: number;
+  readonly reach: Reach;
   readonly entry: number;
   /** Known pages and the host addresses of their bytes. */
   readonly pages: readonly (readonly [number, number])[];
@@ -24,8 +25,9 @@ export interface RegionWish {
   readonly met: readonly number[] | null;
   /** Where indirect jumps went. */
   readonly seen: readonly (readonly [number, readonly number[]])[];
-  /** Places of accesses that hop between pages. */
+  /** Places of accesses that hop between pages; and of those that share no look with others. */
   readonly hashed: readonly number[];
+  readonly apart: readonly number[];
 }
 
 /** One region of a module. */
@@ -35,7 +37,7 @@ export interface RegionMade {
   /** Places of the indirect jumps behind each way out. */
   readonly sites: readonly (readonly number[])[];
   /** Places of the accesses behind each cell. */
-  readonly cells: readonly number[];
+  readonly cells: readonly (readonly number[])[];
 }
 
 /** A module of regions: exports `r` and the index of each; imports host functions and subroutines by name. */
@@ -65,6 +67,7 @@ export interface Questions {
 export function noted(source: RegionSource, host: (n: number) => number, notes: Questions): RegionSource {
   return {
     ctx: source.ctx,
+    reach: source.reach,
     entry: source.entry,
     page: (n) => {
       const page = source.page(n);
@@ -114,6 +117,7 @@ export function translate(
     const seen = new Map(wish.seen);
     const region = findRegion(t.tables, t.handlers, {
       ctx: wish.ctx,
+      reach: wish.reach,
       entry: wish.entry,
       page: (n) => {
         const host = pages.get(n);
@@ -128,7 +132,9 @@ export function translate(
   if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null };
   const built = buildRegions(
     t.library,
-    found.map(({ wish, region }) => ({ region, name: wish.name, index: wish.index, hashed: new Set(wish.hashed) })),
+    found.map(({ wish, region }) => {
+      return { region, name: wish.name, index: wish.index, hashed: new Set(wish.hashed), apart: new Set(wish.apart) };
+    }),
     t.available,
     t.memory,
   );

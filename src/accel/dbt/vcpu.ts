@@ -269,7 +269,7 @@ export class DbtVcpu implements Vcpu {
     counters.set('modules', regions.modules);
     counters.set('released', regions.released);
     counters.set('regionMs', regions.ms);
-    (['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes'] as const).forEach((name, i) => {
+    (['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes', 'regionEntries'] as const).forEach((name, i) => {
       counters.set(name, this.#word(st.counters[i].offset) >>> 0);
     });
   }

@@ -165,7 +165,7 @@ export const inRegions = slot('inRegions', 'i64');
 /** Instructions retired, in blocks completed. */
 export const instructions = slot('instructions', 'i64');
 /** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */
-export const counters = many('i32', ['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes']);
+export const counters = many('i32', ['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes', 'regionEntries']);
 
 /** x87: physical registers R0–R7: significand, then sign and exponent (16 bits) in the next 8 bytes. */
 export const fpr = Array.from({ length: 8 }, (_, i) => ({ mant: slot(`r${i}.mant`, 'i64'), exp: slot(`r${i}.exp`, 'i64') }));

@@ -297,6 +297,7 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
   const { word, bit } = largeBit(c, addr);
   b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));
   b.if(b.ne(b.and(c.get(st.hugePages), hugeBit(c, addr)), b.i64(0)), () => c.do(flushLarge, addr, b.i32(1)));
+  nextCells(c);
   c.set(st.counters[2], b.add(c.get(st.counters[2]), b.i32(1)));
   b.ret();
 });
