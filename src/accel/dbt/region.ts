@@ -102,6 +102,8 @@ export interface Region {
   /** Parts of pages that it covers: page (relative to the entry's), start and end (exclusive) in it. */
   readonly ranges: readonly (readonly [number, number, number])[];
   readonly instructions: number;
+  /** There was more: it is as long as may be, or has calls that it does not inline. */
+  readonly limited: boolean;
   /** Whether a branch to a place has ever been taken. */
   met(place: number): boolean;
 }
@@ -396,12 +398,17 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
   const finder = new Finder(tables, handlers, source);
   const root = finder.frame(null, source.entry, 0);
   const frames = [root];
+  let limited = false;
   for (let n = 0; n < frames.length; n++) {
     const f = frames[n];
     // What was set aside for it is spent now.
     if (n > 0) finder.total -= finder.size(f.entry);
     for (const [s, target] of finder.explore(f)) {
-      if (!finder.inlines(f, target) || !finder.step(target)) continue;
+      if (!finder.step(target)) continue;
+      if (!finder.inlines(f, target)) {
+        limited = true;
+        continue;
+      }
       const inner = finder.frame(f, target, s.place + s.insn.length);
       frames.push(inner);
       f.calls.set(s.place, [...(f.calls.get(s.place) ?? []), inner]);
@@ -425,6 +432,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
     blocks,
     ranges: rangesOf(blocks),
     instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
+    limited: limited || finder.total >= source.reach.instructions,
     met: (place) => source.met(place),
   };
 }

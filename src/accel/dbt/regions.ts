@@ -46,6 +46,8 @@ interface Made {
   /** Pages that it covers: number relative to the entry's, guest-physical address. */
   readonly pages: ReadonlyMap<number, number>;
   readonly instructions: number;
+  /** It may get larger. */
+  readonly grows: boolean;
   readonly reach: Reach;
   /** Place in the table of the region that this one takes the place of, or -1. */
   readonly old: number;
@@ -125,7 +127,7 @@ export class Regions {
   #grow(block: Block): void {
     const index = this.#code.regionOf(block);
     const made = this.#made.get(index);
-    if (made && made.reach !== REACH.hot) this.#again.set(index, REACH.hot);
+    if (made?.grows) this.#again.set(index, REACH.hot);
   }
   /** Between two runs of the guest: takes what has been translated, and translates anew what is known better now. */
   look(): void {
@@ -187,6 +189,7 @@ export class Regions {
       base,
       pages,
       instructions: region.instructions,
+      grows: region.limited && reach !== REACH.hot,
       reach,
       old,
       sites: [],
