@@ -62,8 +62,9 @@ class NodeStream implements HostStream {
   reset(): void {
     if (this.#over) return;
     this.#over = true;
-    // A socket that still connects would connect first, to reset then; a unix socket knows no reset.
-    if (this.#socket.connecting || this.#socket.remoteFamily === undefined) this.#socket.destroy();
+    // A socket that still connects would connect first, to reset then; a unix socket knows no reset; what was sent before its end still goes.
+    const { connecting, remoteFamily, writableEnded } = this.#socket;
+    if (connecting || remoteFamily === undefined || writableEnded) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
 
