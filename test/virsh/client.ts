@@ -42,12 +42,12 @@ export class Client {
 }
 
 /** Waits until `test` says yes. @throws Error (rejects) with `what` when it does not within `ms` */
-export async function until(what: string, test: () => Promise<boolean> | boolean, ms = 60_000): Promise<void> {
+export async function until(what: string | (() => string), test: () => Promise<boolean> | boolean, ms = 60_000): Promise<void> {
   for (const end = Date.now() + ms; Date.now() < end; ) {
     if (await test()) return;
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
-  throw new Error(`${what}: not within ${ms} ms`);
+  throw new Error(`${typeof what === 'string' ? what : what()}: not within ${ms} ms`);
 }
 
 /** A guest with nothing to boot: firmware that finds no disk. */
@@ -110,7 +110,7 @@ export class GuestConsole {
   async expect(pattern: RegExp, ms = 120_000): Promise<RegExpExecArray> {
     let found: RegExpExecArray | null = null;
     await until(
-      `console shows ${pattern}; it shows: ${this.text.slice(-600)}`,
+      () => `console shows ${pattern}; it shows: ${JSON.stringify(this.text.slice(-600))}`,
       () => (found = pattern.exec(this.text)) !== null,
       ms,
     );
