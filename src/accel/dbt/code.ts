@@ -305,7 +305,7 @@ export class CodeCache {
     const copy = this.#next;
     this.#next += bytes;
     this.#bytes.copyWithin(copy, block.record, block.record + bytes);
-    const before = this.#regions.get(Math.floor(block.gpa / 4096))?.find((a) => a.block === block && a.handler >= 0);
+    const before = this.#active(block);
     if (before) view.setUint16(copy + Rec.handler, before.handler, true);
     for (let at = copy; at < copy + bytes; at += RECORD_BYTES) {
       if (view.getUint8(at + Rec.link) & Link.branch) view.setInt32(at + Rec.imm, 0, true);
@@ -319,10 +319,13 @@ export class CodeCache {
     }
     return copy;
   }
-  /** Place in the table of the region that a block's first record runs, or -1. */
+  /** The region that a block's first record runs. */
+  #active(block: Block): Attached | undefined {
+    return this.#regions.get(Math.floor(block.gpa / 4096))?.find((a) => a.block === block && a.handler >= 0);
+  }
+  /** Its place in the table, or -1. */
   regionOf(block: Block): number {
-    const list = this.#regions.get(Math.floor(block.gpa / 4096));
-    return list?.find((a) => a.block === block && a.handler >= 0)?.index ?? -1;
+    return this.#active(block)?.index ?? -1;
   }
   /** Makes the first record of a reserved block run the region. */
   activate(index: number, block: Block): void {

@@ -229,12 +229,7 @@ export class Regions {
   /** Puts the regions of a module where they belong. */
   #take(batch: RegionBatch, module: WebAssembly.Module | null): void {
     this.#waiting -= batch.regions.length + batch.failed.length;
-    for (const [number, index] of batch.failed) {
-      const made = this.#made.get(index);
-      if (made?.number !== number) continue;
-      this.#followed.delete(made.old);
-      this.#code.detach(index);
-    }
+    for (const [number, index] of batch.failed) if (this.#made.get(index)?.number === number) this.#code.detach(index);
     const live = batch.regions.filter((r) => this.#made.get(r.index)?.number === r.number);
     if (!module || live.length === 0) return;
     const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
@@ -261,6 +256,7 @@ export class Regions {
   release(index: number): void {
     this.#table.set(index, null);
     this.#free.push(index);
+    this.#followed.delete(this.#made.get(index)?.old ?? -1);
     this.#made.delete(index);
     this.#followed.delete(index);
     // Nothing is known of where regions go on.
@@ -353,7 +349,7 @@ export class Regions {
     if (renewals >= RENEWALS_MAX || this.#followed.has(index)) return;
     this.#renewals.set(made.block, renewals + 1);
     this.stats.renewed++;
-    this.#again.set(index, made.reach);
+    this.#again.set(index, this.#again.get(index) ?? made.reach);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
 

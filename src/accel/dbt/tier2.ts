@@ -1,5 +1,5 @@
 // The translated tier: a region as one WebAssembly function with structured control flow (N. Ramsey, "Beyond Relooper", ICFP 2022),
-// guest registers and flags in locals, stored where the region is left by what may have been written on the way.
+// guest registers and flags in locals, stored where the region is left or calls what is not inlined.
 
 import type { Callee, Stmt } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
@@ -695,6 +695,8 @@ class RegionWriter {
     this.#loadKey();
     this.#level.cold = l.depth;
     l.open(0x02);
+    const stored = l.depth;
+    l.open(0x02);
     this.#level.chain = l.depth;
     l.open(0x02);
     this.#level.return = l.depth;
@@ -704,23 +706,19 @@ class RegionWriter {
     l.close(); // return
     this.#move(this.#written, true);
     this.#putRip();
-    const chain = l.depth;
-    l.open(0x02);
     l.stateI32(st.callTop.offset);
     l.memory(0x29, 0);
     l.localGet(this.#rip);
     l.op(0x52);
-    l.brTo(chain, true);
+    l.brTo(stored, true);
     this.#checkSlice();
-    l.brTo(chain, true, false);
+    l.brTo(stored, true, false);
     l.i32(Out.returned);
     l.op(0x0f);
-    l.close();
-    l.i32(0);
-    l.localSet(this.#count);
-    l.close(); // chain: what `return` has stored is stored again
+    l.close(); // chain
     this.#move(this.#written, true);
     this.#putRip();
+    l.close(); // stored: the state is in memory
     this.#checkSlice();
     l.open(0x04, 0x40, null, false);
     l.i32(Out.region);

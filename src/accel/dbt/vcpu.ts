@@ -269,9 +269,7 @@ export class DbtVcpu implements Vcpu {
     counters.set('modules', regions.modules);
     counters.set('released', regions.released);
     counters.set('regionMs', regions.ms);
-    (['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes', 'regionEntries'] as const).forEach((name, i) => {
-      counters.set(name, this.#word(st.counters[i].offset) >>> 0);
-    });
+    for (const { name, offset } of st.counters) counters.set(name as CounterName, this.#word(offset) >>> 0);
   }
 
   /** Takes back what was noted for an instruction that the loop was left before: it has not run. */

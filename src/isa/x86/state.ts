@@ -164,7 +164,7 @@ export const callTop = slot('callTop', 'i32');
 export const inRegions = slot('inRegions', 'i64');
 /** Instructions retired, in blocks completed. */
 export const instructions = slot('instructions', 'i64');
-/** Counters of the memory paths: TLB misses, slow accesses, page flushes, full flushes. */
+/** Counters that translated code and its subroutines keep, 32 bits that wrap; accel/dbt/counters.ts says what they count. */
 export const counters = many('i32', ['tlbMisses', 'slowAccesses', 'pageFlushes', 'fullFlushes', 'regionEntries']);
 
 /** x87: physical registers R0–R7: significand, then sign and exponent (16 bits) in the next 8 bytes. */
