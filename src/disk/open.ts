@@ -3,6 +3,7 @@
 
 import { type BlockDevice, type ByteFile, DiskError } from './block.ts';
 import type { Codec } from './codec.ts';
+import type { NbdSockets } from './nbd/protocol.ts';
 import { isQcow2 } from './qcow2/header.ts';
 import { Qcow2Image, readHeader } from './qcow2/image.ts';
 import { RawImage } from './raw.ts';
@@ -17,6 +18,8 @@ export interface FileOptions {
 /** What opening images needs of the host. */
 export interface DiskHost {
   readonly codec: Codec;
+  /** Where the host has sockets: disks of other machines. */
+  readonly sockets?: NbdSockets;
   /**
    * Opens a file for one writer or many readers, across processes. `create` makes it where it is missing; `sync: false` has
    * `flush` not wait for the storage; `share` reads what another process may be writing. Rejects with one line.

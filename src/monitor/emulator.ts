@@ -14,6 +14,7 @@ import { type QmpHandlers, QmpService, type QmpSession, type Timestamp } from '.
 import type { Commands } from '../rpc/qmp/table.ts';
 import type { Timers } from '../rpc/transport.ts';
 import { Backend } from './block/backend.ts';
+import { Exports } from './block/exports.ts';
 import { BlockGraph } from './block/graph.ts';
 import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
@@ -122,6 +123,7 @@ export class Emulator {
   readonly dump = { status: 'none' as DumpStatus, completed: 0, total: 0 };
   readonly blocks: BlockGraph;
   readonly jobs: Jobs;
+  readonly exports: Exports;
   readonly backends: Backends;
   readonly display: DisplayControl;
   readonly cables = new Map<string, Cable>();
@@ -153,6 +155,7 @@ export class Emulator {
     const { disks, timers, clock } = o.host;
     this.blocks = new BlockGraph({ host: disks, timers, clock, drives: this.backends.drives });
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
+    this.exports = new Exports(this.blocks, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }));
     this.display = new DisplayControl(this);
     this.types = new TypeTable(o.config.accels, deviceInfos());
     this.objects = new Objects();

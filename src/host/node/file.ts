@@ -6,6 +6,7 @@ import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
+import { diskSockets } from './disk-sockets.ts';
 import { nodeCodec } from './file-codec.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 
@@ -16,6 +17,7 @@ export function nodeDiskHost(): DiskHost {
   const native = nativeFiles();
   return {
     codec: nodeCodec,
+    sockets: diskSockets,
     open: (path, options) => openFile(path, options, native),
     resolve: (from, name) => (isAbsolute(name) ? name : join(dirname(from), name)),
     async identity(path) {

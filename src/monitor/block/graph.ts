@@ -2,6 +2,8 @@
 // runs. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
 import type { BlockDevice } from '../../disk/block.ts';
+import { NbdFile } from '../../disk/nbd/client.ts';
+import { nbdUri } from '../../disk/nbd/protocol.ts';
 import { backingPath, type DiskHost, probe } from '../../disk/open.ts';
 import { openOverlay } from '../../disk/overlay.ts';
 import { Qcow2Image, readHeader } from '../../disk/qcow2/image.ts';
@@ -12,7 +14,7 @@ import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import { Backend, type BackendOptions } from './backend.ts';
 import { type BlockNode, borrowed, NodeDisk, SharedFile } from './node.ts';
-import { type NodeOptions, nodeOptions } from './options.ts';
+import { addressOf, type NodeOptions, nodeOptions } from './options.ts';
 
 export interface GraphOptions {
   readonly host: DiskHost;
@@ -86,15 +88,17 @@ export class BlockGraph {
   async #build(o: NodeOptions, readOnly: boolean): Promise<Built> {
     switch (o.driver) {
       case 'file':
-      case 'host_device': {
-        const file = await SharedFile.open(o.filename!, this.#o.host, {
+      case 'host_device':
+      case 'nbd': {
+        const { name, host } = this.#protocol(o);
+        const file = await SharedFile.open(name, host, {
           readOnly,
           auto: o['auto-read-only'] === true,
           sync: o.cache?.['no-flush'] !== true,
           share: o['force-share'] === true,
         });
         const device = await RawImage.open(file);
-        return { device, filename: o.filename!, readOnly, file: undefined, backing: undefined, format: device, protocol: file };
+        return { device, filename: name, readOnly, file: undefined, backing: undefined, format: device, protocol: file };
       }
       case 'null-co': {
         const size = o.size ?? 2 ** 30;
@@ -131,6 +135,15 @@ export class BlockGraph {
         return this.#qcow2(o, readOnly);
     }
     throw new QmpError(`Unknown driver '${o.driver}'`);
+  }
+  /** What a node of a protocol is called, and a host that opens it by that name. */
+  #protocol(o: NodeOptions): { readonly name: string; readonly host: Pick<DiskHost, 'open'> } {
+    const { host } = this.#o;
+    if (o.driver !== 'nbd') return { name: o.filename!, host };
+    const { sockets } = host;
+    if (!sockets) throw new QmpError('nbd: this host has no sockets');
+    const [address, exported] = [addressOf(o.server!), o.export ?? ''];
+    return { name: nbdUri(address, exported), host: { open: (_, how) => NbdFile.open(sockets, address, exported, how) } };
   }
   async #qcow2(o: NodeOptions, readOnly: boolean): Promise<Built> {
     const below = await this.#child(o.file!, readOnly);
@@ -280,7 +293,8 @@ export class BlockGraph {
   ): Promise<BlockNode> {
     let driver = format;
     if (driver === undefined) {
-      const probed = await this.#o.host.open(String(file['filename']), { readOnly: true, share: true });
+      const { name, host } = this.#protocol(nodeOptions(file));
+      const probed = await host.open(name, { readOnly: true, share: true });
       try {
         driver = await probe(probed);
       } finally {

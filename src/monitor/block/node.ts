@@ -125,11 +125,11 @@ export class NodeDisk implements BlockDevice {
 /** A file that is open for reading until somebody needs to write: QEMU's `auto-read-only`. */
 export class SharedFile implements ByteFile {
   readonly name: string;
-  readonly #host: DiskHost;
+  readonly #host: Pick<DiskHost, 'open'>;
   readonly #o: { readonly readOnly: boolean; readonly auto: boolean; readonly sync: boolean; readonly share: boolean };
   #file: ByteFile;
 
-  private constructor(name: string, host: DiskHost, o: SharedFile['options'], file: ByteFile) {
+  private constructor(name: string, host: Pick<DiskHost, 'open'>, o: SharedFile['options'], file: ByteFile) {
     this.name = name;
     this.#host = host;
     this.#o = o;
@@ -140,7 +140,7 @@ export class SharedFile implements ByteFile {
   }
   static async open(
     name: string,
-    host: DiskHost,
+    host: Pick<DiskHost, 'open'>,
     o: { readonly readOnly: boolean; readonly auto: boolean; readonly sync: boolean; readonly share: boolean },
   ): Promise<SharedFile> {
     const readOnly = o.readOnly || o.auto;

@@ -1,5 +1,6 @@
 // What `-blockdev` and blockdev-add take: a node of the block graph. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
+import { type NbdAddress, parseNbd } from '../../disk/nbd/protocol.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
 import {
   alternate,
@@ -46,9 +47,13 @@ const file = {
   'drop-cache': optional(bool),
 } as const;
 
+/** Where an NBD server is. */
+const serverAddress = union('SocketAddress', {}, 'type', { inet: { host: str, port: str }, unix: { path: str } });
+
 const drivers: Readonly<Record<string, Members>> = {
   file,
   host_device: file,
+  nbd: { server: serverAddress, export: optional(str) },
   'null-co': { size: optional(int), 'read-zeroes': optional(bool) },
   raw: { file: blockdevRef, offset: optional(int), size: optional(int) },
   qcow2: {
@@ -83,6 +88,10 @@ export interface NodeOptions {
   readonly cache?: { readonly direct?: boolean; readonly 'no-flush'?: boolean };
   readonly 'force-share'?: boolean;
   readonly filename?: string;
+  readonly server?:
+    | { readonly type: 'inet'; readonly host: string; readonly port: string }
+    | { readonly type: 'unix'; readonly path: string };
+  readonly export?: string;
   readonly size?: number;
   readonly offset?: number;
   readonly file?: Json;
@@ -92,8 +101,23 @@ export interface NodeOptions {
 /** A description, checked. @throws QmpError */
 export const nodeOptions = (given: Json): NodeOptions => blockdevOptions.check(given, '') as unknown as NodeOptions;
 
+/** The address that a description or a monitor gives. @throws Error for ports that are none */
+export function addressOf(server: NonNullable<NodeOptions['server']>): NbdAddress {
+  if (server.type === 'unix') return { path: server.path };
+  const port = Number(server.port);
+  if (!/^\d+$/.test(server.port) || port > 65535)
+    throw new Error(`Cannot use port '${server.port}': accepted are numbers up to 65535`);
+  return { host: server.host, port };
+}
+
 /** A `json:` or plain file name as a description of a protocol node. */
 export function fileOptions(name: string): { readonly [name: string]: Json } {
+  const nbd = parseNbd(name);
+  if (nbd) {
+    const { address: a } = nbd;
+    const server: Json = 'path' in a ? { type: 'unix', path: a.path } : { type: 'inet', host: a.host, port: String(a.port) };
+    return { driver: 'nbd', server, export: nbd.name };
+  }
   const plain = name.startsWith('file:') ? name.slice('file:'.length) : name;
   return { driver: 'file', filename: plain };
 }

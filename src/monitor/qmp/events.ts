@@ -79,6 +79,7 @@ export const qmpEvents = {
   VSERPORT_CHANGE: object('VSERPORT_CHANGE', { id: str, open: bool }),
   NIC_RX_FILTER_CHANGED: object('NIC_RX_FILTER_CHANGED', { name: optional(str), path: str }),
   ACPI_DEVICE_OST: object('ACPI_DEVICE_OST', { info: any }),
+  BLOCK_EXPORT_DELETED: object('BLOCK_EXPORT_DELETED', { id: str }),
   BLOCK_IO_ERROR: object('BLOCK_IO_ERROR', {
     device: str,
     'node-name': optional(str),

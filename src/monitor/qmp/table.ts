@@ -10,6 +10,7 @@ import { hmpCommands } from './hmp.ts';
 import { introspectCommands } from './introspect.ts';
 import { memoryCommands } from './memory.ts';
 import { migrateCommands } from './migrate.ts';
+import { nbdCommands } from './nbd.ts';
 import { qomCommands } from './qom.ts';
 import type { QmpTable } from './row.ts';
 import { statusCommands } from './status.ts';
@@ -24,6 +25,7 @@ export const qmpTable: QmpTable = {
   ...deviceCommands,
   ...blockCommands,
   ...blockJobCommands,
+  ...nbdCommands,
   ...transactionCommands,
   ...hmpCommands,
   ...migrateCommands,

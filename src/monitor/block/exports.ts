@@ -1,0 +1,92 @@
+// The emulator's NBD server and what it exports. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-export.json.
+
+import type { NbdAddress, NbdStream } from '../../disk/nbd/protocol.ts';
+import { type NbdExport, serveNbd } from '../../disk/nbd/server.ts';
+import { QmpError } from '../../rpc/qmp/error.ts';
+import type { BlockGraph } from './graph.ts';
+import type { BlockNode } from './node.ts';
+
+interface Export extends NbdExport {
+  readonly id: string;
+  readonly node: BlockNode;
+  readonly clients: Set<NbdStream>;
+}
+
+export class Exports {
+  readonly #graph: BlockGraph;
+  readonly #deleted: (id: string) => void;
+  readonly #list: Export[] = [];
+  readonly #clients = new Set<NbdStream>();
+  #stop: (() => void) | undefined;
+
+  constructor(graph: BlockGraph, deleted: (id: string) => void) {
+    this.#graph = graph;
+    this.#deleted = deleted;
+  }
+  list(): readonly Export[] {
+    return this.#list;
+  }
+  /** Listens; at most `most` clients at once, 0 for any number. @throws QmpError (rejects) */
+  async start(at: NbdAddress, most: number): Promise<void> {
+    if (this.#stop) throw new QmpError('NBD server already running');
+    const { sockets } = this.#graph.host;
+    if (!sockets) throw new QmpError('This host has no sockets');
+    this.#stop = () => {};
+    try {
+      this.#stop = await sockets.listen(at, (stream) => {
+        if (most > 0 && this.#clients.size >= most) return stream.close();
+        this.#clients.add(stream);
+        const chosen = (e: NbdExport): void => void (e as Export).clients.add(stream);
+        void serveNbd(stream, () => this.#list, chosen).then(() => {
+          this.#clients.delete(stream);
+          for (const e of this.#list) e.clients.delete(stream);
+        });
+      });
+    } catch (error) {
+      this.#stop = undefined;
+      throw new QmpError(`Cannot listen: ${error instanceof Error ? error.message : String(error)}`);
+    }
+  }
+  /** Ends the server with its exports and clients. @throws QmpError */
+  stop(): void {
+    if (!this.#stop) throw new QmpError('NBD server not running');
+    this.#stop();
+    this.#stop = undefined;
+    for (const e of [...this.#list]) this.#drop(e);
+    for (const stream of this.#clients) stream.close();
+  }
+  /** @throws QmpError (rejects) */
+  async add(o: {
+    readonly id: string;
+    readonly node: BlockNode;
+    readonly name: string;
+    readonly description: string;
+    readonly writable: boolean;
+  }): Promise<void> {
+    if (!this.#stop) throw new QmpError('NBD server not running');
+    if (this.#list.some((e) => e.id === o.id)) throw new QmpError(`Block export id '${o.id}' is already in use`);
+    if (this.#list.some((e) => e.name === o.name)) throw new QmpError(`NBD server already has export named '${o.name}'`);
+    const { node } = o;
+    if (o.writable) {
+      if (node.protocol) await node.protocol.access(true);
+      if (node.readOnly) throw new QmpError(`Block node '${node.name}' is read-only`);
+    }
+    const { holders } = this.#graph;
+    holders.set(node, (holders.get(node) ?? 0) + 1);
+    this.#list.push({ ...o, disk: node.disk, clients: new Set() });
+  }
+  /** Ends an export; with clients only where `hard` is set. @throws QmpError */
+  remove(id: string, hard: boolean): void {
+    const found = this.#list.find((e) => e.id === id);
+    if (!found) throw new QmpError(`Export '${id}' is not found`, 'GenericError');
+    if (!hard && found.clients.size > 0) throw new QmpError(`export '${id}' still in use`);
+    this.#drop(found);
+  }
+  #drop(e: Export): void {
+    this.#list.splice(this.#list.indexOf(e), 1);
+    for (const stream of e.clients) stream.close();
+    const { holders } = this.#graph;
+    holders.set(e.node, (holders.get(e.node) ?? 1) - 1);
+    this.#deleted(e.id);
+  }
+}

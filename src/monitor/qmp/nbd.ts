@@ -1,0 +1,42 @@
+// QMP commands about the NBD server and its exports. QEMU 7.2, qapi/block-export.json.
+
+import { any, array, bool, enumeration, int, object, optional, str, union } from '../../rpc/qmp/schema.ts';
+import { addressOf } from '../block/options.ts';
+import { action, type QmpTable, query, unionAction } from './row.ts';
+
+const address = union('SocketAddressLegacy', {}, 'type', {
+  inet: { data: object('InetSocketAddress', { host: str, port: str }) },
+  unix: { data: object('UnixSocketAddress', { path: str }) },
+});
+const mode = optional(enumeration('BlockExportRemoveMode', ['safe', 'hard']));
+const exportOptions = union('BlockExportOptions', { id: str, 'node-name': str, writable: optional(bool) }, 'type', {
+  nbd: { name: optional(str), description: optional(str) },
+});
+
+export const nbdCommands: QmpTable = {
+  'nbd-server-start': action({ addr: address, 'max-connections': optional(int) }, (e, o) => {
+    const { addr } = o;
+    const at = addr.type === 'unix' ? { type: addr.type, ...addr.data } : { type: addr.type, ...addr.data };
+    return e.exports.start(addressOf(at), o['max-connections'] ?? 0);
+  }),
+  'nbd-server-stop': action({}, (e) => e.exports.stop()),
+  'nbd-server-add': action({ device: str, name: optional(str), description: optional(str), writable: optional(bool) }, (e, o) => {
+    const name = o.name ?? o.device;
+    const node = e.blocks.nodeOf(o.device);
+    return e.exports.add({ id: name, node, name, description: o.description ?? '', writable: o.writable ?? false });
+  }),
+  'nbd-server-remove': action({ name: str, mode }, (e, o) => e.exports.remove(o.name, o.mode === 'hard')),
+  'block-export-add': unionAction(exportOptions, (e, o) =>
+    e.exports.add({
+      id: o.id,
+      node: e.blocks.get(o['node-name']),
+      name: o.name ?? o['node-name'],
+      description: o.description ?? '',
+      writable: o.writable ?? false,
+    }),
+  ),
+  'block-export-del': action({ id: str, mode }, (e, o) => e.exports.remove(o.id, o.mode === 'hard')),
+  'query-block-exports': query({}, array(any), (e) =>
+    e.exports.list().map((x) => ({ id: x.id, type: 'nbd', 'node-name': x.node.name, 'shutting-down': false })),
+  ),
+};
