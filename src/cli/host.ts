@@ -1,6 +1,6 @@
 // What the commands need of the host that runs them; host/node implements it, tests bring their own.
 
-import type { Folder } from '../devices/ninep/folder.ts';
+import type { Folder, FolderOptions } from '../devices/ninep/folder.ts';
 import type { DiskHost } from '../disk/open.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
@@ -93,7 +93,7 @@ export interface CliHost {
   /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
   userNet(forwards: readonly string[]): Promise<NetBackend>;
   /** A folder to share. */
-  folder(path: string, readOnly: boolean): Promise<Folder>;
+  folder(path: string, options: FolderOptions): Promise<Folder>;
   machine(setup: MachineSetup): RunningMachine;
   /** Looks at this host's KVM. */
   kvm(): KvmFinding;

@@ -133,7 +133,7 @@ export async function openDevices(
       devices.push({ driver: 'virtio-net-pci', netdev: 'net' });
     }
     for (const [n, share] of choices.shares.entries()) {
-      const folder = await host.folder(share.path, share.readOnly);
+      const folder = await host.folder(share.path, { readOnly: share.readOnly });
       closers.push(() => folder.close());
       backends.fsdevs.add(`share${n}`, folder);
       devices.push({ driver: 'virtio-fs-pci', fsdev: `share${n}`, tag: `share${n}` });

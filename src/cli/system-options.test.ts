@@ -93,6 +93,29 @@ test('what is not supported is refused by name, down to properties', () => {
   assert.equal(refusal('-rtc base=utc,clock=vm'), '-rtc clock=vm: not supported; accepted: host');
 });
 
+test('folders are shared as with QEMU, and what is missing is said', () => {
+  const [one, two] = settings(
+    '-fsdev local,id=f,path=/srv/a,,b,security_model=mapped,fmode=0640,readonly -virtfs local,path=/srv,mount_tag=t,security_model=none,writeout=immediate,multidevs=forbid',
+  ).fsdevs;
+  assert.deepEqual([one!.id, one!.path, one!.options.readOnly], ['f', '/srv/a,b', true]);
+  assert.deepEqual(one!.mapped, { store: 'xattr', fileMode: 0o640, folderMode: 0o700 });
+  assert.deepEqual([two!.id, two!.mapped], ['t', undefined]);
+  assert.deepEqual(two!.options, { readOnly: false, owners: 'try', writeThrough: true, oneDevice: true });
+  const { devices } = settings('-serial none -vga none -virtfs local,path=/srv,mount_tag=t,security_model=none,id=x');
+  assert.deepEqual(devices, [{ driver: 'virtio-9p-pci', fsdev: 'x', mount_tag: 't' }]);
+  assert.match(refusal('-fsdev local,path=/,security_model=none'), /id is missing$/);
+  assert.match(refusal('-fsdev local,id=f,security_model=none'), /path is missing$/);
+  assert.match(refusal('-fsdev local,id=f,path=/'), /security_model is missing; accepted: passthrough, mapped-xattr/);
+  assert.match(refusal('-fsdev local,id=f,path=/,security_model=all'), /^-fsdev security_model=all: not supported/);
+  assert.match(refusal('-fsdev local,id=f,path=/,security_model=none,fmode=0600'), /fmode is only valid for mapped/);
+  assert.match(
+    refusal('-fsdev local,id=f,path=/,security_model=none,throttling.bps-total=1'),
+    /^-fsdev throttling.bps-total=1: not/,
+  );
+  assert.match(refusal('-fsdev proxy,id=f,socket=s'), /^-fsdev proxy: not supported; accepted: local/);
+  assert.match(refusal('-virtfs local,path=/,security_model=none'), /mount_tag is missing$/);
+});
+
 test('there is one card unless another is named, and USB has what the board has', () => {
   const drivers = (line: string): string[] => settings(`-serial none ${line}`).devices.map((d) => d.driver);
   assert.deepEqual(drivers(''), ['VGA']);

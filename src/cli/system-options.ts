@@ -9,6 +9,7 @@ import { deviceOptions } from './system-device-options.ts';
 import { displayOptions } from './system-display-options.ts';
 import { driveOptions } from './system-drive-options.ts';
 import { firmwareOptions } from './system-firmware.ts';
+import { fsdevOptions } from './system-fsdev-options.ts';
 import { machineOptions } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
 import { processOptions } from './system-process-options.ts';
@@ -19,6 +20,7 @@ export const systemOptions: readonly SystemOption[] = [
   ...machineOptions,
   ...firmwareOptions,
   ...deviceOptions,
+  ...fsdevOptions,
   ...driveOptions,
   ...charDeviceOptions,
   ...displayOptions,

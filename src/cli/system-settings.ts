@@ -10,6 +10,7 @@ import type { Actions } from '../monitor/emulator.ts';
 import { optionMap, parseBool, Refused } from '../monitor/keyval.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { DriveSetting } from './system-drive-options.ts';
+import type { FsdevSetting } from './system-fsdev-options.ts';
 
 export { Refused };
 
@@ -59,6 +60,7 @@ export interface Settings {
   devices: DeviceConfig[];
   netdevs: JsonObject[];
   nics: string[];
+  fsdevs: FsdevSetting[];
   objects: JsonObject[];
   blockdevs: JsonObject[];
   drives: DriveSetting[];
@@ -123,6 +125,7 @@ export const defaults = (): Settings => ({
   devices: [],
   netdevs: [],
   nics: [],
+  fsdevs: [],
   objects: [],
   blockdevs: [],
   drives: [],

@@ -1,5 +1,6 @@
 // `nonroot-system-x86_64`: one machine with QEMU's command line, from its start to its end.
 
+import type { Folder } from '../devices/ninep/folder.ts';
 import type { MachineConfig } from '../machine/config.ts';
 import { flashOf } from '../machine/flash.ts';
 import type { FlashImage, KernelFiles, MachineEnd } from '../machine/running.ts';
@@ -15,6 +16,7 @@ import { optionInfos } from './system-complete.ts';
 import { expandConfigs } from './system-config.ts';
 import { openDrives } from './system-drive-options.ts';
 import { firmwareOf } from './system-firmware.ts';
+import { openFsdev } from './system-fsdev-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import type { Settings } from './system-settings.ts';
@@ -119,6 +121,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     table: qmpTable,
     quit: idleEnd,
   });
+  const folders: Folder[] = [];
   try {
     for (const object of s.objects) emulator.objects.add(object);
     for (const [id, options] of s.chardevs) {
@@ -127,6 +130,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     }
     for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
     await openDrives(s, emulator);
+    for (const fsdev of s.fsdevs) folders.push(await openFsdev(fsdev, host, emulator.backends));
     s.devices = s.devices.map((d) => emulator.withDrive(d));
     if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
     // Before monitors can say anything, as with QEMU.
@@ -160,6 +164,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     emulator.chardevs.closeAll();
     for (const cable of emulator.cables.values()) cable.close();
     await emulator.blocks.closeAll();
+    for (const folder of folders) await folder.close();
     if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
   }
 }

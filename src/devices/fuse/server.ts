@@ -8,6 +8,7 @@ import {
   type FolderNode,
   type NodeStat,
   type OpenNode,
+  type Owner,
 } from '../ninep/folder.ts';
 import { MessageReader, MessageWriter, ShortMessage } from '../ninep/message.ts';
 
@@ -48,7 +49,7 @@ interface Handle {
   readonly node: FolderNode;
   entries: readonly FolderEntry[] | undefined;
 }
-type Handler = (r: MessageReader, w: MessageWriter, node: FolderNode) => Promise<void>;
+type Handler = (r: MessageReader, w: MessageWriter, node: FolderNode, owner: Owner) => Promise<void>;
 
 const fail = (errno: number): never => {
   throw new FolderError(errno);
@@ -112,7 +113,8 @@ export class FuseServer {
         const handler = this.#handlers[op] ?? fail(ENOSYS);
         const w = empty();
         const free = op === Op.init || op === Op.destroy;
-        await handler(r, w, free ? (undefined as unknown as FolderNode) : await this.#node(id));
+        const owner = { uid: view.getUint32(24, true), gid: view.getUint32(28, true) };
+        await handler(r, w, free ? (undefined as unknown as FolderNode) : await this.#node(id), owner);
         return finish(w, 0);
       }
       return undefined;
@@ -252,27 +254,27 @@ export class FuseServer {
       [Op.readlink]: async (_, w, node) => {
         w.bytes(new TextEncoder().encode(await node.readLink()));
       },
-      [Op.symlink]: async (r, w, node) => {
+      [Op.symlink]: async (r, w, node, owner) => {
         const [name, target] = [plain(r), text(r)];
         this.#writable();
-        await this.#entry(w, await node.makeLink(name, target));
+        await this.#entry(w, await node.makeLink(name, target, owner));
       },
-      [Op.mknod]: async (r, w, node) => {
-        const mode = r.u32();
-        r.bytes(12);
+      [Op.mknod]: async (r, w, node, owner) => {
+        const [mode, rdev] = [r.u32(), r.u32()];
+        r.bytes(8);
         const name = plain(r);
         this.#writable();
-        if ((mode & S_IFMT) !== S_IFREG) fail(Errno.EPERM);
-        const made = await node.create(name, O_CREAT | 0o200 | 1, mode & 0o7777);
+        if ((mode & S_IFMT) !== S_IFREG) return this.#entry(w, await node.makeSpecial(name, mode & 0xffff, BigInt(rdev), owner));
+        const made = await node.create(name, O_CREAT | 0o200 | 1, mode & 0o7777, owner);
         await made.file.close();
         await this.#entry(w, made.node);
       },
-      [Op.mkdir]: async (r, w, node) => {
+      [Op.mkdir]: async (r, w, node, owner) => {
         const mode = r.u32();
         r.u32();
         const name = plain(r);
         this.#writable();
-        await this.#entry(w, await node.makeFolder(name, mode & 0o7777));
+        await this.#entry(w, await node.makeFolder(name, mode & 0o7777, owner));
       },
       [Op.unlink]: remove(false),
       [Op.rmdir]: remove(true),
@@ -291,13 +293,13 @@ export class FuseServer {
         this.#room();
         w.u64(this.#keep({ file: await node.open(flags & ~O_CREAT), node, entries: undefined })).u64(0n);
       },
-      [Op.create]: async (r, w, node) => {
+      [Op.create]: async (r, w, node, owner) => {
         const [flags, mode] = [r.u32(), r.u32()];
         r.u64();
         const name = plain(r);
         this.#writable();
         this.#room();
-        const made = await node.create(name, flags, mode & 0o7777);
+        const made = await node.create(name, flags, mode & 0o7777, owner);
         await this.#entry(w, made.node);
         w.u64(this.#keep({ file: made.file, node: made.node, entries: undefined })).u64(0n);
       },

@@ -8,6 +8,7 @@ export const Errno = {
   EBADF: 9,
   EACCES: 13,
   EEXIST: 17,
+  ENODEV: 19,
   ENOTDIR: 20,
   EISDIR: 21,
   EINVAL: 22,
@@ -65,6 +66,11 @@ export interface NodeChange {
   readonly atime?: number | 'now' | undefined;
   readonly mtime?: number | 'now' | undefined;
 }
+/** Who makes a file, in the guest's numbers. */
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
 /** What an open file can do. */
 export interface OpenNode {
   /** Bytes read, fewer at the end. */
@@ -90,11 +96,21 @@ export interface FolderNode {
   /** `flags` are Linux's `O_` bits. Regular files and folders only. */
   open(flags: number): Promise<OpenNode>;
   /** Makes a regular file, or opens what is there. */
-  create(name: string, flags: number, mode: number): Promise<{ readonly node: FolderNode; readonly file: OpenNode }>;
+  create(
+    name: string,
+    flags: number,
+    mode: number,
+    owner?: Owner,
+  ): Promise<{ readonly node: FolderNode; readonly file: OpenNode }>;
+  /** Makes a device, pipe or socket; `mode` has its kind. EPERM where the folder has none. */
+  makeSpecial(name: string, mode: number, rdev: bigint, owner: Owner): Promise<FolderNode>;
   entries(): Promise<readonly FolderEntry[]>;
   readLink(): Promise<string>;
-  makeFolder(name: string, mode: number): Promise<FolderNode>;
-  makeLink(name: string, target: string): Promise<FolderNode>;
+  makeFolder(name: string, mode: number, owner?: Owner): Promise<FolderNode>;
+  makeLink(name: string, target: string, owner?: Owner): Promise<FolderNode>;
+  /** An extended attribute of the host's file; undefined where it has none of that name. */
+  attribute(name: string): Promise<Uint8Array | undefined>;
+  setAttribute(name: string, value: Uint8Array): Promise<void>;
   hardLink(name: string, target: FolderNode): Promise<void>;
   /** Renames entry `name` of this folder. */
   rename(name: string, to: FolderNode, toName: string): Promise<void>;
@@ -104,6 +120,16 @@ export interface FolderNode {
   statistics(): Promise<FolderStatistics>;
 }
 
+/** How a folder of the host is shared. */
+export interface FolderOptions {
+  readonly readOnly: boolean;
+  /** What is made belongs to whom it belongs in the guest: not at all, where the host lets, or it fails. `ignore` when not given. */
+  readonly owners?: 'ignore' | 'try' | 'must';
+  /** Writes return after they are on stable storage. */
+  readonly writeThrough?: boolean;
+  /** File systems that are mounted below are not shown. */
+  readonly oneDevice?: boolean;
+}
 export interface Folder {
   readonly readOnly: boolean;
   root(): Promise<FolderNode>;

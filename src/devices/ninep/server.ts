@@ -23,6 +23,8 @@ const NS = 1_000_000_000n;
 
 interface Fid {
   node: FolderNode;
+  /** Who has attached. */
+  uid: number;
   file: OpenNode | undefined;
   isFolder: boolean;
   entries: readonly FolderEntry[] | undefined;
@@ -40,6 +42,10 @@ const qidOf = (s: NodeStat): Qid => ({
   path: s.ino ^ (s.dev << 48n),
 });
 const version32 = (q: Qid): Qid => ({ ...q, version: q.version >>> 0, path: BigInt.asUintN(64, q.path) });
+
+/** Linux's number of a device, as stat(2) has it. */
+const deviceNumber = (major: number, minor: number): bigint =>
+  BigInt((minor & 0xff) | ((major & 0xfff) << 8)) | (BigInt(minor >>> 8) << 20n) | (BigInt(major >>> 12) << 44n);
 
 /** A plain name of an entry. */
 function plain(name: string): string {
@@ -91,10 +97,10 @@ export class NinepServer {
   #fid(n: number): Fid {
     return this.#fids.get(n) ?? fail(Errno.EBADF);
   }
-  #add(n: number, node: FolderNode, isFolder: boolean): void {
+  #add(n: number, node: FolderNode, isFolder: boolean, uid: number): void {
     if (this.#fids.has(n)) fail(Errno.EBADF);
     if (this.#fids.size >= FIDS) fail(Errno.EMFILE);
-    this.#fids.set(n, { node, file: undefined, isFolder, entries: undefined });
+    this.#fids.set(n, { node, uid, file: undefined, isFolder, entries: undefined });
   }
   #open(n: number): OpenNode {
     return this.#fid(n).file ?? fail(Errno.EBADF);
@@ -116,8 +122,12 @@ export class NinepServer {
       [Type.auth]: async () => fail(Errno.EOPNOTSUPP),
       [Type.attach]: async (r, w) => {
         const fid = r.u32();
+        r.u32();
+        r.text();
+        r.text();
+        const uid = r.u32();
         this.#root ??= await this.#folder.root();
-        this.#add(fid, this.#root, true);
+        this.#add(fid, this.#root, true, uid);
         w.qid(version32(qidOf(await this.#root.stat())));
       },
       [Type.flush]: async () => {},
@@ -145,7 +155,7 @@ export class NinepServer {
         if (qids.length === names.length) {
           const same = this.#fids.get(to);
           if (same === from && same.file === undefined) Object.assign(same, { node, isFolder, entries: undefined });
-          else this.#add(to, node, isFolder);
+          else this.#add(to, node, isFolder, from.uid);
         }
         w.u16(qids.length);
         for (const q of qids) w.qid(q);
@@ -208,10 +218,10 @@ export class NinepServer {
       },
       [Type.lcreate]: async (r, w) => {
         const fid = this.#fid(r.u32());
-        const [name, flags, mode] = [plain(r.text()), r.u32(), r.u32()];
+        const [name, flags, mode, gid] = [plain(r.text()), r.u32(), r.u32(), r.u32()];
         if (fid.file) fail(Errno.EBADF);
         this.#writable();
-        const made = await fid.node.create(name, flags, mode & 0o7777);
+        const made = await fid.node.create(name, flags, mode & 0o7777, { uid: fid.uid, gid });
         Object.assign(fid, { node: made.node, file: made.file, isFolder: false, entries: undefined });
         w.qid(version32(qidOf(await made.node.stat()))).u32(0);
       },
@@ -255,22 +265,28 @@ export class NinepServer {
         w.text(await this.#fid(r.u32()).node.readLink());
       },
       [Type.symlink]: async (r, w) => {
-        const [{ node }, name, target] = [this.#fid(r.u32()), plain(r.text()), r.text()];
+        const [{ node, uid }, name, target, gid] = [this.#fid(r.u32()), plain(r.text()), r.text(), r.u32()];
         this.#writable();
-        w.qid(version32(qidOf(await (await node.makeLink(name, target)).stat())));
+        w.qid(version32(qidOf(await (await node.makeLink(name, target, { uid, gid })).stat())));
       },
       [Type.mknod]: async (r, w) => {
-        const [{ node }, name, mode] = [this.#fid(r.u32()), plain(r.text()), r.u32()];
+        const [{ node, uid }, name, mode] = [this.#fid(r.u32()), plain(r.text()), r.u32()];
+        const [major, minor, gid] = [r.u32(), r.u32(), r.u32()];
         this.#writable();
-        if ((mode & S_IFMT) !== S_IFREG && (mode & S_IFMT) !== 0) fail(Errno.EPERM);
-        const made = await node.create(name, O_CREAT | 0o200 | 1, mode & 0o7777);
+        const owner = { uid, gid };
+        if ((mode & S_IFMT) !== S_IFREG && (mode & S_IFMT) !== 0) {
+          const made = await node.makeSpecial(name, mode & 0xffff, deviceNumber(major, minor), owner);
+          w.qid(version32(qidOf(await made.stat())));
+          return;
+        }
+        const made = await node.create(name, O_CREAT | 0o200 | 1, mode & 0o7777, owner);
         await made.file.close();
         w.qid(version32(qidOf(await made.node.stat())));
       },
       [Type.mkdir]: async (r, w) => {
-        const [{ node }, name, mode] = [this.#fid(r.u32()), plain(r.text()), r.u32()];
+        const [{ node, uid }, name, mode, gid] = [this.#fid(r.u32()), plain(r.text()), r.u32(), r.u32()];
         this.#writable();
-        w.qid(version32(qidOf(await (await node.makeFolder(name, mode & 0o7777)).stat())));
+        w.qid(version32(qidOf(await (await node.makeFolder(name, mode & 0o7777, { uid, gid })).stat())));
       },
       [Type.link]: async (r) => {
         const [{ node }, target, name] = [this.#fid(r.u32()), this.#fid(r.u32()), plain(r.text())];

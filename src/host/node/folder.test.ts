@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { FuseServer } from '../../devices/fuse/server.ts';
 import { Errno, type Folder, FolderError, type FolderNode } from '../../devices/ninep/folder.ts';
+import { mappedFolder } from '../../devices/ninep/mapped.ts';
 import { HEADER, MessageReader, MessageWriter, Type } from '../../devices/ninep/message.ts';
 import { NinepServer } from '../../devices/ninep/server.ts';
 import { openFolder } from './folder.ts';
@@ -24,7 +25,7 @@ async function shared(name: string, readOnly = false): Promise<{ path: string; f
   await writeFile(join(path, 'file'), 'hello');
   await symlink('../secret', join(path, 'out'));
   await symlink('..', join(path, 'up'));
-  const folder = await openFolder(path, readOnly);
+  const folder = await openFolder(path, { readOnly });
   return { path, folder, root: await folder.root() };
 }
 const errno = (expected: number) => (error: unknown) => error instanceof FolderError && error.errno === expected;
@@ -115,10 +116,12 @@ test('whatever a guest sends to the file servers, they answer and write nothing 
   };
   const names = ['file', '..', 'out', 'up', 'inner', 'a', 'b', '', '/', '../secret', 'secret'];
   const { folder } = await shared('fuzz');
-  const ninep = new NinepServer(folder);
+  const mapped = (store: 'xattr' | 'file') =>
+    new NinepServer(mappedFolder(folder, { store, fileMode: 0o600, folderMode: 0o700 }));
+  const servers = [new NinepServer(folder), mapped('xattr'), mapped('file')];
   const fuse = new FuseServer(folder);
   const types = Object.values(Type);
-  for (let round = 0; round < 1500; round++) {
+  for (let round = 0; round < 6000; round++) {
     const w = new MessageWriter().u32(0);
     if (round & 1) {
       w.u8(types[random(types.length)]!).u16(random(4));
@@ -127,7 +130,7 @@ test('whatever a guest sends to the file servers, they answer and write nothing 
         else if (random(2)) w.u32(random(5));
         else w.u16(random(3));
       }
-      const answer = await ninep.answer(w.result().slice(0, HEADER + random(60)));
+      const answer = await servers[random(servers.length)]!.answer(w.result().slice(0, HEADER + random(60)));
       assert.ok(answer.length >= HEADER);
     } else {
       w.u32(random(50))
@@ -144,9 +147,130 @@ test('whatever a guest sends to the file servers, they answer and write nothing 
       await fuse.answer(w.result().slice());
     }
   }
-  await ninep.reset();
+  for (const server of servers) await server.reset();
   await fuse.reset();
   await folder.close();
   assert.equal(await readFile(join(base, 'fuzz', 'secret'), 'utf8'), 'secret');
   assert.deepEqual((await readdir(join(base, 'fuzz'))).sort(), ['secret', 'shared']);
+});
+
+/** A client's fixed part: asks, and says the error number of an answer. */
+function client(server: NinepServer) {
+  const ask = async (type: number, build: (w: MessageWriter) => void): Promise<{ errno: number; r: MessageReader }> => {
+    const w = new MessageWriter().u32(0).u8(type).u16(1);
+    build(w);
+    const bytes = w.result();
+    new DataView(bytes.buffer).setUint32(0, bytes.length, true);
+    const answer = await server.answer(bytes);
+    const r = new MessageReader(answer);
+    return { errno: answer[4] === Type.error ? r.u32() : 0, r };
+  };
+  const clone = async (to: number, ...names: string[]): Promise<number> => {
+    const { errno } = await ask(Type.walk, (w) => {
+      w.u32(0).u32(to).u16(names.length);
+      for (const name of names) w.text(name);
+    });
+    return errno;
+  };
+  const attach = async (uid: number): Promise<void> => {
+    await ask(Type.version, (w) => w.u32(8192).text('9P2000.L'));
+    assert.equal((await ask(Type.attach, (w) => w.u32(0).u32(0xffff_ffff).text('').text('').u32(uid))).errno, 0);
+  };
+  return { ask, clone, attach };
+}
+/** `getattr`: mode, uid, gid, rdev. */
+async function attributes({ ask }: ReturnType<typeof client>, fid: number): Promise<[string, number, number, bigint]> {
+  const { errno, r } = await ask(Type.getattr, (w) => w.u32(fid).u64(0x7ffn));
+  assert.equal(errno, 0);
+  r.u64();
+  r.bytes(13);
+  const [mode, uid, gid] = [r.u32(), r.u32(), r.u32()];
+  r.u64();
+  return [mode.toString(8), uid, gid, r.u64()];
+}
+
+for (const store of ['xattr', 'file'] as const)
+  test(`owners, modes and kinds are kept in a ${store}, and the host's files stay plain`, { skip }, async (t) => {
+    const name = `mapped-${store}`;
+    const { path, folder: inner, root } = await shared(name);
+    const unsupported = await root.setAttribute('user.virtfs.test', Uint8Array.of(1)).then(
+      () => false,
+      () => true,
+    );
+    if (store === 'xattr' && unsupported) {
+      t.skip(`${path} has no extended attributes`);
+      return;
+    }
+    const folder = mappedFolder(inner, { store, fileMode: 0o600, folderMode: 0o700 });
+    const server = new NinepServer(folder);
+    const c = client(server);
+    await c.attach(1000);
+    assert.equal(await c.clone(1), 0);
+    assert.equal((await c.ask(Type.lcreate, (w) => w.u32(1).text('made').u32(0o102).u32(0o104755).u32(50))).errno, 0);
+    assert.deepEqual(await attributes(c, 1), ['104755', 1000, 50, 0n]);
+    assert.equal((await c.ask(Type.symlink, (w) => w.u32(0).text('link').text('/etc/passwd').u32(50))).errno, 0);
+    assert.equal((await c.ask(Type.mknod, (w) => w.u32(0).text('disk').u32(0o060660).u32(8).u32(1).u32(6))).errno, 0);
+    assert.equal((await c.ask(Type.mkdir, (w) => w.u32(0).text('dir').u32(0o1777).u32(7))).errno, 0);
+    for (const [fid, entry] of ['link', 'disk', 'dir'].entries()) assert.equal(await c.clone(2 + fid, entry), 0);
+    assert.deepEqual(await attributes(c, 2), ['120777', 1000, 50, 0n]);
+    assert.equal((await c.ask(Type.readlink, (w) => w.u32(2))).r.text(), '/etc/passwd');
+    assert.deepEqual(await attributes(c, 3), ['60660', 1000, 6, 0x801n]);
+    assert.deepEqual(await attributes(c, 4), ['41777', 1000, 7, 0n]);
+    // A device is opened by nobody here; of a link nothing is reached.
+    assert.equal((await c.ask(Type.lopen, (w) => w.u32(3).u32(2))).errno, Errno.EACCES);
+    assert.equal((await c.ask(Type.lopen, (w) => w.u32(2).u32(0))).errno, Errno.ELOOP);
+    for (const [file, mode] of [['made', 0o100600], ['link', 0o100600], ['disk', 0o100600], ['dir', 0o040700]] as const)
+      assert.equal((await lstat(join(path, file))).mode, mode, file); // biome-ignore format: a table
+    // A new owner and mode, a new name, and a second one.
+    const change = (w: MessageWriter) => w.u32(1).u32(7).u32(0o640).u32(0).u32(9).u64(0n).u64(0n).u64(0n).u64(0n).u64(0n);
+    assert.equal((await c.ask(Type.setattr, change)).errno, 0);
+    assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('made').u32(4).text('moved'))).errno, 0);
+    assert.equal((await c.ask(Type.link, (w) => w.u32(0).u32(1).text('twice'))).errno, 0);
+    for (const [fid, names] of [[5, ['dir', 'moved']], [6, ['twice']]] as const) {
+      assert.equal(await c.clone(fid, ...names), 0);
+      assert.deepEqual(await attributes(c, fid), ['100640', 0, 9, 0n]);
+    } // biome-ignore format: a table
+    // What replaces a file has its own attributes, not the old one's.
+    assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('file').u32(0).text('disk'))).errno, 0);
+    assert.equal(await c.clone(7, 'disk'), 0);
+    assert.equal((await attributes(c, 7))[0], (await lstat(join(path, 'disk'))).mode.toString(8));
+    // The attributes' own files are out of reach, and in nobody's way.
+    if (store === 'file') {
+      assert.equal(await c.clone(8, '.virtfs_metadata'), Errno.EINVAL);
+      assert.ok((await readdir(join(path, 'dir'))).includes('.virtfs_metadata'));
+    }
+    assert.ok(!(await (await folder.root()).entries()).some((e) => e.name.startsWith('.virtfs')));
+    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, Errno.ENOTEMPTY);
+    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(4).text('moved').u32(0))).errno, 0);
+    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, 0);
+    await server.reset();
+    await folder.close();
+  });
+
+test('passthrough gives files to whom they belong, or makes none', { skip }, async () => {
+  const { path } = await shared('owners');
+  const folder = await openFolder(path, { readOnly: false, owners: 'must' });
+  const root = await folder.root();
+  const [uid, gid] = [process.getuid!(), process.getgid!()];
+  const mask = process.umask(0o077);
+  try {
+    const mine = await root.create('mine', 2, 0o664, { uid, gid });
+    await mine.file.close();
+    assert.equal((await mine.node.stat()).mode, 0o100664);
+    const other = { uid: 12345, gid: 54321 };
+    if (uid === 0) {
+      const node = await root.makeFolder('theirs', 0o775, other);
+      const link = await root.makeLink('their-link', '../secret', other);
+      for (const n of [node, link]) assert.deepEqual([(await n.stat()).uid, (await n.stat()).gid], [12345, 54321]);
+      assert.equal((await node.stat()).mode, 0o040775);
+      assert.equal((await lstat(join(base, 'owners', 'secret'))).uid, 0);
+    } else {
+      await assert.rejects(root.create('theirs', 2, 0o600, other), errno(Errno.EPERM));
+      assert.ok(!(await readdir(path)).includes('theirs'));
+    }
+    await assert.rejects(root.makeSpecial('sda', 0o060600, 0x800n, { uid, gid }), errno(Errno.EPERM));
+  } finally {
+    process.umask(mask);
+  }
+  await folder.close();
 });

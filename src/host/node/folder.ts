@@ -11,14 +11,17 @@ import {
   type FolderEntry,
   FolderError,
   type FolderNode,
+  type FolderOptions,
   type FolderStatistics,
   type NodeChange,
   type NodeStat,
   type OpenNode,
+  type Owner,
 } from '../../devices/ninep/folder.ts';
+import { libc } from './libc.ts';
 
 const O_PATH = 0o10000000;
-const { O_NOFOLLOW, O_CREAT, O_DIRECTORY, O_NONBLOCK } = constants;
+const { O_NOFOLLOW, O_CREAT, O_EXCL, O_DIRECTORY, O_NONBLOCK } = constants;
 /** Flags of the guest's that reach open(2): access mode, O_EXCL, O_TRUNC, O_APPEND, O_DSYNC and O_SYNC. */
 const ALLOWED = 3 | 0o200 | 0o1000 | 0o2000 | 0o10000 | 0o4010000;
 /** Handles of files that nobody uses at the moment. */
@@ -49,16 +52,16 @@ async function call<T>(action: () => Promise<T>): Promise<T> {
  * Opens a folder to share.
  * @throws Error (rejects) with one line
  */
-export async function openFolder(path: string, readOnly: boolean): Promise<Folder> {
+export async function openFolder(path: string, options: FolderOptions): Promise<Folder> {
   if (process.platform !== 'linux') throw new Error(`Cannot share ${path}: shared folders need Linux's /proc`);
   const handle = await open(path, O_PATH | O_DIRECTORY).catch((error: NodeJS.ErrnoException) => {
     const reasons: Record<string, string> = { ENOENT: 'there is no such folder', ENOTDIR: 'it is not a folder' };
     throw new Error(`Cannot share ${path}: ${reasons[error.code ?? ''] ?? error.message}`);
   });
-  const handles = new Handles();
+  const handles = new Handles(options, (await handle.stat({ bigint: true })).dev);
   const root = new Node(handles, undefined, '', handle);
   return {
-    readOnly,
+    readOnly: options.readOnly,
     root: async () => root,
     close: async () => {
       await handles.close();
@@ -69,7 +72,16 @@ export async function openFolder(path: string, readOnly: boolean): Promise<Folde
 
 /** Open handles of nodes, the least used ones closed when there are many. */
 class Handles {
+  readonly options: FolderOptions;
+  /** The root's device. */
+  readonly device: bigint;
   readonly nodes = new Set<Node>();
+  readonly libc = libc();
+
+  constructor(options: FolderOptions, device: bigint) {
+    this.options = options;
+    this.device = device;
+  }
   touch(node: Node): void {
     this.nodes.delete(node);
     this.nodes.add(node);
@@ -137,6 +149,10 @@ class Node implements FolderNode {
   async #reopen(): Promise<FileHandle> {
     const handle = await this.#parent!.at(this.#name, (path) => open(path, O_PATH | O_NOFOLLOW));
     const s = await handle.stat({ bigint: true });
+    if (this.#handles.options.oneDevice && s.dev !== this.#handles.device) {
+      await handle.close();
+      throw new FolderError(Errno.ENODEV);
+    }
     const identity = `${s.dev}:${s.ino}`;
     this.#identity ??= identity;
     if (this.#identity !== identity) {
@@ -203,19 +219,67 @@ class Node implements FolderNode {
       const kind = await this.#kind();
       // Devices and pipes are the host's; what is behind a link is not this file.
       if (kind !== 0o100000 && kind !== 0o040000) throw new FolderError(kind === 0o120000 ? Errno.ELOOP : Errno.EACCES);
-      return new OpenFile(await this.#self((path) => open(path, (flags & ALLOWED) | O_NONBLOCK)));
+      return new OpenFile(
+        await this.#self((path) => open(path, (flags & ALLOWED) | O_NONBLOCK)),
+        this.#handles.options.writeThrough,
+      );
     });
   }
-  create(name: string, flags: number, mode: number): Promise<{ node: FolderNode; file: OpenNode }> {
+  create(name: string, flags: number, mode: number, owner?: Owner): Promise<{ node: FolderNode; file: OpenNode }> {
     return call(async () => {
-      const handle = await this.at(name, (path) => open(path, (flags & ALLOWED) | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode));
-      const s = await handle.stat();
-      if (!s.isFile()) {
+      const how = (flags & ALLOWED) | O_CREAT | O_NOFOLLOW | O_NONBLOCK;
+      const make = (more: number): Promise<FileHandle> => this.at(name, (path) => open(path, how | more, mode));
+      let made = true;
+      const handle = await make(O_EXCL).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'EEXIST' || flags & O_EXCL) throw error;
+        made = false;
+        return make(0);
+      });
+      try {
+        if (!(await handle.stat()).isFile()) throw new FolderError(Errno.EACCES);
+        if (made) await this.#own(owner, handle, mode);
+      } catch (error) {
         await handle.close();
-        throw new FolderError(Errno.EACCES);
+        if (made) await this.at(name, (path) => fs.unlink(path)).catch(() => {});
+        throw error;
       }
-      return { node: new Node(this.#handles, this, name), file: new OpenFile(handle) };
+      return { node: new Node(this.#handles, this, name), file: new OpenFile(handle, this.#handles.options.writeThrough) };
     });
+  }
+  /** Gives what was just made to whom it belongs in the guest, with the guest's mode whatever our umask. */
+  async #own(
+    owner: Owner | undefined,
+    made: { chown(uid: number, gid: number): Promise<void>; chmod(mode: number): Promise<void> },
+    mode: number | undefined,
+  ): Promise<void> {
+    const { owners } = this.#handles.options;
+    if (owner === undefined || owners === undefined || owners === 'ignore') return;
+    await made.chown(owner.uid, owner.gid).catch((error) => {
+      if (owners === 'must') throw error;
+    });
+    // After the change of owner, which takes set-ID bits away.
+    if (mode !== undefined) await made.chmod(mode);
+  }
+  async makeSpecial(): Promise<FolderNode> {
+    throw new FolderError(Errno.EPERM);
+  }
+  attribute(name: string): Promise<Uint8Array | undefined> {
+    return call(() =>
+      this.#self(async (path) => {
+        const got = this.#handles.libc?.getxattr(path, name, 256) ?? -Errno.EOPNOTSUPP;
+        if (got === -Errno.ENODATA) return undefined;
+        if (typeof got === 'number') throw new FolderError(-got);
+        return got;
+      }),
+    );
+  }
+  setAttribute(name: string, value: Uint8Array): Promise<void> {
+    return call(() =>
+      this.#self(async (path) => {
+        const errno = this.#handles.libc?.setxattr(path, name, value) ?? Errno.EOPNOTSUPP;
+        if (errno !== 0) throw new FolderError(errno);
+      }),
+    );
   }
   entries(): Promise<readonly FolderEntry[]> {
     return call(async () => {
@@ -238,15 +302,24 @@ class Node implements FolderNode {
       this.#parent ? this.#parent.at(this.#name, (path) => fs.readlink(path)) : Promise.reject(new FolderError(Errno.EINVAL)),
     );
   }
-  makeFolder(name: string, mode: number): Promise<FolderNode> {
+  makeFolder(name: string, mode: number, owner?: Owner): Promise<FolderNode> {
     return call(async () => {
       await this.at(name, (path) => fs.mkdir(path, { mode }));
-      return this.child(name);
+      const made = (await this.child(name)) as Node;
+      await made.#self(async (path) => {
+        const own = { chown: (u: number, g: number) => fs.chown(path, u, g), chmod: (m: number) => fs.chmod(path, m) };
+        // Should a link have taken its place, its target is not ours.
+        if ((await made.#kind()) === 0o040000) await this.#own(owner, own, mode);
+      });
+      return made;
     });
   }
-  makeLink(name: string, target: string): Promise<FolderNode> {
+  makeLink(name: string, target: string, owner?: Owner): Promise<FolderNode> {
     return call(async () => {
-      await this.at(name, (path) => fs.symlink(target, path));
+      await this.at(name, async (path) => {
+        await fs.symlink(target, path);
+        await this.#own(owner, { chown: (u, g) => fs.lchown(path, u, g), chmod: async () => {} }, undefined);
+      });
       return this.child(name);
     });
   }
@@ -287,14 +360,20 @@ class Node implements FolderNode {
 
 class OpenFile implements OpenNode {
   readonly #handle: FileHandle;
-  constructor(handle: FileHandle) {
+  readonly #writeThrough: boolean;
+  constructor(handle: FileHandle, writeThrough = false) {
     this.#handle = handle;
+    this.#writeThrough = writeThrough;
   }
   read(offset: number, into: Uint8Array): Promise<number> {
     return call(async () => (await this.#handle.read(into, 0, into.length, offset)).bytesRead);
   }
   write(offset: number, from: Uint8Array): Promise<number> {
-    return call(async () => (await this.#handle.write(from, 0, from.length, offset)).bytesWritten);
+    return call(async () => {
+      const { bytesWritten } = await this.#handle.write(from, 0, from.length, offset);
+      if (this.#writeThrough) await this.#handle.datasync();
+      return bytesWritten;
+    });
   }
   sync(dataOnly: boolean): Promise<void> {
     return call(() => (dataOnly ? this.#handle.datasync() : this.#handle.sync()));

@@ -1,4 +1,4 @@
-// Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, thread ids. Undefined elsewhere.
+// Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, extended attributes. Undefined elsewhere.
 
 import { createRequire } from 'node:module';
 
@@ -12,6 +12,10 @@ export interface Libc {
   hungUp(fd: number): boolean;
   /** A new pseudo-terminal in raw mode; undefined when the host has none. */
   openPty(): { readonly fd: number; readonly path: string } | undefined;
+  /** An extended attribute of what a path leads to, of up to `size` bytes; a negative error number. */
+  getxattr(path: string, name: string, size: number): Uint8Array | number;
+  /** Sets one; an error number, or 0. */
+  setxattr(path: string, name: string, value: Uint8Array): number;
   /** The process can gain no rights by what it executes: prctl(2), PR_SET_NO_NEW_PRIVS. */
   noNewPrivileges(): void;
 }
@@ -64,6 +68,9 @@ function bind(koffi: Koffi): Libc {
   const tcsetattr = c.func('int tcsetattr(int fd, int when, void *attributes)');
   const cfmakeraw = c.func('void cfmakeraw(void *attributes)');
   const prctl = c.func('int prctl(int option, uint64_t a, uint64_t b, uint64_t c, uint64_t d)');
+
+  const getxattr = c.func('int64_t getxattr(const char *path, const char *name, void *value, uint64_t size)');
+  const setxattr = c.func('int setxattr(const char *path, const char *name, void *value, uint64_t size, int flags)');
 
   /** What poll(2) says of one descriptor. */
   const ready = (fd: number, events: number, timeout: number): number => {
@@ -128,6 +135,12 @@ function bind(koffi: Koffi): Libc {
       close(other);
       return { fd, path: text(name) };
     },
+    getxattr(path, name, size) {
+      const value = new Uint8Array(size);
+      const got = Number(getxattr(path, name, value, size));
+      return got < 0 ? -koffi.errno() : value.subarray(0, got);
+    },
+    setxattr: (path, name, value) => (setxattr(path, name, value, value.length, 0) === 0 ? 0 : koffi.errno()),
     noNewPrivileges: () => void prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
   };
 }
