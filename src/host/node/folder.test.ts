@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, type TestContext, test } from 'node:test';
 import { FuseServer } from '../../devices/fuse/server.ts';
 import { Errno, type Folder, FolderError, type FolderNode } from '../../devices/ninep/folder.ts';
 import { mappedFolder } from '../../devices/ninep/mapped.ts';
@@ -189,63 +189,65 @@ async function attributes({ ask }: ReturnType<typeof client>, fid: number): Prom
   return [mode.toString(8), uid, gid, r.u64()];
 }
 
-for (const store of ['xattr', 'file'] as const)
-  test(`owners, modes and kinds are kept in a ${store}, and the host's files stay plain`, { skip }, async (t) => {
-    const name = `mapped-${store}`;
-    const { path, folder: inner, root } = await shared(name);
-    const unsupported = await root.setAttribute('user.virtfs.test', Uint8Array.of(1)).then(
-      () => false,
-      () => true,
-    );
-    if (store === 'xattr' && unsupported) {
-      t.skip(`${path} has no extended attributes`);
-      return;
-    }
-    const folder = mappedFolder(inner, { store, fileMode: 0o600, folderMode: 0o700 });
-    const server = new NinepServer(folder);
-    const c = client(server);
-    await c.attach(1000);
-    assert.equal(await c.clone(1), 0);
-    assert.equal((await c.ask(Type.lcreate, (w) => w.u32(1).text('made').u32(0o102).u32(0o104755).u32(50))).errno, 0);
-    assert.deepEqual(await attributes(c, 1), ['104755', 1000, 50, 0n]);
-    assert.equal((await c.ask(Type.symlink, (w) => w.u32(0).text('link').text('/etc/passwd').u32(50))).errno, 0);
-    assert.equal((await c.ask(Type.mknod, (w) => w.u32(0).text('disk').u32(0o060660).u32(8).u32(1).u32(6))).errno, 0);
-    assert.equal((await c.ask(Type.mkdir, (w) => w.u32(0).text('dir').u32(0o1777).u32(7))).errno, 0);
-    for (const [fid, entry] of ['link', 'disk', 'dir'].entries()) assert.equal(await c.clone(2 + fid, entry), 0);
-    assert.deepEqual(await attributes(c, 2), ['120777', 1000, 50, 0n]);
-    assert.equal((await c.ask(Type.readlink, (w) => w.u32(2))).r.text(), '/etc/passwd');
-    assert.deepEqual(await attributes(c, 3), ['60660', 1000, 6, 0x801n]);
-    assert.deepEqual(await attributes(c, 4), ['41777', 1000, 7, 0n]);
-    // A device is opened by nobody here; of a link nothing is reached.
-    assert.equal((await c.ask(Type.lopen, (w) => w.u32(3).u32(2))).errno, Errno.EACCES);
-    assert.equal((await c.ask(Type.lopen, (w) => w.u32(2).u32(0))).errno, Errno.ELOOP);
-    for (const [file, mode] of [['made', 0o100600], ['link', 0o100600], ['disk', 0o100600], ['dir', 0o040700]] as const)
+test("owners, modes and kinds are kept apart, and the host's files stay plain", { skip }, async (t) => {
+  for (const store of ['xattr', 'file'] as const) await t.test(store, (one) => keepsApart(store, one));
+});
+async function keepsApart(store: 'xattr' | 'file', t: TestContext): Promise<void> {
+  const name = `mapped-${store}`;
+  const { path, folder: inner, root } = await shared(name);
+  const unsupported = await root.setAttribute('user.virtfs.test', Uint8Array.of(1)).then(
+    () => false,
+    () => true,
+  );
+  if (store === 'xattr' && unsupported) {
+    t.skip(`${path} has no extended attributes`);
+    return;
+  }
+  const folder = mappedFolder(inner, { store, fileMode: 0o600, folderMode: 0o700 });
+  const server = new NinepServer(folder);
+  const c = client(server);
+  await c.attach(1000);
+  assert.equal(await c.clone(1), 0);
+  assert.equal((await c.ask(Type.lcreate, (w) => w.u32(1).text('made').u32(0o102).u32(0o104755).u32(50))).errno, 0);
+  assert.deepEqual(await attributes(c, 1), ['104755', 1000, 50, 0n]);
+  assert.equal((await c.ask(Type.symlink, (w) => w.u32(0).text('link').text('/etc/passwd').u32(50))).errno, 0);
+  assert.equal((await c.ask(Type.mknod, (w) => w.u32(0).text('disk').u32(0o060660).u32(8).u32(1).u32(6))).errno, 0);
+  assert.equal((await c.ask(Type.mkdir, (w) => w.u32(0).text('dir').u32(0o1777).u32(7))).errno, 0);
+  for (const [fid, entry] of ['link', 'disk', 'dir'].entries()) assert.equal(await c.clone(2 + fid, entry), 0);
+  assert.deepEqual(await attributes(c, 2), ['120777', 1000, 50, 0n]);
+  assert.equal((await c.ask(Type.readlink, (w) => w.u32(2))).r.text(), '/etc/passwd');
+  assert.deepEqual(await attributes(c, 3), ['60660', 1000, 6, 0x801n]);
+  assert.deepEqual(await attributes(c, 4), ['41777', 1000, 7, 0n]);
+  // A device is opened by nobody here; of a link nothing is reached.
+  assert.equal((await c.ask(Type.lopen, (w) => w.u32(3).u32(2))).errno, Errno.EACCES);
+  assert.equal((await c.ask(Type.lopen, (w) => w.u32(2).u32(0))).errno, Errno.ELOOP);
+  for (const [file, mode] of [['made', 0o100600], ['link', 0o100600], ['disk', 0o100600], ['dir', 0o040700]] as const)
       assert.equal((await lstat(join(path, file))).mode, mode, file); // biome-ignore format: a table
-    // A new owner and mode, a new name, and a second one.
-    const change = (w: MessageWriter) => w.u32(1).u32(7).u32(0o640).u32(0).u32(9).u64(0n).u64(0n).u64(0n).u64(0n).u64(0n);
-    assert.equal((await c.ask(Type.setattr, change)).errno, 0);
-    assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('made').u32(4).text('moved'))).errno, 0);
-    assert.equal((await c.ask(Type.link, (w) => w.u32(0).u32(1).text('twice'))).errno, 0);
-    for (const [fid, names] of [[5, ['dir', 'moved']], [6, ['twice']]] as const) {
+  // A new owner and mode, a new name, and a second one.
+  const change = (w: MessageWriter) => w.u32(1).u32(7).u32(0o640).u32(0).u32(9).u64(0n).u64(0n).u64(0n).u64(0n).u64(0n);
+  assert.equal((await c.ask(Type.setattr, change)).errno, 0);
+  assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('made').u32(4).text('moved'))).errno, 0);
+  assert.equal((await c.ask(Type.link, (w) => w.u32(0).u32(1).text('twice'))).errno, 0);
+  for (const [fid, names] of [[5, ['dir', 'moved']], [6, ['twice']]] as const) {
       assert.equal(await c.clone(fid, ...names), 0);
       assert.deepEqual(await attributes(c, fid), ['100640', 0, 9, 0n]);
     } // biome-ignore format: a table
-    // What replaces a file has its own attributes, not the old one's.
-    assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('file').u32(0).text('disk'))).errno, 0);
-    assert.equal(await c.clone(7, 'disk'), 0);
-    assert.equal((await attributes(c, 7))[0], (await lstat(join(path, 'disk'))).mode.toString(8));
-    // The attributes' own files are out of reach, and in nobody's way.
-    if (store === 'file') {
-      assert.equal(await c.clone(8, '.virtfs_metadata'), Errno.EINVAL);
-      assert.ok((await readdir(join(path, 'dir'))).includes('.virtfs_metadata'));
-    }
-    assert.ok(!(await (await folder.root()).entries()).some((e) => e.name.startsWith('.virtfs')));
-    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, Errno.ENOTEMPTY);
-    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(4).text('moved').u32(0))).errno, 0);
-    assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, 0);
-    await server.reset();
-    await folder.close();
-  });
+  // What replaces a file has its own attributes, not the old one's.
+  assert.equal((await c.ask(Type.renameat, (w) => w.u32(0).text('file').u32(0).text('disk'))).errno, 0);
+  assert.equal(await c.clone(7, 'disk'), 0);
+  assert.equal((await attributes(c, 7))[0], (await lstat(join(path, 'disk'))).mode.toString(8));
+  // The attributes' own files are out of reach, and in nobody's way.
+  if (store === 'file') {
+    assert.equal(await c.clone(8, '.virtfs_metadata'), Errno.EINVAL);
+    assert.ok((await readdir(join(path, 'dir'))).includes('.virtfs_metadata'));
+  }
+  assert.ok(!(await (await folder.root()).entries()).some((e) => e.name.startsWith('.virtfs')));
+  assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, Errno.ENOTEMPTY);
+  assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(4).text('moved').u32(0))).errno, 0);
+  assert.equal((await c.ask(Type.unlinkat, (w) => w.u32(0).text('dir').u32(0x200))).errno, 0);
+  await server.reset();
+  await folder.close();
+}
 
 test('passthrough gives files to whom they belong, or makes none', { skip }, async () => {
   const { path } = await shared('owners');
