@@ -31,8 +31,7 @@ export function complete(s: Settings): void {
   for (const nic of s.nics) addNic(s, nic);
   globals(s);
   memory(s);
-  const { cpus, maxcpus } = topologyOf(s);
-  if (maxcpus !== cpus) throw new Refused(`-smp maxcpus=${maxcpus}: not supported with ${cpus} vCPUs; none can be added later`);
+  topologyOf(s);
   if (s.daemonize && usesStdio(s)) throw new Refused('-daemonize: not supported with standard input and output in use');
   if (s.machine.board === 'none') {
     if (s.devices.length > 0) throw new Refused(`-device ${s.devices[0]!.driver}: machine none has no buses`);

@@ -53,9 +53,10 @@ function message(s: Settings | undefined, text: string): string {
 }
 
 const machineConfig = (s: Settings): MachineConfig => {
-  const { cpus, sockets, cores, threads } = topologyOf(s);
+  const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
-    cpus,
+    cpus: maxcpus,
+    ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },
     memory: s.memory,
     ...(s.machine.board === 'none' ? {} : { machine: s.machine.board }),

@@ -32,12 +32,14 @@ import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
 import { boardDevices, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
+import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
 import { deviceTypes } from './device-types.ts';
 import { cmosBytes, type FwCfgBlobs, fwCfgItems } from './fw-cfg-items.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
 import type { BoardFacts } from './tables.ts';
+import { cpuType } from './types/cpu.ts';
 
 const IOAPIC_PAGE = 0xfec00000;
 /** MMIO addresses reach to the end of the guest-physical space. */
@@ -98,6 +100,8 @@ export interface Board {
   readonly mmio: readonly AddressSpace[];
   readonly msrs: readonly MsrSpace[];
   readonly lapics: readonly Lapic[];
+  /** Which of the possible vCPUs are there. */
+  readonly cpus: Cpus;
   readonly apicBus: ApicBus;
   readonly pvs: readonly KvmPv[];
   readonly hypercall: Hypercall;
@@ -278,9 +282,11 @@ export function buildBoard(o: BoardOptions): Board {
     full: config.machine !== undefined,
   });
   const { host } = chipset;
+  const notify = o.notify ?? (() => {});
+  const cpus = buildCpus({ config, arena, ports, acpi, lapics, lock, event: o.event, notify, ioThread: o.thread === 0 });
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
-    return { ramLow: layout.ramLow, ramHigh: layout.ramHigh, ...(hotplugSlots ? { hotplugSlots } : {}) };
+    return { ramLow: layout.ramLow, ramHigh: layout.ramHigh, cpus: cpus.list(), ...(hotplugSlots ? { hotplugSlots } : {}) };
   };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
@@ -309,11 +315,12 @@ export function buildBoard(o: BoardOptions): Board {
       cpus: config.cpus,
       ram: config.memory,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
-      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify: o.notify ?? (() => {}), flushPage: o.flushPage ?? (() => {}),
+      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}),
     },
-    types: deviceTypes, buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
+    types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object
   devices.addBus(chipset.bus);
+  if (cpus.bus) devices.addBus(cpus.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
@@ -322,7 +329,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
     get facts() {
       return facts();
     },
@@ -332,10 +339,11 @@ export function buildBoard(o: BoardOptions): Board {
         slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
-        for (const [address, value] of cmosBytes(config.cpus, config.bootOrder ?? 'cad')) rtc.preset(address, value);
+        for (const [address, value] of cmosBytes(cpus.list().length, config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();
         fwCfg.reset();
         chipset.reset();
+        cpus.reset();
         devices.reset();
       });
       if (!firmware) {

@@ -99,6 +99,15 @@ export interface UsbBus extends Bus<'usb-bus'> {
   /** The controller, where companions may share its ports. */
   readonly ehci?: Ehci;
 }
+/** Where vCPUs go: as many places as the machine has possible ones. */
+export interface CpuBus extends Bus<'CPU'> {
+  /** vCPU n, as the device at `path`, is there; what it returns takes it away. Throws where it is there already. */
+  add(cpu: number, path: string): () => void;
+  /** The path of the device that vCPU n is; undefined for one of the board, or one that is not there. */
+  path(cpu: number): string | undefined;
+  /** A vCPU was added to a machine that has started; on the I/O thread. */
+  plugged(path: string): void;
+}
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {
   readonly PCI: PciBus;
@@ -107,6 +116,7 @@ export interface Buses {
   readonly IDE: IdeBus;
   readonly 'usb-bus': UsbBus;
   readonly SCSI: ScsiBus;
+  readonly CPU: CpuBus;
   readonly 'virtio-serial-bus': VirtioSerialBus;
 }
 export type BusKind = keyof Buses;

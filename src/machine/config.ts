@@ -11,7 +11,10 @@ export const TSC_KHZ = 1_000_000;
 export type MachineKind = 'pc' | 'q35';
 
 export interface MachineConfig {
+  /** Possible vCPUs. */
   readonly cpus: number;
+  /** The first so many are there from the start, the others come by `device_add`; all are there when this is left out. */
+  readonly present?: number;
   /** How the vCPUs are arranged; cores of one socket when this is left out. */
   readonly topology?: { readonly sockets: number; readonly cores: number; readonly threads: number };
   /** ACPI tables are there; they are when this is left out. */

@@ -162,6 +162,7 @@ export class DeviceTree {
         this.#o.services.lock.run(() => device.reset());
         if (first.io) entry.io = device.io?.(first.io);
         if (bus.kind === 'PCI' && place) bus.plugged?.(place.slot);
+        else if (bus.kind === 'CPU') bus.plugged(path);
       }
     } catch (error) {
       for (const f of undo.reverse()) f();

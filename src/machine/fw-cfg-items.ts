@@ -57,7 +57,7 @@ export function fwCfgItems(
     [fwCfgKey.uuid, uuidBytes(config.uuid)],
     [fwCfgKey.ramSize, le(here.ramLow + here.ramHigh, 8)],
     [fwCfgKey.noGraphic, le(config.noGraphic ? 1 : 0, 2)],
-    [fwCfgKey.cpus, le(config.cpus, 2)],
+    [fwCfgKey.cpus, () => le(facts().cpus?.length ?? config.cpus, 2)],
     [fwCfgKey.maxCpus, le(config.cpus, 2)],
     [fwCfgKey.numa, new Uint8Array(8 * (1 + config.cpus))],
     [fwCfgKey.bootMenu, le(menu?.on ? 1 : 0, 2)],

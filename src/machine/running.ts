@@ -83,6 +83,7 @@ export interface RunningMachine {
   /** One line on the kernel that was loaded. */
   readonly kernelLine: string;
   readonly status: MachineStatus;
+  /** Possible vCPUs; those that are there are `board.cpus`. */
   readonly cpus: number;
   /** Instructions that the vCPUs retired, as far as they are counted; complete once the machine has ended. */
   readonly instructions: number;

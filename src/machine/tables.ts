@@ -7,6 +7,7 @@ import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts'
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
 import { PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
+import { cpuPorts } from './cpus.ts';
 
 /** The ECAM window, 256 MiB. */
 const ECAM = { base: 0xb000_0000, size: 0x1000_0000 };
@@ -23,6 +24,8 @@ export interface BoardFacts {
   readonly pmBase?: number;
   /** Slots whose devices come and go by ACPI. */
   readonly hotplugSlots?: readonly number[];
+  /** vCPUs that are there; all when left out. */
+  readonly cpus?: readonly number[];
 }
 
 /** The windows that PCI devices may use. */
@@ -38,8 +41,11 @@ export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [
 /** The ACPI tables of a board. */
 export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
   const pc = config.machine === 'pc';
+  const ports = cpuPorts(config);
   return buildAcpi({
     cpus: Array.from({ length: config.cpus }, (_, n) => n),
+    ...(facts.cpus ? { absent: Array.from({ length: config.cpus }, (_, n) => n).filter((n) => !facts.cpus?.includes(n)) } : {}),
+    ...(ports === undefined ? {} : { cpuHotplug: ports }),
     pci: {
       ...(pc ? {} : { mmconfig: { base: ECAM.base } }),
       memory: pciWindows(config, facts),

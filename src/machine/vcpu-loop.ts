@@ -9,6 +9,7 @@ import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
 import type { BoardEvent, MachineConfig } from './config.ts';
 import { TSC_KHZ } from './config.ts';
+import { arrangement } from './types/cpu.ts';
 
 /** Instructions of one slice: short enough that timers are served every fraction of a millisecond. */
 const SLICE = 50_000;
@@ -29,7 +30,7 @@ function describe(config: MachineConfig, index: number): CpuDescription {
   const kvm = config.paravirtual.length > 0 ? kvmCpuid(config.paravirtual)[1].eax : null;
   return {
     model: cpuModel(name, changes),
-    topology: config.topology ?? { threads: 1, cores: config.cpus, sockets: 1 },
+    topology: arrangement(config),
     index,
     tscKhz: config.tscKhz ?? TSC_KHZ,
     kvm,
@@ -110,6 +111,8 @@ export function runVcpu(
         vcpu = plugged() ?? vcpu;
         vcpu.sync();
       }
+      // It was taken away.
+      if (!board.cpus.has(cpu)) return;
       waiting = waits();
       continue;
     }

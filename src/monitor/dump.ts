@@ -122,11 +122,11 @@ export async function writeCore(
     .map((r) => ({ start: Math.max(r.gpa, range?.begin ?? 0), end: Math.min(r.gpa + r.length, end) }))
     .filter((b) => b.end > b.start);
   if (blocks.length === 0) throw new QmpError('No guest memory in the range');
-  const notes = Array.from({ length: machine.cpus }, (_, cpu) => {
+  const notes = machine.board.cpus.list().flatMap((cpu) => {
     const state = machine.vcpuState(cpu);
     const read: Read = (slot) => readSlot(state, slot);
     return [note('CORE', NT_PRSTATUS, prstatus(cpu, state, read)), note('QEMU', 0, qemuState(state, read))];
-  }).flat();
+  });
   const noteBytes = notes.reduce((n, x) => n + x.length, 0);
   const headers = new Uint8Array(HEADER + PROGRAM * (1 + blocks.length));
   const view = new DataView(headers.buffer);

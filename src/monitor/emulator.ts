@@ -8,6 +8,7 @@ import { type Backends, noBackends } from '../machine/backends.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import type { MachineType } from '../machine/machine-types.ts';
 import type { RunningMachine } from '../machine/running.ts';
+import { CPU_SUFFIX, cpuTypeName } from '../machine/types/cpu.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import { type QmpHandlers, QmpService, type QmpSession, type Timestamp } from '../rpc/qmp/server.ts';
@@ -90,7 +91,7 @@ export interface EmulatorHost {
   readonly random: (path: string | undefined) => (count: number) => Promise<Uint8Array>;
   readonly base64: { encode(bytes: Uint8Array): string; decode(text: string): Uint8Array };
   /** The host's names of the vCPUs' threads, by vCPU; empty where it has none. */
-  readonly threads: () => Promise<readonly number[]>;
+  readonly threads: () => Promise<ReadonlyMap<number, number>>;
   readonly streams: StateStreams;
   readonly net: NetdevHost;
   readonly display: DisplayHost;
@@ -279,6 +280,9 @@ export class Emulator {
 
   /** @throws QmpError (rejects) */
   async deviceAdd(config: DeviceConfig): Promise<void> {
+    const cpu = cpuTypeName(this.running.board.config);
+    if (config.driver.endsWith(CPU_SUFFIX) && config.driver !== cpu)
+      throw new QmpError(`Invalid CPU type, expected cpu type: '${cpu}'`);
     try {
       await this.running.deviceAdd(this.withDrive(config));
       this.#lookAtDrives();

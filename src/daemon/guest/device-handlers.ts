@@ -17,12 +17,13 @@ import {
   detachLive,
   deviceByAlias,
   deviceOf,
+  removeDevice,
   updateConfig,
   updateLive,
 } from './devices.ts';
 import type { Guest } from './guest.ts';
 import { agentCommand } from './lifecycle.ts';
-import { readThreads } from './monitor.ts';
+import { hotpluggable, readVcpus } from './monitor.ts';
 import { saveStatus } from './status.ts';
 
 /** libvirt's error 99 for a device that is not there. */
@@ -78,28 +79,40 @@ async function setMemory(daemon: Daemon, guest: Guest, kib: number, flags: numbe
 /** Flags of vCPU counts. */
 const vcpuFlag = { maximum: 4, guest: 8, hotpluggable: 16 } as const;
 
-async function plugVcpus(guest: Guest, count: number): Promise<void> {
+/** Adds vCPUs to a running guest, or has it let go of those that were added, the last first. */
+async function plugVcpus(daemon: Daemon, guest: Guest, count: number): Promise<void> {
   const run = guest.live();
-  const answer = await guest.qmp('query-hotpluggable-cpus');
-  const all = (Array.isArray(answer) ? answer : []).filter(isObject).toReversed();
-  const used = all.filter((one) => one['qom-path'] !== undefined);
-  const free = all.filter((one) => one['qom-path'] === undefined);
-  for (let have = used.length; have < count; have++) {
-    const next = free.shift();
-    if (!next) throw operationInvalid('no free vCPU');
-    const props = isObject(next['props']) ? next['props'] : {};
-    await guest.qmp('device_add', { driver: next['type'] ?? '', id: `vcpu${have}`, ...props });
+  const all = await hotpluggable(guest);
+  const there = (one: (typeof all)[number]): boolean => one['qom-path'] !== undefined;
+  let have = all.filter(there).length;
+  const few = (): Error =>
+    operationInvalid('failed to find appropriate hotpluggable vcpus to reach the desired target vcpu count');
+  try {
+    for (const [index, one] of all.entries()) {
+      if (have >= count) break;
+      if (there(one)) continue;
+      const props = isObject(one['props']) ? one['props'] : {};
+      await guest.qmp('device_add', { driver: one['type'] ?? '', id: `vcpu${index}`, ...props });
+      have++;
+    }
+    for (const one of all.toReversed()) {
+      if (have <= count) break;
+      // Those of the command line stay.
+      const id = /^\/machine\/peripheral\/(.+)$/.exec(String(one['qom-path']))?.[1];
+      if (id === undefined) continue;
+      if (!(await removeDevice(daemon, guest, run, id))) {
+        throw libvirtError(
+          'operationTimeout',
+          'qemu',
+          'vcpu unplug request timed out. Unplug result must be manually inspected in the domain',
+        );
+      }
+      have--;
+    }
+    if (have !== count) throw few();
+  } finally {
+    await readVcpus(guest, run);
   }
-  for (let have = used.length; have > count; have--) {
-    const last = used[have - 1]!;
-    const path = String(last['qom-path']);
-    const id = path.startsWith('/machine/peripheral/') ? path.slice('/machine/peripheral/'.length) : undefined;
-    if (id === undefined) throw operationInvalid(`vcpu '${have - 1}' can't be hotunplugged`);
-    await guest.qmp('device_del', { id });
-  }
-  if (count === run.domain.vcpu.count) delete run.domain.vcpu.current;
-  else run.domain.vcpu.current = count;
-  await readThreads(guest, run);
 }
 
 async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: number): Promise<void> {
@@ -134,7 +147,7 @@ async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: numb
   };
   if (where.live) {
     check(guest.live().domain);
-    await plugVcpus(guest, count);
+    await plugVcpus(daemon, guest, count);
   }
   if (where.config) {
     await daemon.guests.change(guest, (domain) => {

@@ -85,7 +85,7 @@ async function attachPrepared(
 }
 
 /** Waits for the guest to let a device go. True when it has; false when it was told and has not said so yet. */
-async function removeDevice(daemon: Daemon, guest: Guest, run: Run, alias: string): Promise<boolean> {
+export async function removeDevice(daemon: Daemon, guest: Guest, run: Run, alias: string): Promise<boolean> {
   const gone = Promise.withResolvers<boolean | undefined>();
   run.removals.set(alias, gone.resolve);
   const stop = daemon.host.timers.after(removalMs, () => gone.resolve(undefined));

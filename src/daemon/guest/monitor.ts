@@ -33,6 +33,20 @@ export async function readThreads(guest: Guest, run: Run): Promise<void> {
   run.threads = threads;
 }
 
+/** What a guest's emulator tells of its possible vCPUs, in their order. */
+export async function hotpluggable(guest: Guest): Promise<readonly { readonly [name: string]: Json }[]> {
+  const answer = await guest.qmp('query-hotpluggable-cpus');
+  return (Array.isArray(answer) ? answer : []).filter(isObject).toReversed();
+}
+/** Reads which vCPUs a running guest has. */
+export async function readVcpus(guest: Guest, run: Run): Promise<void> {
+  const all = await hotpluggable(guest);
+  const count = all.filter((one) => one['qom-path'] !== undefined).length;
+  if (count === run.domain.vcpu.count) delete run.domain.vcpu.current;
+  else run.domain.vcpu.current = count;
+  await readThreads(guest, run);
+}
+
 const diskOf = (run: Run, data: Data): Domain['devices']['disks'][number] | undefined => {
   const device = String(data['id'] ?? data['device'] ?? '');
   const path = String(data['qom-path'] ?? '');
@@ -96,6 +110,11 @@ const handlers: Readonly<Record<string, Handler>> = {
     if (alias === undefined) return;
     const waiting = run.removals.get(alias);
     if (waiting) waiting(true);
+    // A vCPU that the guest let go of late.
+    else if (/^vcpu\d+$/.test(alias))
+      void readVcpus(guest, run)
+        .then(() => saveStatus(daemon.host, daemon.paths.run, guest))
+        .catch(() => {});
     else dropDevice(daemon, guest, run, alias);
   },
   DEVICE_UNPLUG_GUEST_ERROR(daemon, guest, run, data) {

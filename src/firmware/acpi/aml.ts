@@ -117,6 +117,21 @@ export const masked = (a: Aml, b: Aml): Aml => bytesOf(0x7b, a, b, 0);
 /** A call of a method that is known to the reader by its name. */
 export const call = (where: string, ...values: readonly Aml[]): Aml => bytesOf(path(where), ...values);
 
+export const local = (n: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7): Aml => bytesOf(0x60 + n);
+export const whileTrue = (condition: Aml, ...terms: readonly Aml[]): Aml => bytesOf(0xa2, packaged(bytesOf(condition, ...terms)));
+/** A mutex of sync level 0, taken without a limit of time, and given back. */
+export const mutex = (where: string): Aml => bytesOf(0x5b, 0x01, path(where), 0);
+export const acquire = (where: string): Aml => bytesOf(0x5b, 0x23, path(where), 0xff, 0xff);
+export const release = (where: string): Aml => bytesOf(0x5b, 0x27, path(where));
+/** A part of a region: a name with its bits, or so many bits that have none. */
+export type Bits = readonly [name: string, bits: number] | number;
+/** Fields over a region from its start, in accesses of `width` bytes; writes leave the other bits at zero. */
+export const bitFields = (region: string, width: 1 | 4, parts: readonly Bits[]): Aml => {
+  const length = (bits: number): Aml => (bits < 64 ? bytesOf(bits) : bytesOf(0x40 | (bits & 15), bits >> 4));
+  const rows = parts.map((p) => (typeof p === 'number' ? bytesOf(0, length(p)) : bytesOf(path(p[0]), length(p[1]))));
+  return bytesOf(0x5b, 0x81, packaged(bytesOf(path(region), (width === 1 ? 1 : 3) | 0x40, ...rows)));
+};
+
 /** A range of ports (`OperationRegion (where, SystemIO, base, length)`). */
 export const ports = (where: string, base: number, length: number): Aml =>
   bytesOf(0x5b, 0x80, path(where), 1, int(base), int(length));

@@ -22,6 +22,10 @@ export interface PciConfig {
 export interface AcpiConfig {
   /** APIC ids, the boot CPU first; ids from 255 up get x2APIC entries. */
   readonly cpus: readonly number[];
+  /** Numbers of the CPUs that are not there yet. */
+  readonly absent?: readonly number[];
+  /** First of the ports by which CPUs come and go; their methods are described where this is given. */
+  readonly cpuHotplug?: number;
   readonly pci?: PciConfig;
   /** ISA interrupts that are level-triggered and active high besides 9 (PCI interrupts on i440fx). */
   readonly levelIrqs?: readonly number[];

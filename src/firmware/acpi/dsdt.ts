@@ -5,18 +5,64 @@
 import * as a from './aml.ts';
 import { type AcpiConfig, HPET_BASE, type PciConfig } from './config.ts';
 import { busWindow, interrupt, io, ioWindow, irq, memory32, memoryWindow, template } from './resources.ts';
+import { MADT_ENABLED, madtCpu } from './tables.ts';
 
 const present = a.name('_STA', a.int(0x0f));
 
-const cpuDevices = (cpus: readonly number[]): a.Aml[] =>
-  cpus.map((_, i) =>
-    a.device(
-      `C${i.toString(16).toUpperCase().padStart(3, '0')}`,
-      a.name('_HID', a.str('ACPI0007')),
-      a.name('_UID', a.int(i)),
-      present,
+const cpuName = (uid: number): string => `C${uid.toString(16).toUpperCase().padStart(3, '0')}`;
+
+/**
+ * CPUs that come and go, with the methods over the ports that tell of them: QEMU 7.2, docs/specs/acpi_cpu_hotplug.rst. `CSCN` is what the
+ * event calls.
+ */
+const cpuContainer = (cpus: readonly number[], base: number): a.Aml => {
+  const locked = (...terms: readonly a.Aml[]): a.Aml[] => [a.acquire('CPLK'), ...terms, a.release('CPLK')];
+  const set = (name: string, value: a.Aml): a.Aml => a.store(value, a.path(name));
+  const is = (name: string): a.Aml => a.equal(a.path(name), a.int(1));
+  const one = a.int(1);
+  return a.device(
+    'CPUS',
+    a.name('_HID', a.str('ACPI0010')),
+    a.name('_CID', a.hid('PNP0A05')),
+    a.ports('PRST', base, 12),
+    a.bitFields('PRST', 1, [32, ['CPEN', 1], ['CINS', 1], ['CRMV', 1], ['CEJE', 1], 4, ['CCMD', 8]]),
+    a.bitFields('PRST', 4, [['CSEL', 32], 32, ['CDAT', 32]]),
+    a.mutex('CPLK'),
+    a.method('_INI', 0, set('CSEL', a.int(0))),
+    a.method('CSTA', 1, ...locked(set('CSEL', a.arg(0)), a.store(a.int(0), a.local(0)), a.ifThen(is('CPEN'), a.store(a.int(15), a.local(0)))), a.ret(a.local(0))),
+    a.method('CEJ0', 1, ...locked(set('CSEL', a.arg(0)), set('CEJE', one))),
+    a.method('COST', 4, ...locked(set('CSEL', a.arg(0)), set('CCMD', one), set('CDAT', a.arg(1)), set('CCMD', a.int(2)), set('CDAT', a.arg(2)))),
+    a.method('CTFY', 2, ...cpus.map((_, uid) => a.ifThen(a.equal(a.arg(0), a.int(uid)), a.notify(a.path(cpuName(uid)), a.arg(1))))),
+    a.method(
+      'CSCN',
+      0,
+      ...locked(
+        a.store(one, a.local(0)),
+        a.whileTrue(
+          a.equal(a.local(0), one),
+          a.store(a.int(0), a.local(0)),
+          set('CCMD', a.int(0)),
+          a.ifThen(is('CINS'), a.call('CTFY', a.path('CDAT'), one), set('CINS', one), a.store(one, a.local(0))),
+          a.otherwise(a.ifThen(is('CRMV'), a.call('CTFY', a.path('CDAT'), a.int(3)), set('CRMV', one), a.store(one, a.local(0)))),
+        ),
+      ),
     ),
-  );
+    ...cpus.map((id, uid) =>
+      a.device(
+        cpuName(uid),
+        a.name('_HID', a.str('ACPI0007')),
+        a.name('_UID', a.int(uid)),
+        a.method('_STA', 0, a.ret(a.call('CSTA', a.int(uid)))),
+        a.name('_MAT', a.buffer(madtCpu(uid, id, MADT_ENABLED))),
+        ...(uid === 0 ? [] : [a.method('_EJ0', 1, a.call('CEJ0', a.int(uid)))]),
+        a.method('_OST', 3, a.call('COST', a.int(uid), a.arg(0), a.arg(1), a.arg(2))),
+      ),
+    ),
+  ); // biome-ignore format: methods a line each
+};
+
+const cpuDevices = (cpus: readonly number[]): a.Aml[] =>
+  cpus.map((_, i) => a.device(cpuName(i), a.name('_HID', a.str('ACPI0007')), a.name('_UID', a.int(i)), present));
 
 /** _PRT (6.2.13): for each slot and pin the GSI, without an interrupt link device. */
 const routing = (intx: PciConfig['intx']): a.Aml => {
@@ -92,9 +138,14 @@ const hotplugSlots = ({ base, slots }: NonNullable<PciConfig['hotplug']>): a.Aml
   a.method('PCNT', 0, a.call('DVNT', a.path('PCIU'), a.int(1)), a.call('DVNT', a.path('PCID'), a.int(3))),
 ];
 
-/** The methods of general-purpose events: 1 tells of PCI devices. */
-const events = (config: AcpiConfig): a.Aml[] =>
-  config.pci?.hotplug ? [a.scope('\\_GPE', a.method('_E01', 0, a.call('\\_SB.PCI0.PCNT')))] : [];
+/** The methods of general-purpose events: 1 tells of PCI devices, 2 of CPUs. */
+const events = (config: AcpiConfig): a.Aml[] => {
+  const methods = [
+    ...(config.pci?.hotplug ? [a.method('_E01', 0, a.call('\\_SB.PCI0.PCNT'))] : []),
+    ...(config.cpuHotplug === undefined ? [] : [a.method('_E02', 0, a.call('\\_SB.CPUS.CSCN'))]),
+  ];
+  return methods.length > 0 ? [a.scope('\\_GPE', ...methods)] : [];
+};
 
 const simple = (where: string, id: string, ...resources: Uint8Array[]): a.Aml =>
   a.device(where, a.name('_HID', a.hid(id)), present, a.name('_CRS', template(...resources)));
@@ -142,7 +193,9 @@ export const dsdtBody = (config: AcpiConfig): Uint8Array =>
   a.bytesOf(
     a.scope(
       '\\_SB',
-      ...cpuDevices(config.cpus),
+      ...(config.cpuHotplug === undefined
+        ? cpuDevices(config.cpus)
+        : [cpuContainer(config.cpus, config.cpuHotplug), simple('CPHR', 'PNP0A06', io(config.cpuHotplug, 12))]),
       ...systemDevices(config),
       ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),
     ),

@@ -66,14 +66,21 @@ export const facs = (): Uint8Array => {
 
 const ISA_LEVEL_HIGH = 0x0d;
 
+/** Flags of a local APIC, section 5.2.12.2. */
+export const MADT_ENABLED = 1;
+const MADT_ONLINE_CAPABLE = 2;
+/** The entry of one CPU. */
+export const madtCpu = (uid: number, id: number, flags: number): Uint8Array =>
+  id < 255 && uid < 255
+    ? bytesOf(0, 8, uid, id, little(flags, 4))
+    : bytesOf(9, 16, 0, 0, little(id, 4), little(flags, 4), little(uid, 4));
+
 /** Local APICs (x2APIC entries for ids from 255 up), I/O APIC 0, the overrides of the timer and of level interrupts, LINT1 = NMI. */
 export const madtBody = (config: AcpiConfig): Uint8Array => {
   const entries: Uint8Array[] = [];
   const small = config.cpus.every((id) => id < 255);
-  for (const [uid, id] of config.cpus.entries()) {
-    if (id < 255 && uid < 255) entries.push(bytesOf(0, 8, uid, id, little(1, 4)));
-    else entries.push(bytesOf(9, 16, 0, 0, little(id, 4), little(1, 4), little(uid, 4)));
-  }
+  for (const [uid, id] of config.cpus.entries())
+    entries.push(madtCpu(uid, id, config.absent?.includes(uid) ? MADT_ONLINE_CAPABLE : MADT_ENABLED));
   entries.push(bytesOf(1, 12, 0, 0, little(0xfec0_0000, 4), little(0, 4)));
   entries.push(bytesOf(2, 10, 0, 0, little(2, 4), little(0, 2)));
   for (const line of [SCI, ...(config.levelIrqs ?? [])].sort((x, y) => x - y)) {

@@ -17,6 +17,7 @@ import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
+import { presentAtStart } from '../../machine/cpus.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import { extraBytes } from '../../machine/extra.ts';
@@ -76,8 +77,15 @@ export class NodeMachine implements RunningMachine {
   readonly #o: MachineSetup;
   readonly #layout: MemoryLayout;
   readonly #bytes: Uint8Array;
-  readonly #workers: Worker[] = [];
-  readonly #changes: MessagePort[] = [];
+  /** Threads of vCPUs, by number; made when a vCPU first comes, and kept. */
+  readonly #workers: (Worker | undefined)[] = [];
+  readonly #changes: (MessagePort | undefined)[] = [];
+  /** Devices that came and went, for threads that are made later. */
+  readonly #changed: DeviceChange[] = [];
+  readonly #epoch: bigint;
+  readonly #blobs: FwCfgBlobs;
+  /** The translator's compiled main module. */
+  #module: WebAssembly.Module | undefined;
   readonly #threads: PromiseWithResolvers<number>[] = [];
   readonly #listeners = new Set<NoticeListener>();
   readonly #io: IoServices;
@@ -92,7 +100,7 @@ export class NodeMachine implements RunningMachine {
   /** The I/O thread looks after ports and devices. */
   #serving = false;
   /** vCPUs in their loops. */
-  #running = 0;
+  readonly #running = new Set<number>();
   #why: MachineEnd | null = null;
   #resolve!: (end: MachineEnd) => void;
   /** The reset under way was asked for from outside. */
@@ -104,7 +112,7 @@ export class NodeMachine implements RunningMachine {
   readonly #memory: WebAssembly.Memory;
   readonly #guest: GuestMemory;
   /** State that was loaded before the start. */
-  #restored: { readonly clock: number; readonly vcpus: readonly Uint8Array[] } | undefined;
+  #restored: { readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> } | undefined;
   /** The machine on KVM, once it has been there. */
   #kvm: KvmThread | undefined;
   #accel: 'dbt' | 'kvm' = 'dbt';
@@ -129,23 +137,16 @@ export class NodeMachine implements RunningMachine {
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
     const blobs = firmwareBlobs(o, layout.ramLow);
+    this.#epoch = epoch;
+    this.#blobs = blobs;
     this.#memory = memory;
     const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
     const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
     const flag = kicker(memory.buffer, layout);
     const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
-    for (let cpu = 0; cpu < config.cpus; cpu++) {
-      const { port1, port2 } = new MessageChannel();
-      port1.unref();
-      this.#changes.push(port1);
-      this.#threads.push(Promise.withResolvers());
-      const data: VcpuWorkerData = { config, memory, layout, cpu, epoch, changes: port2, blobs, kvm: kvm?.vm.share };
-      const worker = vcpuThread(data, [port2], cpu === 0 ? ahead : undefined);
-      worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
-      worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
-      this.#workers.push(worker);
-    }
+    for (let cpu = 0; cpu < config.cpus; cpu++) this.#threads.push(Promise.withResolvers());
+    for (let cpu = 0; cpu < presentAtStart(config); cpu++) this.#thread(cpu, cpu === 0 ? ahead : undefined);
     try {
       this.board = buildBoard({
         config,
@@ -185,7 +186,7 @@ export class NodeMachine implements RunningMachine {
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
     } catch (error) {
-      for (const w of this.#workers) void w.terminate();
+      for (const w of this.#workers) void w?.terminate();
       throw error;
     }
   }
@@ -233,7 +234,7 @@ export class NodeMachine implements RunningMachine {
     for (let n = 0; n < this.cpus; n++) this.board.wake(n);
     for (;;) {
       const held = Atomics.load(paused, 0);
-      if (held >= this.cpus || Atomics.load(pause, 0) === 0 || this.#why) break;
+      if (held >= this.#running.size || Atomics.load(pause, 0) === 0 || this.#why) break;
       const wait = Atomics.waitAsync(paused, 0, held, 100);
       if (wait.async) await wait.value;
     }
@@ -302,9 +303,47 @@ export class NodeMachine implements RunningMachine {
     return vcpuRegisters(new DataView(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes, vcpuBytes));
   }
 
-  /** The host's numbers of the vCPUs' threads; never resolves where it has none. */
-  threads(): Promise<readonly number[]> {
-    return Promise.all(this.#threads.map((t) => t.promise));
+  /** The host's numbers of the threads of the vCPUs that are there, by vCPU; never resolves where it has none. */
+  async threads(): Promise<ReadonlyMap<number, number>> {
+    const list = this.board.cpus.list();
+    for (const cpu of list) this.#thread(cpu);
+    return new Map(await Promise.all(list.map(async (cpu) => [cpu, await this.#threads[cpu]!.promise] as const)));
+  }
+  /** The thread of a vCPU, made when there is none. */
+  #thread(cpu: number, ahead?: Worker): Worker {
+    const known = this.#workers[cpu];
+    if (known) return known;
+    const { config } = this.#o;
+    const { port1, port2 } = new MessageChannel();
+    port1.unref();
+    this.#changes[cpu] = port1;
+    const data: VcpuWorkerData = {
+      config,
+      memory: this.#memory,
+      layout: this.#layout,
+      cpu,
+      epoch: this.#epoch,
+      changes: port2,
+      blobs: this.#blobs,
+      kvm: this.#accel === 'kvm' ? this.#kvm?.vm.share : undefined,
+      alone: config.accel === 'kvm',
+    };
+    const worker = vcpuThread(data, [port2], ahead);
+    worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
+    worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
+    this.#workers[cpu] = worker;
+    for (const change of this.#changed) port1.postMessage(change);
+    if (this.#module) this.#send(worker, { kind: 'module', module: this.#module });
+    return worker;
+  }
+  /** Lets a vCPU run: from a saved state, or as after power-on. */
+  #startVcpu(cpu: number, state?: Uint8Array): void {
+    const worker = this.#thread(cpu);
+    this.#running.add(cpu);
+    this.#send(
+      worker,
+      state ? { kind: 'restore', state } : { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 },
+    );
   }
 
   // -- devices
@@ -324,7 +363,7 @@ export class NodeMachine implements RunningMachine {
   #changing: Promise<unknown> = Promise.resolve();
   async hold<T>(action: () => T): Promise<T> {
     const done = this.#changing.then(async () => {
-      const running = this.#status === 'running' && this.#running > 0;
+      const running = this.#status === 'running' && this.#running.size > 0;
       if (running) await this.#hold();
       try {
         return action();
@@ -338,7 +377,7 @@ export class NodeMachine implements RunningMachine {
   #change<T>(act: () => T): Promise<T> {
     const done = this.#changing.then(async () => {
       if (this.#status === 'ended') throw new Error('Cannot change devices: the machine has ended');
-      const running = this.#status === 'running' && this.#running > 0;
+      const running = this.#status === 'running' && this.#running.size > 0;
       if (running) await this.#hold();
       try {
         return act();
@@ -429,7 +468,7 @@ export class NodeMachine implements RunningMachine {
       skipped[0] = this.#stoodStillAt - clock;
       const view = new DataView(this.#memory.buffer);
       vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
-      for (const port of this.#changes) port.postMessage({ kind: 'reload' } satisfies DeviceChange);
+      for (const port of this.#changes) port?.postMessage({ kind: 'reload' } satisfies DeviceChange);
       Atomics.add(this.board.control.plugs, 0, 1);
     } else this.#restored = { clock, vcpus };
   }
@@ -460,10 +499,13 @@ export class NodeMachine implements RunningMachine {
         apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
       });
       kvm?.vm.setClock(this.board.clock.now());
-      for (const port of this.#changes) port.postMessage({ kind: 'accel', kvm: kvm?.vm.share } satisfies DeviceChange);
+      this.#changes.forEach((port, cpu) => {
+        const away = !this.#running.has(cpu);
+        port?.postMessage({ kind: 'accel', kvm: kvm?.vm.share, away } satisfies DeviceChange);
+      });
       Atomics.add(control.plugs, 0, 1);
       const over = new Promise<void>((done) => {
-        this.#switching = { left: this.cpus, done };
+        this.#switching = { left: this.#running.size, done };
       });
       this.resume();
       await over;
@@ -484,8 +526,15 @@ export class NodeMachine implements RunningMachine {
       throw new Error(`Device '${config.driver}' does not support hotplugging`);
     await this.#change(() => {
       this.devices.plug(config, { io: this.#io });
-      for (const port of this.#changes) port.postMessage({ kind: 'plug', config } satisfies DeviceChange);
+      this.#tell({ kind: 'plug', config });
+      // A vCPU waits for its SIPI; in a machine that was not started it comes with the others.
+      if (this.#running.size > 0) for (const cpu of this.board.cpus.list()) if (!this.#running.has(cpu)) this.#startVcpu(cpu);
     });
+  }
+  /** Has the threads of vCPUs do to their devices what was done here. */
+  #tell(change: DeviceChange): void {
+    this.#changed.push(change);
+    for (const port of this.#changes) port?.postMessage(change);
   }
   async deviceDel(id: string): Promise<void> {
     const device = this.devices.find(id);
@@ -499,7 +548,7 @@ export class NodeMachine implements RunningMachine {
     const gone = await this.#change(() => {
       if (!this.devices.find(path)) return [];
       const removed = this.devices.unplug(path);
-      for (const port of this.#changes) port.postMessage({ kind: 'unplug', path } satisfies DeviceChange);
+      this.#tell({ kind: 'unplug', path });
       return removed;
     });
     for (const { io, id, path: at } of gone) {
@@ -584,20 +633,19 @@ export class NodeMachine implements RunningMachine {
   #launch(held = false): void {
     if (!held) this.#status = 'running';
     else Atomics.store(this.board.control.pause, 0, 1);
-    this.#running = this.cpus;
     const restored = this.#restored;
     if (restored) {
       this.#restored = undefined;
       this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
       if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-      this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'restore', state: restored.vcpus[cpu]! }));
+      for (const [cpu, state] of restored.vcpus) this.#startVcpu(cpu, state);
       for (const { io } of this.devices.list()) io?.resumed?.();
       return;
     }
     this.board.reset();
     if (held) Atomics.store(this.board.control.pause, 0, 1);
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-    this.#workers.forEach((w, cpu) => this.#send(w, { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 }));
+    for (const cpu of this.board.cpus.list()) this.#startVcpu(cpu);
   }
   #send(worker: Worker, m: ToVcpu): void {
     worker.postMessage(m);
@@ -605,8 +653,9 @@ export class NodeMachine implements RunningMachine {
   #message(cpu: number, m: FromVcpu): void {
     switch (m.kind) {
       case 'module':
+        this.#module = m.module;
         this.#workers.forEach((w, n) => {
-          if (n !== cpu) this.#send(w, m);
+          if (w && n !== cpu) this.#send(w, m);
         });
         return;
       case 'event':
@@ -626,7 +675,8 @@ export class NodeMachine implements RunningMachine {
         this.instructions += m.instructions;
         this.lastState[cpu] = m.state;
         if (this.#o.config.trace.includes('tiers')) this.#o.report('tiers', `CPU#${cpu}\n${this.counters(cpu)}`);
-        if (--this.#running === 0) void this.#stopped();
+        this.#running.delete(cpu);
+        if (this.#running.size === 0) void this.#stopped();
         return;
     }
   }
@@ -645,7 +695,7 @@ export class NodeMachine implements RunningMachine {
     Atomics.notify(pause, 0);
     for (let n = 0; n < this.cpus; n++) this.board.wake(n);
     setTimeout(() => {
-      if (this.#why === null || this.#running === 0) return;
+      if (this.#why === null || this.#running.size === 0) return;
       this.#why = this.#why.kind === 'quit' ? this.#why : { kind: 'failed', message: 'Cannot stop the vCPUs: no answer' };
       void this.#finish();
     }, STOP_LIMIT).unref();
@@ -703,7 +753,7 @@ export class NodeMachine implements RunningMachine {
     await this.#drainAll();
     await this.#saveFlash();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
-    await Promise.all(this.#workers.map((w) => w.terminate()));
+    await Promise.all(this.#workers.map((w) => w?.terminate()));
     this.#guest.close();
     this.#resolve(why);
   }

@@ -58,7 +58,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       log,
       random: (path) => (path === undefined || path === '/dev/urandom' ? async (count) => randomBytes(count) : deviceBytes(path)),
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
-      threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? []) : []),
+      threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? new Map()) : new Map()),
       streams: stateStreams(namedFd),
       net: { sockets: nodeSockets(), namedFd },
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },

@@ -38,6 +38,8 @@ export interface VcpuWorkerData {
   /** Devices that are added or removed, in order (`DeviceChange`). Read only while the vCPU stands still. */
   readonly changes: MessagePort;
   readonly blobs: FwCfgBlobs;
+  /** No other thread compiles the main module for this one. */
+  readonly alone?: boolean;
 }
 
 /** What happens to the machine while its vCPUs are held. */
@@ -45,7 +47,12 @@ export type DeviceChange =
   | { readonly kind: 'plug'; readonly config: DeviceConfig }
   | { readonly kind: 'unplug'; readonly path: string }
   /** The vCPU goes on with another accelerator: with KVM's machine where there is one. */
-  | { readonly kind: 'accel'; readonly kvm: KvmShare | undefined }
+  | {
+      readonly kind: 'accel';
+      readonly kvm: KvmShare | undefined;
+      /** It does not run: nobody waits for it. */
+      readonly away?: boolean;
+    }
   /** Memory and the state in the slots are others now. */
   | { readonly kind: 'reload' };
 
@@ -76,7 +83,7 @@ const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
 const ready = workerData === null ? prepareEngine() : null;
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
-const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share } = given;
+const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
 let kvm = share && kvmThread(memory.buffer, layout, share);
 /** KVM runs the vCPU, not only has run it. */
@@ -114,7 +121,7 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
     const change = m.message as DeviceChange;
     if (change.kind === 'plug') board.devices.plug(change.config);
     else if (change.kind === 'unplug') board.devices.unplug(change.path);
-    else if (change.kind === 'accel') other = switchTo(change.kvm);
+    else if (change.kind === 'accel') other = switchTo(change.kvm, change.away ?? false);
     else reloaded();
   }
   return other;
@@ -185,7 +192,7 @@ function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
 }
 
 /** The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. */
-function switchTo(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
+function switchTo(share: KvmShare | undefined, away: boolean): DbtVcpu | KvmVcpu {
   let next: DbtVcpu | KvmVcpu;
   if (share) {
     kvm ??= kvmThread(memory.buffer, layout, share);
@@ -200,14 +207,15 @@ function switchTo(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
   }
   underKvm = share !== undefined;
   board.apicBus.remote = share && kvm?.remoteApics;
+  running = next;
+  if (away) return next;
   const { switched } = board.control;
   // The last one lets all go on.
-  if (Atomics.add(switched, 0, 1) + 1 === config.cpus) {
+  if (Atomics.add(switched, 0, 1) + 1 === board.cpus.list().length) {
     Atomics.store(switched, 0, 0);
     Atomics.notify(switched, 0);
   } else for (let n = Atomics.load(switched, 0); n !== 0; n = Atomics.load(switched, 0)) Atomics.wait(switched, 0, n, 1000);
   send({ kind: 'switched' });
-  running = next;
   return next;
 }
 
@@ -215,9 +223,9 @@ let main: WebAssembly.Module | null = null;
 /** A start that came before the module. */
 let early: Start | null = null;
 
-if (engine && cpu === 0) {
+if (engine && (cpu === 0 || alone)) {
   main = ready?.main ?? new WebAssembly.Module(mainModule(engine));
-  if (config.cpus > 1) send({ kind: 'module', module: main });
+  if (cpu === 0 && config.cpus > 1) send({ kind: 'module', module: main });
   vcpu = make(engine, main);
 }
 

@@ -15,6 +15,8 @@ export interface Manifest {
   readonly memory: number;
   readonly extra: number;
   readonly cpus: number;
+  /** vCPUs that are there; all when left out. */
+  readonly present?: readonly number[];
   readonly machine: string;
   readonly cpuModel: string;
   readonly tscKhz: number;
@@ -33,6 +35,7 @@ export function manifestOf(board: Board, layout: MemoryLayout): Manifest {
     memory: config.memory,
     extra: layout.extraBytes,
     cpus: config.cpus,
+    present: board.cpus.list(),
     machine: config.machine ?? 'bare',
     cpuModel: config.cpuModel,
     tscKhz: config.tscKhz ?? TSC_KHZ,
@@ -48,12 +51,15 @@ export function checkManifest(saved: Manifest, board: Board, layout: MemoryLayou
     if (saved[key] !== here[key])
       throw new Error(`Cannot restore a machine with ${key} ${saved[key]}: this one has ${key} ${here[key]}`);
   }
+  const there = (saved.present ?? Array.from({ length: saved.cpus }, (_, n) => n)).join(', ');
+  const present = board.cpus.list().join(', ');
+  if (there !== present) throw new Error(`Cannot restore a machine with the vCPUs ${there}: this one has ${present}`);
 }
 
 /** Sections of all state but memory. The machine stands still, with the state of its vCPUs in their slots. */
 export function saveSections(board: Board, buffer: ArrayBufferLike, layout: MemoryLayout): Section[] {
   const view = new DataView(buffer);
-  const vcpus = Array.from({ length: board.config.cpus }, (_, n) => ({
+  const vcpus = board.cpus.list().map((n) => ({
     name: `vcpu/${n}`,
     version: VCPU_VERSION,
     bytes: vcpuState(view, layout.vcpuBase + n * layout.vcpuBytes),
@@ -62,7 +68,7 @@ export function saveSections(board: Board, buffer: ArrayBufferLike, layout: Memo
 }
 
 /**
- * Puts sections back. Returns the state of each vCPU, for `putVcpu` once nobody else touches its slots.
+ * Puts sections back. Returns the state of each vCPU by its number, for `putVcpu` once nobody else touches its slots.
  * Throws, with nothing changed, where a section is missing, unknown, or of another version or size.
  */
 export function restoreSections(
@@ -70,11 +76,11 @@ export function restoreSections(
   board: Board,
   buffer: ArrayBufferLike,
   layout: MemoryLayout,
-): Uint8Array[] {
+): ReadonlyMap<number, Uint8Array> {
   const view = new DataView(buffer);
   const own = (s: Section): boolean => s.name.startsWith('vcpu/') || s.name === 'slots';
-  const vcpus = Array.from({ length: board.config.cpus }, (_, n) => need(sections, `vcpu/${n}`, VCPU_VERSION).bytes);
-  for (const state of vcpus) readVcpu(state);
+  const vcpus = new Map(board.cpus.list().map((n) => [n, need(sections, `vcpu/${n}`, VCPU_VERSION).bytes]));
+  for (const state of vcpus.values()) readVcpu(state);
   const slots = need(sections, 'slots', SLOTS_VERSION);
   if (slots.bytes.length !== TABLE_BYTES) throw new Error('Cannot restore slots: the section is damaged');
   board.lock.run(() => {

@@ -104,7 +104,7 @@ export async function loadMachine(
   m: StillMachine,
   chunks: AsyncIterable<Uint8Array>,
   packer?: Packer,
-): Promise<{ readonly clock: number; readonly vcpus: readonly Uint8Array[] }> {
+): Promise<{ readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> }> {
   const reader = new ByteReader(chunks);
   const memory = memoryOf(m);
   const sections: Section[] = [];

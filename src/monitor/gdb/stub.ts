@@ -206,7 +206,7 @@ export class GdbStub {
         return this.#v(text);
       case 'H': {
         const n = Number.parseInt(rest.slice(1), 16);
-        if (n > machine.cpus || Number.isNaN(n)) return 'E22';
+        if (n > 0 ? !machine.board.cpus.has(n - 1) : Number.isNaN(n)) return 'E22';
         const cpu = n > 0 ? n - 1 : rest[0] === 'g' ? this.#general : this.#continue;
         if (rest[0] === 'g') this.#general = cpu;
         else this.#continue = cpu;
@@ -214,7 +214,7 @@ export class GdbStub {
       }
       case 'T': {
         const n = Number.parseInt(rest, 16);
-        return n >= 1 && n <= machine.cpus ? 'OK' : 'E22';
+        return n >= 1 && machine.board.cpus.has(n - 1) ? 'OK' : 'E22';
       }
       case 'D':
         await machine.hold(() => this.#points.removeAll());
@@ -240,7 +240,7 @@ export class GdbStub {
         const [what = '', thread] = action.split(':');
         if (/^[sS]/.test(what)) {
           const n = thread === undefined ? this.#continue + 1 : Number.parseInt(thread, 16);
-          return this.#go(n >= 1 && n <= this.#machine.cpus ? n - 1 : this.#continue);
+          return this.#go(n >= 1 && this.#machine.board.cpus.has(n - 1) ? n - 1 : this.#continue);
         }
         if (/^[cC]/.test(what)) return this.#go(undefined);
       }
@@ -255,11 +255,15 @@ export class GdbStub {
     return '';
   }
   async #q(text: string): Promise<string | Uint8Array> {
-    const { cpus } = this.#machine;
+    const { cpus } = this.#machine.board;
     if (text.startsWith('qSupported'))
       return `PacketSize=${PACKET_SIZE.toString(16)};qXfer:features:read+;vContSupported+;QStartNoAckMode+;swbreak+;hwbreak+`;
     if (text === 'qC') return `QC${(this.#general + 1).toString(16)}`;
-    if (text === 'qfThreadInfo') return `m${Array.from({ length: cpus }, (_, n) => (n + 1).toString(16)).join(',')}`;
+    if (text === 'qfThreadInfo')
+      return `m${cpus
+        .list()
+        .map((n) => (n + 1).toString(16))
+        .join(',')}`;
     if (text === 'qsThreadInfo') return 'l';
     if (text.startsWith('qThreadExtraInfo,')) {
       const n = Number.parseInt(text.slice('qThreadExtraInfo,'.length), 16);

@@ -58,7 +58,7 @@ export const commands: readonly HmpCommand[] = [
     help: 'set the default CPU',
     run(e, args) {
       const n = Number(need(args, 0, 'index'));
-      if (!(n >= 0 && n < e.config.topology.cpus)) throw new HmpError('invalid CPU index');
+      if (!e.running.board.cpus.has(n) || n < 0) throw new HmpError('invalid CPU index');
       e.currentCpu = n;
     },
   },

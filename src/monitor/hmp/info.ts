@@ -18,8 +18,6 @@ export async function held<T>(e: Emulator, action: () => T): Promise<T> {
   return machine.hold(action);
 }
 
-const range = (n: number): number[] => Array.from({ length: n }, (_, i) => i);
-
 /** A property's value as `info qtree` prints it. */
 function shown(value: unknown, type: string): string {
   if (value === undefined) return '""';
@@ -98,8 +96,8 @@ export const infos: readonly HmpCommand[] = [
     help: 'show the vCPUs and their threads',
     run: async (e) => {
       const threads = await e.host.threads();
-      return range(e.config.topology.cpus)
-        .map((n) => `${n === e.currentCpu ? '*' : ' '} CPU #${n}: thread_id=${threads[n] ?? e.host.pid}`)
+      return (e.machine?.board.cpus.list() ?? [])
+        .map((n) => `${n === e.currentCpu ? '*' : ' '} CPU #${n}: thread_id=${threads.get(n) ?? e.host.pid}`)
         .join('\n');
     },
   },
@@ -109,7 +107,7 @@ export const infos: readonly HmpCommand[] = [
     help: 'show the cpu registers (-a: of all vCPUs)',
     run: (e, { words }) =>
       held(e, () => {
-        const all = words[0] === '-a' ? range(e.running.cpus) : [e.currentCpu];
+        const all = words[0] === '-a' ? e.running.board.cpus.list() : [e.currentCpu];
         return all.map((n) => registerText(n, e.running.registers(n), false)).join('\n');
       }),
   },
@@ -170,7 +168,8 @@ export const infos: readonly HmpCommand[] = [
     names: ['jit'],
     help: 'show dynamic compiler info',
     run: (e) =>
-      range(e.running.cpus)
+      e.running.board.cpus
+        .list()
         .map((cpu) => `CPU#${cpu}\n${e.running.counters?.(cpu) ?? 'no translator'}`)
         .join('\n'),
   },

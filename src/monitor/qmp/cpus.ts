@@ -1,8 +1,8 @@
 // QMP commands about vCPUs and memory. QEMU 7.2, qapi/machine.json, qapi/machine-target.json.
 
+import { cpuPlace, cpuTypeName } from '../../machine/types/cpu.ts';
 import { array, bool, enumeration, int, number, object, optional, str } from '../../rpc/qmp/schema.ts';
 import type { Emulator } from '../emulator.ts';
-import { CPU_SUFFIX } from '../qom/types.ts';
 import { type QmpTable, query } from './row.ts';
 
 const place = object('CpuInstanceProperties', {
@@ -32,38 +32,34 @@ const memdev = object('Memdev', {
   policy: enumeration('HostMemPolicy', ['default', 'preferred', 'bind', 'interleave']),
 });
 
-/** Socket, core and thread of vCPU n, threads counted first. */
-function placeOf({ config: { topology } }: Emulator, n: number) {
-  const { cores, threads } = topology;
-  return {
-    'socket-id': Math.floor(n / (cores * threads)),
-    'core-id': Math.floor(n / threads) % cores,
-    'thread-id': n % threads,
-  };
-}
-const cpuPath = (n: number): string => `/machine/unattached/device[${n}]`;
+/** The object that vCPU n is. */
+const cpuPath = ({ machine }: Emulator, n: number): string =>
+  machine?.board.cpus.bus?.path(n) ?? `/machine/unattached/device[${n}]`;
 const range = <T>(n: number, make: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => make(i));
 
 export const cpuCommands: QmpTable = {
   'query-cpus-fast': query({}, array(cpuInfo), async (e) => {
     if (!e.machine) return [];
     const threads = await e.host.threads();
-    return range(e.config.topology.cpus, (n) => ({
+    const { cpus, config } = e.machine.board;
+    return cpus.list().map((n) => ({
       'cpu-index': n,
-      'qom-path': cpuPath(n),
-      'thread-id': threads[n] ?? e.host.pid,
-      props: placeOf(e, n),
+      'qom-path': cpuPath(e, n),
+      'thread-id': threads.get(n) ?? e.host.pid,
+      props: cpuPlace(config, n),
       target: 'x86_64' as const,
     }));
   }),
-  'query-hotpluggable-cpus': query({}, array(hotpluggable), (e) =>
-    range(e.machine ? e.config.topology.maxcpus : 0, (n) => ({
-      type: `${e.config.cpu.model}${CPU_SUFFIX}`,
+  'query-hotpluggable-cpus': query({}, array(hotpluggable), (e) => {
+    if (!e.machine) return [];
+    const { cpus, config } = e.machine.board;
+    return range(config.cpus, (n) => ({
+      type: cpuTypeName(config),
       'vcpus-count': 1,
-      props: placeOf(e, n),
-      ...(n < e.config.topology.cpus ? { 'qom-path': cpuPath(n) } : {}),
-    })).reverse(),
-  ),
+      props: cpuPlace(config, n),
+      ...(cpus.has(n) ? { 'qom-path': cpuPath(e, n) } : {}),
+    })).reverse();
+  }),
   'query-memory-size-summary': query({}, object('MemoryInfo', { 'base-memory': int, 'plugged-memory': optional(int) }), (e) => ({
     'base-memory': e.config.memory,
     'plugged-memory': 0,

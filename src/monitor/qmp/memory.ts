@@ -55,7 +55,7 @@ async function dump(e: Emulator, protocol: string, range: { begin: number; lengt
 export const memoryCommands: QmpTable = {
   memsave: action({ val: int, size: int, filename: str, 'cpu-index': optional(int) }, (e, o) => {
     const cpu = o['cpu-index'] ?? 0;
-    if (cpu < 0 || cpu >= e.running.cpus) throw new QmpError("Parameter 'cpu-index' expects a CPU number");
+    if (!e.running.board.cpus.list().includes(cpu)) throw new QmpError("Parameter 'cpu-index' expects a CPU number");
     const memory = new VcpuMemory(e.running, cpu);
     return save(e, o.filename, o.size, (at, n) => memory.read(BigInt(o.val) + BigInt(at), n));
   }),

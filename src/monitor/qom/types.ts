@@ -3,6 +3,7 @@
 
 import { cpuFeatures, cpuModels } from '../../isa/x86/cpu-model.ts';
 import { machineTypes } from '../../machine/machine-types.ts';
+import { CPU_SUFFIX } from '../../machine/types/cpu.ts';
 import { objectTypes } from './objects.ts';
 
 export interface PropertyInfo {
@@ -90,7 +91,7 @@ export interface DeviceInfo {
   readonly properties: readonly PropertyInfo[];
 }
 
-export const CPU_SUFFIX = '-x86_64-cpu';
+export { CPU_SUFFIX };
 
 /** All types of one emulator. */
 export class TypeTable {
