@@ -4,6 +4,7 @@
 import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent } from '../block.ts';
 import type { Codec } from '../codec.ts';
 import { SharedLock } from '../lock.ts';
+import { type BitmapKeeper, Bitmaps, type StoredBitmap } from './bitmaps.ts';
 import { type CheckResult, checkImage, type Repair, repairImage } from './check.ts';
 import { Clusters } from './clusters.ts';
 import { CORRUPT, clusterBitsOf, DIRTY, type Header, LAZY_REFCOUNTS, l1EntriesFor, parseHeader } from './header.ts';
@@ -49,9 +50,15 @@ export class Qcow2Image implements BlockDevice {
   readonly #tables: Tables;
   readonly #clusters: Clusters;
   readonly #snapshots: Snapshots;
+  readonly #bitmaps: Bitmaps | undefined;
   readonly #lock = new SharedLock();
 
-  private constructor(tables: Tables, clusters: Clusters, snapshots: Snapshots) {
+  private constructor(tables: Tables, clusters: Clusters, snapshots: Snapshots, bitmaps: Bitmaps | undefined) {
+    this.#bitmaps = bitmaps;
+    if (bitmaps) {
+      tables.beforeWrites = () => bitmaps.begin();
+      tables.beforeClose = () => bitmaps.finish(tables.prepared);
+    }
     this.#tables = tables;
     this.#clusters = clusters;
     this.#snapshots = snapshots;
@@ -82,6 +89,7 @@ export class Qcow2Image implements BlockDevice {
       tables,
       new Clusters(tables, options.codec, options.backing),
       new Snapshots(tables, snapshots, bytes),
+      options.forCheck || options.snapshot !== undefined ? undefined : await Bitmaps.load(tables),
     );
     if (!tables.readOnly && !options.forCheck) await tables.loadRefcounts();
     return image;
@@ -104,6 +112,15 @@ export class Qcow2Image implements BlockDevice {
       backing: h.backing,
       backingFormat: h.backingFormat,
     };
+  }
+
+  /** The persistent bitmaps of what was written, as they were when the image was opened. */
+  get bitmaps(): readonly StoredBitmap[] {
+    return this.#bitmaps?.list ?? [];
+  }
+  /** Who follows the writes to this image, and gives its bitmaps back when it is closed; without, the first write makes them stale. */
+  keepBitmaps(keeper: BitmapKeeper): void {
+    if (this.#bitmaps) this.#bitmaps.keeper = keeper;
   }
 
   get backing(): BlockDevice | undefined {

@@ -7,7 +7,8 @@ export type MetadataKind =
   | 'refcount block'
   | 'L2 table'
   | 'snapshot table'
-  | 'snapshot L1 table';
+  | 'snapshot L1 table'
+  | 'bitmap';
 
 /** Numbers from a sorted array, with additions and removals: 8 bytes each where a Set takes 40. */
 class IndexSet {

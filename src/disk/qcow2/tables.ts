@@ -30,6 +30,12 @@ export class Tables {
   #prepared = false;
   /** Where the next compressed cluster may begin, in the rest of a cluster that others share; 0 when there is no such rest. */
   compressedTail = 0;
+  /** Called before the first change: what follows writes must be told of them. */
+  beforeWrites: () => Promise<void> = async () => {
+    if (this.header.autoclear !== 0n) await this.writeFeatures(this.header.incompatible, 0n);
+  };
+  /** Called when all was written and the image is about to be closed. */
+  beforeClose: () => Promise<void> = async () => {};
   /** While a change of many clusters is under way, and for ever when it failed: the dirty bit stays. */
   unfinished = false;
   #broken: string | undefined;
@@ -74,7 +80,7 @@ export class Tables {
     if (this.#broken !== undefined) throw new DiskError(`Cannot write to ${this.file.name}: ${this.#broken}`);
     if (this.#prepared) return;
     if (this.readOnly) throw new DiskError(`Cannot write to ${this.file.name}: it is open for reading only`);
-    if (this.header.autoclear !== 0n) await this.writeFeatures(this.header.incompatible, 0n);
+    await this.beforeWrites();
     if (this.lazy) await this.setDirty(true);
     this.#prepared = true;
   }
@@ -244,6 +250,7 @@ export class Tables {
     if (!this.#refcounts) return;
     if (this.#broken === undefined) {
       await this.settle();
+      await this.beforeClose();
       if (this.#prepared && !this.unfinished) await this.setDirty(false);
     }
     await this.file.flush();

@@ -1,23 +1,57 @@
 // Dirty bitmaps: which parts of a node were written since somebody asked. QEMU 7.2, "Dirty Bitmaps and Incremental Backup".
 
+import type { StoredBitmap } from '../../disk/qcow2/bitmaps.ts';
+
 export class Bitmap {
   readonly name: string;
   /** Bytes of one bit, a power of two. */
   readonly granularity: number;
   readonly persistent: boolean;
   enabled: boolean;
+  /** It was in use when its image was last left: it can only be removed. */
+  readonly inconsistent: boolean;
   /** A job uses it. */
   busy = false;
   #bits: Uint8Array;
   #size: number;
 
-  constructor(o: { name: string; size: number; granularity: number; persistent: boolean; enabled: boolean }) {
+  constructor(o: {
+    name: string;
+    size: number;
+    granularity: number;
+    persistent: boolean;
+    enabled: boolean;
+    inconsistent?: boolean;
+  }) {
     this.name = o.name;
     this.granularity = o.granularity;
     this.persistent = o.persistent;
     this.enabled = o.enabled;
+    this.inconsistent = o.inconsistent ?? false;
     this.#size = o.size;
     this.#bits = new Uint8Array(Math.ceil(o.size / o.granularity));
+  }
+  /** One that an image of a disk of `size` bytes keeps. */
+  static from(b: StoredBitmap, size: number): Bitmap {
+    const { name, enabled, inconsistent, bits } = b;
+    const made = new Bitmap({ name, size, granularity: 2 ** b.granularityBits, persistent: true, enabled, inconsistent });
+    for (let i = 0; i < made.#bits.length; i++) made.#bits[i] = (bits[i >>> 3]! >>> (i & 7)) & 1;
+    return made;
+  }
+  /** As an image keeps it. */
+  stored(): StoredBitmap {
+    const bits = new Uint8Array(Math.ceil(this.#bits.length / 8));
+    for (let i = 0; i < this.#bits.length; i++) if (this.#bits[i]) bits[i >>> 3]! |= 1 << (i & 7);
+    const { name, enabled, inconsistent } = this;
+    return { name, granularityBits: Math.log2(this.granularity), enabled, inconsistent, bits };
+  }
+  /** Ranges that are marked, or are not, in order: what a part of the disk begins with. */
+  run(offset: number, length: number): { readonly dirty: boolean; readonly length: number } {
+    const first = Math.floor(offset / this.granularity);
+    const value = this.#bits[first] ?? 0;
+    const next = this.#bits.indexOf(value ? 0 : 1, first);
+    const end = next < 0 ? this.#size : next * this.granularity;
+    return { dirty: value === 1, length: Math.min(length, end - offset) };
   }
   /** Marks what overlaps a range. */
   mark(offset: number, length: number): void {
@@ -60,6 +94,7 @@ export class Bitmap {
       granularity: this.granularity,
       persistent: this.persistent,
       enabled: this.enabled,
+      inconsistent: this.inconsistent,
     });
     made.#bits.set(this.#bits);
     return made;

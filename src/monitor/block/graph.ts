@@ -13,6 +13,7 @@ import { QmpError } from '../../rpc/qmp/error.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import { Backend, type BackendOptions } from './backend.ts';
+import { Bitmap } from './bitmap.ts';
 import { type BlockNode, borrowed, NodeDisk, SharedFile } from './node.ts';
 import { addressOf, type NodeOptions, nodeOptions } from './options.ts';
 
@@ -81,9 +82,16 @@ export class BlockGraph {
       disk: new NodeDisk(device),
       bitmaps: new Map(),
     };
+    if (node.format instanceof Qcow2Image)
+      for (const b of node.format.bitmaps) node.bitmaps.set(b.name, Bitmap.from(b, node.disk.size));
     this.#nodes.set(name, node);
     this.#place(node);
     return node;
+  }
+  /** Has an image keep the node's persistent bitmaps. */
+  #keepBitmaps(node: BlockNode): void {
+    if (node.format instanceof Qcow2Image)
+      node.format.keepBitmaps(() => [...node.bitmaps.values()].filter((b) => b.persistent).map((b) => b.stored()));
   }
   async #build(o: NodeOptions, readOnly: boolean): Promise<Built> {
     switch (o.driver) {
@@ -203,8 +211,9 @@ export class BlockGraph {
   }
   #place(node: BlockNode): void {
     if (node.format) this.#views.get(node.format)?.(node);
+    this.#keepBitmaps(node);
     node.disk.after.add((offset, length) => {
-      for (const bitmap of node.bitmaps.values()) if (bitmap.enabled) bitmap.mark(offset, length);
+      for (const bitmap of node.bitmaps.values()) if (bitmap.enabled && !bitmap.inconsistent) bitmap.mark(offset, length);
     });
     if (!node.implicit || node.file) this.newBackend(node.name, node, {});
   }
@@ -223,6 +232,7 @@ export class BlockGraph {
           node.options.driver === 'qcow2'
             ? await Qcow2Image.open(below, { codec: this.#o.host.codec, readOnly, backing: view })
             : await RawImage.open(below, { readOnly });
+        this.#keepBitmaps(node);
         node.disk.below = node.format;
         node.readOnly = readOnly;
       };

@@ -31,6 +31,15 @@ async function imageInfo(graph: BlockGraph, node: BlockNode, flat: boolean): Pro
               'lazy-refcounts': info.lazyRefcounts,
               'refcount-bits': info.refcountBits,
               corrupt: info.corrupt,
+              ...(qcow2 && qcow2.bitmaps.length > 0
+                ? {
+                    bitmaps: qcow2.bitmaps.map((b) => ({
+                      name: b.name,
+                      granularity: 2 ** b.granularityBits,
+                      flags: [...(b.inconsistent ? ['in-use'] : []), ...(b.enabled ? ['auto'] : [])],
+                    })),
+                  }
+                : {}),
               'extended-l2': false,
             },
           },
@@ -67,9 +76,10 @@ export async function nodeInfo(
   const limits = backend?.limits ?? noLimits;
   const bitmaps = [...node.bitmaps.values()].map((b) => ({
     name: b.name,
-    recording: b.enabled,
+    recording: b.enabled && !b.inconsistent,
     busy: b.busy,
     persistent: b.persistent,
+    ...(b.inconsistent ? { inconsistent: true } : {}),
     granularity: b.granularity,
     count: b.count,
   }));

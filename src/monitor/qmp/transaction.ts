@@ -37,11 +37,17 @@ const snapshotSync = {
 /** What takes a change back. */
 type Undo = () => void | Promise<void>;
 
-function bitmapOf(e: Emulator, node: string, name: string): { readonly at: BlockNode; readonly bitmap: Bitmap } {
+function bitmapOf(
+  e: Emulator,
+  node: string,
+  name: string,
+  removing = false,
+): { readonly at: BlockNode; readonly bitmap: Bitmap } {
   const at = e.blocks.nodeOf(node);
   const bitmap = at.bitmaps.get(name);
   if (!bitmap) throw new QmpError(`Dirty bitmap '${name}' not found`);
   if (bitmap.busy) throw new QmpError(`Bitmap '${name}' is currently in use by another operation and cannot be used`);
+  if (bitmap.inconsistent && !removing) throw new QmpError(`Bitmap '${name}' is inconsistent and cannot be used`);
   return { at, bitmap };
 }
 
@@ -60,16 +66,24 @@ function addBitmap(
   if (o.name === '') throw new QmpError('Bitmap name cannot be empty');
   if (granularity < 512 || (granularity & (granularity - 1)) !== 0)
     throw new QmpError('Granularity must be power of 2 and at least 512');
-  if (o.persistent) throw new QmpError('Persistent dirty bitmaps are not supported');
+  const persistent = o.persistent === true;
+  if (persistent) {
+    if (!(node.format instanceof Qcow2Image))
+      throw new QmpError(`Driver '${node.options.driver}' does not support persistent bitmaps: accepted is qcow2`);
+    if (node.format.info.compat === '0.10') throw new QmpError('Cannot store dirty bitmaps in qcow2 v2 files');
+    if (node.readOnly) throw new QmpError(`Cannot store dirty bitmaps in '${node.name}': it is read-only`);
+    if (granularity > 2 ** 31) throw new QmpError('Granularity exceeds maximum (2147483648 bytes)');
+    if (new TextEncoder().encode(o.name).length > 1023) throw new QmpError('Bitmap name is too long');
+  }
   if (node.bitmaps.has(o.name)) throw new QmpError(`Bitmap already exists: ${o.name}`);
   node.bitmaps.set(
     o.name,
-    new Bitmap({ name: o.name, size: node.disk.size, granularity, persistent: false, enabled: o.disabled !== true }),
+    new Bitmap({ name: o.name, size: node.disk.size, granularity, persistent, enabled: o.disabled !== true }),
   );
   return () => void node.bitmaps.delete(o.name);
 }
 function removeBitmap(e: Emulator, o: { node: string; name: string }): Undo {
-  const { at, bitmap } = bitmapOf(e, o.node, o.name);
+  const { at, bitmap } = bitmapOf(e, o.node, o.name, true);
   at.bitmaps.delete(o.name);
   return () => void at.bitmaps.set(o.name, bitmap);
 }
