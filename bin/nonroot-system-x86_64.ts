@@ -3,6 +3,7 @@
 import { threadAhead } from '../src/host/node/vcpu-thread.ts';
 
 const words = process.argv.slice(2);
+if (words.some((w) => /^--?sandbox$/.test(w))) (await import('../src/host/node/confine.ts')).restartEarly(words);
 /** Asked for itself rather than for a machine, or for one that does not run. */
 const idle = words.length === 0 || words.some((w) => /^--?(help|h|version)$|^(help|none|\?)(,|$)|,help$/.test(w));
 const ahead = idle ? undefined : threadAhead();

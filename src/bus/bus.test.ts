@@ -66,3 +66,12 @@ test('reports are limited per second and what was left out is counted', () => {
   report('x', 'later');
   assert.deepEqual(seen, ['0', '1', '3 more messages were left out', 'later']);
 });
+
+test('a guest that makes mistakes for days fills no disk', () => {
+  let now = 0;
+  let characters = 0;
+  const report = limited((_, m) => (characters += m.length), { now: () => now });
+  const day = 24 * 3600;
+  for (; now < day * 1e9; now += 0.05e9) report('x', 'x'.repeat(10_000));
+  assert.ok(characters < 24 * 1000 * 1100, `${characters} characters a day`);
+});

@@ -10,6 +10,7 @@ import type { RpcClient } from '../rpc/client.ts';
 import type { KvmFinding } from './accel.ts';
 import type { DaemonSettings } from './daemon.ts';
 import type { BarStream } from './progress.ts';
+import type { Grant, Sandbox } from './sandbox.ts';
 import type { WebSettings } from './web.ts';
 
 /** A kernel and initramfs that are ready to boot. */
@@ -114,7 +115,12 @@ export interface SystemHost extends CliHost {
   daemonize(): Promise<number>;
   /** Everything listens: whoever started a daemon may go on. */
   ready(): void;
-  /** The process can no more gain rights by what it executes. */
-  noNewPrivileges(): void;
+  /** Takes rights from the process, for good; throws where that cannot be done here. */
+  confine(kept: Sandbox): void;
+  /**
+   * Before `confine`: starts the program anew, without what it could only have been started without. With `files`, it reaches nothing
+   * but these and its own. Returns in the process that this has started. Throws where it cannot be done here.
+   */
+  prepareToConfine(files: (() => Promise<readonly Grant[]>) | undefined): Promise<void>;
   emulator(o: { readonly log: (text: string) => void; readonly namedFd: (name: string) => number | undefined }): EmulatorHost;
 }

@@ -1,5 +1,6 @@
 // Options of `nonroot-system-x86_64` about its process and the machine's course: names, files, messages, when it starts and ends.
 
+import { keptByDefault } from './sandbox.ts';
 import { addDevice } from './system-device-options.ts';
 import { does, isHelp, list, parameters, type SystemOption } from './system-option.ts';
 import { oneOf, onOff, properties, Refused, type Settings } from './system-settings.ts';
@@ -21,7 +22,7 @@ function trace(s: Settings, text: string): string | undefined {
   }
 }
 
-const onDeny = ['deny', 'allow'];
+const allowDeny = ['allow', 'deny'];
 
 export const processOptions: readonly SystemOption[] = [
   {
@@ -169,21 +170,40 @@ export const processOptions: readonly SystemOption[] = [
   },
   {
     names: ['-sandbox'],
-    value: 'on|off[,obsolete=…][,elevateprivileges=…][,spawn=…][,resourcecontrol=…]',
-    help: 'take rights from the process that it does not need: it gets no new privileges',
+    value: 'on|off[,obsolete=…][,elevateprivileges=…][,spawn=…][,resourcecontrol=…][,network=…][,files=…]',
+    help: 'take rights from the process that it does not need; each is allow or deny (Linux)',
     group: 'sandbox',
-    parameters: parameters({ boolean: 'enable', string: 'obsolete elevateprivileges spawn resourcecontrol' }),
-    apply: does((s, text) =>
+    parameters: parameters({ boolean: 'enable', string: 'obsolete elevateprivileges spawn resourcecontrol network files' }),
+    apply: does((s, text) => {
+      const kept = keptByDefault();
+      const allowed = (name: string, v: string): boolean => oneOf(`-sandbox ${name}=`, v, allowDeny) === 'allow';
+      let on = false;
       properties('-sandbox', text, 'enable', {
         enable: (v) => {
-          s.sandbox = onOff('-sandbox ', v);
+          on = onOff('-sandbox ', v);
         },
-        obsolete: (v) => void oneOf('-sandbox obsolete=', v, onDeny),
-        elevateprivileges: (v) => void oneOf('-sandbox elevateprivileges=', v, [...onDeny, 'children']),
-        spawn: (v) => void oneOf('-sandbox spawn=', v, onDeny),
-        resourcecontrol: (v) => void oneOf('-sandbox resourcecontrol=', v, onDeny),
-      }),
-    ),
+        obsolete: (v) => {
+          kept.obsolete = allowed('obsolete', v);
+        },
+        elevateprivileges: (v) => {
+          const how = oneOf('-sandbox elevateprivileges=', v, [...allowDeny, 'children']);
+          kept.elevatePrivileges = how === 'children' ? how : how === 'allow';
+        },
+        spawn: (v) => {
+          kept.spawn = allowed('spawn', v);
+        },
+        resourcecontrol: (v) => {
+          kept.resourceControl = allowed('resourcecontrol', v);
+        },
+        network: (v) => {
+          kept.network = allowed('network', v);
+        },
+        files: (v) => {
+          kept.files = allowed('files', v);
+        },
+      });
+      s.sandbox = on ? kept : undefined;
+    }),
   },
   {
     names: ['-msg'],

@@ -9,6 +9,7 @@ import type { VncSetting } from '../monitor/display.ts';
 import type { Actions } from '../monitor/emulator.ts';
 import { optionMap, parseBool, Refused } from '../monitor/keyval.ts';
 import type { Json } from '../rpc/qmp/json.ts';
+import type { Sandbox } from './sandbox.ts';
 import type { DriveSetting } from './system-drive-options.ts';
 import type { FsdevSetting } from './system-fsdev-options.ts';
 
@@ -95,8 +96,8 @@ export interface Settings {
   uuid?: string;
   pidfile?: string;
   daemonize: boolean;
-  /** No new privileges from now on: `-sandbox on`. */
-  sandbox: boolean;
+  /** What a confined process keeps: `-sandbox on`. */
+  sandbox?: Sandbox | undefined;
   /** How messages begin. */
   message: { timestamp: boolean; guestName: boolean };
   incoming?: string;
@@ -146,7 +147,6 @@ export const defaults = (): Settings => ({
   trace: [],
   rtcOffset: 0,
   daemonize: false,
-  sandbox: false,
   message: { timestamp: false, guestName: false },
 });
 

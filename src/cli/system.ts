@@ -15,6 +15,7 @@ import type { SystemHost } from './host.ts';
 import { optionInfos } from './system-complete.ts';
 import { expandConfigs } from './system-config.ts';
 import { openDrives } from './system-drive-options.ts';
+import { filesOf } from './system-files.ts';
 import { firmwareOf } from './system-firmware.ts';
 import { openFsdev } from './system-fsdev-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
@@ -38,6 +39,9 @@ export async function system(argv: readonly string[], host: SystemHost): Promise
     }
     settings = asked.settings;
     if (settings.daemonize && !host.isDaemon) return await host.daemonize();
+    if (settings.sandbox) {
+      await host.prepareToConfine(settings.sandbox.files ? undefined : () => filesOf(asked.settings, argv, host.disks));
+    }
     return await run(settings, host);
   } catch (error) {
     await host.err.write(message(settings, error instanceof Error ? error.message : String(error)));
@@ -110,7 +114,6 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
   const choice = accelOf(s, host);
   if (choice.note !== undefined && s.machine.board !== 'none') await say(`falling back to tcg: ${choice.note}`);
   const log: Write = s.log === undefined ? (text) => host.err.write(text) : await host.writer(s.log);
-  if (s.sandbox) host.noNewPrivileges();
 
   let idleEnd: () => void = () => {};
   const idle = new Promise<MachineEnd>((resolve) => {
@@ -133,7 +136,10 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     await openDrives(s, emulator);
     for (const fsdev of s.fsdevs) folders.push(await openFsdev(fsdev, host, emulator.backends));
     s.devices = s.devices.map((d) => emulator.withDrive(d));
-    if (s.machine.board !== 'none') emulator.use(await makeMachine(s, host, emulator, choice, log));
+    const images = s.machine.board === 'none' ? undefined : await machineImages(s, host, emulator);
+    // Firmware may have had to be fetched, by other programs. Nothing of the guest has run, and nobody has been listened to.
+    if (s.sandbox) host.confine(s.sandbox);
+    if (images) emulator.use(makeMachine(s, host, emulator, choice, images, log));
     // Before monitors can say anything, as with QEMU.
     if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
     for (const { secretId, ...vnc } of s.vnc) await emulator.display.startVnc({ ...vnc, secret: secretOf(emulator, secretId) });
@@ -166,7 +172,8 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     for (const cable of emulator.cables.values()) cable.close();
     await emulator.blocks.closeAll();
     for (const folder of folders) await folder.close();
-    if (s.pidfile !== undefined) await host.removeFile(s.pidfile);
+    // A process that reaches given files only cannot take them out of their folders.
+    if (s.pidfile !== undefined && s.sandbox?.files !== false) await host.removeFile(s.pidfile);
   }
 }
 
@@ -180,9 +187,20 @@ function secretOf(emulator: Emulator, id: string | undefined): string | undefine
   return values?.['format'] === 'base64' ? new TextDecoder().decode(emulator.host.base64.decode(data)) : data;
 }
 
-async function makeMachine(s: Settings, host: SystemHost, emulator: Emulator, { accel, tscKhz }: AccelChoice, log: Write) {
+/** Everything that a machine is started with. */
+async function machineImages(s: Settings, host: SystemHost, emulator: Emulator) {
   const files = await kernelFiles(s, host);
-  const firmware = await firmwareOf(s, host, await flashNodes(s, emulator));
+  return { files, firmware: await firmwareOf(s, host, await flashNodes(s, emulator)) };
+}
+
+function makeMachine(
+  s: Settings,
+  host: SystemHost,
+  emulator: Emulator,
+  { accel, tscKhz }: AccelChoice,
+  { files, firmware }: Awaited<ReturnType<typeof machineImages>>,
+  log: Write,
+) {
   return host.machine({
     config: { ...machineConfig(s), accel, tscKhz, ...(firmware ? { firmware: firmware.shape } : {}) },
     ...(files ? { files } : {}),

@@ -6,7 +6,7 @@ import { Arena, type Section } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
 import { Bells, bellsLayout, type Doorbell, doorbellLayout } from '../bus/doorbell.ts';
-import { limited, type Report } from '../bus/events.ts';
+import { limited, type Report, TRACE_BURST } from '../bus/events.ts';
 import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
@@ -290,11 +290,13 @@ export function buildBoard(o: BoardOptions): Board {
   };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
-  if (config.trace.includes('firmware'))
+  if (config.trace.includes('firmware')) {
+    const trace = limited(o.report, clock, TRACE_BURST);
     mapDebugConsole(
       ports,
-      lineSink((line) => o.report('firmware', line)),
+      lineSink((line) => trace('firmware', line)),
     );
+  }
 
   // Paravirtual interface.
   const pvs = lapics.map((lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz, features: config.paravirtual }));

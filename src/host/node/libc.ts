@@ -16,8 +16,6 @@ export interface Libc {
   getxattr(path: string, name: string, size: number): Uint8Array | number;
   /** Sets one; an error number, or 0. */
   setxattr(path: string, name: string, value: Uint8Array): number;
-  /** The process can gain no rights by what it executes: prctl(2), PR_SET_NO_NEW_PRIVS. */
-  noNewPrivileges(): void;
 }
 
 interface Koffi {
@@ -38,7 +36,6 @@ const EAGAIN = 11;
 const POLLIN = 1;
 const POLLHUP = 0x10;
 const TCSANOW = 0;
-const PR_SET_NO_NEW_PRIVS = 38;
 /** Descriptors in one message, at most: QEMU takes 16. */
 const MAX_FDS = 16;
 
@@ -67,7 +64,6 @@ function bind(koffi: Koffi): Libc {
   const tcgetattr = c.func('int tcgetattr(int fd, void *attributes)');
   const tcsetattr = c.func('int tcsetattr(int fd, int when, void *attributes)');
   const cfmakeraw = c.func('void cfmakeraw(void *attributes)');
-  const prctl = c.func('int prctl(int option, uint64_t a, uint64_t b, uint64_t c, uint64_t d)');
 
   const getxattr = c.func('int64_t getxattr(const char *path, const char *name, void *value, uint64_t size)');
   const setxattr = c.func('int setxattr(const char *path, const char *name, void *value, uint64_t size, int flags)');
@@ -141,7 +137,6 @@ function bind(koffi: Koffi): Libc {
       return got < 0 ? -koffi.errno() : value.subarray(0, got);
     },
     setxattr: (path, name, value) => (setxattr(path, name, value, value.length, 0) === 0 ? 0 : koffi.errno()),
-    noNewPrivileges: () => void prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
   };
 }
 

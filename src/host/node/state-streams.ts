@@ -1,6 +1,6 @@
 // The other side of a migration in Node: sockets, commands, files and descriptors by QEMU's URIs. QEMU 7.2, "migrate" in qapi/migration.json.
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { connect, createServer, type NetConnectOpts, Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
@@ -41,7 +41,7 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
         case 'fd':
           return sinkOf(createWriteStream('', { fd: descriptor(rest) }));
         case 'exec': {
-          const child = spawn('/bin/sh', ['-c', rest], { stdio: ['pipe', 'ignore', 'inherit'] });
+          const child = shell(rest, ['pipe', 'ignore', 'inherit']);
           const ended = new Promise<void>((resolve, reject) => {
             child.on('error', reject);
             child.on('close', (code) =>
@@ -49,7 +49,7 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
             );
           });
           ended.catch(() => {});
-          return sinkOf(child.stdin, () => ended);
+          return sinkOf(child.stdin as Writable, () => ended);
         }
         default:
           throw new Error(`Cannot migrate to ${uri}: ${ACCEPTED}`);
@@ -66,14 +66,23 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
         case 'fd':
           return readDescriptor(descriptor(rest));
         case 'exec': {
-          const child = spawn('/bin/sh', ['-c', rest], { stdio: ['ignore', 'pipe', 'inherit'] });
-          return child.stdout as Readable;
+          return shell(rest, ['ignore', 'pipe', 'inherit']).stdout as Readable;
         }
         default:
           throw new Error(`Cannot take a machine from ${uri}: ${ACCEPTED}`);
       }
     },
   };
+}
+
+/** Throws Error where the process may start no others. */
+function shell(command: string, stdio: StdioOptions): ChildProcess {
+  try {
+    return spawn('/bin/sh', ['-c', command], { stdio });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    throw new Error(`Cannot start exec:${command}: this process starts no others (-sandbox spawn=deny)`);
+  }
 }
 
 function connected(to: NetConnectOpts, uri: string): Promise<Socket> {

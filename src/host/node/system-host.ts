@@ -2,21 +2,23 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, writeSync } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, unlinkSync, writeSync } from 'node:fs';
 import { type FileHandle, open, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
+import type { Grant } from '../../cli/sandbox.ts';
+import { firmwareFolders } from '../../images/firmware.ts';
+import { userCache } from './cache.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
+import { confine, isRestarted, namedDescriptors, READY, restart } from './confine.ts';
 import { readFirmware } from './fetch-firmware.ts';
-import { libc } from './libc.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { stateStreams } from './state-streams.ts';
 import { startVnc, zlib } from './vnc.ts';
-
-/** Names the descriptor on which a process in the background says that it is ready. */
-const READY = 'NONROOT_READY_FD';
 
 export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
   const host = nodeHost(version, ahead);
@@ -34,7 +36,14 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       writeSync(readyFd, 'ready\n');
       closeSync(readyFd);
     },
-    noNewPrivileges: () => libc()?.noNewPrivileges(),
+    confine,
+    async prepareToConfine(files) {
+      if (isRestarted()) return;
+      const grants = files && [...ownFiles(), ...(await files())];
+      grants?.forEach(makeReady);
+      if (readyFd !== undefined) process.env[READY] = String(readyFd);
+      restart(grants);
+    },
     emulator: ({ log, namedFd }) => ({
       pid: process.pid,
       chars: nodeChars(host, namedFd),
@@ -66,6 +75,44 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
   };
 }
 
+/** Where this program's `src` and `bin` are: a clone, or `dist` of the package. */
+const ROOT = join(import.meta.dirname, '../../..');
+
+/** Makes files that will be written, and removes sockets of before: later it cannot. Failures are told when they are used. */
+function makeReady({ path, access }: Grant): void {
+  try {
+    if (access === 'create')
+      closeSync(openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NOCTTY | constants.O_NONBLOCK, 0o644));
+    else if (access === 'socket' && lstatSync(path).isSocket()) unlinkSync(path);
+  } catch {}
+}
+
+/** What the program itself needs while it runs, whatever its machine is. */
+function ownFiles(): Grant[] {
+  const run = [process.execPath, '/lib', '/lib64', '/usr/lib', '/usr/lib64'];
+  const read = [
+    ...['src', 'bin', 'package.json'].map((name) => join(ROOT, name)),
+    ...(createRequire(import.meta.url).resolve.paths('koffi') ?? []),
+    ...firmwareFolders,
+    userCache().root,
+    // What is written there runs in later processes, so it is only read.
+    ...(process.env['NODE_COMPILE_CACHE'] ? [process.env['NODE_COMPILE_CACHE']] : []),
+    ...['ld.so.cache', 'ssl', 'resolv.conf', 'hosts', 'nsswitch.conf', 'gai.conf', 'host.conf', 'localtime'].map(
+      (f) => `/etc/${f}`,
+    ),
+    '/usr/share/zoneinfo',
+    '/proc',
+    '/dev/urandom',
+    '/dev/random',
+    '/dev/zero',
+  ];
+  return [
+    ...run.map((path) => ({ path, access: 'run' }) as const),
+    ...read.map((path) => ({ path, access: 'read' }) as const),
+    ...['/dev/null', '/dev/tty'].map((path) => ({ path, access: 'write' }) as const),
+  ];
+}
+
 /** Reads a random device of the host, which may take its time. */
 function deviceBytes(path: string): (count: number) => Promise<Uint8Array> {
   let handle: Promise<FileHandle> | undefined;
@@ -81,9 +128,7 @@ function deviceBytes(path: string): (count: number) => Promise<Uint8Array> {
  * cannot fork. Descriptors that the command line names are handed over under their numbers.
  */
 function startInBackground(): Promise<number> {
-  const named = process.argv.flatMap((text) =>
-    [...text.matchAll(/(?:^|[,{"])"?(?:fd|vhostfd)"?[:=]"?(\d+)/g)].map((m) => Number(m[1])),
-  );
+  const named = namedDescriptors();
   const most = Math.max(2, ...named);
   const stdio: ('ignore' | 'pipe' | number)[] = Array.from({ length: most + 2 }, (_, fd) => (named.includes(fd) ? fd : 'ignore'));
   stdio[2] = 'pipe';

@@ -11,6 +11,7 @@ import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
+import { limited, TRACE_BURST } from '../../bus/events.ts';
 import { loadLapicPage, saveLapicPage } from '../../devices/lapic-page.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { Activity } from '../../isa/x86/state.ts';
@@ -85,6 +86,9 @@ const ready = workerData === null ? prepareEngine() : null;
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
+const clock = machineClock(epoch);
+/** What was asked for with -d, as much as a log takes. */
+const traced = limited((device, message) => send({ kind: 'report', device, message }), clock, TRACE_BURST);
 let kvm = share && kvmThread(memory.buffer, layout, share);
 /** KVM runs the vCPU, not only has run it. */
 let underKvm = kvm !== undefined;
@@ -100,7 +104,7 @@ const board = buildBoard({
   buffer: memory.buffer,
   layout,
   thread: cpu + 1,
-  clock: machineClock(epoch),
+  clock,
   wall: wallClock,
   kick: (n) => (kvm?.kick ?? flag)(n),
   slotsChanged: () => kvm?.slotsChanged(),
@@ -147,7 +151,7 @@ const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
       maker,
-      trace: config.trace.includes('cpu') ? (text) => send({ kind: 'report', device: 'cpu', message: text }) : undefined,
+      trace: config.trace.includes('cpu') ? (text) => traced('cpu', text) : undefined,
     }),
     cpu,
     bus,
@@ -187,7 +191,7 @@ function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
         }),
       clear: () => board.lock.run(() => lapic.init()),
     },
-    trace: config.trace.includes('accel') ? (text) => send({ kind: 'report', device: 'kvm', message: text }) : undefined,
+    trace: config.trace.includes('accel') ? (text) => traced('kvm', text) : undefined,
   });
 }
 

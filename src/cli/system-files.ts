@@ -1,0 +1,96 @@
+// Which files the command line of `nonroot-system-x86_64` names, for `-sandbox files=deny`: what is granted, and nothing else is reached.
+
+import type { CharOptions } from '../chardev/options.ts';
+import { parseNbd } from '../disk/nbd/protocol.ts';
+import { type DiskHost, type OpenDisk, openDisk } from '../disk/open.ts';
+import type { Json } from '../rpc/qmp/json.ts';
+import type { Access, Grant } from './sandbox.ts';
+import type { Settings } from './system-settings.ts';
+
+const socketAt = (path: string): Grant => ({ path, access: 'socket' });
+
+function* ofCharacters(o: CharOptions): Generator<Grant> {
+  if (o.log) yield { path: o.log.path, access: 'create' };
+  switch (o.kind) {
+    case 'file':
+      yield { path: o.path, access: 'create' };
+      if (o.input !== undefined) yield { path: o.input, access: 'read' };
+      return;
+    case 'pipe':
+      for (const path of [o.path, `${o.path}.in`, `${o.path}.out`]) yield { path, access: 'write' };
+      return;
+    case 'pty':
+      for (const path of ['/dev/ptmx', '/dev/pts']) yield { path, access: 'write' };
+      return;
+    case 'socket':
+      if (o.address.kind === 'unix' && o.server) yield socketAt(o.address.path);
+      return;
+    default:
+      return;
+  }
+}
+
+/** The strings under these names, at any depth. */
+function* strings(value: Json, names: readonly string[]): Generator<string> {
+  if (value === null || typeof value !== 'object') return;
+  for (const [name, below] of Object.entries(value)) {
+    if (typeof below === 'string' && names.includes(name)) yield below;
+    yield* strings(below as Json, names);
+  }
+}
+
+/** An image's file, and those that it names as its backing files, read only. What cannot be opened is refused later, by name. */
+async function* ofImage(host: DiskHost, path: string, format: string | undefined, readOnly: boolean): AsyncGenerator<Grant> {
+  yield { path, access: readOnly ? 'read' : 'write' };
+  if (format === 'raw') return;
+  let disk: OpenDisk;
+  try {
+    disk = await openDisk(host, path, { readOnly: true, share: true });
+  } catch {
+    return;
+  }
+  for (let below = disk.backing; below; below = below.backing) yield { path: below.path, access: 'read' };
+  await disk.device.close();
+}
+
+/** Images by what the command line says of them. A node's file may be a raw image: then its header, which the guest writes, means nothing. */
+async function* ofDisks(s: Settings, host: DiskHost): AsyncGenerator<Grant> {
+  for (const d of s.drives) {
+    if (d.file === undefined || parseNbd(d.file)) continue;
+    yield* ofImage(host, d.file.replace(/^file:/, ''), d.format, d.readOnly || d.snapshot || s.snapshot);
+  }
+  const withHeaders = new Set(s.blockdevs.filter((n) => n['driver'] === 'qcow2').map((n) => n['file']));
+  for (const node of s.blockdevs) {
+    const hasHeader = node['driver'] === 'qcow2' || withHeaders.has(node['node-name'] as Json);
+    for (const path of strings(node, ['filename']))
+      yield* ofImage(host, path, hasHeader ? undefined : 'raw', node['read-only'] === true);
+  }
+}
+
+/** What a machine of these settings needs, the program's own files aside. `argv` as it was given, before configuration files were read. */
+export async function filesOf(s: Settings, argv: readonly string[], host: DiskHost): Promise<Grant[]> {
+  const grants: Grant[] = [];
+  const add = (access: Access, ...paths: readonly (string | undefined)[]): void => {
+    for (const path of paths) if (path !== undefined) grants.push({ path, access });
+  };
+  add('read', s.kernel, s.initrd, s.bios, ...s.firmwareFolders, ...s.fwCfg.map((f) => f.file));
+  argv.forEach((word, i) => {
+    if (/^--?readconfig$/.test(word)) add('read', argv[i + 1]);
+  });
+  for (const path of s.flash) add(s.readOnlyFlash.has(path) ? 'read' : 'write', path);
+  add('create', s.log, s.pidfile);
+  for (const options of s.chardevs.values()) grants.push(...ofCharacters(options));
+  for (const object of s.objects) add('read', ...strings(object, ['filename', 'file']));
+  for (const object of s.objects) add('write', ...strings(object, ['mem-path']));
+  for (const netdev of s.netdevs) {
+    for (const path of strings(netdev, ['path'])) grants.push(socketAt(path));
+    if (netdev['type'] === 'tap') add('write', '/dev/net/tun');
+  }
+  for (const { path, options } of s.fsdevs) add(options.readOnly ? 'read' : 'folder', path);
+  for (const { listen } of s.vnc) if (listen?.kind === 'unix') grants.push(socketAt(listen.path));
+  const incoming = /^(unix|file):(.*)$/s.exec(s.incoming ?? '');
+  if (incoming) grants.push(incoming[1] === 'unix' ? socketAt(incoming[2]!) : { path: incoming[2]!, access: 'read' });
+  if (s.accel.includes('kvm')) add('write', '/dev/kvm');
+  for await (const grant of ofDisks(s, host)) grants.push(grant);
+  return grants;
+}
