@@ -1,13 +1,15 @@
-// Backup of a running guest's disks into images: `<domainbackup>`, push mode (libvirt 9.0, formatbackup).
-import { attribute, child, children, element, kept, leaf, oneOf, required, string, type Value } from '../../domain/codec.ts';
+// Backup of a running guest's disks: `<domainbackup>` (libvirt 9.0, formatbackup). In push mode the emulator writes images; in pull mode it
+// serves the disks as they were at the beginning over NBD, with what changed since a checkpoint as a bitmap, until the job is aborted.
+import { attribute, child, children, element, leaf, oneOf, required, string, unsigned, type Value } from '../../domain/codec.ts';
 import type { Disk } from '../../domain/model/disk.ts';
 import { formatXml, parseRoot } from '../../domain/xml.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
+import type { Json } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
 import { operationInvalid } from '../errors.ts';
 import { jobType } from './block-jobs.ts';
 import { addNodes, formatNode, makeImage, nextNode, nodeSize, removeNodes } from './block-nodes.ts';
-import { parseCheckpoint } from './checkpoint-model.ts';
+import { type Checkpoint, parseCheckpoint } from './checkpoint-model.ts';
 import { findCheckpoint, keepCheckpoint, planCheckpoint } from './checkpoints.ts';
 import type { BlockJob, Guest, Job } from './guest.ts';
 import { jobDone, operation } from './save.ts';
@@ -19,12 +21,23 @@ const backupDisk = element('disk', {
   backupmode: attribute('backupmode', oneOf('full', 'incremental')),
   incremental: attribute('incremental', string),
   driver: child(element('driver', { type: attribute('type', string) })),
+  exportname: attribute('exportname', string),
+  exportbitmap: attribute('exportbitmap', string),
+  scratch: child(element('scratch', { file: attribute('file', string), dev: attribute('dev', string) })),
   target: child(element('target', { file: attribute('file', string), dev: attribute('dev', string) })),
 });
 const root = element('domainbackup', {
   mode: attribute('mode', oneOf('push', 'pull')),
   incremental: leaf('incremental', string),
-  server: kept('server'),
+  server: child(
+    element('server', {
+      transport: attribute('transport', oneOf('tcp', 'unix')),
+      name: attribute('name', string),
+      port: attribute('port', unsigned),
+      socket: attribute('socket', string),
+      tls: attribute('tls', oneOf('yes', 'no')),
+    }),
+  ),
   disks: child(element('disks', { disks: children(backupDisk) })),
 });
 type Backup = Value<typeof root>;
@@ -37,6 +50,21 @@ interface Part {
   readonly path: string;
   readonly job: BlockJob;
   readonly bitmap: string | undefined;
+  /** In pull mode: the name of the export, and of the bitmap that it shows. */
+  readonly exportName: string;
+  readonly exportBitmap: string;
+}
+
+/** Where the emulator serves in pull mode. */
+function serverOf({ server }: Backup): Json {
+  if (!server) throw libvirtError('xmlError', 'domain', 'backup server element is missing');
+  if (server.tls === 'yes') throw libvirtError('configUnsupported', 'qemu', 'TLS for backups is not supported');
+  if (server.transport === 'unix') {
+    if (server.socket === undefined || !server.socket.startsWith('/'))
+      throw libvirtError('xmlError', 'domain', `backup socket path '${server.socket ?? ''}' must be absolute`);
+    return { type: 'unix', data: { path: server.socket } };
+  }
+  return { type: 'inet', data: { host: server.name ?? 'localhost', port: String(server.port ?? 10809) } };
 }
 
 export async function beginBackup(
@@ -47,13 +75,16 @@ export async function beginBackup(
   flags: number,
 ): Promise<void> {
   const wanted = root.parse(parseRoot(xml, 'domainbackup', 'domain_backup'));
-  if (wanted.mode === 'pull') throw libvirtError('configUnsupported', 'qemu', 'pull mode backup is not supported');
+  const pull = wanted.mode === 'pull';
+  const server = pull ? serverOf(wanted) : undefined;
   await guest.lock.run('DomainBackupBegin', async () => {
     const run = guest.live();
     if (guest.job) throw operationInvalid('another job is active');
     const point = checkpointXml === undefined ? undefined : planCheckpoint(daemon, guest, parseCheckpoint(checkpointXml));
     const parts: Part[] = [];
     const shown: NonNullable<Backup['disks']>['disks'] = [];
+    let serving = false;
+    let started = false;
     try {
       for (const disk of run.domain.devices.disks) {
         const own = wanted.disks?.disks.find((one) => one.name === disk.target?.dev);
@@ -62,43 +93,83 @@ export async function beginBackup(
           shown.push({ name: disk.target?.dev ?? '', backup: 'no' });
           continue;
         }
-        const path = own?.target?.file ?? own?.target?.dev ?? `${disk.source!.file}.backup`;
-        const format = own?.driver?.type ?? 'qcow2';
+        const dev = disk.target!.dev!;
+        const given = pull ? own?.scratch : own?.target;
+        const path = given?.file ?? given?.dev ?? `${disk.source!.file}.${point?.checkpoint.name ?? 'backup'}`;
+        // What the guest overwrites is kept in an image over the disk.
+        const format = pull ? 'qcow2' : (own?.driver?.type ?? 'qcow2');
         const size = await nodeSize(guest, formatNode(disk.source!.index!));
         await makeImage(daemon, { path, format, size }, (flags & reuseFlag) !== 0);
         const index = nextNode(run);
         const source = { file: path, hosts: [], seclabels: [], index };
-        await addNodes(guest, { ...disk, type: 'file', source, driver: { ...disk.driver, type: format }, backingStore: {} });
         const since = own?.incremental ?? wanted.incremental;
-        if (since !== undefined) findCheckpoint(guest, since);
+        const bitmap = since === undefined ? undefined : bitmapOf(findCheckpoint(guest, since), dev);
+        const image: Disk = { ...disk, type: 'file', source, driver: { ...disk.driver, type: format }, backingStore: {} };
+        await addNodes(guest, image, pull ? formatNode(disk.source!.index!) : undefined);
         const job: BlockJob = {
           id: `backup-${disk.target!.dev}-${formatNode(disk.source!.index!)}`,
           disk: disk.target!.dev!,
           type: jobType.backup,
           bandwidth: 0,
           ready: false,
-          finish: () => removeNodes(guest, [{ index }]),
+          finish: async () => {
+            await removeNodes(guest, [{ index }]);
+            if (pull && (flags & reuseFlag) === 0) await daemon.host.files.remove(path);
+          },
           done: Promise.withResolvers<void>(),
         };
-        parts.push({ disk, index, path, job, bitmap: since });
-        shown.push({ name: disk.target!.dev!, backup: 'yes', type: 'file', driver: { type: format }, target: { file: path } });
+        const exportName = own?.exportname ?? dev;
+        const exportBitmap = own?.exportbitmap ?? `backup-${dev}`;
+        parts.push({ disk, index, path, job, bitmap, exportName, exportBitmap });
+        const kind = { name: dev, backup: 'yes', type: 'file', driver: { type: format } } as const;
+        shown.push(pull ? { ...kind, exportname: exportName, scratch: { file: path } } : { ...kind, target: { file: path } });
       }
       for (const part of parts) run.blockJobs.set(part.job.id, part.job);
-      const actions = parts.map(({ disk, index, job, bitmap }) => ({
-        type: 'blockdev-backup',
-        data: {
-          device: formatNode(disk.source!.index!),
+      const actions = parts.flatMap(({ disk, index, job, bitmap, exportBitmap }) => {
+        const node = formatNode(disk.source!.index!);
+        // The bitmap that is shown stands still while the checkpoint's goes on.
+        const frozen =
+          !pull || bitmap === undefined
+            ? []
+            : [
+                { type: 'block-dirty-bitmap-add', data: { node, name: exportBitmap, persistent: false, disabled: true } },
+                { type: 'block-dirty-bitmap-merge', data: { node, target: exportBitmap, bitmaps: [bitmap] } },
+              ];
+        const sync = pull ? 'none' : bitmap === undefined ? 'full' : 'bitmap';
+        const data = {
+          device: node,
           'job-id': job.id,
           target: formatNode(index),
-          sync: bitmap === undefined ? 'full' : 'bitmap',
-          ...(bitmap !== undefined && { bitmap, 'bitmap-mode': 'never' }),
+          sync,
+          ...(sync === 'bitmap' && { bitmap, 'bitmap-mode': 'never' }),
           'auto-finalize': true,
           'auto-dismiss': false,
-        },
-      }));
+        };
+        return [...frozen, { type: 'blockdev-backup', data }];
+      });
+      if (server) await guest.qmp('nbd-server-start', { addr: server });
+      serving = server !== undefined;
       await guest.qmp('transaction', { actions: [...(point?.actions ?? []), ...actions] as never });
+      started = true;
+      for (const { index, bitmap, exportName, exportBitmap } of pull ? parts : []) {
+        await guest.qmp('block-export-add', {
+          type: 'nbd',
+          id: `libvirt-nbd-libvirt-${index}-format`,
+          'node-name': formatNode(index),
+          writable: false,
+          name: exportName,
+          ...(bitmap !== undefined && { bitmaps: [exportBitmap] }),
+        });
+      }
     } catch (error) {
+      if (serving) await endServing(guest, parts);
       for (const { index, job, path } of parts) {
+        if (started) {
+          job.ending = 'abort';
+          await guest.qmp('block-job-cancel', { device: job.id }).catch(() => {});
+          await job.done.promise;
+          continue;
+        }
         run.blockJobs.delete(job.id);
         await removeNodes(guest, [{ index }]);
         if ((flags & reuseFlag) === 0) await daemon.host.files.remove(path);
@@ -106,8 +177,8 @@ export async function beginBackup(
       throw error;
     }
     if (point) await keepCheckpoint(daemon, guest, point.checkpoint);
-    guest.backup = formatXml(root.format({ ...wanted, mode: 'push', disks: { disks: shown } }));
-    const job = backupJob(daemon, guest, parts);
+    guest.backup = formatXml(root.format({ ...wanted, mode: pull ? 'pull' : 'push', disks: { disks: shown } }));
+    const job = backupJob(daemon, guest, parts, pull);
     guest.job = job;
     void Promise.all(parts.map((part) => part.job.done.promise)).then(() => {
       if (guest.job !== job) return;
@@ -118,11 +189,30 @@ export async function beginBackup(
   });
 }
 
-function backupJob(daemon: Daemon, guest: Guest, parts: readonly Part[]): Job {
+/** The name of a checkpoint's bitmap of a disk. @throws {LibvirtError} where the disk has none */
+function bitmapOf(checkpoint: Checkpoint, dev: string): string {
+  const disk = checkpoint.disks?.disks.find((one) => one.name === dev);
+  if (disk?.checkpoint !== 'bitmap')
+    throw operationInvalid(`checkpoint '${checkpoint.name}' does not have a bitmap of disk '${dev}'`);
+  return disk.bitmap ?? checkpoint.name!;
+}
+
+/** Ends the server of pull mode, and what its exports showed. */
+async function endServing(guest: Guest, parts: readonly Part[]): Promise<void> {
+  await guest.qmp('nbd-server-stop').catch(() => {});
+  for (const { disk, bitmap, exportBitmap } of parts) {
+    if (bitmap === undefined) continue;
+    const data = { node: formatNode(disk.source!.index!), name: exportBitmap };
+    await guest.qmp('block-dirty-bitmap-remove', data).catch(() => {});
+  }
+}
+
+function backupJob(daemon: Daemon, guest: Guest, parts: readonly Part[], pull: boolean): Job {
   return {
     operation: operation.backup,
     startedMs: daemon.host.now(),
     abort: async () => {
+      if (pull) await endServing(guest, parts);
       for (const { job } of parts) {
         job.ending = 'abort';
         await guest.qmp('block-job-cancel', { device: job.id }).catch(() => {});

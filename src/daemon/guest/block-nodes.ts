@@ -65,12 +65,13 @@ export function nextNode(run: Run): number {
   return ++run.lastNode;
 }
 
-/** Adds the nodes of one image without those below it. */
-export async function addNodes(guest: Guest, disk: Disk): Promise<void> {
+/** Adds the nodes of one image without those below it; with `backing`, over the node of that name. */
+export async function addNodes(guest: Guest, disk: Disk, backing?: string): Promise<void> {
   const done: string[] = [];
   try {
     for (const node of diskNodes(disk)) {
-      await guest.qmpText('blockdev-add', JSON.stringify(node));
+      const over = backing !== undefined && node['file'] !== undefined ? { ...node, backing } : node;
+      await guest.qmpText('blockdev-add', JSON.stringify(over));
       done.push(String(node['node-name']));
     }
   } catch (error) {

@@ -46,6 +46,8 @@ export const chunk = { none: 0, data: 1, hole: 2, status: 5, error: 0x8001 } as 
 export const errno = { perm: 1, io: 5, invalid: 22, noSpace: 28, unsupported: 95 } as const;
 /** The meta context whose extents say where data is: bit 0 is a hole, bit 1 reads as zeros. */
 export const ALLOCATION = 'base:allocation';
+/** With a bitmap's name behind it, the context whose extents say what it has marked: bit 0. */
+export const DIRTY_BITMAP = 'qemu:dirty-bitmap:';
 /** Most bytes of one request. */
 export const MAX_REQUEST = 32 << 20;
 

@@ -8,6 +8,13 @@ export interface NbdExport {
   readonly description: string;
   readonly writable: boolean;
   readonly disk: BlockDevice;
+  /** Bitmaps that clients may ask for, as `qemu:dirty-bitmap:NAME`. */
+  readonly bitmaps?: readonly NbdBitmap[];
+}
+export interface NbdBitmap {
+  readonly name: string;
+  /** What a range begins with. */
+  run(offset: number, length: number): { readonly dirty: boolean; readonly length: number };
 }
 
 const encoder = new TextEncoder();
@@ -15,7 +22,29 @@ const decoder = new TextDecoder();
 const MAX_OPTION = 64 << 10;
 /** Requests under way of one client. */
 const MAX_ACTIVE = 16;
-const ALLOCATION_ID = 1;
+
+/** What a client can ask of the ranges of an export; its number is its place in the list of all of them, from 1. */
+interface Context {
+  readonly name: string;
+  /** Flags and length of what a range begins with. */
+  status(offset: number, length: number): Promise<{ readonly flags: number; readonly length: number }>;
+}
+const contextsOf = ({ disk, bitmaps = [] }: NbdExport): readonly Context[] => [
+  {
+    name: p.ALLOCATION,
+    status: async (offset, length) => {
+      const extent = await disk.extent(offset, length);
+      return { flags: extent.kind === 'zero' ? 3 : 0, length: extent.length };
+    },
+  },
+  ...bitmaps.map((b) => ({
+    name: `${p.DIRTY_BITMAP}${b.name}`,
+    status: async (offset: number, length: number) => {
+      const run = b.run(offset, length);
+      return { flags: run.dirty ? 1 : 0, length: run.length };
+    },
+  })),
+];
 
 /** Serves `stream` until it ends; never rejects. `exports` is asked whenever a client names one. */
 export async function serveNbd(
@@ -42,8 +71,8 @@ class Session {
   readonly #exports: () => readonly NbdExport[];
   readonly #taker: p.Taker;
   #structured = false;
-  /** The export for which the client asked where data is. */
-  #allocation: string | undefined;
+  /** What the client has asked for of an export. */
+  #wanted: { readonly name: string; readonly contexts: readonly (readonly [id: number, Context])[] } | undefined;
   #active = 0;
   #wake: (() => void) | undefined;
 
@@ -130,16 +159,24 @@ class Session {
     };
     const name = string();
     const count = word();
-    let wanted = code === p.option.listMeta && count === 0;
+    const queries: string[] = [];
     for (let n = 0; n < count; n++) {
       const query = string();
       if (query === undefined) return this.#answer(code, p.reply.invalid);
-      if (query === p.ALLOCATION || (query === 'base:' && code === p.option.listMeta)) wanted = true;
+      queries.push(query);
     }
     if (name === undefined || !this.#structured) return this.#answer(code, p.reply.invalid);
-    if (!this.#find(name)) return this.#answer(code, p.reply.unknown);
-    if (code === p.option.setMeta) this.#allocation = wanted ? name : undefined;
-    if (wanted) await this.#answer(code, p.reply.meta, p.pack([4, ALLOCATION_ID], encoder.encode(p.ALLOCATION)));
+    const found = this.#find(name);
+    if (!found) return this.#answer(code, p.reply.unknown);
+    // A list may ask for all of a kind, or for all.
+    const list = code === p.option.listMeta;
+    const asks = (query: string, context: string): boolean =>
+      query === context || (list && query.endsWith(':') && context.startsWith(query));
+    const contexts = contextsOf(found)
+      .map((context, n) => [n + 1, context] as const)
+      .filter(([, c]) => (list && count === 0) || queries.some((q) => asks(q, c.name)));
+    if (!list) this.#wanted = { name, contexts };
+    for (const [id, c] of contexts) await this.#answer(code, p.reply.meta, p.pack([4, list ? 0 : id], encoder.encode(c.name)));
     await this.#answer(code, p.reply.ack);
   }
 
@@ -184,6 +221,7 @@ class Session {
     let failed = 0;
     let kind: number = p.chunk.none;
     let body = new Uint8Array(0);
+    const statuses: Uint8Array[] = [];
     const changes = type === command.write || type === command.trim || type === command.zeroes;
     if (changes && !e.writable) failed = errno.perm;
     else if (type !== command.flush && !(offset + length <= disk.size)) failed = changes ? errno.noSpace : errno.invalid;
@@ -197,10 +235,12 @@ class Session {
         else if (type === command.flush) await disk.flush();
         else if (type === command.trim) await disk.discard(offset, length);
         else if (type === command.zeroes) await disk.writeZeroes(offset, length);
-        else if (type === command.status && this.#allocation === e.name && length > 0) {
-          const extent = await disk.extent(offset, length);
+        else if (type === command.status && this.#wanted?.name === e.name && this.#wanted.contexts.length > 0 && length > 0) {
           kind = p.chunk.status;
-          body = p.pack([4, ALLOCATION_ID], [4, extent.length], [4, extent.kind === 'zero' ? 3 : 0]);
+          for (const [id, context] of this.#wanted.contexts) {
+            const run = await context.status(offset, length);
+            statuses.push(p.pack([4, id], [4, run.length], [4, run.flags]));
+          }
         } else failed = errno.invalid;
         if (failed === 0 && changes && flags & 1) await disk.flush();
       } catch {
@@ -215,6 +255,11 @@ class Session {
       kind = p.chunk.error;
       body = p.pack([4, failed], [2, 0]);
     } else if (kind === p.chunk.data) body = p.pack([8, offset], body);
-    await this.#stream.write(p.pack([4, p.magic.structured], [2, 1], [2, kind], [8, cookie], [4, body.length], body));
+    // One chunk for each context; the last one says that it is.
+    const chunks = failed === 0 && statuses.length > 0 ? statuses : [body];
+    const reply = chunks.map((chunk, n) =>
+      p.pack([4, p.magic.structured], [2, n === chunks.length - 1 ? 1 : 0], [2, kind], [8, cookie], [4, chunk.length], chunk),
+    );
+    await this.#stream.write(p.pack(...reply));
   }
 }

@@ -3,14 +3,18 @@
 import type { NbdAddress, NbdStream } from '../../disk/nbd/protocol.ts';
 import { type NbdExport, serveNbd } from '../../disk/nbd/server.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
+import type { Bitmap } from './bitmap.ts';
 import type { BlockGraph } from './graph.ts';
 import type { BlockNode } from './node.ts';
 
 interface Export extends NbdExport {
   readonly id: string;
   readonly node: BlockNode;
+  readonly bitmaps: readonly Bitmap[];
   readonly clients: Set<NbdStream>;
 }
+/** A bitmap of a node, or of one below the exported one. */
+export type BitmapName = string | { readonly node: string; readonly name: string };
 
 export class Exports {
   readonly #graph: BlockGraph;
@@ -62,6 +66,7 @@ export class Exports {
     readonly name: string;
     readonly description: string;
     readonly writable: boolean;
+    readonly bitmaps?: readonly BitmapName[] | undefined;
   }): Promise<void> {
     if (!this.#stop) throw new QmpError('NBD server not running');
     if (this.#list.some((e) => e.id === o.id)) throw new QmpError(`Block export id '${o.id}' is already in use`);
@@ -71,9 +76,22 @@ export class Exports {
       if (node.protocol) await node.protocol.access(true);
       if (node.readOnly) throw new QmpError(`Block node '${node.name}' is read-only`);
     }
+    const bitmaps = (o.bitmaps ?? []).map((b) => this.#bitmap(node, b, o.writable));
     const { holders } = this.#graph;
     holders.set(node, (holders.get(node) ?? 0) + 1);
-    this.#list.push({ ...o, disk: node.disk, clients: new Set() });
+    for (const b of bitmaps) b.busy = true;
+    this.#list.push({ ...o, bitmaps, disk: node.disk, clients: new Set() });
+  }
+  #bitmap(node: BlockNode, wanted: BitmapName, writable: boolean): Bitmap {
+    const [nodes, name] =
+      typeof wanted === 'string' ? [this.#graph.chain(node), wanted] : [[this.#graph.nodeOf(wanted.node)], wanted.name];
+    const found = nodes.map((n) => n.bitmaps.get(name)).find((b) => b !== undefined);
+    if (!found) throw new QmpError(`Bitmap '${name}' is not found`);
+    if (found.busy) throw new QmpError(`Bitmap '${name}' is currently in use by another operation and cannot be used`);
+    if (found.inconsistent) throw new QmpError(`Bitmap '${name}' is inconsistent and cannot be used`);
+    if (!writable && !node.readOnly && node.bitmaps.get(name) === found && found.enabled)
+      throw new QmpError(`Enabled bitmap '${name}' incompatible with readonly export`);
+    return found;
   }
   /** Ends an export; with clients only where `hard` is set. @throws QmpError */
   remove(id: string, hard: boolean): void {
@@ -85,6 +103,7 @@ export class Exports {
   #drop(e: Export): void {
     this.#list.splice(this.#list.indexOf(e), 1);
     for (const stream of e.clients) stream.close();
+    for (const b of e.bitmaps) b.busy = false;
     const { holders } = this.#graph;
     holders.set(e.node, (holders.get(e.node) ?? 1) - 1);
     this.#deleted(e.id);

@@ -1,6 +1,6 @@
 // QMP commands about the NBD server and its exports. QEMU 7.2, qapi/block-export.json.
 
-import { any, array, bool, enumeration, int, object, optional, str, union } from '../../rpc/qmp/schema.ts';
+import { alternate, any, array, bool, enumeration, int, object, optional, str, union } from '../../rpc/qmp/schema.ts';
 import { addressOf } from '../block/options.ts';
 import { action, type QmpTable, query, unionAction } from './row.ts';
 
@@ -10,7 +10,13 @@ const address = union('SocketAddressLegacy', {}, 'type', {
 });
 const mode = optional(enumeration('BlockExportRemoveMode', ['safe', 'hard']));
 const exportOptions = union('BlockExportOptions', { id: str, 'node-name': str, writable: optional(bool) }, 'type', {
-  nbd: { name: optional(str), description: optional(str) },
+  nbd: {
+    name: optional(str),
+    description: optional(str),
+    bitmaps: optional(
+      array(alternate('BlockDirtyBitmapOrStr', { string: str, object: object('BlockDirtyBitmap', { node: str, name: str }) })),
+    ),
+  },
 });
 
 export const nbdCommands: QmpTable = {
@@ -20,11 +26,15 @@ export const nbdCommands: QmpTable = {
     return e.exports.start(addressOf(at), o['max-connections'] ?? 0);
   }),
   'nbd-server-stop': action({}, (e) => e.exports.stop()),
-  'nbd-server-add': action({ device: str, name: optional(str), description: optional(str), writable: optional(bool) }, (e, o) => {
-    const name = o.name ?? o.device;
-    const node = e.blocks.nodeOf(o.device);
-    return e.exports.add({ id: name, node, name, description: o.description ?? '', writable: o.writable ?? false });
-  }),
+  'nbd-server-add': action(
+    { device: str, name: optional(str), description: optional(str), writable: optional(bool), bitmap: optional(str) },
+    (e, o) => {
+      const name = o.name ?? o.device;
+      const node = e.blocks.nodeOf(o.device);
+      const bitmaps = o.bitmap === undefined ? undefined : [o.bitmap];
+      return e.exports.add({ id: name, node, name, description: o.description ?? '', writable: o.writable ?? false, bitmaps });
+    },
+  ),
   'nbd-server-remove': action({ name: str, mode }, (e, o) => e.exports.remove(o.name, o.mode === 'hard')),
   'block-export-add': unionAction(exportOptions, (e, o) =>
     e.exports.add({
@@ -33,6 +43,7 @@ export const nbdCommands: QmpTable = {
       name: o.name ?? o['node-name'],
       description: o.description ?? '',
       writable: o.writable ?? false,
+      bitmaps: o.bitmaps,
     }),
   ),
   'block-export-del': action({ id: str, mode }, (e, o) => e.exports.remove(o.id, o.mode === 'hard')),

@@ -1,0 +1,122 @@
+// Checkpoints and backups of a running guest of our emulator, by virsh: what changed since a checkpoint, over a restart of the guest.
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { idleGuest, makeDisk, uuidOf } from './client.ts';
+import { missing, ourEmulator, TestDaemon } from './daemon-process.ts';
+
+const skip = missing('virsh', 'qemu-img', 'qemu-io');
+
+describe('backup of a guest of our emulator', { skip, timeout: 180_000 }, () => {
+  const daemon = new TestDaemon();
+  const at = (name: string): string => join(daemon.directory, name);
+  const works = async (...args: string[]): Promise<string> => {
+    const { code, out } = await daemon.virsh(...args);
+    assert.equal(code, 0, `virsh ${args.join(' ')}: ${out}\n${daemon.said}`);
+    return out;
+  };
+  const file = (name: string, text: string): string => {
+    writeFileSync(at(name), text);
+    return at(name);
+  };
+  const monitor = (execute: string, args?: object): Promise<string> =>
+    works('qemu-monitor-command', 'one', JSON.stringify({ execute, ...(args && { arguments: args }) }));
+  /** Writes to the disk of the running guest, as it would itself. */
+  const write = async (...commands: string[]): Promise<void> => {
+    await monitor('nbd-server-start', { addr: { type: 'unix', data: { path: at('in') } } });
+    await monitor('block-export-add', { type: 'nbd', id: 'in', 'node-name': 'libvirt-1-format', writable: true, name: 'in' });
+    execFileSync('qemu-io', ['-f', 'raw', ...commands.flatMap((c) => ['-c', c]), `nbd+unix:///in?socket=${at('in')}`]);
+    await monitor('nbd-server-stop');
+  };
+  const same = (a: string, b: string): string => {
+    try {
+      return execFileSync('qemu-img', ['compare', '-f', 'raw', '-F', 'qcow2', '-U', a, b]).toString();
+    } catch (error) {
+      return String((error as { stdout: Buffer }).stdout);
+    }
+  };
+  /** Until no job is under way. */
+  const done = async (): Promise<void> => {
+    for (let i = 0; !/None/.test(await works('domjobinfo', 'one')) && i < 200; i++);
+  };
+  const checkpoint = (name: string): string => file(`${name}.xml`, `<domaincheckpoint><name>${name}</name></domaincheckpoint>`);
+  before(async () => {
+    await daemon.start();
+    makeDisk(at('d.qcow2'), '32M');
+    const disk = `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${at('d.qcow2')}'/><target dev='vda' bus='virtio'/></disk>`;
+    await works('define', file('one.xml', idleGuest('one', uuidOf(1), disk, ourEmulator)));
+    await works('start', 'one');
+  });
+  after(() => daemon.close());
+
+  test('an increment holds what changed since its checkpoint, over a restart of the guest', async () => {
+    await write('write -P 1 0 4M');
+    const full = `<domainbackup><disks><disk name='vda' type='file'><target file='${at('full')}'/></disk></disks></domainbackup>`;
+    await works('backup-begin', 'one', file('full.xml', full), checkpoint('c1'));
+    await done();
+    await write('write -P 2 8M 64k');
+    await works('destroy', 'one', '--graceful');
+    assert.match(execFileSync('qemu-img', ['info', at('d.qcow2')]).toString(), /name: c1/);
+    execFileSync('qemu-img', ['check', at('d.qcow2')]);
+    await works('start', 'one');
+    await write('write -P 3 20M 128k');
+    const more = `<domainbackup><incremental>c1</incremental><disks><disk name='vda' type='file'><target file='${at('more')}'/></disk></disks></domainbackup>`;
+    await works('backup-begin', 'one', file('more.xml', more), checkpoint('c2'));
+    await done();
+    const map = JSON.parse(execFileSync('qemu-img', ['map', '-U', '--output=json', at('more')]).toString()) as {
+      start: number;
+      length: number;
+      data: boolean;
+    }[];
+    const held = map.filter((m) => m.data).map((m) => [m.start, m.length]);
+    assert.deepEqual(held, [
+      [8 << 20, 64 << 10],
+      [20 << 20, 128 << 10],
+    ]);
+    assert.equal(await works('checkpoint-list', 'one', '--name'), 'c1\nc2');
+  });
+
+  test('in pull mode the disk is served as it was, with what changed since a checkpoint', async () => {
+    await write('write -P 4 16M 64k');
+    execFileSync('cp', [at('d.qcow2'), at('then.qcow2')]);
+    const pull = `<domainbackup mode='pull'><incremental>c2</incremental><server transport='unix' socket='${at('out')}'/><disks><disk name='vda' type='file'><scratch file='${at('scratch')}'/></disk></disks></domainbackup>`;
+    await works('backup-begin', 'one', file('pull.xml', pull), checkpoint('c3'));
+    assert.match(await works('backup-dumpxml', 'one'), /exportname='vda'/);
+    // The server is in use, so the guest's writes come by a node of their own.
+    await monitor('block-export-add', { type: 'nbd', id: 'in', 'node-name': 'libvirt-1-format', writable: true, name: 'in' });
+    execFileSync('qemu-io', [
+      '-f',
+      'raw',
+      '-c',
+      'write -P 5 16M 1M',
+      '-c',
+      'write -P 6 0 64k',
+      `nbd+unix:///in?socket=${at('out')}`,
+    ]);
+    await monitor('block-export-del', { id: 'in', mode: 'hard' });
+    execFileSync('qemu-img', ['convert', '-O', 'raw', `nbd+unix:///vda?socket=${at('out')}`, at('out.raw')]);
+    assert.match(same(at('out.raw'), at('then.qcow2')), /identical/);
+    assert.match(same(at('out.raw'), at('d.qcow2')), /mismatch/);
+    const image = `driver=nbd,server.type=unix,server.path=${at('out')},export=vda,x-dirty-bitmap=qemu:dirty-bitmap:backup-vda`;
+    const map = JSON.parse(execFileSync('qemu-img', ['map', '--output=json', '--image-opts', image]).toString()) as {
+      start: number;
+      length: number;
+      data: boolean;
+    }[];
+    // QEMU shows what is marked as what is not data.
+    assert.deepEqual(
+      map.filter((m) => !m.data).map((m) => [m.start, m.length]),
+      [[16 << 20, 64 << 10]],
+    );
+    await works('domjobabort', 'one');
+    for (let i = 0; existsSync(at('scratch')) && i < 100; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual([existsSync(at('scratch')), existsSync(at('out'))], [false, false]);
+    assert.doesNotMatch(await monitor('query-named-block-nodes'), /backup-vda/);
+    await works('checkpoint-delete', 'one', 'c1', '--children');
+    await works('destroy', 'one', '--graceful');
+    execFileSync('qemu-img', ['check', at('d.qcow2')]);
+    assert.doesNotMatch(execFileSync('qemu-img', ['info', at('d.qcow2')]).toString(), /name: c/);
+  });
+});
