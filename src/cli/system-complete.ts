@@ -10,9 +10,9 @@ import { addChardev, shortChardev } from './system-char-options.ts';
 import { addNic } from './system-device-options.ts';
 import { completeDisplay } from './system-display-options.ts';
 import { addDrives } from './system-drive-options.ts';
-import { accelNames, topologyOf } from './system-machine-options.ts';
+import { accelNames, microvmOnly, topologyOf } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
-import { Refused, type Settings } from './system-settings.ts';
+import { onOff, Refused, type Settings } from './system-settings.ts';
 
 /** Drivers of boards that `-global` may name although no `-device` does, with what they take: what they are anyway. */
 const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
@@ -25,6 +25,7 @@ const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly str
 export function complete(s: Settings): void {
   if (s.accel.length > 0 && !s.accel.some((name) => accelNames.includes(name)))
     throw new Refused(`-accel ${s.accel.join(':')}: not supported; accepted: ${accelNames.join(', ')}`);
+  microvm(s);
   addDrives(s);
   characters(s);
   completeDisplay(s);
@@ -45,12 +46,33 @@ export function complete(s: Settings): void {
 
 const usesStdio = (s: Settings): boolean => [...s.chardevs.values()].some((o) => o.kind === 'stdio');
 
+/** What only a microvm has is refused elsewhere; of a microvm, what it has not. */
+function microvm(s: Settings): void {
+  const is = s.machine.board === 'microvm';
+  const given = [...s.machineProperties]
+    .filter(([key, value]) => microvmOnly.includes(key) || (['pic', 'pit', 'rtc'].includes(key) && value === 'off'))
+    .map(([key]) => key);
+  if (!is && given.length > 0)
+    throw new Refused(`-machine ${given[0]}: not supported with ${s.machine.name}; accepted with microvm`);
+  if (!is) return;
+  const { cpus, maxcpus } = topologyOf(s);
+  if (cpus !== maxcpus)
+    throw new Refused(`-smp maxcpus=${maxcpus}: not supported with microvm, whose vCPUs are all there from the start`);
+  if (!s.acpi && (s.bios !== undefined || s.kernel === undefined))
+    throw new Refused('-machine microvm,acpi=off: not supported with firmware; accepted with -kernel and without -bios');
+  if (s.serial.length > 1) throw new Refused(`-serial ${s.serial[1]}: not supported; a microvm has one serial port`);
+  if (s.microvm.isaSerial === false && s.serial.some((text) => text !== 'none'))
+    throw new Refused(`-serial ${s.serial[0]}: not supported with isa-serial=off`);
+  if (s.usb || s.usbDevices.length > 0 || s.machineProperties.get('usb') === 'on')
+    throw new Refused('-usb: not supported with microvm');
+}
+
 /** Serial ports, monitors and QMP servers with their character devices. */
 function characters(s: Settings): void {
   const isNone = s.machine.board === 'none';
   const monitorFree = s.monitor.length === 0 && s.qmp.length === 0 && s.monitors.length === 0 && !s.nodefaults;
   const muxed = s.serial.some((text) => text.startsWith('mon:'));
-  if (s.serial.length === 0 && !s.nodefaults && !isNone)
+  if (s.serial.length === 0 && !s.nodefaults && !isNone && s.microvm.isaSerial !== false)
     s.serial.push(s.nographic ? (s.monitor.length === 0 ? 'mon:stdio' : 'stdio') : 'null');
   else if (s.nographic && monitorFree && !muxed) s.monitor.push('stdio');
 
@@ -94,6 +116,11 @@ function characters(s: Settings): void {
 function globals(s: Settings): void {
   for (const { driver, property, value } of s.globals) {
     const text = `-global ${driver}.${property}=${value}`;
+    if (driver === 'virtio-mmio') {
+      if (property !== 'force-legacy') throw new Refused(`${text}: not supported; accepted is force-legacy`);
+      s.microvm.legacyTransports = onOff(`-global ${driver}.${property}=`, value);
+      continue;
+    }
     const board = boardGlobals[driver];
     if (board) {
       const accepted = board[property];

@@ -84,7 +84,7 @@ const usbDeviceNames = Object.keys(usbDevices);
 export function completeDisplay(s: Settings): void {
   if (s.machine.board === 'none') return;
   const given = s.devices.some((d) => displayDrivers.includes(d.driver));
-  const name = s.vga ?? (s.nodefaults || given ? 'none' : 'std');
+  const name = s.vga ?? (s.nodefaults || given || s.machine.board === 'microvm' ? 'none' : 'std');
   const driver = cards[name as keyof typeof cards];
   if (driver !== undefined) s.devices = [{ driver }, ...s.devices];
   const usb = s.usb || s.usbDevices.length > 0 || s.machineProperties.get('usb') === 'on';

@@ -14,6 +14,7 @@ import { Refused, type Settings } from './system-settings.ts';
 
 /** What boards start with when nothing else is said. */
 const STANDARD = 'bios-256k.bin';
+const MICROVM = 'bios-microvm.bin';
 
 function fwCfg(s: Settings, text: string): void {
   const map = optionMap(text, 'name');
@@ -76,7 +77,10 @@ export async function firmwareOf(
   if (flash.length === 0 && s.bios === undefined && s.kernel !== undefined) return undefined;
   if (flash.length > 0 && s.bios !== undefined) throw new Refused('-bios: not supported together with flash');
   const report = (): void => {};
-  const rom = flash.length > 0 ? undefined : await host.firmware(s.bios ?? STANDARD, s.firmwareFolders, report);
+  const rom =
+    flash.length > 0
+      ? undefined
+      : await host.firmware(s.bios ?? (s.machine.board === 'microvm' ? MICROVM : STANDARD), s.firmwareFolders, report);
   const roms = new Map<string, Uint8Array>();
   for (const file of romFiles(s.devices)) roms.set(file, await host.firmware(file, s.firmwareFolders, report));
   const files = new Map<string, Uint8Array>();

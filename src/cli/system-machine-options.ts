@@ -2,6 +2,7 @@
 // "Invocation").
 
 import { findMachine, machineTypes } from '../machine/machine-types.ts';
+import type { MicrovmParts } from '../machine/microvm.ts';
 import { cpuHelp, parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
 import { parseBool } from '../monitor/keyval.ts';
 import { machineProperties } from '../monitor/qom/types.ts';
@@ -15,6 +16,23 @@ export const accels: readonly (readonly [string, string])[] = [
 ];
 export const accelNames: readonly string[] = accels.map(([name]) => name);
 
+/** Options of `-M microvm` and what they change. */
+const microvmOptions = {
+  pic: 'pic',
+  pit: 'pit',
+  rtc: 'rtc',
+  'isa-serial': 'isaSerial',
+  ioapic2: 'ioapic2',
+  'auto-kernel-cmdline': 'autoKernelCommandLine',
+} as const satisfies Readonly<Record<string, keyof MicrovmParts>>;
+/** Those of them that take `auto`, which is `on`. */
+const withAuto = ['pic', 'pit', 'rtc', 'ioapic2'];
+
+/** Options of `-machine` that no other board has. */
+export const microvmOnly: readonly string[] = [...Object.keys(microvmOptions), 'pcie', 'x-option-roms'].filter(
+  (key) => !['pic', 'pit', 'rtc'].includes(key),
+);
+
 /** Properties of a machine whose only accepted value is what this machine is. */
 const fixed: Readonly<Record<string, readonly string[]>> = {
   usb: ['on', 'off'],
@@ -26,9 +44,8 @@ const fixed: Readonly<Record<string, readonly string[]>> = {
   'memory-encryption': [],
   'kernel-irqchip': ['on', 'split', 'off'],
   i8042: ['on'],
-  pic: ['on'],
-  pit: ['on'],
-  rtc: ['on'],
+  pcie: ['off', 'auto'],
+  'x-option-roms': ['on', 'off'],
   sata: ['on', 'off'],
   smbus: ['on', 'off'],
 };
@@ -56,6 +73,16 @@ function machine(s: Settings, text: string): string | undefined {
     pflash0: (v) => void s.machineProperties.set('pflash0', v),
     pflash1: (v) => void s.machineProperties.set('pflash1', v),
     'memory-backend': (v) => void s.machineProperties.set('memory-backend', v),
+    ...Object.fromEntries(
+      Object.entries(microvmOptions).map(([key, part]) => [
+        key,
+        (v: string) => {
+          const is = withAuto.includes(key) && v === 'auto' ? true : onOff(`-machine ${key}=`, v);
+          s.microvm[part] = is;
+          s.machineProperties.set(key, v);
+        },
+      ]),
+    ),
     ...Object.fromEntries(
       Object.entries(fixed).map(([key, accepted]) => [
         key,

@@ -115,6 +115,26 @@ test('folders are shared as with QEMU, and what is missing is said', () => {
   assert.match(refusal('-virtfs local,path=/,security_model=none'), /mount_tag is missing$/);
 });
 
+test('a microvm has its own options, no card and one serial port', () => {
+  const s = settings(
+    '-M microvm,pic=off,rtc=auto,isa-serial=off,auto-kernel-cmdline=off,x-option-roms=off,acpi=off -serial none -global virtio-mmio.force-legacy=off',
+  );
+  assert.deepEqual(s.microvm, { pic: false, rtc: true, isaSerial: false, autoKernelCommandLine: false, legacyTransports: false });
+  assert.deepEqual(s.devices, []);
+  assert.deepEqual(settings('-M microvm').serial, ['null']);
+  assert.deepEqual(settings('-M microvm,isa-serial=off').serial, []);
+  assert.match(
+    refusal('-M q35,auto-kernel-cmdline=off'),
+    /^-machine auto-kernel-cmdline: not supported with pc-q35-7.2; accepted with microvm/,
+  );
+  assert.match(refusal('-M pc,pit=off'), /^-machine pit: not supported with pc-i440fx-7.2/);
+  assert.match(refusal('-M microvm,pcie=on'), /^-machine pcie=on: not supported; accepted: off, auto/);
+  assert.match(refusal('-M microvm -serial null -serial null'), /a microvm has one serial port/);
+  assert.match(refusal('-M microvm -usb'), /^-usb: not supported with microvm/);
+  assert.match(refusal('-M microvm,acpi=off -bios b'), /acpi=off: not supported with firmware/);
+  assert.match(refusal('-global virtio-mmio.format_transport_address=off'), /not supported; accepted is force-legacy/);
+});
+
 test('there is one card unless another is named, and USB has what the board has', () => {
   const drivers = (line: string): string[] => settings(`-serial none ${line}`).devices.map((d) => d.driver);
   assert.deepEqual(drivers(''), ['VGA']);

@@ -4,6 +4,7 @@
 import type { CharOptions } from '../chardev/options.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { findMachine, type MachineType } from '../machine/machine-types.ts';
+import type { MicrovmParts } from '../machine/microvm.ts';
 import { type CpuChoice, parseCpu } from '../machine/options.ts';
 import type { VncSetting } from '../monitor/display.ts';
 import type { Actions } from '../monitor/emulator.ts';
@@ -45,6 +46,8 @@ export interface Settings {
   smp: { cpus?: number; maxcpus?: number; sockets?: number; dies?: number; cores?: number; threads?: number };
   cpu: CpuChoice;
   hpet: boolean;
+  /** Of a microvm: parts that are not as usual. */
+  microvm: { -readonly [K in keyof MicrovmParts]?: MicrovmParts[K] };
   acpi: boolean;
   /** Accelerators in the order in which they are tried. */
   accel: string[];
@@ -115,6 +118,7 @@ export const defaults = (): Settings => ({
   smp: {},
   cpu: parseCpu('qemu64'),
   hpet: true,
+  microvm: {},
   acpi: true,
   accel: [],
   chardevs: new Map(),

@@ -68,6 +68,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     paravirtual: s.cpu.paravirtual,
     devices: s.devices,
     hpet: s.hpet,
+    ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : {}),
     acpi: s.acpi,
     serial: [],
     uuid: s.uuid,

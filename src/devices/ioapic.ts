@@ -33,9 +33,12 @@ export class Ioapic implements EoiListener {
   readonly s: State;
   readonly mmio: Handler;
   readonly #bus: ApicBus;
+  readonly #first: boolean;
 
-  constructor(o: { arena: Arena; bus: ApicBus; report?: Report }) {
-    this.s = o.arena.alloc(ioapicLayout);
+  /** The board's first one has no `instance`; only its pins are told to local APICs that are kept elsewhere. */
+  constructor(o: { arena: Arena; bus: ApicBus; report?: Report; instance?: string }) {
+    this.s = o.arena.alloc(ioapicLayout, o.instance);
+    this.#first = o.instance === undefined;
     this.#bus = o.bus;
     this.mmio = ioapicRegisters.bind(this, o.report);
     o.bus.listen(this);
@@ -94,7 +97,7 @@ export class Ioapic implements EoiListener {
   /** Tells local APICs that are kept elsewhere where the pins point. */
   rerouted(): void {
     const { remote } = this.#bus;
-    if (!remote) return;
+    if (!remote || !this.#first) return;
     remote.routes(
       Array.from({ length: ioapicPins }, (_, n) => {
         const entry = this.s.low[n]!;

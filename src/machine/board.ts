@@ -17,9 +17,10 @@ import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
 import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
+import { Ged, ged } from '../devices/ged.ts';
 import { Hpet } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
-import { Ioapic } from '../devices/ioapic.ts';
+import { Ioapic, ioapicPins } from '../devices/ioapic.ts';
 import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
 import { KvmPv, kvmMsr } from '../devices/kvm-pv.ts';
 import { Lapic } from '../devices/lapic.ts';
@@ -30,18 +31,20 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import { boardDevices, pcChipset, q35Chipset } from './chipset.ts';
+import { boardDevices, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
 import { deviceTypes } from './device-types.ts';
 import { cmosBytes, type FwCfgBlobs, fwCfgItems } from './fw-cfg-items.ts';
+import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import type { BoardFacts } from './tables.ts';
+import { type BoardFacts, hasHpet } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 const IOAPIC_PAGE = 0xfec00000;
+const IOAPIC2_PAGE = 0xfec10000;
 /** MMIO addresses reach to the end of the guest-physical space. */
 const MMIO_SIZE = 2 ** 40;
 
@@ -108,8 +111,10 @@ export interface Board {
   /** Timers of the board; each vCPU serves its local APIC's itself, the first one these too. */
   readonly timers: Timers;
   readonly uarts: readonly Uart[];
-  readonly keyboard: I8042;
-  readonly acpi: AcpiPm;
+  /** None where the board has no keyboard controller. */
+  readonly keyboard: I8042 | undefined;
+  /** Presses the power button. With the board's lock held. */
+  powerButton(): void;
   readonly pci: PciHost;
   /** All devices beside the board's own chips. */
   readonly devices: DeviceTree;
@@ -201,7 +206,7 @@ export function buildBoard(o: BoardOptions): Board {
   onAll((space) => space.map(IOAPIC_PAGE, 0x1000, ioapic.mmio, 'ioapic'));
   const lapics: Lapic[] = [];
   const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) } });
-  pic.map(ports);
+  if (microvmParts(config)?.pic ?? true) pic.map(ports);
   const msrs = Array.from({ length: config.cpus }, () => new MsrSpace(lock));
   for (let cpu = 0; cpu < config.cpus; cpu++) {
     const lapic = new Lapic({
@@ -224,13 +229,19 @@ export function buildBoard(o: BoardOptions): Board {
     msrs[cpu].map(0x6e0, 0x6e0, lapic.msrs);
     msrs[cpu].map(0x800, 0x83f, lapic.msrs);
   }
-  const isa = (n: number): IrqLine => fanOut(pic.irq(n), ioapic.pin(n === 0 ? 2 : n));
+  const micro = microvmParts(config);
+  const ioapic2 = hasIoapic2(config) ? new Ioapic({ arena, bus, report, instance: 'second' }) : undefined;
+  if (ioapic2) onAll((space) => space.map(IOAPIC2_PAGE, 0x1000, ioapic2.mmio, 'ioapic2'));
+  const isa = (n: number): IrqLine =>
+    micro?.pic === false ? ioapic.pin(n === 0 ? 2 : n) : fanOut(pic.irq(n), ioapic.pin(n === 0 ? 2 : n));
+  /** Global system interrupt n. */
+  const gsi = (n: number): IrqLine => (n < 16 ? isa(n) : n < ioapicPins ? ioapic.pin(n) : ioapic2!.pin(n - ioapicPins));
 
   // Timers and clocks.
   const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime });
-  if (config.hpet ?? true) onAll((space) => hpet.map(space));
+  if (hasHpet(config)) onAll((space) => hpet.map(space));
   const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime });
-  pit.map(ports);
+  if (micro?.pit ?? true) pit.map(ports);
   const rtc = new Rtc({
     arena,
     clock,
@@ -239,7 +250,7 @@ export function buildBoard(o: BoardOptions): Board {
     retime,
     memory: { below4g: layout.ramLow, above4g: layout.ramHigh },
   });
-  rtc.map(ports);
+  if (micro?.rtc ?? true) rtc.map(ports);
 
   // Serial ports: COM1 and COM3 share an interrupt, COM2 and COM4 as well.
   const wires = arena.alloc(wiresLayout);
@@ -253,17 +264,20 @@ export function buildBoard(o: BoardOptions): Board {
   // Resets, power, keyboard.
   const reset = (): void => o.event({ kind: 'reset' });
   const resetPorts = new ResetPorts({ arena, reset });
-  resetPorts.map(ports);
+  if (!micro) resetPorts.map(ports);
   const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report });
-  acpi.map(ports, false);
+  if (!micro) acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
-  keyboard.map(ports);
+  if (!micro) keyboard.map(ports);
+  const events = new Ged({ arena, line: ioapic.pin(ged.irq), powerOff: () => o.event({ kind: 'powerOff' }), reset });
+  const hasGed = micro !== undefined && (config.acpi ?? true);
+  if (hasGed) onAll((space) => events.map(space));
 
   // Firmware and chipset.
   const flashBell = bells.add(arena.alloc(doorbellLayout));
   const rom = buildRom({ shape: config.firmware, arena, buffer: o.buffer, slots, mmio, report, changed: () => flashBell.ring() });
   const firmware = config.firmware !== undefined;
-  const chipset = (config.machine === 'pc' ? pcChipset : q35Chipset)({
+  const chipset = (micro ? noChipset : config.machine === 'pc' ? pcChipset : q35Chipset)({
     arena,
     ports,
     mmio,
@@ -282,11 +296,19 @@ export function buildBoard(o: BoardOptions): Board {
     full: config.machine !== undefined,
   });
   const { host } = chipset;
+  const transports = micro ? virtioBuses(config, gsi, mmio) : [];
   const notify = o.notify ?? (() => {});
   const cpus = buildCpus({ config, arena, ports, acpi, lapics, lock, event: o.event, notify, ioThread: o.thread === 0 });
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
-    return { ramLow: layout.ramLow, ramHigh: layout.ramHigh, cpus: cpus.list(), ...(hotplugSlots ? { hotplugSlots } : {}) };
+    const virtio = transports.filter((t) => t.used).map((t) => t.place);
+    return {
+      ramLow: layout.ramLow,
+      ramHigh: layout.ramHigh,
+      virtio,
+      cpus: cpus.list(),
+      ...(hotplugSlots ? { hotplugSlots } : {}),
+    };
   };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
@@ -321,7 +343,8 @@ export function buildBoard(o: BoardOptions): Board {
     },
     types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object
-  devices.addBus(chipset.bus);
+  if (chipset.bus) devices.addBus(chipset.bus);
+  for (const transport of transports) devices.addBus(transport);
   if (cpus.bus) devices.addBus(cpus.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
@@ -331,15 +354,19 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard, acpi, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
     get facts() {
       return facts();
+    },
+    powerButton() {
+      if (!micro) acpi.powerButton();
+      else if (hasGed) events.powerButton();
     },
     reset() {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
-        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...uarts, ...lapics, ...pvs]) device.reset();
+        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, events, ...(ioapic2 ? [ioapic2] : []), ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
         for (const [address, value] of cmosBytes(cpus.list().length, config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();

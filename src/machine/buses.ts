@@ -1,5 +1,7 @@
 // The buses that devices plug into, by QEMU's names of their kinds. A device type says which kind it needs; `bus=` or order finds one.
 
+import type { IrqLine } from '../bus/irq.ts';
+import type { Handler } from '../bus/space.ts';
 import type { AtaDevice } from '../devices/ata/device.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
@@ -7,12 +9,15 @@ import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
+import type { VirtioPlace } from './microvm.ts';
 
 /** What all buses have. */
 interface Bus<K extends string> {
   readonly kind: K;
   /** Unique in the machine: `pcie.0`, `isa.0`, `scsi0.0`. */
   readonly name: string;
+  /** Of a bus that is not behind a PCI host: its place in firmware's device paths. */
+  readonly bootPath?: string;
   /** False for a bus whose devices come with the machine's start only; true by default. */
   readonly hotplug?: boolean;
   /**
@@ -41,6 +46,16 @@ export interface PciBus extends Bus<'PCI'> {
 }
 /** The low-pin-count or ISA bus: ports and interrupts come from the board. */
 export type IsaBus = Bus<'ISA'>;
+/** A virtio transport over MMIO, with room for one device. */
+export interface VirtioBus extends Bus<'virtio-bus'> {
+  readonly place: VirtioPlace;
+  /** It has the legacy registers. */
+  readonly legacy: boolean;
+  readonly line: IrqLine;
+  readonly used: boolean;
+  /** Puts a device's registers into the transport's place; what it returns takes them out again. */
+  attach(handler: Handler): () => void;
+}
 /** Devices that sit on no bus. */
 export type SystemBus = Bus<'System'>;
 
@@ -113,6 +128,7 @@ export interface Buses {
   readonly PCI: PciBus;
   readonly ISA: IsaBus;
   readonly System: SystemBus;
+  readonly 'virtio-bus': VirtioBus;
   readonly IDE: IdeBus;
   readonly 'usb-bus': UsbBus;
   readonly SCSI: ScsiBus;

@@ -4,7 +4,7 @@ import type { Arena } from '../bits/arena.ts';
 import { fanOut, type IrqLine } from '../bus/irq.ts';
 import type { Lock } from '../bus/lock.ts';
 import type { MemorySlots } from '../bus/slots.ts';
-import type { AddressSpace, Handler } from '../bus/space.ts';
+import { AddressSpace, type Handler, spaceLayout } from '../bus/space.ts';
 import { AcpiHotplug } from '../devices/acpi-hotplug.ts';
 import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
 import { i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
@@ -25,6 +25,7 @@ export const boardDevices: Readonly<Record<MachineKind | 'bare', readonly Device
   bare: [],
   pc: [{ driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' }],
   q35: [{ driver: 'ich9-ahci', bus: 'pcie.0', addr: '1f.2' }],
+  microvm: [],
 };
 
 export interface ChipsetOptions {
@@ -52,7 +53,8 @@ export interface ChipsetOptions {
 
 export interface Chipset {
   readonly host: PciHost;
-  readonly bus: PciBus;
+  /** None where the board has no PCI. */
+  readonly bus: PciBus | undefined;
   /** Interrupt line register of a PIRQ, for boards without firmware. */
   interruptLine(pirq: number): number;
   /** Where the guest has put the power management registers. */
@@ -111,6 +113,13 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
       resetHost(o, host, mch, pamRegister.q35);
     },
   };
+}
+
+/** No PCI at all: a host that nobody sees. */
+export function noChipset({ arena, lock }: ChipsetOptions): Chipset {
+  const nowhere = new AddressSpace({ name: 'no pci', size: 0x10000, lock, shared: arena.alloc(spaceLayout, 'no pci') });
+  const host = new PciHost({ arena, ports: nowhere, mmio: [], pirqs: [] });
+  return { host, bus: undefined, interruptLine: () => 0, pmBase: () => 0, reset: () => host.reset() };
 }
 
 /** PIIX3 and PIIX4 behind the i440FX host bridge: four PIRQs that go to ISA interrupts. */

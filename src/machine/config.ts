@@ -2,13 +2,14 @@
 
 import type { KvmFeature } from '../devices/kvm-pv.ts';
 import type { DeviceConfig } from './device-type.ts';
+import type { MicrovmParts } from './microvm.ts';
 import type { FirmwareShape } from './rom.ts';
 
 /** Kilohertz of the time-stamp counter: 1 GHz, so that it counts nanoseconds. */
 export const TSC_KHZ = 1_000_000;
 
 /** Boards by QEMU's names. */
-export type MachineKind = 'pc' | 'q35';
+export type MachineKind = 'pc' | 'q35' | 'microvm';
 
 export interface MachineConfig {
   /** Possible vCPUs. */
@@ -27,6 +28,8 @@ export interface MachineConfig {
   readonly paravirtual: readonly KvmFeature[];
   /** Board; q35 without its disk controller when left out. */
   readonly machine?: MachineKind;
+  /** Of a microvm: parts that are not as usual. */
+  readonly microvm?: Partial<MicrovmParts>;
   /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
   readonly firmware?: FirmwareShape;
   /** What the firmware is to try, in order: QEMU's letters of drives (`a` floppy, `c` disk, `d` CD-ROM, `n` network); `cad` when left out. */

@@ -7,7 +7,7 @@ import type { AcpiPm } from '../devices/acpi-pm.ts';
 import { CpuHotplug, cpuHotplug } from '../devices/cpu-hotplug.ts';
 import type { Lapic } from '../devices/lapic.ts';
 import type { CpuBus } from './buses.ts';
-import type { BoardEvent, MachineConfig, MachineKind } from './config.ts';
+import type { BoardEvent, MachineConfig } from './config.ts';
 import type { Notify } from './notices.ts';
 
 /** The vCPUs of a board as one thread sees them: all threads agree while the machine is held. */
@@ -38,7 +38,7 @@ export interface CpusOptions {
 export const presentAtStart = (config: MachineConfig): number => config.present ?? config.cpus;
 /** The ports of CPU hot-plug; a machine whose vCPUs are all there from the start has none. */
 export const cpuPorts = ({ machine, cpus, present }: MachineConfig): number | undefined =>
-  machine === undefined || cpus === (present ?? cpus) ? undefined : cpuHotplug.base[machine satisfies MachineKind];
+  machine === undefined || machine === 'microvm' || cpus === (present ?? cpus) ? undefined : cpuHotplug.base[machine];
 
 export function buildCpus(o: CpusOptions): Cpus {
   const { config, lock } = o;
@@ -47,7 +47,7 @@ export function buildCpus(o: CpusOptions): Cpus {
   const paths = new Map<number, string>();
   const has = (cpu: number): boolean => cpu < first || paths.has(cpu);
   const list = (): readonly number[] => Array.from({ length: config.cpus }, (_, n) => n).filter(has);
-  if (config.machine === undefined) return { has, list, reset: () => {} };
+  if (config.machine === undefined || config.machine === 'microvm') return { has, list, reset: () => {} };
   const numberOf = (path: string): number | undefined => [...paths].find(([, p]) => p === path)?.[0];
   const base = cpuPorts(config);
   const hotplug =

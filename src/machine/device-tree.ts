@@ -229,8 +229,10 @@ export class DeviceTree {
   }
   #bootPath(e: Plugged): string {
     const owner = this.#entries.find((o) => o.buses.includes(e.bus));
-    const above = owner ? this.#bootPath(owner) : '/pci@i0cf8';
+    const above = owner ? this.#bootPath(owner) : (e.bus.bootPath ?? '/pci@i0cf8');
     const [node, ...rest] = (e.device.bootNode ?? 'unknown').split('/');
+    // The transport stands for the function that the device is on PCI.
+    if (e.bus.kind === 'virtio-bus') return [above, ...rest].join('/');
     if (!e.place) return `${above}/${e.device.bootNode}`;
     const { slot, fn } = e.place;
     return [above, `${node}@${slot.toString(16)}${fn === 0 ? '' : `,${fn.toString(16)}`}`, ...rest].join('/');

@@ -42,6 +42,15 @@ export const machineTypes: readonly MachineType[] = [
     defaultCpu: 'qemu64',
     board: 'pc',
   },
+  {
+    name: 'microvm',
+    description: 'microvm (i386)',
+    maxCpus: MOST,
+    ramId: 'microvm.ram',
+    hotpluggableCpus: false,
+    defaultCpu: 'qemu64',
+    board: 'microvm',
+  },
   { name: 'none', description: 'empty machine', maxCpus: 1, hotpluggableCpus: false, board: 'none' },
 ];
 

@@ -1,6 +1,7 @@
 // The ACPI and SMBIOS tables and the memory map of the boards.
 
 import { acpiHotplug } from '../devices/acpi-hotplug.ts';
+import { ged } from '../devices/ged.ts';
 import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
@@ -8,6 +9,7 @@ import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts
 import { PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 import { cpuPorts } from './cpus.ts';
+import { hasIoapic2, microvmParts, type VirtioPlace } from './microvm.ts';
 
 /** The ECAM window, 256 MiB. */
 const ECAM = { base: 0xb000_0000, size: 0x1000_0000 };
@@ -22,6 +24,8 @@ export interface BoardFacts {
   readonly ramHigh: number;
   /** Ports of the power management block; those of a board without firmware when left out. */
   readonly pmBase?: number;
+  /** virtio transports over MMIO that have a device, in the order in which they are told. */
+  readonly virtio: readonly VirtioPlace[];
   /** Slots whose devices come and go by ACPI. */
   readonly hotplugSlots?: readonly number[];
   /** vCPUs that are there; all when left out. */
@@ -38,8 +42,28 @@ export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [
   ];
 }
 
+/** Whether there are ACPI tables; PC boards always have them. */
+export const hasAcpi = (config: MachineConfig): boolean => config.machine !== 'microvm' || (config.acpi ?? true);
+
+/** Whether the HPET is there. */
+export const hasHpet = (config: MachineConfig): boolean => config.machine !== 'microvm' && (config.hpet ?? true);
+
+/** The ACPI tables of a microvm: no fixed hardware, no PCI. */
+function microvmImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
+  return buildAcpi({
+    cpus: Array.from({ length: config.cpus }, (_, n) => n),
+    reduced: ged,
+    secondIoapic: hasIoapic2(config),
+    serial: comPorts.filter((_, n) => hasSerial(config, n)),
+    rtc: microvmParts(config)!.rtc,
+    fwCfg: true,
+    virtioMmio: facts.virtio,
+  });
+}
+
 /** The ACPI tables of a board. */
 export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
+  if (config.machine === 'microvm') return microvmImage(config, facts);
   const pc = config.machine === 'pc';
   const ports = cpuPorts(config);
   return buildAcpi({
@@ -55,7 +79,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     },
     ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),
     ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
-    hpet: config.hpet ?? true,
+    hpet: hasHpet(config),
     serial: comPorts.filter((_, n) => hasSerial(config, n)),
     rtc: true,
     ps2: true,
@@ -93,6 +117,7 @@ export function smbiosTables(config: MachineConfig, facts: BoardFacts, base: num
 
 /** What a direct boot tells of memory. */
 export function memoryMap(config: MachineConfig, facts: BoardFacts): MemoryRange[] {
-  const reserved = config.machine === 'pc' ? [] : [{ start: ECAM.base, size: ECAM.size, type: E820_RESERVED }];
+  const reserved =
+    config.machine === 'pc' || config.machine === 'microvm' ? [] : [{ start: ECAM.base, size: ECAM.size, type: E820_RESERVED }];
   return buildE820({ ramBelow4G: facts.ramLow, ramAbove4G: facts.ramHigh, reserved });
 }

@@ -191,6 +191,20 @@ export class VirtioCore {
     return isr;
   }
 
+  /** Takes bits of the interrupt status away, which its reading does not. */
+  clearIsr(bits: number): void {
+    if ((Atomics.and(this.s.isr, 0, ~bits) & ~bits) === 0) this.#interrupt.acknowledged();
+  }
+  /** The legacy interface's way to say where the selected queue is: all of it in one piece (section 2.7.2). */
+  setLegacyQueue(address: number, align: number): void {
+    const s = this.selected?.s;
+    if (!s) return;
+    s.desc = address;
+    s.driver = s.desc + 16 * s.size;
+    s.device = Math.ceil((s.driver + 4 + 2 * s.size + 2) / align) * align;
+    s.enabled = 1;
+  }
+
   // -- for the device's kind
 
   /** Its configuration changed: tells the driver. With the board's lock held. */

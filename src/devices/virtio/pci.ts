@@ -223,16 +223,8 @@ export class VirtioPci {
     if (v > 0 && v <= most && (this.core.kind.packed || (v & (v - 1)) === 0)) this.setQueue((s) => (s.size = v));
   }
   setLegacyQueue(page: number): void {
-    const s = q(this.core);
-    if (!s) return;
-    if (page === 0) {
-      this.core.reset();
-      return;
-    }
-    s.desc = page * PAGE;
-    s.driver = s.desc + 16 * s.size;
-    s.device = Math.ceil((s.driver + 4 + 2 * s.size + 2) / PAGE) * PAGE;
-    s.enabled = 1;
+    if (page === 0 && q(this.core)) this.core.reset();
+    else this.core.setLegacyQueue(page * PAGE, PAGE);
   }
   setLegacyStatus(v: number): void {
     this.core.setStatus(v, true);

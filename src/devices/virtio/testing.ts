@@ -54,7 +54,7 @@ export function virtioRig(model: VirtioModel, o: TestOptions = {}) {
   };
   bytes.fill(0);
   start();
-  return { core, lock, memory, bells, bytes, view, areas, reports, interrupts, start, data: 0x4000 * model.queues.length };
+  return { arena, core, lock, memory, bells, bytes, view, areas, reports, interrupts, start, data: 0x4000 * model.queues.length };
 }
 export type VirtioRig = ReturnType<typeof virtioRig>;
 

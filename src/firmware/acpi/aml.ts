@@ -117,6 +117,7 @@ export const masked = (a: Aml, b: Aml): Aml => bytesOf(0x7b, a, b, 0);
 /** A call of a method that is known to the reader by its name. */
 export const call = (where: string, ...values: readonly Aml[]): Aml => bytesOf(path(where), ...values);
 
+/** Local variable `n` of a method. */
 export const local = (n: 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7): Aml => bytesOf(0x60 + n);
 export const whileTrue = (condition: Aml, ...terms: readonly Aml[]): Aml => bytesOf(0xa2, packaged(bytesOf(condition, ...terms)));
 /** A mutex of sync level 0, taken without a limit of time, and given back. */
@@ -132,6 +133,9 @@ export const bitFields = (region: string, width: 1 | 4, parts: readonly Bits[]):
   return bytesOf(0x5b, 0x81, packaged(bytesOf(path(region), (width === 1 ? 1 : 3) | 0x40, ...rows)));
 };
 
+/** A range of memory (`OperationRegion (where, SystemMemory, base, length)`). */
+export const memory = (where: string, base: number, length: number): Aml =>
+  bytesOf(0x5b, 0x80, path(where), 0, int(base), int(length));
 /** A range of ports (`OperationRegion (where, SystemIO, base, length)`). */
 export const ports = (where: string, base: number, length: number): Aml =>
   bytesOf(0x5b, 0x80, path(where), 1, int(base), int(length));

@@ -29,6 +29,17 @@ export interface AcpiConfig {
   readonly pci?: PciConfig;
   /** ISA interrupts that are level-triggered and active high besides 9 (PCI interrupts on i440fx). */
   readonly levelIrqs?: readonly number[];
+  /** There is no fixed hardware: events come by a generic event device, and sleep and reset are registers in memory. */
+  readonly reduced?: {
+    readonly events: number;
+    readonly registers: number;
+    readonly irq: number;
+    readonly powerButton: number;
+    readonly reset: number;
+    readonly s5: number;
+  };
+  /** A second I/O APIC at 0xFEC1_0000, for GSI 24 to 47. */
+  readonly secondIoapic?: boolean;
   /** Ports of the power management block (events; control at +4, timer at +8); 0x600 when not given. */
   readonly pmBase?: number;
   /** General-purpose event registers; 0x620 when not given, and 16 bytes. */

@@ -183,12 +183,31 @@ const systemDevices = (config: AcpiConfig): a.Aml[] => [
       a.name('_HID', a.str('LNRO0005')),
       a.name('_UID', a.int(i)),
       a.name('_CCA', a.int(1)),
-      a.name('_CRS', template(memory32(base, size), interrupt(gsi, 'edge'))),
+      a.name('_CRS', template(memory32(base, size), interrupt(gsi, 'level'))),
     ),
   ),
 ];
 
-/** The AML of the whole namespace. Soft-off is SLP_TYP 0 (\_S5). */
+/** The generic event device, which tells of the power button (5.6.9). */
+const eventDevices = (r: NonNullable<AcpiConfig['reduced']>): a.Aml[] => [
+  a.device('PWRB', a.name('_HID', a.hid('PNP0C0C')), a.name('_UID', a.int(0))),
+  a.device(
+    'GED',
+    a.name('_HID', a.str('ACPI0013')),
+    a.name('_UID', a.str('GED')),
+    a.name('_CRS', template(interrupt(r.irq, 'edge'))),
+    a.memory('EREG', r.events, 4),
+    a.dwordFields('EREG', 'ESEL'),
+    a.method(
+      '_EVT',
+      1,
+      a.store(a.path('ESEL'), a.local(0)),
+      a.ifThen(a.masked(a.local(0), a.int(r.powerButton)), a.notify(a.path('PWRB'), a.int(0x80))),
+    ),
+  ),
+];
+
+/** The AML of the whole namespace. Soft-off is SLP_TYP 0 (\_S5) with fixed hardware. */
 export const dsdtBody = (config: AcpiConfig): Uint8Array =>
   a.bytesOf(
     a.scope(
@@ -196,9 +215,10 @@ export const dsdtBody = (config: AcpiConfig): Uint8Array =>
       ...(config.cpuHotplug === undefined
         ? cpuDevices(config.cpus)
         : [cpuContainer(config.cpus, config.cpuHotplug), simple('CPHR', 'PNP0A06', io(config.cpuHotplug, 12))]),
+      ...(config.reduced ? eventDevices(config.reduced) : []),
       ...systemDevices(config),
       ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),
     ),
     ...events(config),
-    a.name('\\_S5', a.pkg(a.int(0), a.int(0), a.int(0), a.int(0))),
+    a.name('\\_S5', a.pkg(a.int(config.reduced?.s5 ?? 0), a.int(0), a.int(0), a.int(0))),
   );

@@ -11,6 +11,9 @@ export const FADT_POINTERS = { facs: 36, dsdt: 40, xDsdt: 140 } as const;
 /** Generic address structure (5.2.3.2) for I/O ports; `width` in bits. */
 const ioAddress = (port: number, width: number, access: number): Uint8Array => bytesOf(1, width, 0, access, little(port, 8));
 
+/** One for a byte in memory. */
+const memoryAddress = (at: number): Uint8Array => bytesOf(0, 8, 0, 1, little(at, 8));
+
 const HEADER = 36;
 
 /** Revision 6.4 of the FADT without its header: 240 bytes. SMI command 0xB2, 2 enables and 3 disables ACPI; reset is 0xCF9 = 6. */
@@ -23,6 +26,21 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   const word = (offset: number, value: number): void => view.setUint32(at(offset), value, true);
   const address = (offset: number, port: number, width: number, access: number): void =>
     bytes.set(ioAddress(port, width, access), at(offset));
+  bytes.set(new TextEncoder().encode('NONROOT'), at(268));
+  // Boot architecture: legacy devices, 8042, no VGA, no RTC.
+  const architecture = (config.ps2 ? 2 : 0) | (config.vga ? 0 : 4) | (config.rtc ? 0 : 0x20);
+  if (config.reduced) {
+    const { registers, reset } = config.reduced;
+    half(109, architecture);
+    // Hardware-reduced, reset register.
+    word(112, (1 << 20) | 0x400);
+    bytes.set(memoryAddress(registers + 2), at(116));
+    byte(128, reset);
+    byte(131, 4);
+    bytes.set(memoryAddress(registers), at(244));
+    bytes.set(memoryAddress(registers + 1), at(256));
+    return bytes;
+  }
   const pm = config.pmBase ?? 0x600;
   const gpe = config.gpeBase ?? 0x620;
   half(46, SCI);
@@ -41,8 +59,7 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   half(96, 0xfff); // C2 and C3 not supported
   half(98, 0xfff);
   byte(108, config.rtc ? 0x32 : 0);
-  // Boot architecture: legacy devices, 8042, no VGA, no RTC.
-  half(109, 1 | (config.ps2 ? 2 : 0) | (config.vga ? 0 : 4) | (config.rtc ? 0 : 0x20));
+  half(109, 1 | architecture);
   // WBINVD, C1, no sleep button, RTC wake status not in fixed space, reset register. The power button is the fixed one.
   word(112, 1 | 4 | 0x20 | 0x40 | 0x400);
   address(116, 0xcf9, 8, 1);
@@ -52,7 +69,6 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   address(172, pm + 4, 16, 2);
   address(208, pm + 8, 32, 3);
   address(220, gpe, gpeLength * 8, 1);
-  bytes.set(new TextEncoder().encode('NONROOT'), at(268));
   return bytes;
 };
 
@@ -82,13 +98,14 @@ export const madtBody = (config: AcpiConfig): Uint8Array => {
   for (const [uid, id] of config.cpus.entries())
     entries.push(madtCpu(uid, id, config.absent?.includes(uid) ? MADT_ONLINE_CAPABLE : MADT_ENABLED));
   entries.push(bytesOf(1, 12, 0, 0, little(0xfec0_0000, 4), little(0, 4)));
-  entries.push(bytesOf(2, 10, 0, 0, little(2, 4), little(0, 2)));
-  for (const line of [SCI, ...(config.levelIrqs ?? [])].sort((x, y) => x - y)) {
+  if (config.secondIoapic) entries.push(bytesOf(1, 12, 1, 0, little(0xfec1_0000, 4), little(24, 4)));
+  if (!config.reduced) entries.push(bytesOf(2, 10, 0, 0, little(2, 4), little(0, 2)));
+  for (const line of config.reduced ? [] : [SCI, ...(config.levelIrqs ?? [])].sort((x, y) => x - y)) {
     entries.push(bytesOf(2, 10, 0, line, little(line, 4), little(ISA_LEVEL_HIGH, 2)));
   }
   entries.push(bytesOf(4, 6, 0xff, little(0, 2), 1));
   if (!small) entries.push(bytesOf(10, 12, little(0, 2), little(0xffff_ffff, 4), 1, 0, 0, 0));
-  return bytesOf(little(0xfee0_0000, 4), little(1, 4), ...entries);
+  return bytesOf(little(0xfee0_0000, 4), little(config.reduced ? 0 : 1, 4), ...entries);
 };
 
 /** Three 64-bit-capable comparators as an Intel ICH's block has them. */

@@ -23,6 +23,7 @@ import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import { kernelItems } from '../../machine/kernel-items.ts';
+import { commandLineAddition, hasIoapic2, RESET_VECTOR, tripleFault } from '../../machine/microvm.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
@@ -37,7 +38,7 @@ import {
   streamEnd,
   streamStart,
 } from '../../machine/snapshot/stream.ts';
-import { acpiTables, memoryMap, smbiosTables } from '../../machine/tables.ts';
+import { acpiTables, hasAcpi, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { decompress } from './decompress.ts';
@@ -182,7 +183,7 @@ export class NodeMachine implements RunningMachine {
           return { cancel: () => clearTimeout(timer) };
         },
       };
-      connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
+      if (this.board.keyboard) connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
     } catch (error) {
@@ -263,7 +264,7 @@ export class NodeMachine implements RunningMachine {
   powerButton(): void {
     if (this.#status !== 'running' && this.#status !== 'paused') return;
     this.#notify('POWERDOWN', {});
-    this.board.lock.run(() => this.board.acpi.powerButton());
+    this.board.lock.run(() => this.board.powerButton());
   }
   quit(reason: ShutdownReason = 'host-qmp-quit'): void {
     this.#quitReason = reason;
@@ -484,6 +485,8 @@ export class NodeMachine implements RunningMachine {
   }
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
     if (accel === this.#accel) return;
+    if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
+      throw new Error('Cannot change the accelerator: the board has a second I/O APIC, accepted is -M microvm,ioapic2=off');
     if (this.#status !== 'running' && this.#status !== 'paused')
       throw new Error(`Cannot change the accelerator: the machine is ${this.#status}, accepted are running and paused`);
     const wasRunning = this.#status === 'running';
@@ -606,6 +609,11 @@ export class NodeMachine implements RunningMachine {
     if (config.firmware) {
       const image = this.#o.firmware?.rom;
       if (image) this.#bytes.set(image, rom.host);
+      // A board without a chipset has it below 1 MiB as RAM, to begin with a copy.
+      if (image && config.machine === 'microvm') {
+        const low = image.subarray(-Math.min(image.length, 128 << 10));
+        this.#bytes.set(low, ramBase + (1 << 20) - low.length);
+      }
       for (const [file, bytes] of rom.roms) bytes.set(this.#o.firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
       return null;
     }
@@ -619,12 +627,22 @@ export class NodeMachine implements RunningMachine {
       },
     };
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
-    target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
+    const acpi = hasAcpi(config);
+    if (acpi) target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
     target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
+    if (config.machine === 'microvm') target.write(RESET_VECTOR, tripleFault);
+    const append = `${files.append}${commandLineAddition(config, facts.virtio)}`;
     const vmlinux =
       files.vmlinux?.() ??
       (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined);
-    const boot = loadKernel(target, { ...files, vmlinux, rsdp: ACPI_ADDRESS, memoryMap: memoryMap(config, facts), decompress });
+    const boot = loadKernel(target, {
+      ...files,
+      append,
+      vmlinux,
+      rsdp: acpi ? ACPI_ADDRESS : 0,
+      memoryMap: memoryMap(config, facts),
+      decompress,
+    });
     // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
     if (vmlinux?.buffer instanceof ArrayBuffer && vmlinux.buffer !== files.kernel.buffer) vmlinux.buffer.transfer(0);
     this.kernelLine = boot.kernel;

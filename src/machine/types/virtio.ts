@@ -1,9 +1,10 @@
-// How a kind of virtio device becomes device types: `virtio-X-pci` with its transitional and non-transitional variants. Names, properties
-// and defaults are QEMU 7.2's.
+// How a kind of virtio device becomes device types: `virtio-X-pci` with its transitional and non-transitional variants, and
+// `virtio-X-device` for a transport over MMIO. Names, properties and defaults are QEMU 7.2's.
 
 import { VirtioCore, type VirtioModel } from '../../devices/virtio/core.ts';
+import { VirtioMmio } from '../../devices/virtio/mmio.ts';
 import { VirtioPci, type VirtioPciShape } from '../../devices/virtio/pci.ts';
-import type { AnyDeviceType, DeviceContext, DeviceType, IoServices, IoSide } from '../device-type.ts';
+import type { AnyDeviceType, Device, DeviceContext, DeviceType, IoServices, IoSide } from '../device-type.ts';
 import { deviceType } from '../device-type.ts';
 import { bool, onOffAuto, type PropertyTable, uint32, type Values } from '../properties.ts';
 
@@ -83,19 +84,41 @@ function standing(core: VirtioCore, io: IoSide): IoSide {
 
 /** All device types of a kind. */
 export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>): AnyDeviceType[] {
-  const build = (ctx: DeviceContext<'PCI'>, p: Values<PropertyTable>, variant: 'auto' | 'transitional' | 'modern') => {
-    const parts = kind.parts(ctx as DeviceContext, p as Values<P>);
-    const values = p as Values<typeof common & typeof pciProperties>;
-    const core = new VirtioCore({
+  const coreOf = (ctx: DeviceContext, parts: VirtioParts, options: Values<typeof common>): VirtioCore =>
+    new VirtioCore({
       arena: ctx.arena,
       name: ctx.name,
       model: parts.model,
-      options: values,
+      options,
       memory: ctx.memory,
       lock: ctx.lock,
       bell: ctx.doorbell(),
       report: ctx.report,
     });
+  /** The device with its transport. */
+  const whole = (parts: VirtioParts, core: VirtioCore, transport: { reset(): void }): Device => {
+    parts.built?.(core);
+    return {
+      ...(parts.bootNode === undefined ? {} : { bootNode: parts.bootNode }),
+      reset: () => {
+        parts.reset?.();
+        transport.reset();
+      },
+      ...(parts.io ? { io: (services: IoServices) => standing(core, parts.io!(core, services)) } : {}),
+    };
+  };
+  const buildMmio = (ctx: DeviceContext<'virtio-bus'>, p: Values<PropertyTable>): Device => {
+    const parts = kind.parts(ctx as DeviceContext, p as Values<P>);
+    const core = coreOf(ctx as DeviceContext, parts, p as Values<typeof common>);
+    const { line, legacy } = ctx.bus;
+    const mmio = new VirtioMmio({ arena: ctx.arena, name: ctx.name, core, line, legacy });
+    ctx.onRemove(ctx.bus.attach(mmio.handler));
+    return whole(parts, core, mmio);
+  };
+  const build = (ctx: DeviceContext<'PCI'>, p: Values<PropertyTable>, variant: 'auto' | 'transitional' | 'modern') => {
+    const parts = kind.parts(ctx as DeviceContext, p as Values<P>);
+    const values = p as Values<typeof common & typeof pciProperties>;
+    const core = coreOf(ctx as DeviceContext, parts, values);
     const behindPort = ctx.bus.express && !ctx.bus.root;
     const old = values['disable-legacy'] === 'auto' ? !behindPort : values['disable-legacy'] === 'off';
     if (values['disable-modern'])
@@ -113,15 +136,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       ...(parts.shape ? { shape: parts.shape } : {}),
     });
     ctx.plug(pci.f);
-    parts.built?.(core);
-    return {
-      ...(parts.bootNode === undefined ? {} : { bootNode: parts.bootNode }),
-      reset: () => {
-        parts.reset?.();
-        pci.reset();
-      },
-      ...(parts.io ? { io: (services: IoServices) => standing(core, parts.io!(core, services)) } : {}),
-    };
+    return whole(parts, core, pci);
   };
   const variant = (suffix: string, which: 'auto' | 'transitional' | 'modern'): AnyDeviceType =>
     deviceType({
@@ -137,7 +152,20 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       properties: { ...common, ...pciProperties, ...kind.properties } as PropertyTable,
       build: (ctx, p) => build(ctx, p, which),
     });
+  const mmio = (): AnyDeviceType =>
+    deviceType({
+      name: `${kind.name}-device`,
+      hotplug: false,
+      ...(kind.memory ? { memory: (p: Values<PropertyTable>) => kind.memory!(p as Values<P>) } : {}),
+      bus: 'virtio-bus',
+      category: kind.category,
+      description: kind.description,
+      parents: ['virtio-device'],
+      properties: { ...common, ...kind.properties } as PropertyTable,
+      build: (ctx, p) => buildMmio(ctx, p),
+    });
+  if (kind.exactName) return [variant('', 'auto')];
   return kind.legacy
-    ? [variant('', 'auto'), variant('-transitional', 'transitional'), variant('-non-transitional', 'modern')]
-    : [variant('', 'auto')];
+    ? [mmio(), variant('', 'auto'), variant('-transitional', 'transitional'), variant('-non-transitional', 'modern')]
+    : [mmio(), variant('', 'auto')];
 }

@@ -53,6 +53,17 @@ const pcProperties: readonly PropertyInfo[] = [
   property('vmport', 'OnOffAuto', 'Enable vmport'),
 ];
 
+const microvmProperties: readonly PropertyInfo[] = [
+  property('pic', 'OnOffAuto', 'Enable i8259 PIC'),
+  property('pit', 'OnOffAuto', 'Enable i8254 PIT'),
+  property('rtc', 'OnOffAuto', 'Enable MC146818 RTC'),
+  property('pcie', 'OnOffAuto', 'Enable PCIe'),
+  property('ioapic2', 'OnOffAuto', 'Enable second IO-APIC'),
+  property('isa-serial', 'bool', 'Set off to disable the instantiation an ISA serial port'),
+  property('x-option-roms', 'bool', 'Set off to disable loading option ROMs'),
+  property('auto-kernel-cmdline', 'bool', 'Set off to disable adding virtio-mmio devices to the kernel cmdline'),
+];
+
 /** Ancestors that devices name, nearest to the root first. */
 const bases: readonly TypeInfo[] = [
   abstract('object', undefined, [property('type', 'string')]),
@@ -105,7 +116,11 @@ export class TypeTable {
     };
     bases.forEach(add);
     for (const m of machineTypes)
-      add({ name: `${m.name}-machine`, parent: m.board === 'none' ? 'machine' : 'generic-pc-machine', properties: [] });
+      add({
+        name: `${m.name}-machine`,
+        parent: m.board === 'none' ? 'machine' : m.board === 'microvm' ? 'x86-machine' : 'generic-pc-machine',
+        properties: m.board === 'microvm' ? microvmProperties : [],
+      });
     for (const model of cpuModels) add({ name: `${model}${CPU_SUFFIX}`, parent: 'x86_64-cpu', properties: [] });
     for (const accel of accels) add({ name: `${accel}-accel`, parent: 'accel', properties: [] });
     for (const [name, o] of Object.entries(objectTypes)) add({ name, parent: o.parent, properties: o.properties });
