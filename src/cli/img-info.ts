@@ -41,10 +41,11 @@ export async function imgInfo(args: ImgArguments, host: ImgHost): Promise<number
   });
 }
 
-type Info = Record<string, unknown> & { readonly 'actual-size': number };
+type Info = Record<string, unknown> & { readonly 'actual-size'?: number };
 
 async function describe({ device, qcow2, format, path, file }: OpenDisk, host: ImgHost): Promise<Info> {
   const info = qcow2?.info;
+  const allocated = await file.allocated();
   return {
     ...(qcow2 && qcow2.snapshots.length > 0 ? { snapshots: qcow2.snapshots.map(snapshotJson) } : {}),
     ...(info?.backingFormat === undefined ? {} : { 'backing-filename-format': info.backingFormat }),
@@ -52,7 +53,7 @@ async function describe({ device, qcow2, format, path, file }: OpenDisk, host: I
     filename: path,
     ...(info ? { 'cluster-size': info.clusterSize } : {}),
     format,
-    'actual-size': await file.allocated(),
+    ...(allocated === undefined ? {} : { 'actual-size': allocated }),
     ...(info
       ? {
           'format-specific': {
@@ -101,7 +102,7 @@ function text(info: Info, { device, qcow2, format, path }: OpenDisk): string {
     `image: ${path}`,
     `file format: ${format}`,
     `virtual size: ${showSize(device.size)} (${device.size} bytes)`,
-    `disk size: ${showSize(info['actual-size'])}`,
+    `disk size: ${info['actual-size'] === undefined ? 'unavailable' : showSize(info['actual-size'])}`,
   ];
   if (!qcow2) return `${lines.join('\n')}\n`;
   const { clusterSize, backing, backingFormat, compat, compression, lazyRefcounts, refcountBits, corrupt, dirty } = qcow2.info;

@@ -1,5 +1,6 @@
 // What `nonroot run` gives a guest besides kernel and terminal: disks, network, folders. Read from the command line first, opened then.
 
+import { isHttp } from '../disk/http/file.ts';
 import { formatOf, openDisk } from '../disk/open.ts';
 import { openOverlay } from '../disk/overlay.ts';
 import type { Session } from '../images/overlay.ts';
@@ -55,6 +56,10 @@ function diskChoice(text: string): DiskChoice {
     else throw new Error(`Cannot use --disk ${text}: "${item}" found; accepted are FILE, format=raw|qcow2, ro, snapshot`);
   }
   if (path === '') throw new Error(`Cannot use --disk ${text}: the file is missing`);
+  if (isHttp(path) && !readOnly && !snapshot)
+    throw new Error(
+      `Cannot use --disk ${text}: a web server's disk is read-only; accepted are ro, snapshot, and a qcow2 image over it`,
+    );
   return { path, format, readOnly, snapshot };
 }
 

@@ -15,7 +15,8 @@ type JsonObject = { readonly [name: string]: Json };
 /** A `-drive`, read. */
 export interface DriveSetting {
   readonly id: string;
-  readonly file: string | undefined;
+  /** The node of its protocol, described. */
+  readonly file: JsonObject | undefined;
   readonly format: string | undefined;
   readonly media: 'disk' | 'cdrom';
   readonly readOnly: boolean;
@@ -91,7 +92,7 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
   if (s.drives.some((d) => d.id === id)) throw new Refused(`-drive id=${id}: there is one of that id already`);
   oneOf('-drive aio=', take('aio') ?? 'threads', ['threads', 'native', 'io_uring']);
   if (flag('copy-on-read', false)) throw new Refused('-drive copy-on-read=on: not supported');
-  const format = take('format');
+  const format = take('format') ?? take('driver');
   if (format !== undefined) oneOf('-drive format=', format, ['raw', 'qcow2']);
   const limits: Record<string, number | string> = { ...noLimits };
   for (const [ours, theirs] of limitNames.map(
@@ -111,7 +112,7 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
   }
   const setting: DriveSetting = {
     id,
-    file: take('file'),
+    file: source(map, text),
     format,
     media,
     readOnly: flag('readonly', flag('read-only', media === 'cdrom')),
@@ -134,6 +135,25 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     addDevice(s, { driver, bus: `ide.${q35 ? at : at >> 1}`, unit: q35 ? 0 : at & 1, drive: id }, text);
   }
   s.driveIndexes.add(`${kind}${at}`);
+}
+/** What a `-drive` is over: a file or a URL by its name, or `file.driver=` with that driver's options. */
+function source(map: Map<string, string>, text: string): JsonObject | undefined {
+  const name = map.get('file');
+  map.delete('file');
+  const parts = [...map].filter(([key]) => key.startsWith('file.'));
+  if (parts.length === 0) return name === undefined ? undefined : fileOptions(name);
+  if (name !== undefined) throw new Refused(`-drive ${text}: accepted is file= or file.driver=, not both`);
+  for (const [key] of parts) map.delete(key);
+  const words = parts.map(([key, value]) => `${key.slice(5)}=${value.replaceAll(',', ',,')}`).join(',');
+  const given = structured('-drive', words, '');
+  if (given['driver'] === undefined && typeof given['filename'] === 'string') return fileOptions(given['filename']);
+  const node = blockdevOptions.coerce(given) as JsonObject;
+  try {
+    blockdevOptions.check(node, 'file');
+  } catch (error) {
+    throw new Refused(`-drive ${text}: ${(error as Error).message}`);
+  }
+  return node;
 }
 /** `-drive if=pflash`: a chip of flash, firmware first. */
 function flash(s: Settings, map: Map<string, string>, text: string): void {
@@ -165,7 +185,7 @@ export async function openDrives(s: Settings, e: Emulator): Promise<void> {
   for (const d of s.drives) {
     if (d.snapshot || s.snapshot) {
       if (d.file === undefined) continue;
-      await e.blocks.addTemporary(fileOptions(d.file), d.format, d.id);
+      await e.blocks.addTemporary(d.file, d.format, d.id);
     }
     const node =
       d.file === undefined
@@ -173,14 +193,14 @@ export async function openDrives(s: Settings, e: Emulator): Promise<void> {
         : d.snapshot || s.snapshot
           ? e.blocks.get(`#snapshot-${d.id}`)
           : await e.blocks.addFile(
-              { ...fileOptions(d.file), ...(d.cache.noFlush ? { cache: { 'no-flush': true } } : {}) },
+              { ...d.file, ...(d.cache.noFlush ? { cache: { 'no-flush': true } } : {}) },
               d.format,
               d.readOnly,
               d.discard ? { discard: 'unmap' } : {},
             );
     const backend = e.blocks.newBackend(d.id, node, {
       id: d.id,
-      readOnly: d.readOnly,
+      readOnly: d.readOnly || (node?.readOnly ?? false),
       writeThrough: d.cache.writeThrough,
       discard: d.discard,
       detectZeroes: d.detectZeroes,
@@ -214,7 +234,7 @@ export const driveOptions: readonly SystemOption[] = [
     help: 'a disk: its nodes, and its device unless if=none',
     group: 'drive',
     parameters: parameters({
-      string: 'file if id format media cache discard detect-zeroes serial werror rerror aio',
+      string: 'file if id format driver media cache discard detect-zeroes serial werror rerror aio',
       boolean: 'readonly snapshot copy-on-read',
       number: 'index bus unit',
     }),

@@ -143,7 +143,11 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     if (images) emulator.use(makeMachine(s, host, emulator, choice, images, log));
     // Before monitors can say anything, as with QEMU.
     if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
-    for (const { secretId, ...vnc } of s.vnc) await emulator.display.startVnc({ ...vnc, secret: secretOf(emulator, secretId) });
+    for (const { secretId, ...vnc } of s.vnc)
+      await emulator.display.startVnc({
+        ...vnc,
+        secret: secretId === undefined ? undefined : emulator.secret(secretId, '-vnc password-secret'),
+      });
     for (const { chardev, mode } of s.monitors) {
       const device = emulator.chardev(chardev);
       if (mode === 'control') onConnections(device, (connection) => emulator.attach(connection));
@@ -176,16 +180,6 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     // A process that reaches given files only cannot take them out of their folders.
     if (s.pidfile !== undefined && s.sandbox?.files !== false) await host.removeFile(s.pidfile);
   }
-}
-
-/** The text of a secret object. Throws where it cannot be had. */
-function secretOf(emulator: Emulator, id: string | undefined): string | undefined {
-  if (id === undefined) return undefined;
-  const values = emulator.objects.get(id)?.values;
-  const data = values?.['data'];
-  if (typeof data !== 'string' || values?.['keyid'] !== undefined)
-    throw new Error(`-vnc password-secret=${id}: accepted is a secret object with data= in plain text or base64`);
-  return values?.['format'] === 'base64' ? new TextDecoder().decode(emulator.host.base64.decode(data)) : data;
 }
 
 /** Everything that a machine is started with. */

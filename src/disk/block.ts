@@ -6,8 +6,8 @@ export interface ByteFile {
   readonly name: string;
   readonly readOnly: boolean;
   size(): Promise<number>;
-  /** Bytes that the file takes on the host's storage. */
-  allocated(): Promise<number>;
+  /** Bytes that the file takes on its storage; undefined where that cannot be known. */
+  allocated(): Promise<number | undefined>;
   /** Fills `into`; what lies past the end of the file reads as zeros. */
   read(offset: number, into: Uint8Array): Promise<void>;
   /** The same for pieces that are one after another in the file, at one go; absent where the host cannot. */

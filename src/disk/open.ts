@@ -3,6 +3,8 @@
 
 import { type BlockDevice, type ByteFile, DiskError } from './block.ts';
 import type { Codec } from './codec.ts';
+import { isHttp } from './http/file.ts';
+import type { HttpClient } from './http/protocol.ts';
 import type { NbdSockets } from './nbd/protocol.ts';
 import { isQcow2 } from './qcow2/header.ts';
 import { Qcow2Image, readHeader } from './qcow2/image.ts';
@@ -20,8 +22,10 @@ export interface DiskHost {
   readonly codec: Codec;
   /** Where the host has sockets: disks of other machines. */
   readonly sockets?: NbdSockets;
+  /** Where the host has a web client: disks behind URLs. */
+  readonly http?: HttpClient;
   /**
-   * Opens a file for one writer or many readers, across processes. `create` makes it where it is missing; `sync: false` has
+   * Opens a file, or what is behind a URL, for one writer or many readers, across processes. `create` makes it where it is missing; `sync: false` has
    * `flush` not wait for the storage; `share` reads what another process may be writing. Rejects with one line.
    */
   open(path: string, options: FileOptions): Promise<ByteFile>;
@@ -103,11 +107,20 @@ export function formatOf(name: string): Format {
   throw new DiskError(`Cannot use format ${name}: accepted are ${formats.join(', ')}`);
 }
 
-/** A backing file's name as a path of the host: `file:` is taken off, other protocols are refused. */
+/**
+ * A backing file's name as a path of the host, `file:` taken off, or as a URL. Images that come from a web server name others there,
+ * not files of this host.
+ */
 export function backingPath(host: DiskHost, image: string, name: string): string {
+  if (isHttp(name)) return name;
   const plain = name.startsWith('file:') ? name.slice(5) : name;
   if (/^[^/]*:/.test(plain))
-    throw new DiskError(`Cannot open backing file ${name} of ${image}: accepted are names of local files`);
+    throw new DiskError(`Cannot open backing file ${name} of ${image}: accepted are names of local files and URLs of HTTP(S)`);
+  if (isHttp(image)) {
+    if (plain !== name || plain.startsWith('/'))
+      throw new DiskError(`Cannot open backing file ${name} of ${image}: accepted are URLs, and names beside it`);
+    return image.replace(/[?#].*$/, '').replace(/[^/]*$/, plain);
+  }
   return host.resolve(image, plain);
 }
 

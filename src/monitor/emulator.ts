@@ -154,7 +154,13 @@ export class Emulator {
     this.migration = new Migration(this);
     this.backends = noBackends();
     const { disks, timers, clock } = o.host;
-    this.blocks = new BlockGraph({ host: disks, timers, clock, drives: this.backends.drives });
+    this.blocks = new BlockGraph({
+      host: disks,
+      timers,
+      clock,
+      drives: this.backends.drives,
+      secret: (id) => this.secret(id, 'secret'),
+    });
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
     this.exports = new Exports(this.blocks, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }));
     this.display = new DisplayControl(this);
@@ -264,6 +270,14 @@ export class Emulator {
     return [...features].map((feature) => [feature, true] as const);
   }
 
+  /** The text of a secret object. `what` names it where it cannot be had. */
+  secret(id: string, what: string): string {
+    const values = this.objects.get(id)?.values;
+    const data = values?.['data'];
+    if (typeof data !== 'string' || values?.['keyid'] !== undefined)
+      throw new Error(`${what}=${id}: accepted is a secret object with data= in plain text or base64`);
+    return values?.['format'] === 'base64' ? new TextDecoder().decode(this.host.base64.decode(data)) : data;
+  }
   /** A non-maskable interrupt at every vCPU. */
   injectNmi(): void {
     const { lapics, lock } = this.running.board;

@@ -5,7 +5,9 @@ import { constants, read, readv, write, writev } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
+import { HttpFile, isHttp } from '../../disk/http/file.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
+import { nodeHttp } from './disk-http.ts';
 import { diskSockets } from './disk-sockets.ts';
 import { nodeCodec } from './file-codec.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
@@ -15,12 +17,15 @@ const BLOCK = 512;
 /** Files and codecs of this process for `openDisk`. */
 export function nodeDiskHost(): DiskHost {
   const native = nativeFiles();
+  const http = nodeHttp();
   return {
     codec: nodeCodec,
     sockets: diskSockets,
-    open: (path, options) => openFile(path, options, native),
+    http,
+    open: (path, options) => (isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, native)),
     resolve: (from, name) => (isAbsolute(name) ? name : join(dirname(from), name)),
     async identity(path) {
+      if (isHttp(path)) return path;
       const s = await stat(path, { bigint: true }).catch((error: NodeJS.ErrnoException) => fail('open', path, error));
       return s.ino === 0n ? realpath(path) : `${s.dev}:${s.ino}`;
     },

@@ -2,6 +2,7 @@
 // runs. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
 import type { BlockDevice } from '../../disk/block.ts';
+import { HttpFile } from '../../disk/http/file.ts';
 import { NbdFile } from '../../disk/nbd/client.ts';
 import { nbdUri } from '../../disk/nbd/protocol.ts';
 import { backingPath, type DiskHost, probe } from '../../disk/open.ts';
@@ -15,7 +16,7 @@ import type { Timers } from '../../rpc/transport.ts';
 import { Backend, type BackendOptions } from './backend.ts';
 import { Bitmap } from './bitmap.ts';
 import { type BlockNode, borrowed, NodeDisk, SharedFile } from './node.ts';
-import { addressOf, type NodeOptions, nodeOptions } from './options.ts';
+import { addressOf, fileOptions, type NodeOptions, nodeOptions } from './options.ts';
 
 export interface GraphOptions {
   readonly host: DiskHost;
@@ -23,6 +24,8 @@ export interface GraphOptions {
   readonly clock: () => number;
   /** Where devices look for their drives. */
   readonly drives: Registry<Drive>;
+  /** The text of a secret object by its id; throws where there is none. */
+  readonly secret?: (id: string) => string;
 }
 
 type Built = Omit<BlockNode, 'name' | 'options' | 'implicit' | 'bitmaps' | 'disk' | 'backing'> & {
@@ -97,6 +100,8 @@ export class BlockGraph {
     switch (o.driver) {
       case 'file':
       case 'host_device':
+      case 'http':
+      case 'https':
       case 'nbd': {
         const { name, host } = this.#protocol(o);
         const file = await SharedFile.open(name, host, {
@@ -147,11 +152,38 @@ export class BlockGraph {
   /** What a node of a protocol is called, and a host that opens it by that name. */
   #protocol(o: NodeOptions): { readonly name: string; readonly host: Pick<DiskHost, 'open'> } {
     const { host } = this.#o;
+    if (o.driver === 'http' || o.driver === 'https') return this.#http(o);
     if (o.driver !== 'nbd') return { name: o.filename!, host };
     const { sockets } = host;
     if (!sockets) throw new QmpError('nbd: this host has no sockets');
     const [address, exported] = [addressOf(o.server!), o.export ?? ''];
     return { name: nbdUri(address, exported), host: { open: (_, how) => NbdFile.open(sockets, address, exported, how) } };
+  }
+  #http(o: NodeOptions): { readonly name: string; readonly host: Pick<DiskHost, 'open'> } {
+    const { http: client } = this.#o.host;
+    const url = o.url!;
+    if (!client) throw new QmpError(`${o.driver}: this host has no web client`);
+    if (!url.toLowerCase().startsWith(`${o.driver}://`))
+      throw new QmpError(`${o.driver} curl driver cannot handle the URL '${url}' (does not start with '${o.driver}://')`);
+    for (const name of ['readahead', 'timeout'] as const)
+      if ((o[name] ?? 1) <= 0 || (o[name] ?? 1) > 2 ** 20 * 64)
+        throw new QmpError(`Cannot use ${name}=${o[name]}: accepted are 1 to 64 Mi`);
+    if (o.cookie !== undefined && o['cookie-secret'] !== undefined)
+      throw new QmpError('curl driver cannot handle both cookie and cookie secret');
+    const secret = (id: string | undefined): string | undefined => (id === undefined ? undefined : this.#o.secret?.(id));
+    const options = {
+      url,
+      readAhead: o.readahead,
+      timeout: o.timeout,
+      verify: o.sslverify,
+      username: o.username,
+      password: secret(o['password-secret']),
+      cookie: o.cookie ?? secret(o['cookie-secret']),
+    };
+    return {
+      name: url.replace(/^(https?:\/\/)[^/?#]*@/i, '$1'),
+      host: { open: (_, how) => HttpFile.open(client, options, how) },
+    };
   }
   async #qcow2(o: NodeOptions, readOnly: boolean): Promise<Built> {
     const below = await this.#child(o.file!, readOnly);
@@ -164,11 +196,7 @@ export class BlockGraph {
       if (header.backing !== undefined) {
         const path = backingPath(this.#o.host, below.filename, header.backing);
         const driver = header.backingFormat ?? 'raw';
-        backing = await this.#open(
-          nodeOptions({ driver, 'read-only': true, file: { driver: 'file', filename: path } }),
-          true,
-          true,
-        );
+        backing = await this.#open(nodeOptions({ driver, 'read-only': true, file: fileOptions(path) }), true, true);
       }
     } else if (typeof o.backing === 'string') backing = this.get(o.backing);
     else if (isObject(o.backing)) backing = await this.#open(nodeOptions(o.backing), true, true);
@@ -294,7 +322,7 @@ export class BlockGraph {
     while (this.#nodes.has(name));
     return name;
   }
-  /** Opens a file with its format, which is probed when it is not given. */
+  /** Opens a file with its format, which is probed when it is not given. What a web server has is read-only, asked for or not. */
   async addFile(
     file: { readonly [name: string]: Json },
     format: string | undefined,
@@ -302,6 +330,7 @@ export class BlockGraph {
     more: { readonly [name: string]: Json } = {},
   ): Promise<BlockNode> {
     let driver = format;
+    readOnly ||= file['driver'] === 'http' || file['driver'] === 'https';
     if (driver === undefined) {
       const { name, host } = this.#protocol(nodeOptions(file));
       const probed = await host.open(name, { readOnly: true, share: true });

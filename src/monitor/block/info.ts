@@ -14,11 +14,12 @@ async function imageInfo(graph: BlockGraph, node: BlockNode, flat: boolean): Pro
   const protocol = node.protocol ?? node.file?.protocol;
   const qcow2 = format instanceof Qcow2Image ? format : undefined;
   const info = qcow2?.info;
+  const allocated = await protocol?.allocated();
   return {
     filename: node.filename,
     format: driverOf(node),
     'virtual-size': node.disk.size,
-    ...(protocol ? { 'actual-size': await protocol.allocated() } : {}),
+    ...(allocated === undefined ? {} : { 'actual-size': allocated }),
     'dirty-flag': info?.dirty ?? false,
     ...(info
       ? {

@@ -168,7 +168,7 @@ export class SharedFile implements ByteFile {
   size(): Promise<number> {
     return this.#file.size();
   }
-  allocated(): Promise<number> {
+  allocated(): Promise<number | undefined> {
     return this.#file.allocated();
   }
   read(offset: number, into: Uint8Array): Promise<void> {

@@ -1,5 +1,6 @@
 // What `-blockdev` and blockdev-add take: a node of the block graph. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
+import { isHttp } from '../../disk/http/file.ts';
 import { type NbdAddress, parseNbd } from '../../disk/nbd/protocol.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
 import {
@@ -47,12 +48,24 @@ const file = {
   'drop-cache': optional(bool),
 } as const;
 
+const http = {
+  url: str,
+  readahead: optional(int),
+  timeout: optional(int),
+  username: optional(str),
+  'password-secret': optional(str),
+  cookie: optional(str),
+  'cookie-secret': optional(str),
+} as const;
+
 /** Where an NBD server is. */
 const serverAddress = union('SocketAddress', {}, 'type', { inet: { host: str, port: str }, unix: { path: str } });
 
 const drivers: Readonly<Record<string, Members>> = {
   file,
   host_device: file,
+  http,
+  https: { ...http, sslverify: optional(bool) },
   nbd: { server: serverAddress, export: optional(str) },
   'null-co': { size: optional(int), 'read-zeroes': optional(bool) },
   raw: { file: blockdevRef, offset: optional(int), size: optional(int) },
@@ -92,6 +105,14 @@ export interface NodeOptions {
     | { readonly type: 'inet'; readonly host: string; readonly port: string }
     | { readonly type: 'unix'; readonly path: string };
   readonly export?: string;
+  readonly url?: string;
+  readonly readahead?: number;
+  readonly timeout?: number;
+  readonly username?: string;
+  readonly 'password-secret'?: string;
+  readonly cookie?: string;
+  readonly 'cookie-secret'?: string;
+  readonly sslverify?: boolean;
   readonly size?: number;
   readonly offset?: number;
   readonly file?: Json;
@@ -110,8 +131,9 @@ export function addressOf(server: NonNullable<NodeOptions['server']>): NbdAddres
   return { host: server.host, port };
 }
 
-/** A `json:` or plain file name as a description of a protocol node. */
+/** A file name or URL as a description of a protocol node. */
 export function fileOptions(name: string): { readonly [name: string]: Json } {
+  if (isHttp(name)) return { driver: /^https:/i.test(name) ? 'https' : 'http', url: name };
   const nbd = parseNbd(name);
   if (nbd) {
     const { address: a } = nbd;
