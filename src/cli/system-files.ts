@@ -1,7 +1,7 @@
 // Which files the command line of `nonroot-system-x86_64` names, for `-sandbox files=deny`: what is granted, and nothing else is reached.
 
 import type { CharOptions } from '../chardev/options.ts';
-import { parseNbd } from '../disk/nbd/protocol.ts';
+import { isHttp } from '../disk/http/file.ts';
 import { type DiskHost, type OpenDisk, openDisk } from '../disk/open.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { Access, Grant } from './sandbox.ts';
@@ -41,7 +41,7 @@ function* strings(value: Json, names: readonly string[]): Generator<string> {
 
 /** An image's file, and those that it names as its backing files, read only. What cannot be opened is refused later, by name. */
 async function* ofImage(host: DiskHost, path: string, format: string | undefined, readOnly: boolean): AsyncGenerator<Grant> {
-  yield { path, access: readOnly ? 'read' : 'write' };
+  if (!isHttp(path)) yield { path, access: readOnly ? 'read' : 'write' };
   if (format === 'raw') return;
   let disk: OpenDisk;
   try {
@@ -49,15 +49,16 @@ async function* ofImage(host: DiskHost, path: string, format: string | undefined
   } catch {
     return;
   }
-  for (let below = disk.backing; below; below = below.backing) yield { path: below.path, access: 'read' };
+  for (let below = disk.backing; below; below = below.backing)
+    if (!isHttp(below.path)) yield { path: below.path, access: 'read' };
   await disk.device.close();
 }
 
 /** Images by what the command line says of them. A node's file may be a raw image: then its header, which the guest writes, means nothing. */
 async function* ofDisks(s: Settings, host: DiskHost): AsyncGenerator<Grant> {
   for (const d of s.drives) {
-    if (d.file === undefined || parseNbd(d.file)) continue;
-    yield* ofImage(host, d.file.replace(/^file:/, ''), d.format, d.readOnly || d.snapshot || s.snapshot);
+    const path = d.file?.['filename'] ?? d.file?.['url'];
+    if (typeof path === 'string') yield* ofImage(host, path, d.format, d.readOnly || d.snapshot || s.snapshot);
   }
   const withHeaders = new Set(s.blockdevs.filter((n) => n['driver'] === 'qcow2').map((n) => n['file']));
   for (const node of s.blockdevs) {
