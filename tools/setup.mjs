@@ -29,7 +29,8 @@ if (!existsSync(node) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== r
 
 const [program, ...args] = process.argv.slice(2);
 if (program) {
-  const child = spawn(node, [join(root, program), ...args], { stdio: 'inherit' });
+  // The flag: see bin/nonroot.
+  const child = spawn(node, ['--no-memory-protection-keys', join(root, program), ...args], { stdio: 'inherit' });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   child.on('exit', (code, signal) => process.exit(signal ? 128 + 15 : (code ?? 1)));
 }

@@ -10,6 +10,7 @@ const traces: readonly (readonly [string, string])[] = [
   ['bus', 'accesses to ports and addresses where nothing is'],
   ['cpu', 'undefined opcodes'],
   ['tiers', 'what the translator has counted, at the end'],
+  ['accel', 'instructions that KVM left to the translator'],
   ['firmware', 'what the firmware writes to its debug console'],
   ['guest_errors', 'what devices find wrong with what the guest does'],
 ];

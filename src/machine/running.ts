@@ -1,6 +1,7 @@
 // A machine as whoever runs it sees it: what it is made of, what can be asked of it, and how it ends. Hosts implement this;
 // the command lines, the monitor and the TypeScript API are written against it.
 
+import type { ExitCount, ExitName } from '../accel/kvm/counters.ts';
 import type { Backends } from './backends.ts';
 import type { Board } from './board.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
@@ -148,4 +149,6 @@ export interface RunningMachine {
   registers(cpu: number): Readonly<Record<string, bigint>>;
   /** What the translator has counted on a vCPU, one a line; undefined where there is no translator. */
   counters?(cpu: number): string;
+  /** The exits of a vCPU on KVM, by reason; none where it never ran there. */
+  exits(cpu: number): Partial<Record<ExitName, ExitCount>>;
 }

@@ -108,8 +108,9 @@ export function runVcpu(
       Atomics.sub(paused, 0, 1);
       if (known !== Atomics.load(plugs, 0)) {
         known = Atomics.load(plugs, 0);
-        vcpu = plugged() ?? vcpu;
-        vcpu.sync();
+        const other = plugged();
+        if (other) vcpu = other;
+        else vcpu.sync();
       }
       // It was taken away.
       if (!board.cpus.has(cpu)) return;

@@ -35,13 +35,21 @@ export async function whyNot(): Promise<string | false> {
   }
 }
 
-/** Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves at its end. */
-export async function outerGuest(script: string, seconds: number, line: (text: string) => void): Promise<void> {
+/**
+ * Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves at its end. `more`
+ * comes into the outer guest's files.
+ */
+export async function outerGuest(
+  script: string,
+  seconds: number,
+  line: (text: string) => void,
+  more: readonly CpioEntry[] = [],
+): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'nonroot-kvm-'));
   try {
     const outer = await outerImage();
     const initrd = join(folder, 'initrd');
-    await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script))]));
+    await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script, more))]));
     const append = 'console=ttyS0 quiet mitigations=off nokaslr no5lvl tsc=reliable panic=-1 rdinit=/outer-init';
     const child = spawn(QEMU, [
       ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2000', '-cpu', 'max', '-nographic', '-no-reboot', '-nodefaults'],
@@ -49,8 +57,8 @@ export async function outerGuest(script: string, seconds: number, line: (text: s
     ], { stdio: ['ignore', 'pipe', 'inherit'] }); // biome-ignore format: one command
     const limit = setTimeout(() => child.kill('SIGKILL'), seconds * 1000);
     let rest = '';
-    child.stdout!.on('data', (bytes: Buffer) => {
-      const lines = (rest + bytes.toString()).split('\n');
+    child.stdout!.setEncoding('utf8').on('data', (text: string) => {
+      const lines = (rest + text).split('\n');
       rest = lines.pop()!;
       for (const text of lines) line(text.replace(/\r$/, ''));
     });
@@ -81,7 +89,7 @@ poweroff -f
 `;
 
 /** Node with its libraries, the project, and the inner guest's kernel and initramfs as /inner/kernel and /inner/initrd. */
-async function overlay(script: string): Promise<CpioEntry[]> {
+async function overlay(script: string, more: readonly CpioEntry[]): Promise<CpioEntry[]> {
   const libraries = spawnSync('ldd', [process.execPath], { encoding: 'utf8' }).stdout;
   const paths = [...libraries.matchAll(/(\/\S+)/g)].map((m) => m[1]!);
   const inner = await openImage('debian-cloud');
@@ -101,6 +109,7 @@ async function overlay(script: string): Promise<CpioEntry[]> {
     ...(await tree(join(root, 'bin'), `${APP}/bin`)),
     ...(await tree(import.meta.dirname, `${APP}/test/kvm`)),
     ...modules,
+    ...more,
   ];
   for (const { path } of entries) {
     for (let at = dirname(path); at !== '.'; at = dirname(at)) folders.add(at);

@@ -25,8 +25,12 @@ export const Area = {
   get counters(): number {
     return this.mailbox + 4096 - 512;
   },
-  get jumpCache(): number {
+  /** Exits of a vCPU on KVM: see kvm/counters.ts. */
+  get exits(): number {
     return this.mailbox + 4096;
+  },
+  get jumpCache(): number {
+    return this.exits + 4096;
   },
   /** Decoded blocks by guest-physical address: see isa/x86/fetch.ts. */
   get blocks(): number {

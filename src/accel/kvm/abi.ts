@@ -69,6 +69,10 @@ export const eventsFlag = { nmiPending: 1, sipiVector: 2, shadow: 4, smm: 8, pay
 /** Bits of `interruptShadow`. */
 export const shadowBit = { movSs: 1, sti: 2 } as const;
 
+/** `struct kvm_translation`. */
+export const translationLayout = struct({
+  linear: 'u64', physical: 'u64', valid: 'u8', writable: 'u8', user: 'u8', pad: ['u8', 5],
+}); // biome-ignore format: a table
 /** `struct kvm_debugregs`. */
 export const debugRegsLayout = struct({ db: ['u64', 4], dr6: 'u64', dr7: 'u64', flags: 'u64', reserved: ['u64', 9] });
 /** `struct kvm_guest_debug`. */
@@ -166,6 +170,7 @@ const rows = {
   setRegs: [0x82, 'in', regsLayout.size],
   getSregs: [0x83, 'out', sregsLayout.size],
   setSregs: [0x84, 'in', sregsLayout.size],
+  translate: [0x85, 'inout', translationLayout.size],
   interrupt: [0x86, 'in', 4],
   getMsrs: [0x88, 'inout', MSRS_HEADER],
   setMsrs: [0x89, 'in', MSRS_HEADER],

@@ -12,8 +12,10 @@ export interface CpuidEntry {
   readonly values: Leaf;
 }
 
-/** Leaves that depend on ECX. */
-const SUBLEAVES: Readonly<Record<number, number>> = { 4: 4, 7: 2, 11: 3, 13: 3, 31: 3, 2147483677: 4 };
+/** Leaves that depend on ECX, with the subleaves that may say something. Leaf 0xD has one for each component of XSAVE. */
+const SUBLEAVES: Readonly<Record<number, number>> = { 4: 4, 7: 2, 11: 3, 13: 20, 31: 3, 2147483677: 4 };
+/** Subleaves of 0xD from here on are components: those that say nothing are left out. */
+const FIRST_COMPONENT = 2;
 /** Feature words: EAX 0 to EDX 3, kept only where the kernel has the bit too. */
 const FEATURES: readonly (readonly [leaf: number, subleaf: number, word: 0 | 1 | 2 | 3, kept: number])[] = [
   // Kept besides: x2APIC and the deadline timer (decided by the caller), OSXSAVE (follows CR4), hypervisor; HT.
@@ -59,7 +61,12 @@ export function guestCpuid(
     for (let leaf = from; leaf <= last; leaf++) {
       const subleaves = SUBLEAVES[leaf];
       if (subleaves === undefined) entries.push({ leaf, values: model(leaf, 0) });
-      else for (let s = 0; s < subleaves; s++) entries.push({ leaf, subleaf: s, values: model(leaf, s) });
+      else {
+        for (let s = 0; s < subleaves; s++) {
+          const values = model(leaf, s);
+          if (leaf !== 0xd || s < FIRST_COMPONENT || values[0] !== 0) entries.push({ leaf, subleaf: s, values });
+        }
+      }
     }
   };
   range(0);

@@ -32,7 +32,9 @@ const registers = Object.keys(st.R) as (keyof typeof st.R)[];
 const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.cr4], ['efer', st.efer]] as const; // biome-ignore format: pairs
 
 /** Places in the XSAVE area. */
-const At = { cw: 0, sw: 2, tags: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, st: 32, xmm: 160, bv: 512, ymm: 576 } as const;
+const At = { cw: 0, sw: 2, tags: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, st: 32, xmm: 160, bv: 512, ymm: 576, pkru: 2688 } as const;
+/** Components of the area that have slots: x87, SSE, AVX, PKRU. */
+const KEPT = 0x207n;
 const TOP = 11;
 const UNUSABLE = 1 << 16;
 const CR0_PE = 1n;
@@ -127,6 +129,14 @@ export class KvmState {
   rip(): bigint {
     this.#call('getRegs', this.#regs.bytes);
     return this.#regs.view.rip;
+  }
+
+  /** The linear address of the next instruction, as the kernel has it. */
+  linearRip(): bigint {
+    const rip = this.rip();
+    this.#call('getSregs', this.#sregs.bytes);
+    const { cs } = this.#sregs.view;
+    return cs.l ? rip : BigInt.asUintN(32, cs.base + rip);
   }
 
   // -- parts
@@ -228,7 +238,8 @@ export class KvmState {
     }
     this.#copyVectors(st.xmm, At.xmm, 'out');
     this.#copyVectors(st.ymmHigh, At.ymm, 'out');
-    d.setBigUint64(At.bv, 7n & this.#components, true);
+    d.setUint32(At.pkru, Number(this.#get(st.pkru)), true);
+    d.setBigUint64(At.bv, KEPT & this.#components, true);
     this.#call('setXsave', area);
   }
   #loadFloat(): void {
@@ -244,6 +255,7 @@ export class KvmState {
     }
     if ((bv & 2n) === 0n) area.fill(0, At.xmm, At.bv);
     if ((bv & 4n) === 0n) area.fill(0, At.ymm, At.ymm + 256);
+    this.#set(st.pkru, (bv & 0x200n) === 0n ? 0n : BigInt(d.getUint32(At.pkru, true)));
     const sw = d.getUint16(At.sw, true);
     const top = (sw >> TOP) & 7;
     this.#set(st.fpCw, BigInt(d.getUint16(At.cw, true)));

@@ -7,11 +7,13 @@ import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Activity } from '../../isa/x86/state.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
+import { Area } from '../dbt/layout.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import {
   type ExitReason, errno, exitReasons, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runEoiLayout,
-  runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION,
+  runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout,
 } from './abi.ts'; // biome-ignore format: one list
+import { ExitCounters } from './counters.ts';
 import { guestCpuid, setCpuid } from './cpuid.ts';
 import { block, KvmState } from './state.ts';
 import type { KvmVm } from './vm.ts';
@@ -26,11 +28,6 @@ const NMI = 2;
 const mpStates = [mpState.runnable, mpState.halted, mpState.uninitialized];
 /** Bits of leaf 0x40000001 that need the local APIC in the kernel: asynchronous page faults, EOI, unhalt, IPIs. */
 const NEEDS_KERNEL_APIC = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 11) | (1 << 14);
-
-/** Exits by reason, and the time that they took outside the guest. */
-export interface KvmStats {
-  readonly exits: Partial<Record<ExitReason | 'interrupted' | 'assist', number>>;
-}
 
 /** The board's local APIC as registers, to be filled from the kernel's and put back. */
 export interface BoardApic {
@@ -59,8 +56,15 @@ export interface KvmVcpuOptions {
   readonly trace?: (text: string) => void;
 }
 
+/** Where RAM of a guest-physical address lies in the machine's memory. */
+function hostOf({ ramBase, ramLow, ramHigh }: MemoryLayout, gpa: bigint): number | undefined {
+  const at = Number(gpa);
+  if (at < ramLow) return ramBase + at;
+  return at >= 2 ** 32 && at < 2 ** 32 + ramHigh ? ramBase + ramLow + at - 2 ** 32 : undefined;
+}
+
 export class KvmVcpu implements Vcpu {
-  readonly stats: { exits: Partial<Record<ExitReason | 'interrupted' | 'assist', number>> } = { exits: {} };
+  readonly exits: ExitCounters;
   readonly instructions = 0;
   readonly fd: number;
   readonly #o: KvmVcpuOptions;
@@ -83,8 +87,9 @@ export class KvmVcpu implements Vcpu {
   /** An access that the kernel completes at the next entry. */
   #unfinished = false;
   #halted = false;
-  /** The board's local APIC has the registers. */
+  /** The board's local APIC has the registers; and they are others than the kernel's, which counts where they are not. */
   #apicOnBoard = true;
+  #apicChanged = true;
   /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
   #assisting = false;
 
@@ -94,6 +99,7 @@ export class KvmVcpu implements Vcpu {
     this.#o = o;
     this.#bus = bus;
     this.#env = layout.vcpuBase + index * layout.vcpuBytes;
+    this.exits = new ExitCounters(memory, this.#env + Area.exits);
     this.#view = new DataView(memory);
     this.#words = new Int32Array(memory);
     this.#kernelApic = share.irqchip === 'split';
@@ -138,6 +144,7 @@ export class KvmVcpu implements Vcpu {
     this.#slotsFresh = true;
     this.#halted = false;
     this.#apicOnBoard = true;
+    this.#apicChanged = true;
   }
   /** True where INIT and SIPI are the kernel's business. */
   get startsItself(): boolean {
@@ -186,6 +193,11 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = true;
     this.#slotsFresh = true;
     this.#apicOnBoard = true;
+    this.#apicChanged = true;
+  }
+  /** Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. */
+  load(): void {
+    if (this.#inSlots) this.#enter();
   }
   /** As `publish`, though nothing ran since: interrupts may have come. */
   refresh(): void {
@@ -215,10 +227,14 @@ export class KvmVcpu implements Vcpu {
       if (result < 0) {
         if (result !== -errno.EINTR && result !== -errno.EAGAIN) throw new Error(`Cannot run a KVM vCPU: error ${-result}`);
         if (!kicked) host.clearInterrupt();
-        this.#count('interrupted');
+        this.exits.count('interrupted');
         return 'interrupted';
       }
-      const exit = this.#serve();
+      const reason = exitReasons[this.#run.exitReason] ?? 'unknown';
+      const sample = this.exits.count(reason);
+      const from = sample > 0 ? performance.now() : 0;
+      const exit = this.#serve(reason);
+      if (sample > 0) this.exits.took(reason, (performance.now() - from) * 1e6 * sample);
       if (exit) return exit;
     }
   }
@@ -232,7 +248,7 @@ export class KvmVcpu implements Vcpu {
       if (value !== undefined) this.#state.writeMsr(index, value);
     }
     if (this.#kernelApic) {
-      this.#apicBack(this.#apicOnBoard);
+      this.#apicBack(this.#apicChanged);
       const { bytes, view } = block(mpStateLayout);
       const activity = Atomics.load(this.#words, this.#word(st.activity));
       view.state = mpStates[activity] ?? mpState.runnable;
@@ -252,6 +268,7 @@ export class KvmVcpu implements Vcpu {
     }
     apic.clear();
     this.#apicOnBoard = false;
+    this.#apicChanged = false;
   }
 
   /** Whether a halted vCPU has a reason to go on; with the local APIC in the kernel it halts there. */
@@ -298,9 +315,7 @@ export class KvmVcpu implements Vcpu {
   // -- out of the guest
 
   /** Serves the exit; undefined where the guest goes on at once. */
-  #serve(): VcpuExit | undefined {
-    const reason = exitReasons[this.#run.exitReason] ?? 'unknown';
-    this.#count(reason);
+  #serve(reason: ExitReason): VcpuExit | undefined {
     switch (reason) {
       case 'io':
         this.#portAccess();
@@ -375,12 +390,15 @@ export class KvmVcpu implements Vcpu {
 
   #internalError(): VcpuExit | undefined {
     const { suberror, count, data } = runInternalLayout.view(this.#area, RUN_UNION);
-    const words = [...data.slice(0, Math.min(count, 16))].map((w) => w.toString(16)).join(' ');
     const assist = this.#o.assist;
     if (suberror !== SUBERROR_EMULATION || !assist) {
-      throw new Error(`Cannot go on with a KVM vCPU: internal error ${suberror} at ${this.#where()}, data ${words || 'none'}`);
+      const words = [...data.slice(0, Math.min(count, 16))].map((w) => `0x${w.toString(16)}`).join(' ');
+      const what = suberror === SUBERROR_EMULATION ? 'it cannot emulate an instruction' : `internal error ${suberror}`;
+      throw new Error(
+        `Cannot go on with a KVM vCPU: ${what} at ${this.#where()}, instruction bytes ${this.#instruction(data, count)}, data ${words || 'none'}`,
+      );
     }
-    this.#count('assist');
+    this.exits.count('assist');
     this.#assisting = true;
     this.publish();
     const dbt = assist();
@@ -408,11 +426,28 @@ export class KvmVcpu implements Vcpu {
     this.#unfinished = false;
   }
 
+  /**
+   * The bytes of the instruction that KVM failed on: what the kernel tells, else what lies at RIP. api.rst, KVM_EXIT_INTERNAL_ERROR,
+   * KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES: data[0] are flags, the low byte of data[1] the count, and the bytes follow it.
+   */
+  #instruction(data: BigUint64Array, count: number): string {
+    const hex = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');
+    const raw = new Uint8Array(data.buffer, data.byteOffset + 8, 16);
+    if (count >= 3 && (data[0]! & 1n) !== 0n && raw[0]! > 0 && raw[0]! <= 15) return hex(raw.subarray(1, 1 + raw[0]!));
+    const physical = this.#physical(this.#state.linearRip());
+    const at = physical === undefined ? undefined : hostOf(this.#o.layout, physical);
+    return at === undefined ? 'unknown' : hex(new Uint8Array(this.#view.buffer, at, Math.min(15, 4096 - (at & 0xfff))));
+  }
+  /** Guest-physical address of a linear one, as the kernel walks the guest's tables; undefined where nothing is mapped. */
+  #physical(linear: bigint): bigint | undefined {
+    const { bytes, view } = block(translationLayout);
+    view.linear = linear;
+    const result = this.#o.vm.host.ioctl(this.fd, ioctls.translate.request, bytes);
+    return result >= 0 && view.valid !== 0 ? view.physical : undefined;
+  }
+
   #where(): string {
     return `rip 0x${this.#state.rip().toString(16)}`;
-  }
-  #count(reason: ExitReason | 'interrupted' | 'assist'): void {
-    this.stats.exits[reason] = (this.stats.exits[reason] ?? 0) + 1;
   }
   #word(slot: { readonly offset: number }): number {
     return (this.#env + slot.offset) >> 2;

@@ -102,6 +102,30 @@ test('port accesses of each width, and those of string instructions, reach the b
   ]);
 });
 
+test('exits are counted by reason, and the time outside of the guest with them', { skip }, () => {
+  const before = vcpu.exits.read();
+  // out 0x80,al; out 0x80,al; in al,0x80; hlt
+  real('e680 e680 e480 f4');
+  const { io, hlt } = vcpu.exits.read();
+  assert.equal(io!.exits - (before.io?.exits ?? 0), 3);
+  assert.equal(hlt!.exits - (before.hlt?.exits ?? 0), 1);
+  assert.ok(io!.ns > (before.io?.ns ?? 0));
+});
+
+test('what KVM cannot emulate ends in one line with the place and the bytes of the instruction', { skip }, () => {
+  // mov ebx,0x300000; fld tbyte [ebx]: no emulator of KVM's loads an x87 register from where no RAM is.
+  vcpu.reset();
+  bytes.set(Buffer.from('66bb00003000 67db2b f4'.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('ds.limit', 0xffffffffn);
+  vcpu.set('ds.attr', 0x8093n);
+  vcpu.set('rip', 0x1000n);
+  assert.throws(() => {
+    for (let n = 0; n < 10 && vcpu.run(0, 1e8) !== 'hlt'; n++);
+  }, /^Error: Cannot go on with a KVM vCPU: .* at rip 0x1006, instruction bytes 67 db 2b/);
+});
+
 test('accesses outside RAM are MMIO, split into powers of two', { skip }, () => {
   // mov ax,0xd000... RAM is 2 MiB, so use 32-bit address 0x300004: mov ebx,0x300004; a32 mov [ebx],ax needs a big limit.
   vcpu.reset();

@@ -8,6 +8,7 @@ import { Counters, countersText } from '../../accel/dbt/counters.ts';
 import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
+import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
 import type { Msi } from '../../bus/irq.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
@@ -298,6 +299,10 @@ export class NodeMachine implements RunningMachine {
   counters(cpu: number): string {
     const { vcpuBase, vcpuBytes } = this.#layout;
     return countersText(new Counters(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes + Area.counters).read());
+  }
+  exits(cpu: number): Partial<Record<ExitName, ExitCount>> {
+    const { vcpuBase, vcpuBytes } = this.#layout;
+    return new ExitCounters(this.#bytes.buffer, vcpuBase + cpu * vcpuBytes + Area.exits).read();
   }
   registers(cpu: number): Readonly<Record<string, bigint>> {
     const { vcpuBase, vcpuBytes } = this.#layout;

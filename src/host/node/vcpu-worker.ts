@@ -202,6 +202,8 @@ function switchTo(share: KvmShare | undefined, away: boolean): DbtVcpu | KvmVcpu
     kvm ??= kvmThread(memory.buffer, layout, share);
     onKvm ??= kvmVcpu(kvm, true);
     onKvm.takeOver();
+    // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
+    onKvm.load();
     next = onKvm;
   } else {
     onKvm?.refresh();

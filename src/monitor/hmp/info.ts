@@ -1,5 +1,6 @@
 // What `info` shows, as a table. QEMU 7.2 "System Emulation", section "QEMU Monitor".
 
+import { exitText } from '../../accel/kvm/counters.ts';
 import type { Plugged } from '../../machine/device-tree.ts';
 import { propertiesOf } from '../../machine/device-tree.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
@@ -172,6 +173,18 @@ export const infos: readonly HmpCommand[] = [
         .list()
         .map((cpu) => `CPU#${cpu}\n${e.running.counters?.(cpu) ?? 'no translator'}`)
         .join('\n'),
+  },
+  {
+    names: ['kvm'],
+    help: 'show KVM information: whether it is used, and the exits of each vCPU',
+    run: (e) => {
+      const used = e.machine ? e.machine.accel === 'kvm' : e.config.accel === 'kvm';
+      const exits = (e.machine?.board.cpus.list() ?? []).map((cpu) => ({ cpu, counts: e.running.exits(cpu) }));
+      return [
+        `kvm support: ${used ? 'enabled' : e.config.accels.includes('kvm') ? 'disabled' : 'not compiled'}`,
+        ...exits.filter(({ counts }) => Object.keys(counts).length > 0).map(({ cpu, counts }) => `CPU#${cpu}\n${exitText(counts)}`),
+      ].join('\n');
+    },
   },
   {
     names: ['memory_size_summary'],

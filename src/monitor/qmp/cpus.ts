@@ -1,7 +1,8 @@
 // QMP commands about vCPUs and memory. QEMU 7.2, qapi/machine.json, qapi/machine-target.json.
 
+import { exitNames } from '../../accel/kvm/counters.ts';
 import { cpuPlace, cpuTypeName } from '../../machine/types/cpu.ts';
-import { array, bool, enumeration, int, number, object, optional, str } from '../../rpc/qmp/schema.ts';
+import { array, bool, enumeration, int, object, optional, str, uint64 } from '../../rpc/qmp/schema.ts';
 import type { Emulator } from '../emulator.ts';
 import { type QmpTable, query } from './row.ts';
 
@@ -35,6 +36,20 @@ const memdev = object('Memdev', {
 /** The object that vCPU n is. */
 const cpuPath = ({ machine }: Emulator, n: number): string =>
   machine?.board.cpus.bus?.path(n) ?? `/machine/unattached/device[${n}]`;
+const provider = enumeration('StatsProvider', ['kvm']);
+const statsTarget = enumeration('StatsTarget', ['vm', 'vcpu']);
+const statsSchemaValue = object('StatsSchemaValue', {
+  name: str,
+  type: enumeration('StatsType', ['cumulative', 'instant', 'peak', 'linear-histogram', 'log2-histogram']),
+  unit: optional(enumeration('StatsUnit', ['bytes', 'seconds', 'cycles'])),
+  base: optional(int),
+  exponent: int,
+  'bucket-size': optional(int),
+});
+/** Statistics of an exit reason: how many, and nanoseconds until the vCPU went back. */
+const exitsOf = (name: string): string => `${name}_exits`;
+const timeOf = (name: string): string => `${name}_time`;
+
 const range = <T>(n: number, make: (i: number) => T): T[] => Array.from({ length: n }, (_, i) => make(i));
 
 export const cpuCommands: QmpTable = {
@@ -123,17 +138,48 @@ export const cpuCommands: QmpTable = {
     () => ({ status: 'unstarted' as const, 'start-time': 0, 'calc-time': 0, 'sample-pages': 0, mode: 'page-sampling' as const }),
   ),
   'query-stats-schemas': query(
-    { provider: optional(str) },
-    array(object('StatsSchema', { provider: str, target: str, stats: array(number) })),
-    () => [],
+    { provider: optional(provider) },
+    array(object('StatsSchema', { provider, target: statsTarget, stats: array(statsSchemaValue) })),
+    (e) =>
+      e.machine?.accel === 'kvm'
+        ? [
+            {
+              provider: 'kvm' as const,
+              target: 'vcpu' as const,
+              stats: exitNames.flatMap((name) => [
+                { name: exitsOf(name), type: 'cumulative' as const, base: 10, exponent: 0 },
+                { name: timeOf(name), type: 'cumulative' as const, unit: 'seconds' as const, base: 10, exponent: -9 },
+              ]),
+            },
+          ]
+        : [],
   ),
   'query-stats': query(
     {
-      target: enumeration('StatsTarget', ['vm', 'vcpu']),
+      target: statsTarget,
       vcpus: optional(array(str)),
-      providers: optional(array(object('StatsRequest', { provider: str, names: optional(array(str)) }))),
+      providers: optional(array(object('StatsRequest', { provider, names: optional(array(str)) }))),
     },
-    array(object('StatsResult', { provider: str, 'qom-path': optional(str), stats: array(number) })),
-    () => [],
+    array(
+      object('StatsResult', { provider, 'qom-path': optional(str), stats: array(object('Stats', { name: str, value: uint64 })) }),
+    ),
+    (e, { target, vcpus, providers }) => {
+      const { machine } = e;
+      const asked = providers?.find((p) => p.provider === 'kvm');
+      if (machine?.accel !== 'kvm' || target !== 'vcpu' || (providers && !asked)) return [];
+      return machine.board.cpus
+        .list()
+        .filter((n) => !vcpus || vcpus.includes(cpuPath(e, n)))
+        .map((n) => ({
+          provider: 'kvm' as const,
+          'qom-path': cpuPath(e, n),
+          stats: Object.entries(machine.exits(n))
+            .flatMap(([name, { exits, ns }]) => [
+              { name: exitsOf(name), value: BigInt(exits) },
+              { name: timeOf(name), value: BigInt(Math.round(ns)) },
+            ])
+            .filter(({ name }) => !asked?.names || asked.names.includes(name)),
+        }));
+    },
   ),
 };
