@@ -24,7 +24,14 @@ import type { Settings } from './system-settings.ts';
 
 const PROGRAM = 'nonroot-system-x86_64';
 /** Devices of the reports that `-d cpu` and `-d bus` ask for; all others are the guest's errors. */
-const TRACERS: Readonly<Record<string, string>> = { cpu: 'cpu', ports: 'bus', mmio: 'bus', tiers: 'tiers', firmware: 'firmware', accel: 'kvm' };
+const TRACERS: Readonly<Record<string, string>> = {
+  cpu: 'cpu',
+  ports: 'bus',
+  mmio: 'bus',
+  tiers: 'tiers',
+  firmware: 'firmware',
+  accel: 'kvm',
+};
 
 type Write = (data: Uint8Array | string) => void | Promise<void>;
 

@@ -32,7 +32,20 @@ const registers = Object.keys(st.R) as (keyof typeof st.R)[];
 const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.cr4], ['efer', st.efer]] as const; // biome-ignore format: pairs
 
 /** Places in the XSAVE area. */
-const At = { cw: 0, sw: 2, tags: 4, opcode: 6, ip: 8, dp: 16, mxcsr: 24, st: 32, xmm: 160, bv: 512, ymm: 576, pkru: 2688 } as const;
+const At = {
+  cw: 0,
+  sw: 2,
+  tags: 4,
+  opcode: 6,
+  ip: 8,
+  dp: 16,
+  mxcsr: 24,
+  st: 32,
+  xmm: 160,
+  bv: 512,
+  ymm: 576,
+  pkru: 2688,
+} as const;
 /** Components of the area that have slots: x87, SSE, AVX, PKRU. */
 const KEPT = 0x207n;
 const TOP = 11;

@@ -190,7 +190,10 @@ async function background(settings: DaemonSettings, argv: readonly string[]): Pr
   const begin = readFileSync(path, 'utf8').length;
   const program = process.argv[1]!;
   const words = [...(/nonroot(\.[tj]s)?$/.test(program) ? ['daemon'] : []), ...argv, '--foreground'];
-  const child = spawn(process.execPath, [...process.execArgv, program, ...words], { detached: true, stdio: ['ignore', log, log] });
+  const child = spawn(process.execPath, [...process.execArgv, program, ...words], {
+    detached: true,
+    stdio: ['ignore', log, log],
+  });
   const end = Date.now() + startMs;
   let code: number | undefined;
   child.once('exit', (status) => (code = status ?? 1));

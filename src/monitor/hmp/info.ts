@@ -182,7 +182,9 @@ export const infos: readonly HmpCommand[] = [
       const exits = (e.machine?.board.cpus.list() ?? []).map((cpu) => ({ cpu, counts: e.running.exits(cpu) }));
       return [
         `kvm support: ${used ? 'enabled' : e.config.accels.includes('kvm') ? 'disabled' : 'not compiled'}`,
-        ...exits.filter(({ counts }) => Object.keys(counts).length > 0).map(({ cpu, counts }) => `CPU#${cpu}\n${exitText(counts)}`),
+        ...exits
+          .filter(({ counts }) => Object.keys(counts).length > 0)
+          .map(({ cpu, counts }) => `CPU#${cpu}\n${exitText(counts)}`),
       ].join('\n');
     },
   },
