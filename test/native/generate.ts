@@ -44,6 +44,8 @@ export interface GeneratorOptions {
   readonly modes?: readonly Mode[];
   /** Iterations of a loop around every case; unless given, few cases have one, of few iterations. */
   readonly loop?: number;
+  /** For an AMD processor: without what it decodes otherwise than Intel's. */
+  readonly amd?: boolean;
 }
 
 export class Generator {
@@ -51,12 +53,14 @@ export class Generator {
   readonly #rows: Readonly<Record<Mode, readonly RowInfo[]>>;
   readonly #modes: readonly Mode[];
   readonly #loop: number | undefined;
+  readonly #amd: boolean;
 
   /** Throws where `pattern` (on mnemonics and opcodes) leaves no row. */
   constructor(tables: Tables, seed: number, options: GeneratorOptions = {}) {
     this.#r = new Random(seed);
     const pattern = options.pattern ?? /./;
     this.#loop = options.loop;
+    this.#amd = options.amd ?? false;
     const usable = tables.rows.filter(
       (i) => i.row.opcode !== '' && pattern.test(`${i.row.opcode} ${i.row.asm}`) && !isExcluded(i),
     );
@@ -86,7 +90,7 @@ export class Generator {
       const info = r.pick(this.#rows[mode]);
       if (undefinedFlags !== 0 && readsFlags(info.mnemonic)) continue;
       // Inexact results stand alone, lest their last bit decides more; POPF takes one image that is prepared for it.
-      if ((rows.length > 0 || iterations) && (isTranscendental(info) || info.mnemonic === 'popf')) continue;
+      if ((rows.length > 0 || iterations) && (this.#alone(info) || info.mnemonic === 'popf')) continue;
       const piece = this.#piece(info, mode, state, code.length, undefinedFlags, rows.length === 0);
       if (!piece || code.length + piece.bytes.length > room || patches.length + piece.patches.length > 15) continue;
       code.push(...piece.bytes);
@@ -95,7 +99,7 @@ export class Generator {
       undefinedFlags = piece.undefinedFlags;
       rows.push(info);
       ends.push({ at: code.length, undefinedFlags });
-      if (isTranscendental(info)) break;
+      if (this.#alone(info)) break;
     }
     const everUndefined = ends.reduce((sum, end) => sum | end.undefinedFlags, 0);
     if (iterations) {
@@ -119,6 +123,11 @@ export class Generator {
       ends,
       everUndefined,
     };
+  }
+
+  /** What a processor may round or order in another way. */
+  #alone(info: RowInfo): boolean {
+    return isTranscendental(info) || (this.#amd && /^v?dpp[sd]$/.test(info.mnemonic));
   }
 
   // -- values
@@ -260,6 +269,14 @@ export class Generator {
     if (options.lock && memory && r.chance(0.15)) prefixes.unshift(0xf0);
     // Prefixes that the row does not ask for: ignored, or an undefined opcode.
     if (r.chance(vex ? 0.01 : 0.03)) prefixes.unshift(r.pick(info.sized ? [0xf2, 0xf3, 0xf0] : [0x66, 0xf2, 0xf3, 0xf0]));
+    // In 64-bit code AMD's processors take an operand size for near branches, Intel's do not (APM volume 3, section 1.2.2).
+    if (long && this.#amd && /^(call|jmp|ret|j[a-z]+|loop\w*)$/.test(info.mnemonic)) {
+      for (let i = prefixes.length; i-- > 0; ) if (prefixes[i] === 0x66) prefixes.splice(i, 1);
+    }
+    // LOOPZ and LOOPNZ take the repeat prefixes for their own condition there.
+    if (this.#amd && /^loopn?z$/.test(info.mnemonic)) {
+      for (let i = prefixes.length; i-- > 0; ) if (prefixes[i] === 0xf2 || prefixes[i] === 0xf3) prefixes.splice(i, 1);
+    }
     const head = vex
       ? [...prefixes, ...this.#vexPrefix(info, rex, long), ...opcode]
       : [...prefixes, ...(long && rex ? [0x40 | rex] : []), ...opcode];

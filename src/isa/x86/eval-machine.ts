@@ -161,6 +161,8 @@ export class EvalMachine {
     return exc === 0 ? null : { vector: exc - 1, error: this.get(st.excError) as number };
   }
   clearPending(): void {
+    // A fetch that goes astray leaves an address that delivery does not judge.
+    this.set(st.offLimits, 0n);
     this.set(st.exc, 0);
   }
 
