@@ -238,7 +238,12 @@ export class IdeIo {
       this.#now(job, () => {
         s.packet = 1;
         started = channel.waitForDma();
-        this.#waiting = started ? undefined : plan;
+        // What waits for the bus master is part of the channel's state: a machine that is saved goes on with it.
+        if (plan.kind === 'read') Object.assign(s, { offset: plan.offset, left: plan.length });
+        else {
+          s.buffer.set(plan.data.subarray(0, IDE_BUFFER));
+          Object.assign(s, { end: Math.min(plan.data.length, IDE_BUFFER), left: 0 });
+        }
       });
       if (started) await this.#dma(job);
       return;
@@ -266,8 +271,14 @@ export class IdeIo {
     this.#now(job, () => this.#packetDone(job, result));
   }
 
-  /** What a packet waits with for its data or the bus master; a machine that is restored begins such a command anew. */
+  /** What a packet waits with for its data: commands of disks, which CD-ROMs do not have. */
   #waiting: ScsiPlan | undefined;
+
+  /** The packet that waited for the bus master. */
+  #packetDma(): ScsiPlan {
+    const { s } = this.#o.channel;
+    return s.left > 0 ? { kind: 'read', offset: s.offset, length: s.left } : { kind: 'in', data: s.buffer.slice(0, s.end) };
+  }
 
   async #packetOut(job: Job): Promise<void> {
     const { s } = this.#o.channel;
@@ -293,7 +304,7 @@ export class IdeIo {
   async #dma(job: Job): Promise<void> {
     const { channel, memory } = this.#o;
     const { s } = channel;
-    const plan = job.packet ?? (s.packet ? this.#waiting : undefined);
+    const plan = job.packet ?? (s.packet ? this.#packetDma() : undefined);
     const list = job.dma?.list ?? (s.command === 0x06 && !s.packet ? Math.min(s.count[job.unit]!, 8) * 512 : undefined);
     this.#waiting = undefined;
     const wanted = plan ? (plan.kind === 'in' ? plan.data.length : plan.kind === 'read' ? plan.length : 0) : (list ?? s.left);

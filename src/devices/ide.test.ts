@@ -167,6 +167,28 @@ test('packets are carried by PIO in the pieces that the guest asks for, and by D
   assert.deepEqual(r.ram.slice(0x5000, 0x5800), r.cd.slice(2048, 4096));
 });
 
+test('a packet that waits for the bus master goes on in a machine that takes the state over', async () => {
+  for (const [cdb, expected] of [
+    [[0x28, 0, 0, 0, 0, 3, 0, 0, 1], (r: ReturnType<typeof rig>) => r.cd.slice(3 * 2048, 4 * 2048)],
+    [[0x25], () => Uint8Array.of(0, 0, 0, 63, 0, 0, 8, 0)],
+  ] as const) {
+    const first = rig();
+    await first.command(0xa0, { unit: 1, feature: 1 });
+    await first.pioOut(Uint8Array.from({ length: 12 }, (_, i) => cdb[i] ?? 0));
+    await first.settle();
+    const r = rig();
+    r.arena.restore(first.arena.save());
+    new DataView(r.ram.buffer).setUint32(0x1000, 0x5000, true);
+    new DataView(r.ram.buffer).setUint32(0x1004, 0x8000_0800, true);
+    r.ports.write(0xc004, 4, 0x1000);
+    r.out(0xc000, 9);
+    await r.settle();
+    const data = expected(r);
+    assert.deepEqual(r.ram.slice(0x5000, 0x5000 + data.length), data);
+    assert.equal(r.in(0x1f7), 0x50);
+  }
+});
+
 test('a reset in the middle of a transfer is a reset', async () => {
   const r = rig();
   await r.command(0x20, { lba: 3, count: 200 });

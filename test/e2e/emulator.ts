@@ -41,9 +41,14 @@ export class EmulatorProcess {
     this.ended = once(this.child, 'exit').then(([code]) => code as number | null);
   }
 
-  /** Debian's cloud kernel and busybox on a q35 board, with `more` on the command line; QMP is connected. Sockets are in `folder`. */
-  static async linux(folder: string, name: string, more: readonly string[]): Promise<EmulatorProcess> {
-    const image = await openImage('debian-cloud');
+  /** An image's kernel and busybox on a q35 board, with `more` on the command line; QMP is connected. Sockets are in `folder`. */
+  static async linux(
+    folder: string,
+    name: string,
+    more: readonly string[],
+    imageName = 'debian-cloud',
+  ): Promise<EmulatorProcess> {
+    const image = await openImage(imageName);
     const e = new EmulatorProcess(join(folder, `${name}.qmp`), [
       ...['-M', 'q35', '-m', '256', '-cpu', 'max', '-nodefaults', '-display', 'none', '-serial', 'stdio'],
       ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.append, ...more],

@@ -5,10 +5,13 @@ import type { Arena } from '../../bits/arena.ts';
 import { struct, type ViewOf } from '../../bits/struct.ts';
 import type { Report } from '../../bus/events.ts';
 import type { Handler } from '../../bus/space.ts';
+import { ASYNC_MAX } from './identify.ts';
 
 /** Most I/O queues of each kind, and entries of one. */
 export const IO_QUEUES_MAX = 64;
 export const ENTRIES_MAX = 2048;
+/** Commands that are under way or whose answers wait: no more are taken. */
+export const WAITING_MAX = 4096;
 export const PAGE = 4096;
 /** Bytes of the register BAR: registers, then doorbells. */
 export const NVME_BAR = 0x4000;
@@ -49,8 +52,14 @@ export const nvmeLayout = struct(
     /** Features: temperature threshold, error recovery, arbitration, interrupt coalescing, asynchronous events, power state. */
     features: ['u32', 32],
     queues: [nvmeQueueLayout, IO_QUEUES_MAX + 1],
+    /** Answers that found their completion queue full, three words each: queue and identifier of the command, status, result. */
+    waiting: 'u32',
+    answers: ['u32', 3 * WAITING_MAX],
+    /** Identifiers of requests for asynchronous events, which are answered when there is one: never, as nothing happens to this controller. */
+    asyncs: 'u32',
+    async: ['u32', ASYNC_MAX],
   },
-  { name: 'nvme', version: 1 },
+  { name: 'nvme', version: 2 },
 );
 export type NvmeState = ViewOf<typeof nvmeLayout>;
 export type NvmeQueue = ViewOf<typeof nvmeQueueLayout>;
@@ -98,6 +107,8 @@ export class Nvme {
   #drop(): void {
     const { s } = this;
     s.epoch++;
+    s.waiting = 0;
+    s.asyncs = 0;
     for (const q of s.queues) Object.assign(q, { sqSize: 0, cqSize: 0, sqHead: 0, sqTail: 0, cqHead: 0, cqTail: 0 });
     this.#o.wire(0);
   }

@@ -6,7 +6,7 @@ import type { GuestMemory } from '../../bus/memory.ts';
 import { Scatter } from '../scatter.ts';
 import { fill, gather, perform, type ScsiResult } from '../scsi/perform.ts';
 import type { MediumStore, ScsiPlan } from '../scsi/plan.ts';
-import { ENTRIES_MAX, IO_QUEUES_MAX, type Nvme, PAGE } from './controller.ts';
+import { ENTRIES_MAX, IO_QUEUES_MAX, type Nvme, PAGE, WAITING_MAX } from './controller.ts';
 import {
   ASYNC_MAX,
   effectsLog,
@@ -86,10 +86,8 @@ export class NvmeIo {
   readonly #admin: ReadonlyMap<number, Handler>;
   readonly #commands: ReadonlyMap<number, Handler>;
   readonly #active = new Set<Promise<void>>();
-  /** Answers that found their queue full. */
-  #waiting: Posted[] = [];
-  /** Requests for asynchronous events, which are answered when there is one: never, as nothing happens to this controller. */
-  #async: Sqe[] = [];
+  /** Commands were left in their queues while too many were under way. */
+  #held = false;
 
   constructor(o: NvmeIoOptions) {
     this.#o = o;
@@ -121,7 +119,6 @@ export class NvmeIo {
     const { nvme, lock } = this.#o;
     const shutdown = lock.run(() => {
       const { s } = nvme;
-      this.#async = this.#async.filter((c) => c.epoch === s.epoch);
       this.#postWaiting();
       const asked = s.shutdown;
       s.shutdown = 0;
@@ -131,8 +128,7 @@ export class NvmeIo {
       void this.drain().then(() => lock.run(() => nvme.stopped()));
       return;
     }
-    for (let n = 0; n <= IO_QUEUES_MAX; n++)
-      if (this.#waiting.length < ENTRIES_MAX) for (const sqe of this.#take(n)) this.#begin(sqe);
+    for (let n = 0; n <= IO_QUEUES_MAX; n++) for (const sqe of this.#take(n)) this.#begin(sqe);
     if (shutdown) void this.#shutDown();
   }
 
@@ -153,7 +149,8 @@ export class NvmeIo {
       const { s } = nvme;
       const q = s.queues[n]!;
       const taken: Sqe[] = [];
-      for (let i = 0; i < q.sqSize && q.sqHead !== q.sqTail; i++) {
+      const room = WAITING_MAX - s.waiting - this.#active.size;
+      for (let i = 0; i < Math.min(q.sqSize, room) && q.sqHead !== q.sqTail; i++) {
         const at = q.sqBase + 64 * q.sqHead;
         const word = (k: number): number => memory.read32(at + 4 * k);
         const first = word(0);
@@ -165,6 +162,7 @@ export class NvmeIo {
         });
         q.sqHead = (q.sqHead + 1) % q.sqSize;
       }
+      if (taken.length === room) this.#held = true;
       return taken;
     });
   }
@@ -180,21 +178,35 @@ export class NvmeIo {
     }
     const work = found.then((a) => this.#post(sqe, a));
     this.#active.add(work);
-    void work.finally(() => this.#active.delete(work));
+    void work.finally(() => {
+      this.#active.delete(work);
+      if (!this.#held || this.#active.size > 0) return;
+      this.#held = false;
+      this.serve();
+    });
   }
 
   // ── Completion ──
 
   #post(sqe: Sqe, a: Answer): void {
     this.#o.lock.run(() => {
-      if (!this.#put({ sqe, ...a })) this.#waiting.push({ sqe, ...a });
+      if (!this.#put({ sqe, ...a })) this.#wait({ sqe, ...a });
     });
+  }
+  #wait({ sqe, status, result = 0 }: Posted): void {
+    const { s } = this.#o.nvme;
+    s.answers.set([sqe.queue * 0x1_0000 + sqe.id, status, result], 3 * s.waiting++);
   }
 
   #postWaiting(): void {
-    const waiting = this.#waiting;
-    this.#waiting = [];
-    for (const posted of waiting) if (!this.#put(posted)) this.#waiting.push(posted);
+    const { s } = this.#o.nvme;
+    const answers = s.answers.slice(0, 3 * s.waiting);
+    s.waiting = 0;
+    for (let i = 0; i < answers.length; i += 3) {
+      const [what = 0, status = 0, result = 0] = answers.subarray(i, i + 3);
+      const posted = { sqe: { queue: what >>> 16, id: what & 0xffff, epoch: s.epoch }, status, result };
+      if (!this.#put(posted)) this.#wait(posted);
+    }
   }
 
   /** Writes an entry; false where the queue is full. With the board's lock held. */
@@ -430,8 +442,9 @@ export class NvmeIo {
   }
 
   #asyncEvent(c: Sqe): Answer | undefined {
-    if (this.#async.length >= ASYNC_MAX) return answer(Sc.asyncLimit);
-    this.#async.push(c);
+    const { s } = this.#o.nvme;
+    if (s.asyncs >= ASYNC_MAX) return answer(Sc.asyncLimit);
+    s.async[s.asyncs++] = c.id;
     return undefined;
   }
 

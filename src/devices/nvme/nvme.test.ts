@@ -130,6 +130,40 @@ test('a controller that is disabled is not ready once nothing is under way', asy
   assert.equal(r.read(0x1c) & 0xd, 9, 'shutdown is done, and it was enabled again');
 });
 
+test('answers that find their queue full wait, in a machine that takes the state over, too', async () => {
+  const first = await rig();
+  await first.queues();
+  // Forty flushes for a completion queue of sixteen entries, of which fifteen can be full.
+  for (let n = 0; n < 40; n += 10) {
+    for (let i = 0; i < 10; i++) {
+      const place = 0x3000 + 64 * ((n + i) % 16);
+      first.bytes.fill(0, place, place + 64);
+      first.view.setUint32(place, (n + i) << 16, true);
+      first.view.setUint32(place + 4, 1, true);
+    }
+    first.write(0x1008, (n + 10) % 16);
+    await first.settle();
+  }
+  const r = await rig();
+  r.b.arena.restore(first.b.arena.save());
+  r.bytes.set(first.bytes);
+  const seen: number[] = [];
+  let phase = 1;
+  for (let head = 0; seen.length < 40; ) {
+    const entry = 0x4000 + 16 * head;
+    if ((r.view.getUint16(entry + 14, true) & 1) !== phase) break;
+    seen.push(r.view.getUint16(entry + 12, true));
+    head = (head + 1) % 16;
+    if (head === 0) phase ^= 1;
+    r.write(0x100c, head);
+    await r.settle();
+  }
+  assert.deepEqual(
+    seen.toSorted((a, b) => a - b),
+    Array.from({ length: 40 }, (_, i) => i),
+  );
+});
+
 test('no commands and registers make a controller throw or hang', async () => {
   let seed = 20260303;
   const random = (n: number): number => {
