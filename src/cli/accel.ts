@@ -11,9 +11,10 @@ export interface KvmFinding {
   readonly why: string | undefined;
   readonly tscKhz: number;
   readonly tscControl: boolean;
+  readonly vendor?: string;
 }
 
-export type AccelChoice = Pick<MachineConfig, 'accel' | 'tscKhz'> & {
+export type AccelChoice = Pick<MachineConfig, 'accel' | 'tscKhz' | 'hostVendor'> & {
   /** Why an earlier one of the list was passed over. */
   readonly note?: string;
 };
@@ -34,7 +35,11 @@ export function chooseAccel(names: readonly string[], probe: () => KvmFinding): 
     if (name !== 'kvm') throw new Error(`Cannot use accelerator ${name}: accepted are ${accelNames.join(', ')}`);
     const found = probe();
     if (found.why === undefined || (found.usable && names.length === 1)) {
-      return { accel: 'kvm', ...(found.tscControl || found.tscKhz === 0 ? {} : { tscKhz: found.tscKhz }) };
+      return {
+        accel: 'kvm',
+        ...(found.tscControl || found.tscKhz === 0 ? {} : { tscKhz: found.tscKhz }),
+        ...(found.vendor === undefined ? {} : { hostVendor: found.vendor }),
+      };
     }
     note = found.why;
   }

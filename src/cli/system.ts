@@ -199,12 +199,12 @@ function makeMachine(
   s: Settings,
   host: SystemHost,
   emulator: Emulator,
-  { accel, tscKhz }: AccelChoice,
+  { note: _, ...choice }: AccelChoice,
   { files, firmware }: Awaited<ReturnType<typeof machineImages>>,
   log: Write,
 ) {
   return host.machine({
-    config: { ...machineConfig(s), accel, tscKhz, ...(firmware ? { firmware: firmware.shape } : {}) },
+    config: { ...machineConfig(s), ...choice, ...(firmware ? { firmware: firmware.shape } : {}) },
     ...(files ? { files } : {}),
     ...(firmware ? { firmware: firmware.images } : {}),
     serial: () => {},

@@ -44,6 +44,11 @@ export interface MachineConfig {
   readonly accel?: 'dbt' | 'kvm';
   /** Under `kvm`: where the local APICs are. The translator's are always the board's. */
   readonly irqchip?: 'off' | 'split';
+  /**
+   * The vendor of the host's processor, where KVM runs the guest: CPUID names it unless the CPU model says `vendor=`, since SYSCALL and SYSENTER in
+   * compatibility mode go by the real one. As QEMU does it.
+   */
+  readonly hostVendor?: string;
   /** Frequency of the time-stamp counter in kHz, where it is not `TSC_KHZ`. */
   readonly tscKhz?: number;
   /** The HPET is there; it is when this is left out. */

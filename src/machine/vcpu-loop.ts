@@ -28,8 +28,11 @@ export function kicker(memory: SharedArrayBuffer, layout: MemoryLayout): (cpu: n
 function describe(config: MachineConfig, index: number): CpuDescription {
   const [name, ...changes] = config.cpuModel.split(',');
   const kvm = config.paravirtual.length > 0 ? kvmCpuid(config.paravirtual)[1].eax : null;
+  const model = cpuModel(name, changes);
+  const { hostVendor } = config;
+  const named = hostVendor === undefined || changes.some((c) => c.startsWith('vendor='));
   return {
-    model: cpuModel(name, changes),
+    model: named ? model : { ...model, vendor: hostVendor },
     topology: arrangement(config),
     index,
     tscKhz: config.tscKhz ?? TSC_KHZ,

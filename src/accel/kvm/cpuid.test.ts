@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
-import { type CpuidEntry, guestCpuid } from './cpuid.ts';
+import { type CpuidEntry, guestCpuid, hostVendor } from './cpuid.ts';
 
 const model = (leaf: number, subleaf: number) =>
   cpuid(
@@ -45,4 +45,11 @@ test('leaves with subleaves have an entry for each, and the paravirtual interfac
     [0, 1, 2, 9],
   );
   assert.equal(at(table, 0x40000001)[0], 0xffff);
+});
+
+test("the host's vendor is read from leaf 0, and unknown where that holds no text", () => {
+  const leaf = (...values: [number, number, number, number]): CpuidEntry[] => [{ leaf: 0, values }];
+  assert.equal(hostVendor(leaf(0xd, 0x68747541, 0x444d4163, 0x69746e65)), 'AuthenticAMD');
+  assert.equal(hostVendor(leaf(0, 0, 0, 0)), undefined);
+  assert.equal(hostVendor([]), undefined);
 });

@@ -46,6 +46,14 @@ export function supportedCpuid(host: KvmHost, kvm: number): CpuidEntry[] {
   throw new Error('Cannot ask KVM which CPU features it supports: more than 1024 entries');
 }
 
+/** The vendor that the host's processor names: leaf 0's EBX, EDX, ECX; undefined where the kernel does not say. */
+export function hostVendor(supported: readonly CpuidEntry[]): string | undefined {
+  const found = supported.find((e) => e.leaf === 0)?.values;
+  if (!found) return undefined;
+  const bytes = [found[1], found[3], found[2]].flatMap((word) => [0, 8, 16, 24].map((shift) => (word >>> shift) & 0xff));
+  return bytes.every((b) => b >= 0x20 && b < 0x7f) ? String.fromCharCode(...bytes) : undefined;
+}
+
 /**
  * The table of a vCPU. `model` answers as the machine's CPU model does. `kernelApic`: the local APIC is the kernel's, so x2APIC and its
  * deadline timer are there; `kvmFeatures`: leaf 0x40000001's bits are the kernel's where both have them.

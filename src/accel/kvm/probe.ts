@@ -5,6 +5,7 @@ import type { VcpuBus } from '../accel.ts';
 import { createMemory } from '../dbt/dbt.ts';
 import { layoutOf } from '../dbt/layout.ts';
 import { ioctls } from './abi.ts';
+import { hostVendor } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
 import { KvmRegions } from './regions.ts';
 import { KvmVcpu } from './vcpu.ts';
@@ -19,6 +20,8 @@ export interface KvmProbe {
   readonly tscKhz: number;
   /** A guest may be given another frequency. */
   readonly tscControl: boolean;
+  /** The processor's vendor, as CPUID names it. */
+  readonly vendor?: string;
 }
 
 const CODE = 0x1000;
@@ -46,7 +49,9 @@ export function probeKvm(host: KvmHost): KvmProbe {
     return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
   }
   let vcpu: KvmVcpu | undefined;
-  let tsc = { usable: true, tscKhz: 0, tscControl: false };
+  const vendor = hostVendor(vm.supported);
+  const known = { usable: true, ...(vendor === undefined ? {} : { vendor }) };
+  let tsc = { ...known, tscKhz: 0, tscControl: false };
   try {
     const layout = layoutOf(1 << 20, 1);
     const memory = createMemory(layout);
@@ -75,7 +80,7 @@ export function probeKvm(host: KvmHost): KvmProbe {
     };
     vcpu = new KvmVcpu({ vm, memory: buffer, layout, index: 0, bus });
     const khz = host.ioctl(vcpu.fd, ioctls.getTscKhz.request, 0);
-    tsc = { usable: true, tscKhz: Math.max(0, khz), tscControl: vm.has('tscControl') > 0 };
+    tsc = { ...known, tscKhz: Math.max(0, khz), tscControl: vm.has('tscControl') > 0 };
     const bytes = new Uint8Array(buffer, layout.ramBase);
     longMode(bytes, vcpu);
     const end = performance.now() + LIMIT_MS;
