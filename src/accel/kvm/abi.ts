@@ -75,7 +75,8 @@ export const translationLayout = struct({
 }); // biome-ignore format: a table
 /** `struct kvm_debugregs`. */
 export const debugRegsLayout = struct({ db: ['u64', 4], dr6: 'u64', dr7: 'u64', flags: 'u64', reserved: ['u64', 9] });
-/** `struct kvm_guest_debug`. */
+/** `struct kvm_guest_debug`, with bits of `control`. */
+export const debugControl = { enable: 1, singleStep: 2, softwareBreakpoints: 0x10000, hardwareBreakpoints: 0x20000 } as const;
 export const guestDebugLayout = struct({ control: 'u32', pad: 'u32', debugreg: ['u64', 8] });
 /** One of `struct kvm_msrs`' entries; the header before them is count and padding. */
 export const msrEntryLayout = struct({ index: 'u32', reserved: 'u32', data: 'u64' });

@@ -5,12 +5,12 @@
 import { resetState } from '../../isa/x86/reset.ts';
 import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
-import { Activity } from '../../isa/x86/state.ts';
+import { Activity, GuestDebug } from '../../isa/x86/state.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { Area } from '../dbt/layout.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import {
-  type ExitReason, errno, exitReasons, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runEoiLayout,
+  debugControl, type ExitReason, errno, exitReasons, guestDebugLayout, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runDebugLayout, runEoiLayout,
   runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout,
 } from './abi.ts'; // biome-ignore format: one list
 import { ExitCounters } from './counters.ts';
@@ -90,6 +90,9 @@ export class KvmVcpu implements Vcpu {
   /** The board's local APIC has the registers; and they are others than the kernel's, which counts where they are not. */
   #apicOnBoard = true;
   #apicChanged = true;
+  /** A debugger outside of the guest has something set in the kernel; DR6 of the last stop for it. */
+  #debugged = false;
+  #stoppedDr6: bigint | undefined;
   /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
   #assisting = false;
 
@@ -185,6 +188,7 @@ export class KvmVcpu implements Vcpu {
       const value = this.#state.readMsr(index);
       if (value !== undefined && value !== this.#bus.rdmsr(index)) this.#bus.wrmsr(index, value);
     }
+    if (this.#stoppedDr6 !== undefined) writeSlot(this.#view, this.#env + st.dr[6]!.offset, st.dr[6]!.access, this.#stoppedDr6);
     this.#slotsFresh = true;
   }
 
@@ -254,7 +258,27 @@ export class KvmVcpu implements Vcpu {
       view.state = mpStates[activity] ?? mpState.runnable;
       this.#call('setMpState', bytes);
     } else this.#halted = Atomics.load(this.#words, this.#word(st.activity)) === Activity.halted;
+    this.#debug();
     this.#inSlots = false;
+  }
+
+  /** What a debugger has set in the slots (`GuestDebug`, its DR0 to DR3 and DR7), for the kernel: KVM_SET_GUEST_DEBUG. */
+  #debug(): void {
+    this.#stoppedDr6 = undefined;
+    const owned = Atomics.load(this.#words, this.#word(st.guestDebug));
+    if (owned === 0 && !this.#debugged) return;
+    const { bytes, view } = block(guestDebugLayout);
+    const { step, bp, registers } = GuestDebug;
+    view.control =
+      (owned ? debugControl.enable : 0) |
+      (owned & step ? debugControl.singleStep : 0) |
+      (owned & bp ? debugControl.softwareBreakpoints : 0) |
+      (owned & registers ? debugControl.hardwareBreakpoints : 0);
+    if (owned & registers) {
+      for (const n of [0, 1, 2, 3, 7]) view.debugreg[n] = readSlot(this.#view, this.#env + st.dr[n]!.offset, st.dr[n]!.access);
+    }
+    this.#call('setGuestDebug', bytes);
+    this.#debugged = owned !== 0;
   }
 
   /** The kernel's local APIC counts again; `changed`: with the registers that the board's has now. */
@@ -336,6 +360,9 @@ export class KvmVcpu implements Vcpu {
       case 'ioapicEoi':
         this.#bus.eoi?.(runEoiLayout.view(this.#area, RUN_UNION).vector);
         return undefined;
+      case 'debug':
+        this.#stoppedDr6 = runDebugLayout.view(this.#area, RUN_UNION).dr6;
+        return 'debug';
       case 'internalError':
         return this.#internalError();
       case 'failEntry':

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
+import { probeKvm } from '../../accel/kvm/probe.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
@@ -124,6 +125,50 @@ test('what KVM cannot emulate ends in one line with the place and the bytes of t
   assert.throws(() => {
     for (let n = 0; n < 10 && vcpu.run(0, 1e8) !== 'hlt'; n++);
   }, /^Error: Cannot go on with a KVM vCPU: .* at rip 0x1006, instruction bytes 67 db 2b/);
+});
+
+/** Runs until something else than a kick or the timer. */
+function exitOf(): string {
+  for (let n = 0; n < 20; n++) {
+    const exit = vcpu.run(0, 1e8);
+    if (exit !== 'interrupted') return exit;
+  }
+  return 'interrupted';
+}
+
+test('a debugger outside of the guest has its breakpoints, watchpoints and steps', { skip }, async () => {
+  const { GuestDebug } = await import('../../isa/x86/state.ts');
+  // 1000: mov al,1; 1002: inc ax; 1003: mov [0x1200],al; 1006: int3; 1007: hlt
+  bytes.set(Buffer.from('b001 40 a20012 cc f4'.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+  vcpu.reset();
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('rip', 0x1000n);
+  vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.step));
+  // A KVM that emulates ring 0 delivers INT3 to the guest, whatever was asked of it.
+  const real0 = probeKvm(kvmHost()).why === undefined;
+  const seen: bigint[] = [];
+  for (let n = 0; n < 2; n++) {
+    assert.equal(exitOf(), 'debug');
+    seen.push(vcpu.get('rip'));
+    vcpu.sync();
+  }
+  assert.deepEqual(seen, [0x1002n, 0x1003n], 'steps');
+  vcpu.set('rip', 0x1000n);
+  vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.registers));
+  vcpu.set('dr0', 0x1002n);
+  vcpu.set('dr7', 0x402n);
+  assert.equal(exitOf(), 'debug');
+  assert.deepEqual([vcpu.get('rip'), vcpu.get('dr6') & 0xfn], [0x1002n, 1n], 'DR0');
+  vcpu.set('dr7', 0x400n);
+  if (real0) {
+    vcpu.set('guestDebug', BigInt(GuestDebug.bp));
+    assert.equal(exitOf(), 'debug');
+    assert.equal(vcpu.get('rip'), 0x1006n, 'INT3');
+  }
+  vcpu.set('rip', 0x1007n);
+  vcpu.set('guestDebug', 0n);
+  assert.equal(exitOf(), 'hlt');
 });
 
 test('accesses outside RAM are MMIO, split into powers of two', { skip }, () => {
