@@ -1,6 +1,7 @@
 // KVM vCPUs on this machine's /dev/kvm, whatever kind it is: small programs, exits, kicks, state to and fro.
 
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
@@ -145,8 +146,6 @@ test('a debugger outside of the guest has its breakpoints, watchpoints and steps
   vcpu.set('cs.base', 0n);
   vcpu.set('rip', 0x1000n);
   vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.step));
-  // A KVM that emulates ring 0 delivers INT3 to the guest, whatever was asked of it.
-  const real0 = probeKvm(kvmHost()).why === undefined;
   const seen: bigint[] = [];
   for (let n = 0; n < 2; n++) {
     assert.equal(exitOf(), 'debug');
@@ -154,17 +153,21 @@ test('a debugger outside of the guest has its breakpoints, watchpoints and steps
     vcpu.sync();
   }
   assert.deepEqual(seen, [0x1002n, 0x1003n], 'steps');
-  vcpu.set('rip', 0x1000n);
-  vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.registers));
-  vcpu.set('dr0', 0x1002n);
-  vcpu.set('dr7', 0x402n);
-  assert.equal(exitOf(), 'debug');
-  assert.deepEqual([vcpu.get('rip'), vcpu.get('dr6') & 0xfn], [0x1002n, 1n], 'DR0');
-  vcpu.set('dr7', 0x400n);
-  if (real0) {
+  // A KVM that emulates ring 0 delivers INT3 to the guest, whatever was asked of it.
+  if (probeKvm(kvmHost()).why === undefined) {
     vcpu.set('guestDebug', BigInt(GuestDebug.bp));
     assert.equal(exitOf(), 'debug');
     assert.equal(vcpu.get('rip'), 0x1006n, 'INT3');
+  }
+  // QEMU's emulated AMD-V does not take DR7 into account that VMRUN loads.
+  if (!readFileSync('/proc/cpuinfo', 'latin1').includes('QEMU TCG')) {
+    vcpu.set('rip', 0x1000n);
+    vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.registers));
+    vcpu.set('dr0', 0x1002n);
+    vcpu.set('dr7', 0x402n);
+    assert.equal(exitOf(), 'debug');
+    assert.deepEqual([vcpu.get('rip'), vcpu.get('dr6') & 0xfn], [0x1002n, 1n], 'DR0');
+    vcpu.set('dr7', 0x400n);
   }
   vcpu.set('rip', 0x1007n);
   vcpu.set('guestDebug', 0n);
@@ -254,10 +257,11 @@ test('a loop without an exit is interrupted by another thread, by the timer, and
   const kicker = new Worker(
     new URL(
       `data:text/javascript,${encodeURIComponent(`
-        import { workerData } from 'node:worker_threads';
+        import { parentPort, workerData } from 'node:worker_threads';
         const { kvmHost } = await import(workerData.module);
         const words = new Int32Array(workerData.buffer);
         const host = kvmHost();
+        parentPort.postMessage('ready');
         for (let n = 0; n < 50; n++) {
           while (Atomics.load(workerData.seen, 0) < n || Atomics.load(words, workerData.entered) === 0);
           host.interrupt(workerData.tid);
@@ -277,6 +281,7 @@ test('a loop without an exit is interrupted by another thread, by the timer, and
   kicker.on('exit', () => {
     ended = true;
   });
+  await new Promise((resolve) => kicker.once('message', resolve));
   const start = performance.now();
   for (let n = 0; n < 50; n++) {
     // Where a kick is lost, the timer ends the run.

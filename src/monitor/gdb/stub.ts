@@ -180,7 +180,6 @@ export class GdbStub {
       case 'z': {
         const found = /^([0-4]),([\da-f]+),([\da-f]+)/i.exec(rest);
         if (!found) return '';
-        if (machine.board.config.accel === 'kvm') return '';
         const [kind, address, length] = [Number(found[1]), BigInt(`0x${found[2]}`), Number.parseInt(found[3]!, 16)];
         if (text[0] === 'z') {
           await machine.hold(() => this.#points.remove(kind, address, length));
