@@ -19,7 +19,7 @@ const work = [
   'i=0; while md5sum -c /sums >/dev/null && cmp -n 4194304 /x /dev/vda; do i=$((i+1)); echo n$i; done; echo bro$((1+1))ken',
 ].join('; ');
 
-const flag = { live: 1, peer2peer: 2, persist: 8, undefine: 16 } as const;
+const flag = { live: 1, peer2peer: 2, persist: 8, undefine: 16, disks: 64 } as const;
 
 describe('migration between two daemons with QEMU', { skip, timeout: 900_000 }, () => {
   let [here, there]: TestDaemon[] = [];
@@ -54,11 +54,13 @@ describe('migration between two daemons with QEMU', { skip, timeout: 900_000 }, 
     await Promise.all([here?.close(), there?.close()]);
   });
 
-  const move = (from: Client, to: TestDaemon, flags: number): Promise<unknown> =>
+  const move = (from: Client, to: TestDaemon, flags: number, xml?: string): Promise<unknown> =>
     from.rpc.call(remote, 'domainMigratePerform3Params', {
       dom: guest,
       dconnUri: to.uri,
-      params: [],
+      params: ['destination_xml', 'persistent_xml'].flatMap((field) =>
+        xml === undefined ? [] : [{ field, value: { type: 'string' as const, value: xml } }],
+      ),
       cookieIn: new Uint8Array(),
       flags: flags | flag.peer2peer,
     });
@@ -99,6 +101,18 @@ describe('migration between two daemons with QEMU', { skip, timeout: 900_000 }, 
     await works(source!);
   });
 
+  test('it takes its disk along to where there is none, and back, while it writes to it', async () => {
+    const { xml } = await source!.rpc.call(remote, 'domainGetXmlDesc', { dom: guest, flags: 8 });
+    const other = xml.replaceAll(join(here!.directory, 'shared.qcow2'), join(there!.directory, 'own.qcow2'));
+    await move(source!, there!, flag.live | flag.persist | flag.disks, other);
+    await works(destination!);
+    const { xml: now } = await destination!.rpc.call(remote, 'domainGetXmlDesc', { dom: guest, flags: 0 });
+    assert.match(now, /own\.qcow2/);
+    await move(destination!, here!, flag.live | flag.persist | flag.undefine | flag.disks, xml);
+    await works(source!);
+    assert.deepEqual(await destination!.names(), []);
+  });
+
   test('a destination that dies on the way leaves the guest running where it was', async () => {
     await source!.rpc.call(remote, 'domainMigrateSetMaxSpeed', { dom: guest, bandwidth: 8n, flags: 0 });
     const moving = move(source!, there!, flag.live | flag.persist);
@@ -136,7 +150,7 @@ describe('migration between two daemons with QEMU', { skip, timeout: 900_000 }, 
 
   test('to the same host, or with what is not supported, is refused by name', async () => {
     await assert.rejects(move(source!, here!, flag.live), /already active|same host/);
-    await assert.rejects(move(source!, there!, flag.live | 64), /non-shared storage is not supported/);
+    await assert.rejects(move(source!, there!, flag.live | 4), /tunnelled migration is not supported/);
     await works(source!);
   });
 });

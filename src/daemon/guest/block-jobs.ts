@@ -26,6 +26,7 @@ export const jobType = { pull: 1, copy: 2, commit: 3, activeCommit: 4, backup: 5
 const jobStatus = { completed: 0, failed: 1, canceled: 2, ready: 3 } as const;
 
 function announce(daemon: Daemon, guest: Guest, job: BlockJob, status: number): void {
+  if (job.silent) return;
   const disk = guest.run?.domain.devices.disks.find((one) => one.target?.dev === job.disk);
   const fields = { type: job.type, status };
   daemon.events.domain(8, guest.ref, { path: disk?.source?.file ?? job.disk, ...fields });

@@ -30,6 +30,8 @@ export interface BlockJob {
   readonly type: number;
   bandwidth: number;
   ready: boolean;
+  /** Clients are not told of it. */
+  readonly silent?: boolean;
   /** Undoes or completes what the job changed in the definition when it has ended. */
   finish: (ok: boolean) => Promise<void>;
   /** Set when a client asked to end it. */

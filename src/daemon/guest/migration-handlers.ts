@@ -22,7 +22,7 @@ export function migrationHandlers(daemon: Daemon): RemoteHandlers {
     },
     domainMigratePrepare3Params: ({ params, cookieIn, flags }, call) =>
       prepare(daemon, readParams(params), flags, cookieIn, sessions.of(call)),
-    async domainMigratePerform3Params({ dom, dconnUri, params, flags }, call) {
+    async domainMigratePerform3Params({ dom, dconnUri, params, cookieIn, flags }, call) {
       checkMigrateFlags(flags);
       const guest = guests.find(dom);
       const given = readParams(params);
@@ -32,7 +32,7 @@ export function migrationHandlers(daemon: Daemon): RemoteHandlers {
       } else {
         if (dconnUri !== undefined)
           throw libvirtError('internalError', 'qemu', 'Unexpected dconnuri parameter with non-peer2peer migration');
-        await guest.lock.run('DomainMigratePerform', () => perform(daemon, guest, given, flags, sessions.of(call)));
+        await guest.lock.run('DomainMigratePerform', () => perform(daemon, guest, given, flags, cookieIn, sessions.of(call)));
       }
       return { cookieOut: new Uint8Array() };
     },

@@ -16,6 +16,7 @@ import { connectUri } from '../peer.ts';
 import type { Session } from '../sessions.ts';
 import { copyDomain, Guest, type Run } from './guest.ts';
 import { startGuest } from './launch.ts';
+import { endMirrors, makeMissing, mirrorDisks, movingDisks, readCookie, serveDisks, sizesOf } from './migration-storage.ts';
 import { jobDone, migrationEnd, migrationJob, migrationStats, operation, withoutRun } from './save.ts';
 import { pausedReason, runningReason, shutoffReason, state } from './states.ts';
 import { saveStatus } from './status.ts';
@@ -47,8 +48,6 @@ export const migrateFlag = {
 /** What this daemon does not do, by flag. */
 const refused: readonly (readonly [number, string])[] = [
   [migrateFlag.tunnelled, 'tunnelled migration is not supported'],
-  [migrateFlag.nonSharedDisk, 'migration with non-shared storage is not supported'],
-  [migrateFlag.nonSharedInc, 'migration with non-shared storage is not supported'],
   [migrateFlag.rdmaPinAll, 'RDMA pinning is not supported'],
   [migrateFlag.tls, "TLS for the guest's memory is not supported, only for the connection between daemons"],
 ];
@@ -64,11 +63,16 @@ export interface MigrateParams {
   readonly uri: string | undefined;
   readonly bandwidth: number;
   readonly listen: string | undefined;
+  /** Targets of the disks that go along; absent for all that can. */
+  readonly disks: readonly string[] | undefined;
+  /** Where the destination serves them; absent for a free port. */
+  readonly disksPort: number | undefined;
 }
 
 export function readParams(list: readonly TypedParam[]): MigrateParams {
   const given = paramsToRecord(list);
   const text = (name: string): string | undefined => (given[name] === undefined ? undefined : String(given[name]));
+  const disks = list.filter((one) => one.field === 'migrate_disks').map((one) => String(one.value.value));
   return {
     name: text('destination_name'),
     xml: text('destination_xml'),
@@ -76,6 +80,8 @@ export function readParams(list: readonly TypedParam[]): MigrateParams {
     uri: text('migrate_uri'),
     bandwidth: Number(given['bandwidth'] ?? 0),
     listen: text('listen_address'),
+    disks: disks.length > 0 ? disks : undefined,
+    disksPort: given['disks_port'] === undefined ? undefined : Number(given['disks_port']),
   };
 }
 
@@ -86,10 +92,13 @@ export function checkMigrateFlags(flags: number): void {
   }
 }
 
+/** Whether disks go along. */
+const withDisks = (flags: number): boolean => (flags & (migrateFlag.nonSharedDisk | migrateFlag.nonSharedInc)) !== 0;
+
 /** The cookie says which host it comes from: a guest does not migrate to where it is. */
-async function cookieOf(daemon: Daemon, guest: Guest): Promise<Uint8Array> {
+async function cookieOf(daemon: Daemon, guest: Guest, more = ''): Promise<Uint8Array> {
   const hostname = daemon.options.hostname ?? daemon.host.facts.hostname;
-  const text = `<qemu-migration><name>${guest.name}</name><uuid>${guest.uuid}</uuid><hostname>${hostname}</hostname><hostuuid>${await hostUuid(daemon)}</hostuuid></qemu-migration>`;
+  const text = `<qemu-migration><name>${guest.name}</name><uuid>${guest.uuid}</uuid><hostname>${hostname}</hostname><hostuuid>${await hostUuid(daemon)}</hostuuid>${more}</qemu-migration>`;
   return new TextEncoder().encode(text);
 }
 
@@ -102,7 +111,8 @@ export async function begin(daemon: Daemon, guest: Guest, params: MigrateParams,
   if (run && run.blockJobs.size > 0) throw operationInvalid('domain has an active block job');
   if (run && (flags & migrateFlag.unsafe) === 0) checkSafe(run.domain);
   const domain = params.xml === undefined ? withoutRun(copyDomain(guest.current)) : withoutRun(parseDomain(params.xml));
-  return { xml: formatDomain(domain, { secure: true }), cookieOut: await cookieOf(daemon, guest) };
+  const sizes = run && withDisks(flags) ? await sizesOf(guest, movingDisks(run.domain, params.disks)) : '';
+  return { xml: formatDomain(domain, { secure: true }), cookieOut: await cookieOf(daemon, guest, sizes) };
 }
 
 /** A disk whose writes may be in the host's cache could be read stale at the other end. */
@@ -148,21 +158,36 @@ export async function prepare(
   if (port === undefined)
     throw libvirtError('internalError', 'qemu', "Unable to find an unused port in range 'migration' (49152-49215)");
   daemon.ports.add(port);
+  const disks = withDisks(flags) ? movingDisks(domain, params.disks) : [];
+  let made: readonly string[] = [];
+  let diskPort: number | undefined;
   try {
+    if (disks.length > 0) {
+      made = await makeMissing(daemon, disks, readCookie(cookie));
+      diskPort = params.disksPort ?? (await daemon.host.sockets.freePort(firstPort, lastPort, daemon.ports));
+      if (diskPort === undefined)
+        throw libvirtError('internalError', 'qemu', "Unable to find an unused port in range 'migration' (49152-49215)");
+      daemon.ports.add(diskPort);
+    }
     await guest.lock.run('DomainMigratePrepare', () =>
       startGuest(daemon, guest, {
         domain,
         hold: true,
-        receive: async () => {
+        receive: async (_, run) => {
+          if (diskPort !== undefined) {
+            await serveDisks(guest, movingDisks(run.domain, params.disks), params.listen ?? '0.0.0.0', diskPort);
+          }
           await guest.qmp('migrate-incoming', { uri: `tcp:${params.listen ?? '0.0.0.0'}:${port}` });
         },
       }),
     );
   } catch (error) {
     if (!guest.persistent && !guest.active) daemon.guests.remove(guest);
+    for (const path of made) await daemon.host.files.remove(path).catch(() => {});
     throw error;
   } finally {
     daemon.ports.delete(port);
+    if (diskPort !== undefined) daemon.ports.delete(diskPort);
   }
   const run = guest.run!;
   guest.set(state.paused, pausedReason.migration, daemon.host.now());
@@ -176,7 +201,10 @@ export async function prepare(
   });
   const uriOut =
     wanted === undefined ? `tcp:${hostname}:${port}` : wanted.port === undefined ? `${params.uri}:${port}` : undefined;
-  return { uriOut, cookieOut: new Uint8Array() };
+  return {
+    uriOut,
+    cookieOut: diskPort === undefined ? new Uint8Array() : await cookieOf(daemon, guest, `<nbd port='${diskPort}'/>`),
+  };
 }
 
 /** `tcp://host:port` or `tcp:host:port`. */
@@ -192,6 +220,7 @@ export async function perform(
   guest: Guest,
   params: MigrateParams,
   flags: number,
+  cookie: Uint8Array,
   session: Session | undefined,
 ): Promise<void> {
   if ((flags & migrateFlag.offline) !== 0) return;
@@ -203,7 +232,16 @@ export async function perform(
   guest.job = job;
   const cancel = (): void => void run.monitor.execute('migrate_cancel').catch(() => {});
   session?.onClose.add(cancel);
+  let mirrors: Awaited<ReturnType<typeof mirrorDisks>> = [];
   try {
+    const disks = withDisks(flags) ? movingDisks(run.domain, params.disks) : [];
+    if (disks.length > 0) {
+      const diskPort = readCookie(cookie).port;
+      if (diskPort === undefined) throw libvirtError('operationFailed', 'qemu', 'the destination does not take disks');
+      const shallow = (flags & migrateFlag.nonSharedInc) !== 0;
+      const speed = BigInt(params.bandwidth) * 1_048_576n;
+      mirrors = await mirrorDisks(daemon, guest, run, disks, { host, port: diskPort, shallow, speed });
+    }
     if ((flags & migrateFlag.live) === 0 && wasRunning) {
       run.pauseReason = pausedReason.migration;
       await guest.qmp('stop');
@@ -217,6 +255,8 @@ export async function perform(
     run.pauseReason = pausedReason.migration;
     await guest.qmp('migrate', { uri: `tcp:${host}:${port}` });
     const reached = await migrationEnd(daemon, guest, run, ['pre-switchover', 'completed']);
+    // The guest stands still: what its disks still lack goes over now.
+    await endMirrors(guest, mirrors, false);
     if (reached === 'pre-switchover') await guest.qmp('migrate-continue', { state: 'pre-switchover' });
     await migrationEnd(daemon, guest, run, ['completed']);
     guest.set(state.paused, pausedReason.migration, daemon.host.now());
@@ -224,6 +264,7 @@ export async function perform(
     jobDone(daemon, guest, job, migrationStats(await guest.qmp('query-migrate')).params);
   } catch (error) {
     await run.monitor.execute('migrate_cancel').catch(() => {});
+    await endMirrors(guest, mirrors, true).catch(() => {});
     await resumeSource(daemon, guest, run, wasRunning);
     throw error;
   } finally {
@@ -273,6 +314,7 @@ export async function finish(
     }
     try {
       await migrationEnd(daemon, guest, run, ['completed']);
+      if (withDisks(flags)) await guest.qmp('nbd-server-stop').catch(() => {});
       if ((flags & migrateFlag.persistDest) !== 0) {
         const text = params.persistentXml ?? formatDomain(withoutRun(copyDomain(run.domain)), { secure: true });
         const known = guest.persistent;
@@ -333,12 +375,15 @@ export async function performPeerToPeer(
       value === undefined ? [] : [{ field, value: { type: 'string', value } }],
     );
   try {
-    const to = list({ destination_xml: begun.xml, destination_name: params.name, migrate_uri: params.uri });
+    const to = [
+      ...list({ destination_xml: begun.xml, destination_name: params.name, migrate_uri: params.uri }),
+      ...(params.disks ?? []).map((dev): TypedParam => ({ field: 'migrate_disks', value: { type: 'string', value: dev } })),
+    ];
     const ready = await peer.call(remote, 'domainMigratePrepare3Params', { params: to, cookieIn: begun.cookieOut, flags });
     const where = ready.uriOut ?? params.uri;
     let failure: unknown;
     try {
-      await perform(daemon, guest, { ...params, uri: where }, flags, undefined);
+      await perform(daemon, guest, { ...params, uri: where }, flags, ready.cookieOut, undefined);
     } catch (error) {
       failure = error;
     }
