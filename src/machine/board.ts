@@ -388,7 +388,7 @@ export function buildBoard(o: BoardOptions): Board {
     save: () => [...arena.save(), ...devices.save()],
     restore(sections) {
       const names = new Set([...arena.save(), ...devices.save()].map((s) => s.name));
-      const unknown = sections.find((s) => !names.has(s.name));
+      const unknown = sections.find((s) => !names.has(s.name) && !devices.takes(s.name));
       if (unknown) throw new Error(`Cannot restore ${unknown.name}: this machine has no such device`);
       arena.check(sections);
       devices.restore(sections);

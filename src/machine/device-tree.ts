@@ -204,12 +204,26 @@ export class DeviceTree {
 
   /** State of all devices; the machine stands still. */
   save(): Section[] {
-    return this.#entries.flatMap((e) => e.arena.save());
+    const parts = (e: Plugged): Section[] =>
+      (e.io?.state?.save() ?? []).map((bytes, n) => ({ name: `${e.name}/io${n}`, version: e.io!.state!.version, bytes }));
+    return this.#entries.flatMap((e) => [...e.arena.save(), ...parts(e)]);
+  }
+  /** Sections of this name may come back. */
+  takes(name: string): boolean {
+    return this.#entries.some((e) => e.io?.state !== undefined && name.startsWith(`${e.name}/io`));
   }
   /** Puts it back into the same devices; throws with nothing changed where a section does not suit. */
   restore(sections: readonly Section[]): void {
     for (const e of this.#entries) e.arena.check(sections);
     for (const e of this.#entries) e.arena.put(sections);
+    for (const e of this.#entries) {
+      if (!e.io?.state) continue;
+      const parts = sections.filter((s) => s.name.startsWith(`${e.name}/io`));
+      const { version } = e.io.state;
+      if (parts[0]?.version !== version)
+        throw new Error(`Cannot restore ${e.name}: version ${parts[0]?.version}, accepted is ${version}`);
+      e.io.state.restore(parts.map((s) => s.bytes));
+    }
   }
 
   // -- booting

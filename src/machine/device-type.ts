@@ -134,6 +134,13 @@ export interface IoSide {
   resumed?(): void;
   /** At the machine's reset, with vCPUs stopped and the device's state reset: forgets what is under way. */
   reset?(): void;
+  /** What of the device is in no arena, for saved machines: parts of up to 64 MiB. `restore` comes when memory and arenas are there. */
+  readonly state?: {
+    readonly version: number;
+    save(): readonly Uint8Array[];
+    /** Throws for what does not fit. */
+    restore(parts: readonly Uint8Array[]): void;
+  };
   /** The device goes. */
   close?(): void | Promise<void>;
 }

@@ -206,7 +206,12 @@ export class Emulator {
   }
   async stop(): Promise<void> {
     if (this.status !== 'running') return;
-    if (this.machine) return this.machine.pause();
+    if (this.machine) {
+      await this.machine.pause();
+      // Whoever holds a guest may look at its images, or end the process.
+      await this.blocks.flushAll().catch(() => {});
+      return;
+    }
     this.#idle = 'paused';
     this.emit('STOP');
   }

@@ -187,6 +187,8 @@ export class Migration {
         const ahead = limit > 0 ? (seen / limit) * 1000 - (clock() - p.start) : 0;
         await new Promise<void>((resolve) => void timers.after(Math.max(0, ahead), resolve));
       }
+      // The other side opens the disks: what images keep in this process's memory has to be in their files.
+      await this.#e.blocks.flushAll();
       await sink.end();
       p.end = clock();
       p.downtime = p.heldAt ? p.end - p.heldAt : 0;

@@ -84,7 +84,7 @@ try {
     await sleep(100 + ((round * 61) % 300));
     if (round % 5 === 4) await look(`round ${round}:`);
     await sleep(1500);
-    if (round % 10 !== 9) continue;
+    if (round % 5 !== 4) continue;
     const file = join(folder, 'saved');
     vm.events.length = 0;
     await vm.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });

@@ -102,6 +102,25 @@ test('what is too large, unknown or outside is answered with an error', () => {
   assert.equal(g.send(g.head(0x100)).word(8), 1024);
 });
 
+test('a saved machine has the pictures and goes on with them', () => {
+  const g = gpu();
+  g.send([...g.head(0x101), 5, 2, SIZE, SIZE]);
+  const picture = g.at + 0x2000;
+  for (let i = 0; i < SIZE * SIZE; i++) g.rig.view.setUint32(picture + 4 * i, i * 77, true);
+  g.send([...g.head(0x106), 5, 2, picture, 0, 8192, 0, picture + 8192, 0, 8192, 0]);
+  g.send([...g.head(0x105), 0, 0, SIZE, SIZE, 0, 0, 5, 0]);
+  g.send([...g.head(0x103), 0, 0, SIZE, SIZE, 0, 5]);
+  g.send([...g.head(0x300), 0, 0, 0, 0, 5, 3, 4, 0], 1);
+  const h = gpu();
+  h.rig.bytes.set(g.rig.bytes);
+  h.io.restore(g.io.save());
+  assert.deepEqual([h.shown.mode?.width, h.shown.pixels, h.shown.cursor], [SIZE, g.shown.pixels, g.shown.cursor]);
+  assert.deepEqual(h.io.save(), g.io.save());
+  const [head, pixels] = g.io.save();
+  assert.throws(() => h.io.restore([head!]), /Cannot restore virtio-gpu: the pixels of its resource 5 are missing/);
+  assert.throws(() => gpu(1 << 10).io.restore([head!, pixels!]), /its resource 5 does not fit/);
+});
+
 test('no command of a driver breaks it or takes more memory than it may have', () => {
   for (let seed = 1; seed <= 40; seed++) {
     let x = seed;
@@ -117,6 +136,10 @@ test('no command of a driver breaks it or takes more memory than it may have', (
       g.send(words, type >= 0x300 ? 1 : 0);
     }
     assert.deepEqual(g.rig.reports, [], `seed ${seed}`);
+    const h = gpu(1 << 18);
+    h.rig.bytes.set(g.rig.bytes);
+    h.io.restore(g.io.save());
+    assert.deepEqual(h.io.save(), g.io.save(), `seed ${seed}`);
   }
 });
 

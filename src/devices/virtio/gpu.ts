@@ -93,6 +93,7 @@ export function wishSize(core: VirtioCore, s: GpuState, width: number, height: n
 }
 
 interface Piece {
+  readonly gpa: number;
   readonly bytes: Uint8Array;
   /** Of its first byte in the backing. */
   readonly at: number;
@@ -110,6 +111,20 @@ interface Rect {
   readonly y: number;
   readonly width: number;
   readonly height: number;
+}
+
+/** What the first part of a saved GPU says. */
+interface SavedGpu {
+  readonly resources: readonly {
+    readonly id: number;
+    readonly width: number;
+    readonly height: number;
+    readonly format: number;
+    /** Guest-physical addresses and lengths. */
+    readonly backing: readonly (readonly [gpa: number, length: number])[];
+  }[];
+  readonly scanout?: { readonly id: number; readonly rect: Rect } | undefined;
+  readonly pointer?: { readonly id: number; readonly hotX: number; readonly hotY: number } | undefined;
 }
 
 /** Where pictures go. Pixels are 0x00RRGGBB. */
@@ -139,6 +154,7 @@ export class GpuIo {
   readonly #resources = new Map<number, Resource>();
   #used = 0;
   #scanout: { readonly id: number; readonly rect: Rect } | undefined;
+  #pointer: { readonly id: number; readonly hotX: number; readonly hotY: number } | undefined;
 
   constructor(o: GpuIoOptions) {
     this.#o = o;
@@ -151,8 +167,46 @@ export class GpuIo {
     this.#resources.clear();
     this.#used = 0;
     this.#scanout = undefined;
+    this.#pointer = undefined;
     this.#o.target.mode(undefined);
     this.#o.target.cursor(undefined);
+  }
+
+  /** Resources, scanout and pointer, for a saved machine: a JSON text that says what there is, then the resources' pixels. */
+  save(): Uint8Array[] {
+    const resources = [...this.#resources].map(([id, { width, height, format, backing }]) => ({
+      ...{ id, width, height, format },
+      backing: backing.map((p) => [p.gpa, p.bytes.length] as const),
+    }));
+    const saved: SavedGpu = { resources, scanout: this.#scanout, pointer: this.#pointer };
+    return [new TextEncoder().encode(JSON.stringify(saved)), ...[...this.#resources.values()].map((r) => r.bytes.slice())];
+  }
+  /** Takes over what `save` gave, once the machine's memory is there. Throws, with everything forgotten, for what does not fit. */
+  restore(parts: readonly Uint8Array[]): void {
+    this.reset();
+    const saved = JSON.parse(new TextDecoder().decode(parts[0])) as SavedGpu;
+    try {
+      for (const [n, { id, width, height, format, backing }] of saved.resources.entries()) {
+        if (this.#create(id, format, width, height) !== Answer.ok) throw new Error(`its resource ${id} does not fit`);
+        const resource = this.#resources.get(id)!;
+        if (parts[n + 1]?.length !== resource.bytes.length) throw new Error(`the pixels of its resource ${id} are missing`);
+        resource.bytes.set(parts[n + 1]!);
+        let at = 0;
+        resource.backing = backing.map(([gpa, length]) => {
+          const bytes = this.#o.core.memory.slice(gpa, length);
+          if (bytes === undefined) throw new Error(`memory at 0x${gpa.toString(16)} is not there`);
+          const piece = { gpa, bytes, at };
+          at += length;
+          return piece;
+        });
+      }
+      const { scanout, pointer } = saved;
+      if (scanout && this.#setScanout(scanout.rect, 0, scanout.id) !== Answer.ok) throw new Error('its scanout does not fit');
+      if (pointer) this.#point(pointer.id, pointer.hotX, pointer.hotY);
+    } catch (error) {
+      this.reset();
+      throw new Error(`Cannot restore virtio-gpu: ${(error as Error).message}`);
+    }
   }
 
   #work(): void {
@@ -333,7 +387,7 @@ export class GpuIo {
       const length = entries.u32(16 * i + 8);
       const bytes = this.#o.core.memory.slice(entries.u64(16 * i), length);
       if (bytes === undefined) return Answer.unspecified;
-      pieces.push({ bytes, at });
+      pieces.push({ gpa: entries.u64(16 * i), bytes, at });
       at += length;
     }
     resource.backing = pieces;
@@ -341,8 +395,11 @@ export class GpuIo {
   }
 
   #cursor(r: Words): void {
-    const id = r.u32(HEADER + 16);
+    this.#point(r.u32(HEADER + 16), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 20)), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 24)));
+  }
+  #point(id: number, hotX: number, hotY: number): void {
     const resource = this.#resources.get(id);
+    this.#pointer = undefined;
     if (resource === undefined || resource.width !== CURSOR_SIZE || resource.height !== CURSOR_SIZE) {
       this.#o.target.cursor(undefined);
       return;
@@ -351,7 +408,7 @@ export class GpuIo {
     convert(resource, 0, 0, pixels);
     const alpha = formats[resource.format]![0] === 1 || formats[resource.format]![0] === 3 ? 0 : 3;
     for (let i = 0; i < pixels.length; i++) pixels[i] = (pixels[i]! | (resource.bytes[4 * i + alpha]! << 24)) >>> 0;
-    const [hotX, hotY] = [Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 20)), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 24))];
+    this.#pointer = { id, hotX, hotY };
     this.#o.target.cursor({ hotX, hotY, pixels });
   }
 }

@@ -92,7 +92,11 @@ function gpuIo(
       return true;
     },
   })(services);
-  return { ...screen, reset: () => gpu.reset() };
+  return {
+    ...screen,
+    reset: () => gpu.reset(),
+    state: { version: 1, save: () => gpu.save(), restore: (parts) => gpu.restore(parts) },
+  };
 }
 
 const checked = (p: Properties): void => {

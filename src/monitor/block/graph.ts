@@ -310,6 +310,10 @@ export class BlockGraph {
       else if (child.protocol && this.users(child).length === 0) await child.protocol.access(false).catch(() => {});
     }
   }
+  /** Everything that was written is on stable storage. Rejects with the first disk's error. */
+  async flushAll(): Promise<void> {
+    await Promise.all(this.list().map((n) => n.disk.flush()));
+  }
   async closeAll(): Promise<void> {
     for (const node of this.list()) if (!node.protocol) await node.format?.close().catch(() => {});
     for (const node of this.list()) await node.protocol?.close().catch(() => {});
