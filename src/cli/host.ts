@@ -92,7 +92,7 @@ export interface CliHost {
   /** Serves the page, at this address. */
   web(settings: WebSettings): Promise<{ readonly url: string; close(): Promise<void> }>;
   /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
-  userNet(forwards: readonly string[]): Promise<NetBackend>;
+  userNet(forwards: readonly string[]): Promise<{ readonly port: NetBackend; close(): Promise<void> }>;
   /** A folder to share. */
   folder(path: string, options: FolderOptions): Promise<Folder>;
   machine(setup: MachineSetup): RunningMachine;

@@ -134,7 +134,7 @@ export async function openDevices(
     if (choices.net) {
       const net = await host.userNet(choices.forwards);
       closers.push(() => net.close());
-      backends.netdevs.add('net', { kind: 'user', port: net });
+      backends.netdevs.add('net', { kind: 'user', port: net.port });
       devices.push({ driver: 'virtio-net-pci', netdev: 'net' });
     }
     for (const [n, share] of choices.shares.entries()) {

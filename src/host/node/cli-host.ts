@@ -24,6 +24,8 @@ import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
 import { serveWeb } from './web-main.ts';
 
+/** What the guest sent before it ended a connection has so long to leave after the guest's end. Milliseconds. */
+const DRAIN = 2000;
 const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** The host of this process. `version` is the package's. */
@@ -74,12 +76,17 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     web: serveWeb,
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     async userNet(forwards) {
-      const net = createUserNet(parseUserNet(forwards.map((rule) => ['hostfwd', rule] as const)), nodeSockets());
+      const sockets = nodeSockets();
+      const net = createUserNet(parseUserNet(forwards.map((rule) => ['hostfwd', rule] as const)), sockets);
       await net.ready.catch((error: unknown) => {
         net.close();
         throw error;
       });
-      return net;
+      const close = async (): Promise<void> => {
+        net.close();
+        await sockets.drained(DRAIN);
+      };
+      return { port: net, close };
     },
     folder: openFolder,
     machine: (setup) => new NodeMachine(setup, ahead),

@@ -23,15 +23,40 @@ const nameOf = (a: HostAddress): string => ('path' in a ? a.path : `${a.host}:${
 /** Plain bytes: a Buffer's `slice` would share memory with what the core takes for a copy. */
 const plain = (b: Buffer): Uint8Array => new Uint8Array(b.buffer, b.byteOffset, b.length);
 
+/** Sockets that nobody holds any more, and that still have bytes of theirs to send. */
+export class Leaving {
+  readonly #sockets = new Set<Socket>();
+
+  /** Lets a socket go once its bytes are with the host's kernel. */
+  add(socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.on('close', () => this.#sockets.delete(socket));
+    // What the other side says is not heard any more, but unread it would reset the connection.
+    socket.resume();
+    socket.destroySoon();
+  }
+  /** Resolves when all are gone; those that are left after `ms` are cut off. */
+  async drained(ms: number): Promise<void> {
+    const all = [...this.#sockets].map((s) => new Promise<void>((resolve) => void s.once('close', resolve)));
+    const late = setTimeout(() => {
+      for (const s of this.#sockets) s.destroy();
+    }, ms);
+    await Promise.all(all);
+    clearTimeout(late);
+  }
+}
+
 /** The core's view of a socket. `events` may come later, for an accepted socket that is still paused. */
 class NodeStream implements HostStream {
   readonly #socket: Socket;
   #events: StreamEvents | undefined;
   #failure: HostFailure | undefined;
   #over = false;
+  readonly #leaving: Leaving | undefined;
 
-  constructor(socket: Socket) {
+  constructor(socket: Socket, leaving: Leaving | undefined) {
     this.#socket = socket;
+    this.#leaving = leaving;
     socket.on('error', (e) => {
       this.#failure = failures[codeOf(e)] ?? 'other';
     });
@@ -63,7 +88,8 @@ class NodeStream implements HostStream {
     if (this.#over) return;
     this.#over = true;
     // A socket that still connects would connect first, to reset then; a unix socket knows no reset; what was sent before its end still goes.
-    const { connecting, remoteFamily, writableEnded } = this.#socket;
+    const { connecting, remoteFamily, writableEnded, writableFinished } = this.#socket;
+    if (writableEnded && !writableFinished && !connecting && this.#leaving) return this.#leaving.add(this.#socket);
     if (connecting || remoteFamily === undefined || writableEnded) this.#socket.destroy();
     else this.#socket.resetAndDestroy();
   }
@@ -77,11 +103,11 @@ class NodeStream implements HostStream {
   }
 }
 
-/** Opens a stream; see `HostSockets.connect`. */
-export function connectStream(to: HostAddress, events: StreamEvents): HostStream {
+/** Opens a stream; see `HostSockets.connect`. With `leaving`, a stream that is reset after its end sends its bytes first. */
+export function connectStream(to: HostAddress, events: StreamEvents, leaving?: Leaving): HostStream {
   const socket =
     'path' in to ? connect({ path: to.path, allowHalfOpen: true }) : connect({ ...to, allowHalfOpen: true, noDelay: true });
-  const stream = new NodeStream(socket);
+  const stream = new NodeStream(socket, leaving);
   stream.attach(events);
   return stream;
 }
@@ -110,9 +136,10 @@ const listening = (server: Server, at: ListenOptions): Promise<void> =>
 export async function listenStream(
   at: HostAddress,
   accept: (stream: HostStream, peer: StreamPeer) => StreamEvents | undefined,
+  leaving?: Leaving,
 ): Promise<HostListener> {
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) => {
-    const stream = new NodeStream(socket);
+    const stream = new NodeStream(socket, leaving);
     const events = accept(stream, { address: socket.remoteAddress ?? '', port: socket.remotePort ?? 0 });
     if (events === undefined) stream.reset();
     else stream.attach(events);

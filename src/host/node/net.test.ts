@@ -349,3 +349,31 @@ test('resolvers are read in all the forms that Node lists them in', () => {
     { address: '::1', port: 53 },
   ]);
 });
+
+test('bytes of a stream that was ended leave after it is dropped, for a bounded time', { timeout: 20_000 }, async (t) => {
+  const size = 24 << 20;
+  const served: Socket[] = [];
+  const port = await serve(t, (s) => void served.push(s.pause()));
+  const host = nodeSockets([]);
+  const ended = async (): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const events = { connected: resolve, data: () => {}, end: () => {}, written: () => {}, closed: () => {} };
+    const stream = host.connect({ host: '127.0.0.1', port }, events);
+    await promise;
+    stream.write(new Uint8Array(size));
+    stream.end();
+    stream.reset();
+  };
+  await ended();
+  const all = host.drained(10_000);
+  let got = 0;
+  while (served.length === 0) await new Promise((r) => setTimeout(r, 5));
+  served[0]!.on('data', (b) => void (got += b.length)).resume();
+  await all;
+  await once(served[0]!, 'end');
+  assert.equal(got, size);
+  await ended();
+  const start = performance.now();
+  await host.drained(200);
+  assert.ok(performance.now() - start >= 190, 'a reader that does not read is not waited for longer');
+});

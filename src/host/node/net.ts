@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { Resolver } from 'node:dns';
 import type { HostSockets, HostUdp, UdpEvents, UdpOptions } from '../../net/host.ts';
-import { connectStream, listenStream } from './net-stream.ts';
+import { connectStream, Leaving, listenStream } from './net-stream.ts';
 
 /** ms for which the list of resolvers is good. */
 const resolverAge = 5000;
@@ -59,12 +59,17 @@ export function openUdp(options: UdpOptions, events: UdpEvents): HostUdp {
   };
 }
 
-/** What `createUserNet` and the socket back-ends use of this process. `resolvers`: instead of the system's. */
-export function nodeSockets(resolvers?: readonly string[]): HostSockets {
+/**
+ * What `createUserNet` and the socket back-ends use of this process. `resolvers`: instead of the system's. `drained` resolves when the bytes of
+ * streams that their owners had ended are with the kernel, or were cut off after so many milliseconds.
+ */
+export function nodeSockets(resolvers?: readonly string[]): HostSockets & { drained(ms: number): Promise<void> } {
+  const leaving = new Leaving();
   let known = { at: Number.NEGATIVE_INFINITY, list: (resolvers ?? []).map(parseResolver) };
   return {
-    connect: connectStream,
-    listen: listenStream,
+    connect: (to, events) => connectStream(to, events, leaving),
+    listen: (at, accept) => listenStream(at, accept, leaving),
+    drained: (ms) => leaving.drained(ms),
     udp: openUdp,
     resolvers() {
       const now = performance.now();
