@@ -88,6 +88,8 @@ export async function filesOf(s: Settings, argv: readonly string[], host: DiskHo
     if (netdev['type'] === 'tap') add('write', '/dev/net/tun');
   }
   for (const { path, options } of s.fsdevs) add(options.readOnly ? 'read' : 'folder', path);
+  for (const path of s.devices.flatMap((d) => (typeof d['uds-path'] === 'string' ? [d['uds-path']] : [])))
+    grants.push(socketAt(path));
   for (const { listen } of s.vnc) if (listen?.kind === 'unix') grants.push(socketAt(listen.path));
   const incoming = /^(unix|file):(.*)$/s.exec(s.incoming ?? '');
   if (incoming) grants.push(incoming[1] === 'unix' ? socketAt(incoming[2]!) : { path: incoming[2]!, access: 'read' });

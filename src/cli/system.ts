@@ -148,6 +148,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     // Firmware may have had to be fetched, by other programs. Nothing of the guest has run, and nobody has been listened to.
     if (s.sandbox) host.confine(s.sandbox);
     if (images) emulator.use(makeMachine(s, host, emulator, choice, images, log));
+    for (const device of emulator.machine?.devices.list() ?? []) await device.io?.ready;
     // Before monitors can say anything, as with QEMU.
     if (s.loadvm !== undefined) await loadSnapshot(emulator, s.loadvm);
     for (const { secretId, ...vnc } of s.vnc)

@@ -12,6 +12,7 @@ import type { Handler, Mapper } from '../bus/space.ts';
 import type { FwCfgFile } from '../devices/fw-cfg.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { PciHost } from '../devices/pci-host.ts';
+import type { VsockSockets } from '../devices/virtio/vsock-io.ts';
 import type { Backends } from './backends.ts';
 import type { AnyBus, Buses, BusKind } from './buses.ts';
 import type { BoardEvent } from './config.ts';
@@ -112,6 +113,8 @@ export interface IoServices {
   random(count: number): Promise<Uint8Array>;
   /** Gives a range of RAM back to the host: it reads as zeros afterwards, or as it did where the host keeps it. */
   release(gpa: number, length: number): void;
+  /** Unix sockets, where the host has them. */
+  readonly sockets?: VsockSockets;
   /** Milliseconds, monotonic. */
   now(): number;
   after(ms: number, action: () => void): { cancel(): void };
@@ -125,6 +128,8 @@ export interface LiveProperty {
 }
 /** The part of a device that works with back-ends. */
 export interface IoSide {
+  /** Resolves when all that it needs of the host is there; rejects with one line. */
+  readonly ready?: Promise<void>;
   readonly properties?: Readonly<Record<string, LiveProperty>>;
   /** Of a memory balloon: asks for the guest to have so many bytes, and tells how many it has. */
   readonly balloon?: { set(bytes: number): void; actual(): number };

@@ -19,6 +19,7 @@ import { virtioInputs } from './types/virtio-input.ts';
 import { virtioNet } from './types/virtio-net.ts';
 import { virtioRng } from './types/virtio-rng.ts';
 import { virtioSerial, virtioSerialPorts } from './types/virtio-serial.ts';
+import { virtioVsock } from './types/virtio-vsock.ts';
 
 export const deviceTypes: readonly AnyDeviceType[] = [
   ...ideTypes,
@@ -39,6 +40,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...scsiUnits,
   ...virtio9p,
   ...virtioFs,
+  ...virtioVsock,
   ...virtioSerialPorts,
   ...virtioInputs,
   ...usbTypes,

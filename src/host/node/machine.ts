@@ -47,6 +47,7 @@ import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { keptKernel } from './kept-kernel.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
+import { connectStream, listenStream } from './net-stream.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
 import { vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
@@ -178,6 +179,10 @@ export class NodeMachine implements RunningMachine {
         stop: () => void this.pause(),
         release: (gpa, length) => this.#release(gpa, length),
         random: async (count) => randomBytes(count),
+        sockets: {
+          connect: (path, events) => connectStream({ path }, events),
+          listen: (path, accept) => listenStream({ path }, accept),
+        },
         now: () => performance.now(),
         after: (ms, action) => {
           const timer = setTimeout(action, ms);
@@ -532,12 +537,19 @@ export class NodeMachine implements RunningMachine {
     const type = this.devices.type(config.driver);
     if (type.hotplug === false && this.#status !== 'prelaunch')
       throw new Error(`Device '${config.driver}' does not support hotplugging`);
-    await this.#change(() => {
-      this.devices.plug(config, { io: this.#io });
+    const plugged = await this.#change(() => {
+      const added = this.devices.plug(config, { io: this.#io });
       this.#tell({ kind: 'plug', config });
       // A vCPU waits for its SIPI; in a machine that was not started it comes with the others.
       if (this.#running.size > 0) for (const cpu of this.board.cpus.list()) if (!this.#running.has(cpu)) this.#startVcpu(cpu);
+      return added;
     });
+    try {
+      await plugged.io?.ready;
+    } catch (error) {
+      await this.#remove(plugged.path);
+      throw error;
+    }
   }
   /** Has the threads of vCPUs do to their devices what was done here. */
   #tell(change: DeviceChange): void {
