@@ -1,10 +1,11 @@
 // The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
-// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16] [--loop N]
+// Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16] [--loop N] [--prove]
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
 import { allRows } from '../src/isa/x86/rows/all.ts';
 import { buildTables } from '../src/isa/x86/table.ts';
+import { watchRegions } from '../test/hostile/proving.ts';
 import { effects, formatCase, formatEffects, parseCase } from '../test/native/case.ts';
 import { compareMany, compareOne, report } from '../test/native/compare.ts';
 import { Evaluator, type Runner } from '../test/native/evaluator.ts';
@@ -23,12 +24,22 @@ const { values } = parseArgs({
     loop: { type: 'string' },
     case: { type: 'string', multiple: true },
     undefined: { type: 'string', default: '0' },
+    prove: { type: 'boolean', default: false },
   },
 });
 const native = openNative();
 if (typeof native === 'string') {
   console.error(`Cannot compare with the host: ${native}`);
   process.exit(1);
+}
+// With tier2: what is translated is proven to touch nothing but the guest and its vCPU.
+const proofs = { modules: 0, accesses: 0, unproven: new Map<string, number>() };
+if (values.prove) {
+  watchRegions((_, proof) => {
+    proofs.modules++;
+    proofs.accesses += proof.proven.state + proof.proven.guest;
+    for (const { what } of proof.unproven) proofs.unproven.set(what, (proofs.unproven.get(what) ?? 0) + 1);
+  });
 }
 const tables = buildTables(allRows);
 const tiers: Readonly<Record<string, () => Runner>> = {
@@ -64,6 +75,10 @@ const start = performance.now();
 const failures = compareMany(native, runners, generator, Number(values.cases), 5000);
 const seconds = (performance.now() - start) / 1000;
 console.log(`seed ${seed}: ${values.cases} cases, ${failures.length} failures, ${seconds.toFixed(1)} s`);
+if (values.prove) {
+  console.log(`proven: ${proofs.accesses} accesses in ${proofs.modules} modules of regions`);
+  for (const [what, times] of proofs.unproven) console.log(`not proven, ${times} times: ${what}`);
+}
 // One of each kind: the last row of the sequence and the names that differ.
 const seen = new Set<string>();
 for (const f of failures) {
@@ -72,4 +87,4 @@ for (const f of failures) {
   seen.add(key);
   console.log(report(native, runners.find((r) => r.name === f.runner)!, f));
 }
-process.exitCode = failures.length > 0 ? 1 : 0;
+process.exitCode = failures.length > 0 || proofs.unproven.size > 0 ? 1 : 0;
