@@ -254,9 +254,12 @@ export class NodeMachine implements RunningMachine {
   resume(): void {
     if (this.#status === 'prelaunch') return this.start();
     if (this.#status !== 'paused') return;
-    const { skipped } = this.board.control;
-    skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
-    if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+    // Under a switch of the accelerator the vCPUs let the clock go on, once all are over.
+    if (!this.#switching) {
+      const { skipped } = this.board.control;
+      skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
+      if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+    }
     this.#status = 'running';
     for (const { io } of this.devices.list()) io?.resumed?.();
     this.#letGo();
@@ -511,10 +514,12 @@ export class NodeMachine implements RunningMachine {
       lock.run(() => {
         apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
       });
-      kvm?.vm.setClock(this.board.clock.now());
+      const since = this.#stoodStillAt;
+      Atomics.store(control.switched, 0, 0);
+      Atomics.store(control.gate, 0, 0);
       this.#changes.forEach((port, cpu) => {
         const away = !this.#running.has(cpu);
-        port?.postMessage({ kind: 'accel', kvm: kvm?.vm.share, away } satisfies DeviceChange);
+        port?.postMessage({ kind: 'accel', kvm: kvm?.vm.share, away, since } satisfies DeviceChange);
       });
       Atomics.add(control.plugs, 0, 1);
       const over = new Promise<void>((done) => {
@@ -522,12 +527,14 @@ export class NodeMachine implements RunningMachine {
       });
       this.resume();
       await over;
+      this.#switching = undefined;
       lock.run(() => {
         apicBus.remote = kvm?.remoteApics;
         for (const { address, data } of kept) apicBus.deliverMsi(address, data);
       });
     } catch (error) {
       this.#accel = before;
+      this.#switching = undefined;
       if (wasRunning) this.resume();
       throw error;
     }

@@ -53,6 +53,8 @@ export type DeviceChange =
       readonly kvm: KvmShare | undefined;
       /** It does not run: nobody waits for it. */
       readonly away?: boolean;
+      /** The host's time at which the guest's clock was stopped, in ns. */
+      readonly since?: number;
     }
   /** Memory and the state in the slots are others now. */
   | { readonly kind: 'reload' };
@@ -99,6 +101,7 @@ try {
 } catch {
   // Hosts without Linux's /proc have no numbers to tell.
 }
+const hostClock = machineClock(epoch);
 const board = buildBoard({
   config,
   buffer: memory.buffer,
@@ -125,7 +128,7 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
     const change = m.message as DeviceChange;
     if (change.kind === 'plug') board.devices.plug(change.config);
     else if (change.kind === 'unplug') board.devices.unplug(change.path);
-    else if (change.kind === 'accel') other = switchTo(change.kvm, change.away ?? false);
+    else if (change.kind === 'accel') other = switchTo(change.kvm, change.away ?? false, change.since ?? 0);
     else reloaded();
   }
   return other;
@@ -195,15 +198,29 @@ function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
   });
 }
 
-/** The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. */
-function switchTo(share: KvmShare | undefined, away: boolean): DbtVcpu | KvmVcpu {
+/** Waits until all vCPUs that are there are here; the last one to come does something before they go on. */
+function meet(last: () => void): void {
+  const { switched, gate } = board.control;
+  const all = board.cpus.list().length;
+  const arrived = Atomics.add(switched, 0, 1) + 1;
+  const meeting = Math.ceil(arrived / all);
+  if (arrived === meeting * all) {
+    last();
+    Atomics.store(gate, 0, meeting);
+    Atomics.notify(gate, 0);
+  } else for (let n = Atomics.load(gate, 0); n < meeting; n = Atomics.load(gate, 0)) Atomics.wait(gate, 0, n, 1000);
+}
+
+/**
+ * The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. To make one takes a while, for
+ * which the guest's clock stands still: it does so since the host's time `since`.
+ */
+function switchTo(share: KvmShare | undefined, away: boolean, since: number): DbtVcpu | KvmVcpu {
   let next: DbtVcpu | KvmVcpu;
   if (share) {
     kvm ??= kvmThread(memory.buffer, layout, share);
     onKvm ??= kvmVcpu(kvm, true);
     onKvm.takeOver();
-    // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
-    onKvm.load();
     next = onKvm;
   } else {
     onKvm?.refresh();
@@ -215,12 +232,14 @@ function switchTo(share: KvmShare | undefined, away: boolean): DbtVcpu | KvmVcpu
   board.apicBus.remote = share && kvm?.remoteApics;
   running = next;
   if (away) return next;
-  const { switched } = board.control;
-  // The last one lets all go on.
-  if (Atomics.add(switched, 0, 1) + 1 === board.cpus.list().length) {
-    Atomics.store(switched, 0, 0);
-    Atomics.notify(switched, 0);
-  } else for (let n = Atomics.load(switched, 0); n !== 0; n = Atomics.load(switched, 0)) Atomics.wait(switched, 0, n, 1000);
+  meet(() => {
+    const { skipped } = board.control;
+    skipped[0] = skipped[0]! + hostClock.now() - since;
+    if (share) kvm?.vm.setClock(board.clock.now());
+  });
+  // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
+  if (next instanceof KvmVcpu) next.load();
+  meet(() => {});
   send({ kind: 'switched' });
   return next;
 }

@@ -88,11 +88,6 @@ export const infos: readonly HmpCommand[] = [
   { names: ['name'], help: "show the guest's name", run: (e) => e.config.name ?? '' },
   { names: ['uuid'], help: 'show the UUID', run: (e) => e.config.uuid ?? '00000000-0000-0000-0000-000000000000' },
   {
-    names: ['kvm'],
-    help: 'show whether KVM is used',
-    run: (e) => `kvm support: ${(e.machine?.accel ?? e.config.accel) === 'kvm' ? 'enabled' : 'disabled'}`,
-  },
-  {
     names: ['cpus'],
     help: 'show the vCPUs and their threads',
     run: async (e) => {
