@@ -1,4 +1,4 @@
-// virtio over PCI, modern and transitional: capabilities, the common configuration, notifications, MSI-X. Virtual I/O Device (VIRTIO)
+// virtio over PCI, modern, transitional and legacy alone: capabilities, the common configuration, notifications, MSI-X. Virtual I/O Device (VIRTIO)
 // 1.2, section 4.1; identities, BARs and offsets are QEMU 7.2's.
 import type { Arena } from '../../bits/arena.ts';
 import type { MsiSink } from '../../bus/irq.ts';
@@ -10,7 +10,7 @@ import type { VirtioCore } from './core.ts';
 import { NO_VECTOR } from './state.ts';
 
 /** Which interfaces a function has. */
-export type VirtioMode = 'transitional' | 'modern';
+export type VirtioMode = 'transitional' | 'modern' | 'legacy';
 
 export interface VirtioPciOptions {
   readonly arena: Arena;
@@ -140,7 +140,8 @@ export class VirtioPci {
     const { id } = core.model;
     this.#msix = o.vectors > 0 ? new Msix({ arena, name, vectors: o.vectors, send: o.msi }) : undefined;
     this.#memory = this.#regions(common.bind(this));
-    const old = o.mode === 'transitional';
+    const old = o.mode !== 'modern';
+    const modern = o.mode !== 'legacy';
     const { memoryBar, msixBar, front, bars } = o.shape ?? usual;
     const start = front.bytes;
     const handler: Handler =
@@ -170,23 +171,27 @@ export class VirtioPci {
         ...(this.#msix
           ? [{ index: msixBar, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const]
           : []),
-        { index: memoryBar, kind: 'mem64', size: start === 0 ? At.size : 2 * At.size, handler, prefetchable: true },
+        ...(modern
+          ? [{ index: memoryBar, kind: 'mem64', size: start === 0 ? At.size : 2 * At.size, handler, prefetchable: true } as const]
+          : []),
       ],
     });
     const le32 = (v: number): number[] => [v & 0xff, (v >>> 8) & 0xff, (v >>> 16) & 0xff, v >>> 24];
     const capability = (type: number, offset: number, length: number, more: number[] = []): void => {
       this.f.addCapability(9, [16 + more.length, type, memoryBar, 0, 0, 0, ...le32(start + offset), ...le32(length), ...more]);
     };
-    capability(1, At.common, At.each);
-    capability(3, At.isr, At.each);
-    capability(4, At.device, At.each);
-    capability(2, At.notify, At.each, le32(NOTIFY_MULTIPLIER));
-    // The window into the BAR for those who cannot map it: BAR, offset, length and data can be written.
-    this.#window = this.f.addCapability(9, [20, 5, ...new Array(16).fill(0)], [
+    if (modern) {
+      capability(1, At.common, At.each);
+      capability(3, At.isr, At.each);
+      capability(4, At.device, At.each);
+      capability(2, At.notify, At.each, le32(NOTIFY_MULTIPLIER));
+      // The window into the BAR for those who cannot map it: BAR, offset, length and data can be written.
+      this.#window = this.f.addCapability(9, [20, 5, ...new Array(16).fill(0)], [
       0, 0, 0xff, 0, 0, 0, ...new Array(12).fill(0xff),
     ]); // biome-ignore format: bytes
-    this.f.onWrite((offset, size) => this.#windowWrite(offset, size));
-    this.f.onRead((offset, size) => this.#windowRead(offset, size));
+      this.f.onWrite((offset, size) => this.#windowWrite(offset, size));
+      this.f.onRead((offset, size) => this.#windowRead(offset, size));
+    }
     this.#msix?.attach(this.f, msixBar);
     core.attach({
       queue: (v) => this.#interrupt(v),

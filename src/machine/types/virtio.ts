@@ -121,14 +121,22 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
     const core = coreOf(ctx as DeviceContext, parts, values);
     const behindPort = ctx.bus.express && !ctx.bus.root;
     const old = values['disable-legacy'] === 'auto' ? !behindPort : values['disable-legacy'] === 'off';
-    if (values['disable-modern'])
-      throw new Error(`Cannot make ${kind.name} without its modern interface: disable-modern=on is not supported`);
     const transitional = kind.legacy && (variant === 'transitional' || (variant === 'auto' && old));
+    // Kinds that have no legacy interface have the other one whatever is said.
+    const modern = !kind.legacy || !values['disable-modern'];
+    if (!modern && variant !== 'auto')
+      throw new Error(
+        `Cannot make a ${variant === 'modern' ? 'non-' : ''}transitional ${kind.name}: disable-modern=on was given`,
+      );
+    if (!modern && !transitional)
+      throw new Error(
+        'device cannot work as neither modern nor legacy mode is enabled: accepted is disable-modern=off or disable-legacy=off',
+      );
     const pci = new VirtioPci({
       arena: ctx.arena,
       name: ctx.name,
       core,
-      mode: transitional ? 'transitional' : 'modern',
+      mode: !modern ? 'legacy' : transitional ? 'transitional' : 'modern',
       classCode: kind.classCode,
       vectors: values.vectors === UNSPECIFIED ? kind.vectors(parts.model) : values.vectors,
       multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
