@@ -1,10 +1,12 @@
 // The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
 // Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16] [--loop N] [--prove]
+//        node tools/fuzz.ts --board pc|q35 [--cases SEEDS] [--seed FIRST]: registers of a board with devices of every kind, 30,000 accesses a seed
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
 import { allRows } from '../src/isa/x86/rows/all.ts';
 import { buildTables } from '../src/isa/x86/table.ts';
+import { fuzzBoard } from '../test/hostile/board-fuzz.ts';
 import { watchRegions } from '../test/hostile/proving.ts';
 import { effects, formatCase, formatEffects, parseCase } from '../test/native/case.ts';
 import { compareMany, compareOne, report } from '../test/native/compare.ts';
@@ -23,10 +25,21 @@ const { values } = parseArgs({
     mode: { type: 'string' },
     loop: { type: 'string' },
     case: { type: 'string', multiple: true },
+    board: { type: 'string' },
     undefined: { type: 'string', default: '0' },
     prove: { type: 'boolean', default: false },
   },
 });
+if (values.board !== undefined) {
+  if (values.board !== 'pc' && values.board !== 'q35') {
+    console.error(`Cannot use --board ${values.board}: accepted are pc and q35`);
+    process.exit(2);
+  }
+  const first = Number(values.seed);
+  for (let n = 0; n < Number(values.cases); n++) await fuzzBoard(values.board, first + n, 30_000);
+  console.log(`${values.board}: seeds ${first} to ${first + Number(values.cases) - 1}, no failure`);
+  process.exit();
+}
 const native = openNative();
 if (typeof native === 'string') {
   console.error(`Cannot compare with the host: ${native}`);
