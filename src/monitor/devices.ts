@@ -28,8 +28,8 @@ const plain = (value: unknown): Json =>
       ? value.map((b) => Number(b).toString(16).padStart(2, '0')).join(':')
       : (value as Json);
 
-/** The object of one device. */
-function deviceNode(device: Plugged, hotplugged: boolean): QomNode {
+/** The object of one device, with properties that others have for it. */
+function deviceNode(device: Plugged, hotplugged: boolean, more: readonly QomProperty[]): QomNode {
   const table = propertiesOf(device.type);
   const own: QomProperty[] = Object.entries(table).map(([name, p]) => qomValue(name, p.type, plain(device.values[name])));
   return qomNode(device.type.name, [
@@ -38,6 +38,7 @@ function deviceNode(device: Plugged, hotplugged: boolean): QomNode {
     qomValue('hotpluggable', 'bool', device.type.hotplug !== false),
     qomValue('parent_bus', 'link<bus>', device.bus.name),
     ...own,
+    ...more,
     ...Object.entries(device.io?.properties ?? {}).map(([name, p]): QomProperty => {
       const set = p.set?.bind(p);
       return { name, type: p.type, get: () => p.get() as Json, ...(set ? { set } : {}) };
@@ -46,9 +47,13 @@ function deviceNode(device: Plugged, hotplugged: boolean): QomNode {
 }
 
 /** Children of `/machine/peripheral` or `/machine/peripheral-anon`. */
-export function deviceNodes(machine: RunningMachine | undefined, folder: string): (readonly [string, QomNode])[] {
+export function deviceNodes(
+  machine: RunningMachine | undefined,
+  folder: string,
+  more: (device: Plugged) => readonly QomProperty[] = () => [],
+): (readonly [string, QomNode])[] {
   const prefix = `/machine/${folder}/`;
   return (machine?.devices.list() ?? [])
     .filter((d) => d.path.startsWith(prefix))
-    .map((d) => [d.path.slice(prefix.length), deviceNode(d, false)] as const);
+    .map((d) => [d.path.slice(prefix.length), deviceNode(d, false, more(d))] as const);
 }

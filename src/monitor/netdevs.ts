@@ -80,6 +80,8 @@ export class Cable implements NetBackend {
   readonly info: string;
   receive: (frame: Uint8Array) => void = () => {};
   up = true;
+  /** Frames and their bytes that went through, as the guest sees them. Frames that a card sends as one for many count as one. */
+  readonly counters = { 'rx-bytes': 0, 'rx-packets': 0, 'tx-bytes': 0, 'tx-packets': 0 };
   readonly #below: NetBackend;
 
   constructor(id: string, type: string, info: string, below: NetBackend) {
@@ -88,11 +90,17 @@ export class Cable implements NetBackend {
     this.info = info;
     this.#below = below;
     below.receive = (frame) => {
-      if (this.up) this.receive(frame);
+      if (!this.up) return;
+      this.counters['rx-bytes'] += frame.length;
+      this.counters['rx-packets']++;
+      this.receive(frame);
     };
   }
   send(frame: Uint8Array): void {
-    if (this.up) this.#below.send(frame);
+    if (!this.up) return;
+    this.counters['tx-bytes'] += frame.length;
+    this.counters['tx-packets']++;
+    this.#below.send(frame);
   }
   close(): void {
     this.#below.close();

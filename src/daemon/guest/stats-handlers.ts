@@ -1,5 +1,6 @@
 // Statistics procedures: domstats in all its groups, and the single ones that older clients use.
 import { diskSourceName, hasSource } from '../../domain/model/disk.ts';
+import type { NetworkInterface } from '../../domain/model/interface.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
@@ -137,14 +138,29 @@ async function interfaceStats(daemon: Daemon, guest: Guest, to: Params): Promise
   to.add('net.count', uint(interfaces.length));
   for (const [index, one] of interfaces.entries()) {
     const dev = one.target?.dev;
-    if (dev === undefined) continue;
-    to.add(`net.${index}.name`, text(dev));
+    if (dev !== undefined) to.add(`net.${index}.name`, text(dev));
+    const counters = await guestCounters(daemon, guest, one);
+    if (counters) counterNames.forEach((name, i) => to.add(`net.${index}.${name}`, ullong(counters[i]!)));
+  }
+}
+
+/** Counters of an interface in libvirt's order, as the guest sees them; undefined where nobody counts. */
+async function guestCounters(daemon: Daemon, guest: Guest, one: NetworkInterface): Promise<readonly number[] | undefined> {
+  const dev = one.target?.dev;
+  if (dev !== undefined) {
     // The guest receives what the host's end sends.
     const counters = await daemon.host.facts.counters(dev);
-    if (!counters) continue;
-    const turned = [...counters.slice(4), ...counters.slice(0, 4)];
-    counterNames.forEach((name, i) => to.add(`net.${index}.${name}`, ullong(turned[i]!)));
+    return counters && [...counters.slice(4), ...counters.slice(0, 4)];
   }
+  if (one.alias === undefined) return undefined;
+  // Our emulator counts what goes through networks that have no device of the host.
+  const path = `/machine/peripheral/${one.alias.name}`;
+  const own = await guest.qmp('qom-get', { path, property: 'x-counters' }).catch(() => undefined);
+  if (!isObject(own)) return undefined;
+  const [rxBytes, rxPackets, txBytes, txPackets] = ['rx-bytes', 'rx-packets', 'tx-bytes', 'tx-packets'].map((n) =>
+    Number(own[n] ?? 0),
+  );
+  return [rxBytes!, rxPackets!, 0, 0, txBytes!, txPackets!, 0, 0];
 }
 
 async function blockGroup(daemon: Daemon, guest: Guest, to: Params, backing: boolean): Promise<void> {
@@ -332,14 +348,19 @@ export function statsHandlers(daemon: Daemon): RemoteHandlers {
       const guest = guests.find(dom);
       const { interfaces } = guest.live().domain.devices;
       const found = interfaces.find((one) => one.target?.dev === device || one.mac?.address === device);
-      const dev = found?.target?.dev;
       if (!found) throw invalidArgument(`'${device}' is not a known interface`);
-      const counters = dev === undefined ? undefined : await host.facts.counters(dev);
+      const counters = await guestCounters(daemon, guest, found);
       if (!counters) throw libvirtError('internalError', 'none', `/proc/net/dev: Interface not found`);
-      const [rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped] = [
-        ...counters.slice(4),
-        ...counters.slice(0, 4),
-      ].map(BigInt) as [bigint, bigint, bigint, bigint, bigint, bigint, bigint, bigint];
+      const [rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped] = counters.map(BigInt) as [
+        bigint,
+        bigint,
+        bigint,
+        bigint,
+        bigint,
+        bigint,
+        bigint,
+        bigint,
+      ];
       return { rxBytes, rxPackets, rxErrors, rxDropped, txBytes, txPackets, txErrors, txDropped };
     },
     domainGetVcpus({ dom, maxInfo, mapLength }) {

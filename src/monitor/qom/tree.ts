@@ -1,6 +1,7 @@
 // The tree of objects that `qom-list`, `qom-get` and `qom-set` walk: the machine with its vCPUs and devices, the users' objects, the
 // character devices. Made anew from what is there at each call. QEMU 7.2 "QEMU QMP Reference Manual", qapi/qom.json.
 
+import type { Plugged } from '../../machine/device-tree.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
 import { deviceNodes } from '../devices.ts';
@@ -69,7 +70,12 @@ export class ObjectTree {
     ]); // biome-ignore format: a tree
   }
   #machine(): QomNode {
-    const { config } = this.#e;
+    const { config, cables } = this.#e;
+    /** What went through a card's cable: ours, since QEMU does not count. */
+    const counters = ({ values }: Plugged): QomProperty[] => {
+      const cable = typeof values['netdev'] === 'string' ? cables.get(values['netdev']) : undefined;
+      return cable ? [{ name: 'x-counters', type: 'NetCounters', get: () => ({ ...cable.counters }) }] : [];
+    };
     const text = (name: string, v: string | undefined): QomProperty => value(name, 'string', v ?? '');
     return node(
       `${config.machine.name}-machine`,
@@ -83,8 +89,8 @@ export class ObjectTree {
         }),
       ],
       [
-        ['peripheral', node('container', [], deviceNodes(this.#e.machine, 'peripheral'))],
-        ['peripheral-anon', node('container', [], deviceNodes(this.#e.machine, 'peripheral-anon'))],
+        ['peripheral', node('container', [], deviceNodes(this.#e.machine, 'peripheral', counters))],
+        ['peripheral-anon', node('container', [], deviceNodes(this.#e.machine, 'peripheral-anon', counters))],
         ['unattached', node('container', [], this.#cpus())],
       ],
     );
