@@ -181,7 +181,10 @@ export class Translator implements Runner {
       set(st.segAttr[n]!, n === S.cs ? (long ? 0xa0fb : 0xc0fb) : 0xc0f3);
       set(st.segSelector[n]!, n === S.cs ? (long ? 0x33 : 0x23) : n === S.ss || (!long && (n === S.ds || n === S.es)) ? 0x2b : 0);
     }
-    if (c.mode === 16) setSegments16(set);
+    if (c.mode === 16) {
+      setSegments16(set);
+      for (const n of [S.es, S.ds]) set(st.segSelector[n]!, 0x0f);
+    }
     set(st.segBase[S.gs]!, long ? BigInt(GS_BASE) : 0n);
     set(st.cpl, 3);
     c.state.gpr.forEach((value, i) => void set(st.gpr[i]!, BigInt.asIntN(64, value)));

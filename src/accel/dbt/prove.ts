@@ -239,6 +239,9 @@ class FunctionProof {
       case 0x6b:
         if (!x || !y || y.env) return null;
         return bounded(x.env, x.lo - y.hi, x.hi - y.lo, y.lo === y.hi ? x.step : 1);
+      case 0x6c:
+        if (!x || !y || x.env || y.env) return null;
+        return bounded(false, x.lo * y.lo, x.hi * y.hi, y.lo === y.hi ? x.step * y.lo : 1);
       case 0x71: {
         const tops = ranges.filter((r) => r !== null && !r.env).map((r) => r!.hi);
         return tops.length > 0 ? { kind: 'range', env: false, lo: 0, hi: Math.min(...tops), step: 1 } : null;
@@ -315,8 +318,8 @@ class FunctionProof {
         [y!, x!],
       ] as const)
         if (masked.op === AND64) {
-          const last = masked.args.find((a) => a.op !== 0x42);
-          if (last && masked.args.some((a) => a.op === 0x42 && a.imm === BigInt(-PAGE))) this.#assumeTlb(s, tag, last);
+          const [last, mask] = masked.args;
+          if (mask!.op === 0x42 && mask!.imm === BigInt(-PAGE)) this.#assumeTlb(s, tag, last!);
         }
   }
   /** (page ^ address) | (key ^ key now) ≤ 4096 − bytes. */
