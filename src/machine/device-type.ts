@@ -128,6 +128,8 @@ export interface LiveProperty {
 }
 /** The part of a device that works with back-ends. */
 export interface IoSide {
+  /** Why its state cannot be saved or sent elsewhere at the moment; undefined where it can. */
+  unsaved?(): string | undefined;
   /** Resolves when all that it needs of the host is there; rejects with one line. */
   readonly ready?: Promise<void>;
   readonly properties?: Readonly<Record<string, LiveProperty>>;

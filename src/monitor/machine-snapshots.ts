@@ -6,6 +6,7 @@ import type { Snapshot } from '../disk/qcow2/snapshot-table.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { BlockNode } from './block/node.ts';
 import type { Emulator } from './emulator.ts';
+import { refuseUnsaved } from './unsaved.ts';
 
 /** Bytes that are gathered before they are written into an image. */
 const CHUNK = 4 << 20;
@@ -48,6 +49,7 @@ export async function saveSnapshot(
   if (!home) throw new QmpError(`vmstate block device '${vmState}' does not exist`);
   const { machine } = e;
   if (!machine) throw new QmpError('This machine has no state to save');
+  refuseUnsaved(machine);
   const { seconds, microseconds } = e.host.now();
   const name = tag ?? `vm-${seconds}`;
   const wasRunning = machine.status === 'running';

@@ -4,6 +4,7 @@
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { Emulator } from './emulator.ts';
+import { blockedReasons, refuseUnsaved } from './unsaved.ts';
 
 /** Capabilities that change nothing here or are carried out; switching others on is refused. */
 const possible = new Set(['events', 'pause-before-switchover', 'return-path', 'late-block-activate', 'validate-uuid']);
@@ -84,11 +85,15 @@ export class Migration {
   /** What `query-migrate` tells: nothing before there was one. */
   info(): Json {
     const p = this.#progress;
-    if (this.status === 'none' || !p) return this.status === 'none' ? {} : { status: this.status };
+    const { machine } = this.#e;
+    const reasons = machine ? blockedReasons(machine) : [];
+    const blocked: { readonly [name: string]: Json } = reasons.length === 0 ? {} : { 'blocked-reasons': [...reasons] };
+    if (this.status === 'none' || !p) return this.status === 'none' ? blocked : { status: this.status, ...blocked };
     const now = this.status === 'completed' ? p.end : this.#e.host.clock();
     const ms = (x: number): number => Math.max(0, Math.round(x));
     return {
       status: this.status,
+      ...blocked,
       'total-time': ms(now - p.start),
       'setup-time': ms(p.setup),
       ...(this.status === 'completed'
@@ -125,6 +130,7 @@ export class Migration {
     const { machine } = this.#e;
     if (!machine) throw new QmpError('This machine has no state to migrate');
     if (this.#underWay || this.#incoming) throw new QmpError("There's a migration process in progress");
+    refuseUnsaved(machine);
     if (machine.status !== 'running' && machine.status !== 'paused')
       throw new QmpError(`Cannot migrate a machine that is ${machine.status}: accepted are running and paused`);
     const start = this.#e.host.clock();

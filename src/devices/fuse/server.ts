@@ -126,8 +126,14 @@ export class FuseServer {
       );
     }
   }
+  #mounted = false;
+  /** A client is there. */
+  get mounted(): boolean {
+    return this.#mounted;
+  }
   /** Forgets the client. */
   async reset(): Promise<void> {
+    this.#mounted = false;
     const files = [...this.#files.values()];
     this.#nodes.clear();
     this.#ids.clear();
@@ -210,6 +216,7 @@ export class FuseServer {
         const [major, minor, readahead, flags] = [r.u32(), r.u32(), r.u32(), r.u32()];
         if (major < VERSION.major) fail(Errno.EPROTO);
         await this.reset();
+        this.#mounted = true;
         w.u32(VERSION.major)
           .u32(Math.min(minor, VERSION.minor))
           .u32(readahead)

@@ -131,6 +131,8 @@ export interface FolderOptions {
   readonly oneDevice?: boolean;
 }
 export interface Folder {
+  /** Where it is on the host. */
+  readonly path: string;
   readonly readOnly: boolean;
   root(): Promise<FolderNode>;
   close(): Promise<void>;

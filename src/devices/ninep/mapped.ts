@@ -188,7 +188,7 @@ export function mappedFolder(inner: Folder, options: MappedOptions): Folder {
     if (!found) known.set(node, (found = new MappedNode(node, store, options, wrap)));
     return found;
   };
-  return { readOnly: inner.readOnly, root: async () => wrap(await inner.root()), close: () => inner.close() };
+  return { path: inner.path, readOnly: inner.readOnly, root: async () => wrap(await inner.root()), close: () => inner.close() };
 }
 
 class MappedNode implements FolderNode {

@@ -276,3 +276,25 @@ test('passthrough gives files to whom they belong, or makes none', { skip }, asy
   }
   await folder.close();
 });
+
+test('the servers know whether a guest has the folder mounted', { skip }, async () => {
+  const { folder } = await shared('mounted');
+  const fuse = new FuseServer(folder);
+  const say = (op: number): Promise<unknown> => {
+    const w = new MessageWriter().u32(56).u32(op).u64(1n).u64(1n).u32(0).u32(0).u32(0).u32(0);
+    return fuse.answer(w.u32(7).u32(31).u32(0).u32(0).result().slice());
+  };
+  assert.equal(fuse.mounted, false);
+  await say(26);
+  assert.equal(fuse.mounted, true);
+  await say(38);
+  assert.equal(fuse.mounted, false);
+  const ninep = new NinepServer(folder);
+  const c = client(ninep);
+  assert.equal(ninep.size, 0);
+  await c.attach(0);
+  assert.equal(ninep.size, 1);
+  assert.equal((await c.ask(Type.clunk, (w) => w.u32(0))).errno, 0);
+  assert.equal(ninep.size, 0);
+  await folder.close();
+});

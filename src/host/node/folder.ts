@@ -61,6 +61,7 @@ export async function openFolder(path: string, options: FolderOptions): Promise<
   const handles = new Handles(options, (await handle.stat({ bigint: true })).dev);
   const root = new Node(handles, undefined, '', handle);
   return {
+    path,
     readOnly: options.readOnly,
     root: async () => root,
     close: async () => {

@@ -20,8 +20,15 @@ export const virtio9p = virtioTypes({
       model: ninepModel(p.mount_tag),
       io(core, services) {
         if (p.fsdev === undefined) throw new Error("Cannot share a folder: property 'fsdev' is not set");
-        const io = new NinepIo(core, new NinepServer(services.backends.fsdevs.get(p.fsdev)));
+        const folder = services.backends.fsdevs.get(p.fsdev);
+        const server = new NinepServer(folder);
+        const io = new NinepIo(core, server);
         return {
+          // What the guest has open is known here only.
+          unsaved: () =>
+            server.size === 0
+              ? undefined
+              : `Migration is disabled when VirtFS export path '${folder.path}' is mounted in the guest using mount_tag '${p.mount_tag}'`,
           drain: () => io.drain(),
           reset: () => io.reset(),
           close: async () => {

@@ -24,8 +24,14 @@ export const virtioFs = virtioTypes({
       model: fsModel(p.tag, n),
       io(core, services) {
         if (p.fsdev === undefined) throw new Error("Cannot share a folder: property 'fsdev' is not set");
-        const io = new FsIo(core, new FuseServer(services.backends.fsdevs.get(p.fsdev)));
+        const folder = services.backends.fsdevs.get(p.fsdev);
+        const server = new FuseServer(folder);
+        const io = new FsIo(core, server);
         return {
+          unsaved: () =>
+            server.mounted
+              ? `Migration is disabled when export path '${folder.path}' is mounted in the guest using tag '${p.tag}'`
+              : undefined,
           drain: () => io.drain(),
           reset: () => io.reset(),
           close: async () => {
