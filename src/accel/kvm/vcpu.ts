@@ -419,10 +419,12 @@ export class KvmVcpu implements Vcpu {
     const { suberror, count, data } = runInternalLayout.view(this.#area, RUN_UNION);
     const assist = this.#o.assist;
     if (suberror !== SUBERROR_EMULATION || !assist) {
+      const bytes = `instruction bytes ${this.#instruction(data, count)}`;
+      if (suberror === SUBERROR_EMULATION)
+        throw new Error(`Cannot go on with a KVM vCPU: it cannot emulate an instruction at ${this.#where()}, ${bytes}`);
       const words = [...data.slice(0, Math.min(count, 16))].map((w) => `0x${w.toString(16)}`).join(' ');
-      const what = suberror === SUBERROR_EMULATION ? 'it cannot emulate an instruction' : `internal error ${suberror}`;
       throw new Error(
-        `Cannot go on with a KVM vCPU: ${what} at ${this.#where()}, instruction bytes ${this.#instruction(data, count)}, data ${words || 'none'}`,
+        `Cannot go on with a KVM vCPU: internal error ${suberror} at ${this.#where()}, ${bytes}, data ${words || 'none'}`,
       );
     }
     this.exits.count('assist');

@@ -153,14 +153,15 @@ test('a debugger outside of the guest has its breakpoints, watchpoints and steps
     vcpu.sync();
   }
   assert.deepEqual(seen, [0x1002n, 0x1003n], 'steps');
+  // QEMU's emulated AMD-V takes no account of a DR7 that VMRUN loads, and INT3 does not leave its guests.
+  const qemu = readFileSync('/proc/cpuinfo', 'latin1').includes('QEMU TCG');
   // A KVM that emulates ring 0 delivers INT3 to the guest, whatever was asked of it.
-  if (probeKvm(kvmHost()).why === undefined) {
+  if (!qemu && probeKvm(kvmHost()).why === undefined) {
     vcpu.set('guestDebug', BigInt(GuestDebug.bp));
     assert.equal(exitOf(), 'debug');
     assert.equal(vcpu.get('rip'), 0x1006n, 'INT3');
   }
-  // QEMU's emulated AMD-V does not take DR7 into account that VMRUN loads.
-  if (!readFileSync('/proc/cpuinfo', 'latin1').includes('QEMU TCG')) {
+  if (!qemu) {
     vcpu.set('rip', 0x1000n);
     vcpu.set('guestDebug', BigInt(GuestDebug.db | GuestDebug.registers));
     vcpu.set('dr0', 0x1002n);
