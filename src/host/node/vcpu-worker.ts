@@ -84,7 +84,7 @@ export type FromVcpu =
 setFlagsFromString('--wasm-tiering-budget=300000');
 const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
-const ready = workerData === null ? prepareEngine() : null;
+const ready = workerData ? null : prepareEngine();
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
