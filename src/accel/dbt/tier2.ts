@@ -112,11 +112,10 @@ class RegionWriter {
   readonly sites: number[][] = [[]];
   /** Places of the accesses behind each cell, in the cells' order. */
   readonly cells: (readonly number[])[] = [];
-  /** Places of accesses that hop between pages: they look into the TLB. And of those that are in no group. */
+  /** Places of accesses that hop between pages: they look into the TLB. */
   readonly #hashed: ReadonlySet<number>;
-  readonly #apart: ReadonlySet<number>;
   readonly #key: number;
-  #groups: ReadonlyMap<Stmt, Member> = new Map();
+  readonly #groups: ReadonlyMap<Stmt, Member>;
   readonly #groupLocals = new Map<Group, number>();
   /** Local that is 1 where the entry's instruction is left without having run; 0 where there is no such way. */
   #stuck = 0;
@@ -132,7 +131,7 @@ class RegionWriter {
     apart: ReadonlySet<number>,
   ) {
     this.#hashed = hashed;
-    this.#apart = apart;
+    this.#groups = groupsOf(region.blocks, bodies, apart);
     this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
@@ -220,7 +219,7 @@ class RegionWriter {
     }
     const cell = this.#newCell(group.places);
     if (cell === undefined) return undefined;
-    const local = this.#l.hold('i32');
+    const local = group.shared ? this.#l.local('i32') : this.#l.hold('i32');
     this.#groupLocals.set(group, local);
     const bytes = group.highest - group.lowest;
     const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0);
@@ -604,7 +603,6 @@ class RegionWriter {
     l.i32(b.steps.length);
     l.op(0x6a);
     l.localSet(this.#count);
-    const groups = groupsOf(this.#bodies.get(b)!, this.#apart);
     l.sequence(
       this.#bodies.get(b)!.map((part) => ({
         code: part.code,
@@ -612,7 +610,6 @@ class RegionWriter {
         enter: () => {
           this.#current = b;
           this.#part = part;
-          this.#groups = groups;
           if (part.stores) {
             l.i32(0);
             l.localSet(this.#changed);
