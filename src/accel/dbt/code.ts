@@ -5,7 +5,6 @@ import { Link, RECORD_BYTES, Rec, STALE, writeRecord } from '../../isa/x86/recor
 import type { Row } from '../../isa/x86/row.ts';
 import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
 import { Ctx } from '../../isa/x86/state.ts';
-import { variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo, Tables } from '../../isa/x86/table.ts';
 import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
 
@@ -77,6 +76,8 @@ export class CodeCache {
   /** By page: how often its regions were lost to writes, and how many wishes for a region are still refused for it. */
   readonly #losses = new Map<number, { count: number; refuse: number }>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
+  /** A pseudo row's. */
+  readonly #extra = new Insn();
   /** Handlers of the block that is being decoded, flags live. */
   readonly #found: Handler[] = [];
   readonly #infos: Readonly<Record<'undefined' | 'tooLong' | 'goto', RowInfo>>;
@@ -245,13 +246,13 @@ export class CodeCache {
     else this.#pages.set(page, [block]);
   }
   #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, lonely: boolean): void {
-    const insn = new Insn();
+    const insn = this.#extra;
     insn.row = info;
     insn.length = 0;
     insn.size = ctx & Ctx.long ? 64 : 32;
     insn.addressSize = ctx & Ctx.long ? 64 : 32;
     writeRecord(this.#view, at, insn, (ctx & Ctx.long) !== 0, place);
-    const handler = this.#handlers.get(variantOf(insn, ctx & ~Ctx.fpTrap, true));
+    const handler = this.#handlers.of(insn, ctx & ~Ctx.fpTrap);
     this.#view.setUint16(at + Rec.handler, handler.number, true);
     this.#view.setUint8(at + Rec.count, count);
     if (lonely) this.#view.setUint8(at + Rec.link, this.#view.getUint8(at + Rec.link) | Link.forbidden);

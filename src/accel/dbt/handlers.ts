@@ -68,7 +68,8 @@ export function variantName(v: Variant): string {
 export class Handlers {
   readonly list: Handler[] = [];
   readonly #byKey = new Map<number, Handler>();
-  readonly #pairs = new Map<number, Handler>();
+  /** Those that do two instructions, by the numbers of the first and the second one's. */
+  readonly #pairs: (Map<number, Handler> | undefined)[] = [];
   readonly #library: Library;
   readonly #base: Handlers | undefined;
 
@@ -98,15 +99,17 @@ export class Handlers {
   }
   /** Makes a handler that does two instructions in a row, as `first` and `second` would. */
   pair(first: Handler, second: Handler): void {
-    const key = first.number * 65536 + second.number;
-    if (this.#pairs.has(key)) return;
+    if (this.pairOf(first, second)) return;
     const h: Handler = { ...first, number: this.list.length, second };
     this.list.push(h);
-    this.#pairs.set(key, h);
+    while (this.#pairs.length <= first.number) this.#pairs.push(undefined);
+    const seconds = this.#pairs[first.number] ?? new Map<number, Handler>();
+    seconds.set(second.number, h);
+    this.#pairs[first.number] = seconds;
   }
   /** The handler that does both, if there is one. */
   pairOf(first: Handler, second: Handler): Handler | undefined {
-    return this.#pairs.get(first.number * 65536 + second.number);
+    return first.number < this.#pairs.length ? this.#pairs[first.number]?.get(second.number) : undefined;
   }
   /** The handler of a decoded instruction; `flagsLive` as in `Variant`. */
   of(insn: Insn, ctx: number, flagsLive = true): Handler {

@@ -48,6 +48,9 @@ export class Insn {
 const BASE16 = [3, 3, 5, 5, -1, -1, 5, 3];
 const INDEX16 = [6, 7, 6, 7, 6, 7, -1, -1];
 
+/** Why there are no more bytes than up to `limit`. */
+const short = (limit: number, at: number): number => (limit === at + 15 ? Decode.tooLong : Decode.truncated);
+
 /**
  * Decodes the instruction at `bytes[at]`, reading no further than `end`. Gives a `Decode` result; on `truncated` the caller may have
  * more bytes on the next page.
@@ -55,7 +58,6 @@ const INDEX16 = [6, 7, 6, 7, 6, 7, -1, -1];
 export function decode(tables: Tables, bytes: Uint8Array, at: number, end: number, ctx: number, out: Insn): number {
   const long = (ctx & Ctx.long) !== 0;
   const limit = Math.min(end, at + 15);
-  const short = (): number => (limit === at + 15 ? Decode.tooLong : Decode.truncated);
   let p = at;
   let opsize = false;
   let adsize = false;
@@ -65,7 +67,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   out.override = -1;
   let op = 0;
   for (;;) {
-    if (p >= limit) return short();
+    if (p >= limit) return short(limit, at);
     op = bytes[p++];
     if (op === 0x66) opsize = true;
     else if (op === 0x67) adsize = true;
@@ -81,7 +83,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     else if (long && (op & 0xf0) === 0x40) {
       // REX counts only directly before the opcode.
       rex = op;
-      if (p >= limit) return short();
+      if (p >= limit) return short(limit, at);
       const next = bytes[p];
       if (
         next === 0x66 ||
@@ -102,7 +104,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   out.vvvv = 0;
   out.wide = false;
   if ((op & 0xfe) === 0xc4 && (long || (p < limit && bytes[p] >= 0xc0 && (ctx & (Ctx.protected | Ctx.v86)) === Ctx.protected))) {
-    if (p + (op & 1 ? 1 : 2) > limit) return short();
+    if (p + (op & 1 ? 1 : 2) > limit) return short(limit, at);
     // VEX takes the place of all these.
     if (opsize || rep || rex || out.lock) return Decode.undefined;
     const first = bytes[p++];
@@ -120,15 +122,15 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.wide = (last & 4) !== 0;
     pp = last & 3;
     map += 4;
-    if (p >= limit) return short();
+    if (p >= limit) return short(limit, at);
     op = bytes[p++];
   } else if (op === 0x0f) {
-    if (p >= limit) return short();
+    if (p >= limit) return short(limit, at);
     op = bytes[p++];
     map = 1;
     if (op === 0x38 || op === 0x3a) {
       map = op === 0x38 ? 2 : 3;
-      if (p >= limit) return short();
+      if (p >= limit) return short(limit, at);
       op = bytes[p++];
     }
   }
@@ -136,7 +138,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   let index = tables.first[long ? 1 : 0][(map * 4 + prefix) * 256 + op];
   if (index === -1) return Decode.undefined;
   if (index < -1) {
-    if (p >= limit) return short();
+    if (p >= limit) return short(limit, at);
     index = tables.second[-2 - index][(rex & 8 ? 256 : 0) + bytes[p]];
     if (index === -1) return Decode.undefined;
   }
@@ -175,7 +177,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   out.dispHigh = 0;
   out.segment = 3;
   if (row.hasModrm) {
-    if (p >= limit) return short();
+    if (p >= limit) return short(limit, at);
     const modrm = bytes[p++];
     out.modrm = modrm;
     const mod = modrm >> 6;
@@ -202,7 +204,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
       } else {
         let base = rm;
         if (rm === 4) {
-          if (p >= limit) return short();
+          if (p >= limit) return short(limit, at);
           const sib = bytes[p++];
           base = sib & 7;
           const idx = ((sib >> 3) & 7) | (rex & 2 ? 8 : 0);
@@ -223,7 +225,7 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
           if (out.base === 4 || out.base === 5) out.segment = 2;
         }
       }
-      if (p + dispSize > limit) return short();
+      if (p + dispSize > limit) return short(limit, at);
       if (dispSize === 1) out.disp = (bytes[p] << 24) >> 24;
       else if (dispSize === 2) out.disp = ((bytes[p] | (bytes[p + 1] << 8)) << 16) >> 16;
       else if (dispSize === 4) out.disp = bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
@@ -235,13 +237,13 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     out.rm = (op & 7) | (rex & 1 ? 8 : 0);
   }
   if (op === 0x90 && map === 0 && pp < 0 && out.rm === 0 && !(rep === 3) && tables.nop) out.row = tables.nop;
-  for (const s of row.specs) {
-    if (s.from === 'imm' || s.from === 'imm2' || s.from === 'rel' || s.from === 'is4') {
+  for (const s of row.trailing) {
+    if (s.from !== 'moffs') {
       let bits = bitsOf(s.immWidth, out.size);
       // Near branches in 64-bit code have 32-bit displacements whatever the prefixes say.
       if (s.from === 'rel' && s.immWidth === 'z' && long) bits = 32;
       const n = bits >> 3;
-      if (p + n > limit) return short();
+      if (p + n > limit) return short(limit, at);
       let low = 0;
       let high = 0;
       if (n === 1) low = bytes[p];
@@ -265,9 +267,9 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
         out.immLow = low;
         out.immHigh = high;
       }
-    } else if (s.from === 'moffs') {
+    } else {
       const n = out.addressSize >> 3;
-      if (p + n > limit) return short();
+      if (p + n > limit) return short(limit, at);
       out.disp =
         n === 2 ? bytes[p] | (bytes[p + 1] << 8) : bytes[p] | (bytes[p + 1] << 8) | (bytes[p + 2] << 16) | (bytes[p + 3] << 24);
       out.dispHigh = n === 8 ? bytes[p + 4] | (bytes[p + 5] << 8) | (bytes[p + 6] << 16) | (bytes[p + 7] << 24) : 0;

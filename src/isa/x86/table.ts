@@ -1,5 +1,6 @@
 // The decoding tables, built from the rows: from mode, opcode map, mandatory prefix, opcode and ModRM to a row.
 
+import type { OperandSource } from './emit.ts';
 import { type OperandSpec, parseOperands } from './operand.ts';
 import type { Row } from './row.ts';
 
@@ -9,6 +10,8 @@ export interface RowInfo {
   readonly row: Row;
   readonly mnemonic: string;
   readonly specs: readonly OperandSpec[];
+  /** Those of them whose bytes follow the address. */
+  readonly trailing: readonly OperandSpec[];
   readonly hasModrm: boolean;
   readonly form: 'both' | 'mem' | 'reg';
   readonly map: 0 | 1 | 2 | 3;
@@ -33,6 +36,7 @@ export interface RowInfo {
 }
 
 const VEX_MAPS: Readonly<Record<string, 1 | 2 | 3>> = { '0F': 1, '0F38': 2, '0F3A': 3 };
+const TRAILING: ReadonlySet<OperandSource> = new Set(['imm', 'imm2', 'rel', 'is4', 'moffs']);
 const PREFIXES: Readonly<Record<string, 0 | 1 | 2 | 3>> = { NP: 0, '66': 1, F3: 2, F2: 3 };
 
 function analyse(row: Row, index: number): RowInfo {
@@ -98,8 +102,9 @@ function analyse(row: Row, index: number): RowInfo {
   const mnemonic = row.asm.split(' ')[0];
   const vvvv = specs.some((s) => s.from === 'vvvv');
   const vsib = specs.some((s) => s.vsib);
+  const trailing = specs.filter((s) => TRAILING.has(s.from));
   return {
-    index, row, mnemonic, specs, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
+    index, row, mnemonic, specs, trailing, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
   }; // biome-ignore format: one object
 }
 
