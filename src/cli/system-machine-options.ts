@@ -110,6 +110,11 @@ function accel(s: Settings, text: string): string | undefined {
     accel: (v) => s.accel.push(v),
     thread: (v) => oneOf('-accel thread=', v, ['multi', 'single']),
     'tb-size': (v) => integer('-accel tb-size=', v, 0, 65536),
+    // How often a block runs before it is translated: 0, or left to the translator.
+    threshold: (v) => {
+      oneOf('-accel threshold=', v, ['0']);
+      s.eager = true;
+    },
     'kernel-irqchip': (v) => {
       oneOf('-accel kernel-irqchip=', v, ['on', 'off', 'split']);
       s.machineProperties.set('kernel-irqchip', v);

@@ -51,6 +51,8 @@ export interface Settings {
   acpi: boolean;
   /** Accelerators in the order in which they are tried. */
   accel: string[];
+  /** `-accel dbt,threshold=0`. */
+  eager: boolean;
   /** Character devices in their order, by id. */
   chardevs: Map<string, CharOptions>;
   /** `-serial`, `-monitor` and `-parallel` as they were given. */
@@ -121,6 +123,7 @@ export const defaults = (): Settings => ({
   microvm: {},
   acpi: true,
   accel: [],
+  eager: false,
   chardevs: new Map(),
   serial: [],
   monitor: [],

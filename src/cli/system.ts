@@ -66,6 +66,7 @@ function message(s: Settings | undefined, text: string): string {
 const machineConfig = (s: Settings): MachineConfig => {
   const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
+    ...(s.eager ? { eager: true } : {}),
     cpus: maxcpus,
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },

@@ -42,6 +42,8 @@ export interface MachineConfig {
   readonly devices?: readonly DeviceConfig[];
   /** What runs the vCPUs; the translator when left out. */
   readonly accel?: 'dbt' | 'kvm';
+  /** The translator is to translate every block before it runs for the first time, on the vCPU's thread: slow, for tests. */
+  readonly eager?: boolean;
   /** Under `kvm`: where the local APICs are. The translator's are always the board's. */
   readonly irqchip?: 'off' | 'split';
   /**

@@ -144,7 +144,7 @@ function warmUp(engine: Engine, main: WebAssembly.Module): void {
 }
 
 /** What may be chosen for a machine. */
-export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'maker'>>;
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker'>>;
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
 export function createVm(

@@ -35,6 +35,8 @@ export interface RegionHost {
   claimPage(gpa: number, host: number): void;
   /** Guest-physical page of a linear address of code, or -1; nothing is raised. */
   peek(linear: bigint): number;
+  /** There is no place left for regions: all code is to go between two blocks. */
+  full(): void;
 }
 
 /** A region that is there, or wished for. */
@@ -84,7 +86,7 @@ export class Regions {
   readonly #renewals = new WeakMap<Block, number>();
   /** How far the first region of a block goes. */
   get #first(): Reach {
-    return this.#vm.regions === 'always' ? REACH.hot : REACH.warm;
+    return this.#vm.reach ?? (this.#vm.regions === 'always' ? REACH.hot : REACH.warm);
   }
   /** No region may be made now. */
   forbidden = false;
@@ -155,7 +157,10 @@ export class Regions {
   translate(block: Block, base: bigint, reach = this.#first, old = -1): void {
     const vm = this.#vm;
     if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block, old)) return;
-    if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) return;
+    if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) {
+      this.#host.full();
+      return;
+    }
     const begin = performance.now();
     const places = new Map<number, number>();
     const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map() };

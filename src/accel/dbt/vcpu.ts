@@ -21,6 +21,7 @@ import type { Handler, Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
+import type { Reach } from './region.ts';
 import { Regions } from './regions.ts';
 import { ARRIVAL_ENTRIES, buildHandlers, type HandlerModule, Kick } from './tier0.ts';
 import type { RegionMaker } from './translate.ts';
@@ -58,6 +59,8 @@ export interface DbtVm {
   readonly trace?: (text: string) => void;
   /** When regions are translated: never, once samples say that code is hot, or at its first execution (for tests). */
   readonly regions: 'off' | 'hot' | 'always';
+  /** How far the first region of a block goes, where it is not as usual. */
+  readonly reach?: Reach;
   /** Translates regions on another thread; without it, the vCPU does it itself. One for each vCPU. */
   readonly maker?: RegionMaker;
 }
@@ -156,6 +159,7 @@ export class DbtVcpu implements Vcpu {
       hostPage: (gpa) => this.#hostPage(gpa),
       claimPage: (gpa, host) => this.#claim(gpa, host),
       peek: (linear) => this.#peek(linear),
+      full: () => this.#forgetSoon(),
     });
     if (keep) this.sync();
     else this.reset();

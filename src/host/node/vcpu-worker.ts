@@ -8,6 +8,7 @@ import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from '
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { createEngine, createVm, type Engine, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
+import { REACH } from '../../accel/dbt/region.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
@@ -150,10 +151,10 @@ let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<typeof regionMaker> | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
   maker?.close();
-  maker = regionMaker(memory, layout.pages, module);
+  maker = config.eager ? null : regionMaker(memory, layout.pages, module);
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
-      maker,
+      ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
       trace: config.trace.includes('cpu') ? (text) => traced('cpu', text) : undefined,
     }),
     cpu,
