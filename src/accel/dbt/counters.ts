@@ -8,6 +8,7 @@ export const counterNames = {
   inRegions: 'of these in translated regions',
   blocks: 'blocks decoded for tier 0',
   decoded: 'instructions decoded for tier 0',
+  handlerModules: 'modules with handlers that were not made ahead',
   invalidated: 'blocks lost to writes',
   flushes: 'times that all decoded code was dropped',
   regions: 'regions made',

@@ -41,6 +41,8 @@ interface Place {
 }
 
 const GPR = new Set(st.gpr.map((s) => s.offset));
+/** What decides which pages may be accessed. */
+const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
 const RSP: number = st.gpr[4].offset;
 const RBP: number = st.gpr[5].offset;
 
@@ -95,8 +97,11 @@ class GroupFinder {
     for (const { code, place } of this.#bodies.get(b) ?? []) {
       for (const s of code) {
         if (s.kind === 'get') this.#values.set(s.id, s.type === 'i64' ? this.#slot(s.slot.offset) : this.#unknown());
-        else if (s.kind === 'set') slots.set(s.slot.offset, s.value.type === 'i64' ? this.#placeOf(s.value) : this.#unknown());
-        else if (s.kind === 'load' || s.kind === 'store') this.#access(s, place);
+        else if (s.kind === 'set') {
+          slots.set(s.slot.offset, s.value.type === 'i64' ? this.#placeOf(s.value) : this.#unknown());
+          // Other rights from here on (CLAC, say).
+          if (RIGHTS.has(s.slot.offset)) open.clear();
+        } else if (s.kind === 'load' || s.kind === 'store') this.#access(s, place);
         else if (s.kind === 'call' || s.kind === 'do') this.#forget();
         else if (s.kind === 'if' || s.kind === 'loop' || s.kind === 'block') this.#touch([s]);
       }
@@ -144,8 +149,10 @@ class GroupFinder {
   }
   #touch(list: readonly Stmt[]): void {
     for (const s of list) {
-      if (s.kind === 'set') this.#slots.set(s.slot.offset, this.#unknown());
-      else if (s.kind === 'call' || s.kind === 'do') this.#forget();
+      if (s.kind === 'set') {
+        this.#slots.set(s.slot.offset, this.#unknown());
+        if (RIGHTS.has(s.slot.offset)) this.#open.clear();
+      } else if (s.kind === 'call' || s.kind === 'do') this.#forget();
       else if (s.kind === 'if') {
         this.#touch(s.then);
         this.#touch(s.else);
@@ -221,7 +228,7 @@ function setsOf(b: RegionBlock, parts: Parts): ReadonlySet<number> | undefined {
   const sets = new Set<number>();
   const all = (list: readonly Stmt[]): boolean =>
     list.every((s) => {
-      if (s.kind === 'call' || s.kind === 'do') return false;
+      if (s.kind === 'call' || s.kind === 'do' || (s.kind === 'set' && RIGHTS.has(s.slot.offset))) return false;
       if (s.kind === 'set') sets.add(s.slot.offset);
       if (s.kind === 'if') return all(s.then) && all(s.else);
       return s.kind === 'loop' || s.kind === 'block' ? all(s.body) : true;

@@ -282,7 +282,10 @@ class RegionWriter {
         refused: () => this.#refuse(),
       },
       afterSet: (_, offset) => {
-        if (offset === st.tlb.offset) this.#loadKey();
+        if (offset !== st.tlb.offset) return;
+        // A look that misses goes by the state.
+        this.#move([offset], true);
+        this.#loadKey();
       },
       tlb: tlbLayout,
       callee: this.#callee,
@@ -352,6 +355,16 @@ class RegionWriter {
   }
   /** Leaves for tier 0. */
   #leaveAt(place: number): void {
+    const l = this.#l;
+    const { steps } = this.#current;
+    const done = steps.findIndex((x) => x.place === place);
+    // The whole block was counted when it was entered.
+    if (done >= 0) {
+      l.localGet(this.#count);
+      l.i32(done - steps.length);
+      l.op(0x6a);
+      l.localSet(this.#count);
+    }
     this.#setRip(place);
     this.#l.brTo(this.#level.cold);
   }

@@ -347,6 +347,7 @@ export class DbtVcpu implements Vcpu {
     // The list is shared: take all that this instance has not got yet.
     const fresh = this.#vm.handlers.list.slice(this.#installed);
     if (fresh.length === 0) return;
+    this.counters.add('handlerModules');
     const { layout, library } = this.#vm;
     const limits = { initial: layout.pages, maximum: layout.pages };
     const made = buildHandlers(library, fresh, this.exports, limits);

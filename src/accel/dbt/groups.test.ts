@@ -1,0 +1,128 @@
+// Accesses that share a look over several blocks: random programs of loops, branches and calls whose pointers lie about page ends do in
+// regions what they do in tier 0.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { rig, settle } from './testing.ts';
+
+const PROGRAMS = 60;
+/** Where the programs' data is: two pages and what lies before and behind. */
+const DATA = 0x80000;
+const DATA_BYTES = 0x4000;
+
+/** A sequence of numbers below 2^32 (xorshift). */
+function random(seed: number): (below: number) => number {
+  let x = seed | 1;
+  return (below) => {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    return (x >>> 0) % below;
+  };
+}
+
+const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13'];
+const DATA_REGISTERS = [0, 2, 8, 9, 10, 11];
+/** rbx, rsp, rbp, rsi, rdi, r12, r13. */
+const POINTERS = [3, 4, 5, 6, 7, 12, 13];
+/** Counters of loops: what sets one (an immediate of 32 bits follows), and what counts it down. */
+const COUNTERS = [
+  [[0xb9], [0xff, 0xc9]],
+  [
+    [0x41, 0xbe],
+    [0x41, 0xff, 0xce],
+  ],
+  [
+    [0x41, 0xbf],
+    [0x41, 0xff, 0xcf],
+  ],
+];
+
+/** One instruction with a register and a memory operand or register: REX.W prefix, opcode, ModRM, SIB and displacement. */
+function encode(opcode: readonly number[], reg: number, base: number, disp: number | null): number[] {
+  const rex = 0x48 | (reg & 8 ? 4 : 0) | (base & 8 ? 1 : 0);
+  const modrm = (disp === null ? 0xc0 : 0x80) | ((reg & 7) << 3) | (base & 7);
+  const rest = disp === null ? [] : [...((base & 7) === 4 ? [0x24] : []), disp & 255, (disp >> 8) & 255, (disp >> 16) & 255, (disp >> 24) & 255];
+  return [rex, ...opcode, modrm, ...rest];
+} // biome-ignore format: one line each
+
+/** A program that ends with HLT. Its pointers stay within 64 bytes of where they begin. */
+function program(next: (below: number) => number): string {
+  const of = (list: readonly number[]): number => list[next(list.length)];
+  const access = (): number[] => {
+    const [reg, base] = [of(DATA_REGISTERS), of(POINTERS)];
+    const disp = next(4) === 0 ? next(800) - 400 : next(96) - 48;
+    // mov r,m; mov m,r; add r,m; add m,r; movzx r,byte m; mov m,r (32 bits would need no REX.W)
+    const opcodes = [[0x8b], [0x89], [0x03], [0x01], [0x0f, 0xb6], [0x89], [0x8b]];
+    return encode(opcodes[next(opcodes.length)], reg, base, disp);
+  };
+  const operation = (): number[] => {
+    switch (next(10)) {
+      case 0: {
+        const pointer = of(POINTERS.filter((p) => p !== 4));
+        // lea pointer,[pointer+d]: back and forth, so that it stays near.
+        const d = next(32) + 1;
+        return [...encode([0x8d], pointer, pointer, d), ...access(), ...encode([0x8d], pointer, pointer, -d)];
+      }
+      case 1:
+        // mov rbp,rsp or a pointer from another.
+        return encode([0x89], next(2) ? 4 : of([3, 6, 12]), 5, null);
+      case 2:
+        // push, access, pop
+        return [0x50 + of([0, 2]), ...access(), 0x58 + of([0, 2])];
+      default:
+        return access();
+    }
+  };
+  const some = (most: number): number[] => Array.from({ length: 1 + next(most) }, operation).flat();
+  /** Statements, one inside the other at most `depth` deep. */
+  const statements = (depth: number): number[] => {
+    const list: number[] = some(3);
+    for (let n = next(3); n >= 0; n--) {
+      const kind = depth === 0 ? 0 : next(4);
+      if (kind === 0) list.push(...some(3));
+      else if (kind === 1) {
+        // test al,imm; jz over
+        const body = statements(depth - 1);
+        list.push(0xa8, 1 << next(8), 0x0f, 0x84, body.length & 255, body.length >> 8, 0, 0, ...body);
+      } else if (kind === 2) {
+        // An alternative: test dl,imm; jz else; …; jmp end; else: …
+        const [then, otherwise] = [statements(depth - 1), statements(depth - 1)];
+        then.push(0xe9, otherwise.length & 255, otherwise.length >> 8, 0, 0);
+        list.push(0xf6, 0xc2, 1 << next(8), 0x0f, 0x84, then.length & 255, then.length >> 8, 0, 0, ...then, ...otherwise);
+      } else {
+        // mov ecx,n; again: …; dec ecx; jnz again; with r14d and r15d further out
+        const [set, count] = COUNTERS[depth - 1];
+        const body = [...statements(depth - 1), ...count];
+        const back = -(body.length + 6);
+        list.push(...set, 1 + next(6), 0, 0, 0, ...body, 0x0f, 0x85, back & 255, (back >> 8) & 255, 255, 255);
+      }
+    }
+    return list;
+  };
+  return Buffer.from([...statements(3), 0xf4]).toString('hex');
+}
+
+test('random programs do in regions what they do in tier 0', () => {
+  for (let seed = 1; seed <= PROGRAMS; seed++) {
+    const next = random(seed * 0x9e3779b1);
+    const hex = program(next);
+    // Pointers about the ends of pages, two of them on one page.
+    const start: Record<string, bigint> = {};
+    for (const name of REGISTERS) start[name] = BigInt(next(2 ** 31)) * 0x1_0001n;
+    for (const [n, p] of POINTERS.entries()) start[REGISTERS[p]] = BigInt(DATA + 0x1000 + 0x1000 * (n & 1) + next(1024) - 512);
+    const run = (regions: 'off' | 'always'): { registers: unknown; retired: number; data: Uint8Array } => {
+      const { vcpu, bytes, layout } = rig(regions, hex);
+      for (const [name, value] of Object.entries(start)) vcpu.set(name, value);
+      const data = bytes.subarray(layout.ramBase + DATA, layout.ramBase + DATA + DATA_BYTES);
+      for (let i = 0; i < data.length; i++) data[i] = (i * 167 + seed) & 255;
+      vcpu.sync();
+      assert.equal(settle(vcpu), 'hlt', `seed ${seed}: ${hex}`);
+      return { registers: REGISTERS.map((name) => [name, vcpu.get(name)]), retired: vcpu.instructions, data: data.slice() };
+    };
+    const [plain, regions] = [run('off'), run('always')];
+    assert.deepEqual(regions.registers, plain.registers, `seed ${seed}: ${hex}`);
+    assert.equal(regions.retired, plain.retired, `seed ${seed}`);
+    assert.ok(Buffer.from(regions.data).equals(plain.data), `seed ${seed}: memory differs: ${hex}`);
+  }
+});

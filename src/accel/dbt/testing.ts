@@ -1,0 +1,64 @@
+// A bare vCPU for tests.
+
+import type { MemoryLayout, VcpuBus, VcpuExit } from '../accel.ts';
+import { createEngine, createMemory, createVm, mainModule } from './dbt.ts';
+import { layoutOf } from './layout.ts';
+import { DbtVcpu } from './vcpu.ts';
+
+export const MIB = 1 << 20;
+export const engine = createEngine();
+const main = new WebAssembly.Module(mainModule(engine));
+
+/** Board of a test: nothing is there, port writes are noted. */
+export function bus(out: number[]): VcpuBus {
+  return {
+    portIn: () => 0xff,
+    portOut: (_, __, value) => out.push(value),
+    mmioRead: () => -1n,
+    mmioWrite: () => {},
+    rdmsr: () => undefined,
+    wrmsr: () => false,
+    cpuid: () => [0, 0, 0, 0],
+    hypercall: () => undefined,
+    tsc: () => 0n,
+    random: () => 0n,
+    tpr: 0,
+    pending: () => false,
+    takeUnhalt: () => false,
+    acknowledge: () => -1,
+  };
+}
+
+export interface Rig {
+  readonly vcpu: DbtVcpu;
+  readonly out: number[];
+  readonly layout: MemoryLayout;
+  readonly bytes: Uint8Array;
+}
+
+export const CODE = 0x10000;
+
+/** A vCPU in 64-bit code without paging, the program at CODE, the stack below it. */
+export function rig(regions: 'off' | 'always', hex: string): Rig {
+  const layout = layoutOf(16 * MIB, 1);
+  const memory = createMemory(layout);
+  const vm = createVm(engine, memory, layout, 1, main, { regions });
+  const out: number[] = [];
+  const vcpu = new DbtVcpu(vm, 0, bus(out));
+  const bytes = new Uint8Array(memory.buffer);
+  bytes.set(
+    Uint8Array.from(hex.replaceAll(' ', '').match(/../g) ?? [], (byte) => Number.parseInt(byte, 16)),
+    layout.ramBase + CODE,
+  );
+  for (const [name, value] of Object.entries({ 'cs.base': 0, 'cs.attr': 0xa09b, efer: 0x500, cr0: 1, rip: CODE, rsp: CODE }))
+    vcpu.set(name, BigInt(value));
+  vcpu.sync();
+  return { vcpu, out, layout, bytes };
+}
+
+/** Runs on over interruptions, a hundred at most. */
+export function settle(vcpu: DbtVcpu): VcpuExit {
+  let exit: VcpuExit = 'interrupted';
+  for (let i = 0; i < 100 && exit === 'interrupted'; i++) exit = vcpu.run(10_000);
+  return exit;
+}
