@@ -1,6 +1,6 @@
 // Memory slots: RAM-like pages outside of guest RAM (video memory, ROM, flash) and pages of the first MiB that are not plain RAM (PAM, the VGA window).
 // Shaped like KVM's memory regions (Linux, Documentation/virt/kvm/api.rst, section 4.35).
-import { LOW_PAGES, LowPage, READ_ONLY, SLOT_TABLE_BYTES, SLOTS_MAX, Slot, SlotTable } from '../bits/slot-table.ts';
+import { LOW_PAGES, LowPage, READ_ONLY, SLOT_TABLE_BYTES, SLOTS_MAX, Slot, SlotTable, slotAt } from '../bits/slot-table.ts';
 
 const PAGE = 4096;
 
@@ -30,6 +30,7 @@ export class MemorySlots {
   readonly #words: Int32Array;
   readonly #codeMap: Uint8Array;
   readonly #tellVcpus: () => void;
+  readonly #bytes: Uint8Array;
   /** Derived at construction: slots and extra bytes that were given out. */
   #given = 0;
   #extra = 0;
@@ -41,6 +42,7 @@ export class MemorySlots {
     this.#words = new Int32Array(buffer, o.slots, SlotTable.entries / 4);
     this.#codeMap = new Uint8Array(buffer, o.codeMap, (o.ramLow + o.ramHigh + o.extraBytes) / PAGE);
     this.#tellVcpus = changed;
+    this.#bytes = new Uint8Array(buffer);
   }
 
   /** Bytes of the extra memory, from a multiple of 4,096; their offset. Every thread asks in the same order. Throws when there are too few. */
@@ -110,6 +112,16 @@ export class MemorySlots {
   /** The table was changed as a whole: vCPUs drop all that they know of pages, and code where `code` says so. */
   changed(code = true): void {
     this.#tell(code);
+  }
+
+  /** The bytes that the table has for a range within one page, read-only ones among them; `bus` and `ram` where it has none. */
+  at(gpa: number, length: number): Uint8Array | 'bus' | 'ram' {
+    const found = slotAt(this.#view, 0, gpa);
+    if (found === LowPage.bus) return 'bus';
+    if (found === 0) return 'ram';
+    // The flag is the lowest bit of the page's place, to which an offset may have been added.
+    const start = ((slotAt(this.#view, 0, gpa - (gpa % PAGE)) & ~READ_ONLY) >>> 0) + (gpa % PAGE);
+    return this.#bytes.subarray(start, start + length);
   }
 
   /** Everything as if there were no slots. */

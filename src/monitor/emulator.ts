@@ -141,6 +141,8 @@ export class Emulator {
   readonly #onQuit: () => void;
   /** The vCPU that the monitor for people looks at. */
   currentCpu = 0;
+  /** What `x`, `xp` and `print` show where no format is given: the last one. */
+  readonly hmpFormat = { form: 'x', size: 4 };
 
   constructor(o: {
     readonly config: EmulatorConfig;

@@ -3,6 +3,7 @@
 
 import { readRflags } from '../isa/x86/rflags.ts';
 import * as st from '../isa/x86/state.ts';
+import type { Board } from '../machine/board.ts';
 import type { RunningMachine } from '../machine/running.ts';
 
 const PAGE = 4096n;
@@ -11,6 +12,25 @@ const LA57 = 1n << 12n;
 /** A slot of a vCPU's state, unsigned. */
 export function readSlot(state: DataView, slot: { readonly offset: number; readonly access: { readonly bits: number } }): bigint {
   return slot.access.bits === 64 ? state.getBigUint64(slot.offset, true) : BigInt(state.getUint32(slot.offset, true));
+}
+
+/** Up to 8 bytes at a guest-physical address as a vCPU reads them: RAM, ROM, or a device. Undefined where nothing is. */
+export function readPhysical(board: Board, cpu: number, gpa: number, length: number): Uint8Array | undefined {
+  if (!Number.isSafeInteger(gpa)) return undefined;
+  if ((gpa % 4096) + length > 4096) {
+    const bytes = Array.from({ length }, (_, i) => readPhysical(board, cpu, gpa + i, 1)?.[0]);
+    return bytes.every((b) => b !== undefined) ? Uint8Array.from(bytes) : undefined;
+  }
+  const slot = board.slots.at(gpa, length);
+  if (typeof slot === 'object') return slot.slice();
+  const ram = slot === 'ram' ? board.memory.slice(gpa, length) : undefined;
+  if (ram) return ram.slice();
+  const mmio = board.mmio[cpu]!;
+  if (!mmio.find(gpa)) return undefined;
+  const out = new DataView(new ArrayBuffer(8));
+  if (length === 8) out.setBigUint64(0, mmio.read64(gpa), true);
+  else out.setUint32(0, mmio.read(gpa, length), true);
+  return new Uint8Array(out.buffer, 0, length);
 }
 
 export class VcpuMemory {

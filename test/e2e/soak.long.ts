@@ -48,7 +48,7 @@ const reader =
   `n=0; c=$(sha256sum < /dev/sr0); while true; do echo 3 > /proc/sys/vm/drop_caches; [ "$c" = "$(sha256sum < /dev/sr0)" ] || echo BAD-cd >> /tmp/bad; ` +
   `n=$((n+1)); echo $n > /tmp/n-cd; done`;
 const fetcher =
-  `n=0; f=0; while true; do if wget -q -O /tmp/w http://10.0.2.2:${port}/; then [ $(wc -c < /tmp/w) = ${body.length} ] || echo BAD-net >> /tmp/bad; ` +
+  `n=0; f=0; while true; do if timeout 5 wget -q -O /tmp/w http://10.0.2.2:${port}/; then [ $(wc -c < /tmp/w) = ${body.length} ] || echo BAD-net >> /tmp/bad; ` +
   `n=$((n+1)); else f=$((f+1)); fi; echo $n $f > /tmp/n-net; done`;
 
 try {
@@ -66,7 +66,7 @@ try {
   await vm.command(`(${fetcher}) & true`);
   const look = async (what: string): Promise<void> => {
     const said = await vm.command(
-      'cat /tmp/bad 2>/dev/null; head -n 9 /tmp/n-*; dmesg | grep -iE "error|timeout|reset|hung|fail" | tail -n 3',
+      'cat /tmp/bad 2>/dev/null; head -n 9 /tmp/n-*; dmesg | grep -iE "error|timeout|reset|hung|fail" | tail -n 2 | cut -c1-80',
     );
     console.log(what, said.replace(/\s+/g, ' '));
     assert.doesNotMatch(said, /BAD|W-/);

@@ -283,3 +283,29 @@ test('whatever comes to a monitor, the next one is served', { timeout: 120_000 }
   }
   assert.ok(isObject(await e.qmp.execute('query-status')), `seed ${seed}`);
 });
+
+test('memory and values are shown as QEMU shows them', { timeout: 90_000, skip: noQemu }, async (t) => {
+  const looks = [
+    ...['/4xw', '/16xb', '/3xg', '/5dh', '/20ob', '/9uw', '/9dg', '/3oh', '', '/x', '/w', '/4cw', '/2c'].map(
+      (f) => `xp ${f} 0x100000`,
+    ),
+    ...['x /9xw 0x100004', 'xp /2xw 0x90000000', 'xp /1xg 0xfffffffffffffff8', 'xp /2z 0'],
+    ...['16', '010', '/d -1', '-1', '/u -1', '/o 8', '/o 0', '/c 65', '/c 10', '/x 0', '1+2*3', '8 - 2 & 3', '7%4', "'a'"].map(
+      (v) => `p ${v}`,
+    ),
+    ...['p 1/0', 'p $nothing', 'p 09', 'p 5 +'],
+  ];
+  const answers: string[][] = [];
+  for (const which of [QEMU, OURS]) {
+    const e = await emulator(t, which, machine());
+    const hmp = async (line: string): Promise<string> =>
+      String(await e.qmp.execute('human-monitor-command', { 'command-line': line })).trimEnd();
+    await e.qmp.execute('cont');
+    while (!/0x0*1badb002|0x[1-9a-f]/.test(await hmp('xp /4xw 0x100000'))) await new Promise((r) => setTimeout(r, 100));
+    await e.qmp.execute('stop');
+    answers.push([]);
+    for (const line of looks) answers.at(-1)!.push(`${line}\n${await hmp(line)}`);
+    await e.qmp.execute('quit');
+  }
+  assert.deepEqual(answers[1], answers[0]);
+});

@@ -15,6 +15,8 @@ export interface HmpCommand {
 
 /** What stands behind a command's name. */
 export interface HmpArguments {
+  /** The command's name as it was typed. */
+  readonly name: string;
   /** Words; quotes hold one together. */
   readonly words: readonly string[];
   /** Everything as it was typed. */

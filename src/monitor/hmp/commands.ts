@@ -36,7 +36,7 @@ export const commands: readonly HmpCommand[] = [
       if (name === undefined) return helpText(['info']);
       const found = infos.find((i) => i.names.includes(name));
       if (!found) throw new HmpError(`unknown command: 'info ${name}'`);
-      return found.run(e, { words: words.slice(1), text: text.slice(name.length).trim(), format: '' });
+      return found.run(e, { words: words.slice(1), text: text.slice(name.length).trim(), format: '', name });
     },
   },
   { names: ['stop', 's'], help: 'stop emulation', run: (e) => e.stop() },
@@ -177,7 +177,7 @@ export async function runHmp(e: Emulator, line: string): Promise<string> {
     const [, format = '', rest = ''] =
       (command.args?.startsWith('/') ? /^\s*\/(\S*)(.*)$/s : /^\/(\S*)(.*)$/s).exec(trimmed.slice(name.length)) ?? [];
     const text = (rest === '' && format === '' ? trimmed.slice(name.length) : rest).trim();
-    answer = (await command.run(e, { words: splitWords(text), text, format })) ?? '';
+    answer = (await command.run(e, { name, words: splitWords(text), text, format })) ?? '';
   } catch (error) {
     const text = error instanceof Error ? error.message : String(error);
     answer = error instanceof HmpError ? text : `Error: ${text}`;
