@@ -55,6 +55,8 @@ const MAX_BANDWIDTH = 128 << 20;
 export class Migration {
   readonly capabilities = new Set<string>();
   readonly parameters: Record<string, Json> = {};
+  /** As it was set last. */
+  bitmapMapping: Json | undefined;
   readonly #e: Emulator;
   status: MigrationStatus = 'none';
   #progress: Progress | undefined;

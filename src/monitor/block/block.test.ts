@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { createQcow2 } from '../../disk/qcow2/create.ts';
+import { Qcow2Image } from '../../disk/qcow2/image.ts';
 import { nodeDiskHost } from '../../host/node/file.ts';
 import { Registry } from '../../machine/backends.ts';
 import type { Backend } from './backend.ts';
@@ -280,6 +281,35 @@ test('nodes in use cannot be removed, names are one for each, damaged options ar
   assert.equal(r.graph.backend('disk0'), r.guest);
   assert.equal(r.graph.backend('/machine/peripheral/disk0/virtio-backend'), r.guest);
   await r.graph.closeAll();
+});
+
+test('a node is opened anew for writing, with its bitmaps, and other changes of it are refused', {
+  timeout: 20_000,
+}, async () => {
+  const r = await rig();
+  await r.add('more', {});
+  const bitmap = new Bitmap({ name: 'b', size: SIZE, granularity: 65536, persistent: true, enabled: true });
+  r.graph.get('more').bitmaps.set('b', bitmap);
+  const file = { driver: 'file', filename: r.file('more.qcow2'), 'auto-read-only': true };
+  const options = { driver: 'qcow2', 'node-name': 'more', file };
+  await r.graph.reopen({ ...options, 'read-only': true });
+  const node = r.graph.get('more');
+  assert.equal(node.readOnly, true);
+  await assert.rejects(node.disk.write(0, new Uint8Array(512)));
+  await r.graph.reopen(options);
+  await node.disk.write(0, new Uint8Array(512));
+  assert.equal(bitmap.count, 65536);
+  await assert.rejects(r.graph.reopen({ ...options, driver: 'raw' }), /Cannot change the option 'driver'/);
+  await assert.rejects(r.graph.reopen({ ...options, backing: 'base' }), /Cannot change the option 'backing'/);
+  await assert.rejects(r.graph.reopen({ ...options, 'node-name': 'nobody' }), /Failed to find node/);
+  await r.graph.closeAll();
+  const again = await r.graph.host.open(file.filename, { readOnly: true });
+  const image = await Qcow2Image.open(again, { codec: r.graph.host.codec });
+  assert.deepEqual(
+    image.bitmaps.map((b) => [b.name, b.bits[0]]),
+    [['b', 1]],
+  );
+  await image.close();
 });
 
 test('a limit lets through what it says, not more', async () => {

@@ -272,6 +272,24 @@ export class BlockGraph {
       }
     });
   }
+  /** Opens a node anew with other options: what can change is `read-only`. @throws QmpError (rejects) */
+  async reopen(given: Json): Promise<void> {
+    const o = nodeOptions(given);
+    const name = o['node-name'];
+    if (name === undefined) throw new QmpError('node-name not specified');
+    const node = this.find(name);
+    if (!node) throw new QmpError(`Failed to find node with node-name='${name}'`);
+    const fixed = (option: string): never => {
+      throw new QmpError(`Cannot change the option '${option}'`);
+    };
+    if (o.driver !== node.options.driver) fixed('driver');
+    if (typeof o.file === 'string' && o.file !== node.file?.name) fixed('file');
+    if (o.backing !== undefined && (o.backing === null ? undefined : o.backing) !== node.backing?.name) fixed('backing');
+    const readOnly = o['read-only'] === true;
+    if (readOnly === node.readOnly) return;
+    if (!node.file?.protocol) return fixed('read-only');
+    await this.access(node, !readOnly);
+  }
   /** Names another backing file in an image's header. */
   async rename(node: BlockNode, name: string | undefined, format: string | undefined): Promise<void> {
     const before = node.readOnly;

@@ -87,6 +87,9 @@ export const blockCommands: QmpTable = {
   'blockdev-add': unionAction(blockdevOptions, async (e, o) => {
     await e.blocks.add(o as unknown as Json);
   }),
+  'blockdev-reopen': action({ options: array(blockdevOptions) }, async (e, { options }) => {
+    for (const o of options) await e.blocks.reopen(o as unknown as Json);
+  }),
   'blockdev-del': action({ 'node-name': str }, (e, o) => e.blocks.remove(o['node-name'])),
   'blockdev-create': action({ 'job-id': str, options: createOptions }, (e, { 'job-id': id, options }) => {
     e.jobs.start({ id, type: 'create', autoDismiss: false, run: () => createNode(e, options) });

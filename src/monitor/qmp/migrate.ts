@@ -41,6 +41,21 @@ const parameterMembers = Object.fromEntries(
   Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(uint64)]),
 );
 
+/** Names under which dirty bitmaps would migrate; they do with the capability `dirty-bitmaps` only, which is not there. */
+const bitmapMapping = array(
+  object('BitmapMigrationNodeAlias', {
+    'node-name': str,
+    alias: str,
+    bitmaps: array(
+      object('BitmapMigrationBitmapAlias', {
+        name: str,
+        alias: str,
+        transform: optional(object('BitmapMigrationBitmapAliasTransform', { persistent: optional(bool) })),
+      }),
+    ),
+  }),
+);
+
 export const migrateCommands: QmpTable = {
   'query-migrate-capabilities': query({}, array(status), (e) =>
     migrationCapabilities.map((name) => ({ state: e.migration.capabilities.has(name), capability: name })),
@@ -48,10 +63,16 @@ export const migrateCommands: QmpTable = {
   'migrate-set-capabilities': action({ capabilities: array(status) }, (e, { capabilities }) =>
     e.migration.setCapabilities(capabilities),
   ),
-  'query-migrate-parameters': query({}, any, (e) => ({ ...parameters, ...e.migration.parameters })),
-  'migrate-set-parameters': action(parameterMembers, (e, given) => {
+  'query-migrate-parameters': query({}, any, (e) => ({
+    ...parameters,
+    ...e.migration.parameters,
+    ...(e.migration.bitmapMapping && { 'block-bitmap-mapping': e.migration.bitmapMapping }),
+  })),
+  'migrate-set-parameters': action({ ...parameterMembers, 'block-bitmap-mapping': optional(bitmapMapping) }, (e, given) => {
+    const { 'block-bitmap-mapping': mapping, ...numbers } = given;
+    if (mapping) e.migration.bitmapMapping = mapping;
     // What is beyond 2^53 means no limit.
-    for (const [name, v] of Object.entries(given))
+    for (const [name, v] of Object.entries(numbers))
       e.migration.parameters[name] = typeof v === 'bigint' ? Number(v) : (v as string);
   }),
   'query-migrate': query({}, any, (e) => e.migration.info()),
