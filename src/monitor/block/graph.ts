@@ -328,9 +328,13 @@ export class BlockGraph {
       else if (child.protocol && this.users(child).length === 0) await child.protocol.access(false).catch(() => {});
     }
   }
-  /** Everything that was written is on stable storage. Rejects with the first disk's error. */
+  /** Everything that was written is on stable storage, and images have nothing left to write. Rejects with the first disk's error. */
   async flushAll(): Promise<void> {
-    await Promise.all(this.list().map((n) => n.disk.flush()));
+    await Promise.all(
+      this.list().map((n) =>
+        n.format instanceof Qcow2Image ? n.disk.drained(() => (n.format as Qcow2Image).settle()) : n.disk.flush(),
+      ),
+    );
   }
   async closeAll(): Promise<void> {
     for (const node of this.list()) if (!node.protocol) await node.format?.close().catch(() => {});
