@@ -18,7 +18,7 @@ export interface Part {
 /** IR of each instruction of a block. */
 export function translateBlock(b: RegionBlock, ctx: number): Part[] {
   const builder = new Builder();
-  const flags = new FlagState((place) => b.edges.get(place)?.live ?? FlagBit.all);
+  const flags = new FlagState((place) => b.edges.get(place)?.live ?? b.called ?? FlagBit.all);
   const after: number[] = [];
   let m = liveAfter(b);
   for (let n = b.steps.length - 1; n >= 0; n--) {

@@ -28,6 +28,8 @@ const RECURSION_MAX = 3;
 /** Most targets of one indirect call that are inlined, and most instructions of one where there are more than two. */
 const GUESSES_MAX = 8;
 const GUESS_SIZE = 40;
+/** Most instructions of a called function that are looked at for flags that it reads. */
+const LOOK_AHEAD = 16;
 const PAGE = 4096;
 /** Pages before and behind the entry's that a region may reach. */
 const PAGES_MAX = 1024;
@@ -92,6 +94,8 @@ export interface RegionBlock extends FlowNode<RegionBlock> {
   readonly next: RegionBlock[];
   /** Control may leave the region here. */
   exits: boolean;
+  /** Flags that may be read by the function that it calls, where that is not inlined and called by name; else null. */
+  called: number | null;
   /** Flags that may be read from here on. */
   live: number;
 }
@@ -204,6 +208,20 @@ class Finder {
     const size = returns && seen.size <= this.#reach.inlined ? seen.size : Number.POSITIVE_INFINITY;
     this.#sizes.set(entry, size);
     return size;
+  }
+
+  /** Flags that may be read from a place on, as far as a straight look tells. */
+  reads(place: number): number {
+    let [read, left] = [0, FlagBit.all as number];
+    let s = this.step(place);
+    for (let n = 0; s && n < LOOK_AHEAD && left !== 0; n++) {
+      const { handler } = s;
+      read |= left & handler.reads;
+      left &= ~handler.kills;
+      if (handler.leaves.size > (handler.leaves.has('fault') ? 1 : 0)) break;
+      s = this.step(s.place + s.insn.length);
+    }
+    return read | left;
   }
 
   frame(parent: Frame | null, entry: number, back: number): Frame {
@@ -323,6 +341,7 @@ function cut(f: Frame, opcode: (s: Step) => string): void {
       dispatch: null,
       next: [],
       exits: false,
+      called: null,
       live: FlagBit.all,
     });
   }
@@ -340,13 +359,14 @@ function cut(f: Frame, opcode: (s: Step) => string): void {
       dispatch: null,
       next: [],
       exits: true,
+      called: null,
       live: FlagBit.all,
     };
   }
 }
 
 /** Joins the blocks of a frame with each other and with those of the frames around and inside it. */
-function join(f: Frame): void {
+function join(f: Frame, finder: Finder): void {
   const go = (b: RegionBlock, place: number, to: RegionBlock | undefined): void => {
     if (!to) {
       b.exits = true;
@@ -364,6 +384,7 @@ function join(f: Frame): void {
       for (const c of inlined) go(b, c.entry, c.blocks.get(c.entry));
       if (inlined.length === 0 || !leaves.has('branch')) {
         b.exits = true;
+        if (leaves.has('branch')) b.called = finder.reads(next + last.insn.immLow);
         b.back = f.blocks.get(next) ?? null;
         if (b.back) b.next.push(b.back);
       }
@@ -419,7 +440,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
     }
   }
   for (const f of frames) cut(f, (s) => finder.opcode(s));
-  for (const f of frames) join(f);
+  for (const f of frames) join(f, finder);
   const entry = root.blocks.get(source.entry);
   if (!entry) return null;
   // Two instructions do not pay, unless they lead on: the stubs by which programs call shared code.
@@ -472,6 +493,7 @@ function live(blocks: readonly RegionBlock[]): void {
 }
 /** Flags that may be read behind a block. */
 export function liveAfter(b: RegionBlock): number {
+  if (b.called !== null) return b.called;
   return b.next.reduce((m, s) => m | s.live, b.exits ? FlagBit.all : 0);
 }
 /** Flags that may be read before an instruction, given those after it. A branch of the region reads none itself. */
