@@ -54,7 +54,7 @@ const emulator: readonly Case[] = [
   { args: ['-device', 'vfio-pci'], code: 1, says: /^nonroot-system-x86_64: -device vfio-pci: not supported$/m },
   { args: ['-netdev', 'l2tpv3,id=n'], code: 1, says: /-netdev l2tpv3: not supported/ },
   { args: ['no-disk.qcow2'], code: 1, says: /no-disk\.qcow2/ },
-  { args: ['-M', 'microvm'], code: 1, says: /-machine microvm: not supported; accepted: q35, pc, none/ },
+  { args: ['-M', 'isapc'], code: 1, says: /-machine isapc: not supported; accepted: q35, pc, microvm, none/ },
   { args: ['-accel', 'hvf', '-kernel', kernel], code: 1, says: /-accel hvf: not supported; accepted: dbt, tcg, kvm/ },
   { args: ['-cpu', 'max,+warp', '-kernel', kernel], code: 1, says: /-cpu max,\+warp: Cannot change CPU feature "\+warp"/ },
   { args: ['-kernel'], code: 1, says: /-kernel: its value FILE is missing/ },

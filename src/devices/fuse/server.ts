@@ -307,7 +307,10 @@ export class FuseServer {
         this.#writable();
         this.#room();
         const made = await node.create(name, flags, mode & 0o7777, owner);
-        await this.#entry(w, made.node);
+        await this.#entry(w, made.node).catch(async (error) => {
+          await made.file.close();
+          throw error;
+        });
         w.u64(this.#keep({ file: made.file, node: made.node, entries: undefined })).u64(0n);
       },
       [Op.read]: async (r, w) => {

@@ -102,6 +102,15 @@ export class NinepServer {
     if (this.#fids.size >= FIDS) fail(Errno.EMFILE);
     this.#fids.set(n, { node, uid, file: undefined, isFolder, entries: undefined });
   }
+  /** Gives a fid the file that was opened for it, unless it has gone or been opened by another request meanwhile. */
+  async #take(n: number, fid: Fid, file: OpenNode): Promise<void> {
+    if (this.#fids.get(n) === fid && !fid.file) {
+      fid.file = file;
+      return;
+    }
+    await file.close();
+    fail(Errno.EBADF);
+  }
   #open(n: number): OpenNode {
     return this.#fid(n).file ?? fail(Errno.EBADF);
   }
@@ -208,21 +217,24 @@ export class NinepServer {
         });
       },
       [Type.lopen]: async (r, w) => {
-        const fid = this.#fid(r.u32());
+        const n = r.u32();
+        const fid = this.#fid(n);
         const flags = r.u32();
         if (fid.file) fail(Errno.EBADF);
         if (flags & (O_WRITE | O_TRUNC)) this.#writable();
         const s = await fid.node.stat();
-        fid.file = await fid.node.open(flags & ~O_CREAT);
+        await this.#take(n, fid, await fid.node.open(flags & ~O_CREAT));
         w.qid(version32(qidOf(s))).u32(0);
       },
       [Type.lcreate]: async (r, w) => {
-        const fid = this.#fid(r.u32());
+        const n = r.u32();
+        const fid = this.#fid(n);
         const [name, flags, mode, gid] = [plain(r.text()), r.u32(), r.u32(), r.u32()];
         if (fid.file) fail(Errno.EBADF);
         this.#writable();
         const made = await fid.node.create(name, flags, mode & 0o7777, { uid: fid.uid, gid });
-        Object.assign(fid, { node: made.node, file: made.file, isFolder: false, entries: undefined });
+        await this.#take(n, fid, made.file);
+        Object.assign(fid, { node: made.node, isFolder: false, entries: undefined });
         w.qid(version32(qidOf(await made.node.stat()))).u32(0);
       },
       [Type.read]: async (r, w) => {

@@ -250,7 +250,8 @@ async function keepsApart(store: 'xattr' | 'file', t: TestContext): Promise<void
 }
 
 test('passthrough gives files to whom they belong, or makes none', { skip }, async () => {
-  const { path } = await shared('owners');
+  const { path, folder: mine } = await shared('owners');
+  await mine.close();
   const folder = await openFolder(path, { readOnly: false, owners: 'must' });
   const root = await folder.root();
   const [uid, gid] = [process.getuid!(), process.getgid!()];
@@ -296,5 +297,21 @@ test('the servers know whether a guest has the folder mounted', { skip }, async 
   assert.equal(ninep.size, 1);
   assert.equal((await c.ask(Type.clunk, (w) => w.u32(0))).errno, 0);
   assert.equal(ninep.size, 0);
+  await folder.close();
+});
+
+test('of two requests that open one fid at a time, one has the file', { skip }, async () => {
+  const { folder } = await shared('twice');
+  const server = new NinepServer(folder);
+  const c = client(server);
+  await c.attach(0);
+  assert.equal(await c.clone(1, 'file'), 0);
+  const open = (): Promise<{ errno: number }> => c.ask(Type.lopen, (w) => w.u32(1).u32(0));
+  const [one, other] = await Promise.all([open(), open()]);
+  assert.deepEqual([one.errno, other.errno].sort(), [0, Errno.EBADF].sort());
+  // A fid that goes while its file is opened takes the file with it.
+  assert.equal(await c.clone(2, 'file'), 0);
+  const [opened] = await Promise.all([c.ask(Type.lopen, (w) => w.u32(2).u32(0)), server.reset()]);
+  assert.equal(opened.errno, Errno.EBADF);
   await folder.close();
 });
