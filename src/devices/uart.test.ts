@@ -122,6 +122,34 @@ test('a full ring makes the transmitter busy and loses nothing', () => {
   assert.equal(rest.at(-1), 0);
 });
 
+test('who writes a whole FIFO when told that it is empty loses nothing', () => {
+  const { u, r, w, wire } = port();
+  w(2, 1);
+  w(1, 2);
+  r(2);
+  w(0, 0);
+  let sent = 1;
+  const burst = (): void => {
+    for (let i = 0; i < 16; i++) w(0, sent++ & 255);
+  };
+  while (r(5) & 0x20) burst();
+  // A burst began with room for 15 more bytes, not with less.
+  assert.equal(sent, 1 + 16 * 255);
+  assert.equal(wire.level, 0);
+  const first = u.output.read(5);
+  u.drained();
+  assert.equal(r(5) & 0x20, 0x20);
+  assert.equal(wire.level, 1);
+  burst();
+  assert.equal(r(5) & 0x20, 0);
+  const all = [...first, ...u.output.read()];
+  u.drained();
+  assert.deepEqual(
+    all,
+    Array.from({ length: sent }, (_, i) => i & 255),
+  );
+});
+
 test('loopback sends to itself and crosses the modem lines', () => {
   const { u, r, w } = port();
   r(6);

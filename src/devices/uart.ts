@@ -36,7 +36,7 @@ export const uartLayout = struct(
     rxCount: 'u8',
     /** The transmit interrupt waits: THR has become empty since IIR was last read with it as the cause. */
     threPending: 'u8',
-    /** A character waits here because the transmit ring was full. */
+    /** A character that waits here because the transmit ring was full; `holdingFull` is one of `Holding`. */
     holding: 'u8',
     holdingFull: 'u8',
     /** Level of the interrupt output. */
@@ -55,6 +55,9 @@ const dlab = 0x80;
 const fifoOn = 1;
 const triggers = [1, 4, 8, 14] as const;
 const ringSize = 4096;
+const FIFO_BYTES = 16;
+/** The transmitter: ready, with a character that waits for room in the ring, or busy since a whole FIFO would not fit. */
+const Holding = { empty: 0, full: 1, busy: 2 } as const;
 
 export interface UartOptions {
   readonly arena: Arena;
@@ -66,7 +69,7 @@ export interface UartOptions {
 
 /**
  * What the guest sends goes into `output`, which the I/O thread empties (its `signal` word wakes) and then calls `drained`;
- * nothing is dropped and nothing waits: while the ring is full, LSR says that the transmitter is busy.
+ * nothing is dropped and nothing waits: while the ring has no room for a FIFO, LSR says that the transmitter is busy.
  */
 export class Uart {
   readonly s: State;
@@ -127,9 +130,9 @@ export class Uart {
 
   /** The I/O thread has taken bytes out of `output`. */
   drained(): void {
-    if (this.s.holdingFull === 0 || !this.output.push(this.s.holding)) return;
-    this.s.holdingFull = 0;
-    this.s.threPending = 1;
+    const s = this.s;
+    if (s.holdingFull === Holding.empty || (s.holdingFull === Holding.full && !this.output.push(s.holding))) return;
+    this.#sent();
     this.#update();
   }
 
@@ -190,13 +193,21 @@ export class Uart {
     if (s.mcr & mcr.loop) {
       this.#store(byte & (0xff >>> (3 - (s.lcr & 3))), 0);
       s.threPending = 1;
-    } else if (s.holdingFull !== 0 || !this.output.push(byte)) {
+    } else if (s.holdingFull === Holding.full || !this.output.push(byte)) {
       // A guest that writes without asking LSR overwrites the holding register, as on the chip.
       s.holding = byte;
-      s.holdingFull = 1;
+      s.holdingFull = Holding.full;
       s.threPending = 0;
-    } else s.threPending = 1;
+    } else this.#sent();
     this.#update();
+  }
+  /** A character has gone into the ring. Who is told that the FIFO is empty may write all of it without asking again. */
+  #sent(): void {
+    this.s.holdingFull = this.#room ? Holding.empty : Holding.busy;
+    this.s.threPending = this.#room ? 1 : 0;
+  }
+  get #room(): boolean {
+    return !(this.s.fcr & fifoOn) || this.output.free >= FIFO_BYTES;
   }
 
   setIer(value: number): void {
@@ -225,6 +236,10 @@ export class Uart {
     }
     if (toggled || value & 4) s.threPending = s.holdingFull === 0 ? 1 : 0;
     s.fcr = value & fifoOn ? value & 0xc9 : 0;
+    if (s.holdingFull === Holding.empty && !this.#room) {
+      s.holdingFull = Holding.busy;
+      s.threPending = 0;
+    }
     this.#refill();
   }
 
