@@ -1,29 +1,11 @@
 // The translator on the calling thread, without devices around it: a flat program in a small memory.
 
-import type { VcpuBus } from '../../src/accel/accel.ts';
+import { emptyBus } from '../../src/accel/accel.ts';
 import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
 import { layoutOf } from '../../src/accel/dbt/layout.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 
 const START = 0x10000;
-
-/** Nothing is attached. */
-const bus: VcpuBus = {
-  portIn: () => -1,
-  portOut: () => undefined,
-  mmioRead: () => -1n,
-  mmioWrite: () => undefined,
-  rdmsr: () => undefined,
-  wrmsr: () => false,
-  cpuid: () => [0, 0, 0, 0],
-  hypercall: () => undefined,
-  tsc: () => 0n,
-  random: () => 0n,
-  tpr: 0,
-  pending: () => false,
-  takeUnhalt: () => false,
-  acknowledge: () => -1,
-};
 
 /** A vCPU in 64-bit mode without paging, about to run `code`; `regions` says whether hot code is translated. */
 export function bareVcpu(code: Uint8Array, regions: 'off' | 'hot'): DbtVcpu {
@@ -31,7 +13,7 @@ export function bareVcpu(code: Uint8Array, regions: 'off' | 'hot'): DbtVcpu {
   const layout = layoutOf(16 << 20, 1);
   const memory = createMemory(layout);
   const vm = createVm(engine, memory, layout, 1, new WebAssembly.Module(mainModule(engine)), { regions });
-  const vcpu = new DbtVcpu(vm, 0, bus);
+  const vcpu = new DbtVcpu(vm, 0, emptyBus());
   new Uint8Array(memory.buffer).set(code, layout.ramBase + START);
   const state = { 'cs.selector': 0x10n, 'cs.base': 0n, 'cs.attr': 0xa09bn, efer: 0x500n, cr0: 1n, rip: BigInt(START) };
   for (const [name, value] of Object.entries(state)) vcpu.set(name, value);

@@ -35,6 +35,24 @@ export interface VcpuBus {
   eoi?(vector: number): void;
 }
 
+/** A bus to which nothing is attached. */
+export const emptyBus = (): VcpuBus => ({
+  portIn: () => -1,
+  portOut: () => undefined,
+  mmioRead: () => -1n,
+  mmioWrite: () => undefined,
+  rdmsr: () => undefined,
+  wrmsr: () => false,
+  cpuid: () => [0, 0, 0, 0],
+  hypercall: () => undefined,
+  tsc: () => 0n,
+  random: () => 0n,
+  tpr: 0,
+  pending: () => false,
+  takeUnhalt: () => false,
+  acknowledge: () => -1,
+});
+
 /** Guest state that CPUID reports. */
 export interface CpuidState {
   readonly cr4: bigint;

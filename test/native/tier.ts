@@ -1,7 +1,7 @@
 // Runs cases on the translator, on a whole vCPU in long mode: user pages under real page tables, exceptions through an IDT into
 // handlers that are one HLT each. So paging, privilege changes and delivery are compared as well.
 
-import type { MemoryLayout, VcpuBus } from '../../src/accel/accel.ts';
+import { emptyBus, type MemoryLayout } from '../../src/accel/accel.ts';
 import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
@@ -47,24 +47,6 @@ const BUDGET = 300_000;
 /** Vectors that push an error code. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
-/** Nothing is attached to this vCPU. */
-const bus: VcpuBus = {
-  portIn: () => -1,
-  portOut: () => undefined,
-  mmioRead: () => -1n,
-  mmioWrite: () => undefined,
-  rdmsr: () => undefined,
-  wrmsr: () => false,
-  cpuid: () => [0, 0, 0, 0],
-  hypercall: () => undefined,
-  tsc: () => 0n,
-  random: () => 0n,
-  tpr: 0,
-  pending: () => false,
-  takeUnhalt: () => false,
-  acknowledge: () => -1,
-};
-
 /** One vCPU and its memory. */
 interface Machine {
   readonly vcpu: DbtVcpu;
@@ -96,7 +78,7 @@ export class Translator implements Runner {
     const engine = createEngine();
     const main = new WebAssembly.Module(mainModule(engine));
     const vm = createVm(engine, memory, layout, 1, main, { regions: this.name === 'tier2' ? 'always' : 'off' });
-    const vcpu = new DbtVcpu(vm, 0, bus);
+    const vcpu = new DbtVcpu(vm, 0, emptyBus());
     this.#machine = {
       vcpu,
       view: new DataView(memory.buffer),

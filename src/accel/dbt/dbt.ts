@@ -5,7 +5,7 @@ import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
-import type { MemoryLayout, VcpuBus } from '../accel.ts';
+import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
 import { layoutOf } from './layout.ts';
@@ -109,23 +109,6 @@ function coldHandlers({ handlers, library, hotCount, named }: Engine, main: WebA
   return { handlers: fresh, made, module: new WebAssembly.Module(made.bytes) };
 }
 
-/** Nothing is attached. */
-const silent: VcpuBus = {
-  portIn: () => -1,
-  portOut: () => undefined,
-  mmioRead: () => -1n,
-  mmioWrite: () => undefined,
-  rdmsr: () => undefined,
-  wrmsr: () => false,
-  cpuid: () => [0, 0, 0, 0],
-  hypercall: () => undefined,
-  tsc: () => 0n,
-  random: () => 0n,
-  tpr: 0,
-  pending: () => false,
-  takeUnhalt: () => false,
-  acknowledge: () => -1,
-};
 /** again: inc rax; xor rbx,rax; jmp again */
 const ROUND = Uint8Array.of(0x48, 0xff, 0xc0, 0x48, 0x31, 0xc3, 0xeb, 0xf8);
 const ROUNDS = 20_000;
@@ -134,7 +117,7 @@ const ROUNDS = 20_000;
 function warmUp(engine: Engine, main: WebAssembly.Module): void {
   const layout = layoutOf(1 << 20, 1, 0);
   const memory = createMemory(layout);
-  const vcpu = new DbtVcpu(createVm(engine, memory, layout, 1, main, { regions: 'off' }), 0, silent);
+  const vcpu = new DbtVcpu(createVm(engine, memory, layout, 1, main, { regions: 'off' }), 0, emptyBus());
   const start = 0x1000;
   new Uint8Array(memory.buffer).set(ROUND, layout.ramBase + start);
   const state = { 'cs.selector': 0x10n, 'cs.base': 0n, 'cs.attr': 0xa09bn, efer: 0x500n, cr0: 1n, rip: BigInt(start) };

@@ -3,23 +3,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { seeded } from '../../bits/testing.ts';
 import { rig, settle } from './testing.ts';
 
 const PROGRAMS = 60;
 /** Where the programs' data is: two pages and what lies before and behind. */
 const DATA = 0x80000;
 const DATA_BYTES = 0x4000;
-
-/** A sequence of numbers below 2^32 (xorshift). */
-function random(seed: number): (below: number) => number {
-  let x = seed | 1;
-  return (below) => {
-    x ^= x << 13;
-    x ^= x >>> 17;
-    x ^= x << 5;
-    return (x >>> 0) % below;
-  };
-}
 
 const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13'];
 const DATA_REGISTERS = [0, 2, 8, 9, 10, 11];
@@ -105,7 +95,7 @@ function program(next: (below: number) => number): string {
 
 test('random programs do in regions what they do in tier 0', () => {
   for (let seed = 1; seed <= PROGRAMS; seed++) {
-    const next = random(seed * 0x9e3779b1);
+    const next = seeded(seed);
     const hex = program(next);
     // Pointers about the ends of pages, two of them on one page.
     const start: Record<string, bigint> = {};

@@ -1,6 +1,6 @@
 // A bare vCPU for tests.
 
-import type { MemoryLayout, VcpuBus, VcpuExit } from '../accel.ts';
+import { emptyBus, type MemoryLayout, type VcpuBus, type VcpuExit } from '../accel.ts';
 import { createEngine, createMemory, createVm, mainModule } from './dbt.ts';
 import { layoutOf } from './layout.ts';
 import { DbtVcpu } from './vcpu.ts';
@@ -11,22 +11,7 @@ const main = new WebAssembly.Module(mainModule(engine));
 
 /** Board of a test: nothing is there, port writes are noted. */
 export function bus(out: number[]): VcpuBus {
-  return {
-    portIn: () => 0xff,
-    portOut: (_, __, value) => out.push(value),
-    mmioRead: () => -1n,
-    mmioWrite: () => {},
-    rdmsr: () => undefined,
-    wrmsr: () => false,
-    cpuid: () => [0, 0, 0, 0],
-    hypercall: () => undefined,
-    tsc: () => 0n,
-    random: () => 0n,
-    tpr: 0,
-    pending: () => false,
-    takeUnhalt: () => false,
-    acknowledge: () => -1,
-  };
+  return { ...emptyBus(), portIn: () => 0xff, portOut: (_, __, value) => out.push(value) };
 }
 
 export interface Rig {

@@ -1,7 +1,7 @@
 // Whether KVM is worth using: it is opened, its capabilities are looked at, and a short program in ring 0 must give right results in a
 // short time. A nested KVM may emulate ring 0, slowly and with gaps, while it looks like any other.
 
-import type { VcpuBus } from '../accel.ts';
+import { emptyBus, type VcpuBus } from '../accel.ts';
 import { createMemory } from '../dbt/dbt.ts';
 import { layoutOf } from '../dbt/layout.ts';
 import { ioctls } from './abi.ts';
@@ -60,23 +60,14 @@ export function probeKvm(host: KvmHost): KvmProbe {
     let result = -1;
     let done = false;
     const bus: VcpuBus = {
+      ...emptyBus(),
       portIn: () => 0,
       portOut: (port, _bytes, value) => {
         if (port === 0x80) result = value;
         else done = true;
       },
       mmioRead: () => 0n,
-      mmioWrite: () => {},
-      rdmsr: () => undefined,
-      wrmsr: () => false,
       cpuid: (leaf) => (leaf === 0x80000000 ? [leaf, 0, 0, 0] : leaf === 0x80000001 ? [0, 0, 0, 1 << 29] : [0, 0, 0, 0]),
-      hypercall: () => undefined,
-      tsc: () => 0n,
-      random: () => 0n,
-      tpr: 0,
-      pending: () => false,
-      takeUnhalt: () => false,
-      acknowledge: () => -1,
     };
     vcpu = new KvmVcpu({ vm, memory: buffer, layout, index: 0, bus });
     const khz = host.ioctl(vcpu.fd, ioctls.getTscKhz.request, 0);

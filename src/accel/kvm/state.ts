@@ -4,6 +4,7 @@
 
 import type { Slot } from '../../ir/ir.ts';
 import { readRflags, writeRflags } from '../../isa/x86/rflags.ts';
+import { At } from '../../isa/x86/rows/xsave.ts';
 import * as st from '../../isa/x86/state.ts';
 import { S } from '../../isa/x86/state.ts';
 import {
@@ -31,21 +32,6 @@ const registers = Object.keys(st.R) as (keyof typeof st.R)[];
 
 const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.cr4], ['efer', st.efer]] as const; // biome-ignore format: pairs
 
-/** Places in the XSAVE area. */
-const At = {
-  cw: 0,
-  sw: 2,
-  tags: 4,
-  opcode: 6,
-  ip: 8,
-  dp: 16,
-  mxcsr: 24,
-  st: 32,
-  xmm: 160,
-  bv: 512,
-  ymm: 576,
-  pkru: 2688,
-} as const;
 /** Components of the area that have slots: x87, SSE, AVX, PKRU. */
 const KEPT = 0x207n;
 const TOP = 11;
@@ -250,24 +236,24 @@ export class KvmState {
       d.setUint16(At.st + 16 * i + 8, Number(this.#get(r.exp) & 0xffffn), true);
     }
     this.#copyVectors(st.xmm, At.xmm, 'out');
-    this.#copyVectors(st.ymmHigh, At.ymm, 'out');
+    this.#copyVectors(st.ymmHigh, At.avx, 'out');
     d.setUint32(At.pkru, Number(this.#get(st.pkru)), true);
-    d.setBigUint64(At.bv, KEPT & this.#components, true);
+    d.setBigUint64(At.header, KEPT & this.#components, true);
     this.#call('setXsave', area);
   }
   #loadFloat(): void {
     const area = this.#xsave;
     const d = new DataView(area.buffer);
     this.#call('getXsave', area);
-    const bv = d.getBigUint64(At.bv, true);
+    const bv = d.getBigUint64(At.header, true);
     if ((bv & 1n) === 0n) {
       // The x87's initial state: what the area holds of it does not count.
       area.fill(0, At.st, At.xmm);
       area.fill(0, 0, At.mxcsr);
       d.setUint16(At.cw, 0x37f, true);
     }
-    if ((bv & 2n) === 0n) area.fill(0, At.xmm, At.bv);
-    if ((bv & 4n) === 0n) area.fill(0, At.ymm, At.ymm + 256);
+    if ((bv & 2n) === 0n) area.fill(0, At.xmm, At.header);
+    if ((bv & 4n) === 0n) area.fill(0, At.avx, At.avx + 256);
     this.#set(st.pkru, (bv & 0x200n) === 0n ? 0n : BigInt(d.getUint32(At.pkru, true)));
     const sw = d.getUint16(At.sw, true);
     const top = (sw >> TOP) & 7;
@@ -286,7 +272,7 @@ export class KvmState {
       this.#set(r.exp, BigInt(d.getUint16(At.st + 16 * i + 8, true)));
     }
     this.#copyVectors(st.xmm, At.xmm, 'in');
-    this.#copyVectors(st.ymmHigh, At.ymm, 'in');
+    this.#copyVectors(st.ymmHigh, At.avx, 'in');
   }
   #copyVectors(slots: readonly Slot[], place: number, way: 'in' | 'out'): void {
     const d = new DataView(this.#xsave.buffer);

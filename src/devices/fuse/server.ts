@@ -7,8 +7,13 @@ import {
   FolderError,
   type FolderNode,
   type NodeStat,
+  O_CREAT,
+  O_TRUNC,
+  O_WRITE,
   type OpenNode,
   type Owner,
+  S_IFMT,
+  S_IFREG,
 } from '../ninep/folder.ts';
 import { MessageReader, MessageWriter, ShortMessage } from '../ninep/message.ts';
 
@@ -32,11 +37,6 @@ const FILES = 4096;
 const VALID = 1n;
 
 const ENOSYS = 38;
-const O_WRITE = 3;
-const O_TRUNC = 0o1000;
-const O_CREAT = 0o100;
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
 const NS = 1_000_000_000n;
 
 interface Known {

@@ -23,6 +23,16 @@ export const Errno = {
   ESTALE: 116,
 } as const;
 
+// Linux's flags of open files (either bit of `O_WRITE` writes), and kinds of files in modes.
+export const O_WRITE = 3;
+export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const S_IFMT = 0o170000;
+export const S_IFREG = 0o100000;
+export const S_IFDIR = 0o040000;
+export const S_IFLNK = 0o120000;
+
 /** An operation that failed, with the guest's error number. */
 export class FolderError extends Error {
   readonly errno: number;

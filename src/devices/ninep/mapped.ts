@@ -11,8 +11,14 @@ import {
   type FolderStatistics,
   type NodeChange,
   type NodeStat,
+  O_EXCL,
+  O_TRUNC,
   type OpenNode,
   type Owner,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
 } from './folder.ts';
 
 /** What is kept of a file; what is undefined is the host file's. */
@@ -45,12 +51,6 @@ const METADATA = '.virtfs_metadata';
 const METADATA_ROOT = '.virtfs_metadata_root';
 const O_RDONLY = 0;
 const O_WRONLY = 1;
-const O_EXCL = 0o200;
-const O_TRUNC = 0o1000;
-const S_IFMT = 0o170000;
-const S_IFREG = 0o100000;
-const S_IFDIR = 0o040000;
-const S_IFLNK = 0o120000;
 /** Longest target of a link, and most that is read of attributes. */
 const PATH_MAX = 4096;
 

@@ -1,6 +1,21 @@
 // A 9P2000.L server over one folder: fids, and one function for each message. The Linux kernel's client is its user
 // (`fs/9p`, `include/net/9p/9p.h`). What the guest sends is checked here; what it may reach is the folder's to hold.
-import { Errno, type Folder, type FolderEntry, FolderError, type FolderNode, type NodeStat, type OpenNode } from './folder.ts';
+import {
+  Errno,
+  type Folder,
+  type FolderEntry,
+  FolderError,
+  type FolderNode,
+  type NodeStat,
+  O_CREAT,
+  O_TRUNC,
+  O_WRITE,
+  type OpenNode,
+  S_IFDIR,
+  S_IFLNK,
+  S_IFMT,
+  S_IFREG,
+} from './folder.ts';
 import { HEADER, MessageReader, MessageWriter, type Qid, ShortMessage, Type } from './message.ts';
 
 /** Largest message, and most fids of a client. */
@@ -9,13 +24,6 @@ const MSIZE_MIN = 4096;
 const FIDS = 65536;
 const NAMES = 16;
 
-const O_WRITE = 3;
-const O_CREAT = 0o100;
-const O_TRUNC = 0o1000;
-const S_IFMT = 0o170000;
-const S_IFDIR = 0o040000;
-const S_IFLNK = 0o120000;
-const S_IFREG = 0o100000;
 const AT_REMOVEDIR = 0x200;
 /** All fields that `getattr` can fill in but generation and data version. */
 const BASIC = 0x7ffn;

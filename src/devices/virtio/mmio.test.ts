@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { seeded } from '../../bits/testing.ts';
 import type { VirtioModel } from './core.ts';
 import { emptyVirtioMmio, VirtioMmio } from './mmio.ts';
 import { Status } from './state.ts';
@@ -124,11 +125,7 @@ test('an empty transport says what it is and nothing else', () => {
 test('whatever is written into the registers of a transport, nothing throws and nothing outside RAM is touched', (t) => {
   const seed = Number(process.env['SEED'] ?? 1);
   t.diagnostic(`SEED=${seed}`);
-  let state = seed;
-  const random = (n: number): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
+  const random = seeded(seed);
   const values = [0, 1, 2, 3, 4, 7, 8, 11, 15, 16, 64, 65, 4096, RAM_BYTES - 16, 0x7fff_ffff, 0x8000_0000, 0xffff_ffff];
   for (let round = 0; round < 120; round++) {
     const legacy = (round & 1) === 1;

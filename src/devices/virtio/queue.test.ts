@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { seeded } from '../../bits/testing.ts';
 import type { VirtioModel } from './core.ts';
 import { Status } from './state.ts';
 import { RAM_BYTES, TestQueue, virtioRig } from './testing.ts';
@@ -131,11 +132,7 @@ test('a driver that breaks the rules stops its device, is told, and may reset it
 test('whatever is in the rings, nothing throws, nothing goes on for ever and nothing outside RAM is touched', (t) => {
   const seed = Number(process.env['SEED'] ?? 1);
   t.diagnostic(`SEED=${seed}`);
-  let state = seed;
-  const random = (n: number): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
+  const random = seeded(seed);
   const words = [0, 1, 2, 4, 5, 6, 7, 16, 63, 64, 65, 0x80, 0x81, 0x8000, 0x8080, 0xffff];
   for (let round = 0; round < 400; round++) {
     const kind = kinds[round % kinds.length]!;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { seeded } from '../../bits/testing.ts';
 import { TestQueue, virtioRig } from './testing.ts';
 import { readVsockHeader, VSOCK_HEADER, type VsockHeader, VsockOp, VsockQueue, vsockModel, writeVsockHeader } from './vsock.ts';
 import { VsockIo, type VsockStream, type VsockStreamEvents } from './vsock-io.ts';
@@ -221,11 +222,7 @@ test('neither side sends more than the other has room for', () => {
 test('whatever a guest sends, its host answers within limits and throws nothing', (t) => {
   const seed = Number(process.env['SEED'] ?? 1);
   t.diagnostic(`SEED=${seed}`);
-  let state = seed;
-  const random = (n: number): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
+  const random = seeded(seed);
   for (let round = 0; round < 12; round++) {
     const { rig, io, connects, knock, timers } = host();
     const guest = driver(rig, [4096, 44, 60, 20][round % 4]!);

@@ -3,6 +3,7 @@ import { lstat, mkdir, mkdtemp, readdir, readFile, rename, rm, symlink, writeFil
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, type TestContext, test } from 'node:test';
+import { seeded } from '../../bits/testing.ts';
 import { FuseServer } from '../../devices/fuse/server.ts';
 import { Errno, type Folder, FolderError, type FolderNode } from '../../devices/ninep/folder.ts';
 import { mappedFolder } from '../../devices/ninep/mapped.ts';
@@ -109,11 +110,7 @@ test('a 9P client cannot walk out, nor write where it may only read', { skip }, 
 test('whatever a guest sends to the file servers, they answer and write nothing outside', { skip }, async (t) => {
   const seed = Number(process.env['SEED'] ?? 1);
   t.diagnostic(`SEED=${seed}`);
-  let state = seed;
-  const random = (n: number): number => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return Math.floor((state / 2 ** 32) * n);
-  };
+  const random = seeded(seed);
   const names = ['file', '..', 'out', 'up', 'inner', 'a', 'b', '', '/', '../secret', 'secret'];
   const { folder } = await shared('fuzz');
   const mapped = (store: 'xattr' | 'file') =>

@@ -17,6 +17,7 @@ import {
   type NodeStat,
   type OpenNode,
   type Owner,
+  S_IFMT,
 } from '../../devices/ninep/folder.ts';
 import { libc } from './libc.ts';
 
@@ -26,7 +27,6 @@ const { O_NOFOLLOW, O_CREAT, O_EXCL, O_DIRECTORY, O_NONBLOCK } = constants;
 const ALLOWED = 3 | 0o200 | 0o1000 | 0o2000 | 0o10000 | 0o4010000;
 /** Handles of files that nobody uses at the moment. */
 const HANDLES = 256;
-const S_IFMT = 0o170000;
 const TYPES: Readonly<Record<number, number>> = {
   9604: 4,
   16807: 8,

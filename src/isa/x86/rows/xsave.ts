@@ -16,8 +16,8 @@ import { MXCSR_MASK, MXCSR_RESET } from './sse-math.ts';
 import { initialise, setControl, setStatus } from './x87-control.ts';
 import { statusWord } from './x87-stack.ts';
 
-/** Places in the area. */
-const At = {
+/** Places in the area; of PKRU, where the format is the standard one. */
+export const At = {
   cw: 0,
   sw: 2,
   tags: 4,
@@ -31,14 +31,13 @@ const At = {
   header: 512,
   comp: 520,
   avx: 576,
+  pkru: 2688,
 } as const;
 /** State components, bits of XCR0, XSTATE_BV and XCOMP_BV. */
 const X87 = 1;
 const SSE = 2;
 const AVX = 4;
 const PKRU = 0x200;
-/** Places of PKRU: in the standard format, and behind what is there in the compacted one. */
-const STANDARD_PKRU = 2688;
 const AVX_BYTES = 256;
 /** How an instruction was encoded: bits of the subroutines' parameter `how`. REX.W; 64-bit mode. */
 const WIDE = 1;
@@ -208,7 +207,7 @@ const areaBytes = (c: Emit, parts: Value, keys: Value): Value => {
 /** (address, requested components, how, optimise): XSAVE, or XSAVEOPT where `optimise` is 1. */
 const xsave: Sub = sub('xsave', ['i64', 'i32', 'i32', 'i32'], null, { faults: true }, (c, address, wanted, how, optimise) => {
   const b = c.b;
-  const keys = b.i32(STANDARD_PKRU);
+  const keys = b.i32(At.pkru);
   c.do(probeWrite, address, areaBytes(c, wanted, keys), b.i32(0));
   const used = c.call(stateInUse);
   b.if(has(c, wanted, SSE | AVX), () => saveMxcsr(c, address));
@@ -259,7 +258,7 @@ const xrstor: Sub = sub('xrstor', ['i64', 'i32', 'i32', 'i32'], null, { faults: 
     },
   );
   const parts = b.and(wanted, b.wrap(present));
-  const keys = b.select(compact, compactKeys(c, b.wrap(comp)), b.i32(STANDARD_PKRU));
+  const keys = b.select(compact, compactKeys(c, b.wrap(comp)), b.i32(At.pkru));
   c.do(probeRead, address, areaBytes(c, parts, keys), b.i32(0));
   // The compacted format treats MXCSR as part of SSE, the standard one as needed by AVX as well.
   const withMxcsr = b.select(compact, b.i32(SSE), b.i32(SSE | AVX));
