@@ -135,10 +135,10 @@ test('virsh prints typed parameters of every kind', { skip }, async () => {
 });
 
 test('virsh waits for an event and gets it', { skip }, async () => {
-  assert.deepEqual((await virsh('event', 'alpha', 'lifecycle', '--timeout', '10')).out, [
-    "event 'lifecycle' for domain 'alpha': Suspended Paused",
-    'events received: 1',
-  ]);
+  // virsh's own threads race: the one that took the event may still hold its domain when the other one disconnects.
+  const { out } = await virsh('event', 'alpha', 'lifecycle', '--timeout', '10');
+  const told = out.filter((line) => line !== 'error: One or more references were leaked after disconnect from the hypervisor');
+  assert.deepEqual(told, ["event 'lifecycle' for domain 'alpha': Suspended Paused", 'events received: 1']);
 });
 
 test('virsh downloads and uploads a volume', { skip }, async () => {
