@@ -2,6 +2,7 @@
 
 import type { Folder, FolderOptions } from '../devices/ninep/folder.ts';
 import type { DiskHost } from '../disk/open.ts';
+import type { Vnc, VncServer, VncServerOptions } from '../display/vnc.ts';
 import type { Report } from '../images/report.ts';
 import type { KernelFiles, MachineSetup, RunningMachine } from '../machine/running.ts';
 import type { EmulatorHost } from '../monitor/emulator.ts';
@@ -93,6 +94,12 @@ export interface CliHost {
   web(settings: WebSettings): Promise<{ readonly url: string; close(): Promise<void> }>;
   /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
   userNet(forwards: readonly string[]): Promise<{ readonly port: NetBackend; close(): Promise<void> }>;
+  /** Firmware by its name or path: from `folders`, from what is installed, or fetched. */
+  firmware(name: string, folders: readonly string[], report: Report): Promise<Uint8Array>;
+  /** Serves a page that shows a VNC server's display, on this machine. */
+  webDisplay(vnc: Vnc): Promise<{ readonly url: string; close(): Promise<void> }>;
+  /** Starts a VNC server. */
+  startVnc(o: VncServerOptions): Promise<VncServer>;
   /** A folder to share. */
   folder(path: string, options: FolderOptions): Promise<Folder>;
   machine(setup: MachineSetup): RunningMachine;
@@ -107,8 +114,6 @@ export interface CliHost {
 
 /** What the emulator's program needs besides. */
 export interface SystemHost extends CliHost {
-  /** Firmware by its name or path: from `folders`, from what is installed, or fetched. */
-  firmware(name: string, folders: readonly string[], report: Report): Promise<Uint8Array>;
   /** This process is the one that `daemonize` has started. */
   readonly isDaemon: boolean;
   /** Starts this command line again in the background and waits until it is ready; the exit code. */

@@ -13,6 +13,7 @@ import { Control, PORT } from './control.ts';
 import type { BootFiles, CliHost, TerminalSize } from './host.ts';
 import { progressBar } from './progress.ts';
 import { deviceChoices, type GuestDevices, openDevices } from './run-devices.ts';
+import { type DisplayChoice, type DisplayParts, displayChoice, displayParts, showDisplay } from './run-display.ts';
 import { type ConsoleSession, openConsole } from './session.ts';
 
 const NO_KEEP = 'images have no disk of their own; what a guest writes to --disk is kept';
@@ -61,7 +62,11 @@ export const runOptions: readonly Option[] = [
     value: 'DIR[:ro]',
     help: "share a folder of the host, as /mnt/NAME in an image's guest (tags share0, …); may be repeated",
   },
-  { names: ['--display'], value: 'none', help: 'no display (default)' },
+  {
+    names: ['--display'],
+    value: 'none|web|vnc[=ADDR]',
+    help: "show a display: on a page of this machine, or by VNC at HOST:DISPLAY or unix:PATH (default host 127.0.0.1, display the first that is free); an image's guest has a shell there, too (default none)",
+  },
   { names: ['--verbose', '-v'], help: "show the kernel's messages (with --exec on standard error) and what was started" },
   { names: ['--keep'], help: '', refused: NO_KEEP },
 ];
@@ -94,6 +99,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   }
   const config = usage(() => readConfig(args));
   const choices = usage(() => deviceChoices(args));
+  const display = usage(() => displayChoice(args.get('--display') ?? 'none'));
   const names = args.get('--accel') ?? 'auto';
   const { note, ...accel } = chooseAccel(names === 'auto' ? AUTO : [names], () => host.kvm());
   if (note !== undefined && args.get('--verbose') !== undefined) await host.err.write(`nonroot: using dbt: ${note}\n`);
@@ -104,10 +110,17 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const name = args.words[0];
   if (name !== undefined && !catalog.some((row) => row.name === name))
     throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
-  const files = await bootFiles(args, host);
+  const files = await bootFiles(args, host, display !== undefined);
+  const parts = display && (await displayParts(host));
   const opened = await openDevices(choices, host, { command: args.get('--exec') !== undefined, ours: files.ours });
   try {
-    return await new Run(host, args, { ...config, ...accel, devices: opened.devices }, seconds, opened).run(files);
+    const full: MachineConfig = {
+      ...config,
+      ...accel,
+      devices: [...(parts?.devices ?? []), ...opened.devices],
+      ...(parts ? { firmware: parts.firmware.shape } : {}),
+    };
+    return await new Run(host, args, full, seconds, opened, display && parts && { choice: display, parts }).run(files);
   } finally {
     await opened.close();
   }
@@ -127,8 +140,6 @@ function readConfig(args: Arguments): MachineConfig {
   if (accel !== 'auto' && accel !== 'dbt' && accel !== 'kvm') {
     throw new Error(`Cannot use --accel ${accel}: accepted are auto, dbt and kvm`);
   }
-  const display = args.get('--display') ?? 'none';
-  if (display !== 'none') throw new Error(`Cannot use --display ${display}: not supported yet; accepted is none`);
   const { cpuModel, paravirtual } = parseCpu(args.get('--cpu') ?? 'max');
   return {
     cpus: parseCpus(args.get('--cpus') ?? '1'),
@@ -141,7 +152,7 @@ function readConfig(args: Arguments): MachineConfig {
 }
 
 /** Kernel, initramfs and command line, from files and from an image, and whether the initramfs is an image's. */
-async function bootFiles(args: Arguments, host: CliHost): Promise<BootFiles & { readonly ours: boolean }> {
+async function bootFiles(args: Arguments, host: CliHost, display: boolean): Promise<BootFiles & { readonly ours: boolean }> {
   const [kernelPath, initrdPath] = [args.get('--kernel'), args.get('--initrd')];
   const kernel = kernelPath === undefined ? undefined : await host.readFile(kernelPath);
   const initrd = initrdPath === undefined ? undefined : await host.readFile(initrdPath);
@@ -151,8 +162,10 @@ async function bootFiles(args: Arguments, host: CliHost): Promise<BootFiles & { 
     ? await host.image(args.words[0] ?? defaultImage.name, bar.report).finally(() => bar.end())
     : undefined;
   const given = args.get('--append');
+  // The last console is the one of the kernel's and the guest's own words.
+  const screen = (append: string): string => (display ? `console=tty0 ${append}` : append);
   const fromImage = kernel === undefined || args.words.length > 0;
-  let append = fromImage ? [image!.append, given ?? ''].join(' ').trim() : (given ?? APPEND);
+  let append = fromImage ? [screen(image!.append), given ?? ''].join(' ').trim() : (given ?? screen(APPEND));
   if (args.get('--verbose') !== undefined) append = append.replace(/(^| )quiet(?= |$)/g, '').trim();
   return {
     kernel: kernel ?? image!.kernel,
@@ -167,11 +180,17 @@ async function bootFiles(args: Arguments, host: CliHost): Promise<BootFiles & { 
 /** Why the host ended the guest. */
 type Ending = { readonly code: number; readonly message?: string };
 
+interface Display {
+  readonly choice: DisplayChoice;
+  readonly parts: DisplayParts;
+}
+
 class Run {
   readonly #host: CliHost;
   readonly #command: string | undefined;
   readonly #config: MachineConfig;
   readonly #opened: GuestDevices;
+  readonly #display: Display | undefined;
   readonly #timeout: number | undefined;
   readonly #verbose: boolean;
   readonly #watch = new ConsoleWatch();
@@ -185,8 +204,16 @@ class Run {
   #inputEnded = false;
   #lastWords: { cancel(): void } | undefined;
 
-  constructor(host: CliHost, args: Arguments, config: MachineConfig, timeout: number | undefined, opened: GuestDevices) {
+  constructor(
+    host: CliHost,
+    args: Arguments,
+    config: MachineConfig,
+    timeout: number | undefined,
+    opened: GuestDevices,
+    display: Display | undefined,
+  ) {
     this.#host = host;
+    this.#display = display;
     this.#opened = opened;
     this.#command = args.get('--exec');
     this.#config = config;
@@ -208,6 +235,7 @@ class Run {
     host.onSignal((signal) => this.#end({ code: SIGNAL_CODES[signal] }));
     const machine = host.machine({
       config: this.#config,
+      firmware: this.#display?.parts.firmware.images,
       backends: this.#opened.backends,
       files: {
         kernel: files.kernel,
@@ -228,8 +256,15 @@ class Run {
       },
     });
     this.#machine = machine;
+    const shown =
+      this.#display &&
+      (await showDisplay(this.#display.choice, host, machine.backends).catch(async (error: unknown) => {
+        machine.quit();
+        await machine.ended;
+        throw error;
+      }));
     if (this.#ending) machine.quit();
-    if (this.#verbose) await host.err.write(`nonroot: ${machine.kernelLine}; command line: ${files.append}\n`);
+    if (this.#verbose) await host.err.write(`nonroot: ${machine.kernelLine || files.name}; command line: ${files.append}\n`);
     if (interactive) this.#openConsole(files.ours);
     else this.#openInput();
     const limit = this.#timeout === undefined ? undefined : host.after(this.#timeout * 1000, () => this.#timedOut());
@@ -238,6 +273,7 @@ class Run {
     limit?.cancel();
     this.#lastWords?.cancel();
     this.#console?.close();
+    shown?.close();
     if (this.#verbose) {
       const millions = Math.round(machine.instructions / 1e6);
       await host.err.write(
@@ -249,7 +285,13 @@ class Run {
 
   #overlay(ours: boolean): Uint8Array | undefined {
     const size = this.#host.input.isTTY ? this.#host.size() : undefined;
-    const session: Session = { rows: size?.rows, cols: size?.cols, term: this.#host.term, ...this.#opened.session };
+    const session: Session = {
+      rows: size?.rows,
+      cols: size?.cols,
+      term: this.#host.term,
+      ...this.#opened.session,
+      ...(this.#display ? { screen: true } : {}),
+    };
     if (this.#command !== undefined) return execOverlay({ ...session, command: this.#command, stdin: !this.#host.input.isTTY });
     return ours ? sessionOverlay(session) : undefined;
   }

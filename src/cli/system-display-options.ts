@@ -1,6 +1,6 @@
 // Options of `nonroot-system-x86_64` about displays, VNC and USB. QEMU 7.2 "System Emulation", section "Invocation".
 
-import type { SharePolicy } from '../display/vnc.ts';
+import { parseVncPlace, type SharePolicy, VNC_PORT } from '../display/vnc.ts';
 import type { VncSetting } from '../monitor/display.ts';
 import { items } from '../monitor/keyval.ts';
 import { does, parameters, type SystemOption } from './system-option.ts';
@@ -11,7 +11,6 @@ const cards = { none: undefined, std: 'VGA', virtio: 'virtio-vga' } as const;
 const cardNames = Object.keys(cards);
 /** Drivers that are displays: with one of them there is no default card. */
 const displayDrivers = ['VGA', 'isa-vga', 'virtio-vga', 'virtio-gpu-pci', 'bochs-display', 'secondary-vga', 'ramfb'];
-const VNC_PORT = 5900;
 const WEBSOCKET_PORT = 5700;
 
 /** `DISPLAY[,option…]` of `-vnc`. */
@@ -22,14 +21,13 @@ function vnc(s: Settings, text: string): void {
     s.vnc = [];
     return;
   }
-  const found = /^(.*):(\d+)$/.exec(where);
-  const unix = where.startsWith('unix:') ? where.slice(5) : undefined;
-  if (unix === undefined && found === null) throw new Refused(`-vnc ${where}: accepted: HOST:DISPLAY, unix:PATH, none`);
+  const place = parseVncPlace(where);
+  if (place === undefined) throw new Refused(`-vnc ${where}: accepted: HOST:DISPLAY, unix:PATH, none`);
   let to: number | undefined;
   let websocket: number | undefined;
   let secret: string | undefined;
   const o = { id: 'default', password: false, share: 'allow-exclusive' as SharePolicy, display: undefined as string | undefined };
-  const number = found === null ? 0 : integer('-vnc :', found[2]!, 0, 65535 - VNC_PORT);
+  const number = place.kind === 'tcp' ? place.port - VNC_PORT : 0;
   const option = rest.map(({ key, value }) => `${key}=${(value ?? 'on').replaceAll(',', ',,')}`).join(',');
   properties('-vnc', option, '', {
     id: (v) => void (o.id = v),
@@ -52,20 +50,17 @@ function vnc(s: Settings, text: string): void {
     head: (v) => void integer('-vnc head=', v, 0, 0),
     audiodev: () => {},
   }); // biome-ignore format: one row for each option
-  const host = (found?.[1] ?? '').replace(/^\[(.*)\]$/, '$1');
   const setting: Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined } = {
     ...o,
     secretId: secret,
     listen:
-      unix === undefined
+      place.kind === 'tcp'
         ? {
-            kind: 'tcp',
-            host,
-            port: VNC_PORT + number,
+            ...place,
             ...(to === undefined ? {} : { to: VNC_PORT + to }),
             ...(websocket === undefined ? {} : { websocket }),
           }
-        : { kind: 'unix', path: unix },
+        : place,
   };
   if (s.vnc.some((v) => v.id === o.id)) throw new Refused(`-vnc ${text}: there is a server '${o.id}' already; id= names it`);
   s.vnc.push(setting);

@@ -45,6 +45,22 @@ export type VncListen =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly to?: number; readonly websocket?: number }
   | { readonly kind: 'unix'; readonly path: string };
 
+/** Port of display 0. */
+export const VNC_PORT = 5900;
+
+/**
+ * Where a server is to listen, as QEMU's `-vnc` writes it: `HOST:DISPLAY` with HOST maybe empty or in brackets, or `unix:PATH`; undefined for anything
+ * else. @throws Error for display numbers that no port has
+ */
+export function parseVncPlace(text: string): VncListen | undefined {
+  if (text.startsWith('unix:') && text.length > 5) return { kind: 'unix', path: text.slice(5) };
+  const found = /^(.*):(\d+)$/.exec(text);
+  if (!found) return undefined;
+  const most = 65_535 - VNC_PORT;
+  if (Number(found[2]) > most) throw new Error(`Cannot use VNC display ${found[2]}: accepted are 0 to ${most}`);
+  return { kind: 'tcp', host: found[1]!.replace(/^\[(.*)\]$/, '$1'), port: VNC_PORT + Number(found[2]) };
+}
+
 export interface VncServerOptions extends Omit<VncOptions, 'des' | 'random' | 'deflate' | 'time' | 'after'> {
   readonly listen: VncListen | undefined;
 }

@@ -17,7 +17,7 @@ mount /dev/pts
 echo nonroot >/proc/sys/kernel/hostname
 ip link set lo up
 
-console= rows= cols= term= control= out= err= stdin= shares= address= gateway= dns=
+console= rows= cols= term= control= out= err= stdin= screen= shares= address= gateway= dns=
 [ -e /.nonroot/config ] && . /.nonroot/config
 export HOME=/root USER=root SHELL=/bin/sh TERM="\${term:-vt100}" PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin ENV=/etc/shrc
 
@@ -149,6 +149,9 @@ if [ -n "$control" ]; then
         ;;
     esac
   done <&3 2>/dev/null &
+fi
+if [ -n "$screen" ] && [ "$screen" != "$tty" ]; then
+  while :; do setsid -c sh -l <>"$screen" >&0 2>&1 3>&-; done &
 fi
 read -r release </proc/sys/kernel/osrelease
 echo "Linux $release with busybox. \\\`exit\\\` powers the machine off." >"$tty"

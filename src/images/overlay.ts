@@ -16,6 +16,8 @@ export type Session = {
   readonly control?: boolean;
   /** The guest takes scripts over the control channel, with their output on channels of their own. */
   readonly commands?: boolean;
+  /** The guest has a display, which is to have a shell as well. */
+  readonly screen?: boolean;
   /** Directories shared by the host: tag of the device, absolute path in the guest. */
   readonly shares?: readonly { readonly tag: string; readonly path: string; readonly readonly?: boolean }[];
   /** A fixed IPv4 configuration, which saves DHCP: address with prefix length, gateway, name server. */
@@ -57,6 +59,7 @@ function configFile(session: Session, more: Readonly<Record<string, string>>): C
     cols: size(session.cols),
     // A strange TERM is no reason to fail: the guest has its default.
     term: session.term && /^[\w.+-]+$/.test(session.term) ? session.term : undefined,
+    screen: session.screen ? '/dev/tty1' : undefined,
     shares: shares?.join(' '),
     address: session.address && word(session.address.address),
     gateway: session.address?.gateway && word(session.address.gateway),

@@ -15,6 +15,7 @@ import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
 import { connectDaemon, runDaemon } from './daemon-main.ts';
 import { decompress } from './decompress.ts';
+import { readFirmware } from './fetch-firmware.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
 import { openFolder } from './folder.ts';
@@ -22,6 +23,8 @@ import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
+import { startVnc } from './vnc.ts';
+import { serveDisplay } from './web-display.ts';
 import { serveWeb } from './web-main.ts';
 
 /** What the guest sent before it ended a connection has so long to leave after the guest's end. Milliseconds. */
@@ -88,6 +91,9 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
       };
       return { port: net, close };
     },
+    firmware: (name, folders, report) => readFirmware(name, folders, { report }),
+    startVnc,
+    webDisplay: serveDisplay,
     folder: openFolder,
     machine: (setup) => new NodeMachine(setup, ahead),
     kvm() {

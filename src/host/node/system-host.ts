@@ -14,7 +14,6 @@ import { userCache } from './cache.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
 import { confine, isRestarted, namedDescriptors, READY, restart } from './confine.ts';
-import { readFirmware } from './fetch-firmware.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { stateStreams } from './state-streams.ts';
@@ -28,7 +27,6 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
   return {
     ...host,
     machine: (setup) => (machine = new NodeMachine(setup, ahead)),
-    firmware: (name, folders, report) => readFirmware(name, folders, { report }),
     isDaemon: readyFd !== undefined,
     daemonize: () => startInBackground(),
     ready() {

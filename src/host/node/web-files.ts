@@ -13,8 +13,8 @@ export interface WebFile {
 export interface WebFiles {
   /** A file by its path in the URL; undefined where the list has none. */
   get(path: string): Promise<WebFile | undefined>;
-  /** What the page's own inline scripts are allowed by, for Content-Security-Policy. */
-  readonly inline: () => Promise<string>;
+  /** What the inline scripts of the page at a path are allowed by, for Content-Security-Policy. */
+  readonly inline: (path: '/' | '/display') => Promise<string>;
 }
 
 const types: Readonly<Record<string, string>> = {
@@ -68,6 +68,7 @@ export function webFiles(): WebFiles {
   add('/web', source, 'page/*.{ts,css,svg}');
   for (const path of [...list.keys()]) if (path.endsWith('.test.ts')) list.delete(path);
   list.set('/', join(source, 'page', 'index.html'));
+  list.set('/display', join(source, 'page', 'display.html'));
   add('/lib/xterm', packageFolder('@xterm/xterm'), '{lib/xterm.mjs,css/xterm.css}');
   add('/lib/fit', packageFolder('@xterm/addon-fit'), 'lib/addon-fit.mjs');
   add('/lib/novnc', packageFolder('@novnc/novnc'), '{core,vendor}/**/*.js');
@@ -88,8 +89,8 @@ export function webFiles(): WebFiles {
   };
   return {
     get,
-    async inline() {
-      const page = new TextDecoder().decode((await get('/'))!.bytes);
+    async inline(path) {
+      const page = new TextDecoder().decode((await get(path))!.bytes);
       const scripts = [...page.matchAll(/<script type="importmap">([\s\S]*?)<\/script>/g)].map((match) => match[1]!);
       return scripts.map((text) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`).join(' ');
     },
