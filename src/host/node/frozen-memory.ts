@@ -1,13 +1,19 @@
-// Guest memory that several machines share until they write to it: an anonymous file of Linux, mapped privately over the memory of each.
-// Taking a machine's memory is one mapping where it lived in such a file from the start, else a copy of its pages that are not zero; giving it
-// to a machine is one mapping always. memfd_create(2), mmap(2).
+// Guest memory that several machines share until they write to it: anonymous files of Linux, mapped privately over the memory of each. Taking
+// a machine's memory costs one mapping where it lived in such a file from the start; later the pages that it wrote since are copied to a file
+// of their own, which lies over the former ones. memfd_create(2), mmap(2), Linux "Documentation/admin-guide/mm/pagemap".
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { nativeFiles } from './file-native.ts';
 
 const PAGE = 4096;
-/** Pages that are looked at together: a run of them is written by one call. */
-const RUN_MAX = 1024;
+/** Bytes that are copied at once. */
+const PIECE = 4 << 20;
+/** Files and mappings that a machine's memory may consist of; beyond, it is copied into one. */
+const FILES_MAX = 32;
+const MAPPINGS_MAX = 2048;
+/** Runs of written pages that one freezing may add. Pages between them that were not written are copied along where there are more. */
+const RUNS_MAX = 256;
 const MFD_CLOEXEC = 1;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
@@ -15,6 +21,10 @@ const MAP_PRIVATE = 2;
 const MAP_FIXED = 0x10;
 const MAP_NORESERVE = 0x4000;
 const FAILED = 2n ** 64n - 1n;
+/** Of the upper half of a pagemap's entry: the page is there, or swapped out; it belongs to a file. */
+const PM_PRESENT = 1 << 31;
+const PM_SWAP = 1 << 30;
+const PM_FILE = 1 << 29;
 
 interface Koffi {
   load(path: string): { func(signature: string): (...args: unknown[]) => unknown };
@@ -23,82 +33,164 @@ interface Koffi {
 }
 interface Calls {
   create(name: string): number;
-  /** Maps `fd` from `offset` over the bytes. */
-  map(bytes: Uint8Array, fd: number, offset: number, flags: number): void;
+  address(bytes: Uint8Array): bigint;
+  /** Maps `fd` from `offset` over memory. */
+  map(at: bigint, length: number, fd: number, offset: number, flags: number): void;
 }
 
 let known: Calls | null | undefined;
+/** The calls of this host; null where koffi's binary is missing and memory has to be copied. */
 function calls(): Calls | null {
   if (known !== undefined) return known;
   known = null;
   if (process.platform !== 'linux') return known;
+  let koffi: Koffi;
   try {
-    const koffi = createRequire(import.meta.url)('koffi') as Koffi;
-    const c = koffi.load('libc.so.6');
-    const memfd = c.func('int memfd_create(const char *name, unsigned flags)') as (name: string, flags: number) => number;
-    const mmap = c.func('void *mmap(uint64_t at, size_t length, int protection, int flags, int fd, int64_t offset)');
-    known = {
-      create: (name) => memfd(name, MFD_CLOEXEC),
-      map(bytes, fd, offset, flags) {
-        const at = koffi.address(bytes);
-        const got = mmap(at, bytes.length, PROT_READ_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, offset);
-        if (koffi.address(got) !== at || at === FAILED)
-          throw new Error(`Cannot map ${bytes.length >> 20} MiB of guest memory: error ${koffi.errno()}`);
-      },
-    };
+    koffi = createRequire(import.meta.url)('koffi') as Koffi;
   } catch {
-    // Without koffi's binary, memory is copied.
+    return known;
   }
+  const c = koffi.load('libc.so.6');
+  const memfd = c.func('int memfd_create(const char *name, unsigned int flags)') as (name: string, flags: number) => number;
+  const mmap = c.func('void *mmap(uint64_t at, size_t length, int protection, int flags, int fd, int64_t offset)');
+  known = {
+    create: (name) => memfd(name, MFD_CLOEXEC),
+    address: (bytes) => koffi.address(bytes),
+    map(at, length, fd, offset, flags) {
+      const got = mmap(at, length, PROT_READ_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, offset);
+      if (koffi.address(got) !== at || at === FAILED)
+        throw new Error(`Cannot map ${length >> 10} KiB of guest memory: error ${koffi.errno()}`);
+    },
+  };
   return known;
 }
+/** Whether machines can share memory on this host. */
+export const sharesMemory = (): boolean => calls() !== null;
+
+/** An open file that several hold. */
+class SharedFile {
+  readonly fd: number;
+  #holders = 0;
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+  hold(): void {
+    this.#holders++;
+  }
+  release(): void {
+    if (--this.#holders === 0) closeSync(this.fd);
+  }
+}
+/** Pages of memory and where they are. A list of them is in order and leaves out nothing. */
+interface Extent {
+  readonly page: number;
+  readonly count: number;
+  readonly file: SharedFile;
+  /** Bytes. */
+  readonly offset: number;
+}
+const filesOf = (extents: readonly Extent[]): Set<SharedFile> => new Set(extents.map((e) => e.file));
 
 /** Contents of a guest's memory that do not change any more. */
 export interface FrozenMemory {
   readonly length: number;
-  /** Gives them to a machine: bytes at a page's start, of this length, whose contents until now are lost. */
-  mapTo(bytes: Uint8Array): void;
+  readonly contents: Uint8Array | readonly Extent[];
   /** Writes them to a file from `offset`, holes for pages of zeros. */
   copyTo(fd: number, offset: number): void;
   close(): void;
 }
 
-/** Memory of a machine that can be frozen by one mapping. */
+/** Memory of a machine that can be frozen, and that takes frozen contents over. */
 export class GuestMemory {
   readonly bytes: Uint8Array;
-  #fd = -1;
+  /** The file that it lives in, until it is frozen first. */
+  #own: SharedFile | undefined;
+  /** What it is mapped from privately. */
+  #from: readonly Extent[] = [];
 
   /** `shareable`: it lives in an anonymous file from now on, where the host can do that; the bytes are zero. */
   constructor(bytes: Uint8Array, shareable: boolean) {
     this.bytes = bytes;
     const host = shareable ? calls() : null;
-    if (!host) return;
-    const fd = host.create('nonroot-guest');
-    if (fd < 0) return;
-    ftruncateSync(fd, bytes.length);
-    host.map(bytes, fd, 0, MAP_SHARED);
-    this.#fd = fd;
+    const file = host && anonymous(host);
+    if (!host || !file) return;
+    ftruncateSync(file.fd, bytes.length);
+    host.map(host.address(bytes), bytes.length, file.fd, 0, MAP_SHARED);
+    this.#own = file;
   }
 
   /** The contents as they are; the machine stands still. What it writes from now on is its own. */
   freeze(): FrozenMemory {
-    const { bytes } = this;
     const host = calls();
-    if (this.#fd >= 0 && host) {
-      const fd = this.#fd;
-      this.#fd = -1;
-      host.map(bytes, fd, 0, MAP_PRIVATE);
-      return frozen(fd, 0, bytes.length, host);
+    if (host && this.#own) {
+      const whole = { page: 0, count: this.bytes.length / PAGE, file: this.#own, offset: 0 };
+      this.#map(host, [whole]);
+      this.#goOnFrom([whole]);
+    } else if (!host || this.#from.length === 0 || !this.#addWritten(host)) return copied(this.bytes.slice());
+    return frozen(this.#from, this.bytes.length);
+  }
+  /** Has frozen contents of this length instead of its own. */
+  take({ contents, length }: FrozenMemory): void {
+    if (length !== this.bytes.length)
+      throw new Error(`Cannot give ${length} bytes of memory to a machine that has ${this.bytes.length}`);
+    const host = calls();
+    if (contents instanceof Uint8Array || !host) {
+      this.bytes.set(contents as Uint8Array);
+      return;
     }
-    const fd = host ? host.create('nonroot-frozen') : -1;
-    if (!host || fd < 0) return copied(bytes.slice());
-    ftruncateSync(fd, bytes.length);
-    writeRuns(bytes, fd, 0);
-    host.map(bytes, fd, 0, MAP_PRIVATE);
-    return frozen(fd, 0, bytes.length, host);
+    this.#map(host, contents);
+    this.#goOnFrom(contents);
   }
   close(): void {
-    if (this.#fd >= 0) closeSync(this.#fd);
-    this.#fd = -1;
+    this.#goOnFrom([]);
+  }
+
+  #map(host: Calls, extents: readonly Extent[]): void {
+    const base = host.address(this.bytes);
+    for (const { page, count, file, offset } of extents)
+      host.map(base + BigInt(page * PAGE), count * PAGE, file.fd, offset, MAP_PRIVATE);
+  }
+  #goOnFrom(extents: readonly Extent[]): void {
+    const before = filesOf(this.#from);
+    for (const file of filesOf(extents)) file.hold();
+    for (const file of before) file.release();
+    this.#own?.release();
+    this.#own = undefined;
+    this.#from = extents;
+  }
+  /** Moves the pages that were written since they were mapped to a file of their own. False where the host does not tell, or has no room. */
+  #addWritten(host: Calls): boolean {
+    const { bytes } = this;
+    const runs = writtenRuns(host.address(bytes), bytes.length / PAGE);
+    if (runs?.length === 0) return true;
+    const file = runs && anonymous(host);
+    if (!runs || !file) return false;
+    try {
+      let offset = 0;
+      const over: Extent[] = [];
+      for (const { page, count } of runs) {
+        writeAll(file.fd, bytes.subarray(page * PAGE, (page + count) * PAGE), offset);
+        over.push({ page, count, file, offset });
+        offset += count * PAGE;
+      }
+      const all = overlay(this.#from, over);
+      if (all.length <= MAPPINGS_MAX && filesOf(all).size <= FILES_MAX) {
+        // First the list, then the mappings: where one fails, its pages count as written the next time.
+        this.#goOnFrom(all);
+        this.#map(host, over);
+      } else {
+        const one = anonymous(host);
+        if (!one) return false;
+        copyExtents(all, bytes.length, one.fd, 0);
+        const whole = { page: 0, count: bytes.length / PAGE, file: one, offset: 0 };
+        this.#goOnFrom([whole]);
+        one.release();
+        this.#map(host, [whole]);
+      }
+      return true;
+    } finally {
+      file.release();
+    }
   }
 }
 
@@ -109,8 +201,7 @@ export function openFrozen(path: string, offset: number, length: number): Frozen
     closeSync(fd);
     throw new Error(`Cannot use memory in ${path}: the file is too short`);
   }
-  const host = calls();
-  if (host) return frozen(fd, offset, length, host);
+  if (calls()) return frozen([{ page: 0, count: length / PAGE, file: new SharedFile(fd), offset }], length);
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; ) {
     const n = readSync(fd, bytes, at, length - at, offset + at);
@@ -121,35 +212,121 @@ export function openFrozen(path: string, offset: number, length: number): Frozen
   return copied(bytes);
 }
 
-function frozen(fd: number, offset: number, length: number, host: Calls): FrozenMemory {
+/** An anonymous file that its maker holds. */
+function anonymous(host: Calls): SharedFile | undefined {
+  const fd = host.create('nonroot-guest');
+  if (fd < 0) return undefined;
+  const file = new SharedFile(fd);
+  file.hold();
+  return file;
+}
+function frozen(extents: readonly Extent[], length: number): FrozenMemory {
+  const files = filesOf(extents);
+  for (const file of files) file.hold();
   return {
     length,
-    mapTo(bytes) {
-      if (bytes.length !== length) throw new Error(`Cannot give ${length} bytes of memory to a machine that has ${bytes.length}`);
-      host.map(bytes, fd, offset, MAP_PRIVATE);
+    contents: extents,
+    copyTo: (fd, offset) => copyExtents(extents, length, fd, offset),
+    close() {
+      for (const file of files) file.release();
+      files.clear();
     },
-    copyTo(to, at) {
-      ftruncateSync(to, at + length);
-      const piece = new Uint8Array(RUN_MAX * PAGE);
-      for (let from = 0; from < length; from += piece.length) {
-        const part = piece.subarray(0, Math.min(piece.length, length - from));
-        for (let n = 0; n < part.length; ) n += readSync(fd, part, n, part.length - n, offset + from + n) || part.length;
-        writeRuns(part, to, at + from);
-      }
-    },
-    close: () => closeSync(fd),
   };
 }
 function copied(contents: Uint8Array): FrozenMemory {
   return {
     length: contents.length,
-    mapTo: (bytes) => bytes.set(contents),
-    copyTo(fd, at) {
-      ftruncateSync(fd, at + contents.length);
-      writeRuns(contents, fd, at);
+    contents,
+    copyTo(fd, offset) {
+      ftruncateSync(fd, offset + contents.length);
+      writeRuns(contents, fd, offset);
     },
     close: () => {},
   };
+}
+
+/** Runs of pages that a private mapping has copies of, since they were written. Undefined where the host does not tell. */
+function writtenRuns(at: bigint, pages: number): { page: number; count: number }[] | undefined {
+  const entries = new Uint32Array(2 * pages);
+  let fd: number | undefined;
+  try {
+    fd = openSync('/proc/self/pagemap', 'r');
+    const bytes = new Uint8Array(entries.buffer);
+    const from = (Number(at) / PAGE) * 8;
+    for (let n = 0; n < bytes.length; ) {
+      const got = readSync(fd, bytes, n, bytes.length - n, from + n);
+      if (got <= 0) return undefined;
+      n += got;
+    }
+  } catch {
+    return undefined;
+  } finally {
+    if (fd !== undefined) closeSync(fd);
+  }
+  let runs: { page: number; count: number }[] = [];
+  for (let page = 0; page < pages; page++) {
+    const entry = entries[2 * page + 1]!;
+    if ((entry & (PM_PRESENT | PM_SWAP)) === 0 || (entry & PM_FILE) !== 0) continue;
+    const last = runs.at(-1);
+    if (last && last.page + last.count === page) last.count++;
+    else runs.push({ page, count: 1 });
+  }
+  for (let gap = 4; runs.length > RUNS_MAX; gap *= 2) runs = closeGaps(runs, gap);
+  return runs;
+}
+function closeGaps(runs: readonly { page: number; count: number }[], gap: number): { page: number; count: number }[] {
+  const joined: { page: number; count: number }[] = [];
+  for (const run of runs) {
+    const last = joined.at(-1);
+    if (last && run.page - (last.page + last.count) <= gap) last.count = run.page + run.count - last.page;
+    else joined.push({ ...run });
+  }
+  return joined;
+}
+
+/** `under` with `over` on top; both in order. */
+function overlay(under: readonly Extent[], over: readonly Extent[]): Extent[] {
+  const all: Extent[] = [];
+  let next = 0;
+  /** Pages before this one are in the list. */
+  let done = 0;
+  for (const extent of under) {
+    const end = extent.page + extent.count;
+    const below = (to: number): void => {
+      if (done < to) all.push({ ...extent, page: done, count: to - done, offset: extent.offset + (done - extent.page) * PAGE });
+      done = Math.max(done, to);
+    };
+    for (let top = over[next]; top && top.page < end; top = over[++next]) {
+      below(top.page);
+      all.push(top);
+      done = top.page + top.count;
+    }
+    below(end);
+  }
+  return all;
+}
+
+/** Copies what is not zero, in files that may have holes. */
+function copyExtents(extents: readonly Extent[], length: number, to: number, at: number): void {
+  ftruncateSync(to, at + length);
+  const native = nativeFiles();
+  const piece = new Uint8Array(PIECE);
+  for (const { page, count, file, offset } of extents) {
+    const end = offset + count * PAGE;
+    for (let from = offset; from < end; ) {
+      from = native?.nextData(file.fd, from, end) ?? from;
+      from -= from % PAGE;
+      if (from >= end) break;
+      const part = piece.subarray(0, Math.min(piece.length, end - from));
+      for (let n = 0; n < part.length; ) {
+        const got = readSync(file.fd, part, n, part.length - n, from + n);
+        if (got <= 0) throw new Error('Cannot copy the memory of a machine: its file was cut short');
+        n += got;
+      }
+      writeRuns(part, to, at + page * PAGE + from - offset);
+      from += part.length;
+    }
+  }
 }
 
 /** Writes pages that are not zero to a file that reads as zeros elsewhere. */
@@ -167,7 +344,10 @@ function writeRuns(bytes: Uint8Array, fd: number, offset: number): void {
       continue;
     }
     const first = page;
-    while (page < pages && page - first < RUN_MAX && !empty(page)) page++;
-    for (let at = first * PAGE; at < page * PAGE; ) at += writeSync(fd, bytes, at, page * PAGE - at, offset + at);
+    while (page < pages && !empty(page)) page++;
+    writeAll(fd, bytes.subarray(first * PAGE, page * PAGE), offset + first * PAGE);
   }
+}
+function writeAll(fd: number, bytes: Uint8Array, offset: number): void {
+  for (let n = 0; n < bytes.length; ) n += writeSync(fd, bytes, n, bytes.length - n, offset + n);
 }

@@ -428,7 +428,7 @@ export class NodeMachine implements RunningMachine {
       throw new Error(`Cannot thaw into a machine that is ${this.#status}: accepted is not started`);
     this.board.reset();
     for (const { io } of this.devices.list()) io?.reset?.();
-    memory.mapTo(this.#guest.bytes);
+    this.#guest.take(memory);
     this.#restored = await loadMachine(this.#still, once(state), zstd);
   }
   async *liveState(o: LiveOptions): AsyncGenerator<Uint8Array> {
