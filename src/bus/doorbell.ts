@@ -10,6 +10,20 @@ export const doorbellLayout = struct({ flag: ['i32', 1] }, { name: 'doorbell', v
 /** Longest sleep of the I/O thread. */
 const LOOK_MS = 200;
 
+/** What a ring changes, in shared memory: where it is 0, `kicked` and then `flag` become 1, and who sleeps on `rung` wakes. */
+export interface BellWords {
+  /** Why it was rung: cleared by who heard it. */
+  readonly kicked: Int32Array;
+  readonly flag: Int32Array;
+  readonly rung: Int32Array;
+}
+/** Rings from the words alone, from any thread; false where it was rung before and nobody has looked since. */
+export function ringWords({ kicked, flag, rung }: BellWords): boolean {
+  if (Atomics.exchange(kicked, 0, 1) !== 0) return false;
+  if (Atomics.exchange(flag, 0, 1) === 0 && Atomics.exchange(rung, 0, 1) === 0) Atomics.notify(rung, 0);
+  return true;
+}
+
 export class Doorbell {
   /** What the I/O thread does when it was rung; set by the device's I/O side. */
   heard: (() => void) | undefined;
@@ -24,6 +38,10 @@ export class Doorbell {
   ring(): void {
     if (Atomics.exchange(this.#flag, 0, 1) !== 0) return;
     if (Atomics.exchange(this.#rung, 0, 1) === 0) Atomics.notify(this.#rung, 0);
+  }
+  /** For who rings it without this object; `kicked` says what for. */
+  words(kicked: Int32Array): BellWords {
+    return { kicked, flag: this.#flag, rung: this.#rung };
   }
   /** True, once, when it was rung. */
   take(): boolean {
@@ -53,12 +71,14 @@ export class Bells {
     Atomics.store(this.#state.rung, 0, 0);
     for (const bell of this.#bells) if (bell.take()) bell.heard?.();
   }
-  /** Hears until `close`; only on the I/O thread. */
-  async serve(): Promise<void> {
+  /** Hears until `close`; only on the I/O thread. `turn` resolves when all else that waits for this thread has had its turn. */
+  async serve(turn: () => Promise<void>): Promise<void> {
     while (this.#open) {
       // A look now and then, whatever the word says: a restored state may hold bells that were rung before it was saved.
       const wait = Atomics.waitAsync(this.#state.rung, 0, 0, LOOK_MS);
       if (wait.async) await wait.value;
+      // A guest that rings without end must not keep this thread from anything else.
+      else await turn();
       this.hear();
     }
   }

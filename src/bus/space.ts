@@ -1,6 +1,7 @@
 // An address space of devices: 64 Ki ports or sparse MMIO; finds the device behind an address and makes the access under the board's lock.
 import { ones } from '../bits/fields.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
+import type { BellWords } from './doorbell.ts';
 import type { Lock } from './lock.ts';
 
 /** What stands behind a range of addresses. Called with the board's lock held; never throws for what a guest does. */
@@ -14,6 +15,23 @@ export interface Handler {
   /** One access of 8 bytes; only called where `max` is 8. */
   read64?(offset: number): bigint;
   write64?(offset: number, value: bigint): void;
+  /** Writes that do no more than ring, as things are now. */
+  bells?(): readonly BellWrite[];
+}
+
+/** A write that does no more than ring a doorbell: an accelerator may ring in the handler's place. */
+export interface BellWrite {
+  /** From the range's base. */
+  readonly offset: number;
+  readonly size: 1 | 2 | 4;
+  /** The value that rings it; any does where it is absent. */
+  readonly match?: number;
+  readonly words: BellWords;
+}
+/** A `BellWrite` where the guest finds it. */
+export interface PlacedBell extends BellWrite {
+  readonly space: 'ports' | 'mmio';
+  readonly address: number;
 }
 
 /** A range of addresses and what stands behind it. */
@@ -43,6 +61,8 @@ export interface SpaceOptions {
   readonly lock: Lock;
   readonly shared: ViewOf<typeof spaceLayout>;
   readonly trace?: (access: BadAccess) => void;
+  /** Called, on the thread that changed it, after mappings have changed. */
+  readonly moved?: () => void;
 }
 
 /** Called when mappings may have changed: maps, by `map`, the ranges of one device that can move. */
@@ -58,6 +78,7 @@ export class AddressSpace {
   readonly #lock: Lock;
   readonly #generation: Int32Array;
   readonly #trace: ((access: BadAccess) => void) | undefined;
+  readonly #moved: (() => void) | undefined;
   readonly #fixed: Region[] = [];
   readonly #mappers: Mapper[] = [];
   // Caches, derived from the fixed regions and the mappers.
@@ -74,6 +95,7 @@ export class AddressSpace {
     this.#lock = o.lock;
     this.#generation = o.shared.generation;
     this.#trace = o.trace;
+    this.#moved = o.moved;
     this.#none = { base: 0, length: 0, name: 'nothing', handler: nothing };
     this.#last = this.#none;
     if (o.size <= flatLimit) this.#flat = new Uint16Array(o.size);
@@ -123,6 +145,7 @@ export class AddressSpace {
   /** Tells every thread's address space that movable ranges have changed. */
   changed(): void {
     Atomics.add(this.#generation, 0, 1);
+    this.#moved?.();
   }
 
   /** All ranges, by address. */

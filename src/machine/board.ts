@@ -12,7 +12,7 @@ import { Lock, lockLayout } from '../bus/lock.ts';
 import { Ram } from '../bus/memory.ts';
 import { MsrSpace } from '../bus/msr.ts';
 import { MemorySlots } from '../bus/slots.ts';
-import { AddressSpace, spaceLayout } from '../bus/space.ts';
+import { AddressSpace, type PlacedBell, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
@@ -82,6 +82,8 @@ export interface BoardOptions {
   readonly blobs?: FwCfgBlobs;
   /** The table of memory slots has changed; before the vCPUs are told. With the board's lock held, or while they stand still. */
   readonly slotsChanged?: () => void;
+  /** Where writes that only ring are may have changed; `bells` lists them. With the board's lock held. */
+  readonly bellsMoved?: (bells: () => readonly PlacedBell[]) => void;
   /** Local APICs that the accelerator keeps in place of the board's. */
   readonly remoteApics?: RemoteApics;
   /** Makes accelerators forget the page at a guest-physical address. */
@@ -138,6 +140,8 @@ export interface Board {
     readonly wake: Int32Array;
     readonly skipped: Float64Array;
   };
+  /** Tells `bellsMoved` where writes that only ring are. With the board's lock held. */
+  placeBells(): void;
   /** Wakes a vCPU that sleeps, and makes a running one look up. */
   wake(cpu: number): void;
   /** State of all devices. The machine stands still. With the board's lock held. */
@@ -194,12 +198,14 @@ export function buildBoard(o: BoardOptions): Board {
     ? (a: { space: string; kind: string; address: number }) =>
         report(a.space, `${a.kind} of nothing at 0x${a.address.toString(16)}`)
     : undefined;
-  const ports = new AddressSpace({ name: 'ports', size: 0x10000, lock, shared: arena.alloc(spaceLayout), trace });
+  const moved = o.bellsMoved && ((): void => placeBells());
+  const ports = new AddressSpace({ name: 'ports', size: 0x10000, lock, shared: arena.alloc(spaceLayout), trace, moved });
   const mmioShared = arena.alloc(spaceLayout);
   const mmio = Array.from(
     { length: config.cpus },
-    () => new AddressSpace({ name: 'mmio', size: MMIO_SIZE, lock, shared: mmioShared, trace }),
+    () => new AddressSpace({ name: 'mmio', size: MMIO_SIZE, lock, shared: mmioShared, trace, moved }),
   );
+  const placeBells = (): void => o.bellsMoved?.(() => [...placed('ports', ports), ...placed('mmio', mmio[0])]);
   const onAll = (map: (space: AddressSpace) => void): void => mmio.forEach(map);
 
   // Interrupt controllers.
@@ -340,7 +346,7 @@ export function buildBoard(o: BoardOptions): Board {
     services: {
       cpus: config.cpus,
       ram: config.memory,
-      memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, event: o.event,
+      memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
       firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}),
     },
     types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
@@ -356,7 +362,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },
@@ -400,6 +406,12 @@ export function buildBoard(o: BoardOptions): Board {
     },
   }; // biome-ignore format: one object
 }
+
+/** Writes to a space that only ring. */
+const placed = (name: PlacedBell['space'], space: AddressSpace): PlacedBell[] =>
+  space
+    .regions()
+    .flatMap(({ base, handler }) => (handler.bells?.() ?? []).map((b) => ({ ...b, space: name, address: base + b.offset })));
 
 /** Collects characters to lines. */
 function lineSink(line: (text: string) => void): (byte: number) => void {

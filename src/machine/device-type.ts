@@ -59,6 +59,8 @@ export interface BoardServices {
   readonly msi: MsiSink;
   /** To be called when a timer of the device became earlier. */
   retime(): void;
+  /** To be called when a device's `bells` (bus/space.ts) are others. With the board's lock held. */
+  bellsChanged(): void;
   /** Asks for a reset, power-off or exit of the machine. */
   event(e: BoardEvent): void;
   readonly notify: Notify;

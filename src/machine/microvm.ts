@@ -69,6 +69,7 @@ export function virtioBuses(config: MachineConfig, gsi: (n: number) => IrqLine, 
     const handler = {
       read: (offset: number, size: number) => device.read(offset, size),
       write: (offset: number, size: number, value: number) => device.write(offset, size, value),
+      bells: () => device.bells?.() ?? [],
     };
     for (const space of mmio) space.map(place.base, place.size, handler, `virtio-mmio.${n}`);
     return {

@@ -11,6 +11,7 @@ import {
   TLB_ENTRY_BYTES,
 } from '../../isa/x86/state.ts';
 import type { MemoryLayout } from '../accel.ts';
+import { doorbellsLayout } from '../kvm/doorbells.ts';
 import { regionsLayout } from '../kvm/regions.ts';
 
 /** Offsets in a vCPU's private area. */
@@ -91,7 +92,8 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   const slots = devices + DEVICE_BYTES;
   const extraBytes = align(extra, 4096);
   const regions = slots + align(SLOT_TABLE_BYTES, 4096);
-  const codeMap = regions + align(regionsLayout.size, 4096);
+  const doorbells = regions + align(regionsLayout.size, 4096);
+  const codeMap = doorbells + align(doorbellsLayout.size, 4096);
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
   const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
   const total = align(ramBase + memory + extraBytes, 64 << 10);
@@ -103,6 +105,6 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   }
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
   }; // biome-ignore format: one object
 }

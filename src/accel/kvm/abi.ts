@@ -46,6 +46,8 @@ export const msiLayout = struct({
 export const enableCapLayout = struct({ cap: 'u32', flags: 'u32', args: ['u64', 4], pad: ['u8', 64] });
 /** `struct kvm_ioeventfd` and `struct kvm_irqfd`. */
 export const ioeventfdLayout = struct({ datamatch: 'u64', addr: 'u64', len: 'u32', fd: 'i32', flags: 'u32', pad: ['u8', 36] });
+/** Flags of `struct kvm_ioeventfd`: only where `datamatch` is written; a port; taken back. */
+export const ioeventfdFlag = { datamatch: 1, pio: 2, deassign: 4 } as const;
 export const irqfdLayout = struct({ fd: 'u32', gsi: 'u32', flags: 'u32', resamplefd: 'u32', pad: ['u8', 16] });
 /** `struct kvm_pit_config`, `struct kvm_clock_data`, `struct kvm_mp_state`. */
 export const pitConfigLayout = struct({ flags: 'u32', pad: ['u32', 15] });

@@ -22,6 +22,13 @@ export interface KvmHost {
   interrupt(tid: number): void;
   /** Forgets an interruption of this thread that has been seen. */
   clearInterrupt(): void;
+  /** A set of eventfds for a thread to wait for. */
+  waitSet(): number;
+  /** A new eventfd in a set, told apart by `tag`; a negative error. */
+  eventfd(set: number, tag: number): number;
+  signal(eventfd: number): void;
+  /** Waits until eventfds of the set were signalled, or `ms`; how many `tags` of them there are. Each signal is told once. */
+  wait(set: number, tags: Uint32Array, ms: number): number;
   /** Interrupts this thread after `ns`; a former request is replaced. `Infinity` takes it back. */
   interruptIn(ns: number): void;
 }

@@ -194,6 +194,8 @@ export class KvmVcpu implements Vcpu {
 
   /** The slots hold the state, whoever changed it; the kernel's is old. */
   takeOver(): void {
+    // Slots that were put in, or emptied by a reset under the translator, do not know this thread.
+    Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
     this.#inSlots = true;
     this.#slotsFresh = true;
     this.#apicOnBoard = true;

@@ -28,6 +28,8 @@ export interface KvmShare {
   readonly irqchip: Irqchip;
   /** Bytes of each vCPU's run area. */
   readonly runBytes: number;
+  /** The eventfds that a thread waits for (`KvmHost.waitSet`), where the kernel rings doorbells. */
+  readonly waits?: number;
 }
 
 const API_VERSION = 12;
@@ -58,10 +60,10 @@ export class KvmVm {
   }
 
   /**
-   * Opens the device and makes a machine without memory: see regions.ts.
+   * Opens the device and makes a machine without memory: see regions.ts. `bells`: with ioeventfds, see doorbells.ts.
    * @throws Error, one line, where the kernel has not what is needed
    */
-  static create(host: KvmHost, irqchip: Irqchip): KvmVm {
+  static create(host: KvmHost, irqchip: Irqchip, bells = false): KvmVm {
     const kvm = host.open();
     try {
       const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
@@ -74,7 +76,8 @@ export class KvmVm {
       if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
       const split = irqchip === 'split' && has('splitIrqchip') > 0 && has('signalMsi') > 0;
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
-      const made = new KvmVm(host, { kvm, vm, irqchip: split ? 'split' : 'off', runBytes });
+      const waits = bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
+      const made = new KvmVm(host, { kvm, vm, irqchip: split ? 'split' : 'off', runBytes, ...(waits < 0 ? {} : { waits }) });
       made.#setUp();
       return made;
     } catch (error) {
@@ -89,6 +92,7 @@ export class KvmVm {
 
   /** Ends this process's hold of the machine, once no vCPU is left. */
   close(): void {
+    if (this.share.waits !== undefined) this.host.close(this.share.waits);
     this.host.close(this.share.vm);
     this.host.close(this.share.kvm);
   }

@@ -1,7 +1,7 @@
 // A virtio device without its transport: features, status, queues, configuration, and the I/O side's way to take and give requests.
 // Virtual I/O Device (VIRTIO) 1.2, chapters 2 and 3.
 import type { Arena } from '../../bits/arena.ts';
-import type { Doorbell } from '../../bus/doorbell.ts';
+import type { BellWords, Doorbell } from '../../bus/doorbell.ts';
 import type { Report } from '../../bus/events.ts';
 import type { Lock } from '../../bus/lock.ts';
 import type { GuestMemory } from '../../bus/memory.ts';
@@ -60,10 +60,14 @@ export interface VirtioCoreOptions {
   readonly lock: Lock;
   readonly bell: Doorbell;
   readonly report: Report;
+  /** Called when `bells` gives others than before. With the board's lock held. */
+  readonly bellsChanged?: () => void;
 }
 
 /** Requests taken at one go: how long the lock is held at most. */
 const BATCH = 32;
+/** Requests of a queue that are served in one turn of the I/O thread: a full queue. A driver that adds more meanwhile waits for the next. */
+const TURN = 1024;
 
 export class VirtioCore {
   readonly s: VirtioState;
@@ -76,6 +80,7 @@ export class VirtioCore {
   /** What is offered beside the kind's own. */
   readonly #options: bigint;
   readonly #bell: Doorbell;
+  readonly #bellsChanged: () => void;
   #interrupt: VirtioInterrupt = { queue: () => {}, config: () => {}, acknowledged: () => {} };
 
   constructor(o: VirtioCoreOptions) {
@@ -86,6 +91,7 @@ export class VirtioCore {
     this.lock = o.lock;
     this.report = o.report;
     this.#bell = o.bell;
+    this.#bellsChanged = o.bellsChanged ?? (() => {});
     this.s = o.arena.alloc(virtioLayout(model.queues.length), o.name);
     this.queues = this.s.queue.map((q) => new Virtqueue(q, o.memory, this.s.fence));
     this.#options =
@@ -104,6 +110,7 @@ export class VirtioCore {
   /** Power-on state. With the board's lock held, as all up to the I/O side's methods. */
   reset(): void {
     const { s } = this;
+    const rang = this.ready;
     s.status = 0;
     s.configGeneration = 0;
     s.configVector = NO_VECTOR;
@@ -115,6 +122,7 @@ export class VirtioCore {
     this.#interrupt.acknowledged();
     this.model.statusChanged?.(0);
     this.#bell.ring();
+    if (rang) this.#bellsChanged();
   }
   resetQueue(n: number, queue: Virtqueue = this.queues[n]!): void {
     queue.reset(this.model.queues[n]!);
@@ -163,6 +171,7 @@ export class VirtioCore {
         for (const q of this.queues) Atomics.store(q.s.kicked, 0, 1);
         this.#bell.ring();
       }
+      if ((s.status ^ before) & Status.driverOk) this.#bellsChanged();
     }
   }
   get selected(): Virtqueue | undefined {
@@ -173,6 +182,11 @@ export class VirtioCore {
     const q = this.queues[n];
     if (!q || q.s.enabled === 0) return;
     if (Atomics.exchange(q.s.kicked, 0, 1) === 0) this.#bell.ring();
+  }
+  /** Queues whose notification only rings, and what it rings; none until the driver is at work. */
+  bells(): readonly { readonly queue: number; readonly words: BellWords }[] {
+    if (!this.ready) return [];
+    return this.queues.flatMap(({ s }, queue) => (s.enabled === 0 ? [] : [{ queue, words: this.#bell.words(s.kicked) }]));
   }
   configRead(offset: number, size: number): number {
     let value = 0;
@@ -248,8 +262,17 @@ export class VirtioCore {
       this.#heardEpoch = this.epoch;
       this.onReset?.();
     }
-    for (let n = 0; n < this.queues.length; n++) if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) !== 0) this.#served[n]?.(n);
+    for (let n = 0; n < this.queues.length; n++) {
+      if (Atomics.exchange(this.queues[n]!.s.kicked, 0, 0) === 0) continue;
+      this.#serving = n;
+      this.#left = TURN;
+      this.#served[n]?.(n);
+      this.#serving = -1;
+    }
   }
+  /** The queue that is served at this moment, -1 for none, and requests that it may still take. */
+  #serving = -1;
+  #left = 0;
   #held = false;
   /** The machine is held: no request is taken until `release`, so that guest memory stands still. */
   hold(): void {
@@ -263,11 +286,15 @@ export class VirtioCore {
   }
   /**
    * Requests of queue `n`, up to `max`. When there are fewer, the driver is asked to notify for the next one; who got `max` has to come
-   * again.
+   * again. A queue that has had its turn is empty until its next one.
    */
   take(n: number, max = BATCH): Chain[] {
     const chains: Chain[] = [];
     if (this.#held) return chains;
+    if (n === this.#serving && this.#left <= 0) {
+      this.kick(n);
+      return chains;
+    }
     const queue = this.queues[n]!;
     this.lock.run(() => {
       if (!this.ready) return;
@@ -283,6 +310,7 @@ export class VirtioCore {
       }
       Atomics.add(this.s.inFlight, 0, chains.length);
     });
+    if (n === this.#serving) this.#left -= chains.length;
     return chains;
   }
   /** Puts chains, the last ones that were taken, back. */

@@ -10,6 +10,7 @@ import type { VirtioCore } from './core.ts';
 /** Bytes of a transport; the device's configuration is the rest from `CONFIG` on. */
 export const virtioMmioSize = 0x200;
 const CONFIG = 0x100;
+const NOTIFY = 0x50;
 
 /** "virt", and QEMU's number of its vendor. */
 const MAGIC = 0x7472_6976;
@@ -41,7 +42,7 @@ const shared: Register<VirtioMmio>[] = [
   wo(0x24, 4, 'DriverFeaturesSel', (d, v) => (d.core.s.driverFeatureSelect = v)),
   wo(0x30, 4, 'QueueSel', (d, v) => (d.core.s.queueSelect = Math.min(v, 0xffff))),
   ro(0x34, 4, 'QueueNumMax', (d) => d.mostEntries),
-  wo(0x50, 4, 'QueueNotify', (d, v) => d.core.kick(v)),
+  wo(NOTIFY, 4, 'QueueNotify', (d, v) => d.core.kick(v)),
   ro(0x60, 4, 'InterruptStatus', (d) => Atomics.load(d.core.s.isr, 0)),
   wo(0x64, 4, 'InterruptACK', (d, v) => d.core.clearIsr(v)),
 ]; // biome-ignore format: one row per register
@@ -116,6 +117,7 @@ export class VirtioMmio {
         if (offset >= CONFIG) core.configWrite(offset - CONFIG, size, value);
         else if (size === 4) map.write(offset, size, value);
       },
+      bells: () => core.bells().map(({ queue, words }) => ({ offset: NOTIFY, size: 4, match: queue, words })),
     };
     core.attach({ queue: () => line.set(1), config: () => line.set(1), acknowledged: () => line.set(0) });
   }

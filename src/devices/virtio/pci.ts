@@ -23,6 +23,8 @@ export interface VirtioPciOptions {
   readonly multifunction: boolean;
   readonly msi: MsiSink;
   readonly shape?: VirtioPciShape;
+  /** Accelerators may take notifications in the device's place. */
+  readonly ioeventfd?: boolean;
 }
 
 /** Where a function that is more than a virtio device has its BARs. */
@@ -132,6 +134,7 @@ export class VirtioPci {
   #window = 0;
   readonly #start: number;
   readonly #memoryBar: number;
+  readonly #ioeventfd: boolean;
 
   constructor(o: VirtioPciOptions) {
     const { core, arena, name } = o;
@@ -139,6 +142,7 @@ export class VirtioPci {
     this.#mode = o.mode;
     const { id } = core.model;
     this.#msix = o.vectors > 0 ? new Msix({ arena, name, vectors: o.vectors, send: o.msi }) : undefined;
+    this.#ioeventfd = o.ioeventfd ?? true;
     this.#memory = this.#regions(common.bind(this));
     const old = o.mode !== 'modern';
     const modern = o.mode !== 'legacy';
@@ -150,6 +154,7 @@ export class VirtioPci {
         : {
             read: (at, size) => (at < start ? front.handler.read(at, size) : this.#memory.read(at - start, size)),
             write: (at, size, v) => (at < start ? front.handler.write(at, size, v) : this.#memory.write(at - start, size, v)),
+            bells: () => this.#memory.bells!().map((b) => ({ ...b, offset: b.offset + start })),
           };
     this.#start = start;
     this.#memoryBar = memoryBar;
@@ -264,7 +269,12 @@ export class VirtioPci {
             core.kick(Math.floor(at / NOTIFY_MULTIPLIER));
         }
       },
+      bells: () => this.#bells().map(({ queue, words }) => ({ offset: At.notify + NOTIFY_MULTIPLIER * queue, size: 2, words })),
     };
+  }
+
+  #bells(): ReturnType<VirtioCore['bells']> {
+    return this.#ioeventfd ? this.core.bells().filter(({ queue }) => queue < At.each / NOTIFY_MULTIPLIER) : [];
   }
 
   #legacy(): Handler {
@@ -287,6 +297,7 @@ export class VirtioPci {
         if (offset < 22) s.configVector = this.vector(value & 0xffff);
         else if (selected) selected.vector = this.vector(value & 0xffff);
       },
+      bells: () => this.#bells().map(({ queue, words }) => ({ offset: 16, size: 2, match: queue, words })),
     };
   }
 

@@ -1,5 +1,5 @@
 // The KVM accelerator's host on Linux (accel/kvm/host.ts): libc by koffi, synchronous, in whatever thread calls. open(2), ioctl(2),
-// mmap(2), tgkill(2), timer_create(2), sigtimedwait(2).
+// mmap(2), tgkill(2), timer_create(2), sigtimedwait(2), eventfd(2), epoll(7).
 
 import { createRequire } from 'node:module';
 import { errno } from '../../accel/kvm/abi.ts';
@@ -15,6 +15,12 @@ const SIGSET_BYTES = 128;
 const KERNEL_SIGSET_BYTES = 8;
 const CLOCK_MONOTONIC = 1;
 const SIGEV_THREAD_ID = 4;
+const EPOLL_CLOEXEC = 0o2000000;
+const EFD_CLOEXEC_NONBLOCK = 0o2004000;
+const EPOLL_CTL_ADD = 1;
+const EPOLLIN_ET = 0x8000_0001;
+/** `struct epoll_event`, packed on x86-64: events, and 8 bytes of its owner. */
+const EPOLL_EVENT_BYTES = 12;
 const MAP_FAILED = 2n ** 64n - 1n;
 
 type Func = (...args: unknown[]) => number;
@@ -61,6 +67,12 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
   const sigtimedwait = libc.func('int sigtimedwait(const void *set, void *info, const void *timeout)');
   const timerCreate = libc.func('int timer_create(int clock, const void *event, void *timer)');
   const timerSettime = libc.func('int timer_settime(uint64_t timer, int flags, const void *value, void *old)');
+
+  const epollCreate = libc.func('int epoll_create1(int flags)');
+  const epollCtl = libc.func('int epoll_ctl(int set, int what, int fd, const void *event)');
+  const epollWait = libc.func('int epoll_wait(int set, void *events, int most, int ms)');
+  const eventfd = libc.func('int eventfd(unsigned int initial, int flags)');
+  const eventfdWrite = libc.func('int eventfd_write(int fd, uint64_t value)');
 
   const only = new Uint8Array(SIGSET_BYTES);
   only[(SIGNAL - 1) >> 3] = 1 << ((SIGNAL - 1) & 7);
@@ -118,6 +130,27 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
     interrupt: (tid) => void tgkill(process.pid, tid, SIGNAL),
     clearInterrupt() {
       while (sigtimedwait(only, null, noTime) === SIGNAL);
+    },
+    waitSet: () => failed(epollCreate(EPOLL_CLOEXEC)),
+    eventfd(set, tag) {
+      const fd = failed(eventfd(0, EFD_CLOEXEC_NONBLOCK));
+      if (fd < 0) return fd;
+      const event = new DataView(new ArrayBuffer(EPOLL_EVENT_BYTES));
+      // Edges: nobody has to read an eventfd for the next signal to be told.
+      event.setUint32(0, EPOLLIN_ET, true);
+      event.setUint32(4, tag, true);
+      if (epollCtl(set, EPOLL_CTL_ADD, fd, new Uint8Array(event.buffer)) === 0) return fd;
+      const error = -ffi.errno();
+      close(fd);
+      return error;
+    },
+    signal: (fd) => void eventfdWrite(fd, 1),
+    wait(set, tags, ms) {
+      const events = new Uint8Array(tags.length * EPOLL_EVENT_BYTES);
+      const count = Math.max(0, epollWait(set, events, tags.length, ms));
+      const view = new DataView(events.buffer);
+      for (let n = 0; n < count; n++) tags[n] = view.getUint32(n * EPOLL_EVENT_BYTES + 4, true);
+      return count;
     },
     interruptIn(ns) {
       const finite = Number.isFinite(ns);

@@ -1,6 +1,8 @@
 // A machine on KVM as one of its threads holds it: the attached machine, and what the board calls on it.
 
+import { threadId } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
+import { KvmDoorbells } from '../../accel/kvm/doorbells.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -18,6 +20,8 @@ export interface KvmThread {
   readonly logDirty: (on: boolean) => void;
   /** Puts 0 into the map (a byte for each page from the start of RAM) for pages that were written since the last time. */
   readonly takeDirty: (map: Uint8Array) => void;
+  /** Doorbells that the kernel rings. */
+  readonly doorbells: KvmDoorbells;
   /** The local APICs, where the kernel has them. */
   readonly remoteApics: BoardOptions['remoteApics'];
 }
@@ -29,7 +33,7 @@ export function kvmThread(
   share: KvmShare | Pick<KvmShare, 'irqchip'>,
 ): KvmThread {
   const host = kvmHost();
-  const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip);
+  const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, true);
   const regions = new KvmRegions(vm, memory, layout);
   if (!('vm' in share)) regions.update();
   const words = new Int32Array(memory);
@@ -38,6 +42,7 @@ export function kvmThread(
     Atomics.load(words, (layout.vcpuBase + cpu * layout.vcpuBytes + slot.offset) >> 2);
   return {
     vm,
+    doorbells: new KvmDoorbells(vm, memory, layout, threadId + 1),
     kick(cpu) {
       flag(cpu);
       if (word(cpu, st.hostEntered) !== 0) host.interrupt(word(cpu, st.hostThread));

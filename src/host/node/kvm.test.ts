@@ -66,7 +66,7 @@ let vcpu: KvmVcpu;
 const bus = new Noting();
 before(() => {
   if (skip) return;
-  vm = KvmVm.create(kvmHost(), 'off');
+  vm = KvmVm.create(kvmHost(), 'off', true);
   new KvmRegions(vm, wasm.buffer, layout).update();
   vcpu = new KvmVcpu({ vm, memory: wasm.buffer, layout, index: 0, bus });
 });
@@ -292,4 +292,69 @@ test('a loop without an exit is interrupted by another thread, by the timer, and
   }
   await new Promise<void>((resolve) => (ended ? resolve() : kicker.on('exit', () => resolve())));
   assert.equal(vcpu.get('rip'), 0x1000n);
+});
+
+test('a vCPU whose slots were emptied while it was elsewhere can be kicked once it is back', { skip }, async () => {
+  const { hostThread } = await import('../../isa/x86/state.ts');
+  const words = new Int32Array(wasm.buffer);
+  const at = (layout.vcpuBase + hostThread.offset) >> 2;
+  const thread = Atomics.load(words, at);
+  assert.ok(thread > 0);
+  Atomics.store(words, at, 0);
+  vcpu.takeOver();
+  assert.equal(Atomics.load(words, at), thread);
+});
+
+test('writes that only ring a doorbell end in the kernel, and a thread rings for them', { skip }, async () => {
+  const { KvmDoorbells } = await import('../../accel/kvm/doorbells.ts');
+  const { waitForDoorbells } = await import('./kvm-doorbells-thread.ts');
+  const doorbells = new KvmDoorbells(vm, wasm.buffer, layout, 1);
+  const end = waitForDoorbells({ vm, doorbells }, { memory: wasm.buffer, layout }, assert.fail);
+  // Words of two doorbells that share a flag, as the queues of a device do.
+  const word = (n: number): Int32Array => new Int32Array(wasm.buffer, layout.devices + 4 * n, 1);
+  const words = (n: number) => ({ kicked: word(n), flag: word(4), rung: word(5) });
+  const at = { space: 'ports', address: 0x210, offset: 0, size: 2 } as const;
+  doorbells.update([
+    { ...at, match: 1, words: words(0) },
+    { ...at, match: 2, words: words(1) },
+    { space: 'mmio', address: 0x300004, offset: 0, size: 4, words: words(2) },
+  ]);
+  assert.equal(doorbells.count, 3);
+  const seen = (n: number): number => Atomics.load(word(n), 0);
+  const rings = async (n: number): Promise<void> => {
+    const limit = performance.now() + 5000;
+    while (seen(n) === 0) {
+      assert.ok(performance.now() < limit, `doorbell ${n} was not rung`);
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+  };
+  try {
+    // mov dx,0x210; mov ax,2; out dx,ax; mov al,7; out dx,ax; out dx,al; hlt: another value and another width leave the guest.
+    assert.deepEqual(real('ba1002 b80200 ef b007 ef ee f4'), ['out 210 2 7', 'out 210 1 7']);
+    await rings(1);
+    await rings(5);
+    assert.deepEqual([seen(0), seen(1), seen(2), seen(4)], [0, 1, 0, 1]);
+    // mov ebx,0x300004; a32 mov [ebx],eax; hlt
+    vcpu.reset();
+    bytes.set(Buffer.from('66bb04003000 67668903 f4'.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
+    for (const [name, value] of [['cs.selector', 0n], ['cs.base', 0n], ['ds.limit', 0xffffffffn], ['ds.attr', 0x8093n], ['rip', 0x1000n]] as const)
+      vcpu.set(name, value); // biome-ignore format: pairs
+    bus.log = [];
+    assert.equal(exitOf(), 'hlt');
+    assert.deepEqual(bus.log, []);
+    await rings(2);
+    // Without an end: the thread that waits rings once until somebody has looked, and goes on.
+    for (const n of [0, 1, 2, 4, 5]) Atomics.store(word(n), 0, 0);
+    // mov cx,5000; mov dx,0x210; mov ax,1; L: out dx,ax; loop L; hlt
+    assert.deepEqual(real('b98813 ba1002 b80100 ef e2fd f4'), []);
+    await rings(0);
+    // Those that are gone leave the guest again.
+    doorbells.update([{ ...at, match: 1, words: words(0) }]);
+    assert.equal(doorbells.count, 1);
+    assert.deepEqual(real('ba1002 b80200 ef b80100 ef f4'), ['out 210 2 2']);
+  } finally {
+    await end();
+  }
+  assert.equal(doorbells.count, 0);
+  assert.deepEqual(real('ba1002 b80100 ef f4'), ['out 210 2 1']);
 });

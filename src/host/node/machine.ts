@@ -46,6 +46,7 @@ import { decompress } from './decompress.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { keptKernel } from './kept-kernel.ts';
+import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -118,6 +119,7 @@ export class NodeMachine implements RunningMachine {
   #restored: { readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> } | undefined;
   /** The machine on KVM, once it has been there. */
   #kvm: KvmThread | undefined;
+  #endDoorbells: () => Promise<void> = async () => {};
   #accel: 'dbt' | 'kvm' = 'dbt';
   /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
   #switching: { left: number; readonly done: () => void } | undefined;
@@ -160,6 +162,7 @@ export class NodeMachine implements RunningMachine {
         wall: wallClock,
         kick: (n) => (this.#kvm?.kick ?? flag)(n),
         slotsChanged: () => this.#kvm?.slotsChanged(),
+        bellsMoved: (bells) => this.#kvm?.doorbells.update(bells()),
         remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
@@ -224,7 +227,7 @@ export class NodeMachine implements RunningMachine {
     if (this.#serving) return;
     this.#serving = true;
     for (const n of PORTS) void this.#pump(n);
-    void this.board.bells.serve();
+    void this.board.bells.serve(() => new Promise((resolve) => setImmediate(resolve)));
   }
   async pause(): Promise<void> {
     if (this.#status !== 'running') return;
@@ -396,6 +399,7 @@ export class NodeMachine implements RunningMachine {
       try {
         return act();
       } finally {
+        this.board.lock.run(() => this.board.placeBells());
         Atomics.add(this.board.control.plugs, 0, 1);
         if (running && this.#status === 'running') this.#letGo();
       }
@@ -492,7 +496,11 @@ export class NodeMachine implements RunningMachine {
   /** The machine on KVM, made when it is first needed. Throws, with one line, where this host has no KVM. */
   #openKvm(): KvmThread {
     const { config } = this.#o;
-    this.#kvm ??= kvmThread(this.#memory.buffer, this.#layout, { irqchip: config.irqchip ?? 'split' });
+    if (!this.#kvm) {
+      const memory = this.#memory.buffer;
+      this.#kvm = kvmThread(memory, this.#layout, { irqchip: config.irqchip ?? 'split' });
+      this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
+    }
     this.#accel = 'kvm';
     return this.#kvm;
   }
@@ -509,6 +517,7 @@ export class NodeMachine implements RunningMachine {
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
       this.#accel = accel;
       const { apicBus, lock, control } = this.board;
+      lock.run(() => this.board.placeBells());
       // Messages that come while the local APICs move are kept for after.
       const kept: Msi[] = [];
       lock.run(() => {
@@ -795,7 +804,7 @@ export class NodeMachine implements RunningMachine {
     await this.#drainAll();
     await this.#saveFlash();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
-    await Promise.all(this.#workers.map((w) => w?.terminate()));
+    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]);
     this.#guest.close();
     this.#resolve(why);
   }

@@ -112,6 +112,7 @@ const board = buildBoard({
   wall: wallClock,
   kick: (n) => (kvm?.kick ?? flag)(n),
   slotsChanged: () => kvm?.slotsChanged(),
+  bellsMoved: (bells) => kvm?.doorbells.update(bells()),
   remoteApics: kvm?.remoteApics,
   event: (event) => send({ kind: 'event', event }),
   notify: (name, data) => send({ kind: 'notice', name, data }),

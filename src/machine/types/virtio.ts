@@ -94,6 +94,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       lock: ctx.lock,
       bell: ctx.doorbell(),
       report: ctx.report,
+      bellsChanged: ctx.bellsChanged,
     });
   /** The device with its transport. */
   const whole = (parts: VirtioParts, core: VirtioCore, transport: { reset(): void }): Device => {
@@ -141,6 +142,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       vectors: values.vectors === UNSPECIFIED ? kind.vectors(parts.model) : values.vectors,
       multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
       msi: ctx.msi,
+      ioeventfd: values.ioeventfd,
       ...(parts.shape ? { shape: parts.shape } : {}),
     });
     ctx.plug(pci.f);
