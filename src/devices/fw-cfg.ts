@@ -91,20 +91,25 @@ export class FwCfg {
   fill(items: FwCfgItems): void {
     const names = [...items.files.keys()].sort();
     if (names.length > FILES_MAX) throw new Error(`Cannot give fw_cfg ${names.length} files: accepted are ${FILES_MAX}`);
-    const directory = new Uint8Array(4 + 64 * names.length);
-    const view = new DataView(directory.buffer);
-    view.setUint32(0, names.length);
     const map = new Map<number, FwCfgFile>([...items.numbered].map(([key, data]) => [key, { data }]));
     for (const [i, name] of names.entries()) {
       if (name === '' || name.length > NAME_MAX || !/^[\x21-\x7e]+$/.test(name))
         throw new Error(`Cannot name a fw_cfg file "${name}": accepted are 1 to ${NAME_MAX} printable ASCII characters`);
-      const file = items.files.get(name)!;
-      const at = 4 + 64 * i;
-      view.setUint32(at, bytesOf(file).length);
-      view.setUint16(at + 4, fwCfgKey.firstFile + i);
-      directory.set(ascii(name), at + 8);
-      map.set(fwCfgKey.firstFile + i, file);
+      map.set(fwCfgKey.firstFile + i, items.files.get(name)!);
     }
+    /** Made when it is read: sizes of files that are made when they are read are not known before. */
+    const directory = (): Uint8Array => {
+      const bytes = new Uint8Array(4 + 64 * names.length);
+      const view = new DataView(bytes.buffer);
+      view.setUint32(0, names.length);
+      for (const [i, name] of names.entries()) {
+        const at = 4 + 64 * i;
+        view.setUint32(at, bytesOf(items.files.get(name)!).length);
+        view.setUint16(at + 4, fwCfgKey.firstFile + i);
+        bytes.set(ascii(name), at + 8);
+      }
+      return bytes;
+    };
     map.set(fwCfgKey.signature, { data: ascii('QEMU') });
     // The traditional interface, and DMA.
     map.set(fwCfgKey.id, { data: le(3, 4) });

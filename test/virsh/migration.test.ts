@@ -19,7 +19,7 @@ const work = [
   'i=0; while md5sum -c /sums >/dev/null && cmp -n 4194304 /x /dev/vda; do i=$((i+1)); echo n$i; done; echo bro$((1+1))ken',
 ].join('; ');
 
-/** The guest's own kernel has died: in QEMU's translator it does so once in many migrations, with and without disks to copy. */
+/** The guest's own kernel has died: QEMU 7.2's translator loses dirty pages, in one of some fifteen moves by QMP alone (docs/next.md). */
 const DIED = /Oops|Kernel panic|BUG: |Call Trace:|exited with irqs disabled/;
 class GuestDied extends Error {}
 

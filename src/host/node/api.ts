@@ -30,6 +30,8 @@ const MAGIC = Buffer.from('NONROOT FROZEN\n\x01');
 const HEADER_BYTES = 4096;
 /** Longest note and state of a file. */
 const PART_MAX = 64 << 20;
+/** ms after which the next thread is made ready, so that the one that was goes first. */
+const SPARE_AFTER = 300;
 
 function apiHost(): ApiHost<FrozenMachine> {
   const host = nodeHost('api');
@@ -38,7 +40,10 @@ function apiHost(): ApiHost<FrozenMachine> {
   return {
     machine(setup) {
       const ahead = setup.config.accel === 'kvm' ? undefined : spare;
-      spare = threadAhead();
+      if (ahead) spare = undefined;
+      setTimeout(() => {
+        spare ??= threadAhead();
+      }, SPARE_AFTER).unref();
       return new NodeMachine(setup, ahead);
     },
     async image(name) {
