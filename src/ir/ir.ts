@@ -124,6 +124,7 @@ export type Effectful =
 /**
  * A way out of the instruction (or subroutine):
  * - `fault`: an exception is pending in the state; nothing of the instruction after this point happens
+ * - `again`: nothing has happened yet; the most general form of the instruction is to run (translated code only)
  * - `next`: the instruction is complete, go on with the following one
  * - `repeat`: run this instruction again, after a look at pending interrupts
  * - `jump`: near transfer to the instruction pointer `value` (i64), unknown until it runs
@@ -132,7 +133,7 @@ export type Effectful =
  * - `exit`: complete, and the host is to look at `reason`
  * - `return`: end of a subroutine, with `value`
  */
-export type LeaveKind = 'fault' | 'next' | 'repeat' | 'jump' | 'branch' | 'resync' | 'exit' | 'return';
+export type LeaveKind = 'fault' | 'again' | 'next' | 'repeat' | 'jump' | 'branch' | 'resync' | 'exit' | 'return';
 
 export type Stmt =
   | Effectful

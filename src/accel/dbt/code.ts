@@ -4,7 +4,7 @@ import { Decode, decode, Insn } from '../../isa/x86/decode.ts';
 import { Link, RECORD_BYTES, Rec, STALE, writeRecord } from '../../isa/x86/record.ts';
 import type { Row } from '../../isa/x86/row.ts';
 import { gotoRow, tooLongRow, undefinedRow } from '../../isa/x86/rows/pseudo.ts';
-import { Ctx } from '../../isa/x86/state.ts';
+import { CONTEXTS, Ctx } from '../../isa/x86/state.ts';
 import type { RowInfo, Tables } from '../../isa/x86/table.ts';
 import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
 
@@ -124,7 +124,7 @@ export class CodeCache {
 
   #known(gpa: number, ctx: number): Block | undefined {
     const page = Math.floor(gpa / 4096);
-    return this.#blocks.get(page)?.get((gpa - page * 4096) * 512 + ctx);
+    return this.#blocks.get(page)?.get((gpa - page * 4096) * CONTEXTS + ctx);
   }
   #decode(gpa: number, ctx: number): number {
     this.kind = 'once';
@@ -236,7 +236,7 @@ export class CodeCache {
       places = new Map();
       this.#blocks.set(page, places);
     }
-    places.set((gpa - page * 4096) * 512 + ctx, block);
+    places.set((gpa - page * 4096) * CONTEXTS + ctx, block);
     this.kind = next < 0 ? 'page' : 'linear';
     return record;
   }
@@ -397,7 +397,7 @@ export class CodeCache {
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     const page = Math.floor(block.gpa / 4096);
-    const key = (block.gpa - page * 4096) * 512 + block.ctx;
+    const key = (block.gpa - page * 4096) * CONTEXTS + block.ctx;
     const places = this.#blocks.get(page);
     if (places?.get(key) === block) places.delete(key);
     this.#byRecord.delete(block.record);

@@ -12,9 +12,10 @@ const DATA = 0x80000;
 const DATA_BYTES = 0x4000;
 
 const REGISTERS = ['rax', 'rcx', 'rdx', 'rbx', 'rsp', 'rbp', 'rsi', 'rdi', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13'];
-const DATA_REGISTERS = [0, 2, 8, 9, 10, 11];
+type Mode = 'long' | 'flat';
+const DATA_REGISTERS = { long: [0, 2, 8, 9, 10, 11], flat: [0, 2] };
 /** rbx, rsp, rbp, rsi, rdi, r12, r13. */
-const POINTERS = [3, 4, 5, 6, 7, 12, 13];
+const POINTERS = { long: [3, 4, 5, 6, 7, 12, 13], flat: [3, 4, 5, 6, 7] };
 /** Counters of loops: what sets one (an immediate of 32 bits follows), and what counts it down. */
 const COUNTERS = [
   [[0xb9], [0xff, 0xc9]],
@@ -28,35 +29,36 @@ const COUNTERS = [
   ],
 ];
 
-/** One instruction with a register and a memory operand or register: REX.W prefix, opcode, ModRM, SIB and displacement. */
-function encode(opcode: readonly number[], reg: number, base: number, disp: number | null): number[] {
+/** One instruction with a register and a memory operand or register: REX.W prefix in 64-bit code, opcode, ModRM, SIB and displacement. */
+function encode(mode: Mode, opcode: readonly number[], reg: number, base: number, disp: number | null): number[] {
   const rex = 0x48 | (reg & 8 ? 4 : 0) | (base & 8 ? 1 : 0);
   const modrm = (disp === null ? 0xc0 : 0x80) | ((reg & 7) << 3) | (base & 7);
   const rest = disp === null ? [] : [...((base & 7) === 4 ? [0x24] : []), disp & 255, (disp >> 8) & 255, (disp >> 16) & 255, (disp >> 24) & 255];
-  return [rex, ...opcode, modrm, ...rest];
+  return [...(mode === 'long' ? [rex] : []), ...opcode, modrm, ...rest];
 } // biome-ignore format: one line each
 
 /** A program that ends with HLT. Its pointers stay within 64 bytes of where they begin. */
-function program(next: (below: number) => number): string {
+function program(mode: Mode, next: (below: number) => number): string {
   const of = (list: readonly number[]): number => list[next(list.length)];
   const access = (): number[] => {
-    const [reg, base] = [of(DATA_REGISTERS), of(POINTERS)];
+    const [reg, base] = [of(DATA_REGISTERS[mode]), of(POINTERS[mode])];
     const disp = next(4) === 0 ? next(800) - 400 : next(96) - 48;
     // mov r,m; mov m,r; add r,m; add m,r; movzx r,byte m; mov m,r (32 bits would need no REX.W)
     const opcodes = [[0x8b], [0x89], [0x03], [0x01], [0x0f, 0xb6], [0x89], [0x8b]];
-    return encode(opcodes[next(opcodes.length)], reg, base, disp);
+    const prefix = mode === 'flat' && next(5) === 0 ? [0x64] : [];
+    return [...prefix, ...encode(mode, opcodes[next(opcodes.length)], reg, base, disp)];
   };
   const operation = (): number[] => {
     switch (next(10)) {
       case 0: {
-        const pointer = of(POINTERS.filter((p) => p !== 4));
+        const pointer = of(POINTERS[mode].filter((p) => p !== 4));
         // lea pointer,[pointer+d]: back and forth, so that it stays near.
         const d = next(32) + 1;
-        return [...encode([0x8d], pointer, pointer, d), ...access(), ...encode([0x8d], pointer, pointer, -d)];
+        return [...encode(mode, [0x8d], pointer, pointer, d), ...access(), ...encode(mode, [0x8d], pointer, pointer, -d)];
       }
       case 1:
         // mov rbp,rsp or a pointer from another.
-        return encode([0x89], next(2) ? 4 : of([3, 6, 12]), 5, null);
+        return encode(mode, [0x89], next(2) ? 4 : of(mode === 'long' ? [3, 6, 12] : [3, 6]), 5, null);
       case 2:
         // push, access, pop
         return [0x50 + of([0, 2]), ...access(), 0x58 + of([0, 2])];
@@ -69,7 +71,8 @@ function program(next: (below: number) => number): string {
   const statements = (depth: number): number[] => {
     const list: number[] = some(3);
     for (let n = next(3); n >= 0; n--) {
-      const kind = depth === 0 ? 0 : next(4);
+      const loops = mode === 'long' || depth === 1;
+      const kind = depth === 0 ? 0 : next(loops ? 4 : 3);
       if (kind === 0) list.push(...some(3));
       else if (kind === 1) {
         // test al,imm; jz over
@@ -93,21 +96,28 @@ function program(next: (below: number) => number): string {
   return Buffer.from([...statements(3), 0xf4]).toString('hex');
 }
 
-test('random programs do in regions what they do in tier 0', () => {
+test('random programs do in regions what they do in tier 0', () => compare('long'));
+test('so do 32-bit ones, whose addresses wrap', () => compare('flat'));
+
+function compare(mode: Mode): void {
+  let made = 0;
   for (let seed = 1; seed <= PROGRAMS; seed++) {
     const next = seeded(seed);
-    const hex = program(next);
+    const hex = program(mode, next);
     // Pointers about the ends of pages, two of them on one page.
     const start: Record<string, bigint> = {};
-    for (const name of REGISTERS) start[name] = BigInt(next(2 ** 31)) * 0x1_0001n;
-    for (const [n, p] of POINTERS.entries()) start[REGISTERS[p]] = BigInt(DATA + 0x1000 + 0x1000 * (n & 1) + next(1024) - 512);
+    const count = mode === 'long' ? REGISTERS.length : 8;
+    for (const name of REGISTERS.slice(0, count)) start[name] = BigInt.asUintN(mode === 'long' ? 64 : 32, BigInt(next(2 ** 31)) * 0x1_0001n);
+    const base = mode === 'flat' && seed % 3 === 0 ? 0x200 : DATA + 0x1000;
+    for (const [n, p] of POINTERS[mode].entries()) start[REGISTERS[p]] = BigInt(base + 0x1000 * (n & 1) + next(1024) - 512);
     const run = (regions: 'off' | 'always'): { registers: unknown; retired: number; data: Uint8Array } => {
-      const { vcpu, bytes, layout } = rig(regions, hex);
+      const { vcpu, bytes, layout } = rig(regions, hex, mode);
       for (const [name, value] of Object.entries(start)) vcpu.set(name, value);
       const data = bytes.subarray(layout.ramBase + DATA, layout.ramBase + DATA + DATA_BYTES);
       for (let i = 0; i < data.length; i++) data[i] = (i * 167 + seed) & 255;
       vcpu.sync();
       assert.equal(settle(vcpu), 'hlt', `seed ${seed}: ${hex}`);
+      made += vcpu.counters.read().regions;
       return { registers: REGISTERS.map((name) => [name, vcpu.get(name)]), retired: vcpu.instructions, data: data.slice() };
     };
     const [plain, regions] = [run('off'), run('always')];
@@ -115,4 +125,5 @@ test('random programs do in regions what they do in tier 0', () => {
     assert.equal(regions.retired, plain.retired, `seed ${seed}`);
     assert.ok(Buffer.from(regions.data).equals(plain.data), `seed ${seed}: memory differs: ${hex}`);
   }
-});
+  assert.ok(made > PROGRAMS, `${made} regions`);
+}

@@ -73,6 +73,8 @@ class GroupFinder {
   readonly found = new Map<Stmt, Member>();
   readonly #bodies: ReadonlyMap<RegionBlock, Parts>;
   readonly #apart: ReadonlySet<number>;
+  /** Outside 64-bit code addresses have 32 bits: values that agree in them are the same. */
+  readonly #narrow: boolean;
   readonly #ends = new Map<RegionBlock, Known>();
   /** Slots that each block sets; undefined where it may set any, or change what the TLB says. */
   readonly #sets = new Map<RegionBlock, ReadonlySet<number> | undefined>();
@@ -82,9 +84,10 @@ class GroupFinder {
   #values = new Map<number, Place>();
   #fresh = 0;
 
-  constructor(bodies: ReadonlyMap<RegionBlock, Parts>, apart: ReadonlySet<number>) {
+  constructor(bodies: ReadonlyMap<RegionBlock, Parts>, apart: ReadonlySet<number>, narrow: boolean) {
     this.#bodies = bodies;
     this.#apart = apart;
+    this.#narrow = narrow;
     for (const [b, parts] of bodies) this.#sets.set(b, setsOf(b, parts));
   }
 
@@ -169,18 +172,26 @@ class GroupFinder {
   }
   #compute(v: Value): Place {
     if (v.kind === 'const' && typeof v.value === 'bigint') {
+      if (this.#narrow) return { root: '', offset: Number(BigInt.asIntN(32, v.value)) };
       const n = Number(v.value);
       return Math.abs(n) < LARGE ? { root: '', offset: n } : { root: `c${v.value}`, offset: 0 };
     }
     if (v.kind === 'const' && typeof v.value === 'number') return { root: '', offset: v.value };
     if (v.kind !== 'pure' || v.lanes.length > 0) return this.#unknown();
+    const { name } = v.op;
+    if (this.#narrow && same32(v)) return this.#placeOf(v.args[0]);
     const args = v.args.map((a) => this.#placeOf(a));
-    if (v.op.name === 'i64.add') {
+    if (this.#narrow && (name === 'i64.sub' || name === 'i32.sub') && args[1].root === '')
+      return { root: args[0].root, offset: (args[0].offset - args[1].offset) | 0 };
+    if (name === 'i64.add' || (this.#narrow && name === 'i32.add')) {
       const roots = args.map((a) => a.root).filter((r) => r !== '');
       const root = roots.sort().join('+');
-      return root.length > KEY_MAX ? this.#unknown() : { root, offset: args[0].offset + args[1].offset };
+      const offset = args[0].offset + args[1].offset;
+      return root.length > KEY_MAX ? this.#unknown() : { root, offset: this.#narrow ? offset | 0 : offset };
     }
-    const root = `${v.op.name}(${args.map((a) => `${a.root}:${a.offset}`).join()})`;
+    // What depends on more than the lower 32 bits of its operands is not known.
+    if (this.#narrow && !LOWER_BITS.has(name) && v.args.some((a) => a.type !== 'i32')) return this.#unknown();
+    const root = `${name}(${args.map((a) => `${a.root}:${a.offset}`).join()})`;
     return root.length > KEY_MAX ? this.#unknown() : { root, offset: 0 };
   }
   /** Whether an address lies in the frame of the function that runs: such pages are written sooner or later. */
@@ -196,7 +207,7 @@ class GroupFinder {
     const near = apart ? undefined : this.#open.get(where.root);
     if (near) {
       const { group } = near;
-      const distance = where.offset - near.at;
+      const distance = this.#narrow ? (where.offset - near.at) | 0 : where.offset - near.at;
       const lowest = Math.min(group.lowest, distance);
       const highest = Math.max(group.highest, distance + s.access.bits / 8);
       const beyond = near.block !== this.#block;
@@ -217,6 +228,16 @@ class GroupFinder {
     this.found.set(s, { group, offset: 0 });
     if (!apart) this.#open.set(where.root, { group, at: where.offset, block: this.#block });
   }
+}
+
+/** Operations whose lower 32 bits depend on those of their operands alone. */
+const LOWER_BITS = new Set(['i64.sub', 'i64.mul', 'i64.and', 'i64.or', 'i64.xor', 'i64.shl']);
+/** Whether a value has the lower 32 bits of its first operand. */
+function same32(v: Value & { kind: 'pure' }): boolean {
+  const { name } = v.op;
+  if (name === 'i32.wrap_i64' || name === 'i64.extend_i32_u' || name === 'i64.extend_i32_s') return true;
+  const [, mask] = v.args;
+  return name === 'i64.and' && mask.kind === 'const' && mask.value === 0xffffffffn;
 }
 
 /** What a slot holds that was not set since the region was entered. */
@@ -248,13 +269,17 @@ function loopOf(header: RegionBlock): Set<RegionBlock> {
   return loop;
 }
 
-/** The groups of a region's blocks, which are in reverse postorder. Accesses of instructions at places in `apart` stay alone. */
+/**
+ * The groups of a region's blocks, which are in reverse postorder. Accesses of instructions at places in `apart` stay alone. `narrow`:
+ * addresses have 32 bits.
+ */
 export function groupsOf(
   blocks: readonly RegionBlock[],
   bodies: ReadonlyMap<RegionBlock, Parts>,
   apart: ReadonlySet<number>,
+  narrow: boolean,
 ): ReadonlyMap<Stmt, Member> {
-  const finder = new GroupFinder(bodies, apart);
+  const finder = new GroupFinder(bodies, apart, narrow);
   for (const b of blocks) finder.block(b);
   return finder.found;
 }

@@ -29,7 +29,7 @@ export function translateBlock(b: RegionBlock, ctx: number): Part[] {
   for (const [n, { insn, handler, place }] of b.steps.entries()) {
     const last = n === b.steps.length - 1;
     const dead = handler.writes !== 0 && (handler.writes & after[n]) === 0;
-    const c = new RegionEmit(variantOf(insn, ctx, !dead), insn, place, builder, flags);
+    const c = new RegionEmit(variantOf(insn, ctx, !dead), insn, place, builder, flags, ctx);
     // What writes flags only sometimes, or may end without saying so, must find the flags in their slots.
     const conditional = (handler.writes & ~handler.kills) !== 0;
     const odd = [...handler.leaves].some((how) => how !== 'branch' && how !== 'jump' && how !== 'fault');

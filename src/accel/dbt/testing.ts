@@ -23,8 +23,24 @@ export interface Rig {
 
 export const CODE = 0x10000;
 
-/** A vCPU in 64-bit code without paging, the program at CODE, the stack below it. */
-export function rig(regions: 'off' | 'always', hex: string): Rig {
+const LONG = { 'cs.base': 0, 'cs.attr': 0xa09b, efer: 0x500, cr0: 1 };
+/** Segments from 0 to 4 GiB; FS elsewhere. */
+const FLAT = {
+  'cs.base': 0,
+  'cs.attr': 0xc09b,
+  'cs.limit': 0xffffffff,
+  ...Object.fromEntries(
+    ['ds', 'es', 'ss', 'fs'].flatMap((s) => [
+      [`${s}.attr`, 0xc093],
+      [`${s}.limit`, 0xffffffff],
+      [`${s}.base`, s === 'fs' ? 0x1f80 : 0],
+    ]),
+  ),
+  cr0: 1,
+};
+
+/** A vCPU in 64-bit code or in 32-bit code with flat segments, without paging, the program at CODE, the stack below it. */
+export function rig(regions: 'off' | 'always', hex: string, mode: 'long' | 'flat' = 'long'): Rig {
   const layout = layoutOf(16 * MIB, 1);
   const memory = createMemory(layout);
   const vm = createVm(engine, memory, layout, 1, main, { regions });
@@ -35,8 +51,8 @@ export function rig(regions: 'off' | 'always', hex: string): Rig {
     Uint8Array.from(hex.replaceAll(' ', '').match(/../g) ?? [], (byte) => Number.parseInt(byte, 16)),
     layout.ramBase + CODE,
   );
-  for (const [name, value] of Object.entries({ 'cs.base': 0, 'cs.attr': 0xa09b, efer: 0x500, cr0: 1, rip: CODE, rsp: CODE }))
-    vcpu.set(name, BigInt(value));
+  const start = { ...(mode === 'long' ? LONG : FLAT), rip: CODE, rsp: CODE };
+  for (const [name, value] of Object.entries(start)) vcpu.set(name, BigInt(value));
   vcpu.sync();
   return { vcpu, out, layout, bytes };
 }

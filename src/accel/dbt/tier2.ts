@@ -4,6 +4,7 @@
 import type { Callee, Stmt } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
 import * as st from '../../isa/x86/state.ts';
+import { Ctx } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
@@ -93,6 +94,8 @@ class RegionWriter {
   readonly #index: number;
   readonly #l: Lower;
   readonly #legacy: boolean;
+  /** The code segment may have another base than 0. */
+  readonly #based: boolean;
   /** Kept slots that are used, and those that are written, in the region; and their locals. */
   readonly #used = new Set<number>();
   readonly #written = new Set<number>();
@@ -131,7 +134,7 @@ class RegionWriter {
     apart: ReadonlySet<number>,
   ) {
     this.#hashed = hashed;
-    this.#groups = groupsOf(region.blocks, bodies, apart);
+    this.#groups = groupsOf(region.blocks, bodies, apart, (region.ctx & Ctx.long) === 0);
     this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
@@ -139,7 +142,8 @@ class RegionWriter {
     this.#type = type;
     this.#index = index;
     this.#current = region.entry;
-    this.#legacy = !region.entry.steps[0].handler.variant.long;
+    this.#legacy = (region.ctx & Ctx.long) === 0;
+    this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
     this.#l = new Lower(this.#target(), ['i32']);
     this.#rip = this.#l.local('i64');
@@ -226,7 +230,7 @@ class RegionWriter {
     const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
     return { local, offset, look: { cell, lowest: group.lowest, bytes, word } };
   }
-  /** The access whose look has just failed: tier 0 runs its instruction, or what is pending is delivered. */
+  /** The instruction that cannot go on here: tier 0 runs its instruction, or what is pending is delivered. */
   #refuse(): void {
     const { place, aside } = this.#part!;
     this.#l.aside(aside);
@@ -313,6 +317,8 @@ class RegionWriter {
         switch (s.how) {
           case 'fault':
             return this.#fault();
+          case 'again':
+            return this.#refuse();
           case 'jump':
             l.value(s.value!);
             l.localSet(this.#rip);
@@ -482,7 +488,7 @@ class RegionWriter {
     l.op(0x4a);
     l.stateI32(st.kick.offset);
     l.op(0x72);
-    if (this.#legacy) {
+    if (this.#based) {
       // Regions are found by linear address: with another base than 0 by tier 0 only.
       l.localGet(0);
       l.memory(0x29, st.segBase[st.S.cs].offset);
@@ -781,7 +787,7 @@ class RegionWriter {
     l.localGet(0);
     l.memory(0x28, site + Site.epoch);
     l.op(0x46, 0x71);
-    if (this.#legacy) {
+    if (this.#based) {
       l.localGet(0);
       l.memory(0x29, st.segBase[st.S.cs].offset);
       l.op(0x50, 0x71);

@@ -13,6 +13,9 @@ const CR4_OSFXSR = 9;
 const CR4_SMAP = 21;
 const EFER_LMA = 10;
 
+/** In a segment's `attr`: usable, present, writable data that expands up. */
+export const PLAIN = { mask: 0x1009e, value: 0x92 } as const;
+
 /** Bit `n` of an i32 moved to where `ctx` has it (`to` is one of `Ctx`). */
 function bitTo(c: Emit, value: Value, n: number, to: number): Value {
   const b = c.b;
@@ -30,6 +33,19 @@ function codeBreakpoints(c: Emit, dr7: Value): Value {
   return any;
 }
 
+/** 1 where the segments are flat as `Ctx.flat` has it, outside 64-bit code. */
+function flatSegments(c: Emit): Value {
+  const b = c.b;
+  const data = [S.ds, S.es, S.ss].map((n) => {
+    // Present data that is writable and does not expand down; the limit says what it may.
+    const plain = b.eq(b.and(c.get(st.segAttr[n]), b.i32(PLAIN.mask)), b.i32(PLAIN.value));
+    const whole = b.eq(c.get(st.segLimit[n]), b.i32(-1));
+    return b.and(b.and(plain, whole), b.eqz(c.get(st.segBase[n])));
+  });
+  const stack = b.ne(b.and(c.get(st.segAttr[S.ss]), b.i32(1 << 14)), b.i32(0));
+  return [b.eqz(c.get(st.segBase[S.cs])), stack, ...data].reduce((x, y) => b.and(x, y));
+}
+
 /** Host address of the TLB for explicit accesses at CPL 0 to 2: user pages are open without SMAP or with RFLAGS.AC. */
 function supervisorTlb(c: Emit, open: Value): Value {
   return c.b.select(open, c.get(st.tlbs[1]), c.get(st.tlbs[0]));
@@ -43,7 +59,7 @@ export function selectSupervisorTlb(c: Emit, ac: 0 | 1): void {
 }
 
 /**
- * Recomputes `ctx`, `tlb` and `spMask`. To be called after any change of CR0, CR4, EFER, CPL, CS, SS, RFLAGS.VM/AC/TF or DR7
+ * Recomputes `ctx`, `tlb` and `spMask`. To be called after any change of CR0, CR4, EFER, CPL, CS, DS, ES, SS, RFLAGS.VM/AC/TF or DR7
  * and before the next access or instruction that depends on it.
  */
 export const updateContext = sub('updateContext', [], null, {}, (c) => {
@@ -76,6 +92,14 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
   ctx = b.or(ctx, b.shl(b.and(avx, b.xor(bitTo(c, cr0, 3, 1), b.i32(1))), b.i32(Math.log2(Ctx.avx))));
   const short = b.and(b.xor(long, b.i32(1)), b.ne(c.get(st.segLimit[S.cs]), b.i32(-1)));
   ctx = b.or(ctx, b.shl(short, b.i32(Math.log2(Ctx.limited))));
+  const segmented = b.and(b.and(cr0, b.i32(1)), b.eqz(b.or(long, b.and(flags, b.i32(1 << 17)))));
+  const flat = b.choose(
+    'i32',
+    segmented,
+    () => flatSegments(c),
+    () => b.i32(0),
+  );
+  ctx = b.or(ctx, b.shl(flat, b.i32(Math.log2(Ctx.flat))));
   c.set(st.ctx, b.or(ctx, b.shl(step, b.i32(Math.log2(Ctx.step)))));
 
   const aligned = b.and(b.and(b.and(b.shru(cr0, b.i32(CR0_AM)), b.shru(flags, b.i32(18))), user), b.i32(1));

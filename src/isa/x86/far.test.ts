@@ -128,7 +128,7 @@ test('64-bit: far JMP and CALL through memory, to compatibility code as well', (
   const t = indirect(JMP64, 0, Sel.code0);
   t.m.step();
   assert.deepEqual(t.where, [Sel.code0, TARGET, 0]);
-  assert.equal(t.m.get(st.ctx), st.Ctx.protected | st.Ctx.big);
+  assert.equal(t.m.get(st.ctx), st.Ctx.protected | st.Ctx.big | st.Ctx.flat);
 });
 
 test('64-bit: a call gate of 16 bytes reaches ring 0 with a null SS', () => {

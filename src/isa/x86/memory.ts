@@ -54,6 +54,11 @@ const after = sub('after', ['i64', 'i32', 'i32'], 'i64', {}, (c, addr, n, how) =
  */
 export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
   const b = c.b;
+  // The further parts of an access that began below 4 GiB.
+  b.if(b.eq(b.shru(addr, b.i64(32)), b.i64(1)), () => {
+    const cut = c.call(after, addr, b.i32(0), how);
+    b.if(b.ne(cut, addr), () => b.ret(c.call(place, cut, how)));
+  });
   const entry = entryOf(b, dataTlb(c, how), addr);
   const tag = b.raw('i64', entry);
   b.if(tagHits(b, tag, addr), () => {

@@ -4,9 +4,11 @@
 import type { Builder } from '../../ir/builder.ts';
 import type { Slot, Stmt, Value } from '../../ir/ir.ts';
 import type { Variant } from './bind.ts';
+import { PLAIN } from './context.ts';
 import type { Insn } from './decode.ts';
 import type { Operand, Size } from './emit.ts';
 import * as st from './state.ts';
+import { Ctx, S } from './state.ts';
 import { StaticEmit } from './static.ts';
 
 /** Bits of a set of flags, one for each slot. */
@@ -36,11 +38,38 @@ export class FlagState {
 
 export class RegionEmit extends StaticEmit {
   readonly #flags: FlagState;
+  /** `Ctx.flat`. */
+  readonly #flat: boolean;
   #writing = false;
 
-  constructor(variant: Variant, insn: Insn, place: number, b: Builder, flags: FlagState) {
+  constructor(variant: Variant, insn: Insn, place: number, b: Builder, flags: FlagState, ctx: number) {
     super(variant, insn, place, b);
     this.#flags = flags;
+    this.#flat = (ctx & Ctx.flat) !== 0;
+  }
+
+  // -- addresses
+
+  override linear(o: Operand, bytes: number, write: boolean, extra?: Value): Value {
+    if (!this.#flat) return super.linear(o, bytes, write, extra);
+    const offset = this.effective(o);
+    return this.#within(this.insn.segment, extra ? this.cutAddress(this.b.add(offset, extra)) : offset, bytes, write);
+  }
+  override linearIn(segment: number, offset: Value, bytes: number, write: boolean): Value {
+    return this.#flat ? this.#within(segment, offset, bytes, write) : super.linearIn(segment, offset, bytes, write);
+  }
+  override linearData(offset: Value, bytes: number, write: boolean): Value {
+    return this.#flat ? this.#within(this.insn.segment, offset, bytes, write) : super.linearData(offset, bytes, write);
+  }
+  /** Linear address of an offset where DS, ES and SS are flat: tier 0 runs what is not plain data within the limit. */
+  #within(segment: number, offset: Value, bytes: number, write: boolean): Value {
+    const b = this.b;
+    if (segment === S.ds || segment === S.es || segment === S.ss) return offset;
+    if (segment === S.cs) return super.linearIn(segment, offset, bytes, write);
+    const plain = b.eq(b.and(this.get(st.segAttr[segment]), b.i32(PLAIN.mask)), b.i32(PLAIN.value));
+    const inside = b.leu(b.add(offset, b.i64(bytes - 1)), b.extu(this.get(st.segLimit[segment])));
+    b.if(b.eqz(b.and(plain, inside)), () => b.leave('again'));
+    return b.and(b.add(this.get(st.segBase[segment]), offset), b.i64(0xffffffffn));
   }
 
   // -- setting
@@ -51,6 +80,8 @@ export class RegionEmit extends StaticEmit {
   }
   override get(slot: Slot): Value {
     if (FLAG_OFFSETS.has(slot.offset)) this.settle();
+    // SS is flat: it has a stack pointer of 32 bits.
+    if (slot.offset === st.spMask.offset && this.#flat) return this.b.i64(0xffffffffn);
     return super.get(slot);
   }
   /** Flags go straight to their slots: the row sets them in a loop or behind a condition. */

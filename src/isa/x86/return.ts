@@ -52,14 +52,19 @@ const returnStack = sub('returnStack', ['i32', 'i32', 'i64'], 'i64', { faults: t
 /** Makes the data segment registers unusable that privilege `level` (i32) may not keep. */
 export const dropSegments = sub('dropSegments', ['i32'], null, {}, (c, level) => {
   const b = c.b;
+  const dropped = b.variable(b.i32(0));
   for (const s of [S.es, S.ds, S.fs, S.gs]) {
     const attr = c.get(st.segAttr[s]);
     const usable = b.eqz(b.and(attr, b.i32(Attr.unusable)));
     b.if(b.and(usable, b.ltu(dpl(c, attr), level)), () => {
       const conforming = b.eq(b.and(attr, b.i32(Attr.code | Attr.conforming)), b.i32(Attr.code | Attr.conforming));
-      b.if(b.eqz(conforming), () => setNullSegment(c, b.i32(s), b.i32(0)));
+      b.if(b.eqz(conforming), () => {
+        setNullSegment(c, b.i32(s), b.i32(0));
+        b.setVar(dropped, b.i32(1));
+      });
     });
   }
+  b.if(b.getVar(dropped), () => c.do(updateContext));
   b.ret();
 });
 

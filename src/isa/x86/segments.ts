@@ -3,7 +3,7 @@
 
 import type { Slot, Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
-import { updateContext } from './context.ts';
+import { PLAIN, updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
 import { Ctx, S, X } from './state.ts';
@@ -187,7 +187,7 @@ export function checkDataSegment(c: Emit, selector: Value, desc: Value, how: Val
 
 /**
  * Loads ES, SS, DS, FS or GS in protected mode. `how` is the exception for a wrong selector: #GP, or #TS while a task is switched to.
- * The caller updates the context after SS.
+ * The caller updates the context afterwards.
  */
 export const loadProtectedSegment = sub(
   'loadProtectedSegment',
@@ -233,7 +233,7 @@ export const loadSegment = sub('loadSegment', ['i32', 'i32'], null, { faults: tr
       setIndexed(c, 'i32', st.segSelector, segment, selector);
     },
   );
-  b.if(b.eq(segment, b.i32(S.ss)), () => c.do(updateContext));
+  b.if(b.leu(segment, b.i32(S.ds)), () => c.do(updateContext));
   b.ret();
 });
 
@@ -269,7 +269,7 @@ const segCheckSlow = sub('segCheckSlow', ['i32', 'i64', 'i32'], 'i64', { faults:
 export const segCheck = sub('segCheck', ['i32', 'i64', 'i32'], 'i64', { faults: true }, (c, segment, offset, access) => {
   const b = c.b;
   // Present, writable, expand-up data is nearly every access: one mask and the limit decide.
-  const plain = b.eq(b.and(getIndexed(c, 'i32', st.segAttr, segment), b.i32(0x1009e)), b.i32(0x92));
+  const plain = b.eq(b.and(getIndexed(c, 'i32', st.segAttr, segment), b.i32(PLAIN.mask)), b.i32(PLAIN.value));
   const last = b.add(offset, b.extu(b.sub(b.and(access, b.i32(0xffff)), b.i32(1))));
   const inside = b.leu(last, b.extu(getIndexed(c, 'i32', st.segLimit, segment)));
   b.if(b.and(plain, inside), () => b.ret(b.and(b.add(getIndexed(c, 'i64', st.segBase, segment), offset), b.i64(0xffffffffn))));

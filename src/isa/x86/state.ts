@@ -300,7 +300,14 @@ export const Ctx = {
   avx: 128,
   /** The code segment ends below 4 GiB: near branches are held against its limit. */
   limited: 256,
+  /**
+   * Outside 64-bit code: CS begins at 0, and DS, ES and SS are writable data from 0 to 4 GiB, SS with a 32-bit stack pointer. An offset in
+   * them is the linear address; an access that reaches over the end may raise an exception or go on at 0 (Intel SDM volume 3, 5.3).
+   */
+  flat: 512,
 } as const;
+/** Contexts are below. */
+export const CONTEXTS = 1024;
 
 /** Entries of each software TLB, bytes of an entry: tag (i64), addend (i32), unused (i32). */
 export const TLB_ENTRIES = 4096;

@@ -91,6 +91,7 @@ const loadTaskSegments = sub('loadTaskSegments', [], null, { faults: true }, (c)
   setSegment(c, b.i32(S.ss), ss, markAccessed(c, ss, stack));
   c.do(updateContext);
   for (const s of [S.ds, S.es, S.fs, S.gs]) c.do(loadProtectedSegment, b.i32(s), c.get(st.segSelector[s]), ts);
+  c.do(updateContext);
   c.gpIf(b.gtu(c.get(st.rip), b.extu(c.get(st.segLimit[S.cs]))));
   b.ret();
 });

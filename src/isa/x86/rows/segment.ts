@@ -9,6 +9,17 @@ import * as st from '../state.ts';
 import { R, S, X } from '../state.ts';
 import { sub } from '../sub.ts';
 
+/**
+ * Loads a segment register (`segment` i32) and runs `done`; what follows is decoded anew where the context has changed. In 64-bit code it
+ * does not.
+ */
+function loadThen(c: InsnEmit, segment: Value, selector: Value, done: () => void): void {
+  const before = c.get(st.ctx);
+  c.do(loadSegment, segment, selector);
+  done();
+  if (!c.long) c.b.if(c.b.ne(c.get(st.ctx), before), () => c.resync());
+}
+
 /** #UD in real and virtual-8086 mode. */
 const needProtected = (c: Emit): void => c.raiseIf(c.b.eqz(inProtectedMode(c)), X.ud);
 
@@ -21,9 +32,10 @@ const popSegment =
     const mask = c.long ? b.i64(-1) : c.get(st.spMask);
     const old = c.reg(R.rsp);
     const sp = b.or(b.and(old, b.not(mask)), b.and(b.add(old, b.i64(c.size / 8)), mask));
-    c.do(loadSegment, b.i32(segment), b.and(b.wrap(value), b.i32(0xffff)));
-    c.setReg(R.rsp, 64, sp);
-    if (segment === S.ss) c.set(st.shadow, b.i32(1));
+    loadThen(c, b.i32(segment), b.and(b.wrap(value), b.i32(0xffff)), () => {
+      c.setReg(R.rsp, 64, sp);
+      if (segment === S.ss) c.set(st.shadow, b.i32(1));
+    });
   };
 const pushSegment =
   (segment: number) =>
@@ -39,8 +51,8 @@ const loadPointer =
     const bytes = c.size / 8;
     const address = c.linear(pointer, bytes + 2, false);
     const offset = c.load(address, c.size);
-    c.do(loadSegment, c.b.i32(segment), c.load(c.b.add(address, c.b.i64(bytes)), 16));
-    c.write(destination, offset);
+    const selector = c.load(c.b.add(address, c.b.i64(bytes)), 16);
+    loadThen(c, c.b.i32(segment), selector, () => c.write(destination, offset));
   };
 
 /** LLDT and LTR: privileged, with a descriptor of 16 bytes in IA-32e mode. */
@@ -182,8 +194,7 @@ export const segmentRows: readonly Row[] = [
     const b = c.b;
     const n = c.index(d);
     c.raiseIf(b.or(b.eq(n, b.i32(S.cs)), b.gtu(n, b.i32(5))), X.ud);
-    c.do(loadSegment, n, c.read(s));
-    b.if(b.eq(n, b.i32(S.ss)), () => c.set(st.shadow, b.i32(1)));
+    loadThen(c, n, c.read(s), () => b.if(b.eq(n, b.i32(S.ss)), () => c.set(st.shadow, b.i32(1))));
   }),
   insn('0E', 'push.cs', { mode: 'legacy' }, pushSegment(S.cs)),
   ...segments.flatMap(([push, pop, n]) => {
