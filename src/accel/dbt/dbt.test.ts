@@ -102,6 +102,24 @@ for (const regions of ['off', 'always'] as const) {
     assert.equal(vcpu.get('rax'), 202n);
   });
 
+  test(`${name}: IRET to a place where it often went before, but with TF set, single-steps`, () => {
+    // mov ecx,3000; L: mov rax,rsp; push 0; push rax; push rdx; push 8; lea rax,[T]; push rax; iretq
+    // T: cmp ecx,2; jne +5; mov edx,0x102; dec ecx; jnz L; hlt; #DB: mov al,1; out 0x80,al; hlt
+    const { vcpu, out, bytes, layout } = rig(
+      regions,
+      'b9 b80b0000 4889e0 6a00 50 52 6a08 488d0503000000 50 48cf 83f902 7505 ba02010000 ffc9 75df f4 b001 e680 f4',
+    );
+    const memory = new DataView(bytes.buffer, layout.ramBase);
+    memory.setBigUint64(0x70008, 0x00af9b000000ffffn, true);
+    memory.setBigUint64(0x71010, 0x00018e0000080000n | BigInt((CODE + 39) & 0xffff), true);
+    const registers = { rdx: 2, 'gdtr.base': 0x70000, 'gdtr.limit': 15, 'idtr.base': 0x71000, 'idtr.limit': 0x1f };
+    for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+    vcpu.sync();
+    assert.equal(settle(vcpu), 'hlt');
+    assert.deepEqual(out, [1]);
+    assert.equal(vcpu.get('rcx'), 1n);
+  });
+
   test(`${name}: a loop whose first access is not served by memory goes on`, () => {
     // mov ecx,3000; L: mov eax,[rsi]; add rbx,rax; dec ecx; jnz L; hlt
     const { vcpu } = rig(regions, 'b9 b80b0000 8b06 4801c3 ffc9 75f7 f4');

@@ -107,7 +107,8 @@ function compare(mode: Mode): void {
     // Pointers about the ends of pages, two of them on one page.
     const start: Record<string, bigint> = {};
     const count = mode === 'long' ? REGISTERS.length : 8;
-    for (const name of REGISTERS.slice(0, count)) start[name] = BigInt.asUintN(mode === 'long' ? 64 : 32, BigInt(next(2 ** 31)) * 0x1_0001n);
+    for (const name of REGISTERS.slice(0, count))
+      start[name] = BigInt.asUintN(mode === 'long' ? 64 : 32, BigInt(next(2 ** 31)) * 0x1_0001n);
     const base = mode === 'flat' && seed % 3 === 0 ? 0x200 : DATA + 0x1000;
     for (const [n, p] of POINTERS[mode].entries()) start[REGISTERS[p]] = BigInt(base + 0x1000 * (n & 1) + next(1024) - 512);
     const run = (regions: 'off' | 'always'): { registers: unknown; retired: number; data: Uint8Array } => {

@@ -71,8 +71,8 @@ interface Frame {
   readonly jumps: Set<number>;
 }
 
-/** How control leaves a block at its last instruction. */
-export type EndKind = 'plain' | 'call' | 'return' | 'indirect' | 'dispatch';
+/** How control leaves a block at its last instruction; `far`: to another context, perhaps. */
+export type EndKind = 'plain' | 'call' | 'return' | 'indirect' | 'dispatch' | 'far';
 
 /** A basic block of a region. */
 export interface RegionBlock extends FlowNode<RegionBlock> {
@@ -123,8 +123,13 @@ function foreign(h: Handler): boolean {
 }
 const CALLS = new Set(['E8', 'FF /2']);
 const RETURNS = new Set(['C3', 'C2']);
-/** A computed jump, and nothing else. */
-const jumps = (h: Handler): boolean => h.leaves.has('jump') && h.ends;
+/** A computed near jump. */
+const jumps = (h: Handler): boolean => h.variant.info.row.opcode === 'FF /4';
+/** It may go on in another context (privilege, mode, flags): far jumps, calls and returns, interrupts, system calls. */
+const isFar = (h: Handler): boolean => {
+  const { opcode } = h.variant.info.row;
+  return h.leaves.has('jump') && h.ends && !CALLS.has(opcode) && !RETURNS.has(opcode) && !jumps(h);
+};
 /** An instruction that may run again, or end half-way: it is a block of its own. */
 const repeats = (h: Handler): boolean => h.leaves.has('repeat') || h.leaves.has('next');
 
@@ -321,7 +326,15 @@ function cut(f: Frame, opcode: (s: Step) => string): void {
     if (list.length === 0) continue;
     const last = list[list.length - 1];
     const name = opcode(last);
-    const end = CALLS.has(name) ? 'call' : RETURNS.has(name) ? 'return' : jumps(last.handler) ? 'indirect' : 'plain';
+    const end = CALLS.has(name)
+      ? 'call'
+      : RETURNS.has(name)
+        ? 'return'
+        : jumps(last.handler)
+          ? 'indirect'
+          : isFar(last.handler)
+            ? 'far'
+            : 'plain';
     const guesses =
       end === 'return' && f.parent
         ? [f.back]

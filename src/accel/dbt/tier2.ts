@@ -24,6 +24,9 @@ const FUEL = 50_000;
 /** A site that never holds anything. */
 const NO_SITE = Area.sites - SITE_BYTES;
 
+/** No instruction pointer ever. */
+const NOWHERE = 1n << 62n;
+
 /** Slots that a region keeps in locals: general registers, flags, vector registers, the address of the TLB. */
 const KEPT = new Map<number, Type>([
   ...st.gpr.map((s): [number, Type] => [s.offset, 'i64']),
@@ -384,9 +387,9 @@ class RegionWriter {
     return Area.sites + ((this.#index - REGION_FIRST) * REGION_SITES + n) * SITE_BYTES;
   }
   /** Goes on where `rip` says: in another region if there is one. What was written is stored at `level`. */
-  #goOn(level: number, places: readonly number[], profile: boolean): void {
+  #goOn(level: number, places: readonly number[], profile: boolean, site = this.#newSite(places)): void {
     const l = this.#l;
-    l.i32(this.#newSite(places));
+    l.i32(site);
     l.localSet(this.#site);
     l.i32(profile ? 1 : 0);
     l.localSet(this.#profile);
@@ -398,9 +401,19 @@ class RegionWriter {
     const last = b.steps[b.steps.length - 1];
     if (b.end === 'call') return this.#call([last.place]);
     if (b.end === 'return') return this.#goOn(this.#level.return, [], false);
+    if (b.end === 'far') return this.#far();
     if (b.end === 'indirect' && b.dispatch) return this.#go(b.dispatch);
     if (b.end === 'indirect' && b.back) return this.#call([last.place]);
     this.#goOn(this.#level.chain, last ? [last.place] : [], last !== undefined);
+  }
+  /** Goes on at `rip`, perhaps in another context: sites would not tell contexts apart, the jump cache does. */
+  #far(): void {
+    const l = this.#l;
+    // Nor would our caller know it again if code in another context returned to it.
+    l.stateI32(st.callTop.offset);
+    l.i64(NOWHERE);
+    l.memory(0x37, 0);
+    this.#goOn(this.#level.chain, [], false, NO_SITE);
   }
   /** A call of a function that is not inlined, with `rip` set. */
   #call(places: readonly number[]): void {
