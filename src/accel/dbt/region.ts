@@ -457,7 +457,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
   const entry = root.blocks.get(source.entry);
   if (!entry) return null;
   // Two instructions do not pay, unless they lead on: the stubs by which programs call shared code.
-  const alone = entry.steps.length < 3 && entry.next.length === 0 && entry.end !== 'indirect';
+  const alone = entry.steps.length < 3 && entry.next.length === 0 && entry.end !== 'indirect' && entry.end !== 'far';
   if (alone) return null;
   const blocks = orderBlocks(entry, (b) => b.next);
   dominate(blocks);
