@@ -35,6 +35,39 @@ test('a code segment that ends below 4 GiB limits branches, but not in 64-bit co
   assert.equal(limited(), false);
 });
 
+test('segments are flat where CS begins at 0 and DS, ES and SS are writable data up to 4 GiB', () => {
+  const m = machine();
+  m.set(st.cr0, 1n);
+  const segments = [S.cs, S.ds, S.es, S.ss];
+  for (const n of segments) {
+    m.set(st.segBase[n]!, 0n);
+    m.set(st.segLimit[n]!, -1);
+    m.set(st.segAttr[n]!, n === S.cs ? 0xc09b : 0xc093);
+  }
+  const flat = (): boolean => (context(m) & Ctx.flat) !== 0;
+  assert.equal(flat(), true);
+  const unless = (slot: (typeof st.segBase)[number] | (typeof st.segAttr)[number], value: bigint | number): void => {
+    const before = m.get(slot);
+    m.set(slot, value);
+    assert.equal(flat(), false, `${slot.name} ${value}`);
+    m.set(slot, before);
+    assert.equal(flat(), true);
+  };
+  for (const n of segments) unless(st.segBase[n]!, 0x1000n);
+  for (const n of [S.ds, S.es, S.ss]) {
+    unless(st.segLimit[n]!, 0x7fffffff);
+    // Read-only, expand-down, code, not present, unusable.
+    for (const attr of [0xc091, 0xc097, 0xc09b, 0xc013, 0x10000]) unless(st.segAttr[n]!, attr);
+  }
+  // A stack pointer of 16 bits; virtual-8086 mode; 64-bit code.
+  unless(st.segAttr[S.ss]!, 0x8093);
+  unless(st.sysFlags, 1 << 17);
+  m.set(st.efer, 0x500n);
+  unless(st.segAttr[S.cs]!, 0xa09b);
+  m.set(st.cr0, 0n);
+  assert.equal(flat(), false);
+});
+
 test('the context names the mode and the code size', () => {
   const m = machine();
   assert.equal(context(m), 0);
