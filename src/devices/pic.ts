@@ -68,6 +68,11 @@ export class Pic {
     this.#int.set(0);
   }
 
+  /** Chip 0 or 1, to look at. */
+  chip(n: number): Readonly<Chip> {
+    return n === 0 ? this.#master : this.#slave;
+  }
+
   map(ports: AddressSpace): void {
     ports.map(0x20, 2, this.#ports(this.#master), 'pic');
     ports.map(0xa0, 2, this.#ports(this.#slave), 'pic (second)');

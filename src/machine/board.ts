@@ -106,6 +106,8 @@ export interface Board {
   readonly mmio: readonly AddressSpace[];
   readonly msrs: readonly MsrSpace[];
   readonly lapics: readonly Lapic[];
+  readonly ioapics: readonly Ioapic[];
+  readonly pic: Pic;
   /** Which of the possible vCPUs are there. */
   readonly cpus: Cpus;
   readonly apicBus: ApicBus;
@@ -362,7 +364,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },

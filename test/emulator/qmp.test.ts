@@ -293,6 +293,7 @@ test('memory and values are shown as QEMU shows them', { timeout: 90_000, skip: 
     ...['16', '010', '/d -1', '-1', '/u -1', '/o 8', '/o 0', '/c 65', '/c 10', '/x 0', '1+2*3', '8 - 2 & 3', '7%4', "'a'"].map(
       (v) => `p ${v}`,
     ),
+    ...['x /12i 0x100020', 'xp/3i 0x100020', 'x/2i 0x90000000', 'info mem', 'info tlb', 'p /i 1'],
     ...['p 1/0', 'p $nothing', 'p 09', 'p 5 +'],
   ];
   const answers: string[][] = [];

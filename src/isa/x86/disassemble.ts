@@ -25,12 +25,13 @@ export function number(value: bigint): string {
   return `${value < 0n ? '-' : ''}${size > 9n ? `0x${size.toString(16)}` : size}`;
 }
 /** The immediate with its sign. */
-const signed = (insn: Insn, bits: number): bigint => BigInt.asIntN(bits, (BigInt(insn.immHigh) << 32n) | BigInt(insn.immLow >>> 0));
+const signed = (insn: Insn, bits: number): bigint =>
+  BigInt.asIntN(bits, (BigInt(insn.immHigh) << 32n) | BigInt(insn.immLow >>> 0));
 /** Bytes that were widened and halves of 64 bits have their sign, as have those that count; bits have none. */
 function immediate(s: OperandSpec, insn: Insn, bits: number): bigint {
   const { mnemonic } = insn.row;
   const value = signed(insn, bits);
-  if (/^bt[scr]?$/.test(mnemonic) || s.immWidth === 8 && !s.signed) return value & 0xffn;
+  if (/^bt[scr]?$/.test(mnemonic) || (s.immWidth === 8 && !s.signed)) return value & 0xffn;
   const counts = s.signed && !/^(and|or|xor)$/.test(mnemonic) && (s.immWidth === 8 || bits === 64);
   return counts ? value : BigInt.asUintN(bits, value);
 }
@@ -74,7 +75,16 @@ function operand(s: OperandSpec, insn: Insn, address: bigint): string {
   if (s.from === 'one') return '$1';
   if (s.from === 'rel') return target(insn, address);
   if (s.from === 'imm2') return `$${number(BigInt(insn.imm2))}`;
-  const n = { rm: insn.rm, op: insn.rm, reg: insn.reg, vvvv: insn.vvvv, is4: (insn.immLow >> 4) & 15, fixed: s.fixed, imm: 0, moffs: 0 }[s.from];
+  const n = {
+    rm: insn.rm,
+    op: insn.rm,
+    reg: insn.reg,
+    vvvv: insn.vvvv,
+    is4: (insn.immLow >> 4) & 15,
+    fixed: s.fixed,
+    imm: 0,
+    moffs: 0,
+  }[s.from];
   switch (s.cls) {
     case 'imm':
       return `$${number(immediate(s, insn, bits))}`;
@@ -150,7 +160,8 @@ const predicates = ['eq', 'lt', 'le', 'unord', 'neq', 'nlt', 'nle', 'ord'];
 /** The x87's letters: `s`, `l` and `t` for 32, 64 and 80 bits, and for 16, 32 and 64 of an integer's. */
 function x87Text(mnemonic: string, insn: Insn, operands: readonly string[]): string {
   const [first] = insn.row.specs;
-  if (first === undefined || first.from === 'fixed') return operands.length === 0 ? mnemonic : `${mnemonic} ${operands.join(', ')}`;
+  if (first === undefined || first.from === 'fixed')
+    return operands.length === 0 ? mnemonic : `${mnemonic} ${operands.join(', ')}`;
   if (insn.isMemory) {
     const plain = /^f(b|n|x|ldcw|ldenv|rstor)/.test(mnemonic);
     const integer = mnemonic.startsWith('fi');
@@ -172,11 +183,13 @@ function text(insn: Insn, info: RowInfo, address: bigint): string {
   const mnemonic = info.mnemonic.replace(/^(j|set|cmov)(n?)z$/, '$1$2e');
   const { size } = insn;
   const [, string, letter] = /^(movs|cmps|stos|lods|scas|ins|outs)([bv])$/.exec(mnemonic) ?? [];
-  if (string !== undefined) return stringText(string, letter === 'b' ? 8 : /^(in|out)s$/.test(string) ? Math.min(size, 32) : size, insn);
+  if (string !== undefined)
+    return stringText(string, letter === 'b' ? 8 : /^(in|out)s$/.test(string) ? Math.min(size, 32) : size, insn);
   const segment = /^(push|pop)\.(..)$/.exec(mnemonic);
   if (segment) return `${segment[1]}${suffix(size)} %${segment[2]}`;
   const operands = specs.map((s) => operand(s, insn, address)).reverse();
-  const join = (name: string, list: readonly string[] = operands): string => (list.length === 0 ? name : `${name} ${list.join(', ')}`);
+  const join = (name: string, list: readonly string[] = operands): string =>
+    list.length === 0 ? name : `${name} ${list.join(', ')}`;
   if (info.row.options.fp === 'x87' && renamed[mnemonic] === undefined) return x87Text(mnemonic, insn, operands);
   if (mnemonic === 'vzero') return insn.wide ? 'vzeroall' : 'vzeroupper';
   const compare = /^(v?cmp)([ps][sd])$/.exec(mnemonic);
@@ -200,7 +213,7 @@ function text(insn: Insn, info: RowInfo, address: bigint): string {
   if (mnemonic === 'pusha' || mnemonic === 'popa') return `${mnemonic}${size === 16 ? 'w' : 'l'}`;
   if (sizedBare.has(mnemonic)) return join(`${mnemonic}${suffix(size)}`);
   const name = renamed[mnemonic];
-  if (name !== undefined) return typeof name === 'string' ? join(name) : name[size] ?? mnemonic;
+  if (name !== undefined) return typeof name === 'string' ? join(name) : (name[size] ?? mnemonic);
   if (mnemonic === 'nop') return insn.isMemory ? join(`nop${suffix(size)}`) : 'nop';
   // IN and OUT move 32 bits at most; their port says nothing of it.
   if (mnemonic === 'in' || mnemonic === 'out') {
@@ -217,7 +230,7 @@ function text(insn: Insn, info: RowInfo, address: bigint): string {
     const names = [`%${segmentNames[insn.reg & 7]}`, other];
     return join(`mov${suffix(bits)}`, specs[0]!.cls === 'seg' ? names.reverse() : names);
   }
-  const integer = specs.length > 0 && specs.every((s) => INTEGER.has(s.cls)) ;
+  const integer = specs.length > 0 && specs.every((s) => INTEGER.has(s.cls));
   if (!integer || bare.test(mnemonic)) return join(mnemonic);
   return join(`${mnemonic}${suffix(sizeOf(specs, insn))}`);
 }

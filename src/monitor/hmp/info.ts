@@ -8,13 +8,16 @@ import { listSnapshots } from '../machine-snapshots.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
 import { blockInfos } from './block.ts';
-import { type HmpCommand, hex } from './command.ts';
+import { type HmpCommand, HmpError, hex } from './command.ts';
 import { displayInfos } from './display.ts';
+import { lapicText, picText } from './interrupts.ts';
+import { memText, tlbText } from './paging.ts';
 import { registerText } from './registers.ts';
 
-/** Does something while the guest stands still. */
+/** Does something while the guest stands still; before its start, it stands before its first instruction. */
 export async function held<T>(e: Emulator, action: () => T): Promise<T> {
   const { machine } = e;
+  if (machine?.status === 'prelaunch') await machine.prepare();
   if (!machine || machine.status !== 'running') return action();
   return machine.hold(action);
 }
@@ -157,6 +160,28 @@ export const infos: readonly HmpCommand[] = [
           return `address-space: ${name}\n${rows.join('\n')}\n`;
         })
         .join('\n');
+    },
+  },
+  {
+    names: ['mem'],
+    help: 'show the active virtual memory mappings',
+    run: (e) => held(e, () => memText(e.running, e.currentCpu)),
+  },
+  {
+    names: ['tlb'],
+    help: 'show virtual to physical memory mappings',
+    run: (e) => held(e, () => tlbText(e.running, e.currentCpu)),
+  },
+  { names: ['pic'], help: 'show PIC state', run: (e) => held(e, () => picText(e.running.board)) },
+  {
+    names: ['lapic'],
+    args: '[apic-id]',
+    help: 'show local apic state (apic-id: local apic to read, default is which of current CPU)',
+    run: (e, { words }) => {
+      const id = Number(words[0] ?? e.running.board.lapics[e.currentCpu]!.id);
+      const cpu = e.running.board.lapics.findIndex((lapic) => lapic.id === id);
+      if (cpu < 0) throw new HmpError('No local APIC');
+      return held(e, () => lapicText(cpu, e.running.board.lapics[cpu]!));
     },
   },
   { names: ['pci'], help: 'show PCI info', run: (e) => pciText(e.running) },

@@ -3,6 +3,7 @@
 import type { Emulator } from '../emulator.ts';
 import { readPhysical, VcpuMemory } from '../guest-memory.ts';
 import { type HmpArguments, type HmpCommand, HmpError, hex } from './command.ts';
+import { disassembly } from './disassembly.ts';
 import { held } from './info.ts';
 
 const MOST = 4096;
@@ -24,7 +25,6 @@ function parseFormat(e: Emulator, { name, format: text }: Pick<HmpArguments, 'na
     else if (c in sizes) size = sizes[c];
     else throw mistake(name, `invalid char in format: '${c}'`);
   }
-  if (form === 'i') throw new HmpError('disassembly is not supported');
   e.hmpFormat.form = form ?? e.hmpFormat.form;
   e.hmpFormat.size = size ?? e.hmpFormat.size;
   return { count: Math.min(Number(digits || 1), MOST), ...e.hmpFormat };
@@ -117,6 +117,7 @@ const examine =
     held(e, () => {
       const format = parseFormat(e, args);
       const start = evaluate(e, args);
+      if (format.form === 'i') return disassembly(e, start, format.count, physical);
       const { board } = e.running;
       const cpu = e.currentCpu;
       const virtual = new VcpuMemory(e.running, cpu);
@@ -143,6 +144,7 @@ const examine =
 function printed(value: bigint, form: string): string {
   switch (form) {
     case 'd':
+    case 'i':
       return BigInt.asIntN(64, value).toString();
     case 'u':
       return value.toString();
