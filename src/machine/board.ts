@@ -53,6 +53,7 @@ const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
 /** Requests to all threads: see `Board.control`. */
 const controlLayout = struct({
   switched: ['i32', 1],
+  refused: ['i32', 1],
   gate: ['i32', 1],
   stop: ['i32', 1],
   pause: ['i32', 1],
@@ -130,7 +131,7 @@ export interface Board {
   readonly facts: BoardFacts;
   /**
    * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
-   * to sleep on; `plugs`: how often devices were added or removed; `switched`: how often vCPUs have come to a meeting while they go over to another accelerator, `gate`: the meetings that are over; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
+   * to sleep on; `plugs`: how often devices were added or removed; `switched`: how often vCPUs have come to a meeting while they go over to another accelerator, `gate`: the meetings that are over, `refused`: 1 once a vCPU could not go over; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
    */
   readonly control: {
     readonly stop: Int32Array;
@@ -138,6 +139,7 @@ export interface Board {
     readonly paused: Int32Array;
     readonly plugs: Int32Array;
     readonly switched: Int32Array;
+    readonly refused: Int32Array;
     readonly gate: Int32Array;
     readonly wake: Int32Array;
     readonly skipped: Float64Array;

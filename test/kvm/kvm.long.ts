@@ -11,7 +11,7 @@ test('machines on a real KVM', { timeout: (SECONDS + 30) * 1000, skip: await why
   const lines: string[] = [];
   // The flag: see bin/nonroot. The emulated processor has protection keys.
   const node = 'node --no-memory-protection-keys';
-  const script = `timeout 120 ${node} --test src/host/node/kvm.test.ts; timeout 420 ${node} test/kvm/inner.ts\n`;
+  const script = `timeout 120 ${node} src/host/node/kvm.test.ts; timeout 420 ${node} test/kvm/inner.ts\n`;
   await outerGuest(script, SECONDS, (line) => lines.push(line));
   const all = lines.join('\n');
   assert.match(all, /OUTER-END/, `the outer guest did not come to its end:\n${all}`);

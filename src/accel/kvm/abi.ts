@@ -99,15 +99,15 @@ export const XSAVE_BYTES = 4096;
 /** `struct kvm_lapic_state`: the registers as the xAPIC's page has them. */
 export const LAPIC_BYTES = 1024;
 
-/** The start of `struct kvm_run`, and the parts of its union by exit reason, which all begin at 32. */
+/** The start of `struct kvm_run`, and the parts of its union by exit reason, which all begin at 32. What frequent exits read has halves: no bigint is made. */
 export const runLayout = struct({
   requestInterruptWindow: 'u8', immediateExit: 'u8', padding: ['u8', 6], exitReason: 'u32', readyForInjection: 'u8', ifFlag: 'u8',
-  flags: 'u16', cr8: 'u64', apicBase: 'u64',
+  flags: 'u16', cr8: 'u32', cr8High: 'u32', apicBase: 'u64',
 }); // biome-ignore format: a table
 export type Run = ViewOf<typeof runLayout>;
 export const RUN_UNION = 32;
-export const runIoLayout = struct({ direction: 'u8', size: 'u8', port: 'u16', count: 'u32', dataOffset: 'u64' });
-export const runMmioLayout = struct({ gpa: 'u64', data: ['u8', 8], length: 'u32', isWrite: 'u8' });
+export const runIoLayout = struct({ direction: 'u8', size: 'u8', port: 'u16', count: 'u32', dataOffset: 'u32', dataHigh: 'u32' });
+export const runMmioLayout = struct({ gpa: 'u32', gpaHigh: 'u32', data: ['u8', 8], length: 'u32', isWrite: 'u8' });
 export const runInternalLayout = struct({ suberror: 'u32', count: 'u32', data: ['u64', 16] });
 export const runFailLayout = struct({ reason: 'u64', cpu: 'u32' });
 export const runMsrLayout = struct({ error: 'u8', pad: ['u8', 7], reason: 'u32', index: 'u32', data: 'u64' });

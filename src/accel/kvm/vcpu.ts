@@ -24,6 +24,8 @@ const IA32_APIC_BASE = 0x1b;
 const IA32_TSC_DEADLINE = 0x6e0;
 const IF = 0x200n;
 const NMI = 2;
+/** Where an MMIO exit has its data in the run area. */
+const MMIO_DATA = RUN_UNION + 8;
 /** The kernel's states by `Activity`. */
 const mpStates = [mpState.runnable, mpState.halted, mpState.uninitialized];
 /** Bits of leaf 0x40000001 that need the local APIC in the kernel: asynchronous page faults, EOI, unhalt, IPIs. */
@@ -229,7 +231,7 @@ export class KvmVcpu implements Vcpu {
       const result = kicked ? -errno.EINTR : host.ioctl(this.fd, ioctls.run.request, 0);
       Atomics.store(this.#words, entered, 0);
       if (!kicked) this.#unfinished = false;
-      if (!this.#kernelApic) this.#bus.tpr = Number(this.#run.cr8) & 15;
+      if (!this.#kernelApic) this.#bus.tpr = this.#run.cr8 & 15;
       if (result < 0) {
         if (result !== -errno.EINTR && result !== -errno.EAGAIN) throw new Error(`Cannot run a KVM vCPU: error ${-result}`);
         if (!kicked) host.clearInterrupt();
@@ -317,7 +319,7 @@ export class KvmVcpu implements Vcpu {
   }
   #inject(): void {
     const run = this.#run;
-    if (!this.#kernelApic) run.cr8 = BigInt(this.#bus.tpr);
+    if (!this.#kernelApic) run.cr8 = this.#bus.tpr;
     run.requestInterruptWindow = 0;
     if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
     const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
@@ -380,41 +382,47 @@ export class KvmVcpu implements Vcpu {
 
   #portAccess(): void {
     const { direction, size, port, count } = this.#io;
-    let at = Number(this.#io.dataOffset);
-    const d = this.#bytes;
+    let at = this.#io.dataOffset;
     for (let n = 0; n < count; n++, at += size) {
-      if (direction === 1) {
-        const value = size === 1 ? d.getUint8(at) : size === 2 ? d.getUint16(at, true) : d.getUint32(at, true);
-        this.#bus.portOut(port, size, value);
-      } else {
-        const value = this.#bus.portIn(port, size);
-        if (size === 1) d.setUint8(at, value);
-        else if (size === 2) d.setUint16(at, value, true);
-        else d.setUint32(at, value, true);
-      }
+      if (direction === 1) this.#bus.portOut(port, size, this.#value(at, size));
+      else this.#put(at, size, this.#bus.portIn(port, size));
     }
     this.#unfinished = true;
   }
 
   #mmioAccess(): void {
-    const { gpa, length, isWrite, data } = this.#mmio;
-    const address = Number(gpa);
-    const view = new DataView(data.buffer, data.byteOffset, 8);
+    const { gpa, gpaHigh, length, isWrite } = this.#mmio;
+    const address = gpaHigh * 2 ** 32 + gpa;
     // The kernel hands over accesses of any length up to 8; the board takes powers of two.
     for (let at = 0; at < length; ) {
       let size = 8;
       while (size > length - at || (address + at) % size !== 0) size >>= 1;
       if (isWrite) {
-        let value = 0n;
-        for (let i = size - 1; i >= 0; i--) value = (value << 8n) | BigInt(view.getUint8(at + i));
-        this.#bus.mmioWrite(address + at, size, value);
+        this.#bus.mmioWrite(address + at, size, this.#mmioData(at, size));
       } else {
         const value = this.#bus.mmioRead(address + at, size);
-        for (let i = 0; i < size; i++) view.setUint8(at + i, Number((value >> BigInt(8 * i)) & 0xffn));
+        if (size === 8) this.#bytes.setBigUint64(MMIO_DATA, value, true);
+        else this.#put(MMIO_DATA + at, size, Number(value));
       }
       at += size;
     }
     this.#unfinished = true;
+  }
+
+  #mmioData(at: number, size: number): bigint {
+    if (size === 8) return this.#bytes.getBigUint64(MMIO_DATA, true);
+    return BigInt(this.#value(MMIO_DATA + at, size));
+  }
+  /** 1, 2 or 4 bytes of the run area. */
+  #value(at: number, size: number): number {
+    const d = this.#bytes;
+    return size === 1 ? d.getUint8(at) : size === 2 ? d.getUint16(at, true) : d.getUint32(at, true);
+  }
+  #put(at: number, size: number, value: number): void {
+    const d = this.#bytes;
+    if (size === 1) d.setUint8(at, value);
+    else if (size === 2) d.setUint16(at, value, true);
+    else d.setUint32(at, value, true);
   }
 
   #internalError(): VcpuExit | undefined {

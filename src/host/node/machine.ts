@@ -65,6 +65,13 @@ export interface FrozenMachine {
   readonly memory: FrozenMemory;
 }
 
+interface Switching {
+  left: number;
+  /** Why a vCPU could not be made; then all of them are where they were. */
+  refused: string | undefined;
+  readonly done: () => void;
+}
+
 async function* once<T>(value: T): AsyncGenerator<T> {
   yield value;
 }
@@ -122,7 +129,7 @@ export class NodeMachine implements RunningMachine {
   #endDoorbells: () => Promise<void> = async () => {};
   #accel: 'dbt' | 'kvm' = 'dbt';
   /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
-  #switching: { left: number; readonly done: () => void } | undefined;
+  #switching: Switching | undefined;
 
   /**
    * Throws one clear line for a kernel or configuration that cannot be used.
@@ -513,6 +520,7 @@ export class NodeMachine implements RunningMachine {
     const wasRunning = this.#status === 'running';
     if (wasRunning) await this.pause();
     const before = this.#accel;
+    let refused: string | undefined;
     try {
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
       this.#accel = accel;
@@ -525,20 +533,23 @@ export class NodeMachine implements RunningMachine {
       });
       const since = this.#stoodStillAt;
       Atomics.store(control.switched, 0, 0);
+      Atomics.store(control.refused, 0, 0);
       Atomics.store(control.gate, 0, 0);
       this.#changes.forEach((port, cpu) => {
         const away = !this.#running.has(cpu);
         port?.postMessage({ kind: 'accel', kvm: kvm?.vm.share, away, since } satisfies DeviceChange);
       });
       Atomics.add(control.plugs, 0, 1);
-      const over = new Promise<void>((done) => {
-        this.#switching = { left: this.#running.size, done };
-      });
+      const over = Promise.withResolvers<void>();
+      const switching: Switching = { left: this.#running.size, refused: undefined, done: over.resolve };
+      this.#switching = switching;
       this.resume();
-      await over;
+      await over.promise;
       this.#switching = undefined;
+      refused = switching.refused;
+      if (refused !== undefined) this.#accel = before;
       lock.run(() => {
-        apicBus.remote = kvm?.remoteApics;
+        apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
         for (const { address, data } of kept) apicBus.deliverMsi(address, data);
       });
     } catch (error) {
@@ -548,6 +559,7 @@ export class NodeMachine implements RunningMachine {
       throw error;
     }
     if (!wasRunning) await this.pause();
+    if (refused !== undefined) throw new Error(`Cannot change the accelerator: ${refused}; the machine goes on with ${before}`);
   }
   async deviceAdd(config: DeviceConfig): Promise<void> {
     const type = this.devices.type(config.driver);
@@ -718,6 +730,7 @@ export class NodeMachine implements RunningMachine {
       case 'thread':
         return this.#threads[cpu]!.resolve(m.id);
       case 'switched':
+        if (this.#switching && m.refused) this.#switching.refused = m.why ?? this.#switching.refused ?? '';
         if (this.#switching && --this.#switching.left === 0) this.#switching.done();
         return;
       case 'failed':

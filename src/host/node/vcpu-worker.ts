@@ -78,7 +78,8 @@ export type FromVcpu =
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
   /** The host's number of the thread. */
   | { readonly kind: 'thread'; readonly id: number }
-  | { readonly kind: 'switched' }
+  /** Over; or as before, where a vCPU could not be made: this one, where it says why. */
+  | { readonly kind: 'switched'; readonly refused: boolean; readonly why?: string }
   | { readonly kind: 'failed'; readonly message: string };
 
 // V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
@@ -166,10 +167,15 @@ const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu
 
 /** The translator's vCPU over the state as it is, for one that has run on KVM: made when it is first needed. */
 let beside: DbtVcpu | undefined;
+/** What it is made of, kept for the next one. */
+let parts: { readonly engine: Engine; readonly module: WebAssembly.Module } | undefined;
 function assistant(): DbtVcpu {
   if (beside) return beside;
-  const engine = createEngine();
-  beside = make(engine, new WebAssembly.Module(mainModule(engine)), true);
+  if (!parts) {
+    const own = engine ?? createEngine();
+    parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own)) };
+  }
+  beside = make(parts.engine, parts.module, true);
   return beside;
 }
 
@@ -215,9 +221,50 @@ function meet(last: () => void): void {
 
 /**
  * The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. To make one takes a while, for
- * which the guest's clock stands still: it does so since the host's time `since`.
+ * which the guest's clock stands still: it does so since the host's time `since`. Where one of them cannot be made all stay where they were.
  */
 function switchTo(share: KvmShare | undefined, away: boolean, since: number): DbtVcpu | KvmVcpu {
+  const before = running;
+  const wasUnderKvm = underKvm;
+  const { refused } = board.control;
+  let next: DbtVcpu | KvmVcpu | undefined;
+  let why: string | undefined;
+  try {
+    next = over(share);
+  } catch (error) {
+    if (away || !before) throw error;
+    why = error instanceof Error ? error.message : String(error);
+    Atomics.store(refused, 0, 1);
+  }
+  if (away) return next!;
+  meet(() => {
+    const { skipped } = board.control;
+    skipped[0] = skipped[0]! + hostClock.now() - since;
+    if (Atomics.load(refused, 0) === 0 ? share : wasUnderKvm) kvm?.vm.setClock(board.clock.now());
+  });
+  const back = Atomics.load(refused, 0) !== 0;
+  if (back || !next) {
+    // Nothing has run on the other side: the state is where it was.
+    next = before!;
+    if (next instanceof KvmVcpu) next.takeOver();
+    else {
+      next.forget();
+      next.sync();
+    }
+  }
+  const toKvm = next instanceof KvmVcpu;
+  underKvm = toKvm;
+  board.apicBus.remote = toKvm ? kvm?.remoteApics : undefined;
+  running = next;
+  // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
+  if (next instanceof KvmVcpu) next.load();
+  meet(() => {});
+  send({ kind: 'switched', refused: back, ...(why === undefined ? {} : { why }) });
+  return next;
+}
+
+/** The vCPU on the other accelerator, with its state in the slots. Throws where it cannot be made. */
+function over(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
   let next: DbtVcpu | KvmVcpu;
   if (share) {
     kvm ??= kvmThread(memory.buffer, layout, share);
@@ -233,16 +280,6 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   underKvm = share !== undefined;
   board.apicBus.remote = share && kvm?.remoteApics;
   running = next;
-  if (away) return next;
-  meet(() => {
-    const { skipped } = board.control;
-    skipped[0] = skipped[0]! + hostClock.now() - since;
-    if (share) kvm?.vm.setClock(board.clock.now());
-  });
-  // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
-  if (next instanceof KvmVcpu) next.load();
-  meet(() => {});
-  send({ kind: 'switched' });
   return next;
 }
 
@@ -259,12 +296,12 @@ if (engine && (cpu === 0 || alone)) {
 /** The vCPU for a start; null while the translator's module is not there yet. */
 function fresh(): DbtVcpu | KvmVcpu | null {
   if (underKvm && onKvm) return onKvm;
+  // A machine that starts again has other code in its memory, and nothing in the vCPU's: it is made anew, with all that it has decoded.
   if (beside) {
-    beside.forget();
-    return beside;
+    beside = undefined;
+    return assistant();
   }
   if (!engine || !main) return null;
-  // A machine that starts again has other code in its memory: the vCPU is made anew, with all that it has decoded.
   const made = vcpu ?? make(engine, main);
   vcpu = null;
   return made;

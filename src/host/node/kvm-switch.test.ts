@@ -1,0 +1,115 @@
+// A running machine between the translator and this machine's /dev/kvm, whatever kind it is: to and fro, over a reset, and back where a
+// vCPU cannot be made.
+
+import assert from 'node:assert/strict';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { type TestContext, test } from 'node:test';
+import { ioctls } from '../../accel/kvm/abi.ts';
+import { kvmHost } from './kvm-native.ts';
+import { NodeMachine } from './machine.ts';
+
+let why = '';
+try {
+  const host = kvmHost();
+  host.close(host.open());
+} catch (error) {
+  why = (error as Error).message;
+}
+const skip = why === '' ? false : why;
+const LIMIT = 60_000;
+
+/** Where the guest counts. */
+const COUNTER = 0x200000;
+
+/** A multiboot kernel without an ELF around it (flags: addresses are given), at 1 MiB: it counts for ever. */
+function kernel(): Uint8Array<ArrayBuffer> {
+  const image = new Uint8Array(0x100);
+  const d = new DataView(image.buffer);
+  const [magic, flags, at] = [0x1badb002, 0x10000, 0x100000];
+  [magic, flags, -(magic + flags), at, at, at + image.length, at + image.length, at + 0x40].forEach((word, n) =>
+    d.setUint32(4 * n, word >>> 0, true),
+  );
+  // L: inc dword [COUNTER]; jmp L
+  image.set(Buffer.from('ff0500002000ebf8', 'hex'), 0x40);
+  return image;
+}
+
+/** A machine with two vCPUs, the second of which waits for its start. */
+function start(t: TestContext) {
+  const machine = new NodeMachine({
+    config: {
+      cpus: 2, memory: 16 << 20, cpuModel: 'max', paravirtual: [], rtcOffset: 0, trace: [], devices: [{ driver: 'virtio-rng-pci' }],
+    },
+    files: { kernel: kernel(), name: 'kernel', append: '' },
+    serial: () => {},
+    report: () => {},
+    noReboot: false,
+  }); // biome-ignore format: one object
+  machine.start();
+  t.after(async () => {
+    machine.quit();
+    assert.equal((await machine.ended).kind, 'quit');
+  });
+  /** The guest goes on: it is seen to count. */
+  const goesOn = async (): Promise<void> => {
+    const end = performance.now() + LIMIT;
+    let last = machine.board.memory.read32(COUNTER);
+    for (let changes = 0; changes < 5; ) {
+      assert.ok(performance.now() < end, `the guest stands still under ${machine.accel}`);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      const now = machine.board.memory.read32(COUNTER);
+      if (now !== last) changes++;
+      last = now;
+    }
+  };
+  return { machine, goesOn };
+}
+
+test('a machine goes to KVM and back while it runs, and can be stopped there after a reset under the translator', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t);
+  await goesOn();
+  for (const to of ['kvm', 'dbt', 'kvm', 'dbt'] as const) {
+    await machine.setAccel(to);
+    assert.equal(machine.accel, to);
+    await goesOn();
+  }
+  const again = new Promise<void>((resolve) => machine.subscribe((name) => name === 'RESET' && resolve()));
+  machine.reset();
+  await again;
+  await goesOn();
+  await machine.setAccel('kvm');
+  await goesOn();
+}); // biome-ignore format: one call
+
+test('where a vCPU cannot be made on KVM, all of them go on where they were', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t);
+  await goesOn();
+  await machine.pause();
+  // Between KVM's machine, which is made first, and the vCPUs, which have to be released for it: vCPU 1 is taken already.
+  const device = machine.devices.list().find((d) => d.io?.resumed)!;
+  const { io } = device;
+  let taken = 0;
+  device.io = {
+    ...io,
+    resumed() {
+      const host = kvmHost();
+      for (const fd of readdirSync('/proc/self/fd')) {
+        try {
+          if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:kvm-vm') continue;
+          if (host.ioctl(Number(fd), ioctls.createVcpu.request, 1) >= 0) taken++;
+        } catch {
+          // Closed since.
+        }
+      }
+      io!.resumed!();
+    },
+  };
+  await assert.rejects(
+    machine.setAccel('kvm'),
+    /^Error: Cannot change the accelerator: Cannot make vCPU 1 on KVM: error 17; the machine goes on with dbt$/,
+  );
+  assert.ok(taken > 0);
+  assert.deepEqual([machine.accel, machine.status], ['dbt', 'paused']);
+  machine.resume();
+  await goesOn();
+});
