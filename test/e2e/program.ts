@@ -1,7 +1,7 @@
 // Runs the programs of bin/ as a user's shell would, bounded in time, and describes what came of it.
 
 import { spawn } from 'node:child_process';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { openImage } from '../../src/host/node/fetch-image.ts';
 
 const bin = join(dirname(dirname(import.meta.dirname)), 'bin');
@@ -26,8 +26,8 @@ export interface RunOptions {
   readonly said?: { readonly text: string; act(): void };
 }
 
-/** Path of a program in bin/. */
-export const programPath = (name: string): string => join(bin, name);
+/** Path of a program in bin/; an absolute path is itself. */
+export const programPath = (name: string): string => resolve(bin, name);
 
 /** Runs bin/`name`. */
 export function program(name: string, args: readonly string[], o: RunOptions = {}): Promise<Outcome> {
