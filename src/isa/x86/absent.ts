@@ -16,6 +16,7 @@ const control: readonly (readonly [bits: number, feature: string])[] = [
   [CR4.osfxsr, 'fxsr'],
   [CR4.osxmmexcpt, 'sse'],
   [CR4.umip, 'umip'],
+  [CR4.la57, 'la57'],
   [CR4.fsgsbase, 'fsgsbase'],
   [CR4.pcide, 'pcid'],
   [CR4.osxsave, 'xsave'],

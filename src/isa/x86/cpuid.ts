@@ -215,7 +215,7 @@ function extendedLeaf(cpu: CpuDescription, leaf: number, subleaf: number): Cpuid
     case 0x80000007:
       return [0, 0, 0, featureBits(features, '80000007.edx')];
     case 0x80000008: {
-      const linear = features.has('lm') ? 48 : 32;
+      const linear = !features.has('lm') ? 32 : features.has('la57') ? 57 : 48;
       return [PHYSICAL_BITS | (linear << 8), featureBits(features, '80000008.ebx'), (threads - 1) | (packageBits(t) << 12), 0];
     }
     case 0x8000001d:

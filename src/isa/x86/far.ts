@@ -1,11 +1,12 @@
 // Far JMP and CALL: code segments, call gates, task gates and TSS (Intel SDM volume 3, sections 5.8 and 7.3; volume 2, CALL, JMP).
 
 import type { Value } from '../../ir/ir.ts';
+import { isCanonical } from './canonical.ts';
 import { updateContext } from './context.ts';
 import type { Emit, InsnEmit } from './emit.ts';
 import { commitFrame, Frame, frameCurrent, frameFlat, frameOn, framePush } from './frame.ts';
 import { stackFromTss, stackFromTss64 } from './gate.ts';
-import { Attr, anyOf, checkStackSegment, descAttr, descLimit, dpl, fail, failIf, inLongMode, inProtectedMode, isCanonical, isNull, markAccessed, readDescriptor, readUpperDescriptor, rpl, segCheck, setNullSegment, setRealCs, setSegment } from './segments.ts'; // biome-ignore format: one line
+import { Attr, anyOf, checkStackSegment, descAttr, descLimit, dpl, fail, failIf, inLongMode, inProtectedMode, isNull, markAccessed, readDescriptor, readUpperDescriptor, rpl, segCheck, setNullSegment, setRealCs, setSegment } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';

@@ -2,8 +2,9 @@
 // because the stack is often not the current one and its width is known only at run time (Intel SDM volume 3, sections 5.8.5 and 6.12).
 
 import type { Value } from '../../ir/ir.ts';
+import { isCanonical } from './canonical.ts';
 import type { Emit } from './emit.ts';
-import { Attr, anyOf, descAttr, descBase, descLimit, inLongCode, isCanonical, withinLimit } from './segments.ts';
+import { Attr, anyOf, descAttr, descBase, descLimit, inLongCode, withinLimit } from './segments.ts';
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';

@@ -2,10 +2,11 @@
 // (Intel SDM volume 3, sections 6.12 to 6.14 and 17.3.1.1).
 
 import type { Value } from '../../ir/ir.ts';
+import { isCanonical } from './canonical.ts';
 import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { packFlags } from './flags.ts';
-import { Attr, dpl, F, fail, failIf, isCanonical, withVector } from './segments.ts';
+import { Attr, dpl, F, fail, failIf, withVector } from './segments.ts';
 import * as st from './state.ts';
 import { S, X } from './state.ts';
 import { sub } from './sub.ts';

@@ -1,12 +1,13 @@
 // Delivery of interrupts and exceptions: through the gates of IA-32e mode here, through deliver-legacy.ts elsewhere; and INT n
 // (Intel SDM volume 3, section 6.14, and 20.3 for virtual-8086 mode extensions; volume 2, INT n).
 
+import { isCanonical } from './canonical.ts';
 import { updateContext } from './context.ts';
 import { deliverLegacy } from './deliver-legacy.ts';
 import { iopl, packFlags, virtualImage } from './flags.ts';
 import { commitFrame, frameCurrent, framePush } from './frame.ts';
 import { enterHandler, failGateIf, isSoft, Kind, pushedFlags, rejectGateCode, stackFromTss64 } from './gate.ts';
-import { Attr, anyOf, descAttr, dpl, EXT, F, failIf, inLongMode, isCanonical, isNull, markAccessed, readDescriptor, setNullSegment, setRealCs, setSegment, withVector } from './segments.ts'; // biome-ignore format: one line
+import { Attr, anyOf, descAttr, dpl, EXT, F, failIf, inLongMode, isNull, markAccessed, readDescriptor, setNullSegment, setRealCs, setSegment, withVector } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';

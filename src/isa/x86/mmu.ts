@@ -1,8 +1,9 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
-// TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2; physical addresses have 40 bits).
+// TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5; physical addresses have 40 bits).
 
 import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
+import { isCanonical } from './canonical.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
 import { X } from './state.ts';
@@ -42,7 +43,7 @@ const RESERVED_PAE = bitsBetween(62, PHYSICAL_BITS);
 export const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
 const CR0_PG = 31;
 const CR0_WP = 16;
-const CR4 = { pse: 4, pae: 5, pge: 7, smep: 20, smap: 21, pke: 22 } as const;
+const CR4 = { pse: 4, pae: 5, pge: 7, la57: 12, smep: 20, smap: 21, pke: 22 } as const;
 const EFER_LMA = 10;
 const EFER_NXE = 11;
 const AC = 18;
@@ -208,7 +209,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
   const cr4 = b.wrap(c.get(st.cr4));
   const efer = b.wrap(c.get(st.efer));
   const long = bit(c, efer, EFER_LMA);
-  b.if(b.and(long, b.ne(b.shrs(b.shl(addr, b.i64(16)), b.i64(16)), addr)), () => {
+  b.if(b.and(long, b.eqz(isCanonical(c, addr))), () => {
     c.set(st.excError, b.i32(0));
     c.set(st.exc, b.i32(X.gp + 1));
     b.if(b.eqz(b.and(how, b.i32(How.system | How.fetch))), () => c.set(st.offLimits, addr));
@@ -256,12 +257,21 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
       };
 
       b.if(long, () => {
-        const pml4e = readEntry(w, b.and(cr3, b.i64(FRAME)), 39, 9, 8);
+        const top = b.variable(b.and(cr3, b.i64(FRAME)));
+        const above = b.variable(b.i64(-1));
+        b.if(bit(c, cr4, CR4.la57), () => {
+          const pml5e = readEntry(w, b.getVar(top), 48, 9, 8);
+          checkReserved(w, pml5e, RESERVED_LONG | BigInt(PS));
+          accessed(w, pml5e);
+          b.setVar(top, b.and(pml5e.value, b.i64(FRAME)));
+          b.setVar(above, inverted(pml5e));
+        });
+        const pml4e = readEntry(w, b.getVar(top), 39, 9, 8);
         checkReserved(w, pml4e, RESERVED_LONG | BigInt(PS));
         accessed(w, pml4e);
         const pdpte = readEntry(w, b.and(pml4e.value, b.i64(FRAME)), 30, 9, 8);
         checkReserved(w, pdpte, RESERVED_LONG);
-        const both = b.and(inverted(pml4e), inverted(pdpte));
+        const both = b.and(b.and(b.getVar(above), inverted(pml4e)), inverted(pdpte));
         b.if(isLarge(w, pdpte), () => {
           checkReserved(w, pdpte, bitsBetween(29, 13), false);
           leave(pdpte, both, within(b.and(pdpte.value, b.i64(FRAME & ~0x3fffffffn)), 29, Walk.huge));
@@ -298,7 +308,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
     let denied = b.select(user, b.xor(userPage, b.i32(1)), b.and(userPage, guarded));
     denied = b.or(denied, b.and(write, b.xor(mayWrite, b.i32(1))));
     denied = b.or(denied, b.and(fetch, b.xor(bit(c, allowed, 63), b.i32(1))));
-    // Protection keys count for data in user pages of 4-level paging.
+    // Protection keys count for data in user pages of 4-level and 5-level paging.
     const keyed = b.and(b.and(bit(c, cr4, CR4.pke), long), b.and(userPage, b.xor(fetch, b.i32(1))));
     const key = b.wrap(b.and(b.shru(b.getVar(leaf), b.i64(58)), b.i64(0x1e)));
     const rightsOfKey = b.and(b.shru(c.get(st.pkru), key), b.neg(keyed));

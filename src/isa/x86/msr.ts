@@ -2,6 +2,7 @@
 // and volume 3, sections 12.11 and 18.17; AMD APM volume 2, appendix A). All others are asked of the host.
 
 import type { Slot, Value } from '../../ir/ir.ts';
+import { fitsBase } from './canonical.ts';
 import { CR0, EFER } from './control.ts';
 import type { Emit } from './emit.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
@@ -26,10 +27,7 @@ const refuseBits =
   (c, value) =>
     c.gpIf(c.b.ne(c.b.and(value, c.b.i64(mask)), c.b.i64(0)));
 const upper = refuseBits(~0xffffffffn);
-const canonical: Check = (c, value) => {
-  const b = c.b;
-  c.gpIf(b.ne(b.shrs(b.shl(value, b.i64(16)), b.i64(16)), value));
-};
+const canonical: Check = (c, value) => c.gpIf(c.b.eqz(fitsBase(c, value)));
 
 /** Every byte of `value` that `mask` keeps must be a memory type: 0, 1, 4, 5, 6, or with `uncached` 7 as well. */
 function checkTypes(c: Emit, value: Value, mask: bigint, uncached: boolean): void {

@@ -1,12 +1,13 @@
 // Far RET and IRET in every mode (Intel SDM volume 2, IRET, RET; volume 3, sections 5.8.6, 6.12.1, 7.4 and 20.2).
 
 import type { Value } from '../../ir/ir.ts';
+import { isCanonical } from './canonical.ts';
 import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { checkTarget, longAndBig } from './far.ts';
 import { popVirtualFlags, unpackFlags, virtualInterrupts, writableFlags } from './flags.ts';
 import { commitFrame, frameCurrent, framePop, skipFrame } from './frame.ts';
-import { Attr, anyOf, checkStackSegment, descAttr, dpl, F, failIf, inLongCode, inLongMode, inProtectedMode, isCanonical, isNull, markAccessed, readDescriptor, rpl, setNullSegment, setRealCs, setSegment, setV86Segment } from './segments.ts'; // biome-ignore format: one line
+import { Attr, anyOf, checkStackSegment, descAttr, dpl, F, failIf, inLongCode, inLongMode, inProtectedMode, isNull, markAccessed, readDescriptor, rpl, setNullSegment, setRealCs, setSegment, setV86Segment } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
 import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';

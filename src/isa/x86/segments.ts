@@ -43,9 +43,6 @@ export const inLongMode = (c: Emit): Value => c.b.and(c.b.shru(c.b.wrap(c.get(st
 /** 1 in protected mode without virtual-8086 mode. */
 export const inProtectedMode = (c: Emit): Value =>
   c.b.eq(c.b.and(c.get(st.ctx), c.b.i32(Ctx.protected | Ctx.v86)), c.b.i32(Ctx.protected));
-/** 1 where an i64 is a canonical address of 48 bits. */
-export const isCanonical = (c: Emit, address: Value): Value =>
-  c.b.eq(c.b.shrs(c.b.shl(address, c.b.i64(16)), c.b.i64(16)), address);
 
 /** Attributes of an 8-byte descriptor. */
 export const descAttr = (c: Emit, desc: Value): Value => c.b.and(c.b.wrap(c.b.shru(desc, c.b.i64(40))), c.b.i32(0xf0ff));

@@ -2,6 +2,7 @@
 // (Intel SDM volume 2: MOV CR, MOV DR, LMSW, SMSW, CLTS, INVLPG, INVPCID, LGDT, SGDT, XGETBV, XSETBV).
 
 import type { Slot, Value } from '../../../ir/ir.ts';
+import { fitsBase, isCanonical } from '../canonical.ts';
 import { updateContext } from '../context.ts';
 import { CR0, CR4, checkUmip, readControl, readDebug, writeControl, writeCr0, writeDebug } from '../control.ts';
 import { type Emit, type InsnEmit, type Operand, requires } from '../emit.ts';
@@ -73,7 +74,7 @@ const loadTable =
     const at = c.linear(o, c.long ? 10 : 6, false);
     const newLimit = c.load(at, 16);
     const read = b.extu(c.load(further(c, at, 2), c.long ? 64 : 32));
-    if (c.long) c.gpIf(b.ne(b.shrs(b.shl(read, b.i64(16)), b.i64(16)), read));
+    if (c.long) c.gpIf(b.eqz(fitsBase(c, read)));
     c.set(limit, newLimit);
     c.set(base, c.size === 16 && !c.long ? b.and(read, b.i64(0xffffff)) : read);
   };
@@ -93,8 +94,6 @@ const storeTable =
 
 // -- TLB invalidation
 
-const canonical = (c: Emit, addr: Value): Value => c.b.eq(c.b.shrs(c.b.shl(addr, c.b.i64(16)), c.b.i64(16)), addr);
-
 /** INVPCID of `type` with the descriptor's halves. Entries of other PCIDs than the current one are never held. Raises #GP(0). */
 const invalidate = sub('invalidate', ['i64', 'i64', 'i64'], null, { faults: true }, (c, type, pcid, addr) => {
   const b = c.b;
@@ -102,7 +101,7 @@ const invalidate = sub('invalidate', ['i64', 'i64', 'i64'], null, { faults: true
   const pcide = b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pcide));
   const named = b.ltu(type, b.i64(2));
   c.gpIf(b.and(named, b.and(b.eqz(pcide), b.ne(pcid, b.i64(0)))));
-  c.gpIf(b.and(b.eqz(type), b.eqz(canonical(c, addr))));
+  c.gpIf(b.and(b.eqz(type), b.eqz(isCanonical(c, addr))));
   const current = b.select(pcide, b.and(c.get(st.cr3), b.i64(0xfff)), b.i64(0));
   b.if(b.and(named, b.ne(pcid, current)), () => b.ret());
   const when = (n: number, flush: () => void): void => b.if(b.eq(type, b.i64(n)), flush);

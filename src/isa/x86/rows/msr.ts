@@ -2,6 +2,7 @@
 // RDPID, CPUID, SWAPGS, RDFSBASE to WRGSBASE).
 
 import type { Value } from '../../../ir/ir.ts';
+import { fitsBase } from '../canonical.ts';
 import { CR4 } from '../control.ts';
 import { type InsnEmit, requires } from '../emit.ts';
 import { readMsr, writeMsr } from '../msr.ts';
@@ -40,7 +41,7 @@ function baseRows(name: string, segment: number, read: number, write: number): R
       const b = c.b;
       check(c);
       const value = b.extu(c.read(o));
-      if (o.bits === 64) c.gpIf(b.ne(b.shrs(b.shl(value, b.i64(16)), b.i64(16)), value));
+      if (o.bits === 64) c.gpIf(b.eqz(fitsBase(c, value)));
       c.set(slot, value);
     }),
   ];

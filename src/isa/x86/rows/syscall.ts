@@ -2,12 +2,13 @@
 // outside 64-bit code, which Intel refuses).
 
 import type { Value } from '../../../ir/ir.ts';
+import { isCanonical } from '../canonical.ts';
 import { updateContext } from '../context.ts';
 import type { Emit } from '../emit.ts';
 import { resume } from '../far.ts';
 import { packFlags, unpackFlags } from '../flags.ts';
 import { insn, type Row } from '../row.ts';
-import { Attr, anyOf, F, inLongCode, inLongMode, isCanonical } from '../segments.ts';
+import { Attr, anyOf, F, inLongCode, inLongMode } from '../segments.ts';
 import * as st from '../state.ts';
 import { Ctx, R, S, X } from '../state.ts';
 import { sub } from '../sub.ts';
