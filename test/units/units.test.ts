@@ -21,12 +21,18 @@ const NO_TASK_CHECKS = /registers were saved|task gate to the LDT|T bit|double f
 // ... 64 KiB limits of real mode, LOCK before MOV there, VME and PVI (20.2 to 20.4).
 const NO_VME = /0xffff:|0x10000:|LOCK MOV|SP 1|^FAIL: (VME|PVI):/;
 
+// A reserved bit is found in an entry that is present, so that bit 0 of the error code is set (4.7); MSRs hold canonical addresses (volume 4),
+// a stack that is not canonical is #SS (6.15).
+const WITHOUT_P = /PML5E: #PF\(9\)|58 bits|a push there/;
+
 /** Images with what their command lines add, and lines that may fail: always, and in QEMU. */
 const images: readonly (readonly [name: string, about: string, args: string, known?: RegExp, qemu?: RegExp])[] = [
   ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
   ['debug', 'debug registers and single step', '-cpu max'],
   ['paging', 'rights of pages, protection keys, SMEP, SMAP, PCID, UMIP', '-cpu max'],
   ['paging', 'the same where the CPU model has none of these', '-cpu qemu64'],
+  ['la57', '5-level paging', '-cpu max,+la57', undefined, WITHOUT_P],
+  ['la57', 'what there is without 5-level paging', '-cpu max'],
   ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.

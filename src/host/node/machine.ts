@@ -15,6 +15,7 @@ import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '..
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
 import type { BootState } from '../../firmware/target.ts';
+import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
@@ -677,13 +678,18 @@ export class NodeMachine implements RunningMachine {
     target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
     if (config.machine === 'microvm') target.write(RESET_VECTOR, tripleFault);
     const append = `${files.append}${commandLineAddition(config, facts.virtio)}`;
-    const vmlinux =
-      files.vmlinux?.() ??
-      (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined);
+    // Only the kernel's own decompressor switches to five levels of pages, since that takes leaving 64-bit mode.
+    const [model = '', ...changes] = config.cpuModel.split(',');
+    const inGuest = cpuModel(model, changes).features.has('la57');
+    const vmlinux = inGuest
+      ? undefined
+      : (files.vmlinux?.() ??
+        (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined));
     const boot = loadKernel(target, {
       ...files,
       append,
       vmlinux,
+      inGuest,
       rsdp: acpi ? ACPI_ADDRESS : 0,
       memoryMap: memoryMap(config, facts),
       decompress,

@@ -52,11 +52,15 @@ test('registers kept in the state are read back as written', () => {
   assert.equal(m.u64(st.kernelGsBase), value + 8n);
 });
 
-test('addresses must be canonical', () => {
+test('addresses must be canonical: of 57 bits where the processor has 5-level paging, else of 48', () => {
   const m = long();
   for (const msr of [0x175, 0x176, 0xc0000082, 0xc0000083, 0xc0000100, 0xc0000101, 0xc0000102]) {
+    m.set(st.cr4Absent, 1 << 12);
     assert.deepEqual(wrmsr(m, msr, 1n << 47n), GP);
     assert.equal(wrmsr(m, msr, 0xffff_8000_0000_0000n), null);
+    m.set(st.cr4Absent, 0);
+    assert.equal(wrmsr(m, msr, 1n << 47n), null);
+    assert.deepEqual(wrmsr(m, msr, 1n << 56n), GP);
   }
 });
 
@@ -216,7 +220,7 @@ test('FS and GS bases are read and written at any level with CR4.FSGSBASE', () =
   assert.equal(m.u64(st.gpr[R.rcx]!), 0xffff_8000_1234_5678n);
   assert.equal(exec(m, 0xf3, 0x0f, 0xae, 0xc1), null); // rdfsbase ecx
   assert.equal(m.u64(st.gpr[R.rcx]!), 0x1234_5678n);
-  m.set(st.gpr[R.rax]!, 1n << 47n);
+  m.set(st.gpr[R.rax]!, 1n << 56n);
   assert.deepEqual(exec(m, 0xf3, 0x48, 0x0f, 0xae, 0xd0), GP);
   m.set(st.cr4, 0x220n);
   assert.deepEqual(exec(m, 0xf3, 0x0f, 0xae, 0xc1), UD);
