@@ -57,6 +57,12 @@ test('a 32-bit Linux runs a command', { skip: skip32 }, async () => {
   assert.equal(r.stdout.toString(), 'i686\n', r.text);
 });
 
+test('a Linux guest uses five levels of pages where the processor has them', { skip }, async () => {
+  const r = await exec('grep -o -m1 la57 /proc/cpuinfo; grep VmallocTotal /proc/meminfo', ['--cpu', 'max,+la57']);
+  assert.equal(r.code, 0, r.text);
+  assert.match(r.stdout.toString(), /^la57\nVmallocTotal: +13743895347199 kB\n$/, r.text);
+});
+
 test('a kernel panic ends with exit code 1 and its reason', { skip }, async () => {
   const args = ['run', '--append', 'rdinit=/nonexistent', ...timeout];
   const r = await program('nonroot', args, { seconds: LIMIT + 10 });

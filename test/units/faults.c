@@ -20,6 +20,9 @@ static void canonical(void) {
   report(TRY("mov %%rdx, %%rsp\n mov %%rax, 16(%%rsp)", FAR) == 12, "store by RSP to a non-canonical address: #SS");
   report(TRY("mov %%rdx, %%rsp\n lock incl (%%rsp)", FAR) == 12, "locked increment by RSP: #SS");
   report(TRY("mov %%rdx, %%rsp\n movups (%%rsp), %%xmm0", FAR) == 12, "vector load by RSP: #SS");
+  report(TRY("mov %%rdx, %%rsp\n mov $0x1000, %%eax\n bt %%rax, (%%rsp)", FAR) == 12, "BT by RSP of a bit far from its operand: #SS");
+  report(TRY("mov $0x1000, %%eax\n bt %%rax, (%%rdx)", FAR) == 13, "BT by RDX of a bit far from its operand: #GP");
+  report(TRY("mov %%rsp, %%rcx\n mov $1, %%eax\n shl $50, %%rax\n bts %%rax, (%%rsp)\n mov %%rcx, %%rsp", 0) == 12, "BTS by RSP of a bit that is not canonical: #SS");
   report(TRY("mov %%rdx, %%rsi\n lodsb", FAR) == 13, "string load from a non-canonical address: #GP");
   report(TRY("mov %%rdx, %%rsp\n iretq", FAR) == 12, "iretq on a non-canonical stack: #SS");
   report(TRY("mov %%rdx, %%rsp\n .byte 0x65\n mov (%%rsp), %%rax", FAR) == 13, "load by RSP with a GS override: #GP");
