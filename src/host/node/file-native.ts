@@ -10,8 +10,8 @@ export interface NativeFiles {
    * file. Bytes that were read, from the beginning; 0 when the first are not there; -1 where the file cannot be read so.
    */
   readNow(fd: number, pieces: readonly Uint8Array[], offset: number): number;
-  /** Gives whole pages of shared memory back: they read as zeros afterwards. */
-  release(bytes: Uint8Array): void;
+  /** Gives whole pages of shared memory back: they read as zeros afterwards. False where the host does not take them. */
+  release(bytes: Uint8Array): boolean;
   /** True when the range was given back and reads as zeros. */
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
@@ -115,7 +115,7 @@ function bind(koffi: Koffi): NativeFiles {
       const start = addressOf(bytes);
       const skip = Number(-start & 4095n);
       const length = Math.floor((bytes.length - skip) / 4096) * 4096;
-      if (length > 0) madvise(start + BigInt(skip), length, MADV_DONTNEED);
+      return length <= 0 || madvise(start + BigInt(skip), length, MADV_DONTNEED) === 0;
     },
     punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
     nextData(fd, offset, size) {

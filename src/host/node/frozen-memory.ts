@@ -141,6 +141,20 @@ export class GuestMemory {
     this.#map(host, contents);
     this.#goOnFrom(contents);
   }
+  /** Zeroes the first bytes; the machine stands still. What the host gave for them it gets back, where it can take it. */
+  clear(length: number): void {
+    const part = this.bytes.subarray(0, length);
+    if (!(this.#anonymous && nativeFiles()?.release(part))) clear(part);
+  }
+  /** Pages that may not be zero, in order; undefined where that is not known. */
+  used(): Iterable<number> | undefined {
+    // A file may hold pages that the mapping has not.
+    const entries = this.#anonymous ? pagemap(this.bytes) : undefined;
+    return entries && usedPages(entries);
+  }
+  get #anonymous(): boolean {
+    return this.#own === undefined && this.#from.length === 0;
+  }
   close(): void {
     this.#goOnFrom([]);
   }
@@ -161,7 +175,7 @@ export class GuestMemory {
   /** Moves the pages that were written since they were mapped to a file of their own. False where the host does not tell, or has no room. */
   #addWritten(host: Calls): boolean {
     const { bytes } = this;
-    const runs = writtenRuns(host.address(bytes), bytes.length / PAGE);
+    const runs = writtenRuns(bytes);
     if (runs?.length === 0) return true;
     const file = runs && anonymous(host);
     if (!runs || !file) return false;
@@ -246,13 +260,32 @@ function copied(contents: Uint8Array): FrozenMemory {
 }
 
 /** Runs of pages that a private mapping has copies of, since they were written. Undefined where the host does not tell. */
-function writtenRuns(at: bigint, pages: number): { page: number; count: number }[] | undefined {
-  const entries = new Uint32Array(2 * pages);
+function writtenRuns(memory: Uint8Array): { page: number; count: number }[] | undefined {
+  const entries = pagemap(memory);
+  if (!entries) return undefined;
+  let runs: { page: number; count: number }[] = [];
+  for (const page of usedPages(entries)) {
+    if ((entries[2 * page + 1]! & PM_FILE) !== 0) continue;
+    const last = runs.at(-1);
+    if (last && last.page + last.count === page) last.count++;
+    else runs.push({ page, count: 1 });
+  }
+  for (let gap = 4; runs.length > RUNS_MAX; gap *= 2) runs = closeGaps(runs, gap);
+  return runs;
+}
+function* usedPages(entries: Uint32Array): Generator<number> {
+  for (let i = 1; i < entries.length; i += 2) if ((entries[i]! & (PM_PRESENT | PM_SWAP)) !== 0) yield i >> 1;
+}
+/** What the kernel says of each page of this memory, 64 bits each. Undefined where the host does not tell. */
+function pagemap(memory: Uint8Array): Uint32Array | undefined {
+  const host = calls();
+  if (!host) return undefined;
+  const entries = new Uint32Array((2 * memory.length) / PAGE);
   let fd: number | undefined;
   try {
     fd = openSync('/proc/self/pagemap', 'r');
     const bytes = new Uint8Array(entries.buffer);
-    const from = (Number(at) / PAGE) * 8;
+    const from = (Number(host.address(memory)) / PAGE) * 8;
     for (let n = 0; n < bytes.length; ) {
       const got = readSync(fd, bytes, n, bytes.length - n, from + n);
       if (got <= 0) return undefined;
@@ -263,16 +296,7 @@ function writtenRuns(at: bigint, pages: number): { page: number; count: number }
   } finally {
     if (fd !== undefined) closeSync(fd);
   }
-  let runs: { page: number; count: number }[] = [];
-  for (let page = 0; page < pages; page++) {
-    const entry = entries[2 * page + 1]!;
-    if ((entry & (PM_PRESENT | PM_SWAP)) === 0 || (entry & PM_FILE) !== 0) continue;
-    const last = runs.at(-1);
-    if (last && last.page + last.count === page) last.count++;
-    else runs.push({ page, count: 1 });
-  }
-  for (let gap = 4; runs.length > RUNS_MAX; gap *= 2) runs = closeGaps(runs, gap);
-  return runs;
+  return entries;
 }
 function closeGaps(runs: readonly { page: number; count: number }[], gap: number): { page: number; count: number }[] {
   const joined: { page: number; count: number }[] = [];
@@ -331,13 +355,9 @@ function copyExtents(extents: readonly Extent[], length: number, to: number, at:
 
 /** Writes pages that are not zero to a file that reads as zeros elsewhere. */
 function writeRuns(bytes: Uint8Array, fd: number, offset: number): void {
-  const words = new Float64Array(bytes.buffer, bytes.byteOffset, bytes.length >> 3);
+  const words = wordsOf(bytes);
   const pages = bytes.length / PAGE;
-  const empty = (page: number): boolean => {
-    // Not-a-number is not zero, so any bit that is set shows; minus zero hides one, which the second look finds.
-    for (let i = page * (PAGE / 8), end = i + PAGE / 8; i < end; i++) if (words[i] !== 0 || Object.is(words[i], -0)) return false;
-    return true;
-  };
+  const empty = (page: number): boolean => isZero(words, page);
   for (let page = 0; page < pages; ) {
     if (empty(page)) {
       page++;
@@ -347,6 +367,16 @@ function writeRuns(bytes: Uint8Array, fd: number, offset: number): void {
     while (page < pages && !empty(page)) page++;
     writeAll(fd, bytes.subarray(first * PAGE, page * PAGE), offset + first * PAGE);
   }
+}
+const wordsOf = (bytes: Uint8Array): Int32Array => new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+function isZero(words: Int32Array, page: number): boolean {
+  for (let i = page * (PAGE / 4), end = i + PAGE / 4; i < end; i++) if (words[i] !== 0) return false;
+  return true;
+}
+/** Zeroes pages without writing to those that are zero already, so that unused memory stays unused on the host. */
+function clear(bytes: Uint8Array): void {
+  const words = wordsOf(bytes);
+  for (let page = 0; page < bytes.length / PAGE; page++) if (!isZero(words, page)) bytes.fill(0, page * PAGE, (page + 1) * PAGE);
 }
 function writeAll(fd: number, bytes: Uint8Array, offset: number): void {
   for (let n = 0; n < bytes.length; ) n += writeSync(fd, bytes, n, bytes.length - n, offset + n);

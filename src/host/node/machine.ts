@@ -416,14 +416,14 @@ export class NodeMachine implements RunningMachine {
     return done;
   }
   get #still(): StillMachine {
-    return { board: this.board, buffer: this.#memory.buffer, layout: this.#layout };
+    return { board: this.board, buffer: this.#memory.buffer, layout: this.#layout, used: () => this.#guest.used() };
   }
   clock(): number {
     return this.#status === 'paused' ? this.#stoodStillAt - this.board.control.skipped[0]! : this.board.clock.now();
   }
   async *saveState(): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
-    for (const chunk of saveMachine(this.#still, zstd)) {
+    for await (const chunk of saveMachine(this.#still, zstd)) {
       yield chunk;
       if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
     }
@@ -484,10 +484,10 @@ export class NodeMachine implements RunningMachine {
   async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     if (this.#status !== 'paused' && this.#status !== 'prelaunch')
       throw new Error(`Cannot restore into a machine that is ${this.#status}: accepted are paused and not started`);
-    const { ramBase, ramLow, ramHigh, extraBytes } = this.#layout;
+    const { ramLow, ramHigh, extraBytes } = this.#layout;
     if (this.#status === 'prelaunch') this.board.reset();
     for (const { io } of this.devices.list()) io?.reset?.();
-    clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh + extraBytes);
+    this.#guest.clear(ramLow + ramHigh + extraBytes);
     const { clock, vcpus } = await loadMachine(this.#still, chunks, zstd);
     const { skipped } = this.board.control;
     if (this.#status === 'paused') {
@@ -788,14 +788,14 @@ export class NodeMachine implements RunningMachine {
   }
   /** Memory, vCPUs and devices as after power-on. */
   #restart(why: MachineEvent): void {
-    const { ramBase, ramLow, ramHigh, extraBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
+    const { ramLow, ramHigh, extraBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
     this.#why = null;
     for (let cpu = 0; cpu < this.cpus; cpu++) {
       const at = vcpuBase + cpu * vcpuBytes;
       this.#bytes.fill(0, at, at + Area.records);
     }
     this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
-    clear(this.#bytes, ramBase, ramBase + ramLow + ramHigh);
+    this.#guest.clear(ramLow + ramHigh);
     this.#boot = this.#load();
     const asked = this.#asked;
     this.#asked = false;
@@ -897,13 +897,5 @@ function allocate(layout: MemoryLayout, config: MachineConfig): WebAssembly.Memo
     throw new Error(
       `Cannot give the guest ${config.memory >> 20} MiB of memory: this host refuses to reserve ${layout.pages >> 4} MiB of address space; a smaller -m may be accepted`,
     );
-  }
-}
-
-/** Zeroes bytes without touching pages that are zero already, so that unused memory stays unused on the host. */
-function clear(bytes: Uint8Array, start: number, end: number): void {
-  for (let page = start; page < end; page += PAGE) {
-    const words = new Int32Array(bytes.buffer, page, PAGE / 4);
-    if (words.some((word) => word !== 0)) words.fill(0);
   }
 }

@@ -34,7 +34,8 @@ export const Kind = {
 
 /** Compression of the host. */
 export interface Packer {
-  pack(bytes: Uint8Array): Uint8Array;
+  /** May work on other threads; the bytes stay as they are until it is done. */
+  pack(bytes: Uint8Array): Uint8Array | Promise<Uint8Array>;
   /** Throws for bytes that are not packed ones, or give more than `limit`. */
   unpack(bytes: Uint8Array, limit: number): Uint8Array;
 }

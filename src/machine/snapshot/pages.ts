@@ -39,43 +39,61 @@ export interface PageOptions {
   readonly live?: boolean;
 }
 
+/** Records that are being packed while pages are looked at. */
+const AHEAD = 4;
+
 /** Records for the pages that `wanted` gives, in order. */
-export function* pageRecords(memory: Pages, wanted: Iterable<number>, o: PageOptions = {}): Generator<Uint8Array> {
+export async function* pageRecords(
+  memory: Pages,
+  wanted: Iterable<number>,
+  o: PageOptions = {},
+): AsyncGenerator<Uint8Array, void, undefined> {
   const words = new Int32Array(memory.bytes.buffer, memory.bytes.byteOffset, memory.bytes.length >> 2);
   const seen = new Map<number, number>();
   let batch: number[] = [];
   let same: number[] = [];
   let zero: number[] = [];
-  const flush = function* (): Generator<Uint8Array> {
+  /** Records in order, the first ones perhaps not packed yet. */
+  const queue: (Uint8Array | Promise<Uint8Array>)[] = [];
+  const pack = async (list: Uint8Array, bytes: Uint8Array, packer: Packer): Promise<Uint8Array> => {
+    const packed = await packer.pack(bytes);
+    return packed.length < bytes.length ? record(Kind.packed, list, packed) : record(Kind.pages, list, bytes);
+  };
+  const flush = (): void => {
     if (batch.length > 0) {
       const bytes = new Uint8Array(batch.length * PAGE);
       batch.forEach((page, i) => bytes.set(memory.bytes.subarray(page * PAGE, (page + 1) * PAGE), i * PAGE));
-      const packed = o.packer?.pack(bytes);
-      if (packed && packed.length < bytes.length) yield record(Kind.packed, numbers(batch), packed);
-      else yield record(Kind.pages, numbers(batch), bytes);
+      const list = numbers(batch);
+      const made = o.packer ? pack(list, bytes, o.packer) : record(Kind.pages, list, bytes);
+      // Whoever takes it from the queue hears of a failure; it may come before that.
+      if (made instanceof Promise) made.catch(() => {});
+      queue.push(made);
       batch = [];
     }
     // What refers to a page comes after it.
-    if (same.length > 0) yield record(Kind.same, pairs(same));
-    if (zero.length > 0) yield record(Kind.zero, numbers(zero));
+    if (same.length > 0) queue.push(record(Kind.same, pairs(same)));
+    if (zero.length > 0) queue.push(record(Kind.zero, numbers(zero)));
     same = [];
     zero = [];
   };
   for (const page of wanted) {
     const h = hash(words, page);
     if (h === 0) {
-      if (o.again && zero.push(page) === PAGES_MAX) yield* flush();
-      continue;
+      if (!o.again || zero.push(page) < PAGES_MAX) continue;
+      flush();
+    } else {
+      const twin = o.live ? undefined : seen.get(h);
+      if (twin !== undefined && equal(words, twin, page)) {
+        if (same.push(page, twin) === 2 * PAGES_MAX) flush();
+      } else {
+        seen.set(h, page);
+        if (batch.push(page) === PAGES_MAX) flush();
+      }
     }
-    const twin = o.live ? undefined : seen.get(h);
-    if (twin !== undefined && equal(words, twin, page)) {
-      if (same.push(page, twin) === 2 * PAGES_MAX) yield* flush();
-      continue;
-    }
-    seen.set(h, page);
-    if (batch.push(page) === PAGES_MAX) yield* flush();
+    while (queue.length > AHEAD) yield queue.shift()!;
   }
-  yield* flush();
+  flush();
+  for (const made of queue) yield made;
 }
 
 function pairs(list: readonly number[]): Uint8Array {

@@ -13,6 +13,8 @@ export interface StillMachine {
   readonly board: Board;
   readonly buffer: ArrayBufferLike;
   readonly layout: MemoryLayout;
+  /** Pages of its memory that may not be zero, in order, where the host knows better than to look at all. */
+  used?(): Iterable<number> | undefined;
 }
 
 /** Its memory as pages. */
@@ -64,13 +66,12 @@ export async function* saveLive(
   const memory = memoryOf(m);
   try {
     yield* streamStart(m);
-    let wanted: Iterable<number> = allPages(memory);
+    let wanted: Iterable<number> = m.used?.() ?? allPages(memory);
     let left = memory.count;
     for (let pass = 1; ; pass++) {
       o.pass?.(pass, left * PAGE);
       const start = o.now();
-      for (const chunk of pageRecords(memory, wanted, { live: true, again: pass > 1, ...(packer ? { packer } : {}) }))
-        yield chunk;
+      yield* pageRecords(memory, wanted, { live: true, again: pass > 1, ...(packer ? { packer } : {}) });
       const perPage = (o.now() - start) / Math.max(left, 1);
       const dirty = await log.take();
       wanted = dirty;
@@ -88,10 +89,10 @@ export async function* saveLive(
 }
 
 /** The machine as it stands. */
-export function* saveMachine(m: StillMachine, packer?: Packer): Generator<Uint8Array> {
+export async function* saveMachine(m: StillMachine, packer?: Packer): AsyncGenerator<Uint8Array> {
   const memory = memoryOf(m);
   yield* streamStart(m);
-  yield* pageRecords(memory, allPages(memory), packer ? { packer } : {});
+  yield* pageRecords(memory, m.used?.() ?? allPages(memory), packer ? { packer } : {});
   yield* streamEnd(m);
 }
 
