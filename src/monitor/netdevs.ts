@@ -215,7 +215,12 @@ function open(type: string, o: Readonly<Record<string, unknown>>, host: NetdevHo
       const number = fd === undefined ? undefined : /^\d+$/.test(fd) ? Number(fd) : host.namedFd(fd);
       if (fd !== undefined && number === undefined) throw new QmpError(`File descriptor named '${fd}' has not been found`);
       const ifname = o['ifname'] as string | undefined;
-      const backend = host.tap({ ...(number === undefined ? {} : { fd: number }), ...(ifname === undefined ? {} : { ifname }) });
+      let backend: NetBackend;
+      try {
+        backend = host.tap({ ...(number === undefined ? {} : { fd: number }), ...(ifname === undefined ? {} : { ifname }) });
+      } catch (error) {
+        throw new QmpError(`netdev tap: ${(error as Error).message}`);
+      }
       return { backend, info: number === undefined ? `ifname=${ifname ?? 'tap0'}` : `fd=${number}` };
     }
   }

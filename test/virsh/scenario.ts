@@ -93,6 +93,8 @@ function virsh(target: Target, command: string): Promise<Outcome> {
 
 export async function runScenario(target: Target, each?: (operation: Operation, outcome: Outcome) => void): Promise<Outcomes> {
   prepare(target);
+  // A new nonrootd has the network that libvirt's packages bring; the scenario begins without any.
+  for (const command of ['net-destroy default', 'net-undefine default']) await virsh(target, command);
   const outcomes: Record<string, Outcome> = {};
   for (const operation of operations) {
     const outcome = await virsh(target, operation.command);

@@ -54,6 +54,14 @@ export class VirtualNetwork {
   }
 }
 
+/** What a new state directory begins with, as libvirt's packages have it: clients put a guest's card on it unless told otherwise. */
+const defaultNetwork = `<network>
+  <name>default</name>
+  <forward mode='nat'/>
+  <bridge name='virbr0' stp='on' delay='0'/>
+  <ip address='192.168.122.1' netmask='255.255.255.0'><dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip>
+</network>`;
+
 const networkError = (detail: string) => libvirtError('operationInvalid', 'network', detail);
 const textOfIp = (value: bigint): string => [24n, 16n, 8n, 0n].map((shift) => String((value >> shift) & 255n)).join('.');
 
@@ -76,6 +84,7 @@ export class Networks {
   }
   async load(): Promise<void> {
     const { files } = this.#daemon.host;
+    const fresh = !(await files.list(`${this.#daemon.paths.config}/qemu`)).includes('networks');
     await files.makeDirectory(`${this.#directory}/autostart`, 0o700);
     await files.makeDirectory(this.#runDirectory, 0o700);
     const auto = new Set(await files.list(`${this.#directory}/autostart`));
@@ -93,6 +102,8 @@ export class Networks {
       });
     }
     for (const net of this.all) if (net.live) net.bridge = await Bridge.find(this.#daemon, net.live);
+    // In user mode it costs the host nothing and starts by itself; a bridge is made when the administrator says so.
+    if (fresh && this.all.length === 0) await this.setAutostart(await this.define(defaultNetwork), !this.#daemon.options.bridges);
   }
   async #read(path: string, use: (net: Network, known: VirtualNetwork) => void): Promise<void> {
     try {

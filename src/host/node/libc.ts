@@ -1,4 +1,4 @@
-// Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, extended attributes. Undefined elsewhere.
+// Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, tap devices, extended attributes. Undefined elsewhere.
 
 import { createRequire } from 'node:module';
 
@@ -8,6 +8,12 @@ export interface Libc {
   shutdown(fd: number, how: number): number;
   /** Waits for bytes: up to `size` with the descriptors that came along; none at the end or on an error. */
   receive(fd: number, size: number): { readonly bytes: Uint8Array; readonly fds: readonly number[] };
+  /** Waits `timeout` ms (-1: for good) until one of the descriptors has bytes or its other end is gone; which ones, in their order. */
+  readable(fds: readonly number[], timeout: number): readonly boolean[];
+  /** A pipe's end to read and its end to write. */
+  pipe(): readonly [number, number];
+  /** An ioctl with a structure that is read and written in place; an error number, or 0. */
+  ioctl(fd: number, request: number, data: Uint8Array | number): number;
   /** True when nobody has the other side of a terminal or pipe open. */
   hungUp(fd: number): boolean;
   /** A new pseudo-terminal in raw mode; undefined when the host has none. */
@@ -77,7 +83,29 @@ function bind(koffi: Koffi): Libc {
     return poll(entry, 1, timeout) > 0 ? view.getInt16(6, true) : 0;
   };
 
+  const pipe2 = c.func('int pipe2(void *fds, int flags)');
+  const ioctlPointer = c.func('int ioctl(int fd, uint64_t request, void *data)');
+  const ioctlValue = c.func('int ioctl(int fd, uint64_t request, uint64_t value)');
+
   return {
+    readable(fds, timeout) {
+      const view = new DataView(new ArrayBuffer(8 * fds.length));
+      fds.forEach((fd, i) => {
+        view.setInt32(8 * i, fd, true);
+        view.setInt16(8 * i + 4, POLLIN, true);
+      });
+      poll(new Uint8Array(view.buffer), fds.length, timeout);
+      return fds.map((_, i) => view.getInt16(8 * i + 6, true) !== 0);
+    },
+    pipe() {
+      const fds = new Int32Array(2);
+      if (pipe2(new Uint8Array(fds.buffer), O_CLOEXEC) !== 0) throw new Error(`Cannot make a pipe: error ${koffi.errno()}`);
+      return [fds[0]!, fds[1]!];
+    },
+    ioctl(fd, request, data) {
+      const result = typeof data === 'number' ? ioctlValue(fd, request, data) : ioctlPointer(fd, request, data);
+      return result < 0 ? koffi.errno() : 0;
+    },
     dup: (fd) => dup(fd),
     close: (fd) => close(fd),
     shutdown: (fd, how) => shutdown(fd, how),

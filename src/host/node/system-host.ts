@@ -17,6 +17,7 @@ import { confine, isRestarted, namedDescriptors, READY, restart } from './confin
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { stateStreams } from './state-streams.ts';
+import { openTap } from './tap.ts';
 import { startVnc, zlib } from './vnc.ts';
 
 export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
@@ -67,7 +68,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? new Map()) : new Map()),
       streams: stateStreams(namedFd),
-      net: { sockets: nodeSockets(), namedFd },
+      net: { sockets: nodeSockets(), tap: openTap, namedFd },
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),
   };
