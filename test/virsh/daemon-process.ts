@@ -24,13 +24,20 @@ export class TestDaemon {
   readonly directory: string;
   readonly socket: string;
   readonly #args: readonly string[];
+  /** What starts the program, such as `unshare -n`; it has to become it. */
+  readonly #through: readonly string[];
   #process: ChildProcess | undefined;
   #said = '';
 
-  constructor(args: readonly string[] = [], directory = mkdtempSync(join(tmpdir(), 'nonrootd-'))) {
+  constructor(
+    args: readonly string[] = [],
+    directory = mkdtempSync(join(tmpdir(), 'nonrootd-')),
+    through: readonly string[] = [],
+  ) {
     this.directory = directory;
     this.socket = join(directory, 'sock');
     this.#args = args;
+    this.#through = through;
   }
   get uri(): string {
     return `qemu+unix:///system?socket=${this.socket}`;
@@ -44,7 +51,8 @@ export class TestDaemon {
   /** Starts it and waits until it serves. @throws Error (rejects) with what it said */
   async start(): Promise<void> {
     const args = [program, '--socket', this.socket, '--state', join(this.directory, 'state'), '--foreground', ...this.#args];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const [first = '', ...words] = [...this.#through, process.execPath, ...args];
+    const child = spawn(first, words, { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#process = child;
     this.#said = '';
     child.stderr.on('data', (bytes: Buffer) => (this.#said += bytes.toString()));

@@ -23,7 +23,8 @@ const nameSize = 16;
 
 /** Opens the host's device of that name, or makes one that ends with this process; `tap%d` chooses a free name. */
 function openDevice(c: Libc, ifname: string): number {
-  if (ifname.length >= nameSize) throw new Error(`could not configure tap device ${ifname}: names have up to ${nameSize - 1} characters`);
+  if (ifname.length >= nameSize)
+    throw new Error(`could not configure tap device ${ifname}: names have up to ${nameSize - 1} characters`);
   let fd: number;
   try {
     fd = openSync('/dev/net/tun', 'r+');
@@ -38,14 +39,19 @@ function openDevice(c: Libc, ifname: string): number {
   closeSync(fd);
   throw new Error(`could not configure /dev/net/tun (${ifname}): ${reasons[error] ?? `error ${error}`}`);
 }
-const reasons: Readonly<Record<number, string>> = { 1: 'not permitted', 16: 'device in use', 22: 'not a tap device of one queue' };
+const reasons: Readonly<Record<number, string>> = {
+  1: 'not permitted',
+  16: 'device in use',
+  22: 'not a tap device of one queue',
+};
 
 /** Bytes before each frame of a device that came as a descriptor: it may be of a kind that speaks of offloads (`virtio_net_hdr`). */
 function headerOf(c: Libc, fd: number): number {
   const request = new Uint8Array(ifreqSize);
   if (c.ioctl(fd, TUNGETIFF, request) !== 0) throw new Error(`descriptor ${fd} is no tap device`);
   const flags = new DataView(request.buffer).getUint16(nameSize, true);
-  if ((flags & IFF_TAP) === 0 || (flags & IFF_NO_PI) === 0) throw new Error(`descriptor ${fd} is a tun device or has packet information: accepted is IFF_TAP with IFF_NO_PI`);
+  if ((flags & IFF_TAP) === 0 || (flags & IFF_NO_PI) === 0)
+    throw new Error(`descriptor ${fd} is a tun device or has packet information: accepted is IFF_TAP with IFF_NO_PI`);
   // Whole frames with their checksums, whatever its last user took.
   c.ioctl(fd, TUNSETOFFLOAD, 0);
   if ((flags & IFF_VNET_HDR) === 0) return 0;
