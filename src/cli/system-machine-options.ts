@@ -3,7 +3,7 @@
 
 import { findMachine, machineTypes } from '../machine/machine-types.ts';
 import type { MicrovmParts } from '../machine/microvm.ts';
-import { cpuHelp, parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
+import { cpuHelp, dirtyRingEntries, parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
 import { parseBool } from '../monitor/keyval.ts';
 import { machineProperties } from '../monitor/qom/types.ts';
 import { does, isHelp, parameters, type SystemOption } from './system-option.ts';
@@ -114,6 +114,13 @@ function accel(s: Settings, text: string): string | undefined {
     threshold: (v) => {
       oneOf('-accel threshold=', v, ['0']);
       s.eager = true;
+    },
+    'dirty-ring-size': (v) => {
+      const { min, max } = dirtyRingEntries;
+      const n = /^\d+$/.test(v) ? Number(v) : -1;
+      if (n !== 0 && (n < min || n > max || (n & (n - 1)) !== 0))
+        throw new Refused(`-accel dirty-ring-size=${v}: accepted are 0 and powers of two from ${min} to ${max}`);
+      s.dirtyRing = n;
     },
     'kernel-irqchip': (v) => {
       oneOf('-accel kernel-irqchip=', v, ['on', 'off', 'split']);

@@ -193,3 +193,14 @@ test('a file of options stands for them, and -set changes a device', async () =>
   assert.deepEqual(devices, [{ driver: 'isa-debug-exit', id: 'd0', iobase: '0xf8' }]);
   assert.match(refusal('-set device.x.y=1'), /there is no device 'x'/);
 });
+
+test('the dirty rings of KVM have a power of two of entries', () => {
+  assert.equal(settings('').dirtyRing, 0);
+  assert.equal(settings('-accel kvm,dirty-ring-size=4096').dirtyRing, 4096);
+  assert.equal(settings('-accel kvm,dirty-ring-size=0').dirtyRing, 0);
+  for (const size of ['1000', '512', '131072', '-1', 'x'])
+    assert.equal(
+      refusal(`-accel kvm,dirty-ring-size=${size}`),
+      `-accel dirty-ring-size=${size}: accepted are 0 and powers of two from 1024 to 65536`,
+    );
+});

@@ -53,6 +53,7 @@ export interface Settings {
   accel: string[];
   /** `-accel dbt,threshold=0`. */
   eager: boolean;
+  dirtyRing: number;
   /** Character devices in their order, by id. */
   chardevs: Map<string, CharOptions>;
   /** `-serial`, `-monitor` and `-parallel` as they were given. */
@@ -124,6 +125,7 @@ export const defaults = (): Settings => ({
   acpi: true,
   accel: [],
   eager: false,
+  dirtyRing: 0,
   chardevs: new Map(),
   serial: [],
   monitor: [],

@@ -84,6 +84,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     trace: s.trace,
     bootOrder: s.machineProperties.get('boot.order'),
     bootMenu: s.bootMenu,
+    ...(s.dirtyRing > 0 ? { dirtyRing: s.dirtyRing } : {}),
     ...(s.machineProperties.get('kernel-irqchip') === 'off' ? { irqchip: 'off' as const } : {}),
     noGraphic: s.nographic || s.machineProperties.get('graphics') === 'off',
   };

@@ -46,6 +46,8 @@ export interface MachineConfig {
   readonly eager?: boolean;
   /** Under `kvm`: where the local APICs are. The translator's are always the board's. */
   readonly irqchip?: 'off' | 'split';
+  /** Under `kvm`: entries of each vCPU's ring of written pages, a power of two; bitmaps without. */
+  readonly dirtyRing?: number;
   /**
    * The vendor of the host's processor, where KVM runs the guest: CPUID names it unless the CPU model says `vendor=`, since SYSCALL and SYSENTER in
    * compatibility mode go by the real one. As QEMU does it.

@@ -4,6 +4,9 @@
 import { type KvmFeature, kvmAllFeatures } from '../devices/kvm-pv.ts';
 import { cpuFeatures, cpuModel, cpuModels } from '../isa/x86/cpu-model.ts';
 
+/** Entries that a dirty ring of KVM may have: powers of two within. */
+export const dirtyRingEntries = { min: 1024, max: 65536 } as const;
+
 const UNITS: Readonly<Record<string, number>> = { B: 0, K: 10, M: 20, G: 30, T: 40 };
 
 /** Most vCPUs of a machine: the words that the board sleeps on. */

@@ -32,6 +32,10 @@ export type Sregs = ViewOf<typeof sregsLayout>;
 /** `struct kvm_userspace_memory_region`. */
 export const memoryRegionLayout = struct({ slot: 'u32', flags: 'u32', gpa: 'u64', size: 'u64', hva: 'u64' });
 /** `struct kvm_dirty_log`; `bitmap` is an address. */
+/** `struct kvm_dirty_gfn`, an entry of a vCPU's dirty ring, with bits of `flags`: written; taken. The ring is mapped from `DIRTY_RING_AT` of the vCPU on. */
+export const dirtyGfnLayout = struct({ flags: 'u32', slot: 'u32', page: 'u32', pageHigh: 'u32' });
+export const gfnFlag = { dirty: 1, reset: 2 } as const;
+export const DIRTY_RING_AT = 64 * 4096;
 export const dirtyLogLayout = struct({ slot: 'u32', padding: 'u32', bitmap: 'u64' });
 /** `struct kvm_irq_level`, `struct kvm_msi`, `struct kvm_enable_cap`. */
 export const irqLevelLayout = struct({ irq: 'u32', level: 'u32' });
@@ -197,6 +201,7 @@ const rows = {
   signalMsi: [0xa5, 'in', msiLayout.size, 'signalMsi'],
   getXcrs: [0xa6, 'out', xcrsLayout.size, 'xcrs'],
   setXcrs: [0xa7, 'in', xcrsLayout.size, 'xcrs'],
+  resetDirtyRings: [0xc7, 'none', 0, 'dirtyLogRing'],
   kvmclockCtrl: [0xad, 'none', 0, 'kvmclockCtrl'],
 } as const satisfies Readonly<Record<string, Row>>;
 export type IoctlName = keyof typeof rows;

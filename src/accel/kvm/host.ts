@@ -9,8 +9,8 @@ export interface KvmHost {
   open(): number;
   /** The result of ioctl(2), or minus the error number. Bytes are passed by address and may be changed. */
   ioctl(fd: number, request: number, argument: number | bigint | Uint8Array): number;
-  /** Maps `length` bytes of a descriptor, shared, for reading and writing. */
-  map(fd: number, length: number): ArrayBuffer;
+  /** Maps `length` bytes of a descriptor from `offset` on, shared, for reading and writing. */
+  map(fd: number, length: number, offset?: number): ArrayBuffer;
   close(fd: number): void;
   /** Address of bytes in this process. They must stay alive while the kernel uses it. */
   address(bytes: Uint8Array): bigint;

@@ -113,8 +113,19 @@ export class KvmRegions {
       this.#set(slot, e, (e.flags & READONLY_FLAG) !== 0);
     });
   }
+  /** Page `page` of slot `slot` was written, says a vCPU's dirty ring: puts 0 into the machine's map. */
+  written(slot: number, page: number): void {
+    const e = this.#installed[slot];
+    if (e && e.length > 0 && (e.flags & LOG_FLAG) !== 0 && page < e.length / PAGE)
+      this.#bytes[this.#layout.dirtyMap + (e.host - this.#layout.ramBase) / PAGE + page] = 0;
+  }
   /** Puts 0 into `map`, by page from the start of RAM, for each that was written since the last time. */
   takeDirty(map: Uint8Array): void {
+    if (this.#vm.share.dirtyRing !== undefined) {
+      // The vCPUs have put in what their rings held, as they were held.
+      this.#vm.resetDirtyRings();
+      return;
+    }
     this.#installed.forEach((e, slot) => {
       if (e.length === 0 || (e.flags & LOG_FLAG) === 0) return;
       const first = (e.host - this.#layout.ramBase) / PAGE;

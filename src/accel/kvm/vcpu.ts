@@ -15,6 +15,7 @@ import {
 } from './abi.ts'; // biome-ignore format: one list
 import { ExitCounters } from './counters.ts';
 import { guestCpuid, setCpuid } from './cpuid.ts';
+import { DirtyRing } from './dirty-ring.ts';
 import { block, KvmState } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
@@ -52,6 +53,8 @@ export interface KvmVcpuOptions {
   readonly keep?: boolean;
   /** Frequency of the guest's time-stamp counter. */
   readonly tscKhz?: number;
+  /** Told of pages that the guest has written, by slot, where the machine has dirty rings. */
+  readonly written?: (slot: number, page: number) => void;
   /** The same vCPU on the translator: executes what the kernel cannot. It is told before each use that state and memory changed. */
   readonly assist?: () => Vcpu & { forget(): void };
   /** Tells of an instruction that was handed to the translator. */
@@ -78,6 +81,7 @@ export class KvmVcpu implements Vcpu {
   readonly #bytes: DataView;
   readonly #run: Run;
   readonly #state: KvmState;
+  readonly #ring: DirtyRing | undefined;
   readonly #kernelApic: boolean;
   readonly #thread: number;
   readonly #io;
@@ -112,6 +116,7 @@ export class KvmVcpu implements Vcpu {
     if (fd < 0) throw new Error(`Cannot make vCPU ${index} on KVM: error ${-fd}`);
     this.fd = fd;
     this.#area = host.map(fd, share.runBytes);
+    if (share.dirtyRing !== undefined) this.#ring = new DirtyRing(host, fd, share.dirtyRing);
     this.#bytes = new DataView(this.#area);
     this.#run = runLayout.view(this.#area, 0);
     this.#io = runIoLayout.view(this.#area, RUN_UNION);
@@ -175,6 +180,7 @@ export class KvmVcpu implements Vcpu {
     this.#inSlots = true;
   }
   publish(): void {
+    this.#takeRing();
     if (this.#inSlots || this.#slotsFresh) return;
     this.#finish();
     const begun = this.#state.load();
@@ -192,6 +198,10 @@ export class KvmVcpu implements Vcpu {
     }
     if (this.#stoppedDr6 !== undefined) writeSlot(this.#view, this.#env + st.dr[6]!.offset, st.dr[6]!.access, this.#stoppedDr6);
     this.#slotsFresh = true;
+  }
+
+  #takeRing(): number {
+    return this.#ring?.take((slot, page) => this.#o.written?.(slot, page)) ?? 0;
   }
 
   /** The slots hold the state, whoever changed it; the kernel's is old. */
@@ -354,6 +364,14 @@ export class KvmVcpu implements Vcpu {
       case 'hlt':
         this.#halted = true;
         return this.#wakes() ? undefined : 'hlt';
+      case 'dirtyRingFull':
+        // A KVM that emulates many instructions at a go may write more than the ring holds, and never finds room again.
+        if (this.#takeRing() === 0)
+          throw new Error(
+            `Cannot go on with a KVM vCPU: its dirty ring is full and holds nothing at ${this.#where()}; a larger dirty-ring-size, or none, may be accepted`,
+          );
+        this.#o.vm.resetDirtyRings();
+        return undefined;
       case 'irqWindowOpen':
       case 'setTpr':
         return undefined;

@@ -5,6 +5,7 @@ import {
   type CapName,
   cap,
   clockDataLayout,
+  dirtyGfnLayout,
   dirtyLogLayout,
   enableCapLayout,
   errno,
@@ -30,6 +31,15 @@ export interface KvmShare {
   readonly runBytes: number;
   /** The eventfds that a thread waits for (`KvmHost.waitSet`), where the kernel rings doorbells. */
   readonly waits?: number;
+  /** Entries of each vCPU's dirty ring, where pages that are written are noted there and not in bitmaps. */
+  readonly dirtyRing?: number;
+}
+/** What a machine may have beside. */
+export interface KvmVmOptions {
+  /** ioeventfds: see doorbells.ts. */
+  readonly bells?: boolean;
+  /** Entries of the dirty rings: see dirty-ring.ts. Where the kernel has none, bitmaps take their place. */
+  readonly dirtyRing?: number | undefined;
 }
 
 const API_VERSION = 12;
@@ -60,10 +70,10 @@ export class KvmVm {
   }
 
   /**
-   * Opens the device and makes a machine without memory: see regions.ts. `bells`: with ioeventfds, see doorbells.ts.
+   * Opens the device and makes a machine without memory: see regions.ts.
    * @throws Error, one line, where the kernel has not what is needed
    */
-  static create(host: KvmHost, irqchip: Irqchip, bells = false): KvmVm {
+  static create(host: KvmHost, irqchip: Irqchip, o: KvmVmOptions = {}): KvmVm {
     const kvm = host.open();
     try {
       const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
@@ -76,8 +86,13 @@ export class KvmVm {
       if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
       const split = irqchip === 'split' && has('splitIrqchip') > 0 && has('signalMsi') > 0;
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
-      const waits = bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
-      const made = new KvmVm(host, { kvm, vm, irqchip: split ? 'split' : 'off', runBytes, ...(waits < 0 ? {} : { waits }) });
+      const waits = o.bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
+      const ring = Math.min(o.dirtyRing ?? 0, Math.max(0, has('dirtyLogRing')) / dirtyGfnLayout.size);
+      const made = new KvmVm(host, {
+        ...{ kvm, vm, irqchip: split ? 'split' : 'off', runBytes },
+        ...(waits < 0 ? {} : { waits }),
+        ...(ring > 0 ? { dirtyRing: ring } : {}),
+      });
       made.#setUp();
       return made;
     } catch (error) {
@@ -129,6 +144,11 @@ export class KvmVm {
     view.bitmap = this.host.address(bitmap);
     this.call('getDirtyLog', bytes);
     return new Uint32Array(bitmap.buffer);
+  }
+
+  /** Pages that were taken from dirty rings are noted anew from here on. */
+  resetDirtyRings(): void {
+    this.call('resetDirtyRings', 0);
   }
 
   /** A message-signalled interrupt to the local APICs in the kernel: how many took it, or a negative error. */
@@ -189,6 +209,8 @@ export class KvmVm {
     // Only Intel's processors need these; others accept them.
     if (this.has('setIdentityMapAddr') > 0) this.call('setIdentityMapAddr', u64(IDENTITY_MAP));
     if (this.has('setTssAddr') > 0) this.call('setTssAddr', TSS_ADDRESS);
+    // Before any vCPU is made.
+    if (this.share.dirtyRing) this.enable('dirtyLogRing', BigInt(this.share.dirtyRing * dirtyGfnLayout.size));
     if (this.share.irqchip === 'split') {
       this.enable('splitIrqchip', IOAPIC_PINS);
       // 32-bit destinations in messages and LAPIC state, and no quirk that takes 0xff for a broadcast.

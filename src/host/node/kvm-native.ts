@@ -97,8 +97,8 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
     },
     ioctl: (fd, request, argument) =>
       failed(argument instanceof Uint8Array ? ioctlBytes(fd, request, argument) : ioctl(fd, request, argument)),
-    map(fd, length) {
-      const pointer: unknown = mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, 0);
+    map(fd, length, offset = 0) {
+      const pointer: unknown = mmap(0, length, PROT_READ_WRITE, MAP_SHARED, fd, offset);
       if (ffi.address(pointer) === MAP_FAILED)
         throw new Error(`Cannot map ${length} bytes of a KVM descriptor: error ${ffi.errno()}`);
       return ffi.view(pointer, length);

@@ -4,7 +4,7 @@ import { threadId } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { KvmDoorbells } from '../../accel/kvm/doorbells.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
-import { type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
+import { type Irqchip, type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { BoardOptions } from '../../machine/board.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
@@ -18,6 +18,8 @@ export interface KvmThread {
   readonly slotsChanged: () => void;
   /** Has the kernel note which pages the guest writes. */
   readonly logDirty: (on: boolean) => void;
+  /** Told by vCPUs of pages that were written, where the machine has dirty rings. */
+  readonly written: (slot: number, page: number) => void;
   /** Puts 0 into the map (a byte for each page from the start of RAM) for pages that were written since the last time. */
   readonly takeDirty: (map: Uint8Array) => void;
   /** Doorbells that the kernel rings. */
@@ -30,10 +32,11 @@ export interface KvmThread {
 export function kvmThread(
   memory: SharedArrayBuffer,
   layout: MemoryLayout,
-  share: KvmShare | Pick<KvmShare, 'irqchip'>,
+  share: KvmShare | { readonly irqchip: Irqchip; readonly dirtyRing?: number | undefined },
 ): KvmThread {
   const host = kvmHost();
-  const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, true);
+  const vm =
+    'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, { bells: true, dirtyRing: share.dirtyRing });
   const regions = new KvmRegions(vm, memory, layout);
   if (!('vm' in share)) regions.update();
   const words = new Int32Array(memory);
@@ -49,6 +52,7 @@ export function kvmThread(
     },
     slotsChanged: () => regions.update(),
     logDirty: (on) => regions.logDirty(on),
+    written: (slot, page) => regions.written(slot, page),
     takeDirty: (map) => regions.takeDirty(map),
     remoteApics:
       vm.share.irqchip === 'split'

@@ -66,7 +66,7 @@ let vcpu: KvmVcpu;
 const bus = new Noting();
 before(() => {
   if (skip) return;
-  vm = KvmVm.create(kvmHost(), 'off', true);
+  vm = KvmVm.create(kvmHost(), 'off', { bells: true });
   new KvmRegions(vm, wasm.buffer, layout).update();
   vcpu = new KvmVcpu({ vm, memory: wasm.buffer, layout, index: 0, bus });
 });
@@ -358,3 +358,61 @@ test('writes that only ring a doorbell end in the kernel, and a thread rings for
   assert.equal(doorbells.count, 0);
   assert.deepEqual(real('ba1002 b80100 ef f4'), ['out 210 2 1']);
 });
+
+for (const kind of ['bitmap', 'ring'] as const) {
+  test(`pages that the guest writes are told, each time they are taken: ${kind}`, { skip }, (t) => {
+    const memory = 8 << 20;
+    const own = layoutOf(memory, 1);
+    const { buffer } = new WebAssembly.Memory({ initial: own.pages, maximum: own.pages, shared: true });
+    const ram = new Uint8Array(buffer);
+    const machine = KvmVm.create(kvmHost(), 'off', kind === 'ring' ? { dirtyRing: 1024 } : {});
+    if (kind === 'ring' && machine.share.dirtyRing === undefined) t.skip('this kernel has no dirty rings');
+    else {
+      const regions = new KvmRegions(machine, buffer, own);
+      regions.update();
+      const written = (slot: number, page: number): void => regions.written(slot, page);
+      const cpu = new KvmVcpu({ vm: machine, memory: buffer, layout: own, index: 0, bus, written });
+      const map = ram.subarray(own.dirtyMap, own.dirtyMap + memory / 4096);
+      const run = (from: number, to: number): void => {
+        cpu.reset();
+        for (const [name, value] of [['cs.selector', 0n], ['cs.base', 0n], ['ds.limit', 0xffffffffn], ['ds.attr', 0x8093n], ['rip', 0x1000n], ['rbx', BigInt(from)], ['rcx', BigInt(to)]] as const)
+          cpu.set(name, value); // biome-ignore format: pairs
+        for (let n = 0; n < 100; n++) if (cpu.run(0, Number.POSITIVE_INFINITY) === 'hlt') return;
+        assert.fail('the program does not halt');
+      };
+      const take = (): number[] => {
+        cpu.publish();
+        regions.takeDirty(map);
+        const pages = [...map.keys()].filter((page) => map[page] === 0);
+        map.fill(1);
+        return pages;
+      };
+      // L: a32 mov [ebx],al; a32 mov [ebx],al; add ebx,0x1000; cmp ebx,ecx; jb L; hlt
+      ram.set(Buffer.from('678803 678803 6681c300100000 6639cb 72ee f4'.replaceAll(' ', ''), 'hex'), own.ramBase + 0x1000);
+      map.fill(1);
+      regions.logDirty(true);
+      run(0x17e000, 0x180000);
+      assert.deepEqual(take(), [0x17e, 0x17f]);
+      assert.deepEqual(take(), [], 'nothing was written since');
+      run(0x17d000, 0x180000);
+      assert.deepEqual(take(), [0x17d, 0x17e, 0x17f], 'noted anew');
+      // More than a ring has, in all.
+      for (let n = 0; n < 6; n++) {
+        run(0x100000, 0x280000);
+        assert.equal(take().length, 0x180);
+      }
+      // And at once, where KVM looks at its ring between two instructions; one that emulates ring 0 does so in batches, and loses some.
+      if (probeKvm(kvmHost()).why === undefined) {
+        const full = cpu.exits.read().dirtyRingFull?.exits ?? 0;
+        run(0x100000, 0x700000);
+        assert.equal(take().length, 0x600);
+        assert.equal((cpu.exits.read().dirtyRingFull?.exits ?? 0) > full, kind === 'ring');
+      }
+      regions.logDirty(false);
+      run(0x170000, 0x180000);
+      assert.deepEqual(take(), []);
+      cpu.close();
+    }
+    machine.close();
+  });
+}

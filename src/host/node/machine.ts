@@ -506,7 +506,7 @@ export class NodeMachine implements RunningMachine {
     const { config } = this.#o;
     if (!this.#kvm) {
       const memory = this.#memory.buffer;
-      this.#kvm = kvmThread(memory, this.#layout, { irqchip: config.irqchip ?? 'split' });
+      this.#kvm = kvmThread(memory, this.#layout, { irqchip: config.irqchip ?? 'split', dirtyRing: config.dirtyRing });
       this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
     }
     this.#accel = 'kvm';

@@ -181,7 +181,7 @@ function assistant(): DbtVcpu {
 
 /** This vCPU on KVM. It stays over restarts of the machine and over switches, since KVM's machine does. */
 let onKvm = kvm && kvmVcpu(kvm, false);
-function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
+function kvmVcpu({ vm, written }: KvmThread, keep: boolean): KvmVcpu {
   const lapic = board.lapics[cpu]!;
   return new KvmVcpu({
     vm,
@@ -191,6 +191,7 @@ function kvmVcpu({ vm }: KvmThread, keep: boolean): KvmVcpu {
     bus,
     keep,
     tscKhz: config.tscKhz ?? TSC_KHZ,
+    written,
     assist: assistant,
     apic: {
       save: () => board.lock.run(() => ({ page: saveLapicPage(lapic), deadline: lapic.timer.deadline })),
