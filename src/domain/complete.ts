@@ -5,6 +5,7 @@ import { addDefaultDevices, completeDevices } from './complete-devices.ts';
 import type { Domain } from './domain.ts';
 import { boardOf, type DefineContext, type EmulatorInfo, findMachine, randomMac, randomUuid } from './emulator.ts';
 import { DomainXmlError, errorCode, unsupported, xmlError } from './errors.ts';
+import { completeVcpus } from './model/vcpus.ts';
 import { assignPciAddresses } from './pci-devices.ts';
 import { assignUsbAddresses } from './usb.ts';
 import { validateDomain } from './validate.ts';
@@ -103,6 +104,7 @@ export function completeDomain(domain: Domain, context: DefineContext): Domain {
   domain.clock ??= { offset: 'utc', timers: [] };
   completeBoot(domain);
   for (const one of domain.seclabels) if (one.type === 'none') one.model ??= 'none';
+  completeVcpus(domain);
   completeCpu(domain, emulator);
   completeDevices(domain);
   addDefaultDevices(domain, board, emulator);

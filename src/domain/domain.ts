@@ -39,6 +39,7 @@ import { disk } from './model/disk.ts';
 import { audio, graphics, input, sound, video } from './model/display.ts';
 import { networkInterface } from './model/interface.ts';
 import { clock, cpu, features, memoryBacking, onCrash, onPoweroff, onReboot, os, pm, seclabel, sysinfo } from './model/system.ts';
+import { vcpusField } from './model/vcpus.ts';
 import { formatXml, newElement, parseRoot, qemuNamespace, textOf, type XmlElement } from './xml.ts';
 
 /** Devices by kind, in the order in which libvirt prints them. */
@@ -135,7 +136,7 @@ const root = refine(
     memtune: kept('memtune'),
     memoryBacking: child(memoryBacking),
     vcpu: child(vcpu),
-    vcpus: kept('vcpus'),
+    vcpus: vcpusField,
     iothreads: leaf('iothreads', unsigned, { invalid: (text) => xmlError(`invalid iothreads count '${text}'`) }),
     iothreadids: kept('iothreadids'),
     defaultiothread: kept('defaultiothread'),

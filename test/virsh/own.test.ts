@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { createQcow2 } from '../../src/disk/qcow2/create.ts';
 import { nodeDiskHost } from '../../src/host/node/file.ts';
+import { remote } from '../../src/rpc/libvirt/programs.ts';
 import { Client, GuestConsole, idleGuest, linuxFiles, linuxGuest, state, until, uuidOf } from './client.ts';
 import { ourEmulator, type Result, TestDaemon } from './daemon-process.ts';
 
@@ -96,6 +97,39 @@ describe('a daemon with our emulator', { timeout: 600_000 }, () => {
     await console.expect(/one2/);
     await console.send('poweroff -f\n');
     await until('the guest is off', async () => (await client.state('linux')) === state.shutoff);
+  });
+
+  test('single vCPUs come and go, and are the same after a restore', async () => {
+    const { rpc } = client;
+    const xml = idleGuest('many', uuidOf(3), '', ourEmulator).replace('<os>', "<vcpu current='1'>4</vcpu><os>");
+    const dom = await client.define(xml);
+    const set = (cpumap: string, state: number, flags: number) =>
+      rpc.call(remote, 'domainSetVcpu', { dom, cpumap, state, flags });
+    /** Of each vCPU: on by the command line (`c`), added (`a`) or off (`-`), and the order of those that are on. */
+    const shown = async (flags = 0): Promise<string> => {
+      const { xml: text } = await rpc.call(remote, 'domainGetXmlDesc', { dom, flags });
+      return [...text.matchAll(/<vcpu id='\d' enabled='(\w+)' hotpluggable='(\w+)'(?: order='(\d)')?/g)]
+        .map(([, on, added, order = '']) => (on === 'no' ? '-' : added === 'yes' ? 'a' : 'c') + order)
+        .join(' ');
+    };
+    await set('2', 1, 2);
+    assert.equal(await shown(2), 'c - a -');
+    await assert.rejects(set('0', 0, 2), /vCPU '0' can't be modified/);
+    await assert.rejects(set('7', 1, 2), /vcpu 7 is not present in persistent config/);
+    await client.start(dom);
+    assert.equal(await shown(), 'c1 - a2 -');
+    await set('3', 1, 1);
+    await set('1', 1, 1);
+    assert.equal(await shown(), 'c1 a4 a2 a3');
+    await assert.rejects(set('1', 1, 1), /vcpu '1' is already in requested state/);
+    await assert.rejects(set('0', 0, 1), /vcpu '0' can't be unplugged/);
+    await rpc.call(remote, 'domainManagedSave', { dom, flags: 0 });
+    await client.start(dom);
+    assert.equal(await client.state('many'), state.running);
+    assert.equal(await shown(), 'c1 a4 a2 a3', 'after a restore');
+    assert.equal(await shown(2), 'c - a -');
+    await works('stop', '--force', 'many');
+    await works('remove', 'many');
   });
 
   test('refuses what the emulator has not, by its name', async () => {

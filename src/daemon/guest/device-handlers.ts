@@ -4,6 +4,7 @@ import type { Device } from '../../domain/device.ts';
 import { findDevice } from '../../domain/device.ts';
 import type { Domain } from '../../domain/domain.ts';
 import { DomainXmlError } from '../../domain/errors.ts';
+import { parseVcpuSet, setVcpuStates, vcpuStates } from '../../domain/model/vcpus.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Domain as DomainRef } from '../../rpc/libvirt/types.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
@@ -23,7 +24,7 @@ import {
 } from './devices.ts';
 import type { Guest } from './guest.ts';
 import { agentCommand } from './lifecycle.ts';
-import { hotpluggable, readVcpus } from './monitor.ts';
+import { addVcpu, hotpluggable, readVcpus } from './monitor.ts';
 import { saveStatus } from './status.ts';
 
 /** libvirt's error 99 for a device that is not there. */
@@ -91,8 +92,7 @@ async function plugVcpus(daemon: Daemon, guest: Guest, count: number): Promise<v
     for (const [index, one] of all.entries()) {
       if (have >= count) break;
       if (there(one)) continue;
-      const props = isObject(one['props']) ? one['props'] : {};
-      await guest.qmp('device_add', { driver: one['type'] ?? '', id: `vcpu${index}`, ...props });
+      await addVcpu(guest, all, index);
       have++;
     }
     for (const one of all.toReversed()) {
@@ -101,11 +101,7 @@ async function plugVcpus(daemon: Daemon, guest: Guest, count: number): Promise<v
       const id = /^\/machine\/peripheral\/(.+)$/.exec(String(one['qom-path']))?.[1];
       if (id === undefined) continue;
       if (!(await removeDevice(daemon, guest, run, id))) {
-        throw libvirtError(
-          'operationTimeout',
-          'qemu',
-          'vcpu unplug request timed out. Unplug result must be manually inspected in the domain',
-        );
+        throw unplugTimeout();
       }
       have--;
     }
@@ -130,6 +126,7 @@ async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: numb
     if (where.live) throw invalidArgument('maximum vcpus can be modified only in the persistent definition');
     await daemon.guests.change(guest, async (domain) => {
       domain.vcpu.count = count;
+      if (domain.vcpus) setVcpuStates(domain, vcpuStates({ ...domain, vcpus: { vcpu: domain.vcpus.vcpu.slice(0, count) } }));
       if (domain.vcpu.current !== undefined && domain.vcpu.current >= count) delete domain.vcpu.current;
       if (domain.cpu?.topology)
         throw libvirtError('configUnsupported', 'qemu', "CPU topology doesn't match the desired vcpu count");
@@ -152,11 +149,82 @@ async function setVcpus(daemon: Daemon, guest: Guest, count: number, flags: numb
   if (where.config) {
     await daemon.guests.change(guest, (domain) => {
       check(domain);
-      if (count === domain.vcpu.count) delete domain.vcpu.current;
+      if (domain.vcpus) {
+        const states = vcpuStates(domain);
+        let have = domain.vcpu.current ?? domain.vcpu.count;
+        for (const one of states) {
+          if (have >= count || one.enabled === 'yes') continue;
+          Object.assign(one, { enabled: 'yes', hotpluggable: 'no' });
+          have++;
+        }
+        for (const one of states.toReversed()) {
+          if (have <= count || one.enabled === 'no') continue;
+          Object.assign(one, { enabled: 'no', hotpluggable: 'yes' });
+          have--;
+        }
+        for (const one of states) one.order = undefined;
+        setVcpuStates(domain, states);
+      } else if (count === domain.vcpu.count) delete domain.vcpu.current;
       else domain.vcpu.current = count;
     });
   }
 }
+
+/** One or several vCPUs by their numbers: virsh's `setvcpu`. */
+async function setVcpu(daemon: Daemon, guest: Guest, map: string, on: boolean, flags: number): Promise<void> {
+  const ids = parseVcpuSet(map);
+  if (ids === undefined) throw invalidArgument(`Failed to parse bitmap '${map}'`);
+  if (ids.length === 0) throw invalidArgument('no vcpus selected for modification');
+  const where = affects(guest, flags);
+  const wanted = on ? 'yes' : 'no';
+  if (where.config) {
+    const states = vcpuStates(guest.config!);
+    checkPresent(ids, states.length, 'persistent');
+    if (ids.includes(0)) throw invalidArgument("vCPU '0' can't be modified");
+    const fixed = states.findLast((one) => one.enabled === 'yes' && one.hotpluggable === 'no' && !ids.includes(one.id));
+    const before = ids.find((id) => id < (fixed?.id ?? 0));
+    if (before !== undefined)
+      throw invalidArgument(`vcpu '${before}' can't be modified as it is followed by non-hotpluggable online vcpus`);
+  }
+  if (where.live) {
+    const run = guest.live();
+    const states = vcpuStates(run.domain);
+    checkPresent(ids, states.length, 'live');
+    for (const id of ids) {
+      if (states[id]!.enabled === wanted) throw invalidArgument(`vcpu '${id}' is already in requested state`);
+      if (!on && states[id]!.hotpluggable === 'no') {
+        throw libvirtError('operationUnsupported', 'qemu', `vcpu '${id}' can't be unplugged`);
+      }
+    }
+    const all = await hotpluggable(guest);
+    try {
+      for (const id of ids) {
+        if (on) await addVcpu(guest, all, id);
+        else if (!(await removeDevice(daemon, guest, run, `vcpu${id}`))) throw unplugTimeout();
+      }
+    } finally {
+      await readVcpus(guest, run);
+    }
+  }
+  if (where.config) {
+    await daemon.guests.change(guest, (domain) => {
+      const states = vcpuStates(domain);
+      for (const id of ids) Object.assign(states[id]!, { enabled: wanted, hotpluggable: 'yes' });
+      for (const one of states) one.order = undefined;
+      setVcpuStates(domain, states);
+    });
+  }
+}
+function checkPresent(ids: readonly number[], count: number, which: 'live' | 'persistent'): void {
+  const beyond = ids.find((id) => id >= count);
+  if (beyond !== undefined) throw invalidArgument(`vcpu ${beyond} is not present in ${which} config`);
+}
+const unplugTimeout = () =>
+  libvirtError(
+    'operationTimeout',
+    'qemu',
+    'vcpu unplug request timed out. Unplug result must be manually inspected in the domain',
+  );
 
 async function countVcpus(daemon: Daemon, guest: Guest, flags: number): Promise<number> {
   if (flags & vcpuFlag.guest) {
@@ -265,6 +333,12 @@ export function deviceHandlers(daemon: Daemon): RemoteHandlers {
       const guest = guests.find(dom);
       await guest.lock.run('DomainSetVcpusFlags', () => setVcpus(daemon, guest, vcpus, flags));
       await saveStatus(daemon.host, daemon.paths.run, guest);
+    },
+    async domainSetVcpu({ dom, cpumap, state, flags }) {
+      checkFlags('qemuDomainSetVcpu', flags, 3);
+      if (state !== 0 && state !== 1) throw invalidArgument(`unsupported state value ${state}`);
+      const guest = guests.find(dom);
+      await guest.lock.run('DomainSetVcpu', () => setVcpu(daemon, guest, cpumap, state === 1, flags));
     },
     domainGetVcpusFlags: async ({ dom, flags }) => ({ num: await countVcpus(daemon, guests.find(dom), flags) }),
     domainSetMaxMemory: async ({ dom, memory }) => setMemory(daemon, guests.find(dom), Number(memory), maxMemoryFlag),

@@ -5,6 +5,7 @@ import { commandLine } from '../../domain/command-line/command-line.ts';
 import { highestNodeIndex } from '../../domain/command-line/plug.ts';
 import type { Domain } from '../../domain/domain.ts';
 import { findMachine } from '../../domain/emulator.ts';
+import { addedVcpus } from '../../domain/model/vcpus.ts';
 import { prepareDomain } from '../../domain/prepare.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import { QmpClient } from '../../rpc/qmp/client.ts';
@@ -15,7 +16,7 @@ import type { ProcessId } from '../host.ts';
 import { wait } from '../host.ts';
 import { findChains } from './chain.ts';
 import { copyDomain, type Guest, type Run } from './guest.ts';
-import { agentChannel, listenToMonitor, readThreads } from './monitor.ts';
+import { addVcpu, agentChannel, hotpluggable, listenToMonitor, readThreads, readVcpus } from './monitor.ts';
 import { type Lifecycle, pausedReason, runningReason, state } from './states.ts';
 import { saveStatus, statusPath } from './status.ts';
 import { stopRun } from './stop.ts';
@@ -200,7 +201,8 @@ async function bringUp(daemon: Daemon, guest: Guest, run: Run, options: StartOpt
     await saveStatus(daemon.host, daemon.paths.run, guest);
     await guest.qmp('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
     await readTerminals(guest, run);
-    await readThreads(guest, run);
+    if (addedVcpus(run.domain).length > 0) await addVcpus(guest, run);
+    else await readThreads(guest, run);
     if (agentChannel(run) !== undefined) daemon.events.domain(18, guest.ref, { state: 2, reason: 1 });
     await applySettings(guest, run);
     if (options.receive) await options.receive(guest, run);
@@ -391,6 +393,13 @@ export async function readTerminals(guest: Guest, run: Run): Promise<void> {
 }
 
 /** Settings that have no place on the command line. */
+/** The vCPUs that are not of the command line, before the guest runs or its state comes. */
+async function addVcpus(guest: Guest, run: Run): Promise<void> {
+  const all = await hotpluggable(guest);
+  for (const { id } of addedVcpus(run.domain)) await addVcpu(guest, all, id);
+  await readVcpus(guest, run);
+}
+
 async function applySettings(guest: Guest, run: Run): Promise<void> {
   for (const one of run.domain.devices.interfaces) {
     if (one.link?.state === 'down') await guest.qmp('set_link', { name: one.alias!.name, up: false });

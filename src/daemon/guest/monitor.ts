@@ -4,6 +4,7 @@
 import { type Device, detachDevice } from '../../domain/device.ts';
 import type { Domain } from '../../domain/domain.ts';
 import type { Channel } from '../../domain/model/character.ts';
+import { setVcpuStates, type VcpuState, vcpuStates } from '../../domain/model/vcpus.ts';
 import { AgentClient, type QmpEvent } from '../../rpc/qmp/client.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
@@ -41,10 +42,31 @@ export async function hotpluggable(guest: Guest): Promise<readonly { readonly [n
 /** Reads which vCPUs a running guest has. */
 export async function readVcpus(guest: Guest, run: Run): Promise<void> {
   const all = await hotpluggable(guest);
+  const { domain } = run;
   const count = all.filter((one) => one['qom-path'] !== undefined).length;
-  if (count === run.domain.vcpu.count) delete run.domain.vcpu.current;
-  else run.domain.vcpu.current = count;
+  const isAdded = (one: (typeof all)[number]): boolean => String(one['qom-path']).startsWith('/machine/peripheral/');
+  if (all.length === domain.vcpu.count && (domain.vcpus || all.some(isAdded))) {
+    const states = vcpuStates(domain);
+    for (const [id, one] of all.entries()) {
+      const state = states[id]!;
+      state.enabled = one['qom-path'] === undefined ? 'no' : 'yes';
+      state.hotpluggable = one['qom-path'] === undefined || isAdded(one) ? 'yes' : 'no';
+    }
+    // Those of the command line came first, then the others as they were added.
+    const place = (one: VcpuState): number =>
+      one.hotpluggable === 'no' ? one.id : (one.order ?? states.length) + 2 * states.length;
+    const on = states.filter((one) => one.enabled === 'yes').sort((a, b) => place(a) - place(b) || a.id - b.id);
+    for (const one of states) one.order = one.enabled === 'yes' ? on.indexOf(one) + 1 : undefined;
+    setVcpuStates(domain, states);
+  } else if (count === domain.vcpu.count) delete domain.vcpu.current;
+  else domain.vcpu.current = count;
   await readThreads(guest, run);
+}
+/** Adds one of a guest's possible vCPUs. */
+export async function addVcpu(guest: Guest, all: Awaited<ReturnType<typeof hotpluggable>>, id: number): Promise<void> {
+  const one = all[id] ?? {};
+  const props = isObject(one['props']) ? one['props'] : {};
+  await guest.qmp('device_add', { driver: one['type'] ?? '', id: `vcpu${id}`, ...props });
 }
 
 const diskOf = (run: Run, data: Data): Domain['devices']['disks'][number] | undefined => {

@@ -2,6 +2,7 @@
 import { boardOf } from '../emulator.ts';
 import { unsupported } from '../errors.ts';
 import { featureState } from '../model/system.ts';
+import { addedVcpus } from '../model/vcpus.ts';
 import { childNamed, elementsOf, textOf, type XmlElement } from '../xml.ts';
 import { type Arguments, escapeCommas } from './arguments.ts';
 
@@ -166,7 +167,8 @@ export function addMemory(to: Arguments): void {
 export function addSmp(to: Arguments): void {
   const { vcpu, cpu } = to.domain;
   const { sockets, dies, cores, threads } = cpu?.topology ?? { sockets: vcpu.count, dies: undefined, cores: 1, threads: 1 };
-  const current = vcpu.current ?? vcpu.count;
+  // The others are added once it runs.
+  const current = (vcpu.current ?? vcpu.count) - addedVcpus(to.domain).length;
   const parts = [String(current), ...(current === vcpu.count ? [] : [`maxcpus=${vcpu.count}`]), `sockets=${sockets}`];
   if (dies !== undefined) parts.push(`dies=${dies}`);
   to.add('-smp', [...parts, `cores=${cores}`, `threads=${threads}`].join(','));
