@@ -64,8 +64,10 @@ export interface CpuidState {
 export type VcpuExit =
   /** The slice is over or another thread kicked: look at timers and requests. */
   | 'interrupted'
-  /** HLT or MWAIT: nothing to do until an interrupt. */
+  /** HLT: nothing to do until an interrupt. */
   | 'hlt'
+  /** MWAIT: nothing to do until an interrupt or another's store; to be run again soon, since nobody tells of that. */
+  | 'wait'
   /** Triple fault. */
   | 'shutdown'
   /** A breakpoint or step of a debugger outside of the guest. */

@@ -15,6 +15,8 @@ import { arrangement } from './types/cpu.ts';
 const SLICE = 50_000;
 /** Longest sleep, in ms, before a halted vCPU looks again on its own. */
 const LONGEST_SLEEP = 1000;
+/** The same, in ms, for one that waits for a store: at first, and the more often it wakes for nothing, up to. */
+const WAIT = { first: 0.05, longest: 1 } as const;
 
 /** A function that makes vCPU n look at interrupts and requests soon; any thread may call it. */
 export function kicker(memory: SharedArrayBuffer, layout: MemoryLayout): (cpu: number) => void {
@@ -102,6 +104,7 @@ export function runVcpu(
   /** It waits for a SIPI, which an accelerator that keeps the local APICs takes itself. */
   const waits = (): boolean => !vcpu.startsItself && vcpu.get('activity') === BigInt(Activity.waitsForSipi);
   let waiting = waits();
+  let patience: number = WAIT.first;
   while (Atomics.load(stop, 0) === 0) {
     if (Atomics.load(pause, 0) !== 0) {
       vcpu.publish();
@@ -142,6 +145,7 @@ export function runVcpu(
       vcpu.sync();
       waiting = false;
     }
+    let longest: number = LONGEST_SLEEP;
     if (!waiting) {
       const next = Math.min(lapic.next(), cpu === 0 ? board.timers.next() : Number.POSITIVE_INFINITY);
       const exit = vcpu.run(SLICE, Math.max(0, next - board.clock.now()));
@@ -154,12 +158,15 @@ export function runVcpu(
         Atomics.store(pause, 0, 1);
         shutdown({ kind: 'debug', cpu });
       }
-      if (exit !== 'hlt') continue;
+      if (exit !== 'wait') patience = WAIT.first;
+      else patience = Math.min(patience * 2, WAIT.longest);
+      if (exit !== 'hlt' && exit !== 'wait') continue;
+      longest = exit === 'hlt' ? LONGEST_SLEEP : patience;
     }
     // Halted or waiting for SIPI: sleep until the next timer, or until somebody wakes us.
     if (Atomics.load(stop, 0) !== 0) return;
     const next = Math.min(lapic.next(), cpu === 0 ? board.timers.next() : Number.POSITIVE_INFINITY);
-    const ms = Math.min(LONGEST_SLEEP, (next - board.clock.now()) / 1e6);
+    const ms = Math.min(longest, (next - board.clock.now()) / 1e6);
     if (ms > 0) Atomics.wait(wake, cpu, seen, ms);
   }
 }

@@ -25,6 +25,9 @@ const NO_VME = /0xffff:|0x10000:|LOCK MOV|SP 1|^FAIL: (VME|PVI):/;
 // a stack that is not canonical is #SS (6.15).
 const WITHOUT_P = /PML5E: #PF\(9\)|58 bits|a push there/;
 
+// QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
+const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
+
 /** Images with what their command lines add, and lines that may fail: always, and in QEMU. */
 const images: readonly (readonly [name: string, about: string, args: string, known?: RegExp, qemu?: RegExp])[] = [
   ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
@@ -33,6 +36,8 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['paging', 'the same where the CPU model has none of these', '-cpu qemu64'],
   ['la57', '5-level paging', '-cpu max,+la57', undefined, WITHOUT_P],
   ['la57', 'what there is without 5-level paging', '-cpu max'],
+  ['mwait', 'MONITOR and MWAIT', '-cpu max,+monitor -smp 2', undefined, SPINS],
+  ['mwait', 'MONITOR and MWAIT where the processor has neither', '-cpu max'],
   ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.

@@ -248,6 +248,9 @@ export class DbtVcpu implements Vcpu {
           if (!this.#wakes()) return 'hlt';
           this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
+        } else if (reason === Exit.wait) {
+          this.#setWord(st.shadow.offset, 0);
+          if (!this.#nmi && !this.#bus.pending()) return 'wait';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
         else if (reason === Exit.kick && (this.#bus.attention?.() || (!box.waiting && !this.#takesInterrupts())))
           return 'interrupted';

@@ -46,7 +46,7 @@ const SUPPORTED = new Set(
   (
     'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ' +
     'pni ssse3 cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor arat ' +
-    'la57 fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid umip pku xsaveopt xsavec xgetbv1 xsaves ' +
+    'la57 monitor fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid umip pku xsaveopt xsavec xgetbv1 xsaves ' +
     'avx avx2 fma f16c bmi1 bmi2 aes pclmulqdq sha-ni gfni vaes vpclmulqdq ' +
     'syscall nx mmxext pdpe1gb rdtscp lm lahf-lm abm 3dnowprefetch topoext invtsc'
   ).split(' '),
@@ -58,8 +58,8 @@ const V1 = `${PENTIUM_PRO} mtrr mca pse36 clflush syscall nx lm hypervisor x2api
 const V2 = `${V1} cx16 lahf-lm popcnt pni sse4.1 sse4.2 ssse3`;
 const V3 = `${V2} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave`;
 
-/** Without tags in the TLB, PCID costs more flushes than it saves, and a fifth level costs every walk: `max` leaves them to `+pcid` and `+la57`. */
-const MAX = [...SUPPORTED].filter((name) => name !== 'pcid' && name !== 'la57').join(' ');
+/** Without tags in the TLB, PCID costs more flushes than it saves, and a fifth level costs every walk: and MWAIT wakes later than HLT: `max` leaves them to the user. */
+const MAX = [...SUPPORTED].filter((name) => !/^(pcid|la57|monitor)$/.test(name)).join(' ');
 
 interface Definition {
   readonly family: number;

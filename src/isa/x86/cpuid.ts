@@ -3,6 +3,7 @@
 
 import { type CpuModel, featureBits } from './cpu-model.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
+import { MONITOR_LINE } from './rows/monitor.ts';
 
 /** Threads of one core, cores of one socket, sockets of the machine: at least 1 each. */
 export interface CpuTopology {
@@ -139,6 +140,9 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
       return [1, 0, 0x4d, 0x2c307d];
     case 4:
       return cacheLeaf(t, subleaf, true);
+    case 5:
+      // Lines of MONITOR; interrupts end MWAIT even with IF clear; one kind of C1.
+      return features.has('monitor') ? [MONITOR_LINE, MONITOR_LINE, 3, 0x10] : NOTHING;
     case 6:
       return [featureBits(features, '6.eax'), 0, 0, 0];
     case 7:

@@ -26,6 +26,8 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.cpuIndex,
     st.kick,
     st.guestDebug,
+    st.monitorLine,
+    st.monitorSum,
     st.hostThread,
     st.hostEntered,
     ...st.epochs,

@@ -272,6 +272,10 @@ export const fusedMadd = slot('fusedMadd', 'i32');
 /** The address that is not canonical behind a pending #GP(0), or 0: where the stack was meant, #SS(0) is delivered. */
 export const offLimits = slot('offLimits', 'i64');
 
+/** Host address of the line that MONITOR watches, or 0 for none, and a digest of what it held: see rows/monitor.ts. */
+export const monitorLine = slot('monitorLine', 'i32');
+export const monitorSum = slot('monitorSum', 'i64');
+
 /** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
 export const jumpGroups = slot('jumpGroups', 'i64');
 
@@ -324,10 +328,10 @@ export const SPLIT_LOCK = 64;
 export const FENCE = 128;
 
 /** Bits of `absent`. */
-export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16 } as const;
+export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32 } as const;
 
 /** Reasons in `exitReason`. */
-export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7, debug: 8 } as const;
+export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7, debug: 8, wait: 9 } as const;
 
 /**
  * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port

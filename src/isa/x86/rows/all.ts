@@ -10,6 +10,7 @@ import { flagRows } from './flags.ts';
 import { flowRows } from './flow.ts';
 import { fmaRows } from './fma.ts';
 import { ioRows } from './io.ts';
+import { monitorRows } from './monitor.ts';
 import { moveRows } from './move.ts';
 import { msrRows } from './msr.ts';
 import { pseudoRows } from './pseudo.ts';
@@ -45,6 +46,7 @@ export const allRows: readonly Row[] = [
   ...msrRows,
   ...ioRows,
   ...systemRows,
+  ...monitorRows,
   ...sseMoveRows,
   ...sseCompareRows,
   ...sseConvertRows,

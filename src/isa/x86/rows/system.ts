@@ -1,5 +1,5 @@
 // Halting, caches, ordering, hints, hypercalls, random numbers, deliberate #UD, user-page access (Intel SDM volume 2: HLT, INVD,
-// WBINVD, CLFLUSH, CLWB, LFENCE, PREFETCHh, MONITOR, MWAIT, VMCALL, RDRAND, RDSEED, UD, CLAC, STAC; AMD APM volume 3: VMMCALL).
+// WBINVD, CLFLUSH, CLWB, LFENCE, PREFETCHh, VMCALL, RDRAND, RDSEED, UD, CLAC, STAC; AMD APM volume 3: VMMCALL).
 
 import { selectSupervisorTlb } from '../context.ts';
 import { CR4, writePkru } from '../control.ts';
@@ -70,19 +70,6 @@ export const systemRows: readonly Row[] = [
   insn('0F 18 /1m', 'prefetcht0 Mb', nothing),
   insn('0F 18 /2m', 'prefetcht1 Mb', nothing),
   insn('0F 18 /3m', 'prefetcht2 Mb', nothing),
-
-  // The wait may end at any time for reasons of the implementation: it ends at once. CPUID does not report MONITOR.
-  insn('0F 01 C8', 'monitor', (c) => {
-    supervisorOnly(c);
-    c.gpIf(c.b.ne(c.reg(R.rcx, 32), c.b.i32(0)));
-    const offset = c.addressSize === 64 ? c.reg(R.rax) : c.b.extu(c.reg(R.rax, c.addressSize));
-    c.load(c.linearData(offset, 1, false), 8);
-  }),
-  insn('0F 01 C9', 'mwait', { ends: true }, (c) => {
-    supervisorOnly(c);
-    c.gpIf(c.b.gtu(c.reg(R.rcx, 32), c.b.i32(1)));
-    c.resync();
-  }),
 
   insn('0F 01 C1', 'vmcall', { ends: true }, callHost),
   insn('0F 01 D9', 'vmmcall', { ends: true }, callHost),
