@@ -4,9 +4,10 @@ import * as st from '../state.ts';
 import { Exit, R } from '../state.ts';
 import { buildTables } from '../table.ts';
 import { TestMachine } from '../test-machine.ts';
+import { monitorRows } from './monitor.ts';
 import { systemRows } from './system.ts';
 
-const tables = buildTables(systemRows);
+const tables = buildTables([...systemRows, ...monitorRows]);
 const GP = { vector: 13, error: 0 };
 const UD = { vector: 6, error: null };
 const SMAP = 1 << 21;
