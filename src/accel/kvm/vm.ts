@@ -77,6 +77,8 @@ export class KvmVm {
     const kvm = host.open();
     try {
       const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
+      if (version < 0)
+        throw new Error(`Cannot use KVM: the device does not answer as /dev/kvm does (error ${-version}); use -accel dbt`);
       if (version !== API_VERSION)
         throw new Error(`Cannot use /dev/kvm: its API version is ${version}, accepted is ${API_VERSION}`);
       const has = (name: CapName): number => host.ioctl(kvm, ioctls.checkExtension.request, cap[name]);
