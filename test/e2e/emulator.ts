@@ -95,9 +95,9 @@ export class EmulatorProcess {
   async hmp(line: string): Promise<string> {
     return String(await this.qmp('human-monitor-command', { 'command-line': line })).trim();
   }
-  /** What `look` finds, once it finds something. */
-  async until<T>(what: string, look: () => T | undefined | Promise<T | undefined>): Promise<T> {
-    const end = Date.now() + LIMIT;
+  /** What `look` finds, once it finds something, within `limit` milliseconds. */
+  async until<T>(what: string, look: () => T | undefined | Promise<T | undefined>, limit = LIMIT): Promise<T> {
+    const end = Date.now() + limit;
     for (;;) {
       const found = await look();
       if (found !== undefined) return found;
@@ -114,10 +114,10 @@ export class EmulatorProcess {
     await this.until('a shell', () => (/# /.test(this.console) ? true : undefined));
   }
   /** Runs a command in the guest's shell; what it prints. */
-  async command(text: string): Promise<string> {
+  async command(text: string, limit = LIMIT): Promise<string> {
     this.console = '';
     this.child.stdin!.write(`${text}; echo E"ND"\n`);
-    await this.until(`the end of ${text}`, () => (/END\r\n/.test(this.console) ? true : undefined));
+    await this.until(`the end of ${text}`, () => (/END\r\n/.test(this.console) ? true : undefined), limit);
     return this.console.slice(this.console.indexOf('echo E"ND"') + 10, this.console.lastIndexOf('END')).trim();
   }
   async quit(): Promise<void> {

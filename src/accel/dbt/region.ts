@@ -21,7 +21,7 @@ export const REACH: Readonly<Record<'warm' | 'hot' | 'block', Reach>> = {
   warm: { instructions: 250, inlined: 30, depth: 1 },
   hot: { instructions: 500, inlined: 120, depth: 4 },
   /** Where every block gets a region: as short as may be, for there are many. */
-  block: { instructions: 16, inlined: 0, depth: 0 },
+  block: { instructions: 60, inlined: 0, depth: 0 },
 };
 /** Most activations of one function in a region, one inside the other. */
 const RECURSION_MAX = 3;
