@@ -1,7 +1,7 @@
 // What a disk device of the guest is connected to: a place for a node, with counts of its requests and limits of their rate.
 // QEMU 7.2 "QEMU QMP Reference Manual", query-blockstats, block_set_io_throttle.
 
-import type { BlockDevice } from '../../disk/block.ts';
+import { type BlockDevice, piecesLength, readPieces, writePieces } from '../../disk/block.ts';
 import type { Drive } from '../../machine/backends.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import type { BlockNode } from './node.ts';
@@ -116,6 +116,12 @@ export class Backend implements Drive {
       write: (offset, from) => {
         high(offset + from.length);
         return run(stats.wr, 'write', from.length, () => disk.write(offset, from));
+      },
+      readPieces: (offset, into) => run(stats.rd, 'read', piecesLength(into), () => readPieces(disk, offset, into)),
+      writePieces: (offset, from) => {
+        const length = piecesLength(from);
+        high(offset + length);
+        return run(stats.wr, 'write', length, () => writePieces(disk, offset, from));
       },
       flush: () => run(stats.flush, undefined, 0, () => disk.flush()),
       discard: (offset, length) => run(stats.unmap, undefined, length, () => disk.discard(offset, length)),

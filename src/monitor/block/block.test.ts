@@ -326,3 +326,27 @@ test('a limit lets through what it says, not more', async () => {
   }
   assert.ok(done >= 95 && done <= 115, `${done} of 100 a second, with a burst of 10`);
 });
+
+test('pieces of a guest’s memory reach the file below as they are, and are counted', async () => {
+  const r = await rig();
+  const path = r.file('raw');
+  writeFileSync(path, new Uint8Array(1 << 16));
+  await r.graph.add({ driver: 'raw', 'node-name': 'raw', file: { driver: 'file', filename: path, 'node-name': 'raw-file' } });
+  const backend = r.graph.backends.find((b) => b.node?.name === 'raw')!;
+  const { device, stats } = backend;
+  /** Pieces that the node gets: the same arrays, so nothing was copied. */
+  const got: Uint8Array[] = [];
+  const { disk } = backend.node!;
+  const [read, write] = [disk.readPieces.bind(disk), disk.writePieces.bind(disk)];
+  disk.readPieces = (offset, into) => read(offset, (got.push(...into), into));
+  disk.writePieces = (offset, from) => write(offset, (got.push(...from), from));
+  const memory = new Uint8Array(new SharedArrayBuffer(4096));
+  const out = [memory.subarray(0, 512).fill(1), memory.subarray(1024, 2048).fill(2)];
+  await device!.writePieces!(512, out);
+  const back = [memory.subarray(2048, 3072), memory.subarray(3584, 4096)];
+  await device!.readPieces!(512, back);
+  assert.ok([...out, ...back].every((piece, i) => piece === got[i]));
+  assert.deepEqual([back[0]![511], back[0]![512], back[1]![511]], [1, 2, 2]);
+  assert.deepEqual([stats.wr.bytes, stats.wr.operations, stats.rd.bytes, stats.highest], [1536, 1, 1536, 2048]);
+  await r.graph.closeAll();
+});
