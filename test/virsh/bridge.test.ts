@@ -44,6 +44,8 @@ describe('a network as a bridge', { skip, timeout: 300_000 }, () => {
   after(async () => {
     client?.close();
     await daemon.close();
+    // What a test that failed has left: its bridge goes with the namespace.
+    spawnSync('pkill', ['-f', `dnsmasq.*${daemon.directory}/`]);
     keeper.kill('SIGKILL');
   });
 
