@@ -21,9 +21,10 @@ const NO_TASK_CHECKS = /registers were saved|task gate to the LDT|T bit|double f
 // ... 64 KiB limits of real mode, LOCK before MOV there, VME and PVI (20.2 to 20.4).
 const NO_VME = /0xffff:|0x10000:|LOCK MOV|SP 1|^FAIL: (VME|PVI):/;
 
-// A reserved bit is found in an entry that is present, so that bit 0 of the error code is set (4.7); MSRs hold canonical addresses (volume 4),
+// A reserved bit is found in an entry that is present, so that bit 0 of the error code is set (4.7), one in a PAE pointer when CR3 is
+// loaded (4.4.1); MSRs hold canonical addresses (volume 4),
 // a stack that is not canonical is #SS (6.15).
-const WITHOUT_P = /PML5E: #PF\(9\)|58 bits|a push there/;
+const WITHOUT_P = /PML5E: #PF\(9\)|PAE: .*#PF\(9\)|#PF\(11\)|PDPTE, when|4 MiB: #PF\(9\)|58 bits|a push there/;
 
 // QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
@@ -46,6 +47,7 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['apic', 'the local APIC in translated code', `-cpu max -smp 2 ${EAGER}`],
   ['legacy/segments', 'segments and gates of 16 and 32 bits: limits, types, privilege', '-cpu max', undefined, NO_LIMITS],
   ['legacy/segments', 'segments and gates in translated code', `-cpu max ${EAGER}`],
+  ['legacy/paging', '2-level and PAE paging', '-cpu max', undefined, WITHOUT_P],
   ['legacy/tasks', 'task switches', '-cpu max', undefined, NO_TASK_CHECKS],
   ['legacy/virtual8086', 'real and virtual-8086 mode, VME and PVI', '-cpu max', undefined, NO_VME],
   ['litmus', 'memory order, locked operations and changing code between two vCPUs', '-cpu max -smp 2'],
