@@ -4,7 +4,9 @@ import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent, pi
 
 const CHUNK = 1 << 20;
 
-/** A disk over a file. Its size is the file's when it is opened; */
+const SECTOR = 512;
+
+/** A disk over a file: as large as the file when it is opened, with a last sector that is whole (as with QEMU); what the file lacks of it reads as zeros. */
 export class RawImage implements BlockDevice {
   readonly file: ByteFile;
   readonly readOnly: boolean;
@@ -17,7 +19,7 @@ export class RawImage implements BlockDevice {
   }
 
   static async open(file: ByteFile, options: { readonly readOnly?: boolean } = {}): Promise<RawImage> {
-    return new RawImage(file, await file.size(), options.readOnly === true || file.readOnly);
+    return new RawImage(file, Math.ceil((await file.size()) / SECTOR) * SECTOR, options.readOnly === true || file.readOnly);
   }
 
   get size(): number {

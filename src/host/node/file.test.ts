@@ -23,6 +23,24 @@ test('a file reads zeros past its end and takes buffers in shared memory', () =>
     assert.equal(readFileSync(path, 'latin1'), 'abc\0\0bc');
   }));
 
+test('the last sector of a raw image is whole', () =>
+  inFolder(async (folder) => {
+    const path = join(folder, 'f');
+    writeFileSync(path, new Uint8Array(1000).fill(7));
+    const disk = await RawImage.open(await openFile(path, { readOnly: false }));
+    assert.equal(disk.size, 1024);
+    const sector = new Uint8Array(512).fill(1);
+    await disk.read(512, sector);
+    assert.deepEqual(
+      sector,
+      Uint8Array.from({ length: 512 }, (_, i) => (i < 488 ? 7 : 0)),
+    );
+    assert.equal((await disk.extent(512, 512)).kind, 'data');
+    await disk.write(512, sector.fill(9));
+    await disk.close();
+    assert.equal(readFileSync(path).length, 1024);
+  }));
+
 test('holes are made and found', { skip: nativeFiles() === undefined && 'fallocate cannot be called here' }, () =>
   inFolder(async (folder) => {
     const path = join(folder, 'f');
