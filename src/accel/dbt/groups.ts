@@ -258,7 +258,7 @@ function setsOf(b: RegionBlock, parts: Parts): ReadonlySet<number> | undefined {
 }
 
 /** The blocks of the natural loop at a header. */
-function loopOf(header: RegionBlock): Set<RegionBlock> {
+export function loopOf(header: RegionBlock): Set<RegionBlock> {
   const loop = new Set([header]);
   const work = header.preds.filter((p) => p.order >= header.order && dominates(header, p));
   for (let b = work.pop(); b; b = work.pop()) {

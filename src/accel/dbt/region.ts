@@ -108,7 +108,7 @@ export interface Region {
   /** Parts of pages that it covers: page (relative to the entry's), start and end (exclusive) in it. */
   readonly ranges: readonly (readonly [number, number, number])[];
   readonly instructions: number;
-  /** There was more: it is as long as may be, or has calls that it does not inline. */
+  /** There was more: it is as long as may be, has calls that it does not inline, or jumps and calls whose targets are not known yet. */
   readonly limited: boolean;
   /** Whether a branch to a place has ever been taken. */
   met(place: number): boolean;
@@ -141,6 +141,10 @@ class Finder {
   readonly #decoded = new Map<number, Step | null>();
   readonly #sizes = new Map<number, number>();
   total = 0;
+  /** There is an indirect jump or call whose targets are not known. */
+  open = false;
+  /** Functions that a frame jumps to, too large to be followed at once. */
+  readonly waiting: [Frame, number][] = [];
 
   constructor(tables: Tables, handlers: Handlers, source: RegionSource) {
     this.#tables = tables;
@@ -188,19 +192,15 @@ class Finder {
     return this.#source.met(target) && this.step(target) ? target : null;
   }
 
-  /** Instructions of the function at a place, calls left aside; infinite where it is too long or does not return. */
-  size(entry: number): number {
-    const known = this.#sizes.get(entry);
+  /** Instructions of the function at a place, calls left aside; infinite where it has more than `most` or does not return. */
+  size(entry: number, most = this.#reach.inlined): number {
+    const known = most === this.#reach.inlined ? this.#sizes.get(entry) : undefined;
     if (known !== undefined) return known;
     const seen = new Set<number>();
     const work = [entry];
     let returns = false;
-    for (let place = work.pop(); place !== undefined && seen.size <= this.#reach.inlined; place = work.pop()) {
-      for (
-        let s = this.step(place);
-        s && !seen.has(s.place) && seen.size <= this.#reach.inlined;
-        s = this.step(s.place + s.insn.length)
-      ) {
+    for (let place = work.pop(); place !== undefined && seen.size <= most; place = work.pop()) {
+      for (let s = this.step(place); s && !seen.has(s.place) && seen.size <= most; s = this.step(s.place + s.insn.length)) {
         seen.add(s.place);
         const target = this.target(s);
         const opcode = this.opcode(s);
@@ -210,8 +210,8 @@ class Finder {
         if (s.handler.ends && !CALLS.has(opcode)) break;
       }
     }
-    const size = returns && seen.size <= this.#reach.inlined ? seen.size : Number.POSITIVE_INFINITY;
-    this.#sizes.set(entry, size);
+    const size = returns && seen.size <= most ? seen.size : Number.POSITIVE_INFINITY;
+    if (most === this.#reach.inlined) this.#sizes.set(entry, size);
     return size;
   }
 
@@ -243,10 +243,10 @@ class Finder {
       jumps: new Set(),
     };
   }
-  /** Follows direct branches from the entry of a frame; gives its calls: place and target. */
-  explore(f: Frame): [Step, number][] {
+  /** Follows direct branches from a place of a frame; gives the calls found: place and target. */
+  explore(f: Frame, from: number): [Step, number][] {
     const calls: [Step, number][] = [];
-    const work = [f.entry];
+    const work = [from];
     const lead = (place: number): void => {
       f.leaders.add(place);
       work.push(place);
@@ -266,7 +266,9 @@ class Finder {
           f.leaders.add(next);
         }
         if (CALLS.has(opcode)) {
-          for (const t of target !== null ? [target] : this.#guesses(place)) calls.push([s, t]);
+          const targets = target !== null ? [target] : this.#guesses(place);
+          for (const t of targets) calls.push([s, t]);
+          if (targets.length === 0) this.open = true;
           if (this.#source.met(next)) lead(next);
           break;
         }
@@ -274,8 +276,15 @@ class Finder {
           if (target !== null) lead(target);
           if (!handler.ends) f.leaders.add(next);
         } else if (jumps(handler) && !RETURNS.has(opcode)) {
-          for (const t of this.#source.seen(place)) {
+          const seen = this.#source.seen(place);
+          if (seen.length === 0) this.open = true;
+          for (const t of seen) {
             if (!this.step(t)) continue;
+            // One target alone: a stub, or a call at a function's end. What is large waits until small functions have their place.
+            if (seen.length === 1 && this.size(t) > this.#reach.inlined) {
+              this.waiting.push([f, t]);
+              continue;
+            }
             f.jumps.add(t);
             lead(t);
           }
@@ -435,11 +444,8 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
   const root = finder.frame(null, source.entry, 0);
   const frames = [root];
   let limited = false;
-  for (let n = 0; n < frames.length; n++) {
-    const f = frames[n];
-    // What was set aside for it is spent now.
-    if (n > 0) finder.total -= finder.size(f.entry);
-    for (const [s, target] of finder.explore(f)) {
+  const follow = (f: Frame, from: number): void => {
+    for (const [s, target] of finder.explore(f, from)) {
       if (!finder.step(target)) continue;
       if (!finder.inlines(f, target)) {
         limited = true;
@@ -451,6 +457,26 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
       // Its instructions count now, so that the calls behind it know what is left.
       finder.total += finder.size(target);
     }
+  };
+  let done = 0;
+  const inline = (): void => {
+    for (; done < frames.length; done++) {
+      const f = frames[done];
+      // What was set aside for it is spent now.
+      if (f !== root) finder.total -= finder.size(f.entry);
+      follow(f, f.entry);
+    }
+  };
+  inline();
+  for (let next = finder.waiting.shift(); next; next = finder.waiting.shift()) {
+    const [f, target] = next;
+    const left = source.reach.instructions - finder.total;
+    if (left > 0 && finder.size(target, left) <= left) {
+      f.jumps.add(target);
+      f.leaders.add(target);
+      follow(f, target);
+      inline();
+    } else limited = true;
   }
   for (const f of frames) cut(f, (s) => finder.opcode(s));
   for (const f of frames) join(f, finder);
@@ -468,7 +494,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
     blocks,
     ranges: rangesOf(blocks),
     instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
-    limited: limited || finder.total >= source.reach.instructions,
+    limited: limited || finder.open || finder.total >= source.reach.instructions,
     met: (place) => source.met(place),
   };
 }

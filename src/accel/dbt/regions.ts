@@ -49,7 +49,9 @@ interface Made {
   readonly pages: ReadonlyMap<number, number>;
   readonly instructions: number;
   /** It may get larger. */
-  readonly grows: boolean;
+  grows: boolean;
+  /** More is known about its code than when it was translated. */
+  stale: boolean;
   readonly reach: Reach;
   /** Place in the table of the region that this one takes the place of, or -1. */
   readonly old: number;
@@ -147,6 +149,11 @@ export class Regions {
       const made = this.#made.get(index);
       if (!made || this.#followed.has(index)) continue;
       const { block, base } = made;
+      // Ways out that always went to the same place have told nobody.
+      const sites = this.#sitesOf(index);
+      made.sites.forEach((jumps, n) => {
+        if (this.#learn(sites + n * SITE_BYTES, jumps, made)) made.stale = true;
+      });
       // The old one runs until the new one is there.
       if (block.ctx === this.#word(st.ctx.offset) && this.#host.peek(base) === made.pages.get(0))
         this.translate(block, base, reach, index);
@@ -167,6 +174,12 @@ export class Regions {
     const source = noted(this.#source(block, base, places, reach), (n) => this.#host.hostPage(places.get(n)!), notes);
     const region = findRegion(vm.tables, this.#handlers, source);
     if (!region) return;
+    const before = this.#made.get(old);
+    if (before && !before.stale && before.instructions === region.instructions) {
+      // There is no more than it has.
+      before.grows = false;
+      return;
+    }
     const ranges = new Map<number, [number, number][]>();
     const pages = new Map<number, number>([[0, places.get(0)!]]);
     for (const [n, from, to] of region.ranges) {
@@ -195,6 +208,7 @@ export class Regions {
       pages,
       instructions: region.instructions,
       grows: region.limited && reach !== REACH.hot,
+      stale: false,
       reach,
       old,
       sites: [],
@@ -295,7 +309,10 @@ export class Regions {
     const index = REGION_FIRST + Math.floor(n / REGION_SITES);
     const made = this.#made.get(index);
     const jumps = made?.sites[n % REGION_SITES];
-    if (!made || !jumps || jumps.length === 0) return;
+    if (made && jumps && this.#learn(site, jumps, made)) this.#renew(index, made);
+  }
+  /** Notes where the indirect jumps behind a site went; whether anything is new. */
+  #learn(site: number, jumps: readonly number[], made: Made): boolean {
     const low = Number(made.base & 0xffffffffn);
     const count = Math.min(this.#view.getInt32(site + Site.count, true), SITE_TARGETS);
     let news = false;
@@ -315,7 +332,7 @@ export class Regions {
         known.add(distance);
       }
     }
-    if (news) this.#renew(index, made);
+    return news;
   }
 
   /** Accesses that hop between pages, and those that share no look with others, by page number: offsets in the page. */
@@ -354,6 +371,7 @@ export class Regions {
     if (renewals >= RENEWALS_MAX || this.#followed.has(index)) return;
     this.#renewals.set(made.block, renewals + 1);
     this.stats.renewed++;
+    made.stale = true;
     this.#again.set(index, this.#again.get(index) ?? made.reach);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }

@@ -11,7 +11,7 @@ import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/
 import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
 import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
-import { alone, type Group, groupsOf, type Member, writes } from './groups.ts';
+import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
@@ -35,6 +35,9 @@ const KEPT = new Map<number, Type>([
   ...[...st.xmm, ...st.ymmHigh].map((s): [number, Type] => [s.offset, 'v128']),
   [st.tlb.offset, 'i32'],
 ]);
+
+/** Of these, those that pay only in loops: elsewhere the state is as good, and they need not be loaded and stored at the region's ends. */
+const IN_LOOPS: ReadonlySet<number> = new Set([...st.xmm, ...st.ymmHigh].map((s) => s.offset));
 
 /** A module of regions. */
 export interface RegionModule {
@@ -162,6 +165,15 @@ class RegionWriter {
   /** Which slots are used, which are written, and which may have been written at each block's end. */
   #findState(): void {
     const own = new Map<RegionBlock, Set<number>>();
+    const loops = new Set(this.#region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
+    const kept = new Set<number>();
+    for (const [b, parts] of this.#bodies) {
+      if (!loops.has(b)) continue;
+      for (const { code } of parts)
+        walk(code, (s) => {
+          if ((s.kind === 'get' || s.kind === 'set') && IN_LOOPS.has(s.slot.offset)) kept.add(s.slot.offset);
+        });
+    }
     for (const [b, parts] of this.#bodies) {
       const writes = new Set<number>();
       for (const { code, aside } of parts) {
@@ -170,6 +182,7 @@ class RegionWriter {
             if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg')
               this.#used.add(st.tlb.offset);
             if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
+              if (IN_LOOPS.has(s.slot.offset) && !kept.has(s.slot.offset)) return;
               this.#used.add(s.slot.offset);
               if (s.kind === 'set') writes.add(s.slot.offset);
             }
