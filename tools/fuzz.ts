@@ -12,7 +12,7 @@ import { effects, formatCase, formatEffects, parseCase } from '../test/native/ca
 import { compareMany, compareOne, report } from '../test/native/compare.ts';
 import { Evaluator, type Runner } from '../test/native/evaluator.ts';
 import { Generator } from '../test/native/generate.ts';
-import { hostIsAmd, openNative } from '../test/native/native.ts';
+import { hostHas, hostIsAmd, openNative } from '../test/native/native.ts';
 import { Translator } from '../test/native/tier.ts';
 
 const { values } = parseArgs({
@@ -80,6 +80,7 @@ if (values.case) {
 const seed = Number(values.seed);
 const generator = new Generator(tables, seed, {
   amd: hostIsAmd,
+  has: hostHas,
   modes: native.modes.filter((m) => values.mode === undefined || String(m) === values.mode),
   ...(values.loop ? { loop: Number(values.loop) } : {}),
   ...(values.rows ? { pattern: new RegExp(values.rows) } : {}),

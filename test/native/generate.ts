@@ -46,6 +46,8 @@ export interface GeneratorOptions {
   readonly loop?: number;
   /** For an AMD processor: without what it decodes otherwise than Intel's. */
   readonly amd?: boolean;
+  /** Whether the processor has what a row of this mnemonic needs; all of it unless given. */
+  readonly has?: (mnemonic: string) => boolean;
 }
 
 export class Generator {
@@ -62,7 +64,11 @@ export class Generator {
     this.#loop = options.loop;
     this.#amd = options.amd ?? false;
     const usable = tables.rows.filter(
-      (i) => i.row.opcode !== '' && pattern.test(`${i.row.opcode} ${i.row.asm}`) && !isExcluded(i),
+      (i) =>
+        i.row.opcode !== '' &&
+        pattern.test(`${i.row.opcode} ${i.row.asm}`) &&
+        !isExcluded(i) &&
+        (options.has?.(i.mnemonic) ?? true),
     );
     const of = (mode: 'long' | 'legacy'): RowInfo[] => usable.filter((i) => (i.row.options.mode ?? mode) === mode);
     this.#rows = { 64: of('long'), 32: of('legacy'), 16: of('legacy') };

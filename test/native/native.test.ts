@@ -10,7 +10,7 @@ import { undefinedAfter } from './flags.ts';
 import { Generator, isExcluded } from './generate.ts';
 import { golden } from './golden.ts';
 import { excuses } from './known.ts';
-import { hostIsAmd, hostLimits, openNative } from './native.ts';
+import { hostHas, hostIsAmd, hostLacks, hostLimits, openNative } from './native.ts';
 import { Random } from './random.ts';
 import { Translator } from './tier.ts';
 
@@ -50,9 +50,10 @@ test('the kept cases are what this processor does too', { skip }, () => {
   }
 });
 
-test(`${CASES} random cases of seed ${SEED} end as on this processor`, { skip }, () => {
+test(`${CASES} random cases of seed ${SEED} end as on this processor`, { skip }, (t) => {
   if (typeof native === 'string') return;
-  const generator = new Generator(tables, SEED, { modes: native.modes, amd: hostIsAmd });
+  if (hostLacks.length > 0) t.diagnostic(`without what the processor lacks: ${hostLacks.join(', ')}`);
+  const generator = new Generator(tables, SEED, { modes: native.modes, amd: hostIsAmd, has: hostHas });
   const failures = compareMany(native, runners, generator, CASES, 5);
   assert.equal(failures.length, 0, failures.map((f) => report(native, runners.find((r) => r.name === f.runner)!, f)).join('\n'));
 });

@@ -64,21 +64,29 @@ const FEATURES = [
   'aes',
   'pclmulqdq',
   'sha_ni',
-  'gfni',
   'vaes',
   'vpclmulqdq',
 ];
+
+/** What many processors lack, and the rows that need it: those are left out there. */
+const OPTIONAL: Readonly<Record<string, RegExp>> = { gfni: /gf2p8/ };
 
 const cpuInfo = (): string => readFileSync('/proc/cpuinfo', 'utf8');
 
 /** The host's processor is AMD's: what processors do differently is listed in `known.ts`. */
 export const hostIsAmd = process.platform === 'linux' && /^vendor_id\s*: AuthenticAMD$/m.test(cpuInfo());
 
+const hostFlags = (): readonly string[] => /^flags\s*:(.*)$/m.exec(cpuInfo())?.[1]?.trim().split(' ') ?? [];
+/** What of `OPTIONAL` this processor lacks. */
+export const hostLacks: readonly string[] =
+  process.platform === 'linux' ? Object.keys(OPTIONAL).filter((name) => !hostFlags().includes(name)) : [];
+/** Whether it has what a row (by mnemonic) needs of that. */
+export const hostHas = (mnemonic: string): boolean => !hostLacks.some((name) => OPTIONAL[name]!.test(mnemonic));
+
 /** Why this processor is no measure for all rows, or null: where processors differ, the emulator follows Intel's, and AMD's differences are known. */
 export function hostLimits(): string | null {
-  const info = cpuInfo();
-  if (!info.includes('GenuineIntel') && !hostIsAmd) return "the processor is neither Intel's nor AMD's";
-  const flags = /^flags\s*:(.*)$/m.exec(info)?.[1]?.trim().split(' ') ?? [];
+  if (!cpuInfo().includes('GenuineIntel') && !hostIsAmd) return "the processor is neither Intel's nor AMD's";
+  const flags = hostFlags();
   const missing = FEATURES.filter((f) => !flags.includes(f));
   return missing.length > 0 ? `the processor lacks ${missing.join(', ')}` : null;
 }
