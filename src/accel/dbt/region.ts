@@ -71,7 +71,10 @@ interface Frame {
   readonly jumps: Set<number>;
 }
 
-/** How control leaves a block at its last instruction; `far`: to another context, perhaps. */
+/**
+ * How control leaves a block at its last instruction. `far`: perhaps to another context (privilege, mode, flags), by far jumps, calls and
+ * returns, interrupts, system calls.
+ */
 export type EndKind = 'plain' | 'call' | 'return' | 'indirect' | 'dispatch' | 'far';
 
 /** A basic block of a region. */
@@ -125,11 +128,14 @@ const CALLS = new Set(['E8', 'FF /2']);
 const RETURNS = new Set(['C3', 'C2']);
 /** A computed near jump. */
 const jumps = (h: Handler): boolean => h.variant.info.row.opcode === 'FF /4';
-/** It may go on in another context (privilege, mode, flags): far jumps, calls and returns, interrupts, system calls. */
-const isFar = (h: Handler): boolean => {
+/** How control leaves a block that ends with an instruction. */
+function endOf(h: Handler): EndKind {
   const { opcode } = h.variant.info.row;
-  return h.leaves.has('jump') && h.ends && !CALLS.has(opcode) && !RETURNS.has(opcode) && !jumps(h);
-};
+  if (CALLS.has(opcode)) return 'call';
+  if (RETURNS.has(opcode)) return 'return';
+  if (jumps(h)) return 'indirect';
+  return h.leaves.has('jump') && h.ends ? 'far' : 'plain';
+}
 /** An instruction that may run again, or end half-way: it is a block of its own. */
 const repeats = (h: Handler): boolean => h.leaves.has('repeat') || h.leaves.has('next');
 
@@ -321,7 +327,7 @@ const flow = (): Pick<RegionBlock, 'order' | 'idom' | 'preds' | 'header' | 'merg
 });
 
 /** Cuts a frame's instructions into blocks. */
-function cut(f: Frame, opcode: (s: Step) => string): void {
+function cut(f: Frame): void {
   for (const leader of f.leaders) {
     const list: Step[] = [];
     let place = leader;
@@ -334,16 +340,7 @@ function cut(f: Frame, opcode: (s: Step) => string): void {
     }
     if (list.length === 0) continue;
     const last = list[list.length - 1];
-    const name = opcode(last);
-    const end = CALLS.has(name)
-      ? 'call'
-      : RETURNS.has(name)
-        ? 'return'
-        : jumps(last.handler)
-          ? 'indirect'
-          : isFar(last.handler)
-            ? 'far'
-            : 'plain';
+    const end = endOf(last.handler);
     const guesses =
       end === 'return' && f.parent
         ? [f.back]
@@ -478,7 +475,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
       inline();
     } else limited = true;
   }
-  for (const f of frames) cut(f, (s) => finder.opcode(s));
+  for (const f of frames) cut(f);
   for (const f of frames) join(f, finder);
   const entry = root.blocks.get(source.entry);
   if (!entry) return null;

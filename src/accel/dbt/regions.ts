@@ -288,7 +288,7 @@ export class Regions {
     const made = this.#made.get(index);
     if (!made) return 0;
     const base = this.#view.getBigInt64(this.#env + st.pageBase.offset, true);
-    if (!this.#flat) return 0;
+    if (!this.#unbased) return 0;
     for (const [n, gpa] of made.pages) {
       if (n === 0) continue;
       const found = this.#host.peek(base + BigInt(n) * 4096n);
@@ -383,7 +383,7 @@ export class Regions {
     return this.#env + Area.sites + (index - REGION_FIRST) * REGION_SITES * SITE_BYTES;
   }
   /** Whether offsets in CS are linear addresses. */
-  get #flat(): boolean {
+  get #unbased(): boolean {
     return (
       (this.#word(st.ctx.offset) & Ctx.long) !== 0 || this.#view.getBigInt64(this.#env + st.segBase[S.cs].offset, true) === 0n
     );
@@ -391,7 +391,7 @@ export class Regions {
   /** The code around a block whose page is at linear address `base`; guest-physical addresses of pages go to `places`. */
   #source(block: Block, base: bigint, places: Map<number, number>, reach: Reach): RegionSource {
     const always = this.#vm.regions === 'always';
-    const flat = this.#flat;
+    const flat = this.#unbased;
     const placeOf = (n: number): number => {
       let gpa = places.get(n);
       if (gpa === undefined) {

@@ -140,7 +140,8 @@ class RegionWriter {
     apart: ReadonlySet<number>,
   ) {
     this.#hashed = hashed;
-    this.#groups = groupsOf(region.blocks, bodies, apart, (region.ctx & Ctx.long) === 0);
+    this.#legacy = (region.ctx & Ctx.long) === 0;
+    this.#groups = groupsOf(region.blocks, bodies, apart, this.#legacy);
     this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
@@ -148,7 +149,6 @@ class RegionWriter {
     this.#type = type;
     this.#index = index;
     this.#current = region.entry;
-    this.#legacy = (region.ctx & Ctx.long) === 0;
     this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
     this.#l = new Lower(this.#target(), ['i32']);

@@ -5,6 +5,7 @@ import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import { kvmHost } from './kvm-native.ts';
+import { withoutKvm } from './kvm-testing.ts';
 
 const linux = process.platform === 'linux' ? false : 'the lines are those of Linux';
 
@@ -58,14 +59,7 @@ test('without koffi for this platform the line names it', { skip: linux }, () =>
 
 let closed: string | false = linux;
 if (!closed && process.getuid?.() !== 0) closed = 'only root can become a user without permission';
-if (!closed) {
-  try {
-    const host = kvmHost();
-    host.close(host.open());
-  } catch (error) {
-    closed = (error as Error).message;
-  }
-}
+closed ||= withoutKvm();
 test('without permission the line says which group has it', { skip: closed }, () => {
   const line = said('globalThis.after = () => { process.setgroups([65534]); process.setgid(65534); process.setuid(65534); };');
   // Where everybody may use the device the probe goes on.

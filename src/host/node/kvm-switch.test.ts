@@ -6,16 +6,10 @@ import { readdirSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { ioctls } from '../../accel/kvm/abi.ts';
 import { kvmHost } from './kvm-native.ts';
+import { withoutKvm } from './kvm-testing.ts';
 import { NodeMachine } from './machine.ts';
 
-let why = '';
-try {
-  const host = kvmHost();
-  host.close(host.open());
-} catch (error) {
-  why = (error as Error).message;
-}
-const skip = why === '' ? false : why;
+const skip = withoutKvm();
 const LIMIT = 60_000;
 
 /** Where the guest counts. */

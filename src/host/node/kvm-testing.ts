@@ -1,4 +1,18 @@
-// A small program in long mode, for tests of accelerators: page tables, segments and code put into memory and registers directly.
+// For tests of accelerators: whether KVM is there, and a small program in long mode, its page tables, segments and code put into memory
+// and registers directly.
+
+import { kvmHost } from './kvm-native.ts';
+
+/** Why /dev/kvm cannot be used here, or false. */
+export function withoutKvm(): string | false {
+  try {
+    const host = kvmHost();
+    host.close(host.open());
+    return false;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
 
 /** Sets up the program: it computes, writes 42 to port 0x80 and halts with R10 = 2^32. Memory of 2 MiB is enough. */
 export function longMode(

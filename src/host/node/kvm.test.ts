@@ -12,15 +12,9 @@ import { KvmVm } from '../../accel/kvm/vm.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
 import { kvmHost } from './kvm-native.ts';
+import { withoutKvm } from './kvm-testing.ts';
 
-let why = '';
-try {
-  const host = kvmHost();
-  host.close(host.open());
-} catch (error) {
-  why = (error as Error).message;
-}
-const skip = why === '' ? false : why;
+const skip = withoutKvm();
 
 const memory = 2 << 20;
 const layout = layoutOf(memory, 1);
