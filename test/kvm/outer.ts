@@ -3,8 +3,11 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
+import { stripTypeScriptTypes } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
+import { extractVmlinux } from '../../src/firmware/payload.ts';
+import { decompress } from '../../src/host/node/decompress.ts';
 import { type Image, openImage, pullImage } from '../../src/host/node/fetch-image.ts';
 import { type CpioEntry, dir, file, symlink, writeCpio } from '../../src/images/cpio.ts';
 import { concatenate } from '../../src/images/initramfs.ts';
@@ -18,6 +21,11 @@ async function outerImage(): Promise<Image> {
 const root = dirname(dirname(import.meta.dirname));
 const QEMU = 'qemu-system-x86_64';
 const APP = 'app';
+/**
+ * The outer guest's processor. Without protection keys: where a processor has them, V8 guards its code with them, and threads that make code
+ * at the same time end its process now and then (docs/decisions/014); with the slow processor that is emulated here in most runs.
+ */
+const CPU = 'max,pku=off';
 /** Packages that the project needs when it runs. */
 const PACKAGES = ['koffi', '@koromix', 'saxes', 'xmlchars', 'xz-decompress'];
 
@@ -35,27 +43,28 @@ export async function whyNot(): Promise<string | false> {
   }
 }
 
-/**
- * Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves at its end. `more`
- * comes into the outer guest's files.
- */
-export async function outerGuest(
-  script: string,
-  seconds: number,
-  line: (text: string) => void,
-  more: readonly CpioEntry[] = [],
-): Promise<void> {
+export interface OuterOptions {
+  /** For longer it does not run. */
+  readonly seconds: number;
+  /** Comes into its files, too. */
+  readonly more?: readonly CpioEntry[];
+  /** QEMU's -cpu, where it is another one. */
+  readonly cpu?: string;
+}
+
+/** Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves at its end. */
+export async function outerGuest(script: string, line: (text: string) => void, o: OuterOptions): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'nonroot-kvm-'));
   try {
     const outer = await outerImage();
     const initrd = join(folder, 'initrd');
-    await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script, more))]));
+    await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script, o.more ?? []))]));
     const append = 'console=ttyS0 quiet mitigations=off nokaslr no5lvl tsc=reliable panic=-1 rdinit=/outer-init';
     const child = spawn(QEMU, [
-      ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2000', '-cpu', 'max', '-nographic', '-no-reboot', '-nodefaults'],
+      ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2000', '-cpu', o.cpu ?? CPU, '-nographic', '-no-reboot', '-nodefaults'],
       ...['-serial', 'stdio', '-kernel', outer.kernel, '-initrd', initrd, '-append', append],
     ], { stdio: ['ignore', 'pipe', 'inherit'] }); // biome-ignore format: one command
-    const limit = setTimeout(() => child.kill('SIGKILL'), seconds * 1000);
+    const limit = setTimeout(() => child.kill('SIGKILL'), o.seconds * 1000);
     let rest = '';
     child.stdout!.setEncoding('utf8').on('data', (text: string) => {
       const lines = (rest + text).split('\n');
@@ -93,6 +102,7 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
   const libraries = spawnSync('ldd', [process.execPath], { encoding: 'utf8' }).stdout;
   const paths = [...libraries.matchAll(/(\/\S+)/g)].map((m) => m[1]!);
   const inner = await openImage('debian-cloud');
+  const kernel = await readFile(inner.kernel);
   const modules: CpioEntry[] = [];
   for (const name of PACKAGES) modules.push(...(await tree(join(root, 'node_modules', name), `${APP}/node_modules/${name}`)));
   const folders = new Set<string>();
@@ -101,7 +111,9 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
     file('outer-script', script),
     file('bin/node', await readFile(process.execPath), 0o755),
     ...(await Promise.all(paths.map(async (path) => file(path.slice(1), await readFile(path), 0o755)))),
-    file('inner/kernel', await readFile(inner.kernel)),
+    file('inner/kernel', kernel),
+    // Decompressed: the outer guest would take half a minute for it.
+    file('inner/vmlinux', extractVmlinux(kernel, decompress) ?? new Uint8Array()),
     file('inner/initrd', await readFile(inner.initrd)),
     file('inner/append', inner.append),
     file(`${APP}/package.json`, await readFile(join(root, 'package.json'))),
@@ -117,15 +129,23 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
   return [...[...folders].sort().map(dir), ...entries];
 }
 
-/** Files and links below a folder. Tests stay behind but those of `test/kvm` and the KVM host's. */
+/**
+ * Files and links below a folder. Tests stay behind but those of `test/kvm` and the KVM host's. TypeScript comes as JavaScript, as in the
+ * package: the outer guest would take longer for the types than for the tests.
+ */
 async function tree(from: string, to: string): Promise<CpioEntry[]> {
   const entries: CpioEntry[] = [];
   for (const e of await readdir(from, { recursive: true, withFileTypes: true })) {
     const path = join(e.parentPath, e.name);
     const at = `${to}/${relative(from, path)}`;
     if (e.isSymbolicLink()) entries.push(symlink(at, await readlink(path)));
-    else if (e.isFile() && (!/\.test\.ts$/.test(path) || path.endsWith('host/node/kvm.test.ts')))
-      entries.push(file(at, await readFile(path), 0o755));
+    else if (!e.isFile() || /\.d\.ts$/.test(path) || (/\.test\.ts$/.test(path) && !path.endsWith('host/node/kvm.test.ts')))
+      continue;
+    else if (/\.ts$/.test(path)) entries.push(file(at.replace(/ts$/, 'js'), plain(await readFile(path, 'utf8'))));
+    else entries.push(file(at, await readFile(path), 0o755));
   }
   return entries;
 }
+
+/** A module without its types, which imports others of that kind. */
+const plain = (text: string): string => stripTypeScriptTypes(text).replace(/(['"])(\.{1,2}\/[^'"\n]*)\.ts\1/g, '$1$2.js$1');

@@ -316,7 +316,8 @@ test('writes that only ring a doorbell end in the kernel, and a thread rings for
   assert.equal(doorbells.count, 3);
   const seen = (n: number): number => Atomics.load(word(n), 0);
   const rings = async (n: number): Promise<void> => {
-    const limit = performance.now() + 5000;
+    // The thread that waits is a new one: where all of this is emulated, it starts within seconds.
+    const limit = performance.now() + 60_000;
     while (seen(n) === 0) {
       assert.ok(performance.now() < limit, `doorbell ${n} was not rung`);
       await new Promise((resolve) => setTimeout(resolve, 1));
@@ -377,7 +378,8 @@ for (const kind of ['bitmap', 'ring'] as const) {
       const take = (): number[] => {
         cpu.publish();
         regions.takeDirty(map);
-        const pages = [...map.keys()].filter((page) => map[page] === 0);
+        // The code's page may be told, too: KVM maps what is only read writable where it can, and then counts it as written.
+        const pages = [...map.keys()].filter((page) => map[page] === 0 && page !== 1);
         map.fill(1);
         return pages;
       };
