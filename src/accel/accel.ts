@@ -111,6 +111,8 @@ export interface MemoryLayout {
   readonly regions: number;
   /** Doorbells that KVM rings: see kvm/doorbells.ts. */
   readonly doorbells: number;
+  /** What vCPUs on KVM hold of the kernel: see kvm/holdings.ts. */
+  readonly holdings: number;
   /** One byte for each page of RAM and of what is right behind it. */
   readonly codeMap: number;
   /** One byte for each page of RAM: 1 while it is clean and its next write is to be logged, by a 0. All 0 while nothing is logged. */

@@ -12,6 +12,7 @@ import {
 } from '../../isa/x86/state.ts';
 import type { MemoryLayout } from '../accel.ts';
 import { doorbellsLayout } from '../kvm/doorbells.ts';
+import { holdingsLayout } from '../kvm/holdings.ts';
 import { regionsLayout } from '../kvm/regions.ts';
 
 /** Offsets in a vCPU's private area. */
@@ -93,7 +94,8 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   const extraBytes = align(extra, 4096);
   const regions = slots + align(SLOT_TABLE_BYTES, 4096);
   const doorbells = regions + align(regionsLayout.size, 4096);
-  const codeMap = doorbells + align(doorbellsLayout.size, 4096);
+  const holdings = doorbells + align(doorbellsLayout.size, 4096);
+  const codeMap = holdings + align(holdingsLayout.size, 4096);
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
   const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
   const total = align(ramBase + memory + extraBytes, 64 << 10);
@@ -105,6 +107,6 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   }
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
   }; // biome-ignore format: one object
 }

@@ -3,16 +3,19 @@
 
 import type { ViewOf } from '../../bits/struct.ts';
 import { DIRTY_RING_AT, dirtyGfnLayout, gfnFlag } from './abi.ts';
+import type { Holding } from './holdings.ts';
 import type { KvmHost } from './host.ts';
 
 export class DirtyRing {
   readonly #entries: readonly ViewOf<typeof dirtyGfnLayout>[];
   #next = 0;
 
-  /** Of the vCPU whose descriptor is `fd`. */
-  constructor(host: KvmHost, fd: number, entries: number) {
+  /** Of the vCPU whose descriptor is `fd`. The mapping is written down in `held`. */
+  constructor(host: KvmHost, fd: number, entries: number, held: Holding) {
     const { size } = dirtyGfnLayout;
     const area = host.map(fd, entries * size, DIRTY_RING_AT);
+    held.ring = host.address(new Uint8Array(area));
+    held.ringBytes = area.byteLength;
     this.#entries = Array.from({ length: entries }, (_, n) => dirtyGfnLayout.view(area, n * size));
   }
 

@@ -11,6 +11,8 @@ export interface KvmHost {
   ioctl(fd: number, request: number, argument: number | bigint | Uint8Array): number;
   /** Maps `length` bytes of a descriptor from `offset` on, shared, for reading and writing. */
   map(fd: number, length: number, offset?: number): ArrayBuffer;
+  /** Takes a mapping back: nobody may look at it afterwards. */
+  unmap(area: ArrayBuffer): void;
   close(fd: number): void;
   /** Address of bytes in this process. They must stay alive while the kernel uses it. */
   address(bytes: Uint8Array): bigint;
@@ -18,6 +20,13 @@ export interface KvmHost {
   runMask(): Uint8Array;
   /** This thread's id. Blocks the signal of `interrupt` in it, so that it only ever ends a run of the guest. */
   prepareThread(): number;
+  /** This thread's timer, for `freeTimer` on another one once this is gone. */
+  timer(): number;
+  /** Takes back what `prepareThread` has made but the blocking of the signal. */
+  endThread(): void;
+  freeTimer(timer: number): void;
+  /** Takes mapped memory back by its address, as `unmap` does. */
+  unmapAt(address: bigint, length: number): void;
   /** Makes the thread leave the guest, now or at its next entry. */
   interrupt(tid: number): void;
   /** Forgets an interruption of this thread that has been seen. */

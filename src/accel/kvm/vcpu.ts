@@ -16,6 +16,7 @@ import {
 import { ExitCounters } from './counters.ts';
 import { guestCpuid, setCpuid } from './cpuid.ts';
 import { DirtyRing } from './dirty-ring.ts';
+import { giveBack, type Holding, holdingOf } from './holdings.ts';
 import { block, KvmState } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
@@ -82,6 +83,7 @@ export class KvmVcpu implements Vcpu {
   readonly #run: Run;
   readonly #state: KvmState;
   readonly #ring: DirtyRing | undefined;
+  readonly #held: Holding;
   readonly #kernelApic: boolean;
   readonly #thread: number;
   readonly #io;
@@ -115,8 +117,13 @@ export class KvmVcpu implements Vcpu {
     const fd = host.ioctl(share.vm, ioctls.createVcpu.request, index);
     if (fd < 0) throw new Error(`Cannot make vCPU ${index} on KVM: error ${-fd}`);
     this.fd = fd;
+    const held = holdingOf(memory, layout, index);
+    this.#held = held;
+    held.fd = fd;
     this.#area = host.map(fd, share.runBytes);
-    if (share.dirtyRing !== undefined) this.#ring = new DirtyRing(host, fd, share.dirtyRing);
+    held.area = host.address(new Uint8Array(this.#area));
+    held.areaBytes = share.runBytes;
+    if (share.dirtyRing !== undefined) this.#ring = new DirtyRing(host, fd, share.dirtyRing, held);
     this.#bytes = new DataView(this.#area);
     this.#run = runLayout.view(this.#area, 0);
     this.#io = runIoLayout.view(this.#area, RUN_UNION);
@@ -132,15 +139,19 @@ export class KvmVcpu implements Vcpu {
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
     if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
     this.#thread = host.prepareThread();
+    held.timer = host.timer() + 1;
     if (o.tscKhz !== undefined && vm.has('tscControl') > 0) host.ioctl(fd, ioctls.setTscKhz.request, o.tscKhz);
     if (!o.keep) this.reset();
     Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
   }
 
-  /** Ends the vCPU: the kernel's part of it is gone when the machine is, too. */
+  /** Ends the vCPU, on its thread: nobody may use it afterwards. The kernel's part of it is gone when the machine is, too. */
   close(): void {
+    const { host } = this.#o.vm;
     Atomics.store(this.#words, this.#word(st.hostThread), 0);
-    this.#o.vm.host.close(this.fd);
+    host.endThread();
+    this.#held.timer = 0;
+    giveBack(host, this.#held);
   }
 
   // -- Vcpu

@@ -61,6 +61,8 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
   const ioctl = libc.func('int ioctl(int fd, unsigned long request, uint64_t argument)');
   const ioctlBytes = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
   const mmap = libc.func('void *mmap(uint64_t at, size_t length, int protection, int flags, int fd, int64_t offset)');
+  const munmap = libc.func('int munmap(uint64_t at, size_t length)');
+  const timerDelete = libc.func('int timer_delete(uint64_t timer)');
   const gettid = libc.func('int gettid()');
   const tgkill = libc.func('int tgkill(int pid, int tid, int signal)');
   const sigmask = libc.func('int pthread_sigmask(int how, const void *set, void *old)');
@@ -103,6 +105,8 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
         throw new Error(`Cannot map ${length} bytes of a KVM descriptor: error ${ffi.errno()}`);
       return ffi.view(pointer, length);
     },
+    unmap: (area) => void munmap(ffi.address(new Uint8Array(area)), area.byteLength),
+    unmapAt: (address, length) => void munmap(address, length),
     close: (fd) => void close(fd),
     address: (bytes) => ffi.address(bytes),
     runMask() {
@@ -127,6 +131,13 @@ export function kvmHost(device = '/dev/kvm'): KvmHost {
       }
       return tid;
     },
+    timer: () => (hasTimer ? Number(timer[0]) : -1),
+    endThread() {
+      if (hasTimer) timerDelete(timer[0]!);
+      hasTimer = false;
+      armed = false;
+    },
+    freeTimer: (id) => void timerDelete(id),
     interrupt: (tid) => void tgkill(process.pid, tid, SIGNAL),
     clearInterrupt() {
       while (sigtimedwait(only, null, noTime) === SIGNAL);

@@ -2,9 +2,10 @@
 // vCPU cannot be made.
 
 import assert from 'node:assert/strict';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { ioctls } from '../../accel/kvm/abi.ts';
+import type { MachineConfig } from '../../machine/config.ts';
 import { kvmHost } from './kvm-native.ts';
 import { withoutKvm } from './kvm-testing.ts';
 import { NodeMachine } from './machine.ts';
@@ -28,11 +29,43 @@ function kernel(): Uint8Array<ArrayBuffer> {
   return image;
 }
 
+/** What this process holds of KVM: descriptors of it, and mappings of vCPUs. */
+function held(): string[] {
+  const names = readdirSync('/proc/self/fd').map((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return '';
+    }
+  });
+  const maps = readFileSync('/proc/self/maps', 'latin1').split('\n');
+  return [...names, ...maps].filter((line) => /kvm/.test(line) && !/\.node$|\.so/.test(line));
+}
+
+/** Takes vCPU 1 of every machine of this process on KVM; of how many that went. */
+function takeVcpu1(): number {
+  const host = kvmHost();
+  let taken = 0;
+  for (const fd of readdirSync('/proc/self/fd')) {
+    try {
+      if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:kvm-vm') continue;
+      const vcpu = host.ioctl(Number(fd), ioctls.createVcpu.request, 1);
+      if (vcpu < 0) continue;
+      taken++;
+      host.close(vcpu);
+    } catch {
+      // Closed since.
+    }
+  }
+  return taken;
+}
+
 /** A machine with two vCPUs, the second of which waits for its start. */
-function start(t: TestContext) {
+function start(t: TestContext, more: Partial<MachineConfig> = {}) {
   const machine = new NodeMachine({
     config: {
       cpus: 2, memory: 16 << 20, cpuModel: 'max', paravirtual: [], rtcOffset: 0, trace: [], devices: [{ driver: 'virtio-rng-pci' }],
+      ...more,
     },
     files: { kernel: kernel(), name: 'kernel', append: '' },
     serial: () => {},
@@ -86,15 +119,7 @@ test('where a vCPU cannot be made on KVM, all of them go on where they were', { 
   device.io = {
     ...io,
     resumed() {
-      const host = kvmHost();
-      for (const fd of readdirSync('/proc/self/fd')) {
-        try {
-          if (readlinkSync(`/proc/self/fd/${fd}`) !== 'anon_inode:kvm-vm') continue;
-          if (host.ioctl(Number(fd), ioctls.createVcpu.request, 1) >= 0) taken++;
-        } catch {
-          // Closed since.
-        }
-      }
+      taken += takeVcpu1();
       io!.resumed!();
     },
   };
@@ -106,4 +131,30 @@ test('where a vCPU cannot be made on KVM, all of them go on where they were', { 
   assert.deepEqual([machine.accel, machine.status], ['dbt', 'paused']);
   machine.resume();
   await goesOn();
+});
+
+test('a vCPU that cannot be made on KVM when it is plugged in is refused, and the machine goes on', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t, { machine: 'q35', present: 1 });
+  const second = { driver: 'max-x86_64-cpu', id: 'second', 'socket-id': 0, 'core-id': 1, 'thread-id': 0 };
+  await machine.setAccel('kvm');
+  await goesOn();
+  assert.ok(takeVcpu1() > 0);
+  await assert.rejects(machine.deviceAdd(second), /^Error: Cannot make vCPU 1 on KVM: error 17$/);
+  assert.equal(machine.board.cpus.has(1), false);
+  await goesOn();
+  await machine.setAccel('dbt');
+  await goesOn();
+  await machine.deviceAdd(second);
+  assert.equal(machine.board.cpus.has(1), true);
+  await goesOn();
+}); // biome-ignore format: one call
+
+test('machines that have ended hold nothing of KVM', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t);
+  await machine.setAccel('kvm');
+  await goesOn();
+  assert.ok(held().length >= 4, held().join('\n'));
+  machine.quit();
+  await machine.ended;
+  assert.deepEqual(held(), []);
 });

@@ -9,6 +9,7 @@ import { createMemory } from '../../accel/dbt/dbt.ts';
 import { Area, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
+import { giveAllBack } from '../../accel/kvm/holdings.ts';
 import type { Msi } from '../../bus/irq.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
@@ -129,6 +130,8 @@ export class NodeMachine implements RunningMachine {
   #kvm: KvmThread | undefined;
   #endDoorbells: () => Promise<void> = async () => {};
   #accel: 'dbt' | 'kvm' = 'dbt';
+  /** vCPUs that were plugged into the running machine and are being made, by number. */
+  readonly #coming = new Map<number, PromiseWithResolvers<void>>();
   /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
   #switching: Switching | undefined;
 
@@ -204,7 +207,7 @@ export class NodeMachine implements RunningMachine {
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
     } catch (error) {
-      for (const w of this.#workers) void w?.terminate();
+      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]).then(() => this.#closeKvm());
       throw error;
     }
   }
@@ -512,6 +515,16 @@ export class NodeMachine implements RunningMachine {
     this.#accel = 'kvm';
     return this.#kvm;
   }
+  /** Gives KVM's machine back. The threads that used it are gone. */
+  #closeKvm(): void {
+    const kvm = this.#kvm;
+    if (!kvm) return;
+    // What still comes from devices goes nowhere.
+    this.#kvm = undefined;
+    this.board.apicBus.remote = undefined;
+    giveAllBack(kvm.vm.host, this.#memory.buffer, this.#layout);
+    kvm.vm.close();
+  }
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
     if (accel === this.#accel) return;
     if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
@@ -548,7 +561,14 @@ export class NodeMachine implements RunningMachine {
       await over.promise;
       this.#switching = undefined;
       refused = switching.refused;
-      if (refused !== undefined) this.#accel = before;
+      if (refused !== undefined) {
+        this.#accel = before;
+        // Those that do not run were told of a switch that has not been.
+        const back = before === 'kvm' ? this.#kvm?.vm.share : undefined;
+        this.#changes.forEach((port, cpu) => {
+          if (!this.#running.has(cpu)) port?.postMessage({ kind: 'accel', kvm: back, away: true } satisfies DeviceChange);
+        });
+      }
       lock.run(() => {
         apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
         for (const { address, data } of kept) apicBus.deliverMsi(address, data);
@@ -566,15 +586,22 @@ export class NodeMachine implements RunningMachine {
     const type = this.devices.type(config.driver);
     if (type.hotplug === false && this.#status !== 'prelaunch')
       throw new Error(`Device '${config.driver}' does not support hotplugging`);
+    const coming: Promise<void>[] = [];
     const plugged = await this.#change(() => {
       const added = this.devices.plug(config, { io: this.#io });
       this.#tell({ kind: 'plug', config });
       // A vCPU waits for its SIPI; in a machine that was not started it comes with the others.
-      if (this.#running.size > 0) for (const cpu of this.board.cpus.list()) if (!this.#running.has(cpu)) this.#startVcpu(cpu);
+      if (this.#running.size === 0) return added;
+      for (const cpu of this.board.cpus.list().filter((cpu) => !this.#running.has(cpu))) {
+        const come = Promise.withResolvers<void>();
+        this.#coming.set(cpu, come);
+        coming.push(come.promise);
+        this.#startVcpu(cpu);
+      }
       return added;
     });
     try {
-      await plugged.io?.ready;
+      await Promise.all([plugged.io?.ready, ...coming]);
     } catch (error) {
       await this.#remove(plugged.path);
       throw error;
@@ -739,6 +766,18 @@ export class NodeMachine implements RunningMachine {
         if (this.#switching && m.refused) this.#switching.refused = m.why ?? this.#switching.refused ?? '';
         if (this.#switching && --this.#switching.left === 0) this.#switching.done();
         return;
+      case 'begun':
+        this.#coming.get(cpu)?.resolve();
+        this.#coming.delete(cpu);
+        return;
+      case 'unmade': {
+        const come = this.#coming.get(cpu);
+        if (!come) return this.#fail(m.message);
+        this.#coming.delete(cpu);
+        this.#running.delete(cpu);
+        come.reject(new Error(m.message));
+        return;
+      }
       case 'failed':
         return this.#fail(m.message);
       case 'stopped':
@@ -760,15 +799,19 @@ export class NodeMachine implements RunningMachine {
     // The end that somebody asks for wins over what the guest does meanwhile.
     if (first || why.kind === 'quit') this.#why = why;
     if (!first) return;
-    const { stop, pause } = this.board.control;
-    Atomics.store(stop, 0, 1);
-    Atomics.notify(pause, 0);
-    for (let n = 0; n < this.cpus; n++) this.board.wake(n);
+    this.#expel();
     setTimeout(() => {
       if (this.#why === null || this.#running.size === 0) return;
       this.#why = this.#why.kind === 'quit' ? this.#why : { kind: 'failed', message: 'Cannot stop the vCPUs: no answer' };
       void this.#finish();
     }, STOP_LIMIT).unref();
+  }
+  /** Has vCPUs leave their guests and their loops: a thread in KVM_RUN cannot be ended. */
+  #expel(): void {
+    const { stop, pause } = this.board.control;
+    Atomics.store(stop, 0, 1);
+    Atomics.notify(pause, 0);
+    for (let n = 0; n < this.cpus; n++) this.board.wake(n);
   }
   /** All vCPUs have left their loops. */
   async #stopped(): Promise<void> {
@@ -819,11 +862,15 @@ export class NodeMachine implements RunningMachine {
     const told = reason[why.kind];
     if (told) this.#notify('SHUTDOWN', { guest: told.startsWith('guest'), reason: told });
     this.#status = 'ended';
+    for (const come of this.#coming.values()) come.reject(new Error('Cannot add a vCPU: the machine has ended'));
+    this.#coming.clear();
     this.board.bells.close();
     await this.#drainAll();
     await this.#saveFlash();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
+    this.#expel();
     await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]);
+    this.#closeKvm();
     this.#guest.close();
     this.#resolve(why);
   }

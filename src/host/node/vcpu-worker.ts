@@ -80,6 +80,9 @@ export type FromVcpu =
   | { readonly kind: 'thread'; readonly id: number }
   /** Over; or as before, where a vCPU could not be made: this one, where it says why. */
   | { readonly kind: 'switched'; readonly refused: boolean; readonly why?: string }
+  /** The vCPU that was started has entered its loop; or it could not be made. */
+  | { readonly kind: 'begun' }
+  | { readonly kind: 'unmade'; readonly message: string }
   | { readonly kind: 'failed'; readonly message: string };
 
 // V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
@@ -180,7 +183,14 @@ function assistant(): DbtVcpu {
 }
 
 /** This vCPU on KVM. It stays over restarts of the machine and over switches, since KVM's machine does. */
-let onKvm = kvm && kvmVcpu(kvm, false);
+let onKvm: KvmVcpu | undefined;
+/** Why it could not be made. */
+let unmade: unknown;
+try {
+  onKvm = kvm && kvmVcpu(kvm, false);
+} catch (error) {
+  unmade = error;
+}
 function kvmVcpu({ vm, written }: KvmThread, keep: boolean): KvmVcpu {
   const lapic = board.lapics[cpu]!;
   return new KvmVcpu({
@@ -222,9 +232,10 @@ function meet(last: () => void): void {
 
 /**
  * The vCPU, held and with its state in the slots, on another accelerator; back when all of them are there. To make one takes a while, for
- * which the guest's clock stands still: it does so since the host's time `since`. Where one of them cannot be made all stay where they were.
+ * which the guest's clock stands still: it does so since the host's time `since`. Where one of them cannot be made all stay where they were;
+ * one that is `away` takes no part, and is missing (`unmade`) when it is to run.
  */
-function switchTo(share: KvmShare | undefined, away: boolean, since: number): DbtVcpu | KvmVcpu {
+function switchTo(share: KvmShare | undefined, away: boolean, since: number): DbtVcpu | KvmVcpu | undefined {
   const before = running;
   const wasUnderKvm = underKvm;
   const { refused } = board.control;
@@ -232,12 +243,14 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   let why: string | undefined;
   try {
     next = over(share);
+    unmade = undefined;
   } catch (error) {
-    if (away || !before) throw error;
+    unmade = error;
+    underKvm = share !== undefined;
     why = error instanceof Error ? error.message : String(error);
-    Atomics.store(refused, 0, 1);
+    if (!away) Atomics.store(refused, 0, 1);
   }
-  if (away) return next!;
+  if (away) return next;
   meet(() => {
     const { skipped } = board.control;
     skipped[0] = skipped[0]! + hostClock.now() - since;
@@ -246,6 +259,7 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   const back = Atomics.load(refused, 0) !== 0;
   if (back || !next) {
     // Nothing has run on the other side: the state is where it was.
+    unmade = undefined;
     next = before!;
     if (next instanceof KvmVcpu) next.takeOver();
     else {
@@ -321,7 +335,13 @@ function reloaded(): void {
 }
 
 function run(m: Start): void {
-  const current = fresh();
+  // What it was told while it did not run.
+  const other = plugged();
+  if (unmade !== undefined) {
+    send({ kind: 'unmade', message: unmade instanceof Error ? unmade.message : String(unmade) });
+    return;
+  }
+  const current = other ?? fresh();
   if (current === null) {
     early = m;
     return;
@@ -335,6 +355,7 @@ function run(m: Start): void {
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
   }
+  send({ kind: 'begun' });
   runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
