@@ -1,6 +1,8 @@
 // The interface of accelerators, shaped like the KVM API: a VM with memory, vCPUs that run until something needs the board.
 // Boards are written against this; `dbt` (our translator) and `kvm` implement it.
 
+import type { PmuKind } from '../isa/x86/pmu.ts';
+
 /** What a vCPU asks of the board while it runs. Called on the vCPU's thread. */
 export interface VcpuBus {
   /** Port input of 1, 2 or 4 bytes. */
@@ -19,6 +21,9 @@ export interface VcpuBus {
   /** The time-stamp counter that all vCPUs share; and as a number, where that is at hand. */
   tsc(): bigint;
   ticks?(): number;
+  /** The performance counters that the CPU model has; and what a counter calls that runs over. */
+  readonly pmu?: PmuKind;
+  overflow?(): void;
   /** 64 random bits. */
   random(): bigint;
   /** CR8. */

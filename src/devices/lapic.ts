@@ -242,6 +242,13 @@ export class Lapic implements Timed {
     this.accept(mode, vector, level);
   }
 
+  /** A performance counter ran over. Intel's processors mask the vector then (11.5.1). With the board's lock held. */
+  overflow(masks: boolean): void {
+    const before = this.s.lvt[lvt.perf]!;
+    this.raise(lvt.perf);
+    if (!masks) this.s.lvt[lvt.perf] = before;
+  }
+
   // ── What the guest writes; with the board's lock held ──
 
   /** End of interrupt: of the one in service with the highest vector. */

@@ -5,6 +5,7 @@ import { kvmCpuid } from '../devices/kvm-pv.ts';
 import { event, sipiVector } from '../devices/lapic.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
+import { pmuKind } from '../isa/x86/pmu.ts';
 import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
 import type { BoardEvent, MachineConfig } from './config.ts';
@@ -34,7 +35,8 @@ function describe(config: MachineConfig, index: number): CpuDescription {
   const { hostVendor } = config;
   const named = hostVendor === undefined || changes.some((c) => c.startsWith('vendor='));
   return {
-    model: named ? model : { ...model, vendor: hostVendor },
+    // KVM's own counters are not offered to the guest.
+    model: { ...(named ? model : { ...model, vendor: hostVendor }), pmu: model.pmu && hostVendor === undefined },
     topology: arrangement(config),
     index,
     tscKhz: config.tscKhz ?? TSC_KHZ,
@@ -49,6 +51,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
   const msrs = board.msrs[cpu];
   const lapic = board.lapics[cpu];
   const model = describe(board.config, cpu);
+  const pmu = pmuKind(model.model);
   return {
     portIn: (port, bytes) => ports.read(port, bytes),
     portOut: (port, bytes, value) => ports.write(port, bytes, value),
@@ -70,6 +73,8 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     tsc: () => tsc.tscAt(clock.now()),
     ticks: board.ticks,
+    ...(pmu ? { pmu } : {}),
+    overflow: () => lock.run(() => lapic.overflow(pmu === 'intel')),
     random,
     get tpr() {
       return lapic.tpr;

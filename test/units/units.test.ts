@@ -29,6 +29,9 @@ const WITHOUT_P = /PML5E: #PF\(9\)|PAE: .*#PF\(9\)|#PF\(11\)|PDPTE, when|4 MiB: 
 // QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
 
+// QEMU's translator has none.
+const NO_COUNTERS = /./;
+
 /** Images with what their command lines add, and lines that may fail: always, and in QEMU. */
 const images: readonly (readonly [name: string, about: string, args: string, known?: RegExp, qemu?: RegExp])[] = [
   ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
@@ -40,9 +43,13 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['mwait', 'MONITOR and MWAIT', '-cpu max,+monitor -smp 2', undefined, SPINS],
   ['mwait', 'MONITOR and MWAIT where the processor has neither', '-cpu max'],
   ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
+  ['pmu', "performance counters as Intel's processors have them", '-cpu max,vendor=GenuineIntel', undefined, NO_COUNTERS],
+  ['pmu', "performance counters as AMD's processors have them", '-cpu max', undefined, NO_COUNTERS],
+  ['pmu', 'what there is without performance counters', '-cpu max,-pmu -append none', undefined, NO_COUNTERS],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.
   ['faults', 'exceptions in translated code', `-cpu max ${EAGER}`, /^FAIL: flags (of|before) /],
+  ['pmu', 'performance counters in translated code', `-cpu max,vendor=GenuineIntel ${EAGER}`],
   ['paging', 'rights of pages in translated code', `-cpu max ${EAGER}`],
   ['apic', 'the local APIC in translated code', `-cpu max -smp 2 ${EAGER}`],
   ['legacy/segments', 'segments and gates of 16 and 32 bits: limits, types, privilege', '-cpu max', undefined, NO_LIMITS],

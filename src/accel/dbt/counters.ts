@@ -34,6 +34,7 @@ export const counterNames = {
   wait: 'exits: MWAIT',
   hot: 'exits: hot block',
   mode: 'exits: change of mode',
+  pmc: 'exits: performance counters',
   shutdown: 'exits: shutdown',
 } as const;
 
@@ -51,6 +52,7 @@ const exits: Readonly<Record<number, CounterName>> = {
   [Exit.wait]: 'wait',
   [Exit.hot]: 'hot',
   [Exit.mode]: 'mode',
+  [Exit.pmc]: 'pmc',
   [Exit.shutdown]: 'shutdown',
 };
 

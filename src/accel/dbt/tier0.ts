@@ -429,6 +429,11 @@ function mainLoop(
   l.i32(REPEAT);
   l.op(0x6b);
   l.localSet(budget);
+  l.localGet(0);
+  l.stateI32(st.repeats.offset);
+  l.i32(REPEAT);
+  l.op(0x6a);
+  l.memory(0x36, st.repeats.offset);
   l.brTo(depth.check);
 
   close(); // leave: complete, and the host acts

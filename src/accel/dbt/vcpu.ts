@@ -4,6 +4,7 @@ import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-t
 import type { Callee } from '../../ir/ir.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
+import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
@@ -88,6 +89,11 @@ export class DbtVcpu implements Vcpu {
   /** All decoded code is to be dropped before the guest goes on. */
   #forget = false;
   instructions = 0;
+  readonly #pmu: Pmu | undefined;
+  /** Of `instructions` and `repeats`, what the performance counters have seen; a register that is to be read or written then. */
+  #counted = 0;
+  #repeats = 0;
+  #asked: { readonly msr: number; readonly value?: bigint } | { readonly counter: number } | undefined;
   /** What it counts, for any thread to see. */
   readonly counters: Counters;
 
@@ -134,6 +140,7 @@ export class DbtVcpu implements Vcpu {
 
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: REGION_FIRST + REGIONS_MAX });
     this.counters = new Counters(buffer, this.#env + Area.counters);
+    this.#pmu = bus.pmu && new Pmu(this.#view, this.#env, bus.pmu);
     this.#hosts = this.#hostFunctions();
     const instance = new WebAssembly.Instance(vm.main, { env: { memory, table: this.#table }, host: this.#hosts });
     this.exports = { ...instance.exports } as Exports;
@@ -171,10 +178,12 @@ export class DbtVcpu implements Vcpu {
     resetState(this.#view, this.#env);
     this.#setWord(st.callTop.offset, this.#env + Area.shadow);
     this.#view.setBigUint64(this.#env + Area.shadow, NOWHERE, true);
+    this.#pmu?.reset();
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
   }
   sync(): void {
+    this.#pmu?.changed();
     this.exports.updateWatch(this.#env);
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
@@ -226,16 +235,20 @@ export class DbtVcpu implements Vcpu {
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
         const loop = this.#word(st.ctx.offset) & Ctx.long ? this.exports.run : this.exports.runLegacy;
-        const left = loop(this.#env, slice);
-        this.instructions += slice - left;
-        slice = left;
+        const most = this.#pmu?.runs ? Math.max(1, Math.min(slice, this.#pmu.left())) : slice;
+        const user = this.#word(st.cpl.offset) === 3;
+        const ran = most - loop(this.#env, most);
+        this.instructions += ran;
+        slice -= ran;
         const reason = this.#word(st.exitReason.offset);
+        if (this.#pmu) this.#countEvents(this.#pmu, user);
         this.counters.exit(reason);
         if (reason === Exit.hot) {
           this.#hot();
           continue;
         }
         if (reason === Exit.mode) continue;
+        if (reason === Exit.pmc || (reason === Exit.budget && slice > 0)) continue;
         if (reason === Exit.budget && this.#vm.regions === 'hot') {
           const block = this.#here();
           if (block) this.#regions.sample(block, this.#herePage());
@@ -258,6 +271,24 @@ export class DbtVcpu implements Vcpu {
     } finally {
       box.setRunning(false);
       this.#count();
+    }
+  }
+  /** Counts what has run, at CPL 3 or below, and serves the access to a counter that the vCPU was left for. */
+  #countEvents(pmu: Pmu, user: boolean): void {
+    const repeats = this.#word(st.repeats.offset);
+    const ran = this.instructions - this.#counted - ((repeats - this.#repeats) | 0);
+    this.#counted = this.instructions;
+    this.#repeats = repeats;
+    if (pmu.advance(ran, user)) this.#bus.overflow?.();
+    const asked = this.#asked;
+    if (asked === undefined) return;
+    this.#asked = undefined;
+    this.#setWord(st.pmAsked.offset, 0);
+    if ('value' in asked) pmu.write(asked.msr, asked.value!);
+    else {
+      const value = 'msr' in asked ? pmu.read(asked.msr) : (pmu.counter(asked.counter) ?? 0n);
+      this.#quads[(this.#env + st.gpr[st.R.rax].offset) >> 3] = value & 0xffffffffn;
+      this.#quads[(this.#env + st.gpr[st.R.rdx].offset) >> 3] = value >> 32n;
     }
   }
   /** Brings the counters up to date. */
@@ -624,6 +655,8 @@ export class DbtVcpu implements Vcpu {
 
   #hostFunctions(): WebAssembly.ModuleImports {
     const bus = this.#bus;
+    const pmu = this.#pmu;
+    const leaveSoon = (): void => void Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
     const ticks = bus.ticks ?? ((): number => Number(bus.tsc()));
     const gp = (): void => {
       this.#setWord(st.excError.offset, 0);
@@ -685,14 +718,33 @@ export class DbtVcpu implements Vcpu {
       },
       rdmsr: (msr: number): bigint => {
         this.#called('msr');
+        if (pmu?.owns(msr >>> 0)) {
+          this.#asked = { msr: msr >>> 0 };
+          this.#setWord(st.pmAsked.offset, 1);
+          return 0n;
+        }
         const value = bus.rdmsr(msr >>> 0);
         if (value === undefined) gp();
         return BigInt.asIntN(64, value ?? 0n);
       },
       wrmsr: (msr: number, value: bigint): void => {
         this.#called('msr');
+        if (pmu?.owns(msr >>> 0)) {
+          const bits = BigInt.asUintN(64, value);
+          if (!pmu.accepts(msr >>> 0, bits)) gp();
+          else {
+            this.#asked = { msr: msr >>> 0, value: bits };
+            leaveSoon();
+          }
+          return;
+        }
         if (!bus.wrmsr(msr >>> 0, BigInt.asUintN(64, value))) gp();
       },
+      rdpmc: (counter: number): void => {
+        if (pmu?.counter(counter >>> 0) === undefined) gp();
+        else this.#asked = { counter: counter >>> 0 };
+      },
+      leaveSoon,
       usesStack: (address: bigint): number => {
         const reg = (offset: number): bigint => BigInt.asUintN(64, this.#quad(offset));
         const bytes = this.#instruction();

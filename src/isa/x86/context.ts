@@ -3,6 +3,7 @@
 
 import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
+import { leaveSoon } from './outside.ts';
 import * as st from './state.ts';
 import { Ctx, S, Trap } from './state.ts';
 import { sub } from './sub.ts';
@@ -64,6 +65,7 @@ export function selectSupervisorTlb(c: Emit, ac: 0 | 1): void {
  */
 export const updateContext = sub('updateContext', [], null, {}, (c) => {
   const b = c.b;
+  b.if(c.get(st.pmSplit), () => c.do(leaveSoon));
   const cr0 = b.wrap(c.get(st.cr0));
   const cr4 = b.wrap(c.get(st.cr4));
   const cs = c.get(st.segAttr[S.cs]);

@@ -126,6 +126,9 @@ const models: Readonly<Record<string, Definition>> = {
   host: { family: 15, model: 107, stepping: 1, brand: 'Nonroot virtual CPU', features: MAX },
 }; // biome-ignore format: a table
 
+/** Models that have performance counters without being asked for them. */
+const WITH_PMU: ReadonlySet<string> = new Set(['max', 'host']);
+
 /** Names of the models, for `-cpu help`. */
 export const cpuModels: readonly string[] = Object.keys(models);
 /** Where CPUID shows a feature. Throws for a name that is none. */
@@ -148,6 +151,8 @@ export interface CpuModel {
   /** Shown as the processor's name, at most 47 characters. */
   readonly brand: string;
   readonly features: ReadonlySet<string>;
+  /** Whether there are performance counters. */
+  readonly pmu: boolean;
   /** Features that the model or the user asks for and that are not implemented: they are not in `features`. */
   readonly missing: readonly string[];
 }
@@ -183,7 +188,7 @@ function property(key: string, value: string): Partial<CpuModel> {
   }
 }
 /** Properties that change nothing here. */
-const WITHOUT_EFFECT = /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|full-cpuid-auto-level|pmu|hv-passthrough)$/;
+const WITHOUT_EFFECT = /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|full-cpuid-auto-level|hv-passthrough)$/;
 
 /**
  * A model by name, with changes such as `+pcid`, `-sse4.2` (underscores count as hyphens) and `vendor=GenuineIntel`. Throws for names that are
@@ -205,6 +210,10 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
     if (WITHOUT_EFFECT.test(change.replaceAll('_', '-'))) continue;
     const sign = change[0];
     const given = change.slice(1);
+    if (given === 'pmu' && (sign === '+' || sign === '-')) {
+      set = { ...set, pmu: sign === '+' };
+      continue;
+    }
     const hyphens = given.replaceAll('_', '-');
     const feature = synonyms[given] ?? synonyms[hyphens] ?? hyphens;
     if ((sign !== '+' && sign !== '-') || !places.has(feature)) {
@@ -216,7 +225,18 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const { family, model, stepping, brand } = definition;
   const features = new Set([...wanted].filter((f) => SUPPORTED.has(f)));
   const missing = [...wanted].filter((f) => !SUPPORTED.has(f));
-  return { name, vendor: definition.vendor ?? 'AuthenticAMD', family, model, stepping, brand, features, missing, ...set };
+  return {
+    name,
+    vendor: definition.vendor ?? 'AuthenticAMD',
+    family,
+    model,
+    stepping,
+    brand,
+    features,
+    pmu: WITH_PMU.has(name),
+    missing,
+    ...set,
+  };
 }
 
 /** The bits of one CPUID word that a set of features gives, unsigned. */

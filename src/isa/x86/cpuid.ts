@@ -3,6 +3,7 @@
 
 import { type CpuModel, featureBits } from './cpu-model.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
+import { PMU_LEAF, pmuKind } from './pmu.ts';
 import { MONITOR_LINE } from './rows/monitor.ts';
 
 /** Threads of one core, cores of one socket, sockets of the machine: at least 1 each. */
@@ -34,6 +35,7 @@ export type CpuidResult = readonly [eax: number, ebx: number, ecx: number, edx: 
 
 const NOTHING: CpuidResult = [0, 0, 0, 0];
 const OSXSAVE = 27;
+const PDCM = 15;
 const HT = 28;
 const CR4_OSXSAVE = 18n;
 const OSPKE = 4;
@@ -132,8 +134,14 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
     case 1: {
       const ebx = (apicId << 24) | (Math.min(siblings, 255) << 16) | ((CACHE_LINE / 8) << 8);
       const enabled = features.has('xsave') && (state.cr4 >> CR4_OSXSAVE) & 1n ? 1 << OSXSAVE : 0;
+      const counters = pmuKind(model) === 'intel' ? 1 << PDCM : 0;
       const several = siblings > 1 ? 1 << HT : 0;
-      return [signature(model), ebx, featureBits(features, '1.ecx') | enabled, featureBits(features, '1.edx') | several];
+      return [
+        signature(model),
+        ebx,
+        featureBits(features, '1.ecx') | enabled | counters,
+        featureBits(features, '1.edx') | several,
+      ];
     }
     case 2:
       // Descriptors of the caches of leaf 4: 16 MiB, 32 KiB, 32 KiB, 2 MiB.
@@ -153,6 +161,8 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
         featureBits(features, '7.ecx') | (features.has('pku') && (state.cr4 >> CR4_PKE) & 1n ? 1 << OSPKE : 0),
         featureBits(features, '7.edx'),
       ];
+    case 0xa:
+      return pmuKind(model) === 'intel' ? PMU_LEAF : NOTHING;
     case 0xb:
     case 0x1f:
       return topologyLeaf(t, subleaf, apicId);

@@ -77,6 +77,7 @@ export class EvalMachine {
       stopSoon: () => undefined,
       watchChanged: () => undefined,
       usesStack: () => 0,
+      leaveSoon: () => undefined,
     };
     const flat: Record<string, HostFunction> = {
       hostSpan: (addr, how) => this.#flatAt(addr as bigint, ((how as number) & How.write) !== 0) ?? 0,

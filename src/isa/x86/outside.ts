@@ -14,9 +14,13 @@ export const tprWrite = host('tprWrite', ['i32'], null);
 export const tsc = host('tsc', [], 'f64');
 /** Writes EAX, EBX, ECX, EDX of a CPUID leaf to the slots `cpuidResult`; may read CR4 and XCR0. Parameters: leaf, subleaf. */
 export const cpuid = host('cpuid', ['i32', 'i32'], null);
-/** A model-specific register that msr.ts has no slot for. Where there is none, `exc` and `excError` are left as #GP(0). */
+/** A model-specific register that msr.ts has no slot for. Where there is none, `exc` and `excError` are left as #GP(0). With `pmAsked` set, the value comes by `Exit.pmc`. */
 export const rdmsr = host('rdmsr', ['i32'], 'i64', { faults: true });
 export const wrmsr = host('wrmsr', ['i32', 'i64'], null, { faults: true });
+/** RDPMC's counter, by number: #GP(0) is left pending where there is none. The value comes when the vCPU is left by `Exit.pmc`. */
+export const rdpmc = host('rdpmc', ['i32'], null, { faults: true });
+/** The vCPU is left before the next instruction. */
+export const leaveSoon = host('leaveSoon', [], null);
 /** VMCALL and VMMCALL: reads arguments from and writes the result to the general registers, or leaves #UD pending. */
 export const hypercall = host('hypercall', [], null, { faults: true });
 /** 1 where the instruction at `rip` reaches the linear address (not canonical) through SS: see stack-access.ts. */

@@ -279,6 +279,29 @@ export const monitorSum = slot('monitorSum', 'i64');
 /** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
 export const jumpGroups = slot('jumpGroups', 'i64');
 
+/** Performance counters with their event selects, fixed ones, and the registers over all: see pmu.ts. */
+export const pmCounter = many(
+  'i64',
+  Array.from({ length: 4 }, (_, i) => `pmCounter${i}`),
+);
+export const pmSelect = many(
+  'i64',
+  Array.from({ length: 4 }, (_, i) => `pmSelect${i}`),
+);
+export const pmFixed = many(
+  'i64',
+  Array.from({ length: 3 }, (_, i) => `pmFixed${i}`),
+);
+export const pmFixedControl = slot('pmFixedControl', 'i64');
+export const pmControl = slot('pmControl', 'i64');
+export const pmStatus = slot('pmStatus', 'i64');
+/** 1 while a counter counts at CPL 3 only, or below it only: a change of CPL then gives control back. */
+export const pmSplit = slot('pmSplit', 'i32');
+/** Scratch: 1 where what RDMSR or RDPMC reads depends on instructions that the host has not counted yet. */
+export const pmAsked = slot('pmAsked', 'i32');
+/** Iterations of repeated string instructions that were taken off the budget: they are no instructions. */
+export const repeats = slot('repeats', 'i32');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */
@@ -331,7 +354,19 @@ export const FENCE = 128;
 export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32 } as const;
 
 /** Reasons in `exitReason`. */
-export const Exit = { none: 0, budget: 1, kick: 2, hlt: 3, shutdown: 4, host: 5, hot: 6, mode: 7, debug: 8, wait: 9 } as const;
+export const Exit = {
+  none: 0,
+  budget: 1,
+  kick: 2,
+  hlt: 3,
+  shutdown: 4,
+  host: 5,
+  hot: 6,
+  mode: 7,
+  debug: 8,
+  wait: 9,
+  pmc: 10,
+} as const;
 
 /**
  * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port

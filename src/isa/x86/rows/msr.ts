@@ -6,10 +6,10 @@ import { fitsBase } from '../canonical.ts';
 import { CR4 } from '../control.ts';
 import { type InsnEmit, requires } from '../emit.ts';
 import { readMsr, writeMsr } from '../msr.ts';
-import { cpuid, tsc } from '../outside.ts';
+import { cpuid, rdpmc, tsc } from '../outside.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
-import { Absent, R, S } from '../state.ts';
+import { Absent, Exit, R, S } from '../state.ts';
 
 const long: RowOptions = { mode: 'long' };
 
@@ -53,9 +53,11 @@ function readProcessorId(c: InsnEmit, o: Parameters<Row['emit']>[1]): void {
 }
 
 export const msrRows: readonly Row[] = [
-  insn('0F 32', 'rdmsr', (c) => {
+  insn('0F 32', 'rdmsr', { ends: true }, (c) => {
     c.privileged();
     setPair(c, c.call(readMsr, c.reg(R.rcx, 32)));
+    c.b.if(c.get(st.pmAsked), () => c.exit(Exit.pmc));
+    c.resync();
   }),
   insn('0F 30', 'wrmsr', { ends: true }, (c) => {
     const b = c.b;
@@ -74,8 +76,12 @@ export const msrRows: readonly Row[] = [
     setPair(c, timeStamp(c));
     c.setReg(R.rcx, 64, c.b.and(c.get(st.tscAux), c.b.i64(0xffffffffn)));
   }),
-  // There is no counter, so that every number is wrong, whatever CR4.PCE says.
-  insn('0F 33', 'rdpmc', (c) => c.gp()),
+  insn('0F 33', 'rdpmc', { ends: true }, (c) => {
+    const b = c.b;
+    c.gpIf(b.and(b.eqz(cr4Bit(c, CR4.pce)), b.ne(c.get(st.cpl), b.i32(0))));
+    c.do(rdpmc, c.reg(R.rcx, 32));
+    c.exit(Exit.pmc);
+  }),
   insn('F3 0F C7 /7r', 'rdpid Rq', long, readProcessorId),
   insn('F3 0F C7 /7r', 'rdpid Rd', { mode: 'legacy' }, readProcessorId),
   insn('0F A2', 'cpuid', (c) => {
