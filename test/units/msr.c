@@ -28,7 +28,11 @@ int main(void) {
     u32 at = 0x400 + 4 * i;
     int good = try_wrmsr(at, 0) == -1 && try_wrmsr(at, -1ul) == -1 && try_wrmsr(at, 1) == 13;
     good &= try_wrmsr(at + 1, 0) == -1 && try_wrmsr(at + 1, 1) == 13;
-    report(good, "bank %d: control takes all or nothing, status zero", i);
+    for (int k = 2; k < 4; k++) {
+      good &= try_wrmsr(at + k, 0x8000000000000000 + i) == -1 && rdmsr(at + k) == 0x8000000000000000 + i;
+      good &= try_wrmsr(at + k, 0) == -1 && rdmsr(at + k) == 0;
+    }
+    report(good, "bank %d: control takes all or nothing, status zero, address and information anything", i);
   }
   for (int i = banks; i < 32; i++) if (try_rdmsr(0x400 + 4 * i, &v) != 13 || try_wrmsr(0x400 + 4 * i, 0) != 13) report(0, "bank %d is not there", i);
   report(try_rdmsr(0x12345678, &v) == 13 && try_wrmsr(0x12345678, 0) == 13, "an unknown register: #GP");

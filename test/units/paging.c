@@ -24,6 +24,7 @@ static long access(int kind, int user_mode) {
     default: return TRY("call *%%rdx", AT);
   }
 }
+static int supervisor_keys;
 static u64 bad_vectors, bad_errors, bad_bits, tried;
 static char first[128];
 static void one(u64 entry, u64 upper, int kind, int user_mode, int wp, int smep, int smap, int ac, u32 keys) {
@@ -44,7 +45,7 @@ static void one(u64 entry, u64 upper, int kind, int user_mode, int wp, int smep,
     if (kind == FETCH && nx) fault = 1;
     if (!user_mode && user_page && kind == FETCH && smep) fault = 1;
     if (!user_mode && user_page && kind != FETCH && smap && !ac) fault = 1;
-    if (keys && user_page && kind != FETCH) {
+    if (keys && (supervisor_keys ? !user_page && !user_mode : user_page) && kind != FETCH) {
       u32 rights = keys >> 2 * key & 3;
       if (rights & 1 || (rights & 2 && kind == STORE && (user_mode || wp))) { fault = 1; error |= 0x20; }
     }
@@ -76,7 +77,8 @@ static void all(const char *name, int keys) {
               u64 above = P | A | (upper & 1 ? 0 : W) | (upper & 2 ? 0 : U);
               if ((smep || smap) && !user_mode) continue;
               u32 pkru = keys ? rights << 6 | 0x80000000u : 0;
-              if (keys) asm volatile(".byte 0x0f, 0x01, 0xef" ::"a"(pkru & ~0x80000000u), "c"(0), "d"(0));
+              if (keys && supervisor_keys) wrmsr(0x6e1, pkru & ~0x80000000u);
+              else if (keys) asm volatile(".byte 0x0f, 0x01, 0xef" ::"a"(pkru & ~0x80000000u), "c"(0), "d"(0));
               one(entry, above, kind, user_mode, wp, smep, smap, 0, keys ? pkru & ~0x80000000u : 0);
             }
     }
@@ -141,6 +143,19 @@ static void keys(void) {
   asm volatile(".byte 0x0f, 0x01, 0xef" ::"a"(0), "c"(0), "d"(0));
   WRCR(4, RDCR(4) & ~(1ul << 22));
 }
+static void keys_of_supervisor_pages(void) {
+  u64 v;
+  int has = cpuid(7, 0).c >> 31 & 1;
+  report((TRY("mov %%cr4, %%rax\n bts $24, %%rax\n mov %%rax, %%cr4", 0) == -1) == has, "CR4.PKS as CPUID has it");
+  report((try_rdmsr(0x6e1, &v) == -1) == has && (try_wrmsr(0x6e1, 0) == -1) == has, "so is IA32_PKRS");
+  if (!has) return;
+  report(try_wrmsr(0x6e1, 1ul << 32) == 13, "IA32_PKRS has 32 bits");
+  supervisor_keys = 1;
+  all("protection keys of supervisor pages", 1);
+  supervisor_keys = 0;
+  wrmsr(0x6e1, 0);
+  WRCR(4, RDCR(4) & ~(1ul << 24));
+}
 static void pcids(void) {
   int pcid = cpuid(1, 0).c >> 17 & 1, invpcid = cpuid(7, 0).b >> 10 & 1;
   u64 d[2] = { 0, 0 };
@@ -172,6 +187,6 @@ int main(void) {
   pml4[AT >> 39 & 511] = (u64)tables[0] | P | W | U; tables[0][AT >> 30 & 511] = (u64)tables[1] | P | W | U;
   pde = &tables[1][AT >> 21 & 511]; pte = &tables[2][AT >> 12 & 511];
   all("rights", 0);
-  reserved(); supervisor(); keys(); pcids(); umip();
+  reserved(); supervisor(); keys(); keys_of_supervisor_pages(); pcids(); umip();
   return done();
 }

@@ -23,6 +23,7 @@ const control: readonly (readonly [bits: number, feature: string])[] = [
   [CR4.smep, 'smep'],
   [CR4.smap, 'smap'],
   [CR4.pke, 'pku'],
+  [CR4.pks, 'pks'],
 ];
 
 /** `absent` and `cr4Absent` for a processor whose CPUID answers so; one without leaf 1 lacks nothing. */

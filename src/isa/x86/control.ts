@@ -28,7 +28,7 @@ export const CR0 = {
 const CR0_BITS = CR0.pe | CR0.mp | CR0.em | CR0.ts | CR0.ne | CR0.wp | CR0.am | CR0.nw | CR0.cd | CR0.pg;
 export const CR4 = {
   vme: 1, pvi: 2, tsd: 4, de: 8, pse: 0x10, pae: 0x20, mce: 0x40, pge: 0x80, pce: 0x100, osfxsr: 0x200, osxmmexcpt: 0x400,
-  umip: 0x800, la57: 0x1000, fsgsbase: 1 << 16, pcide: 1 << 17, osxsave: 1 << 18, smep: 1 << 20, smap: 1 << 21, pke: 1 << 22,
+  umip: 0x800, la57: 0x1000, fsgsbase: 1 << 16, pcide: 1 << 17, osxsave: 1 << 18, smep: 1 << 20, smap: 1 << 21, pke: 1 << 22, pks: 1 << 24,
 } as const; // biome-ignore format: a table
 const CR4_BITS = Object.values(CR4).reduce((a, b) => a | b, 0);
 export const EFER = { sce: 1, lme: 0x100, lma: 0x400, nxe: 0x800 } as const;
@@ -130,7 +130,7 @@ export const writeCr4 = sub('writeCr4', ['i64'], null, { faults: true }, (c, val
   const paePaging = b.and(b.and(has(c, low(c, st.cr0), CR0.pg), b.eqz(long)), has(c, v, CR4.pae));
   b.if(b.and(paePaging, has(c, changed, CR4.pae | CR4.pse | CR4.pge | CR4.smep)), () => c.do(checkPointers, c.get(st.cr3)));
   c.set(st.cr4, value);
-  b.if(has(c, changed, CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap | CR4.pke), () => c.do(flushAll));
+  b.if(has(c, changed, CR4.pse | CR4.pae | CR4.pge | CR4.pcide | CR4.smep | CR4.smap | CR4.pke | CR4.pks), () => c.do(flushAll));
   c.do(updateContext);
   b.ret();
 });

@@ -21,7 +21,7 @@ const words: Readonly<Record<FeatureWord, string>> = {
   '1.ecx': 'pni pclmulqdq dtes64 monitor ds-cpl vmx smx est tm2 ssse3 cid - fma cx16 xtpr pdcm - pcid dca sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline aes xsave - avx f16c rdrand hypervisor',
   '6.eax': '- - arat',
   '7.ebx': 'fsgsbase tsc-adjust sgx bmi1 hle avx2 - smep bmi2 erms invpcid rtm - - mpx - avx512f avx512dq rdseed adx smap avx512ifma - clflushopt clwb intel-pt avx512pf avx512er avx512cd sha-ni avx512bw avx512vl',
-  '7.ecx': '- avx512vbmi umip pku - waitpkg avx512vbmi2 - gfni vaes vpclmulqdq avx512vnni avx512bitalg - avx512-vpopcntdq - la57 - - - - - rdpid - bus-lock-detect cldemote - movdiri movdir64b',
+  '7.ecx': '- avx512vbmi umip pku - waitpkg avx512vbmi2 - gfni vaes vpclmulqdq avx512vnni avx512bitalg - avx512-vpopcntdq - la57 - - - - - rdpid - bus-lock-detect cldemote - movdiri movdir64b - - pks',
   '7.edx': '- - - - fsrm - - - - - md-clear - - - serialize - - - - - - - amx-bf16 - amx-tile amx-int8 spec-ctrl stibp - arch-capabilities core-capability ssbd',
   'd1.eax': 'xsaveopt xsavec xgetbv1 xsaves',
   '80000001.ecx': 'lahf-lm cmp-legacy svm extapic cr8legacy abm sse4a misalignsse 3dnowprefetch osvw ibs xop skinit wdt - lwp fma4 tce - nodeid-msr - tbm topoext perfctr-core perfctr-nb',
@@ -46,7 +46,7 @@ const SUPPORTED = new Set(
   (
     'fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ' +
     'pni ssse3 cx16 pcid sse4.1 sse4.2 x2apic movbe popcnt tsc-deadline xsave rdrand hypervisor arat ' +
-    'la57 monitor fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid umip pku xsaveopt xsavec xgetbv1 xsaves ' +
+    'la57 monitor fsgsbase tsc-adjust smep erms invpcid rdseed adx smap clflushopt clwb rdpid umip pku pks xsaveopt xsavec xgetbv1 xsaves ' +
     'avx avx2 fma f16c bmi1 bmi2 aes pclmulqdq sha-ni gfni vaes vpclmulqdq ' +
     'syscall nx mmxext pdpe1gb rdtscp lm lahf-lm abm 3dnowprefetch topoext invtsc'
   ).split(' '),

@@ -43,7 +43,7 @@ const RESERVED_PAE = bitsBetween(62, PHYSICAL_BITS);
 export const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
 const CR0_PG = 31;
 const CR0_WP = 16;
-const CR4 = { pse: 4, pae: 5, pge: 7, la57: 12, smep: 20, smap: 21, pke: 22 } as const;
+const CR4 = { pse: 4, pae: 5, pge: 7, la57: 12, smep: 20, smap: 21, pke: 22, pks: 24 } as const;
 const EFER_LMA = 10;
 const EFER_NXE = 11;
 const AC = 18;
@@ -308,10 +308,11 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
     let denied = b.select(user, b.xor(userPage, b.i32(1)), b.and(userPage, guarded));
     denied = b.or(denied, b.and(write, b.xor(mayWrite, b.i32(1))));
     denied = b.or(denied, b.and(fetch, b.xor(bit(c, allowed, 63), b.i32(1))));
-    // Protection keys count for data in user pages of 4-level and 5-level paging.
-    const keyed = b.and(b.and(bit(c, cr4, CR4.pke), long), b.and(userPage, b.xor(fetch, b.i32(1))));
+    // Protection keys count for data in 4-level and 5-level paging: those of user pages always, those of supervisor pages below CPL 3.
+    const enabled = b.select(userPage, bit(c, cr4, CR4.pke), b.and(bit(c, cr4, CR4.pks), b.xor(user, b.i32(1))));
+    const keyed = b.and(b.and(enabled, long), b.xor(fetch, b.i32(1)));
     const key = b.wrap(b.and(b.shru(b.getVar(leaf), b.i64(58)), b.i64(0x1e)));
-    const rightsOfKey = b.and(b.shru(c.get(st.pkru), key), b.neg(keyed));
+    const rightsOfKey = b.and(b.shru(b.select(userPage, c.get(st.pkru), c.get(st.pkrs)), key), b.neg(keyed));
     const keyReadOnly = b.and(bit(c, rightsOfKey, 1), b.or(user, bit(c, cr0, CR0_WP)));
     const byKey = b.or(b.and(rightsOfKey, b.i32(1)), b.and(keyReadOnly, write));
     b.if(b.or(denied, byKey), () => {

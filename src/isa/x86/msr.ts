@@ -8,7 +8,7 @@ import type { Emit } from './emit.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
 import { rdmsr, tsc, wrmsr } from './outside.ts';
 import * as st from './state.ts';
-import { S } from './state.ts';
+import { Absent, S } from './state.ts';
 import { sub } from './sub.ts';
 import { flushAll } from './tlb.ts';
 
@@ -129,18 +129,28 @@ function allOrNothing(c: Emit, value: Value): void {
   c.gpIf(b.and(b.ne(value, b.i64(0)), b.ne(value, b.i64(-1))));
 }
 const BANKS = 10;
-/** Four registers for each bank: control, status, address, miscellaneous; the last three take zero. */
+/** Four registers for each bank: control, status (which takes zero), address and miscellaneous information (which take anything). */
 const machineCheck: Range = {
   first: 0x400,
   last: 0x400 + 4 * BANKS - 1,
   read(c, index) {
     const b = c.b;
-    return b.select(b.and(index, b.i32(3)), b.i64(0), b.raw('i64', bankOf(c, index), st.mcCtl[0].offset));
+    const kind = b.and(index, b.i32(3));
+    const about = b.and(kind, b.i32(2));
+    return b.select(
+      about,
+      b.raw('i64', aboutOf(c, index), st.mcAbout[0].offset),
+      b.select(kind, b.i64(0), b.raw('i64', bankOf(c, index), st.mcCtl[0].offset)),
+    );
   },
   write(c, value, index) {
     const b = c.b;
+    b.if(b.and(index, b.i32(2)), () => {
+      b.setRaw('i64', aboutOf(c, index), value, st.mcAbout[0].offset);
+      b.ret();
+    });
     b.if(
-      b.and(index, b.i32(3)),
+      b.and(index, b.i32(1)),
       () => c.gpIf(b.ne(value, b.i64(0))),
       () => {
         allOrNothing(c, value);
@@ -152,6 +162,12 @@ const machineCheck: Range = {
 const bankOf = (c: Emit, index: Value): Value => {
   const b = c.b;
   return b.add(b.env, b.shl(b.shru(b.sub(index, b.i32(0x400)), b.i32(2)), b.i32(3)));
+};
+
+/** The same for address and miscellaneous information, two slots for each bank. */
+const aboutOf = (c: Emit, index: Value): Value => {
+  const b = c.b;
+  return b.add(bankOf(c, index), b.add(b.sub(bankOf(c, index), b.env), b.shl(b.and(index, b.i32(1)), b.i32(3))));
 };
 
 /** All ranges by ascending number. */
@@ -181,6 +197,21 @@ const ranges: readonly Range[] = [
     checkTypes(c, value, 0xffn, false);
   }),
   machineCheck,
+  // IA32_PKRS.
+  {
+    first: 0x6e1,
+    last: 0x6e1,
+    read(c) {
+      c.gpIf(c.b.and(c.get(st.absent), c.b.i32(Absent.pks)));
+      return c.b.extu(c.get(st.pkrs));
+    },
+    write(c, value) {
+      c.gpIf(c.b.and(c.get(st.absent), c.b.i32(Absent.pks)));
+      upper(c, value);
+      c.set(st.pkrs, c.b.wrap(value));
+      c.do(flushAll);
+    },
+  },
   // IA32_XSS: there are no supervisor components.
   { first: 0xda0, last: 0xda0, read: (c) => c.b.i64(0), write: (c, value) => c.gpIf(c.b.ne(value, c.b.i64(0))) },
   { first: 0xc0000080, last: 0xc0000080, read: (c) => c.get(st.efer), write: (c, value) => c.do(writeEfer, value) },

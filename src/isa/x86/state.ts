@@ -258,8 +258,15 @@ export const mcCtl = many(
   'i64',
   Array.from({ length: 10 }, (_, i) => `mc${i}Ctl`),
 );
+/** Address and miscellaneous information of each bank in turn. */
+export const mcAbout = many(
+  'i64',
+  Array.from({ length: 20 }, (_, i) => `mc${i >> 1}${i & 1 ? 'Misc' : 'Addr'}`),
+);
 /** Rights of the protection keys: two bits each, access disabled and write disabled. */
 export const pkru = slot('pkru', 'i32');
+/** The same for supervisor pages: IA32_PKRS. */
+export const pkrs = slot('pkrs', 'i32');
 /** 1 while this vCPU holds the machine's lock for atomics that no single one of the host serves: see memory.ts. */
 export const splitHeld = slot('splitHeld', 'i32');
 /** Instructions and bits of CR4 that the CPU model does not have: `Absent`, and a mask. */
@@ -351,7 +358,7 @@ export const SPLIT_LOCK = 64;
 export const FENCE = 128;
 
 /** Bits of `absent`. */
-export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32 } as const;
+export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32, pks: 64 } as const;
 
 /** Reasons in `exitReason`. */
 export const Exit = {
