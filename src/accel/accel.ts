@@ -21,6 +21,8 @@ export interface VcpuBus {
   /** The time-stamp counter that all vCPUs share; and as a number, where that is at hand. */
   tsc(): bigint;
   ticks?(): number;
+  /** Features that the CPU model has, by name; all where it is not said. */
+  readonly features?: ReadonlySet<string>;
   /** The performance counters that the CPU model has; and what a counter calls that runs over. */
   readonly pmu?: PmuKind;
   overflow?(): void;

@@ -73,6 +73,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     tsc: () => tsc.tscAt(clock.now()),
     ticks: board.ticks,
+    features: model.model.features,
     ...(pmu ? { pmu } : {}),
     overflow: () => lock.run(() => lapic.overflow(pmu === 'intel')),
     random,

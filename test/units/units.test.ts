@@ -29,24 +29,36 @@ const WITHOUT_P = /PML5E: #PF\(9\)|PAE: .*#PF\(9\)|#PF\(11\)|PDPTE, when|4 MiB: 
 // QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
 
-// QEMU's translator has none.
-const NO_COUNTERS = /./;
+// QEMU's translator runs PCOMMIT and RDSEED whatever the model, and shows AVX, FMA, AVX2 and F16C where XSAVE is off.
+const OTHER_FEATURES = /PCOMMIT|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
 
-/** Images with what their command lines add, and lines that may fail: always, and in QEMU. */
-const images: readonly (readonly [name: string, about: string, args: string, known?: RegExp, qemu?: RegExp])[] = [
-  ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max'],
-  ['debug', 'debug registers and single step', '-cpu max'],
-  ['paging', 'rights of pages, protection keys, SMEP, SMAP, PCID, UMIP', '-cpu max'],
-  ['paging', 'the same where the CPU model has none of these', '-cpu qemu64'],
+// A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
+const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
+// MOV SS does not hold back its own breakpoint; DR7.GD is not there.
+const DEBUG = /of MOV SS waits|DR7.GD/;
+// QEMU's WRMSR takes any value, and any register that it does not know.
+const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
+/** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
+const ENDS_EARLY = 'QEMU does not come to its end';
+
+/** Images with what their command lines add, and lines that may fail: always, and in QEMU, or why it is not run there. */
+const images: readonly (readonly [name: string, about: string, args: string, known?: RegExp, qemu?: RegExp | string])[] = [
+  ['faults', 'exceptions: vectors, error codes, saved flags and addresses', '-cpu max', undefined, ENDS_EARLY],
+  ['debug', 'debug registers and single step', '-cpu max', undefined, DEBUG],
+  ['paging', 'rights of pages, protection keys, SMEP, SMAP, PCID, UMIP', '-cpu max', undefined, PAGING],
+  ['paging', 'the same where the CPU model has none of these', '-cpu qemu64', undefined, ENDS_EARLY],
   ['la57', '5-level paging', '-cpu max,+la57', undefined, WITHOUT_P],
-  ['la57', 'what there is without 5-level paging', '-cpu max'],
+  ['la57', 'what there is without 5-level paging', '-cpu max', undefined, WITHOUT_P],
   ['mwait', 'MONITOR and MWAIT', '-cpu max,+monitor -smp 2', undefined, SPINS],
-  ['mwait', 'MONITOR and MWAIT where the processor has neither', '-cpu max'],
-  ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max'],
-  ['pmu', "performance counters as Intel's processors have them", '-cpu max,vendor=GenuineIntel', undefined, NO_COUNTERS],
-  ['pmu', "performance counters as AMD's processors have them", '-cpu max', undefined, NO_COUNTERS],
-  ['pmu', 'what there is without performance counters', '-cpu max,-pmu -append none', undefined, NO_COUNTERS],
-  ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2'],
+  ['mwait', 'MONITOR and MWAIT where the processor has neither', '-cpu max', undefined, ENDS_EARLY],
+  ['msr', 'model-specific registers and XCR0: what is kept, what is refused', '-cpu max', undefined, ANY_MSR],
+  ['pmu', "performance counters as Intel's processors have them", '-cpu max,vendor=GenuineIntel', undefined, ENDS_EARLY],
+  ['pmu', "performance counters as AMD's processors have them", '-cpu max', undefined, ENDS_EARLY],
+  ['pmu', 'what there is without performance counters', '-cpu max,-pmu -append none', undefined, ENDS_EARLY],
+  ['features', 'instructions of a model that has them all', '-cpu max', undefined, OTHER_FEATURES],
+  ['features', 'instructions that an old model lacks are undefined', '-cpu qemu64', undefined, OTHER_FEATURES],
+  ['features', 'and those that are switched off', '-cpu max,-xsave,-rdrand,-bmi1,-abm,-sse4.2,-movbe', undefined, OTHER_FEATURES],
+  ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2', undefined, ENDS_EARLY],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.
   ['faults', 'exceptions in translated code', `-cpu max ${EAGER}`, /^FAIL: flags (of|before) /],
   ['pmu', 'performance counters in translated code', `-cpu max,vendor=GenuineIntel ${EAGER}`],
@@ -62,8 +74,10 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
 
 const reason = cannotBuild();
 for (const [name, about, args, always, qemu] of images) {
-  const known = EMULATOR === OURS ? always : qemu;
-  const skip = reason || (args.includes(EAGER) && EMULATOR !== OURS ? 'only our translator has a threshold' : false);
+  const other = EMULATOR !== OURS;
+  const known = other ? qemu : always;
+  const skip =
+    reason || (other && typeof qemu === 'string' ? qemu : other && args.includes(EAGER) && 'only our translator has a threshold');
   test(`unit tests "${name}": ${about}`, { skip }, async () => {
     const r = await program(EMULATOR, [...`${MACHINE} ${args}`.split(' '), '-kernel', build(name)], { seconds: 120 });
     const lines = r.stdout.toString().split(/\r?\n/);
@@ -73,7 +87,7 @@ for (const [name, about, args, always, qemu] of images) {
     );
     const failed = lines.filter((line) => line.startsWith('FAIL'));
     assert.deepEqual(
-      failed.filter((line) => !known?.test(line)),
+      failed.filter((line) => !(known instanceof RegExp && known.test(line))),
       [],
       r.text,
     );

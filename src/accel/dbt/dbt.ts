@@ -1,5 +1,6 @@
 // The translator as an accelerator: what is made once for a machine, in each thread that runs vCPUs.
 
+import { tablesFor } from '../../isa/x86/absent.ts';
 import type { Variant } from '../../isa/x86/bind.ts';
 import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
@@ -127,7 +128,10 @@ function warmUp(engine: Engine, main: WebAssembly.Module): void {
 }
 
 /** What may be chosen for a machine. */
-export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker'>>;
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker'>> & {
+  /** Features of the CPU model, by name: all where it is not said. */
+  readonly features?: ReadonlySet<string> | undefined;
+};
 
 /** Joins engine, memory and compiled main module to what vCPUs are made from. */
 export function createVm(
@@ -138,7 +142,9 @@ export function createVm(
   main: WebAssembly.Module,
   options: VmOptions = {},
 ): DbtVm {
-  return { memory, layout, cpus, main, regions: 'hot', ...options, ...engine };
+  const { features, ...others } = options;
+  const tables = features ? tablesFor(engine.tables, features) : engine.tables;
+  return { memory, layout, cpus, main, regions: 'hot', ...others, ...engine, tables };
 }
 
 /** A new memory for a machine of this layout. */

@@ -6,11 +6,15 @@ import type { RegionWorkerData } from './region-worker.ts';
 
 const WORKER = new URL(`./region-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
 
-/** A translator of its own for a vCPU; the thread starts with the first wish. `main` is the machine's main module. */
+/**
+ * A translator of its own for a vCPU; the thread starts with the first wish. `main` is the machine's main module, `features` are
+ * those of the CPU model: all where it is not said.
+ */
 export function regionMaker(
   memory: WebAssembly.Memory,
   pages: number,
   main: WebAssembly.Module,
+  features?: ReadonlySet<string>,
 ): RegionMaker & { close(): void } {
   const { port1, port2 } = new MessageChannel();
   const sent = new Int32Array(new SharedArrayBuffer(4));
@@ -20,7 +24,7 @@ export function regionMaker(
     wish(wish) {
       if (!worker) {
         const available = WebAssembly.Module.exports(main).map((e) => e.name);
-        const data: RegionWorkerData = { memory, pages, available, port: port2, sent };
+        const data: RegionWorkerData = { memory, pages, available, port: port2, sent, features };
         worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
         worker.unref();
       }

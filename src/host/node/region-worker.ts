@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createEngine } from '../../accel/dbt/dbt.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
+import { tablesFor } from '../../isa/x86/absent.ts';
 
 /** What the thread is started with. */
 export interface RegionWorkerData {
@@ -16,6 +17,8 @@ export interface RegionWorkerData {
   readonly available: readonly string[];
   /** Wishes come here, modules go here. */
   readonly port: MessagePort;
+  /** Features of the CPU model, by name: all where it is not said. */
+  readonly features: ReadonlySet<string> | undefined;
   /** One word that counts the modules that were sent. */
   readonly sent: Int32Array<SharedArrayBuffer>;
 }
@@ -23,11 +26,11 @@ export interface RegionWorkerData {
 /** Most regions of one module. */
 const BATCH_MAX = 32;
 
-const { memory, pages, available, port, sent } = workerData as RegionWorkerData;
+const { memory, pages, available, port, sent, features } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine();
 const bytes = new Uint8Array(memory.buffer);
 const translation: Translation = {
-  tables,
+  tables: features ? tablesFor(tables, features) : tables,
   handlers,
   library,
   available: new Set(available),

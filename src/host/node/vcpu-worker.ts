@@ -156,10 +156,11 @@ let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<typeof regionMaker> | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
   maker?.close();
-  maker = config.eager ? null : regionMaker(memory, layout.pages, module);
+  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features);
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
+      features: bus.features,
       trace: config.trace.includes('cpu') ? (text) => traced('cpu', text) : undefined,
     }),
     cpu,

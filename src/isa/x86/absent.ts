@@ -3,6 +3,7 @@
 import { CR4 } from './control.ts';
 import { type FeatureWord, featurePlace } from './cpu-model.ts';
 import { Absent } from './state.ts';
+import { restrictTables, type Tables } from './table.ts';
 
 /** Bits of CR4 by the feature that allows them. */
 const control: readonly (readonly [bits: number, feature: string])[] = [
@@ -25,6 +26,46 @@ const control: readonly (readonly [bits: number, feature: string])[] = [
   [CR4.pke, 'pku'],
   [CR4.pks, 'pks'],
 ];
+
+/** Mnemonics that a feature brings. VEX forms need `avx` besides; LZCNT and TZCNT are BSR and BSF without theirs. */
+const instructions: readonly (readonly [feature: string, mnemonics: RegExp])[] = [
+  ['cx16', /^cmpxchg16b$/],
+  ['pni', /^(addsubp|haddp|hsubp|movshdup|movsldup|movddup|lddqu|fisttp)/],
+  ['ssse3', /^(pshufb|phadd|phsub|pmaddubsw|psign|pmulhrsw|pabs|palignr)/],
+  ['sse4.1', /^(blendv?p|pblend|dpp|extractps|insertps|mpsadbw|packusdw|pmaxs[bd]|pmaxu[wd]|pmins[bd]|pminu[wd]|pmov[sz]x|pmuldq|pmulld|ptest|round[ps]|phminposuw|pextr[bdq]|pinsr[bdq]|pcmpeqq|movntdqa)/],
+  ['sse4.2', /^(pcmp[ei]str|pcmpgtq|crc32)/],
+  ['popcnt', /^popcnt/],
+  ['movbe', /^movbe/],
+  ['aes', /^v?aes/],
+  ['pclmulqdq', /^v?pclmulqdq/],
+  ['sha-ni', /^sha(1|256)/],
+  ['gfni', /^v?gf2p8/],
+  ['rdrand', /^rdrand/],
+  ['rdseed', /^rdseed/],
+  ['adx', /^ad[co]x/],
+  ['abm', /^lzcnt/],
+  ['bmi1', /^(andn|bextr|blsi|blsmsk|blsr|tzcnt)$/],
+  ['bmi2', /^(bzhi|mulx|pdep|pext|rorx|sarx|shlx|shrx)$/],
+  ['fma', /^vfn?m(add|sub)/],
+  ['f16c', /^vcvt(ph2ps|ps2ph)/],
+  ['avx2', /^v(pbroadcast|broadcasti|inserti|extracti|perm2i|perm[dq]|permp[sd]|pblendd|ps[lr][la]v|p?gather|pmaskmov)/],
+  ['avx', /^v/],
+  ['xsave', /^(xsave|xrstor|xgetbv|xsetbv)/],
+  ['xsaveopt', /^xsaveopt/],
+  ['xsavec', /^xsavec/],
+  ['xsaves', /^(xsaves|xrstors)/],
+  ['clflushopt', /^clflushopt/],
+  ['clwb', /^clwb/],
+]; // biome-ignore format: a table
+/** Mnemonics in V that are no AVX. */
+const NOT_AVX = /^(verr|verw|vmcall|vmmcall)$/;
+
+/** The tables of a processor with these features only: instructions of others are undefined. */
+export function tablesFor(tables: Tables, features: ReadonlySet<string>): Tables {
+  const lacking = instructions.filter(([feature]) => !features.has(feature));
+  if (lacking.length === 0) return tables;
+  return restrictTables(tables, ({ mnemonic }) => NOT_AVX.test(mnemonic) || !lacking.some(([, m]) => m.test(mnemonic)));
+}
 
 /** `absent` and `cr4Absent` for a processor whose CPUID answers so; one without leaf 1 lacks nothing. */
 export function lacking(cpuid: (leaf: number, subleaf: number) => readonly number[]): { absent: number; cr4: number } {

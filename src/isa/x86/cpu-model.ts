@@ -61,6 +61,12 @@ const V3 = `${V2} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave`;
 /** Without tags in the TLB, PCID costs more flushes than it saves, and a fifth level costs every walk: and MWAIT wakes later than HLT: `max` leaves them to the user. */
 const MAX = [...SUPPORTED].filter((name) => !/^(pcid|la57|monitor)$/.test(name)).join(' ');
 
+/** Features that are nothing without the first one; after QEMU's `feature_dependencies`. */
+const NEEDED: readonly (readonly [needed: string, by: readonly string[]])[] = [
+  ['xsave', ['xsaveopt', 'xsavec', 'xgetbv1', 'xsaves', 'avx']],
+  ['avx', ['avx2', 'fma', 'f16c', 'vaes', 'vpclmulqdq']],
+];
+
 interface Definition {
   readonly family: number;
   readonly model: number;
@@ -224,6 +230,7 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   }
   const { family, model, stepping, brand } = definition;
   const features = new Set([...wanted].filter((f) => SUPPORTED.has(f)));
+  for (const [needed, by] of NEEDED) if (!features.has(needed)) for (const name of by) features.delete(name);
   const missing = [...wanted].filter((f) => !SUPPORTED.has(f));
   return {
     name,

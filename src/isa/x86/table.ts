@@ -153,8 +153,12 @@ function secondTable(list: readonly RowInfo[]): Int16Array {
 }
 
 /** Builds the tables. Throws where two equally exact rows claim one encoding. */
-export function buildTables(rows: readonly Row[]): Tables {
-  const infos = rows.map(analyse);
+export const buildTables = (rows: readonly Row[]): Tables => tablesOf(rows.map(analyse), () => true);
+
+/** The same rows by the same numbers, of which only those that `there` keeps have encodings: what the others had may be another row's. */
+export const restrictTables = (tables: Tables, there: (row: RowInfo) => boolean): Tables => tablesOf(tables.rows, there);
+
+function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): Tables {
   const size = 8 * 4 * 256;
   const second: Int16Array[] = [];
   /** Numbers of second tables by the rows that share them: prefixes and modes have most in common. */
@@ -172,7 +176,7 @@ export function buildTables(rows: readonly Row[]): Tables {
     const first = new Int16Array(size).fill(-1);
     const claims = new Map<number, RowInfo[]>();
     for (const r of infos) {
-      if (r.row.opcode === '') continue;
+      if (r.row.opcode === '' || !there(r)) continue;
       const mode = r.row.options.mode;
       if (mode && (mode === 'long') !== long) continue;
       for (let p = 0; p < 4; p++) {
