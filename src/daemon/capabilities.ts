@@ -1,8 +1,9 @@
 // `capabilities` and `domcapabilities`: what this host and its emulators can do (libvirt 9.0, formatcaps and formatdomaincaps).
 import { formatCapabilities, type GuestInfo, type HostInfo } from '../domain/capabilities.ts';
 import { type DomainCapabilities, type Enums, formatDomainCapabilities } from '../domain/domain-capabilities.ts';
-import { findMachine } from '../domain/emulator.ts';
+import { findMachine, type MachineInfo } from '../domain/emulator.ts';
 import { libvirtError } from '../rpc/libvirt/errors.ts';
+import { hypervisorModel, isX86, usableModels } from './cpus.ts';
 import type { Daemon } from './daemon.ts';
 import type { EmulatorProbe } from './emulators.ts';
 
@@ -21,6 +22,12 @@ export async function hostUuid(daemon: Daemon): Promise<string> {
   return made;
 }
 
+async function hostModel(daemon: Daemon): Promise<{ readonly model?: string; readonly features: readonly string[] }> {
+  if (!isX86(daemon.host.facts.arch)) return { features: [] };
+  const decoded = await daemon.cpus.hostModel();
+  return decoded ? { model: decoded.model, features: decoded.features.map((one) => one.name) } : { features: [] };
+}
+
 async function hostInfo(daemon: Daemon): Promise<HostInfo> {
   const { facts } = daemon.host;
   const total = facts.memory()['MemTotal'] ?? 0;
@@ -29,12 +36,12 @@ async function hostInfo(daemon: Daemon): Promise<HostInfo> {
     uuid: await hostUuid(daemon),
     cpu: {
       arch: facts.arch,
-      vendor: cpu.vendor,
+      vendor: (await daemon.cpus.host()).vendor ?? cpu.vendor,
       ...(cpu.microcode > 0 && { microcode: cpu.microcode }),
       signature: { family: cpu.family, model: cpu.model, stepping: cpu.stepping },
       topology: { sockets: topology.sockets, dies: 1, cores: topology.cores, threads: topology.threads },
       ...(cpu.addressBits > 0 && { physicalAddressBits: cpu.addressBits }),
-      features: [],
+      ...(await hostModel(daemon)),
       pageSizes: [4, 2048, 1_048_576],
     },
     powerManagement: [],
@@ -120,40 +127,65 @@ function devicesOf(probe: EmulatorProbe): Readonly<Record<string, Enums | undefi
   };
 }
 
-export async function domainCapabilitiesXml(
+/** The emulator, machine and type that a client means, with defaults for what it leaves out. @throws LibvirtError */
+export async function chooseEmulator(
   daemon: Daemon,
   emulator: string | undefined,
   arch: string | undefined,
   machineName: string | undefined,
   virtType: string | undefined,
-): Promise<string> {
+): Promise<{ readonly probe: EmulatorProbe; readonly machine: MachineInfo; readonly type: 'qemu' | 'kvm' }> {
+  if (virtType !== undefined && virtType !== 'qemu' && virtType !== 'kvm') {
+    throw libvirtError('invalidArg', 'qemu', `unknown virttype: ${virtType}`);
+  }
   const probes = emulator === undefined ? await daemon.emulators.all() : [await daemon.emulators.probe(emulator)];
-  const wanted = arch ?? daemon.host.facts.arch;
+  const wanted = arch ?? (emulator === undefined ? daemon.host.facts.arch : probes[0]!.info.arch);
   const probe = probes.find((one) => one.info.arch === wanted);
-  if (!probe) throw libvirtError('invalidArg', 'qemu', `unable to find any emulator to serve '${wanted}' architecture`);
+  if (!probe) {
+    throw emulator === undefined
+      ? libvirtError('configUnsupported', 'qemu', `unable to find any emulator to serve '${wanted}' architecture`)
+      : libvirtError(
+          'invalidArg',
+          'qemu',
+          `architecture from emulator '${probes[0]!.info.arch}' doesn't match given architecture '${wanted}'`,
+        );
+  }
   const { info } = probe;
   const machine = findMachine(info, machineName);
   if (!machine)
     throw libvirtError('invalidArg', 'qemu', `the machine '${machineName}' is not supported by emulator '${info.path}'`);
   const kvm = probe.accelerators.includes('kvm');
   const type = virtType ?? (kvm ? 'kvm' : 'qemu');
-  if (type !== 'qemu' && type !== 'kvm') throw libvirtError('invalidArg', 'qemu', `unknown virttype: ${type}`);
   if (type === 'kvm' && !kvm) {
     throw libvirtError('invalidArg', 'qemu', `KVM is not supported by '${info.path}' on this host`);
   }
-  const custom = probe.cpus
-    .filter((one) => !['host', 'max', 'base'].includes(one.name) && !/-v\d+$/.test(one.name))
+  return { probe, machine, type };
+}
+
+export async function domainCapabilitiesXml(
+  daemon: Daemon,
+  ...given: readonly [emulator?: string, arch?: string, machine?: string, virtType?: string]
+): Promise<string> {
+  const [emulator, arch, machineName, virtType] = given;
+  const { probe, machine, type } = await chooseEmulator(daemon, emulator, arch, machineName, virtType);
+  const { info } = probe;
+  const map = isX86(info.arch) ? await daemon.cpus.map() : undefined;
+  const hostCpu = map && hypervisorModel(map, probe, type);
+  const deprecated = new Set(
+    (probe.cpus[type === 'kvm' ? 'kvm' : 'tcg']?.definitions ?? []).filter((one) => one.deprecated).map((one) => one.name),
+  );
+  const custom = usableModels(probe, type)
+    .filter((one) => map === undefined || map.models.has(one.name))
     .map((one) => ({
       name: one.name,
-      usable:
-        one.unavailable === undefined ? ('unknown' as const) : one.unavailable.length === 0 ? ('yes' as const) : ('no' as const),
-      vendor: 'unknown',
-      ...(one.deprecated && { deprecated: true }),
+      usable: !one.known ? ('unknown' as const) : one.blockers.length === 0 ? ('yes' as const) : ('no' as const),
+      vendor: map?.models.get(one.name)?.vendor ?? 'unknown',
+      ...(deprecated.has(one.name) && { deprecated: true }),
     }));
   const firmware = daemon.options.firmware;
   const yesNo = ['yes', 'no'];
   const onOff = ['on', 'off'];
-  const given: DomainCapabilities = {
+  const answer: DomainCapabilities = {
     emulator: info.path,
     domainType: type,
     machine: machine.name,
@@ -168,7 +200,7 @@ export async function domainCapabilitiesXml(
     cpu: {
       ...(type === 'kvm' && { hostPassthrough: onOff }),
       maximum: onOff,
-      hostModel: { model: info.defaultCpu, fallback: 'allow', features: [] },
+      ...(hostCpu && { hostModel: { ...hostCpu, fallback: 'forbid' as const } }),
       custom,
     },
     memoryBacking: { sourceType: ['file', 'anonymous', 'memfd'] },
@@ -184,5 +216,5 @@ export async function domainCapabilitiesXml(
       sgx: false,
     },
   };
-  return formatDomainCapabilities(given);
+  return formatDomainCapabilities(answer);
 }

@@ -76,26 +76,10 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
     connectGetDomainCapabilities: async ({ emulator, arch, machine, virtType }) => ({
       capabilities: await domainCapabilitiesXml(daemon, emulator, arch, machine, virtType),
     }),
-    async connectGetCpuModelNames({ arch, needResults }) {
-      const probes = await daemon.emulators.all();
-      const probe = probes.find((one) => one.info.arch === arch);
-      if (!probe) throw libvirtError('invalidArg', 'cpu', `cannot find architecture ${arch}`);
-      const models = probe.cpus
-        .map((one) => one.name)
-        .filter((name) => !['host', 'max', 'base'].includes(name) && !/-v\d+$/.test(name));
-      return { models: needResults ? models : [], ret: models.length };
-    },
     connectGetSysinfo() {
       throw libvirtError('configUnsupported', 'qemu', 'Host SMBIOS information is not available');
     },
     connectDomainXmlToNative: async ({ format, xml }) => ({ config: await commandLineOf(daemon, format, xml) }),
-    connectCompareCpu({ xml }) {
-      if (!/<cpu\b/.test(xml)) throw libvirtError('xmlError', 'cpu', 'XML does not contain CPU definition');
-      const model = /<model[^>]*>([^<]*)<\/model>/.exec(xml)?.[1];
-      const known =
-        model === undefined || new Set(['qemu64', 'qemu32', 'kvm64', 'pentium', 'pentium2', 'pentium3', '486']).has(model);
-      return { result: known ? 2 : 0 };
-    },
 
     nodeGetInfo() {
       const { sockets, cores, threads } = facts.topology;

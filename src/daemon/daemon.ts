@@ -6,6 +6,8 @@ import { type Handlers, ServerConnection, type Service, service } from '../rpc/s
 import type { ByteDuplex } from '../rpc/transport.ts';
 import { authHandlers, isAllowed } from './auth.ts';
 import { connectHandlers } from './connect-handlers.ts';
+import { cpuHandlers } from './cpu-handlers.ts';
+import { Cpus } from './cpus.ts';
 import { Emulators } from './emulators.ts';
 import { eventHandlers } from './event-handlers.ts';
 import { Events } from './events.ts';
@@ -72,6 +74,7 @@ export class Daemon {
   readonly events = new Events();
   readonly sessions = new Sessions();
   readonly emulators: Emulators;
+  readonly cpus: Cpus;
   readonly guests: Guests;
   readonly networks: Networks;
   readonly pools: Pools;
@@ -86,6 +89,7 @@ export class Daemon {
     this.paths = paths;
     this.options = options;
     this.emulators = new Emulators(host, paths.cache, options.emulators);
+    this.cpus = new Cpus(this);
     this.guests = new Guests(host, paths, this.emulators, this.events);
     this.networks = new Networks(this);
     this.pools = new Pools(this);
@@ -93,6 +97,7 @@ export class Daemon {
     this.filters = new Filters(this);
     const remoteHandlers: RemoteHandlers = {
       ...connectHandlers(this),
+      ...cpuHandlers(this),
       ...eventHandlers(this),
       ...guestHandlers(this),
       ...storageHandlers(this),

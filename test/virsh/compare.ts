@@ -32,7 +32,7 @@ for (const operation of operations) {
   const want = reference!.outcomes[operation.name]!;
   const cells = others.map(({ name, outcomes }) => {
     const wrong = difference(operation, outcomes[operation.name]!, want);
-    if (wrong !== undefined) process.stderr.write(`${name}: ${operation.name}: ${wrong}\n`);
+    if (wrong !== undefined) process.stderr.write(`${name}: ${operation.name}: ${wrong.split('\n', 1)[0]}\n`);
     return wrong === undefined ? 'same' : 'differs';
   });
   const first = want.code === 0 ? 'done' : 'refused';

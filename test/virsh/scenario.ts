@@ -84,10 +84,15 @@ export function difference(operation: Operation, got: Outcome, want: Outcome): s
 function virsh(target: Target, command: string): Promise<Outcome> {
   const args = ['-c', target.uri, ...words(command.replaceAll('{dir}', target.directory))];
   return new Promise((resolve) => {
-    execFile('virsh', args, { timeout: 60_000, env: { ...process.env, LC_ALL: 'C' } }, (error, stdout, stderr) => {
-      const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
-      resolve({ code, out: normalise(`${stdout}${stderr}`, target) });
-    });
+    execFile(
+      'virsh',
+      args,
+      { timeout: 60_000, env: { ...process.env, LC_ALL: 'C', VISUAL: 'true', EDITOR: 'true' } },
+      (error, stdout, stderr) => {
+        const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+        resolve({ code, out: normalise(`${stdout}${stderr}`, target) });
+      },
+    );
   });
 }
 
