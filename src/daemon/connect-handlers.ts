@@ -1,5 +1,5 @@
 // Procedures of a connection and its host: opening, capabilities, CPU models, the node's memory and times. libvirt 9.0's answers.
-import { libvirtError } from '../rpc/libvirt/errors.ts';
+import { errorCodes, errorDomains, LibvirtError, libvirtError } from '../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../rpc/libvirt/types.ts';
 import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
@@ -17,6 +17,9 @@ const number = (version: string): bigint => {
   const [major = 0, minor = 0, micro = 0] = version.split('.').map(Number);
   return BigInt(major * 1_000_000 + minor * 1000 + micro);
 };
+
+/** An invalid argument in libvirt's words that say so themselves. */
+const plainInvalid = (detail: string): LibvirtError => new LibvirtError(errorCodes.invalidArg[0], errorDomains.none, detail);
 
 /** The libvirt whose protocol and behaviour this is. */
 const libvirtVersion = '9.0.0';
@@ -101,12 +104,14 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       return { cpumap: needMap ? map : new Uint8Array(), online: needOnline ? online.length : 0, ret: facts.cpus.length };
     },
     nodeGetCpuStats({ cpuNum, nparams }) {
+      if (nparams === 0) return { params: [], nparams: 4 };
       const times = facts.cpuTimes(cpuNum < 0 ? undefined : cpuNum);
-      if (!times) throw libvirtError('invalidArg', 'none', `Invalid cpuNum in virHostCPUGetStatsLinux: ${cpuNum}`);
+      if (!times) throw plainInvalid('Invalid cpuNum in virHostCPUGetStatsLinux');
       const list = (['kernel', 'user', 'idle', 'iowait'] as const).map((field) => ({ field, value: BigInt(times[field]) }));
-      return { params: nparams === 0 ? [] : list, nparams: list.length };
+      return { params: list, nparams: list.length };
     },
     nodeGetMemoryStats({ nparams, cellNum }) {
+      if (cellNum > 0) throw plainInvalid('cellNum in virHostMemGetStats must be less than or equal to 0');
       const memory = facts.memory();
       const rows = [
         ['total', 'MemTotal'],
@@ -146,6 +151,14 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
         return [{ field: `shm_${name}`, value }];
       });
       return { params: nparams === 0 ? [] : params, nparams: params.length };
+    },
+    nodeAllocPages({ pageSizes }) {
+      const wrong = pageSizes.find((size) => ![4, 2048, 1_048_576].includes(size));
+      if (wrong !== undefined) throw libvirtError('operationFailed', 'none', `page size ${wrong} is not available`);
+      throw libvirtError('operationUnsupported', 'none', 'the pool of huge pages is left to the administrator of the host');
+    },
+    nodeGetSevInfo() {
+      throw libvirtError('operationUnsupported', 'qemu', 'QEMU does not support SEV guest');
     },
     nodeGetFreePages({ pages, startCell, cellCount }) {
       const free = facts.memory()['MemFree'] ?? 0;

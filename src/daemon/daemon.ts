@@ -5,6 +5,7 @@ import { qemu, remote } from '../rpc/libvirt/programs.ts';
 import { type Handlers, ServerConnection, type Service, service } from '../rpc/server.ts';
 import type { ByteDuplex } from '../rpc/transport.ts';
 import { authHandlers, isAllowed } from './auth.ts';
+import { Cgroups } from './cgroups.ts';
 import { connectHandlers } from './connect-handlers.ts';
 import { cpuHandlers } from './cpu-handlers.ts';
 import { Cpus } from './cpus.ts';
@@ -75,6 +76,7 @@ export class Daemon {
   readonly sessions = new Sessions();
   readonly emulators: Emulators;
   readonly cpus: Cpus;
+  readonly cgroups: Cgroups;
   readonly guests: Guests;
   readonly networks: Networks;
   readonly pools: Pools;
@@ -90,6 +92,7 @@ export class Daemon {
     this.options = options;
     this.emulators = new Emulators(host, paths.cache, options.emulators);
     this.cpus = new Cpus(this);
+    this.cgroups = new Cgroups(host);
     this.guests = new Guests(host, paths, this.emulators, this.events);
     this.networks = new Networks(this);
     this.pools = new Pools(this);

@@ -1,15 +1,26 @@
 // Network filters: their documents as files. They are kept and given out; no card of a guest in user mode passes through them.
-import { completeNwfilter, formatNwfilter, type Nwfilter, parseNwfilter } from '../domain/nwfilter.ts';
-import { type LibvirtError, libvirtError } from '../rpc/libvirt/errors.ts';
-import type { Nwfilter as FilterRef } from '../rpc/libvirt/types.ts';
+import {
+  completeNwfilter,
+  type FilterBinding,
+  formatFilterBinding,
+  formatNwfilter,
+  type Nwfilter,
+  parseFilterBinding,
+  parseNwfilter,
+} from '../domain/nwfilter.ts';
+import { libvirtError } from '../rpc/libvirt/errors.ts';
+import type { NwfilterBinding as BindingRef, Nwfilter as FilterRef } from '../rpc/libvirt/types.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
 import { operationInvalid, translateErrors } from './errors.ts';
 
 const refOf = (filter: Nwfilter): FilterRef => ({ name: filter.name, uuid: filter.uuid! });
 
+const bindingRef = (one: FilterBinding): BindingRef => ({ portDev: one.portdev.name, filterName: one.filterref.filter });
+
 export class Filters {
   readonly #daemon: Daemon;
   readonly #byName = new Map<string, Nwfilter>();
+  readonly #bindings = new Map<string, FilterBinding>();
 
   constructor(daemon: Daemon) {
     this.#daemon = daemon;
@@ -17,7 +28,22 @@ export class Filters {
   get #directory(): string {
     return `${this.#daemon.paths.config}/nwfilter`;
   }
+  get #bindingDirectory(): string {
+    return `${this.#daemon.paths.run}/nwfilter-binding`;
+  }
+  async #loadBindings(): Promise<void> {
+    const { files, log } = this.#daemon.host;
+    for (const file of await files.list(this.#bindingDirectory)) {
+      try {
+        const binding = parseFilterBinding((await files.read(`${this.#bindingDirectory}/${file}`)) ?? '');
+        this.#bindings.set(binding.portdev.name, binding);
+      } catch (error) {
+        log(`Cannot load ${this.#bindingDirectory}/${file}: ${(error as Error).message}`);
+      }
+    }
+  }
   async load(): Promise<void> {
+    await this.#loadBindings();
     const { files } = this.#daemon.host;
     await files.makeDirectory(this.#directory, 0o700);
     for (const file of await files.list(this.#directory)) {
@@ -58,8 +84,11 @@ export class Filters {
       if (!found) throw libvirtError('noNwfilter', 'nwfilter', `no nwfilter with matching uuid '${ref.uuid}' (${ref.name})`);
       return found;
     };
-    const noBinding = (name: string): LibvirtError =>
-      libvirtError('noNwfilterBinding', 'nwfilter', `no nwfilter binding for port dev '${name}'`);
+    const bound = (name: string): FilterBinding => {
+      const found = this.#bindings.get(name);
+      if (!found) throw libvirtError('noNwfilterBinding', 'nwfilter', `no nwfilter binding for port dev '${name}'`);
+      return found;
+    };
     return translateErrors('nwfilter', {
       connectNumOfNwfilters: () => ({ num: this.#byName.size }),
       connectListNwfilters: ({ maxNames }) => ({ names: [...this.#byName.keys()].slice(0, maxNames) }),
@@ -85,9 +114,25 @@ export class Filters {
         await this.#daemon.host.files.remove(`${this.#directory}/${found.name}.xml`);
         this.#byName.delete(found.name);
       },
-      connectListAllNwfilterBindings: () => ({ bindings: [], ret: 0 }),
-      nwfilterBindingLookupByPortDev: ({ name }) => {
-        throw noBinding(name);
+      connectListAllNwfilterBindings: ({ needResults }) => {
+        const all = [...this.#bindings.values()].map(bindingRef);
+        return { bindings: needResults ? all : [], ret: all.length };
+      },
+      nwfilterBindingLookupByPortDev: ({ name }) => ({ binding: bindingRef(bound(name)) }),
+      nwfilterBindingGetXmlDesc: ({ binding }) => ({ xml: formatFilterBinding(bound(binding.portDev)) }),
+      nwfilterBindingCreateXml: async ({ xml }) => {
+        const binding = parseFilterBinding(xml);
+        const { name } = binding.portdev;
+        if (this.#bindings.has(name)) throw libvirtError('operationFailed', 'nwfilter', `binding '${name}' already exists`);
+        await this.#daemon.host.files.makeDirectory(this.#bindingDirectory, 0o700);
+        await this.#daemon.host.files.write(`${this.#bindingDirectory}/${name}.xml`, formatFilterBinding(binding));
+        this.#bindings.set(name, binding);
+        return { binding: bindingRef(binding) };
+      },
+      nwfilterBindingDelete: async ({ binding }) => {
+        const { name } = bound(binding.portDev).portdev;
+        await this.#daemon.host.files.remove(`${this.#bindingDirectory}/${name}.xml`);
+        this.#bindings.delete(name);
       },
     } satisfies RemoteHandlers);
   }

@@ -1,6 +1,6 @@
 // Devices and network interfaces of the host, as it has them at this moment; they can be looked at, not changed.
 import { formatNodeDevice, type NodeDevice } from '../domain/node-device.ts';
-import { formatXml, newElement, type XmlElement } from '../domain/xml.ts';
+import { formatXml, newElement, parseRoot, type XmlElement } from '../domain/xml.ts';
 import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { hostUuid } from './capabilities.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
@@ -120,6 +120,10 @@ export function nodeDeviceHandlers(daemon: Daemon): RemoteHandlers {
         const kinds = flags & 0x3fff_ffff;
         const found = (await allDevices(daemon)).filter((one) => kinds === 0 || (kindBits[one.capability.type] & kinds) !== 0);
         return { devices: needResults ? found.map(({ name }) => ({ name })) : [], ret: found.length };
+      },
+      nodeDeviceCreateXml({ xml }) {
+        parseRoot(xml, 'device', 'node_device_definition');
+        throw libvirtError('noSupport', 'nodedev', 'virNodeDeviceCreateXML');
       },
       nodeDeviceLookupByName: async ({ name }) => ({ dev: { name: (await find(name)).name } }),
       nodeDeviceGetXmlDesc: async ({ name }) => ({ xml: formatNodeDevice(await find(name)) }),

@@ -1,5 +1,5 @@
 // `<filter>` of network traffic (libvirt 9.0, formatnwfilter).
-import { attribute, element, type Field, integer, refine, required, string, type Value } from './codec.ts';
+import { attribute, child, children, element, type Field, integer, leaf, refine, required, string, type Value } from './codec.ts';
 import { uuidField } from './domain.ts';
 import { type DefineContext, randomUuid } from './emulator.ts';
 import { internalError, unsupported } from './errors.ts';
@@ -94,3 +94,37 @@ export function completeNwfilter(filter: Nwfilter, random: DefineContext['random
 
 /** The filter's XML text as libvirt prints it. */
 export const formatNwfilter = (filter: Nwfilter): string => formatXml(root.format(filter));
+
+const bindingRoot = element('filterbinding', {
+  owner: child(element('owner', { name: leaf('name', string), uuid: uuidField })),
+  portdev: child(element('portdev', { name: attribute('name', string) })),
+  linkdev: child(element('linkdev', { name: attribute('name', string) })),
+  mac: child(element('mac', { address: attribute('address', string) })),
+  filterref: child(
+    element('filterref', {
+      filter: attribute('filter', string),
+      parameters: children(element('parameter', { name: required('name', string), value: required('value', string) })),
+    }),
+  ),
+});
+type BindingDocument = Value<typeof bindingRoot>;
+/** A filter that a network device of the host is bound to, for one card of a guest. */
+export interface FilterBinding extends BindingDocument {
+  portdev: { name: string };
+  mac: { address: string };
+  filterref: NonNullable<BindingDocument['filterref']> & { filter: string };
+}
+
+/** @throws DomainXmlError with libvirt's code and message. */
+export function parseFilterBinding(text: string): FilterBinding {
+  const value = bindingRoot.parse(parseRoot(text, 'filterbinding', 'nwfilterbinding_definition'));
+  if (value.portdev?.name === undefined) throw internalError('filter binding has no port dev name');
+  if (value.mac?.address === undefined) throw internalError('filter binding has no MAC address');
+  if (value.filterref?.filter === undefined) throw internalError('filter binding has no filter reference');
+  if (value.owner?.name === undefined) throw internalError('filter binding has no owner name');
+  if (value.owner.uuid === undefined) throw internalError('filter binding has no owner UUID');
+  return value as FilterBinding;
+}
+
+/** The binding's XML text as libvirt prints it. */
+export const formatFilterBinding = (binding: FilterBinding): string => formatXml(bindingRoot.format(binding));

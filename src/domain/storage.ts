@@ -7,7 +7,7 @@ import { formats } from './model/disk.ts';
 import { bytesField, checkName, standingOpen } from './model/sizes.ts';
 import { formatXml, newElement, parseRoot } from './xml.ts';
 
-const poolTypes = [
+export const poolTypes = [
   ...(['dir', 'fs', 'netfs', 'logical', 'disk', 'iscsi', 'iscsi-direct', 'scsi', 'mpath', 'rbd', 'sheepdog'] as const),
   ...(['gluster', 'zfs', 'vstorage'] as const),
 ] as const;

@@ -9,12 +9,23 @@ const maxIothreads = 1024;
 /** @throws DomainXmlError for the first thing that is wrong. `maxCpus` is the machine's limit. */
 export function validateDomain(domain: Domain, maxCpus?: number): void {
   validateVcpus(domain, maxCpus);
+  validateLifecycle(domain);
   for (const one of domain.devices.disks) validateDisk(one);
   validateTargets(domain.devices.disks);
   validateBootOrder(domain);
   validateControllers(domain);
   if ((domain.iothreads ?? 0) > maxIothreads) throw xmlError(`invalid iothreads count '${domain.iothreads}'`);
   if (domain.devices.memballoons.length > 1) throw internalError('only a single memory balloon device is supported');
+}
+
+/** Actions that the emulator has no means for. */
+export function validateLifecycle({ onPoweroff, onReboot, onCrash }: Domain): void {
+  const no = (detail: string) => unsupported(`qemu driver doesn't support ${detail}`);
+  if ([onPoweroff, onReboot, onCrash].includes('rename-restart')) {
+    throw no("the 'rename-restart' action for 'on_reboot'/'on_poweroff'/'on_crash'");
+  }
+  if (onPoweroff === 'preserve' || onReboot === 'preserve') throw no("the 'preserve' action for 'on_reboot'/'on_poweroff'");
+  if (onReboot === 'destroy' && onPoweroff === 'restart') throw no("'onReboot' set to 'destroy and 'onPoweroff' set to 'reboot'");
 }
 
 function validateVcpus(domain: Domain, maxCpus: number | undefined): void {

@@ -431,7 +431,7 @@ export const operations: readonly Operation[] = [
   op('backup-begin when off', 'backup-begin delta {dir}/backup.xml'),
   op('backup-dumpxml when off', 'backup-dumpxml delta'),
   op('checkpoint-create when off', 'checkpoint-create delta {dir}/checkpoint.xml'),
-  op('blockcommit when off', 'blockcommit delta vda --active'),
+  op('blockcommit when off', 'blockcommit delta vda --active', 'code'),
   op('blockpull when off', 'blockpull delta vda'),
   op('blockresize when off', 'blockresize delta vda 20M'),
   op('blockjob when off', 'blockjob delta vda'),

@@ -197,7 +197,8 @@ export function agentHandlers(daemon: Daemon): RemoteHandlers {
     domainAgentSetResponseTimeout({ dom, timeout }) {
       const guest = guests.find(dom);
       if (timeout < -2) throw invalidArgument(`guest agent timeout '${timeout}' is less than the minimum '-2'`);
-      guest.live().agentTimeout = timeout;
+      // Of a guest that is off it is the next run's, which begins with the default, as in libvirt.
+      if (guest.run) guest.run.agentTimeout = timeout;
       return { result: 0 };
     },
     async domainAuthorizedSshKeysGet({ dom, user }) {

@@ -78,6 +78,9 @@ export async function beginBackup(
   const pull = wanted.mode === 'pull';
   const server = pull ? serverOf(wanted) : undefined;
   await guest.lock.run('DomainBackupBegin', async () => {
+    if (!guest.active) {
+      throw libvirtError('operationUnsupported', 'qemu', 'cannot perform disk backup for inactive domain');
+    }
     const run = guest.live();
     if (guest.job) throw operationInvalid('another job is active');
     const point = checkpointXml === undefined ? undefined : planCheckpoint(daemon, guest, parseCheckpoint(checkpointXml));

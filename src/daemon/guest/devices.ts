@@ -295,5 +295,5 @@ export function deviceByAlias(domain: Domain, alias: string): Device {
     );
     if (found) return { element, value: found } as Device;
   }
-  throw libvirtError('deviceMissing', 'qemu', `no device found with alias ${alias}`);
+  throw libvirtError('internalError', 'qemu', `no device found with alias ${alias}`);
 }

@@ -1,12 +1,14 @@
 // Procedures of domains: look-up, definition, life cycle, what a domain is. The rest is in the tables that this one joins.
 import { type Domain, formatDomain, parseDomain } from '../../domain/domain.ts';
+import { validateLifecycle } from '../../domain/validate.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { checkFlags, operationInvalid, translateErrors } from '../errors.ts';
+import { affects } from './affect.ts';
 import { agentHandlers } from './agent-handlers.ts';
 import { consoleHandlers } from './console-handlers.ts';
 import { deviceHandlers } from './device-handlers.ts';
-import type { Guest } from './guest.ts';
+import { copyDomain, type Guest } from './guest.ts';
 import { jobHandlers } from './job-handlers.ts';
 import {
   createFromXml,
@@ -19,6 +21,7 @@ import {
   startDefined,
   suspendGuest,
 } from './lifecycle.ts';
+import { limitHandlers } from './limit-handlers.ts';
 import { type FlagGroups, wanted } from './list-flags.ts';
 import { metadataHandlers } from './metadata-handlers.ts';
 import { withoutRun } from './save.ts';
@@ -26,6 +29,7 @@ import { snapshotHandlers } from './snapshot-handlers.ts';
 import { state } from './states.ts';
 import { cpuTimeOf } from './stats.ts';
 import { statsHandlers } from './stats-handlers.ts';
+import { saveStatus } from './status.ts';
 import { tuneHandlers } from './tune-handlers.ts';
 
 /** Flags of `domainGetXmlDesc`. */
@@ -191,7 +195,6 @@ export function guestHandlers(daemon: Daemon): RemoteHandlers {
     domainPmWakeup: async ({ dom }) => {
       const guest = guests.find(dom);
       guest.live();
-      if (guest.state !== state.pmSuspended) throw operationInvalid('Unable to wake up domain');
       await guest.qmp('system_wakeup');
     },
     async domainRename({ dom, name }) {
@@ -261,8 +264,15 @@ export function guestHandlers(daemon: Daemon): RemoteHandlers {
         else if (type === 1) domain.onReboot = name as 'destroy';
         else domain.onCrash = name;
       };
-      if (guest.run && (flags & 2) === 0) set(guest.run.domain);
-      if (guest.config && ((flags & 2) !== 0 || !guest.run)) await guests.change(guest, set);
+      const where = affects(guest, flags);
+      if (where.live) {
+        const wanted = copyDomain(guest.live().domain);
+        set(wanted);
+        validateLifecycle(wanted);
+        set(guest.live().domain);
+        await saveStatus(daemon.host, daemon.paths.run, guest);
+      }
+      if (where.config) await guests.change(guest, set);
     },
   } satisfies RemoteHandlers;
   return {
@@ -273,6 +283,7 @@ export function guestHandlers(daemon: Daemon): RemoteHandlers {
     ...jobHandlers(daemon),
     ...deviceHandlers(daemon),
     ...tuneHandlers(daemon),
+    ...limitHandlers(daemon),
     ...agentHandlers(daemon),
     ...snapshotHandlers(daemon),
   };

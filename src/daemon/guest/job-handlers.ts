@@ -102,6 +102,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
 
     async domainGetJobInfo({ dom }) {
       const guest = guests.find(dom);
+      guest.live();
       const { job } = guest;
       if (!job) return { ...none, ...noMore };
       const now = await job.progress().catch(() => ({ total: 0, remaining: 0, processed: 0 }));
@@ -128,6 +129,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
         if ((flags & completedFlag.keep) === 0) guest.lastJob = undefined;
         return last ?? { type: 0, params: [] };
       }
+      guest.live();
       const { job } = guest;
       if (!job) return { type: 0, params: [] };
       const now = await job.progress();
@@ -227,7 +229,9 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
       blockJobSpeed(guests.find(dom), path, speedOf(bandwidth, (flags & 1) === 1)),
     async domainSetBlockThreshold({ dom, dev, threshold }) {
       const guest = guests.find(dom);
-      const disk = findDisk(guest.live().domain.devices.disks, dev.replace(/\[\d+\]$/, ''));
+      const target = dev.replace(/\[\d+\]$/, '');
+      const disk = guest.live().domain.devices.disks.find((one) => one.target?.dev === target);
+      if (!disk) throw invalidArgument(`failed to find disk '${dev}'`);
       const node = `libvirt-${disk.source?.index}-storage`;
       await guest.qmp('block-set-write-threshold', { 'node-name': node, 'write-threshold': threshold });
     },

@@ -16,6 +16,8 @@ import type { ProcessId } from '../host.ts';
 import { wait } from '../host.ts';
 import { findChains } from './chain.ts';
 import { copyDomain, type Guest, type Run } from './guest.ts';
+import { enabledEvents } from './limit-handlers.ts';
+import { applyLimits, numberIn } from './limits.ts';
 import { addVcpu, agentChannel, hotpluggable, listenToMonitor, readThreads, readVcpus } from './monitor.ts';
 import { type Lifecycle, pausedReason, runningReason, state } from './states.ts';
 import { saveStatus, statusPath } from './status.ts';
@@ -142,6 +144,7 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
   const domain = copyDomain(options.domain ?? guest.config!);
   const emulator = await daemon.emulators.probe(domain.devices.emulator!);
   checkType(domain, emulator.accelerators);
+  checkLimits(domain);
   const ports = await takePorts(daemon, wantedPorts(domain));
   const directory = `${paths.lib}/qemu/${shortName(id, guest.name)}`;
   const channels = `${paths.lib}/qemu/channel/target/${shortName(id, guest.name)}`;
@@ -205,6 +208,7 @@ async function bringUp(daemon: Daemon, guest: Guest, run: Run, options: StartOpt
     else await readThreads(guest, run);
     if (agentChannel(run) !== undefined) daemon.events.domain(18, guest.ref, { state: 2, reason: 1 });
     await applySettings(guest, run);
+    await applyLimits(daemon, guest, run, run.domain);
     if (options.receive) await options.receive(guest, run);
     else {
       const balloon = run.domain.devices.memballoons.some((one) => one.model !== 'none');
@@ -267,6 +271,16 @@ export function newRun(
     originalMemory: domain.currentMemory ?? domain.memory ?? 0,
     lastNode: highestNodeIndex(domain),
   };
+}
+
+/** libvirt's limits of limits. */
+function checkLimits(domain: Domain): void {
+  const shares = numberIn(domain.cputune, 'shares');
+  if (shares !== undefined && (shares < 2n || shares > 262_144n)) {
+    throw libvirtError('configUnsupported', 'domain', "Value of cputune 'shares' must be in range [2, 262144]");
+  }
+  const [event] = enabledEvents(domain);
+  if (event !== undefined) throw libvirtError('argumentUnsupported', 'qemu', `unable to enable host cpu perf event for ${event}`);
 }
 
 function checkType(domain: Domain, accelerators: readonly string[]): void {

@@ -7,6 +7,7 @@ import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
 import { Guest, type Run } from './guest.ts';
 import { newRun } from './launch.ts';
+import { removeLimits } from './limits.ts';
 import { listenToMonitor, readThreads } from './monitor.ts';
 import { pausedReason, runningReason, type State, state } from './states.ts';
 import { parseStatus, type Status, statusPath } from './status.ts';
@@ -42,6 +43,7 @@ async function dropLeftovers(daemon: Daemon, status: Status): Promise<void> {
   }
   await files.remove(statusPath(daemon.paths.run, status.name));
   await files.removeTree(status.directory);
+  await removeLimits(daemon, status);
 }
 
 async function findAgain(daemon: Daemon, status: Status): Promise<void> {

@@ -3,6 +3,7 @@ import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon } from '../daemon.ts';
 import { baseName } from '../paths.ts';
 import type { Ending, Guest, Run } from './guest.ts';
+import { removeLimits } from './limits.ts';
 import { crashedReason, type Lifecycle, shutoffReason, state } from './states.ts';
 import { statusPath } from './status.ts';
 
@@ -71,6 +72,7 @@ async function cleanUp(daemon: Daemon, guest: Guest, run: Run, ending: Ending): 
   if (ending === 'crashed' && run.domain.onCrash === 'preserve') guest.set(state.crashed, crashedReason.panicked, host.now());
   else guest.set(state.shutoff, reason, host.now());
   await daemon.networks.detachAll(guest, run.domain);
+  await removeLimits(daemon, run);
   await host.files.remove(statusPath(paths.run, guest.name));
   await host.files.removeTree(run.directory);
   await host.files.removeTree(`${paths.lib}/qemu/channel/target/${baseName(run.directory)}`);

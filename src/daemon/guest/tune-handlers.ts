@@ -1,6 +1,6 @@
-// Parameters of a domain: disk throttles, scheduler, memory and block weights, pinning, I/O threads. libvirt 9.0's names and answers.
+// Parameters of a domain: disk throttles, network cards, pinning, I/O threads. libvirt 9.0's names and answers.
 import type { Domain } from '../../domain/domain.ts';
-import { childNamed, elementsOf, newElement, textOf, type XmlElement } from '../../domain/xml.ts';
+import { childNamed, elementsOf, newElement } from '../../domain/xml.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
@@ -9,55 +9,11 @@ import { invalidArgument, operationInvalid, translateErrors } from '../errors.ts
 import { affects, queried } from './affect.ts';
 import { findDisk } from './block-nodes.ts';
 import type { Guest } from './guest.ts';
+import { cputune } from './limits.ts';
 import { saveStatus } from './status.ts';
 import { applyIoTune, setTune, tuneParams } from './tune.ts';
 
-const ullong = (field: string, value: bigint): TypedParam => ({ field, value: { type: 'ullong', value } });
-const llong = (field: string, value: bigint): TypedParam => ({ field, value: { type: 'llong', value } });
 const text = (field: string, value: string): TypedParam => ({ field, value: { type: 'string', value } });
-
-/** libvirt's "no limit", in KiB. */
-const unlimited = 9_007_199_254_740_991n;
-
-const numberIn = (element: XmlElement | undefined, name: string): bigint | undefined => {
-  const found = element && childNamed(element, name);
-  const value = found && textOf(found).trim();
-  return value !== undefined && /^-?\d+$/.test(value) ? BigInt(value) : undefined;
-};
-
-/** `element` with the child `name` holding `value`. */
-function withNumber(element: XmlElement | undefined, root: string, name: string, value: bigint, attributes = {}): XmlElement {
-  const others = element ? elementsOf(element).filter((one) => one.name !== name) : [];
-  return newElement(root, element?.attributes ?? {}, [...others, newElement(name, attributes, [String(value)])]);
-}
-
-/** Scheduler parameters: name, element of `<cputune>`, default, signed. */
-const scheduler = [
-  ['cpu_shares', 'shares', 1024n, false],
-  ['vcpu_period', 'period', 100_000n, false],
-  ['vcpu_quota', 'quota', -1n, true],
-  ['emulator_period', 'emulator_period', 100_000n, false],
-  ['emulator_quota', 'emulator_quota', -1n, true],
-  ['global_period', 'global_period', 100_000n, false],
-  ['global_quota', 'global_quota', -1n, true],
-  ['iothread_period', 'iothread_period', 100_000n, false],
-  ['iothread_quota', 'iothread_quota', -1n, true],
-] as const;
-
-/** Of a definition what it says; of a run what is in force. */
-function schedulerParams(domain: Domain): TypedParam[] {
-  const live = domain.id !== undefined;
-  return scheduler.map(([field, element, fallback, signed]) => {
-    const value = numberIn(domain.cputune, element) ?? (live ? fallback : 0n);
-    return signed ? llong(field, value) : ullong(field, value);
-  });
-}
-
-async function setDefinition(daemon: Daemon, guest: Guest, flags: number, edit: (domain: Domain) => void): Promise<void> {
-  const where = affects(guest, flags);
-  if (where.live) throw operationInvalid('cgroup CPU controller is not mounted');
-  await daemon.guests.change(guest, edit);
-}
 
 /** A set of CPUs as libvirt writes it. */
 export function formatCpus(cpus: readonly number[]): string {
@@ -96,7 +52,7 @@ function setPin(domain: Domain, element: string, id: Readonly<Record<string, str
   const rest = (domain.cputune ? elementsOf(domain.cputune) : []).filter(
     (one) => one.name !== element || !Object.entries(id).every(([k, v]) => one.attributes[k] === v),
   );
-  domain.cputune = newElement('cputune', {}, [...rest, newElement(element, { ...id, cpuset: formatCpus(cpus) })]);
+  domain.cputune = cputune([...rest, newElement(element, { ...id, cpuset: formatCpus(cpus) })]);
 }
 
 export function tuneHandlers(daemon: Daemon): RemoteHandlers {
@@ -158,85 +114,28 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       if (nparams === 0) return { params: [], nparams: 20 };
       return { params: list.slice(0, nparams), nparams: list.length };
     },
-    domainGetSchedulerType: ({ dom }) => {
-      guests.find(dom);
-      return { type: 'posix', nparams: scheduler.length };
-    },
-    domainGetSchedulerParameters({ dom, nparams }) {
-      return { params: schedulerParams(guests.find(dom).current).slice(0, nparams) };
-    },
-    domainGetSchedulerParametersFlags({ dom, nparams, flags }) {
-      return { params: schedulerParams(queried(guests.find(dom), flags & 3)).slice(0, nparams) };
-    },
-    domainSetSchedulerParameters: async ({ dom, params }) => setScheduler(daemon, guests.find(dom), params, 0),
-    domainSetSchedulerParametersFlags: async ({ dom, params, flags }) => setScheduler(daemon, guests.find(dom), params, flags),
-    domainGetMemoryParameters({ dom, nparams, flags }) {
-      const domain = queried(guests.find(dom), flags & 3);
-      const rows = ['hard_limit', 'soft_limit', 'swap_hard_limit'] as const;
-      if (nparams === 0) return { params: [], nparams: rows.length };
-      const names = { hard_limit: 'hard_limit', soft_limit: 'soft_limit', swap_hard_limit: 'swap_hard_limit' };
-      return {
-        params: rows.map((name) => ullong(name, numberIn(domain.memtune, names[name]) ?? unlimited)),
-        nparams: rows.length,
-      };
-    },
-    domainSetMemoryParameters: async ({ dom, params, flags }) =>
-      setDefinition(daemon, guests.find(dom), flags, (domain) => {
-        for (const { field, value } of params) {
-          domain.memtune = withNumber(domain.memtune, 'memtune', field, BigInt(value.value as bigint), { unit: 'KiB' });
-        }
-      }),
-    domainGetBlkioParameters({ dom, nparams, flags }) {
-      const domain = queried(guests.find(dom), flags & 3);
-      const rows = [
-        'weight',
-        'device_weight',
-        'device_read_iops_sec',
-        'device_write_iops_sec',
-        'device_read_bytes_sec',
-        'device_write_bytes_sec',
-      ];
-      if (nparams === 0) return { params: [], nparams: rows.length };
-      const weight: TypedParam = {
-        field: 'weight',
-        value: { type: 'uint', value: Number(numberIn(domain.blkiotune, 'weight') ?? 0n) },
-      };
-      return { params: [weight, ...rows.slice(1).map((name) => text(name, ''))], nparams: rows.length };
-    },
-    domainSetBlkioParameters: async ({ dom, params, flags }) =>
-      setDefinition(daemon, guests.find(dom), flags, (domain) => {
-        for (const { field, value } of params) {
-          if (field !== 'weight') throw libvirtError('configUnsupported', 'qemu', `${field} is not supported`);
-          domain.blkiotune = withNumber(domain.blkiotune, 'blkiotune', 'weight', BigInt(Number(value.value)));
-        }
-      }),
-    domainGetNumaParameters({ dom, nparams, flags }) {
-      queried(guests.find(dom), flags & 3);
-      if (nparams === 0) return { params: [], nparams: 2 };
-      return { params: [{ field: 'numa_mode', value: { type: 'int', value: 0 } }, text('numa_nodeset', '')], nparams: 2 };
-    },
     domainGetInterfaceParameters({ dom, device, nparams, flags }) {
       const domain = queried(guests.find(dom), flags & 3);
-      const card = domain.devices.interfaces.find((one) => one.target?.dev === device || one.mac?.address === device);
-      if (!card) throw invalidArgument(`no interface found for '${device}'`);
-      const rows = [
-        'inbound.average',
-        'inbound.peak',
-        'inbound.burst',
-        'inbound.floor',
-        'outbound.average',
-        'outbound.peak',
-        'outbound.burst',
-      ];
-      if (nparams === 0) return { params: [], nparams: rows.length };
+      if (nparams === 0) return { params: [], nparams: bandwidthRows.length };
+      const { bandwidth } = findCard(domain, device);
       const of = (row: string): number => {
         const [way = '', what = ''] = row.split('.');
-        return Number((card.bandwidth && childNamed(card.bandwidth, way))?.attributes[what] ?? 0);
+        return Number((bandwidth && childNamed(bandwidth, way))?.attributes[what] ?? 0);
       };
       return {
-        params: rows.map((field) => ({ field, value: { type: 'uint' as const, value: of(field) } })),
-        nparams: rows.length,
+        params: bandwidthRows.map((field) => ({ field, value: { type: 'uint' as const, value: of(field) } })),
+        nparams: bandwidthRows.length,
       };
+    },
+    domainSetInterfaceParameters({ dom, device, flags }) {
+      const guest = guests.find(dom);
+      const where = affects(guest, flags);
+      const card = findCard(where.live ? guest.live().domain : guest.config!, device);
+      throw libvirtError(
+        'configUnsupported',
+        'qemu',
+        `setting bandwidth on interfaces of type '${card.type}' is not implemented yet`,
+      );
     },
 
     domainPinVcpu: async ({ dom, vcpu, cpumap }) => {
@@ -245,10 +144,10 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
     },
     domainPinVcpuFlags: async ({ dom, vcpu, cpumap, flags }) => {
       const guest = guests.find(dom);
-      if (vcpu >= guest.current.vcpu.count) {
-        throw invalidArgument(
-          `vcpu ${vcpu} is out of range of ${affects(guest, flags).live ? 'live' : 'persistent'} cpu count ${guest.current.vcpu.count}`,
-        );
+      const { live } = affects(guest, flags);
+      const { count, current = count } = (live ? guest.live().domain : guest.config!).vcpu;
+      if (vcpu >= count) {
+        throw invalidArgument(`vcpu ${vcpu} is out of range of ${live ? 'live' : 'persistent'} cpu count ${current}`);
       }
       await pin(guest, flags, cpumap, 'vcpupin', { vcpu: String(vcpu) }, () => [...threadOf(guest, vcpu)]);
     },
@@ -290,6 +189,8 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
       await pin(guest, flags, cpumap, 'iothreadpin', { iothread: String(iothreadId) }, () =>
         known.flatMap((one) => (one.id === iothreadId ? [one.thread] : [])),
       );
+      // A thread that is spoken of is listed from then on, and all others with it.
+      if (affects(guest, flags).config) await guests.change(guest, listIothreads);
     },
     async domainAddIothread({ dom, iothreadId, flags }) {
       const guest = guests.find(dom);
@@ -331,11 +232,48 @@ export function tuneHandlers(daemon: Daemon): RemoteHandlers {
         }
       });
     },
-    domainGetPerfEvents({ dom, flags }) {
-      queried(guests.find(dom), flags & 3);
-      return { params: [] };
+    async domainSetIothreadParams({ dom, iothreadId, params, flags }) {
+      const guest = guests.find(dom);
+      if (flags & 2) throw invalidArgument('unsupported flags (0x2) in function qemuDomainSetIOThreadParams');
+      guest.live();
+      await guest.lock.run('DomainSetIOThreadParams', async () => {
+        if (!(await iothreads(guest)).some((one) => one.id === iothreadId)) {
+          throw invalidArgument(`cannot find IOThread '${iothreadId}' in iothreadids`);
+        }
+        for (const { field, value } of params) {
+          const property = polling[field];
+          if (property === undefined) throw invalidArgument(`parameter '${field}' not supported`);
+          const path = `/objects/iothread${iothreadId}`;
+          await guest.qmp('qom-set', { path, property, value: Number(value.value) });
+        }
+      });
     },
   } satisfies RemoteHandlers);
+}
+
+/** Parameters of an I/O thread and the emulator's properties. */
+const polling: Readonly<Record<string, string>> = {
+  poll_max_ns: 'poll-max-ns',
+  poll_grow: 'poll-grow',
+  poll_shrink: 'poll-shrink',
+  thread_pool_min: 'thread-pool-min',
+  thread_pool_max: 'thread-pool-max',
+};
+
+const bandwidthRows = [
+  ...['inbound.average', 'inbound.peak', 'inbound.burst', 'inbound.floor'],
+  ...['outbound.average', 'outbound.peak', 'outbound.burst'],
+];
+
+function findCard(domain: Domain, device: string) {
+  const card = domain.devices.interfaces.find((one) => one.target?.dev === device || one.mac?.address === device);
+  if (!card) throw invalidArgument(`'${device}' is not a known interface`);
+  return card;
+}
+
+function listIothreads(domain: Domain): void {
+  const ids = Array.from({ length: domain.iothreads ?? 0 }, (_, i) => newElement('iothread', { id: String(i + 1) }));
+  domain.iothreadids = newElement('iothreadids', {}, ids);
 }
 
 function setIothreads(domain: Domain, count: number): void {
@@ -347,14 +285,4 @@ function* threadOf(guest: Guest, vcpu: number): Generator<number> {
   const thread = guest.live().threads.get(vcpu);
   if (thread === undefined) throw invalidArgument(`vcpu ${vcpu} is not online`);
   yield thread;
-}
-
-async function setScheduler(daemon: Daemon, guest: Guest, params: readonly TypedParam[], flags: number): Promise<void> {
-  await setDefinition(daemon, guest, flags, (domain) => {
-    for (const { field, value } of params) {
-      const row = scheduler.find(([name]) => name === field);
-      if (!row) throw invalidArgument(`parameter '${field}' not supported`);
-      domain.cputune = withNumber(domain.cputune, 'cputune', row[1], BigInt(value.value as bigint));
-    }
-  });
 }

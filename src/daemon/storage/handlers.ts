@@ -1,5 +1,5 @@
 // Procedures of storage pools and volumes. libvirt 9.0's rules, answers and words.
-import { formatPool, parseVolume } from '../../domain/storage.ts';
+import { formatPool, parseVolume, poolTypes } from '../../domain/storage.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { StorageVol as VolumeRef } from '../../rpc/libvirt/types.ts';
 import type { RpcStream } from '../../rpc/stream.ts';
@@ -191,6 +191,8 @@ export function storageHandlers(daemon: Daemon): RemoteHandlers {
       return { pools: needResults ? found.map((one) => one.ref) : [], ret: found.length };
     },
     connectFindStoragePoolSources({ type }) {
+      if (!(poolTypes as readonly string[]).includes(type))
+        throw libvirtError('internalError', 'storage', `unknown storage pool type ${type}`);
       throw libvirtError('noSupport', 'storage', `pool type '${type}' does not support source discovery`);
     },
     connectGetStoragePoolCapabilities: () => ({ capabilities: poolCapabilities() }),

@@ -185,9 +185,10 @@ export class BaselineError extends Error {}
 
 function commonVendor(map: CpuMap, cpus: readonly CpuDescription[]): string | undefined {
   let common: string | undefined;
-  for (const { cpu } of cpus) {
-    const vendor = cpu.vendor ?? findModel(map, cpu.model!.name!).vendor;
+  for (const [at, { cpu }] of cpus.entries()) {
     if (cpu.vendor !== undefined && !map.vendors.has(cpu.vendor)) throw new BaselineError(`Unknown CPU vendor ${cpu.vendor}`);
+    // libvirt looks at the vendor of the first model only when the document says it.
+    const vendor = cpu.vendor ?? (at === 0 ? undefined : findModel(map, cpu.model!.name!).vendor);
     if (vendor !== undefined && common !== undefined && vendor !== common) throw new BaselineError('CPU vendors do not match');
     common ??= vendor;
   }
@@ -211,7 +212,7 @@ export function baselineCpu(
   const cpu = decodeCpu(map, data, { kind: 'guest', preferred, models: options.models, migratable: options.migratable });
   if (!cpu) throw new BaselineError('Cannot find suitable CPU model for given data');
   // A vendor is promised only when each of them has it.
-  const agreed = cpus.every((one) => dataOf(map, one).vendor !== undefined);
+  const agreed = cpus.every((one) => one.cpu.vendor !== undefined);
   const { vendor: _, ...nobodys } = cpu;
   return { cpu: agreed ? cpu : nobodys, fixed: cpu.model === preferred };
 }
