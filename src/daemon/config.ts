@@ -63,6 +63,7 @@ export function parseListen(uri: string): ListenUri {
   if (!match) throw new Error(`Cannot listen at ${uri}: accepted are tcp://HOST[:PORT] and tls://HOST[:PORT]`);
   const transport = match[1] as 'tcp' | 'tls';
   const port = match[3] === undefined ? { tcp: 16_509, tls: 16_514 }[transport] : Number(match[3]);
+  if (port > 65_535) throw new Error(`Cannot listen at ${uri}: port ${port}: accepted are 0 to 65535`);
   return { transport, host: (match[2] ?? '127.0.0.1').replace(/[[\]]/g, ''), port };
 }
 

@@ -25,6 +25,10 @@ const errnoWords: Readonly<Record<string, string>> = {
   EROFS: 'Read-only file system',
   ENAMETOOLONG: 'File name too long',
   EINVAL: 'Invalid argument',
+  EADDRINUSE: 'Address already in use',
+  EADDRNOTAVAIL: 'Cannot assign requested address',
+  EMFILE: 'Too many open files',
+  ENOTSUP: 'Operation not supported',
 };
 
 /** The errno's words for a failure of the host. */

@@ -6,6 +6,7 @@ import { dirname, join, resolve } from 'node:path';
 import type { DaemonSettings } from '../../cli/daemon.ts';
 import { isLoopback, parseConfig, parseListen, type Setting } from '../../daemon/config.ts';
 import { Daemon, type DaemonOptions } from '../../daemon/daemon.ts';
+import { reasonOf } from '../../daemon/errors.ts';
 import type { ClientInfo, Listener, TlsFiles } from '../../daemon/host.ts';
 import { type Paths, privatePaths, readOnlySocketName, socketName, systemPaths, userPaths } from '../../daemon/paths.ts';
 import { connectUri } from '../../daemon/peer.ts';
@@ -103,7 +104,13 @@ class Configuration {
 function readConfig(settings: DaemonSettings, paths: Paths): Configuration {
   const path = settings.config ?? join(paths.config, 'nonrootd.conf');
   if (settings.config === undefined && !existsSync(path)) return new Configuration(new Map());
-  return new Configuration(parseConfig(readFileSync(path, 'utf8'), path));
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new Error(`Cannot read ${path}: ${reasonOf(error)}`);
+  }
+  return new Configuration(parseConfig(text, path));
 }
 
 function tlsFiles(config: Configuration): TlsFiles {
@@ -151,6 +158,13 @@ async function serve(settings: DaemonSettings, version: string): Promise<number>
   // One client's or guest's fault is not the others'.
   process.on('uncaughtException', (error) => log(`uncaught: ${error.stack ?? error.message}`));
   process.on('unhandledRejection', (error) => log(`unhandled: ${error instanceof Error ? error.stack : String(error)}`));
+  // What can be seen to be wrong is said before anything is touched.
+  const uris = [...settings.listen, ...(config.list('listen') ?? [])].map((uri) => ({ uri, ...parseListen(uri) }));
+  for (const { uri, transport, host: address } of uris) {
+    if (transport === 'tcp' && !isLoopback(address) && !settings.insecure) {
+      throw new Error(`Cannot listen at ${uri}: without TLS only loopback addresses are accepted, unless --insecure is given`);
+    }
+  }
   await daemon.start();
   const listeners: Listener[] = [];
   const mode = (name: string, fallback: number): number => Number.parseInt(config.text(name) ?? '', 8) || fallback;
@@ -160,11 +174,7 @@ async function serve(settings: DaemonSettings, version: string): Promise<number>
     const bits = readOnly ? mode('unix_sock_ro_perms', place.system ? 0o666 : 0o600) : mode('unix_sock_rw_perms', 0o600);
     listeners.push(await host.sockets.listen(path, bits, (duplex) => daemon.accept(duplex, client)));
   }
-  for (const uri of [...settings.listen, ...(config.list('listen') ?? [])]) {
-    const { transport, host: address, port } = parseListen(uri);
-    if (transport === 'tcp' && !isLoopback(address) && !settings.insecure) {
-      throw new Error(`Cannot listen at ${uri}: without TLS only loopback addresses are accepted, unless --insecure is given`);
-    }
+  for (const { transport, host: address, port } of uris) {
     const accept = (duplex: Parameters<Daemon['accept']>[0], client: ClientInfo): void => daemon.accept(duplex, client);
     const listener = await host.sockets.listenTcp(address, port, accept, transport === 'tls' ? tlsFiles(config) : undefined);
     log(`listening at ${transport}://${address}:${listener.port}`);
@@ -178,6 +188,9 @@ async function serve(settings: DaemonSettings, version: string): Promise<number>
   for (const listener of listeners) listener.close();
   return 0;
 }
+
+/** What the daemon's own line about its end begins with. */
+const programName = 'nonrootd';
 
 /** How long a daemon in the background may take to serve, in ms. */
 const startMs = 60_000;
@@ -206,7 +219,9 @@ async function background(settings: DaemonSettings, argv: readonly string[]): Pr
     }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
-  throw new Error(readFileSync(path, 'utf8').slice(begin).trim() || 'Cannot start: the daemon does not serve');
+  const said = readFileSync(path, 'utf8').slice(begin).trim();
+  const own = said.split('\n').findLast((line) => line.startsWith(`${programName}: `));
+  throw new Error(own?.slice(programName.length + 2) ?? (said || 'Cannot start: the daemon does not serve'));
 }
 
 /** A client of the daemon that a URI, the environment or the user says. @throws Error (rejects) with one line */
@@ -232,6 +247,21 @@ export async function connectDaemon(uri: string | undefined): Promise<RpcClient>
   }
 }
 
+const verbs: Readonly<Record<string, string>> = { mkdir: 'make directory', unlink: 'replace', listen: 'listen at' };
+
+/** One line for whoever started the daemon: which path, and what is wrong with it. */
+function plainWords(error: unknown): string {
+  const { code, syscall, path } = error as { code?: string; syscall?: string; path?: string };
+  if (syscall === undefined || path === undefined) return error instanceof Error ? error.message : String(error);
+  const verb = verbs[syscall] ?? syscall;
+  const inTheWay = syscall === 'mkdir' && (code === 'EEXIST' || code === 'ENOTDIR');
+  return `Cannot ${verb} ${path}: ${inTheWay ? 'a file that is no directory is in its way' : reasonOf(error)}`;
+}
+
 export async function runDaemon(settings: DaemonSettings, argv: readonly string[], version: string): Promise<number> {
-  return settings.foreground ? serve(settings, version) : background(settings, argv);
+  try {
+    return await (settings.foreground ? serve(settings, version) : background(settings, argv));
+  } catch (error) {
+    throw new Error(plainWords(error));
+  }
 }

@@ -2,11 +2,12 @@
 
 import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync } from 'node:fs';
-import { chmod, unlink } from 'node:fs/promises';
+import { chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import { connect as connectTls, createServer as createTls, type TLSSocket } from 'node:tls';
 import { ReadStream, WriteStream } from 'node:tty';
+import { reasonOf } from '../../daemon/errors.ts';
 import type { ClientInfo, Listener, Sockets, TlsFiles } from '../../daemon/host.ts';
 import type { ByteDuplex } from '../../rpc/transport.ts';
 import { fdPasser } from './daemon-fds.ts';
@@ -113,15 +114,22 @@ function tracked(server: Server): Set<Socket> {
   return sockets;
 }
 
+/** `sun_path` of unix(7) with its NUL. */
+const longestPath = 107;
+
 async function listenUnix(path: string, mode: number, accept: (duplex: ByteDuplex) => void): Promise<Listener> {
+  const fail = (why: string): Error => new Error(`Cannot listen at ${path}: ${why}`);
+  if (Buffer.byteLength(path) > longestPath) {
+    throw fail(`its path has ${Buffer.byteLength(path)} bytes, a unix socket's may have ${longestPath}`);
+  }
+  const there = await lstat(path).catch(() => undefined);
+  if (there && !there.isSocket()) throw fail('something that is no socket is in its way');
   const server = createServer((socket) => accept(passingDuplex(socket)));
   const sockets = tracked(server);
   try {
     await listening(server, { path });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || !(await isStale(path))) {
-      throw new Error(`Cannot listen at ${path}: ${(error as Error).message}`);
-    }
+    if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || !(await isStale(path))) throw fail(reasonOf(error));
     await unlink(path);
     await listening(server, { path });
   }
@@ -171,7 +179,7 @@ async function listenTcp(
   try {
     await listening(server, { host, port });
   } catch (error) {
-    throw new Error(`Cannot listen at ${host}:${port}: ${(error as Error).message}`);
+    throw new Error(`Cannot listen at ${host}:${port}: ${reasonOf(error)}`);
   }
   return listenerOf(server, sockets);
 }
