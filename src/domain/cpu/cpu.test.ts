@@ -75,7 +75,12 @@ test('a host is named by a model of which it has everything, a guest by the near
 
 test('a baseline is what all have, of a vendor only when they agree', () => {
   const cpus = (...models: string[]) =>
-    models.map((one) => parseCpu(`<cpu><arch>x86_64</arch><model>${one}</model></cpu>`, 'host'));
+    models.map((one) =>
+      parseCpu(
+        `<cpu><arch>x86_64</arch><model>${one}</model>${one.startsWith('acme') ? '<vendor>Acme</vendor>' : ''}</cpu>`,
+        'host',
+      ),
+    );
   const of = (...models: string[]) => baselineCpu(map, cpus(...models), { migratable: false });
   assert.equal(
     formatCpu(of('acme2', 'acme1').cpu, 'allow'),
