@@ -63,6 +63,13 @@ function message(s: Settings | undefined, text: string): string {
   return `${time}${guest}${PROGRAM}: ${text}\n`;
 }
 
+/** `kernel-irqchip=`; without it the local APICs are in the kernel. A microvm's own chips stay on its board. */
+function irqchipOf(s: Settings): Pick<MachineConfig, 'irqchip'> {
+  const asked = s.machineProperties.get('kernel-irqchip');
+  if (asked === 'off') return { irqchip: 'off' };
+  return asked === 'on' && s.machine.board !== 'microvm' ? { irqchip: 'on' } : {};
+}
+
 const machineConfig = (s: Settings): MachineConfig => {
   const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
@@ -85,7 +92,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     bootOrder: s.machineProperties.get('boot.order'),
     bootMenu: s.bootMenu,
     ...(s.dirtyRing > 0 ? { dirtyRing: s.dirtyRing } : {}),
-    ...(s.machineProperties.get('kernel-irqchip') === 'off' ? { irqchip: 'off' as const } : {}),
+    ...irqchipOf(s),
     noGraphic: s.nographic || s.machineProperties.get('graphics') === 'off',
   };
 };

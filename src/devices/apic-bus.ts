@@ -13,12 +13,24 @@ export interface EoiListener {
   rerouted(): void;
 }
 
+/** The board's other interrupt controllers and its timer, where an accelerator keeps them: the wires that lead to them. */
+export interface RemoteChips {
+  /** Input n, 0 to 15, of the pair of 8259As. */
+  pic(n: number, level: 0 | 1): void;
+  /** Pin n, 0 to 23, of the I/O APIC. */
+  pin(n: number, level: 0 | 1): void;
+  /** Whether the timer's interrupt is cut, since the HPET stands in for it. */
+  cutTimer(cut: boolean): void;
+}
+
 /** Local APICs that an accelerator keeps: messages go there, and it must know where the I/O APIC's pins point. */
 export interface RemoteApics {
   /** True when at least one local APIC took the message. */
   msi(address: number, data: number): boolean;
   /** The messages of the I/O APIC's pins; `undefined` for a masked one. */
   routes(pins: readonly (Msi | undefined)[]): void;
+  /** The chips of the board that it keeps, too. */
+  readonly chips?: RemoteChips;
 }
 
 /** The local APICs of one machine, in order of their vCPUs. Sending is lock-free. */

@@ -65,6 +65,8 @@ export interface HpetOptions {
   readonly pin: (n: number) => IrqLine;
   /** Where timers 0 and 1 go with legacy replacement: the lines of ISA interrupts 0 and 8. */
   readonly legacy: readonly [IrqLine, IrqLine];
+  /** Told where the chips that timers 0 and 1 replace are not behind `gate`. */
+  readonly replaces?: (on: boolean) => void;
   readonly msi: MsiSink;
   readonly retime?: () => void;
 }
@@ -116,6 +118,10 @@ export class Hpet implements Timed {
     mmio.map(hpetBase, 0x400, this.handler, 'hpet');
   }
 
+  /** Legacy replacement is on. */
+  get inPlace(): boolean {
+    return (this.s.config & 3) === (enabled | legacy);
+  }
   /** `line` for the PIT (interrupt 0) or the RTC (8): cut while legacy replacement is on. */
   gate(line: IrqLine): IrqLine {
     return {
@@ -246,6 +252,7 @@ export class Hpet implements Timed {
     const s = this.s;
     const was = s.config & enabled;
     const counter = this.#counterAt(now);
+    if ((s.config & 3) !== (config & 3)) this.#o.replaces?.((config & 3) === (enabled | legacy));
     s.config = config;
     const is = config & enabled;
     if (is && !was) s.counter = BigInt.asUintN(64, counter - this.#countsAt(now));

@@ -115,6 +115,13 @@ export class Ioapic implements EoiListener {
   #set(n: number, value: 0 | 1): void {
     const bit = 1 << n;
     const was = this.s.levels & bit;
+    const chips = this.#first ? this.#bus.remote?.chips : undefined;
+    if (chips) {
+      // The levels are kept here all the same: they are what a chip that takes over begins with.
+      this.s.levels = value ? this.s.levels | bit : this.s.levels & ~bit;
+      chips.pin(n, value);
+      return;
+    }
     if (value === 0) {
       this.s.levels &= ~bit;
       return;

@@ -4,6 +4,7 @@ import { lowestBit } from '../bits/fields.ts';
 import { struct, type View } from '../bits/struct.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
+import type { RemoteChips } from './apic-bus.ts';
 
 const chipFields = {
   /** Levels of the inputs. */
@@ -41,13 +42,17 @@ const cascade = 2;
 const elcrWritable = [0xf8, 0xde] as const;
 
 export class Pic {
+  readonly s: View<typeof picLayout.fields>;
+  readonly #remote: () => RemoteChips | undefined;
   readonly #master: Chip;
   readonly #slave: Chip;
   readonly #int: IrqLine;
 
-  /** `int` is the pair's output: LINT0 of the local APICs. */
-  constructor(o: { arena: Arena; int: IrqLine }) {
-    const { chips } = o.arena.alloc(picLayout);
+  /** `int` is the pair's output: LINT0 of the local APICs. While there is a `remote` one, the wires lead there. */
+  constructor(o: { arena: Arena; int: IrqLine; remote?: () => RemoteChips | undefined }) {
+    this.s = o.arena.alloc(picLayout);
+    this.#remote = o.remote ?? (() => undefined);
+    const { chips } = this.s;
     this.#master = chips[0]!;
     this.#slave = chips[1]!;
     this.#int = o.int;
@@ -98,10 +103,21 @@ export class Pic {
     const chip = n < 8 ? this.#master : this.#slave;
     return {
       set: (level) => {
+        const remote = this.#remote();
+        if (remote) {
+          chip.lines = level ? chip.lines | (1 << (n & 7)) : chip.lines & ~(1 << (n & 7));
+          remote.pic(n, level);
+          return;
+        }
         this.#line(chip, n & 7, level);
         this.#settle();
       },
     };
+  }
+
+  /** Its state was changed from outside (`s`). */
+  restored(): void {
+    this.#settle();
   }
 
   /** The interrupt acknowledge cycle: the vector, or that of the spurious input 7. */

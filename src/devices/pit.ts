@@ -43,16 +43,18 @@ export const pitLayout = struct({ channels: [channelLayout, 3], speaker: 'u8' },
 const never = Number.POSITIVE_INFINITY;
 
 export class Pit implements Timed {
+  readonly s: View<typeof pitLayout.fields>;
   readonly #channels: readonly Channel[];
-  readonly #s: View<typeof pitLayout.fields>;
+  readonly #remote: () => boolean;
   readonly #clock: Clock;
   readonly #irq: IrqLine;
   readonly #retime: () => void;
 
-  /** `irq` is channel 0's output. */
-  constructor(o: { arena: Arena; clock: Clock; irq: IrqLine; retime?: () => void }) {
-    this.#s = o.arena.alloc(pitLayout);
-    this.#channels = this.#s.channels;
+  /** `irq` is channel 0's output. While it is `remote`, another one counts in its place. */
+  constructor(o: { arena: Arena; clock: Clock; irq: IrqLine; retime?: () => void; remote?: () => boolean }) {
+    this.s = o.arena.alloc(pitLayout);
+    this.#remote = o.remote ?? (() => false);
+    this.#channels = this.s.channels;
     this.#clock = o.clock;
     this.#irq = o.irq;
     this.#retime = o.retime ?? (() => {});
@@ -75,7 +77,7 @@ export class Pit implements Timed {
       c.gate = n === 2 ? 0 : 1;
       c.running = 0;
     }
-    this.#s.speaker = 0;
+    this.s.speaker = 0;
     this.#irq.set(0);
   }
 
@@ -104,10 +106,11 @@ export class Pit implements Timed {
   /** What the speaker does: its frequency in Hz, 0 when silent. */
   get tone(): number {
     const c = this.#channels[2]!;
-    return (this.#s.speaker & 3) === 3 && c.running && c.count > 0 && c.mode === 3 ? pitHz / c.count : 0;
+    return (this.s.speaker & 3) === 3 && c.running && c.count > 0 && c.mode === 3 ? pitHz / c.count : 0;
   }
 
   next(): number {
+    if (this.#remote()) return never;
     const c = this.#channels[0]!;
     return nextEdge(c, c.served);
   }
@@ -227,11 +230,11 @@ export class Pit implements Timed {
   /** Bit 4 toggles with each refresh (about 15 µs), bit 5 is channel 2's output. */
   #readPort61(): number {
     const now = this.#clock.now();
-    return this.#s.speaker | ((Math.floor(now / 15_085) & 1) << 4) | (output(this.#channels[2]!, now) << 5);
+    return this.s.speaker | ((Math.floor(now / 15_085) & 1) << 4) | (output(this.#channels[2]!, now) << 5);
   }
 
   #writePort61(v: number): void {
-    this.#s.speaker = v & 15;
+    this.s.speaker = v & 15;
     this.#setGate(2, (v & 1) as 0 | 1);
   }
 

@@ -109,6 +109,8 @@ export interface Board {
   readonly lapics: readonly Lapic[];
   readonly ioapics: readonly Ioapic[];
   readonly pic: Pic;
+  readonly pit: Pit;
+  readonly hpet: Hpet;
   /** Which of the possible vCPUs are there. */
   readonly cpus: Cpus;
   readonly apicBus: ApicBus;
@@ -217,7 +219,8 @@ export function buildBoard(o: BoardOptions): Board {
   const ioapic = new Ioapic({ arena, bus, report });
   onAll((space) => space.map(IOAPIC_PAGE, 0x1000, ioapic.mmio, 'ioapic'));
   const lapics: Lapic[] = [];
-  const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) } });
+  const remoteChips = () => bus.remote?.chips;
+  const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) }, remote: remoteChips });
   if (microvmParts(config)?.pic ?? true) pic.map(ports);
   const msrs = Array.from({ length: config.cpus }, () => new MsrSpace(lock));
   for (let cpu = 0; cpu < config.cpus; cpu++) {
@@ -250,9 +253,9 @@ export function buildBoard(o: BoardOptions): Board {
   const gsi = (n: number): IrqLine => (n < 16 ? isa(n) : n < ioapicPins ? ioapic.pin(n) : ioapic2!.pin(n - ioapicPins));
 
   // Timers and clocks.
-  const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime });
+  const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime, replaces: (on) => remoteChips()?.cutTimer(on) });
   if (hasHpet(config)) onAll((space) => hpet.map(space));
-  const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime });
+  const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime, remote: () => remoteChips() !== undefined });
   if (micro?.pit ?? true) pit.map(ports);
   const rtc = new Rtc({
     arena,
@@ -366,7 +369,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },

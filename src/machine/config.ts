@@ -44,8 +44,11 @@ export interface MachineConfig {
   readonly accel?: 'dbt' | 'kvm';
   /** The translator is to translate every block before it runs for the first time, on the vCPU's thread: slow, for tests. */
   readonly eager?: boolean;
-  /** Under `kvm`: where the local APICs are. The translator's are always the board's. */
-  readonly irqchip?: 'off' | 'split';
+  /**
+   * Under `kvm`: which interrupt controllers are in the kernel: none, the local APICs (when this is left out), or all of them and the PIT. The
+   * translator's are always the board's.
+   */
+  readonly irqchip?: 'off' | 'split' | 'on';
   /** Under `kvm`: entries of each vCPU's ring of written pages, a power of two; bitmaps without. */
   readonly dirtyRing?: number;
   /**

@@ -126,7 +126,9 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
   for (const { path } of entries) {
     for (let at = dirname(path); at !== '.'; at = dirname(at)) folders.add(at);
   }
-  return [...[...folders].sort().map(dir), ...entries];
+  // Programs share libraries.
+  const once = new Map(entries.map((e) => [e.path, e]));
+  return [...[...folders].sort().map(dir), ...once.values()];
 }
 
 /**

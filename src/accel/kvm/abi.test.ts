@@ -20,6 +20,7 @@ const numbers: Record<string, number> = {
   setXsave: 0x5000aea5, getMsrs: 0xc008ae88, setMsrs: 0x4008ae89, getVcpuEvents: 0x8040ae9f, setVcpuEvents: 0x4040aea0,
   signalMsi: 0x4020aea5, enableCap: 0x4068aea3, ioeventfd: 0x4040ae79, irqfd: 0x4020ae76, getDirtyLog: 0x4010ae42,
   getDebugregs: 0x8080aea1, setDebugregs: 0x4080aea2, getXcrs: 0x8188aea6, setXcrs: 0x4188aea7, getLapic: 0x8400ae8e,
+  getIrqchip: 0xc208ae62, setIrqchip: 0x8208ae63, getPit2: 0x8070ae9f, setPit2: 0x4070aea0,
   setClock: 0x4030ae7b, getClock: 0x8030ae7c, getMpState: 0x8004ae98, setGuestDebug: 0x4048ae9b, translate: 0xc018ae85,
 }; // biome-ignore format: a table
 

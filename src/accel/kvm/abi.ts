@@ -53,6 +53,16 @@ export const ioeventfdLayout = struct({ datamatch: 'u64', addr: 'u64', len: 'u32
 /** Flags of `struct kvm_ioeventfd`: only where `datamatch` is written; a port; taken back. */
 export const ioeventfdFlag = { datamatch: 1, pio: 2, deassign: 4 } as const;
 export const irqfdLayout = struct({ fd: 'u32', gsi: 'u32', flags: 'u32', resamplefd: 'u32', pad: ['u8', 16] });
+/** `struct kvm_irqchip`: which chip, and its state (devices/kernel-chips.ts has what it means); `struct kvm_pit_state2`. */
+export const irqchipLayout = struct({ chip: 'u32', pad: 'u32', state: ['u8', 512] });
+export const chipId = { pic: 0, secondPic: 1, ioapic: 2 } as const;
+export const PIT_BYTES = 112;
+/** `struct kvm_irq_routing_entry`: an input of a chip, or a message. The header before the entries is count and flags. */
+export const routeLayout = struct({ gsi: 'u32', type: 'u32', flags: 'u32', pad: 'u32', union: ['u32', 8] });
+export const routeType = { irqchip: 1, msi: 2 } as const;
+export const ROUTES_HEADER = 8;
+/** In `flags` of `struct kvm_pit_config`: port 61h is the kernel's, too. */
+export const PIT_SPEAKER_DUMMY = 1;
 /** `struct kvm_pit_config`, `struct kvm_clock_data`, `struct kvm_mp_state`. */
 export const pitConfigLayout = struct({ flags: 'u32', pad: ['u32', 15] });
 export const clockDataLayout = struct({
@@ -125,7 +135,7 @@ export const runHypercallLayout = struct({ nr: 'u64', args: ['u64', 6], result: 
 /** Capabilities by their numbers. */
 export const cap = {
   irqchip: 0, userMemory: 3, setTssAddr: 4, extCpuid: 7, nrVcpus: 9, nrMemslots: 10, mpState: 14, coalescedMmio: 15, syncMmu: 16,
-  destroyMemoryRegionWorks: 21, userNmi: 22, setGuestDebug: 23, irqRouting: 25, irqfd: 32, pit2: 33, setBootCpuId: 34,
+  destroyMemoryRegionWorks: 21, userNmi: 22, setGuestDebug: 23, irqRouting: 25, irqfd: 32, pit2: 33, setBootCpuId: 34, pitState2: 35,
   ioeventfd: 36, setIdentityMapAddr: 37, adjustClock: 39, internalErrorData: 40, vcpuEvents: 41, debugregs: 50, xsave: 55, xcrs: 56,
   tscControl: 60, getTscKhz: 61, maxVcpus: 66, readonlyMem: 81, checkExtensionVm: 105, enableCapVm: 98, tscDeadlineTimer: 72, kvmclockCtrl: 76,
   signalMsi: 77, syncRegs: 74, splitIrqchip: 121, immediateExit: 136, x2apicApi: 129, x86UserSpaceMsr: 188, x86MsrFilter: 189,
@@ -164,6 +174,9 @@ const rows = {
   setTssAddr: [0x47, 'none', 0, 'setTssAddr'],
   setIdentityMapAddr: [0x48, 'in', 8, 'setIdentityMapAddr'],
   createIrqchip: [0x60, 'none', 0, 'irqchip'],
+  getIrqchip: [0x62, 'inout', irqchipLayout.size, 'irqchip'],
+  // Declared as if the kernel wrote it.
+  setIrqchip: [0x63, 'out', irqchipLayout.size, 'irqchip'],
   irqLine: [0x61, 'in', irqLevelLayout.size, 'irqchip'],
   setGsiRouting: [0x6a, 'in', 8, 'irqRouting'],
   irqfd: [0x76, 'in', irqfdLayout.size, 'irqfd'],
@@ -191,6 +204,8 @@ const rows = {
   setGuestDebug: [0x9b, 'in', guestDebugLayout.size, 'setGuestDebug'],
   getVcpuEvents: [0x9f, 'out', eventsLayout.size, 'vcpuEvents'],
   setVcpuEvents: [0xa0, 'in', eventsLayout.size, 'vcpuEvents'],
+  getPit2: [0x9f, 'out', PIT_BYTES, 'pitState2'],
+  setPit2: [0xa0, 'in', PIT_BYTES, 'pitState2'],
   getDebugregs: [0xa1, 'out', debugRegsLayout.size, 'debugregs'],
   setDebugregs: [0xa2, 'in', debugRegsLayout.size, 'debugregs'],
   setTscKhz: [0xa2, 'none', 0, 'tscControl'],

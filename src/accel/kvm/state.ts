@@ -124,6 +124,17 @@ export class KvmState {
     return e.nmiInjected || e.nmiPending ? 2 : 0;
   }
 
+  /** Has the kernel deliver the interrupt `vector`, which was acknowledged elsewhere. */
+  inject(vector: number): void {
+    this.#call('getVcpuEvents', this.#events.bytes);
+    const e = this.#events.view;
+    e.interruptInjected = 1;
+    e.interruptNr = vector;
+    e.interruptSoft = 0;
+    e.flags = eventsFlag.shadow | eventsFlag.nmiPending;
+    this.#call('setVcpuEvents', this.#events.bytes);
+  }
+
   /** RIP as the kernel has it. */
   rip(): bigint {
     this.#call('getRegs', this.#regs.bytes);

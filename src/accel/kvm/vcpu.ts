@@ -85,6 +85,7 @@ export class KvmVcpu implements Vcpu {
   readonly #ring: DirtyRing | undefined;
   readonly #held: Holding;
   readonly #kernelApic: boolean;
+  readonly #kernelPic: boolean;
   readonly #thread: number;
   readonly #io;
   readonly #mmio;
@@ -113,7 +114,8 @@ export class KvmVcpu implements Vcpu {
     this.exits = new ExitCounters(memory, this.#env + Area.exits);
     this.#view = new DataView(memory);
     this.#words = new Int32Array(memory);
-    this.#kernelApic = share.irqchip === 'split';
+    this.#kernelApic = share.irqchip !== 'off';
+    this.#kernelPic = share.irqchip === 'on';
     const fd = host.ioctl(share.vm, ioctls.createVcpu.request, index);
     if (fd < 0) throw new Error(`Cannot make vCPU ${index} on KVM: error ${-fd}`);
     this.fd = fd;
@@ -345,10 +347,11 @@ export class KvmVcpu implements Vcpu {
     if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
     const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
     if (begun !== 0) {
-      this.#interrupt(begun);
+      if (this.#kernelPic) this.#state.inject(begun);
+      else this.#interrupt(begun);
       return;
     }
-    if (!this.#bus.pending()) return;
+    if (this.#kernelPic || !this.#bus.pending()) return;
     if (run.readyForInjection) {
       const vector = this.#bus.acknowledge();
       if (vector >= 0) this.#interrupt(vector);

@@ -11,16 +11,23 @@ import {
   errno,
   type IoctlName,
   ioctls,
+  irqLevelLayout,
   memoryRegionLayout,
   msiLayout,
+  PIT_SPEAKER_DUMMY,
+  pitConfigLayout,
+  ROUTES_HEADER,
   regionFlag,
+  routeLayout,
+  routeType,
 } from './abi.ts';
+import { wires } from './chips.ts';
 import { type CpuidEntry, supportedCpuid } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
 import { block } from './state.ts';
 
-/** Where interrupt controllers are: all of them ours, or the local APICs in the kernel and the rest ours. */
-export type Irqchip = 'off' | 'split';
+/** Where interrupt controllers are: all of them ours; the local APICs in the kernel and the rest ours; or all of them, and the PIT, in the kernel. */
+export type Irqchip = 'off' | 'split' | 'on';
 
 /** What other threads need to use the same machine: plain data. */
 export interface KvmShare {
@@ -58,6 +65,9 @@ const NEEDED: readonly CapName[] = [
   'destroyMemoryRegionWorks',
 ];
 
+/** What the kernel's own chips of the board take. */
+const CHIPS: readonly CapName[] = ['irqchip', 'irqRouting', 'pit2', 'pitState2'];
+
 export class KvmVm {
   readonly host: KvmHost;
   readonly share: KvmShare;
@@ -86,12 +96,14 @@ export class KvmVm {
       if (missing.length > 0) throw new Error(`Cannot use /dev/kvm: this kernel has no ${missing.join(', ')}`);
       const vm = host.ioctl(kvm, ioctls.createVm.request, 0);
       if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
-      const split = irqchip === 'split' && has('splitIrqchip') > 0 && has('signalMsi') > 0;
+      const messages = has('signalMsi') > 0;
+      const whole = irqchip === 'on' && messages && CHIPS.every((name) => has(name) > 0);
+      const split = irqchip !== 'off' && messages && has('splitIrqchip') > 0;
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
       const waits = o.bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
       const ring = Math.min(o.dirtyRing ?? 0, Math.max(0, has('dirtyLogRing')) / dirtyGfnLayout.size);
       const made = new KvmVm(host, {
-        ...{ kvm, vm, irqchip: split ? 'split' : 'off', runBytes },
+        ...{ kvm, vm, irqchip: whole ? 'on' : split ? 'split' : 'off', runBytes },
         ...(waits < 0 ? {} : { waits }),
         ...(ring > 0 ? { dirtyRing: ring } : {}),
       });
@@ -175,20 +187,33 @@ export class KvmVm {
    * A masked pin is `undefined`.
    */
   setRoutes(pins: readonly ({ readonly address: number; readonly data: number } | undefined)[]): void {
-    const ENTRY = 48;
-    const used = pins.map((p, gsi) => ({ p, gsi })).filter(({ p }) => p !== undefined);
-    const bytes = new Uint8Array(8 + used.length * ENTRY);
-    const d = new DataView(bytes.buffer);
-    d.setUint32(0, used.length, true);
-    used.forEach(({ p, gsi }, n) => {
-      const at = 8 + n * ENTRY;
-      d.setUint32(at, gsi, true);
-      d.setUint32(at + 4, 2, true); // KVM_IRQ_ROUTING_MSI
-      d.setUint32(at + 16, p!.address >>> 0, true);
-      d.setUint32(at + 24, p!.data, true);
+    this.#routing(
+      pins.flatMap((p, gsi) => (p ? [{ gsi, type: routeType.msi, union: [p.address >>> 0, 0, p.data] as const }] : [])),
+    );
+  }
+  /** Global system interrupts lead to inputs of the kernel's chips. */
+  setWires(wires: readonly { readonly gsi: number; readonly chip: number; readonly pin: number }[]): void {
+    this.#routing(wires.map(({ gsi, chip, pin }) => ({ gsi, type: routeType.irqchip, union: [chip, pin] })));
+  }
+  #routing(routes: readonly { readonly gsi: number; readonly type: number; readonly union: readonly number[] }[]): void {
+    const bytes = new Uint8Array(ROUTES_HEADER + routes.length * routeLayout.size);
+    new DataView(bytes.buffer).setUint32(0, routes.length, true);
+    routes.forEach(({ gsi, type, union }, n) => {
+      const e = routeLayout.view(bytes.buffer, ROUTES_HEADER + n * routeLayout.size);
+      e.gsi = gsi;
+      e.type = type;
+      e.union.set(union);
     });
     this.call('setGsiRouting', bytes);
   }
+  /** The level of a global system interrupt. */
+  irqLine(gsi: number, level: 0 | 1): void {
+    const { bytes, view } = this.#line;
+    view.irq = gsi;
+    view.level = level;
+    this.call('irqLine', bytes);
+  }
+  readonly #line = block(irqLevelLayout);
 
   call(name: IoctlName, argument: number | bigint | Uint8Array): number {
     const result = this.host.ioctl(this.share.vm, ioctls[name].request, argument);
@@ -213,6 +238,14 @@ export class KvmVm {
     if (this.has('setTssAddr') > 0) this.call('setTssAddr', TSS_ADDRESS);
     // Before any vCPU is made.
     if (this.share.dirtyRing) this.enable('dirtyLogRing', BigInt(this.share.dirtyRing * dirtyGfnLayout.size));
+    if (this.share.irqchip === 'on') {
+      this.call('createIrqchip', 0);
+      const { bytes, view } = block(pitConfigLayout);
+      view.flags = PIT_SPEAKER_DUMMY;
+      this.call('createPit2', bytes);
+      this.setWires(wires);
+      if (this.has('x2apicApi') > 0) this.enable('x2apicApi', 3n);
+    }
     if (this.share.irqchip === 'split') {
       this.enable('splitIrqchip', IOAPIC_PINS);
       // 32-bit destinations in messages and LAPIC state, and no quirk that takes 0xff for a broadcast.

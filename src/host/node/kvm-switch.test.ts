@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { ioctls } from '../../accel/kvm/abi.ts';
+import { lvt } from '../../devices/lapic-state.ts';
 import type { MachineConfig } from '../../machine/config.ts';
 import { kvmHost } from './kvm-native.ts';
 import { withoutKvm } from './kvm-testing.ts';
@@ -16,18 +17,44 @@ const LIMIT = 60_000;
 /** Where the guest counts. */
 const COUNTER = 0x200000;
 
-/** A multiboot kernel without an ELF around it (flags: addresses are given), at 1 MiB: it counts for ever. */
-function kernel(): Uint8Array<ArrayBuffer> {
-  const image = new Uint8Array(0x100);
+/** A multiboot kernel without an ELF around it (flags: addresses are given), at 1 MiB: `code` at its offset 0x40, and what else there is. */
+function kernel(code: string, more: Readonly<Record<number, string>> = {}): Uint8Array<ArrayBuffer> {
+  const image = new Uint8Array(0x1000);
   const d = new DataView(image.buffer);
   const [magic, flags, at] = [0x1badb002, 0x10000, 0x100000];
   [magic, flags, -(magic + flags), at, at, at + image.length, at + image.length, at + 0x40].forEach((word, n) =>
     d.setUint32(4 * n, word >>> 0, true),
   );
-  // L: inc dword [COUNTER]; jmp L
-  image.set(Buffer.from('ff0500002000ebf8', 'hex'), 0x40);
+  for (const [offset, bytes] of [[0x40, code], ...Object.entries(more)] as const)
+    image.set(Buffer.from(bytes.replaceAll(/\s/g, ''), 'hex'), Number(offset));
   return image;
 }
+
+/** Counts for ever. L: inc dword [COUNTER]; jmp L */
+const counting = kernel('ff0500002000 ebf8');
+
+/**
+ * Counts interrupts of the PIT, a hundred a second, which come through the 8259As and LINT0 of the local APIC: all of the board's old chips
+ * work together, wherever they are.
+ */
+const ticking = kernel(
+  // cli; lgdt [0x100480]; jmp 8:N; N: mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; mov esp,0x300000; lidt [0x100488]
+  `fa 0f011580041000 ea4f0010000800 66b81000 8ed8 8ec0 8ed0 bc00003000 0f011d88041000
+  // The 8259As: vectors 0x20 and 0x28, all masked but input 0
+  b011e620e6a0 b020e621b028e6a1 b004e621b002e6a1 b001e621e6a1 b0fee621b0ffe6a1
+  // The local APIC: on, LINT0 takes the 8259As' interrupts
+  c705f000e0feff010000 c7055003e0fe00070000
+  // The PIT: channel 0 in mode 2, 11,932 pulses; sti; L: hlt; jmp L
+  b034e643 b09ce640b02ee640 fb f4 ebfd`.replaceAll(/\/\/.*/g, ''),
+  {
+    // Flat segments; the tables' sizes and places.
+    1024: '0000000000000000 ffff0000009bcf00 ffff00000093cf00',
+    1152: '1700 00041000 0000 0701 00081000',
+    // push eax; inc dword [COUNTER]; mov al,0x20; out 0x20,al; pop eax; iret
+    1216: '50 ff0500002000 b020e620 58 cf',
+    2304: 'c004 0800 008e 1000',
+  },
+);
 
 /** What this process holds of KVM: descriptors of it, and mappings of vCPUs. */
 function held(): string[] {
@@ -61,13 +88,13 @@ function takeVcpu1(): number {
 }
 
 /** A machine with two vCPUs, the second of which waits for its start. */
-function start(t: TestContext, more: Partial<MachineConfig> = {}) {
+function start(t: TestContext, more: Partial<MachineConfig> = {}, image = counting) {
   const machine = new NodeMachine({
     config: {
       cpus: 2, memory: 16 << 20, cpuModel: 'max', paravirtual: [], rtcOffset: 0, trace: [], devices: [{ driver: 'virtio-rng-pci' }],
       ...more,
     },
-    files: { kernel: kernel(), name: 'kernel', append: '' },
+    files: { kernel: image, name: 'kernel', append: '' },
     serial: () => {},
     report: () => {},
     noReboot: false,
@@ -158,3 +185,34 @@ test('machines that have ended hold nothing of KVM', { skip, timeout: 3 * LIMIT 
   await machine.ended;
   assert.deepEqual(held(), []);
 });
+
+for (const irqchip of ['on', 'split', 'off'] as const) {
+  test(`interrupts of the board's old chips go on over changes of the accelerator, saved states and resets: kernel-irqchip=${irqchip}`, { skip, timeout: 6 * LIMIT }, async (t) => {
+    const { machine, goesOn } = start(t, { irqchip }, ticking);
+    await goesOn();
+    for (const to of ['kvm', 'dbt', 'kvm'] as const) {
+      await machine.setAccel(to);
+      await goesOn();
+    }
+    assert.equal(machine.board.apicBus.remote?.chips !== undefined, irqchip === 'on');
+    // What monitors show of the local APIC is the kernel's.
+    const { lint0, svr } = await machine.hold(() => ({ lint0: machine.board.lapics[0]!.s.lvt[lvt.lint0], svr: machine.board.lapics[0]!.s.svr }));
+    assert.deepEqual([lint0, svr], [0x700, 0x1ff]);
+    await machine.pause();
+    const parts: Uint8Array[] = [];
+    for await (const part of machine.saveState()) parts.push(part.slice());
+    // What the guest has set up is in what was saved, wherever the chips are.
+    assert.deepEqual([machine.board.pic.chip(0).base, machine.board.pic.chip(0).imr], [0x20, 0xfe]);
+    assert.deepEqual([machine.board.pit.s.channels[0]!.mode, machine.board.pit.s.channels[0]!.count], [2, 11932]);
+    machine.resume();
+    await goesOn();
+    await machine.pause();
+    await machine.loadState((async function* () { yield* parts; })());
+    machine.resume();
+    await goesOn();
+    const again = new Promise<void>((resolve) => machine.subscribe((name) => name === 'RESET' && resolve()));
+    machine.reset();
+    await again;
+    await goesOn();
+  });
+} // biome-ignore format: titles in one line

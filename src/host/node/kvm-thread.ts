@@ -2,6 +2,7 @@
 
 import { threadId } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
+import { KvmChips } from '../../accel/kvm/chips.ts';
 import { KvmDoorbells } from '../../accel/kvm/doorbells.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { type Irqchip, type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
@@ -24,6 +25,8 @@ export interface KvmThread {
   readonly takeDirty: (map: Uint8Array) => void;
   /** Doorbells that the kernel rings. */
   readonly doorbells: KvmDoorbells;
+  /** The board's other interrupt controllers and the PIT, where the kernel has them, too. */
+  readonly chips: KvmChips | undefined;
   /** The local APICs, where the kernel has them. */
   readonly remoteApics: BoardOptions['remoteApics'];
 }
@@ -43,6 +46,8 @@ export function kvmThread(
   const flag = kicker(memory, layout);
   const word = (cpu: number, slot: { readonly offset: number }): number =>
     Atomics.load(words, (layout.vcpuBase + cpu * layout.vcpuBytes + slot.offset) >> 2);
+  const chips = vm.share.irqchip === 'on' ? new KvmChips(vm) : undefined;
+  const msi = (address: number, data: number): boolean => vm.signalMsi(address, data) > 0;
   return {
     vm,
     doorbells: new KvmDoorbells(vm, memory, layout, threadId + 1),
@@ -54,9 +59,10 @@ export function kvmThread(
     logDirty: (on) => regions.logDirty(on),
     written: (slot, page) => regions.written(slot, page),
     takeDirty: (map) => regions.takeDirty(map),
+    chips,
     remoteApics:
-      vm.share.irqchip === 'split'
-        ? { msi: (address, data) => vm.signalMsi(address, data) > 0, routes: (pins) => vm.setRoutes(pins) }
-        : undefined,
+      vm.share.irqchip === 'off'
+        ? undefined
+        : { msi, routes: (pins) => chips || vm.setRoutes(pins), ...(chips ? { chips } : {}) },
   };
 }

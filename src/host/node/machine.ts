@@ -48,6 +48,7 @@ import { decompress } from './decompress.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { keptKernel } from './kept-kernel.ts';
+import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips.ts';
 import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { connectStream, listenStream } from './net-stream.ts';
@@ -246,6 +247,7 @@ export class NodeMachine implements RunningMachine {
     await this.#hold();
     this.#stoodStillAt = this.#hostClock.now();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
+    this.#takeChips();
     this.#notify('STOP', {});
   }
   /** Waits until all vCPUs stand still. */
@@ -272,7 +274,11 @@ export class NodeMachine implements RunningMachine {
     if (!this.#switching) {
       const { skipped } = this.board.control;
       skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
-      if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+      if (this.#accel === 'kvm') {
+        this.#kvm?.vm.setClock(this.board.clock.now());
+        // It has counted on in the kernel.
+        if (this.#kvm?.chips) pitToKernel(this.board, this.#kvm.chips, this.#epoch);
+      }
     }
     this.#status = 'running';
     for (const { io } of this.devices.list()) io?.resumed?.();
@@ -392,7 +398,10 @@ export class NodeMachine implements RunningMachine {
   async hold<T>(action: () => T): Promise<T> {
     const done = this.#changing.then(async () => {
       const running = this.#status === 'running' && this.#running.size > 0;
-      if (running) await this.#hold();
+      if (running) {
+        await this.#hold();
+        this.#takeChips();
+      }
       try {
         return action();
       } finally {
@@ -424,8 +433,17 @@ export class NodeMachine implements RunningMachine {
   clock(): number {
     return this.#status === 'paused' ? this.#stoodStillAt - this.board.control.skipped[0]! : this.board.clock.now();
   }
+  /** Has the board's chips be as the kernel's are, where it keeps them. The vCPUs are held. */
+  #takeChips(): void {
+    if (this.#accel === 'kvm' && this.#kvm?.chips) chipsToBoard(this.board, this.#kvm.chips, this.#epoch, this.clock());
+  }
+  /** Has the kernel's chips be as the board's are, where it keeps them. The vCPUs are held. */
+  #giveChips(): void {
+    if (this.#accel === 'kvm' && this.#kvm?.chips) chipsToKernel(this.board, this.#kvm.chips, this.#epoch);
+  }
   async *saveState(): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
+    this.#takeChips();
     for await (const chunk of saveMachine(this.#still, zstd)) {
       yield chunk;
       if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
@@ -434,6 +452,7 @@ export class NodeMachine implements RunningMachine {
   /** The machine, which must be held, for others to go on from; it goes on as before. */
   freeze(): FrozenMachine {
     if (this.#status !== 'paused') throw new Error(`Cannot freeze a machine that is ${this.#status}: accepted is paused`);
+    this.#takeChips();
     const parts = [...streamStart(this.#still), ...streamEnd(this.#still)];
     return { state: Buffer.concat(parts), memory: this.#guest.freeze() };
   }
@@ -498,6 +517,7 @@ export class NodeMachine implements RunningMachine {
       const view = new DataView(this.#memory.buffer);
       vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
       for (const port of this.#changes) port?.postMessage({ kind: 'reload' } satisfies DeviceChange);
+      this.#giveChips();
       Atomics.add(this.board.control.plugs, 0, 1);
     } else this.#restored = { clock, vcpus };
   }
@@ -536,6 +556,8 @@ export class NodeMachine implements RunningMachine {
     const before = this.#accel;
     let refused: string | undefined;
     try {
+      // Where the machine was paused before, interrupts may have come since.
+      this.#takeChips();
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
       this.#accel = accel;
       const { apicBus, lock, control } = this.board;
@@ -571,6 +593,9 @@ export class NodeMachine implements RunningMachine {
       }
       lock.run(() => {
         apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
+        // Wires that moved since the last vCPU took the chips over; or a timer that the board has now.
+        if (this.#accel === 'kvm' && this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
+        this.board.timers.changed();
         for (const { address, data } of kept) apicBus.deliverMsi(address, data);
       });
     } catch (error) {
@@ -734,6 +759,7 @@ export class NodeMachine implements RunningMachine {
       this.#restored = undefined;
       this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
       if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+      this.#giveChips();
       for (const [cpu, state] of restored.vcpus) this.#startVcpu(cpu, state);
       for (const { io } of this.devices.list()) io?.resumed?.();
       return;
@@ -741,6 +767,7 @@ export class NodeMachine implements RunningMachine {
     this.board.reset();
     if (held) Atomics.store(this.board.control.pause, 0, 1);
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
+    this.#giveChips();
     for (const cpu of this.board.cpus.list()) this.#startVcpu(cpu);
   }
   #send(worker: Worker, m: ToVcpu): void {

@@ -25,6 +25,7 @@ import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { putVcpu } from '../../machine/snapshot/state.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
+import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { regionMaker } from './region-maker.ts';
 
@@ -274,7 +275,11 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   running = next;
   // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
   if (next instanceof KvmVcpu) next.load();
-  meet(() => {});
+  meet(() => {
+    if (!toKvm || !kvm?.chips) return;
+    if (back) board.lock.run(() => pullWires(board, kvm!.chips!));
+    else chipsToKernel(board, kvm.chips, epoch);
+  });
   send({ kind: 'switched', refused: back, ...(why === undefined ? {} : { why }) });
   return next;
 }
@@ -311,12 +316,11 @@ if (engine && (cpu === 0 || alone)) {
 
 /** The vCPU for a start; null while the translator's module is not there yet. */
 function fresh(): DbtVcpu | KvmVcpu | null {
-  if (underKvm && onKvm) return onKvm;
   // A machine that starts again has other code in its memory, and nothing in the vCPU's: it is made anew, with all that it has decoded.
-  if (beside) {
-    beside = undefined;
-    return assistant();
-  }
+  const wasBeside = beside !== undefined;
+  beside = undefined;
+  if (underKvm && onKvm) return onKvm;
+  if (wasBeside) return assistant();
   if (!engine || !main) return null;
   const made = vcpu ?? make(engine, main);
   vcpu = null;

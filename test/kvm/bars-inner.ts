@@ -1,0 +1,67 @@
+// Runs inside the outer guest: boots the same guest by this project's emulator and by QEMU, both on the KVM that is real to them, in turn, and
+// reads the same disk. One line of JSON for each: who, seconds to the shell's prompt, MB/s by size of request.
+
+import { spawn } from 'node:child_process';
+import { readFile, writeFile } from 'node:fs/promises';
+
+const ROUNDS = Number(process.argv[2] ?? 3);
+const LIMIT = 600_000;
+const DISK = '/tmp/bars.img';
+await writeFile(DISK, new Uint8Array(64 << 20).fill(7));
+const append = (await readFile('/inner/append', 'utf8')).trim();
+const common = [
+  ...['-M', 'q35', '-accel', 'kvm', '-cpu', 'max,-xsave', '-smp', '2', '-m', '192', '-nodefaults', '-no-user-config', '-display', 'none'],
+  ...['-serial', 'stdio', '-kernel', '/inner/kernel', '-initrd', '/inner/initrd', '-append', `${append} mitigations=off`],
+  ...['-drive', `file=${DISK},format=raw,if=none,id=d`, '-device', 'virtio-blk-pci,drive=d'],
+]; // biome-ignore format: one command
+const programs: readonly (readonly [string, readonly string[]])[] = [
+  ['nonroot', [process.execPath, '--max-semi-space-size=2', 'bin/nonroot-system-x86_64.js', ...common]],
+  ['qemu', ['/usr/bin/qemu-system-x86_64', ...common]],
+];
+
+/** Request sizes, and how many are read. */
+const READS = [['4k', 2000], ['64k', 500]] as const; // biome-ignore format: pairs
+
+async function round(who: string, [program, ...args]: readonly string[]): Promise<void> {
+  const start = Date.now();
+  const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  let out = '';
+  child.stdout.on('data', (bytes: Buffer) => {
+    out += bytes.toString('latin1');
+  });
+  const until = async (pattern: RegExp): Promise<RegExpExecArray> => {
+    for (;;) {
+      const found = pattern.exec(out);
+      if (found) return found;
+      if (Date.now() > start + LIMIT || child.exitCode !== null) throw new Error(`no ${pattern} in: ${out.slice(-800)}`);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  };
+  const result: Record<string, number> = {};
+  try {
+    await until(/root# /);
+    result['boot'] = (Date.now() - start) / 1000;
+    for (const [size, count] of READS) {
+      out = '';
+      // By the guest's own clock: the console takes no part.
+      child.stdin.write(
+        `a=$(cut -d' ' -f1 /proc/uptime); dd if=/dev/vda of=/dev/null bs=${size} count=${count} iflag=direct 2>/dev/null; echo T $a $(cut -d' ' -f1 /proc/uptime) E"ND"\n`,
+      );
+      const [, from, to] = await until(/T ([\d.]+) ([\d.]+) END/);
+      result[size] = (count * Number(size.slice(0, -1)) * 1024) / 1e6 / (Number(to) - Number(from));
+    }
+  } finally {
+    child.kill('SIGKILL');
+    await new Promise((resolve) =>
+      child.exitCode === null && child.signalCode === null ? child.once('exit', resolve) : resolve(0),
+    );
+  }
+  console.log(`bar ${JSON.stringify({ who, ...result })}`);
+}
+
+for (let n = 0; n < ROUNDS; n++) {
+  for (const [who, command] of n % 2 === 0 ? programs : programs.toReversed()) {
+    await round(who, command).catch((error: Error) => console.log(`bar ${who} failed: ${error.message.replaceAll(/\s+/g, ' ')}`));
+  }
+}
+process.exit(0);
