@@ -253,7 +253,15 @@ export function buildBoard(o: BoardOptions): Board {
   const gsi = (n: number): IrqLine => (n < 16 ? isa(n) : n < ioapicPins ? ioapic.pin(n) : ioapic2!.pin(n - ioapicPins));
 
   // Timers and clocks.
-  const hpet = new Hpet({ arena, clock, pin: (n) => ioapic.pin(n), legacy: [isa(0), isa(8)], msi: bus.deliverMsi, retime, replaces: (on) => remoteChips()?.cutTimer(on) });
+  const hpet = new Hpet({
+    arena,
+    clock,
+    pin: (n) => ioapic.pin(n),
+    legacy: [isa(0), isa(8)],
+    msi: bus.deliverMsi,
+    retime,
+    replaces: (on) => remoteChips()?.cutTimer(on),
+  });
   if (hasHpet(config)) onAll((space) => hpet.map(space));
   const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime, remote: () => remoteChips() !== undefined });
   if (micro?.pit ?? true) pit.map(ports);

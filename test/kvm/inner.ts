@@ -117,9 +117,9 @@ const uptime = async (g: Guest): Promise<number> =>
 // A program that adds up, over and over: wrong registers or memory show in a sum. /tmp/n has the rounds that were right, /tmp/bad the others. Its
 // rounds are short: the translator makes some hundred thousand instructions a second here, where all its code is new.
 const PROGRAM = `rm -f /tmp/bad; echo 0 > /tmp/n; (n=0; while :; do i=0; s=0; while [ $i -lt 100 ]; do i=$((i+1)); s=$((s+i*i)); done; [ $s = 338350 ] && n=$((n+1)) || echo $s >> /tmp/bad; echo $n > /tmp/n; done) & true`;
-/** Waits until three more rounds are over. */
+/** Waits until three more rounds are over. The file is empty for a moment each time. */
 const THREE_MORE =
-  'read a < /tmp/n; n=$a; while [ $n -lt $((a+3)) ]; do sleep 1; read n < /tmp/n; done; [ -e /tmp/bad ] || echo RI"GHT"';
+  'a=; while [ -z "$a" ]; do read a < /tmp/n; done; n=$a; while [ "${n:-0}" -lt $((a+3)) ]; do sleep 1; read n < /tmp/n; done; [ -e /tmp/bad ] || echo RI"GHT"';
 
 // A machine that has its cores for others meanwhile may emulate even the best of three tries too slowly.
 await check('the probe finds this KVM right', async () =>
