@@ -34,6 +34,11 @@ const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.
 
 /** Components of the area that have slots: x87, SSE, AVX, PKRU. */
 const KEPT = 0x207n;
+/** The others by their bits in XCR0, as CPU features name them. */
+const components = [
+  [4n, 'avx'],
+  [0x200n, 'pku'],
+] as const;
 const TOP = 11;
 const UNUSABLE = 1 << 16;
 const CR0_PE = 1n;
@@ -76,6 +81,19 @@ export class KvmState {
     this.#tsc = o.tsc;
     this.#msrs = msrSlots.filter(([index]) => this.#readMsr(index) !== undefined);
     this.#hasAdjust = this.#readMsr(IA32_TSC_ADJUST) !== undefined;
+  }
+
+  /**
+   * Throws where the slots hold what the kernel cannot keep: components of XSAVE's state that the guest has turned on, and this KVM has not. The
+   * guest's next XRSTOR would fault.
+   */
+  check(): void {
+    const lacking = this.#get(st.xcr0) & ~this.#components;
+    if (lacking === 0n) return;
+    const names = components.filter(([bit]) => lacking & bit).map(([, name]) => name);
+    throw new Error(
+      `Cannot run the guest on this KVM: it uses state that KVM does not keep here (${names.join(', ') || `XCR0 0x${lacking.toString(16)}`}); accepted is a CPU model without it, such as -cpu max${names.map((name) => `,-${name}`).join('')}`,
+    );
   }
 
   /** Everything from the slots into the kernel. */

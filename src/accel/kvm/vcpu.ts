@@ -217,6 +217,10 @@ export class KvmVcpu implements Vcpu {
     return this.#ring?.take((slot, page) => this.#o.written?.(slot, page)) ?? 0;
   }
 
+  /** Throws, with one line, where the state in the slots cannot be had on this KVM. */
+  check(): void {
+    this.#state.check();
+  }
   /** The slots hold the state, whoever changed it; the kernel's is old. */
   takeOver(): void {
     // Slots that were put in, or emptied by a reset under the translator, do not know this thread.

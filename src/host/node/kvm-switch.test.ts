@@ -6,6 +6,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { ioctls } from '../../accel/kvm/abi.ts';
 import { lvt } from '../../devices/lapic-state.ts';
+import { xcr0 } from '../../isa/x86/state.ts';
 import type { MachineConfig } from '../../machine/config.ts';
 import { kvmHost } from './kvm-native.ts';
 import { withoutKvm } from './kvm-testing.ts';
@@ -159,6 +160,21 @@ test('where a vCPU cannot be made on KVM, all of them go on where they were', { 
   machine.resume();
   await goesOn();
 });
+
+test('a guest whose state KVM does not keep stays where it is, and the line says what it uses', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t);
+  await goesOn();
+  await machine.pause();
+  // A component that no processor has.
+  machine.vcpuState(0).setBigUint64(xcr0.offset, (1n << 62n) | 7n, true);
+  machine.stateChanged();
+  await assert.rejects(
+    machine.setAccel('kvm'),
+    /^Error: Cannot change the accelerator: Cannot run the guest on this KVM: it uses state that KVM does not keep here \(.*\); accepted is a CPU model without it, such as -cpu max.*; the machine goes on with dbt$/,
+  );
+  machine.resume();
+  await goesOn();
+}); // biome-ignore format: one call
 
 test('a vCPU that cannot be made on KVM when it is plugged in is refused, and the machine goes on', { skip, timeout: 3 * LIMIT }, async (t) => {
   const { machine, goesOn } = start(t, { machine: 'q35', present: 1 });

@@ -290,6 +290,7 @@ function over(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
   if (share) {
     kvm ??= kvmThread(memory.buffer, layout, share);
     onKvm ??= kvmVcpu(kvm, true);
+    onKvm.check();
     onKvm.takeOver();
     next = onKvm;
   } else {
@@ -356,6 +357,7 @@ function run(m: Start): void {
   if (m.kind === 'restore') {
     putVcpu(new DataView(memory.buffer), layout.vcpuBase + cpu * layout.vcpuBytes, m.state);
     reloaded();
+    if (current instanceof KvmVcpu) current.check();
   } else {
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
