@@ -1,7 +1,7 @@
 // What the programs in bin/ share: one command line over this Node process, to its exit code.
 
 import { readFileSync } from 'node:fs';
-import { packageFile } from './package-file.ts';
+import { packageFile } from '../src/host/node/package-file.ts';
 
 /** Runs `program` with this process's arguments and ends the process with the code that it returns. */
 export async function main<H>(

@@ -2,7 +2,7 @@
 // Plain JavaScript without dependencies: it must run on any Node from 20 on, before anything is installed.
 // Usage: node tools/setup.mjs PROGRAM [ARGS...]
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -25,6 +25,19 @@ if (!existsSync(node) || !existsSync(stamp) || readFileSync(stamp, 'utf8') !== r
     process.exit(1);
   }
   writeFileSync(stamp, readFileSync(lock, 'utf8'));
+}
+
+/** Whether a file or folder in `path` was changed after `time`. */
+const newer = (path, time) =>
+  statSync(path).mtimeMs > time ||
+  (statSync(path).isDirectory() && readdirSync(path).some((name) => newer(join(path, name), time)));
+
+const bundled = join(root, 'dist', '.bundle');
+const time = existsSync(bundled) ? statSync(bundled).mtimeMs : 0;
+if (['src', 'bin', 'package-lock.json'].some((name) => newer(join(root, name), time))) {
+  // Where this fails, the launchers start the sources.
+  const { status, stderr } = spawnSync(node, [join(root, 'tools', 'bundle.ts')], { encoding: 'utf8' });
+  if (status !== 0) process.stderr.write(`${stderr}nonroot: Cannot bundle the programs: they start from their sources\n`);
 }
 
 const [program, ...args] = process.argv.slice(2);

@@ -13,6 +13,7 @@ import { connectUri } from '../../daemon/peer.ts';
 import type { RpcClient } from '../../rpc/client.ts';
 import { nodeDaemonHost } from './daemon-host.ts';
 import { nodeSockets } from './daemon-sockets.ts';
+import { packageFile } from './package-file.ts';
 
 interface Place {
   readonly paths: Paths;
@@ -74,7 +75,7 @@ function userOf(name: string | undefined): { uid: number; gid: number } | undefi
 
 /** Emulators of this package and of the host; the first is the default. */
 const emulatorPaths = (): string[] => [
-  ...(process.argv[1] === undefined ? [] : [resolve(dirname(process.argv[1]), 'nonroot-system-x86_64')]),
+  join(dirname(packageFile(import.meta.dirname)), 'bin/nonroot-system-x86_64'),
   '/usr/bin/qemu-system-x86_64',
 ];
 

@@ -1,4 +1,4 @@
-// Where the package's own package.json is, from `bin/` of a clone and from `dist/bin/` of the package.
+// Where the package's own package.json is: above `src/` of a clone, above `dist/` of the package or of a clone with bundles.
 
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';

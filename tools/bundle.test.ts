@@ -1,0 +1,76 @@
+// What the launchers start: the bundle where it is as new as the sources, else the sources.
+
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, test } from 'node:test';
+
+const top = mkdtempSync(join(tmpdir(), 'nonroot-launcher-'));
+after(() => rmSync(top, { recursive: true }));
+
+/** Writes files below `root` that were changed `age` seconds ago, and their folders. */
+function place(root: string, files: readonly string[], age: number): void {
+  const time = Date.now() / 1000 - age;
+  for (const file of files) {
+    const path = join(root, file);
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, '#!/bin/sh\necho "$@"\n', { mode: 0o755 });
+    for (let p = path; p !== root; p = dirname(p)) utimesSync(p, time, time);
+  }
+}
+
+const SOURCES = ['src/a/b.ts', 'bin/nonroot.ts', 'package-lock.json'];
+const BUNDLE = ['dist/bin/nonroot.js', 'dist/.bundle'];
+
+/** A clone, or a package in node_modules, with a Node that says what it was started with. Returns its root. */
+function project(name: string): string {
+  const root = join(top, name);
+  place(root, ['node_modules/node/bin/node'], 0);
+  place(root, SOURCES, 200);
+  copyFileSync(join(dirname(import.meta.dirname), 'bin/nonroot'), join(root, 'bin/nonroot'));
+  utimesSync(join(root, 'bin/nonroot'), Date.now() / 1000 - 200, Date.now() / 1000 - 200);
+  utimesSync(join(root, 'bin'), Date.now() / 1000 - 200, Date.now() / 1000 - 200);
+  return root;
+}
+
+function started(root: string): string {
+  const { stdout, stderr } = spawnSync(join(root, 'bin/nonroot'), ['list', '--all'], { encoding: 'utf8' });
+  assert.equal(stderr, '');
+  const words = stdout.trim().split(' ');
+  assert.deepEqual(words.slice(-2), ['list', '--all']);
+  return words.at(-3)!.slice(root.length + 1);
+}
+
+test('a clone starts its sources until it is bundled', () => {
+  const root = project('clone');
+  assert.equal(started(root), 'bin/nonroot.ts');
+  place(root, BUNDLE, 100);
+  assert.equal(started(root), 'dist/bin/nonroot.js');
+});
+
+test('a source, a folder or the lockfile that is newer makes a clone start its sources', () => {
+  const root = project('changed');
+  place(root, BUNDLE, 100);
+  for (const file of ['src/a/b.ts', 'package-lock.json']) {
+    place(root, [file], 50);
+    assert.equal(started(root), 'bin/nonroot.ts', file);
+    place(root, [file], 200);
+    assert.equal(started(root), 'dist/bin/nonroot.js', file);
+  }
+  rmSync(join(root, 'src/a/b.ts'));
+  assert.equal(started(root), 'bin/nonroot.ts', 'a file is gone');
+});
+
+test('a bundle without its programs is not one', () => {
+  const root = project('half');
+  place(root, ['dist/.bundle'], 100);
+  assert.equal(started(root), 'bin/nonroot.ts');
+});
+
+test('an installed package starts its bundle whatever the times are', () => {
+  const root = project('node_modules/nonroot');
+  place(root, BUNDLE, 300);
+  assert.equal(started(root), 'dist/bin/nonroot.js');
+});
