@@ -73,6 +73,8 @@ export class CodeCache {
   readonly #blocks = new Map<number, Map<number, Block>>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
+  /** Pages whose blocks may be linked to stale ones. */
+  readonly #linked = new Set<number>();
   /** By page: how often its regions were lost to writes, and how many wishes for a region are still refused for it. */
   readonly #losses = new Map<number, { count: number; refuse: number }>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
@@ -328,6 +330,15 @@ export class CodeCache {
   regionOf(block: Block): number {
     return this.#active(block)?.index ?? -1;
   }
+  /** Whether a region that is entered elsewhere has the block's code in it. */
+  covered(block: Block): boolean {
+    const page = Math.floor(block.gpa / 4096);
+    const at = block.gpa - page * 4096;
+    const regions = this.#regions.get(page) ?? [];
+    return regions.some(
+      (a) => a.handler >= 0 && a.block.ctx === block.ctx && a.ranges.get(page)?.some(([from, to]) => at >= from && at < to),
+    );
+  }
   /** Makes the first record of a reserved block run the region. */
   activate(index: number, block: Block): void {
     const a = this.#regions.get(Math.floor(block.gpa / 4096))?.find((x) => x.index === index);
@@ -389,7 +400,7 @@ export class CodeCache {
       if (here || tail) this.#invalidate(block);
       else list[kept++] = block;
     }
-    if (kept < list.length) this.#unlink(list.slice(0, kept));
+    if (kept < list.length) this.#linked.add(page);
     list.length = kept;
     if (kept === 0) this.#pages.delete(page);
     return kept > 0 || this.#regions.has(page);
@@ -403,7 +414,12 @@ export class CodeCache {
     this.#byRecord.delete(block.record);
     this.stats.invalidated++;
   }
-  /** Takes back the links of a page's branches to blocks that are stale now. */
+  /** Takes back the links to blocks that have become stale. They only cost time: pages that are written to again and again wait for this. */
+  tidy(): void {
+    if (this.#linked.size === 0) return;
+    for (const page of this.#linked) this.#unlink(this.#pages.get(page) ?? []);
+    this.#linked.clear();
+  }
   #unlink(blocks: readonly Block[]): void {
     const view = this.#view;
     for (const block of blocks) {
@@ -421,6 +437,7 @@ export class CodeCache {
     this.#pages.clear();
     this.#byRecord.clear();
     this.#regions.clear();
+    this.#linked.clear();
     this.#next = this.#start;
     this.stats.flushes++;
     this.#host.dropped();

@@ -14,6 +14,8 @@ import type { DbtVm } from './vcpu.ts';
 
 /** Samples of a block before its region is translated. */
 const HOT = 10;
+/** How many times as often a block is met before it gets a region where another region has its code already. */
+const PATIENCE = 4;
 /** Samples after which it is translated again, with all that it calls. */
 const VERY_HOT = 50;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
@@ -119,14 +121,22 @@ export class Regions {
   }
 
   /** Notes the block that a slice ended at; translates its region when it was met before. */
-  sample(block: Block, base: bigint): void {
+  sample(block: Block, base: () => bigint): void {
     const heat = (this.#heat.get(block) ?? 0) + 1;
     this.#heat.set(block, heat);
-    if (heat === HOT) this.translate(block, base);
+    if (heat === HOT && !this.#code.covered(block)) this.translate(block, base());
+    else if (heat === HOT * PATIENCE && this.#code.regionOf(block) < 0) this.translate(block, base());
     else if (heat % VERY_HOT === 0) this.#grow(block);
     // Old counts fade: what is met twice in a long time is not hot.
     if (this.#heat.size > 4096) this.#heat.clear();
   }
+  /** Tier 0 arrives at a block often. Where a region has its code already, perhaps only until more of what it calls is translated, it waits. */
+  arrived(block: Block, base: bigint): void {
+    const times = (this.#arrived.get(block) ?? 0) + 1;
+    this.#arrived.set(block, times);
+    if (times >= PATIENCE || !this.#code.covered(block)) this.translate(block, base);
+  }
+  readonly #arrived = new WeakMap<Block, number>();
   /** A block that stays hot gets a larger region. */
   #grow(block: Block): void {
     const index = this.#code.regionOf(block);

@@ -223,6 +223,7 @@ export class DbtVcpu implements Vcpu {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
         this.#unstep();
         this.#setWord(st.codeChanged.offset, 0);
+        this.#code.tidy();
         this.#serve();
         this.#lookAtSlots();
         this.#regions.look();
@@ -251,7 +252,7 @@ export class DbtVcpu implements Vcpu {
         if (reason === Exit.pmc || (reason === Exit.budget && slice > 0)) continue;
         if (reason === Exit.budget && this.#vm.regions === 'hot') {
           const block = this.#here();
-          if (block) this.#regions.sample(block, this.#herePage());
+          if (block) this.#regions.sample(block, () => this.#herePage());
         }
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.debug) return 'debug';
@@ -428,7 +429,7 @@ export class DbtVcpu implements Vcpu {
     if (!block) return;
     new Uint16Array(this.#view.buffer, this.#env + Area.arrivals, ARRIVAL_ENTRIES)[(block.record >>> 5) & (ARRIVAL_ENTRIES - 1)] =
       0;
-    if (this.#vm.regions === 'hot') this.#regions.translate(block, this.#herePage());
+    if (this.#vm.regions === 'hot') this.#regions.arrived(block, this.#herePage());
   }
   /** Guest-physical page of a linear address of code, or -1; nothing is raised. */
   #peek(linear: bigint): number {
