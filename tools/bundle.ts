@@ -1,10 +1,12 @@
 // Makes what the launchers in bin/ start: the programs and the files of their threads in dist/, as few files of JavaScript, since Node takes
-// about a millisecond to find, read and link each module. A clone without them, or with newer sources, runs the TypeScript.
+// about a millisecond to find, read and link each module; and what the translator starts with. A clone without them, or with newer sources, runs the TypeScript.
 // Usage: node tools/bundle.ts
 
 import { globSync, mkdirSync, renameSync, statSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { build } from 'esbuild';
+import { prebuild } from '../src/accel/dbt/dbt.ts';
+import { writePrebuilt } from '../src/host/node/prebuilt.ts';
 
 const root = dirname(import.meta.dirname);
 const out = join(root, 'dist');
@@ -42,5 +44,6 @@ for (const name of globSync('{bin,src/host/node}/*.{js,map}', { cwd: out })) {
   const path = join(out, name);
   if (!made.has(path) && started.getTime() - statSync(path).mtimeMs > KEPT_MS) unlinkSync(path);
 }
+writePrebuilt(join(out, 'src/host/node'), prebuild());
 writeFileSync(stamp, '');
 utimesSync(stamp, started, started);

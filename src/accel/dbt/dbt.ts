@@ -7,11 +7,11 @@ import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
-import { type Handler, Handlers } from './handlers.ts';
+import { type Handler, type HandlerData, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
 import { layoutOf } from './layout.ts';
 import { Library } from './library.ts';
-import { buildHandlers, buildMain } from './tier0.ts';
+import { buildHandlers, buildMain, type HandlerModule } from './tier0.ts';
 import { type ColdHandlers, DbtVcpu, type DbtVm } from './vcpu.ts';
 
 /** What does not depend on the machine: tables, handlers, subroutines. */
@@ -48,12 +48,43 @@ function variantNamed(name: string, rows: ReadonlyMap<string, RowInfo>): Variant
   };
 }
 
-/** Builds tables and hot handlers. `hot` names the handlers of the main loops, hottest first. */
-export function createEngine(hot: HotHandlers = hotHandlers): Engine {
+/** What is the same for all machines and takes time to make, as plain data. */
+export interface Prebuilt {
+  readonly handlers: readonly HandlerData[];
+  readonly hotCount: number;
+  readonly legacyFrom: number;
+  /** The main module, and that of the handlers that are not hot. */
+  readonly main: Uint8Array<ArrayBuffer>;
+  readonly cold: HandlerModule;
+}
+
+/** Makes it. */
+export function prebuild(): Prebuilt {
+  const engine = createEngine();
+  const { hotCount, legacyFrom, handlers } = engine;
+  const main = mainModule(engine);
+  const { bytes, imports, hosts, exports } = coldModule(engine, new WebAssembly.Module(main));
+  const names = (list: readonly { readonly name: string }[]): { name: string }[] => list.map(({ name }) => ({ name }));
+  const cold = { bytes, imports: names(imports), hosts: names(hosts), exports: names(exports) };
+  return { handlers: handlers.data(), hotCount, legacyFrom, main, cold };
+}
+
+/** Builds tables and hot handlers, or takes these from `prebuilt`. `hot` names the handlers of the main loops, hottest first. */
+export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers): Engine {
   const tables = buildTables(allRows);
   const library = new Library();
   const handlers = new Handlers(library);
-  const rows = new Map(tables.rows.map((r) => [`${r.row.opcode}|${r.row.asm}`, r]));
+  let rows: Map<string, RowInfo> | undefined;
+  const named = (name: string): Handler | undefined => {
+    rows ??= new Map(tables.rows.map((r) => [`${r.row.opcode}|${r.row.asm}`, r]));
+    const variant = variantNamed(name, rows);
+    return variant && handlers.get(variant);
+  };
+  if (prebuilt) {
+    const { hotCount, legacyFrom, cold } = prebuilt;
+    handlers.adopt(prebuilt.handlers, tables.rows);
+    return { tables, library, handlers, hotCount, legacyFrom, named, cold: coldOf(handlers, hotCount, cold) };
+  }
   // Number STALE is the handler of stale records, in whatever mode.
   handlers.get({
     info: tables.rows.find((r) => r.row === staleRow)!,
@@ -68,10 +99,6 @@ export function createEngine(hot: HotHandlers = hotHandlers): Engine {
     wide: false,
     limited: false,
   });
-  const named = (name: string): Handler | undefined => {
-    const variant = variantNamed(name, rows);
-    return variant && handlers.get(variant);
-  };
   const make = (names: readonly string[], pairs: readonly (readonly [string, string])[]): void => {
     names.forEach(named);
     for (const [a, b] of pairs) {
@@ -93,21 +120,23 @@ export const mainModule = (engine: Engine, profile = false): Uint8Array<ArrayBuf
   buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), engine.legacyFrom, ANY_MEMORY, profile).bytes;
 
 /** What a thread can have ready before there is a machine. */
-export function prepareEngine(): { readonly engine: Engine; readonly main: WebAssembly.Module } {
-  const plain = createEngine();
-  const main = new WebAssembly.Module(mainModule(plain));
-  const engine = { ...plain, cold: coldHandlers(plain, main) };
+export function prepareEngine(prebuilt?: Prebuilt): { readonly engine: Engine; readonly main: WebAssembly.Module } {
+  const plain = createEngine(prebuilt);
+  const main = new WebAssembly.Module(prebuilt?.main ?? mainModule(plain));
+  const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main)) };
   warmUp(engine, main);
   return { engine, main };
 }
 
+const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule): ColdHandlers => {
+  return { handlers: list.slice(hotCount), made, module: new WebAssembly.Module(made.bytes) };
+};
+
 /** What boots need beside the hot handlers, as one module. */
-function coldHandlers({ handlers, library, hotCount, named }: Engine, main: WebAssembly.Module): ColdHandlers {
+function coldModule({ handlers, library, hotCount, named }: Engine, main: WebAssembly.Module): HandlerModule {
   hotHandlers.cold.forEach(named);
-  const fresh = handlers.list.slice(hotCount);
   const there = Object.fromEntries(WebAssembly.Module.exports(main).map((e) => [e.name, true]));
-  const made = buildHandlers(library, fresh, there, ANY_MEMORY);
-  return { handlers: fresh, made, module: new WebAssembly.Module(made.bytes) };
+  return buildHandlers(library, handlers.list.slice(hotCount), there, ANY_MEMORY);
 }
 
 /** again: inc rax; xor rbx,rax; jmp again */

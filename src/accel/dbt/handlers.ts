@@ -9,6 +9,7 @@ import { units } from '../../isa/x86/row.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
 import { checksFpu, variantOf } from '../../isa/x86/static.ts';
+import type { RowInfo } from '../../isa/x86/table.ts';
 import { type Library, walk } from './library.ts';
 
 /** Bits of a set of arithmetic flags: one for each slot. */
@@ -39,6 +40,15 @@ export interface Handler {
   readonly leaves: ReadonlySet<LeaveKind>;
 }
 
+/** The row's code for a variant, still in its builder. */
+function emitted(variant: Variant): RecordEmit {
+  const c = new RecordEmit(variant);
+  const fp = variant.info.row.options.fp;
+  if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(units.indexOf(fp)));
+  variant.info.row.emit(c, ...operandsOf(variant));
+  return c;
+}
+
 const sizeCode = (bits: number): number => (bits === 16 ? 0 : bits === 32 ? 1 : bits === 64 ? 2 : 3);
 
 /** A number that two variants share only when they are the same. */
@@ -63,6 +73,15 @@ export function variantName(v: Variant): string {
   if (v.limited) parts.push('limited');
   return `${v.info.row.opcode}|${parts.join('|')}`;
 }
+
+/** What is known of a handler as plain data: its row by index, and without its code, which is made when somebody asks for it. */
+export type HandlerData = Omit<Handler, 'variant' | 'body' | 'second' | 'leaves'> & {
+  readonly row: number;
+  readonly variant: Omit<Variant, 'info'>;
+  readonly leaves: readonly LeaveKind[];
+  /** Number of `second`, or -1. */
+  readonly second: number;
+};
 
 /** The handlers made so far. Numbers are given in order of first use. */
 export class Handlers {
@@ -97,14 +116,45 @@ export class Handlers {
     this.#byKey.set(key, h);
     return h;
   }
+  /** What is known of all of them. */
+  data(): HandlerData[] {
+    return this.list.map(({ body: _, variant: { info, ...variant }, leaves, second, ...rest }) => {
+      return { ...rest, row: info.index, variant, leaves: [...leaves], second: second?.number ?? -1 };
+    });
+  }
+  /** Takes over what `data` gave; `rows` by index. There must be none yet. */
+  adopt(data: readonly HandlerData[], rows: readonly RowInfo[]): void {
+    for (const { row, variant: rest, leaves, second, ...known } of data) {
+      const variant: Variant = { info: rows[row], ...rest };
+      let body: readonly Stmt[] | undefined;
+      const h: Handler = {
+        ...known,
+        variant,
+        leaves: new Set(leaves),
+        second: second < 0 ? null : this.list[second],
+        get body() {
+          body ??= emitted(variant).b.take();
+          return body;
+        },
+      };
+      this.list.push(h);
+      // What does two instructions has the variant of the first.
+      const key = variantKey(variant);
+      if (h.second) this.#setPair(this.#byKey.get(key)!, h.second, h);
+      else this.#byKey.set(key, h);
+    }
+  }
   /** Makes a handler that does two instructions in a row, as `first` and `second` would. */
   pair(first: Handler, second: Handler): void {
     if (this.pairOf(first, second)) return;
     const h: Handler = { ...first, number: this.list.length, second };
     this.list.push(h);
+    this.#setPair(first, second, h);
+  }
+  #setPair(first: Handler, second: Handler, both: Handler): void {
     while (this.#pairs.length <= first.number) this.#pairs.push(undefined);
     const seconds = this.#pairs[first.number] ?? new Map<number, Handler>();
-    seconds.set(second.number, h);
+    seconds.set(second.number, both);
     this.#pairs[first.number] = seconds;
   }
   /** The handler that does both, if there is one. */
@@ -136,10 +186,7 @@ export class Handlers {
   }
 
   #make(variant: Variant): Handler {
-    const c = new RecordEmit(variant);
-    const fp = variant.info.row.options.fp;
-    if (fp && variant.fpTrap) c.do(checkFpu, c.b.i32(units.indexOf(fp)));
-    variant.info.row.emit(c, ...operandsOf(variant));
+    const c = emitted(variant);
     const ends = c.b.ended;
     const body = c.b.take();
     let reads = 0;

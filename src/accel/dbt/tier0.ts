@@ -584,9 +584,12 @@ function mainLoop(
 /** A module of handlers that are functions: its bytes, and what it is to be instantiated with and gives. */
 export interface HandlerModule {
   readonly bytes: Uint8Array<ArrayBuffer>;
-  readonly imports: readonly Sub[];
-  readonly hosts: readonly Callee[];
-  readonly exports: readonly Sub[];
+  readonly imports: readonly Named[];
+  readonly hosts: readonly Named[];
+  readonly exports: readonly Named[];
+}
+export interface Named {
+  readonly name: string;
 }
 
 /**

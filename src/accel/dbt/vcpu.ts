@@ -1,7 +1,6 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
-import type { Callee } from '../../ir/ir.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
@@ -24,7 +23,7 @@ import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import type { Reach } from './region.ts';
 import { Regions } from './regions.ts';
-import { ARRIVAL_ENTRIES, buildHandlers, type HandlerModule, Kick } from './tier0.ts';
+import { ARRIVAL_ENTRIES, buildHandlers, type HandlerModule, Kick, type Named } from './tier0.ts';
 import type { RegionMaker } from './translate.ts';
 
 const IF = 0x200;
@@ -389,7 +388,7 @@ export class DbtVcpu implements Vcpu {
     this.#add(fresh, made, new WebAssembly.Module(made.bytes));
   }
   #add(fresh: readonly Handler[], { imports, hosts, exports }: HandlerModule, module: WebAssembly.Module): void {
-    const pick = (list: readonly Callee[], from: WebAssembly.ModuleImports): WebAssembly.ModuleImports =>
+    const pick = (list: readonly Named[], from: WebAssembly.ModuleImports): WebAssembly.ModuleImports =>
       Object.fromEntries(list.map((c) => [c.name, from[c.name]]));
     const instance = new WebAssembly.Instance(module, {
       env: { memory: this.#vm.memory },

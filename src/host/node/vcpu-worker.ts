@@ -27,6 +27,7 @@ import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
+import { readPrebuilt } from './prebuilt.ts';
 import { regionMaker } from './region-maker.ts';
 
 /** What a vCPU thread is started with. */
@@ -90,7 +91,7 @@ export type FromVcpu =
 setFlagsFromString('--wasm-tiering-budget=300000');
 const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
-const ready = workerData ? null : prepareEngine();
+const ready = workerData ? null : prepareEngine(readPrebuilt());
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 const send = (m: FromVcpu): void => port.postMessage(m);
@@ -152,7 +153,7 @@ const random = (): bigint => {
 };
 
 const bus = vcpuBus(board, cpu, random);
-const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine());
+const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine(readPrebuilt()));
 let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<typeof regionMaker> | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
@@ -177,7 +178,7 @@ let parts: { readonly engine: Engine; readonly module: WebAssembly.Module } | un
 function assistant(): DbtVcpu {
   if (beside) return beside;
   if (!parts) {
-    const own = engine ?? createEngine();
+    const own = engine ?? createEngine(readPrebuilt());
     parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own)) };
   }
   beside = make(parts.engine, parts.module, true);

@@ -1,0 +1,29 @@
+// What every machine's translator starts with, ready-made: beside the bundles of the programs (tools/bundle.ts). Threads that run from the
+// sources make it themselves.
+
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Prebuilt } from '../../accel/dbt/dbt.ts';
+
+const NAME = 'translator';
+
+/** Writes it to a folder. */
+export function writePrebuilt(folder: string, { main, cold: { bytes, ...cold }, ...data }: Prebuilt): void {
+  const path = join(folder, NAME);
+  writeFileSync(`${path}.wasm`, main);
+  writeFileSync(`${path}-cold.wasm`, bytes);
+  writeFileSync(`${path}.json`, JSON.stringify({ ...data, cold }));
+}
+
+/** Reads it from this file's folder; undefined where there is none. */
+export function readPrebuilt(): Prebuilt | undefined {
+  const path = join(import.meta.dirname, NAME);
+  try {
+    const data = JSON.parse(readFileSync(`${path}.json`, 'utf8')) as Prebuilt;
+    const bytes = (name: string): Uint8Array<ArrayBuffer> => Uint8Array.from(readFileSync(name));
+    return { ...data, main: bytes(`${path}.wasm`), cold: { ...data.cold, bytes: bytes(`${path}-cold.wasm`) } };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
