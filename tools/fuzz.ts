@@ -1,6 +1,8 @@
 // The long run of the comparison with the host's CPU: random cases from the instruction rows, on the host and on the emulator's tiers.
 // Usage: node tools/fuzz.ts [--cases N] [--seed S] [--rows REGEX] [--tiers eval,tier0] [--failures N] [--mode 64|32|16] [--loop N] [--prove]
 //        node tools/fuzz.ts --board pc|q35 [--cases SEEDS] [--seed FIRST]: registers of a board with devices of every kind, 30,000 accesses a seed
+//        node tools/fuzz.ts --system code|pages|msr [--cases N] [--seed S] [--peer qemu-system-x86_64]: random cases in ring 0, between the
+//        tiers or with another emulator
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
@@ -14,6 +16,8 @@ import { Evaluator, type Runner } from '../test/native/evaluator.ts';
 import { Generator } from '../test/native/generate.ts';
 import { hostHas, hostIsAmd, openNative } from '../test/native/native.ts';
 import { Translator } from '../test/native/tier.ts';
+import { cannotBuild } from '../test/units/build.ts';
+import { fuzzSystem, systemKinds } from '../test/units/random.ts';
 
 const { values } = parseArgs({
   options: {
@@ -26,6 +30,8 @@ const { values } = parseArgs({
     loop: { type: 'string' },
     case: { type: 'string', multiple: true },
     board: { type: 'string' },
+    system: { type: 'string' },
+    peer: { type: 'string' },
     undefined: { type: 'string', default: '0' },
     prove: { type: 'boolean', default: false },
   },
@@ -39,6 +45,18 @@ if (values.board !== undefined) {
   for (let n = 0; n < Number(values.cases); n++) await fuzzBoard(values.board, first + n, 30_000);
   console.log(`${values.board}: seeds ${first} to ${first + Number(values.cases) - 1}, no failure`);
   process.exit();
+}
+if (values.system !== undefined) {
+  const kind = systemKinds.find((k) => k === values.system);
+  const reason = kind ? cannotBuild() : `--system ${values.system}: accepted are ${systemKinds.join(', ')}`;
+  if (!kind || reason) {
+    console.error(`Cannot run random cases in ring 0: ${reason}`);
+    process.exit(2);
+  }
+  const found = await fuzzSystem(kind, Number(values.seed), Number(values.cases), values.peer);
+  for (const line of found) console.log(line);
+  console.log(`${kind}: ${values.cases} cases from seed ${values.seed}, ${found.length} failures`);
+  process.exit(found.length > 0 ? 1 : 0);
 }
 const native = openNative();
 if (typeof native === 'string') {

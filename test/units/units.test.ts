@@ -5,6 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { program } from '../e2e/program.ts';
 import { build, cannotBuild } from './build.ts';
+import { fuzzSystem, systemKinds } from './random.ts';
 
 const OURS = 'nonroot-system-x86_64';
 const EMULATOR = process.env.UNITS_EMULATOR ?? OURS;
@@ -73,6 +74,12 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
 ];
 
 const reason = cannotBuild();
+for (const kind of systemKinds) {
+  const skip = reason || (EMULATOR !== OURS && 'it holds our tiers against each other');
+  test(`random cases in ring 0 leave the same in every tier: ${kind}`, { skip }, async () => {
+    assert.deepEqual(await fuzzSystem(kind, 1, 1000), []);
+  });
+}
 for (const [name, about, args, always, qemu] of images) {
   const other = EMULATOR !== OURS;
   const known = other ? qemu : always;
