@@ -50,7 +50,7 @@ const usesStdio = (s: Settings): boolean => [...s.chardevs.values()].some((o) =>
 function microvm(s: Settings): void {
   const is = s.machine.board === 'microvm';
   const given = [...s.machineProperties]
-    .filter(([key, value]) => microvmOnly.includes(key) || (['pic', 'pit', 'rtc'].includes(key) && value === 'off'))
+    .filter(([key, value]) => microvmOnly.includes(key) || (['pic', 'rtc'].includes(key) && value === 'off'))
     .map(([key]) => key);
   if (!is && given.length > 0)
     throw new Refused(`-machine ${given[0]}: not supported with ${s.machine.name}; accepted with microvm`);

@@ -127,7 +127,9 @@ test('a microvm has its own options, no card and one serial port', () => {
     refusal('-M q35,auto-kernel-cmdline=off'),
     /^-machine auto-kernel-cmdline: not supported with pc-q35-7.2; accepted with microvm/,
   );
-  assert.match(refusal('-M pc,pit=off'), /^-machine pit: not supported with pc-i440fx-7.2/);
+  assert.match(refusal('-M pc,pic=off'), /^-machine pic: not supported with pc-i440fx-7.2/);
+  assert.deepEqual(settings('-M pc,pit=off').microvm, { pit: false });
+  assert.equal(settings('-M pc -machine kernel_irqchip=split').machineProperties.get('kernel-irqchip'), 'split');
   assert.match(refusal('-M microvm,pcie=on'), /^-machine pcie=on: not supported; accepted: off, auto/);
   assert.match(refusal('-M microvm -serial null -serial null'), /a microvm has one serial port/);
   assert.match(refusal('-M microvm -usb'), /^-usb: not supported with microvm/);

@@ -169,7 +169,9 @@ export type PropertyActions = Readonly<Record<string, (value: string) => void>>;
  */
 export function properties(option: string, text: string, implied: string, actions: PropertyActions): void {
   for (const [key, value] of optionMap(text, implied)) {
-    const action = Object.hasOwn(actions, key) ? actions[key] : undefined;
+    // QEMU takes underscores for hyphens: `kernel_irqchip`.
+    const name = Object.hasOwn(actions, key) ? key : key.replaceAll('_', '-');
+    const action = Object.hasOwn(actions, name) ? actions[name] : undefined;
     if (!action) throw new Refused(`${option} ${key}${value === 'on' ? '' : `=${value}`}: not supported`);
     action(value);
   }

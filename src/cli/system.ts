@@ -83,7 +83,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     paravirtual: s.cpu.paravirtual,
     devices: s.devices,
     hpet: s.hpet,
-    ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : {}),
+    ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : s.microvm.pit === false ? { microvm: { pit: false } } : {}),
     acpi: s.acpi,
     serial: [],
     uuid: s.uuid,

@@ -264,7 +264,7 @@ export function buildBoard(o: BoardOptions): Board {
   });
   if (hasHpet(config)) onAll((space) => hpet.map(space));
   const pit = new Pit({ arena, clock, irq: hpet.gate(isa(0)), retime, remote: () => remoteChips() !== undefined });
-  if (micro?.pit ?? true) pit.map(ports);
+  if (config.microvm?.pit ?? true) pit.map(ports);
   const rtc = new Rtc({
     arena,
     clock,

@@ -28,7 +28,7 @@ export interface MachineConfig {
   readonly paravirtual: readonly KvmFeature[];
   /** Board; q35 without its disk controller when left out. */
   readonly machine?: MachineKind;
-  /** Of a microvm: parts that are not as usual. */
+  /** Of a microvm: parts that are not as usual; `pit` of any board. */
   readonly microvm?: Partial<MicrovmParts>;
   /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
   readonly firmware?: FirmwareShape;

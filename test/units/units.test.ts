@@ -23,9 +23,10 @@ const NO_TASK_CHECKS = /registers were saved|task gate to the LDT|T bit|double f
 const NO_VME = /0xffff:|0x10000:|LOCK MOV|SP 1|^FAIL: (VME|PVI):/;
 
 // A reserved bit is found in an entry that is present, so that bit 0 of the error code is set (4.7), one in a PAE pointer when CR3 is
-// loaded (4.4.1); MSRs hold canonical addresses (volume 4),
+// loaded and kept until then (4.4.1); MSRs hold canonical addresses (volume 4),
 // a stack that is not canonical is #SS (6.15).
-const WITHOUT_P = /PML5E: #PF\(9\)|PAE: .*#PF\(9\)|#PF\(11\)|PDPTE, when|4 MiB: #PF\(9\)|58 bits|a push there/;
+const WITHOUT_P =
+  /PML5E: #PF\(9\)|PAE: .*#PF\(9\)|#PF\(11\)|PDPTE, when|4 MiB: #PF\(9\)|58 bits|a push there|pointers are those|INVLPG does not/;
 
 // QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;

@@ -8,7 +8,7 @@ import { updateWatch } from '../../isa/x86/debug.ts';
 import { interrupt, stepBegin, stepShadow } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
 import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
-import { fetchTranslate, translate } from '../../isa/x86/mmu.ts';
+import { fetchTranslate, loadPointers, translate } from '../../isa/x86/mmu.ts';
 import { Link, RECORD_BYTES, Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, Exit, TLB_ENTRIES } from '../../isa/x86/state.ts';
@@ -35,7 +35,7 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
   lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, updateWatch, stepBegin, stepShadow,
-  loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook,
+  loadPointers, loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook,
 ]; // biome-ignore format: a list
 
 /**

@@ -183,6 +183,7 @@ export class DbtVcpu implements Vcpu {
   }
   sync(): void {
     this.#pmu?.changed();
+    this.exports.loadPointers(this.#env);
     this.exports.updateWatch(this.#env);
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);

@@ -60,7 +60,7 @@ import { zstd } from './zstd.ts';
 const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
 /** A vCPU that cannot stop (it should not happen) keeps the user for so many ms. */
-const STOP_LIMIT = 2000;
+const STOP_LIMIT = 10_000;
 
 /** A machine as it stood: all state but memory, as a stream without pages, and memory. */
 export interface FrozenMachine {

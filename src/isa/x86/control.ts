@@ -5,7 +5,7 @@ import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import { updateWatch } from './debug.ts';
 import type { Emit } from './emit.ts';
-import { PHYSICAL_BITS, RESERVED_PDPTE, ramAddress } from './mmu.ts';
+import { PHYSICAL_BITS, pointerAt, RESERVED_PDPTE } from './mmu.ts';
 import { tprRead, tprWrite } from './outside.ts';
 import * as st from './state.ts';
 import { Ctx, GuestDebug, S, X } from './state.ts';
@@ -41,21 +41,16 @@ export function checkUmip(c: Emit): void {
   c.gpIf(c.b.and(has(c, low(c, st.cr4), CR4.umip), c.b.ne(c.get(st.cpl), c.b.i32(0))));
 }
 
-/** #GP(0) unless all four PAE page-directory-pointer-table entries that are present have their reserved bits clear. */
+/** Loads the four page-directory-pointer-table entries of PAE paging. #GP(0), and they stay, where one is present with a reserved bit set. */
 const checkPointers = sub('checkPointers', ['i64'], null, { faults: true }, (c, cr3) => {
   const b = c.b;
   const table = b.and(cr3, b.i64(0xffffffe0n));
-  for (let i = 0; i < 4; i++) {
-    const at = c.call(ramAddress, b.add(table, b.i64(8 * i)));
-    const entry = b.choose(
-      'i64',
-      at,
-      () => b.raw('i64', at),
-      () => b.i64(-1),
-    );
+  const entries = st.pointers.map((_, i) => pointerAt(c, b.add(table, b.i64(8 * i))));
+  for (const entry of entries) {
     const reserved = b.ne(b.and(entry, b.i64(RESERVED_PDPTE)), b.i64(0));
     c.gpIf(b.and(reserved, b.and(b.wrap(entry), b.i32(1))));
   }
+  st.pointers.forEach((slot, i) => c.set(slot, entries[i]!));
   b.ret();
 });
 
@@ -90,6 +85,9 @@ export const writeCr0 = sub('writeCr0', ['i64'], null, { faults: true }, (c, val
       },
     );
   });
+  const pae = b.and(has(c, low(c, st.cr4), CR4.pae), b.eqz(has(c, low(c, st.efer), EFER.lma)));
+  const caching = b.and(has(c, changed, CR0.cd | CR0.nw), b.eqz(has(c, changed, CR0.pg)));
+  b.if(b.and(b.and(caching, paging), pae), () => c.do(checkPointers, c.get(st.cr3)));
   c.set(st.cr0, b.extu(v));
   b.if(has(c, changed, CR0.pg | CR0.pe | CR0.wp), () => c.do(flushAll));
   c.do(updateContext);

@@ -137,6 +137,29 @@ const pageFault = sub('pageFault', ['i64', 'i32', 'i32'], null, {}, (c, addr, ho
   b.ret();
 });
 
+/** An entry of the page-directory-pointer table of PAE paging at `at` (i64); all ones where there is no RAM. */
+export function pointerAt(c: Emit, at: Value): Value {
+  const b = c.b;
+  const ptr = c.call(ramAddress, at);
+  return b.choose(
+    'i64',
+    ptr,
+    () => b.raw('i64', ptr),
+    () => b.i64(-1),
+  );
+}
+
+/** Loads the four pointers of PAE paging, where it is on, without a look at their reserved bits: those are found by the walk then. */
+export const loadPointers = sub('loadPointers', [], null, {}, (c) => {
+  const b = c.b;
+  const pae = b.and(b.shru(b.wrap(c.get(st.cr4)), b.i32(CR4.pae)), b.xor(bit(c, b.wrap(c.get(st.efer)), EFER_LMA), b.i32(1)));
+  b.if(b.and(pae, bit(c, b.wrap(c.get(st.cr0)), CR0_PG)), () => {
+    const table = b.and(c.get(st.cr3), b.i64(0xffffffe0n));
+    st.pointers.forEach((slot, i) => c.set(slot, pointerAt(c, b.add(table, b.i64(8 * i)))));
+  });
+  b.ret();
+});
+
 /** The walker while it is built: the access, and what the levels have in common. */
 interface Walker {
   readonly c: Emit;
@@ -280,7 +303,9 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
         lower(b.and(pdpte.value, b.i64(FRAME)), both, RESERVED_LONG);
       });
       b.if(bit(c, cr4, CR4.pae), () => {
-        const pdpte = readEntry(w, b.and(cr3, b.i64(0xffffffe0n)), 30, 2, 8);
+        const index = b.and(b.wrap(b.shru(addr, b.i64(30))), b.i32(3));
+        const pdpte = { ptr: b.i32(0), value: b.raw('i64', b.add(b.env, b.shl(index, b.i32(3))), st.pointers[0].offset) };
+        b.if(b.eqz(b.and(b.wrap(pdpte.value), b.i32(P))), () => w.fail(0));
         checkReserved(w, pdpte, RESERVED_PDPTE, false);
         lower(b.and(pdpte.value, b.i64(FRAME)), null, RESERVED_PAE);
       });

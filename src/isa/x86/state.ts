@@ -286,6 +286,9 @@ export const monitorSum = slot('monitorSum', 'i64');
 /** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
 export const jumpGroups = slot('jumpGroups', 'i64');
 
+/** The page-directory-pointer-table entries of PAE paging, as they were when CR3 was loaded (SDM volume 3, 4.4.1). */
+export const pointers = many('i64', ['pdptr0', 'pdptr1', 'pdptr2', 'pdptr3']);
+
 /** Performance counters with their event selects, fixed ones, and the registers over all: see pmu.ts. */
 export const pmCounter = many(
   'i64',

@@ -5,6 +5,7 @@ import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import type { Emit } from './emit.ts';
 import { packFlags, unpackFlags } from './flags.ts';
+import { loadPointers } from './mmu.ts';
 import { Attr, anyOf, checkStackSegment, descAttr, descBase, descLimit, dpl, F, failIf, isNull, loadProtectedSegment, markAccessed, readDescriptor, rpl, setNullSegment, setSegment, setV86Segment, withVector } from './segments.ts'; // biome-ignore format: one line
 import * as st from './state.ts';
 import { S, X } from './state.ts';
@@ -150,6 +151,7 @@ export const switchTask = sub(
     b.if(b.and(wide, b.ne(b.and(c.get(st.cr0), b.i64(CR0_PG)), b.i64(0))), () => {
       b.if(b.ne(cr3, c.get(st.cr3)), () => {
         c.set(st.cr3, cr3);
+        c.do(loadPointers);
         c.do(flushNonGlobal);
       });
     });

@@ -9,7 +9,7 @@ import { updateContext } from './context.ts';
 import { Decode, decode, Insn } from './decode.ts';
 import { Emit } from './emit.ts';
 import { cmpxchgSlow, loadSlow, RMW, rmwSlow, storeSlow } from './memory.ts';
-import { How, translate } from './mmu.ts';
+import { How, loadPointers, translate } from './mmu.ts';
 import * as st from './state.ts';
 import { S } from './state.ts';
 import { emitRow, StaticEmit, variantOf } from './static.ts';
@@ -150,9 +150,10 @@ export class TestMachine {
     this.run(updateContext);
   }
 
-  /** Guest-physical memory. */
+  /** Guest-physical memory. Pointers of PAE paging count at once. */
   write64(gpa: number, value: bigint): void {
     this.memory.setBigUint64(RAM + gpa, value, true);
+    this.run(loadPointers);
   }
   read64(gpa: number): bigint {
     return this.memory.getBigUint64(RAM + gpa, true);

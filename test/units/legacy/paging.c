@@ -108,6 +108,16 @@ static void three_levels(void) {
   asm volatile("rdmsr\n and $~0x800, %%eax\n wrmsr" ::"c"(0xc0000080) : "eax", "edx");
   invlpg(AT);
   report(access(0, 0, AT) == 14 && trap.error == 9, "PAE: NX without EFER.NXE: #PF(9)");
+  set(P | W | U, P | W | U); invlpg(AT);
+  { u64 kept = pointers[3]; pointers[3] = 0; invlpg(AT);
+    report(access(0, 0, AT) == -1, "PAE: the pointers are those of when CR3 was loaded");
+    WRCR(4, RDCR(4) ^ 0x80);
+    report(access(0, 0, AT) == 14 && trap.error == 0, "PAE: a change of CR4.PGE loads them");
+    pointers[3] = kept; invlpg(AT);
+    report(access(0, 0, AT) == 14, "PAE: and INVLPG does not");
+    WRCR(0, RDCR(0) ^ 0x40000000);
+    report(access(0, 0, AT) == -1, "PAE: a change of CR0.CD does");
+    WRCR(0, RDCR(0) & ~0x40000000); WRCR(4, RDCR(4) ^ 0x80); }
   pointers[3] |= 2;
   report(TRY("mov %%edx, %%cr3", pointers) == 13 && trap.error == 0, "PAE: a reserved bit of a PDPTE, when CR3 is loaded: #GP(0)");
   pointers[3] = 2;
