@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
-import { type CpuidEntry, guestCpuid, hostVendor } from './cpuid.ts';
+import { type CpuidEntry, guestCpuid, hostVendor, lackingFeatures } from './cpuid.ts';
 
 const model = (leaf: number, subleaf: number) =>
   cpuid(
@@ -29,6 +29,17 @@ test("features that the kernel lacks are taken from the guest's CPUID, and nothi
     at(table, 0),
     [...model(0, 0)].map((v) => v >>> 0),
   );
+});
+
+test('features that the model has and the kernel lacks have names', () => {
+  assert.deepEqual(lackingFeatures(model, guestCpuid(model, supported(), true)), []);
+  const popcnt = 1 << 23;
+  const pku = 1 << 3;
+  const lacks = supported(
+    { leaf: 1, values: [0, 0, all & ~popcnt, all] },
+    { leaf: 7, subleaf: 0, values: [all, all, all & ~pku, all] },
+  );
+  assert.deepEqual(lackingFeatures(model, guestCpuid(model, lacks, true)), ['popcnt', 'pku']);
 });
 
 test('x2APIC and the deadline timer need the local APIC in the kernel', () => {

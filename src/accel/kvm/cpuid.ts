@@ -1,6 +1,7 @@
 // The CPUID table of a KVM vCPU: what the machine's CPU model says, less what this kernel and processor cannot give.
 // Linux 6.1, Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID and KVM_SET_CPUID2.
 
+import { cpuFeatures, featurePlace } from '../../isa/x86/cpu-model.ts';
 import { CPUID_HEADER, CPUID_SUBLEAF, cpuidEntryLayout, errno, ioctls } from './abi.ts';
 import type { KvmHost } from './host.ts';
 
@@ -94,6 +95,18 @@ function restrict(e: CpuidEntry, supported: readonly CpuidEntry[], kernelApic: b
   if (e.leaf === 0xd && e.subleaf === 0) values[0] &= supported.find((s) => s.leaf === 0xd && !s.subleaf)?.values[0] ?? 1;
   if (e.leaf === 0x40000001) values[0] &= supported.find((s) => s.leaf === 0x40000001)?.values[0] ?? 0;
   return { ...e, values };
+}
+
+/** Features, by name, that the machine's CPU model has and a vCPU's table on this KVM (`guestCpuid`) has not. */
+export function lackingFeatures(model: (leaf: number, subleaf: number) => Leaf, table: readonly CpuidEntry[]): string[] {
+  return cpuFeatures.filter((name) => {
+    const { word, bit } = featurePlace(name);
+    const [where = '', register = ''] = word.split('.');
+    const [leaf, subleaf] = where === 'd1' ? [0xd, 1] : [Number.parseInt(where, 16), 0];
+    const n = ['eax', 'ebx', 'ecx', 'edx'].indexOf(register);
+    const found = table.find((e) => e.leaf === leaf && (e.subleaf ?? 0) === subleaf);
+    return ((model(leaf, subleaf)[n]! & ~(found?.values[n] ?? 0)) >>> bit) & 1;
+  });
 }
 
 /** Gives a vCPU its table. */

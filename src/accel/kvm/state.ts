@@ -34,8 +34,9 @@ const controls = [['cr0', st.cr0], ['cr2', st.cr2], ['cr3', st.cr3], ['cr4', st.
 
 /** Components of the area that have slots: x87, SSE, AVX, PKRU. */
 const KEPT = 0x207n;
-/** The others by their bits in XCR0, as CPU features name them. */
+/** What the guest turns on in XCR0, by bits, as CPU features name it: without SSE's there is no XSAVE at all. */
 const components = [
+  [2n, 'xsave'],
   [4n, 'avx'],
   [0x200n, 'pku'],
 ] as const;
@@ -90,9 +91,11 @@ export class KvmState {
   check(): void {
     const lacking = this.#get(st.xcr0) & ~this.#components;
     if (lacking === 0n) return;
-    const names = components.filter(([bit]) => lacking & bit).map(([, name]) => name);
+    const named = components.filter(([bit]) => lacking & bit).map(([, name]) => name);
+    const names = named[0] === 'xsave' ? ['xsave'] : named;
+    const without = names.length > 0 ? `, such as -cpu max${names.map((name) => `,-${name}`).join('')}` : '';
     throw new Error(
-      `Cannot run the guest on this KVM: it uses state that KVM does not keep here (${names.join(', ') || `XCR0 0x${lacking.toString(16)}`}); accepted is a CPU model without it, such as -cpu max${names.map((name) => `,-${name}`).join('')}`,
+      `Cannot run the guest on this KVM: it uses state that KVM does not keep here (${names.join(', ') || `XCR0 0x${lacking.toString(16)}`}); accepted is a CPU model without it${without}`,
     );
   }
 

@@ -14,7 +14,7 @@ import {
   runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout,
 } from './abi.ts'; // biome-ignore format: one list
 import { ExitCounters } from './counters.ts';
-import { guestCpuid, setCpuid } from './cpuid.ts';
+import { guestCpuid, lackingFeatures, setCpuid } from './cpuid.ts';
 import { DirtyRing } from './dirty-ring.ts';
 import { giveBack, type Holding, holdingOf } from './holdings.ts';
 import { block, KvmState } from './state.ts';
@@ -72,6 +72,8 @@ function hostOf({ ramBase, ramLow, ramHigh }: MemoryLayout, gpa: bigint): number
 export class KvmVcpu implements Vcpu {
   readonly exits: ExitCounters;
   readonly instructions = 0;
+  /** Features of the machine's CPU model that this KVM has not. */
+  readonly lacking: readonly string[];
   readonly fd: number;
   readonly #o: KvmVcpuOptions;
   readonly #bus: VcpuBus;
@@ -135,7 +137,9 @@ export class KvmVcpu implements Vcpu {
       if (leaf !== 0x40000001 || this.#kernelApic) return values;
       return [values[0] & ~NEEDS_KERNEL_APIC, values[1], values[2], values[3]];
     };
-    setCpuid(host, fd, guestCpuid(model, vm.supported, this.#kernelApic));
+    const table = guestCpuid(model, vm.supported, this.#kernelApic);
+    this.lacking = lackingFeatures(model, table);
+    setCpuid(host, fd, table);
     const components = BigInt(vm.supported.find((e) => e.leaf === 0xd && !e.subleaf)?.values[0] ?? 1);
     this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components, tsc: () => bus.tsc() });
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());

@@ -290,7 +290,16 @@ function over(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
   let next: DbtVcpu | KvmVcpu;
   if (share) {
     kvm ??= kvmThread(memory.buffer, layout, share);
-    onKvm ??= kvmVcpu(kvm, true);
+    if (!onKvm) {
+      onKvm = kvmVcpu(kvm, true);
+      // Once, and by one: the guest has read CPUID under the translator, which has all of the model.
+      if (cpu === 0 && onKvm.lacking.length > 0)
+        send({
+          kind: 'report',
+          device: 'kvm',
+          message: `the guest was told of CPU features that this KVM has not: ${onKvm.lacking.join(', ')}; its programs end where they use them`,
+        });
+    }
     onKvm.check();
     onKvm.takeOver();
     next = onKvm;
