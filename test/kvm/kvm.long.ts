@@ -5,7 +5,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { outerGuest, whyNot } from './outer.ts';
 
-/** On idle cores it takes a third of that; NONROOT_LONG_SECONDS gives a busy machine more. */
+/** NONROOT_LONG_SECONDS gives a busy machine more. */
 const SECONDS = Number(process.env['NONROOT_LONG_SECONDS'] ?? 560);
 
 test('machines on a real KVM', { timeout: (SECONDS + 30) * 1000, skip: await whyNot() }, async (t) => {

@@ -251,7 +251,7 @@ export class KvmVcpu implements Vcpu {
     const entered = this.#word(st.hostEntered);
     for (;;) {
       if (this.#inSlots) this.#enter();
-      else if (this.#apicOnBoard) this.#apicBack(false);
+      else if (this.#kernelApic && this.#apicOnBoard) this.#apicBack(false);
       if (this.#halted && !this.#wakes()) return 'hlt';
       this.#halted = false;
       this.#inject();
