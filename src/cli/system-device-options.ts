@@ -119,7 +119,7 @@ function parse(option: string, text: string): JsonObject {
 export function addNic(s: Settings, text: string): void {
   if (text === 'none') return;
   const map = optionMap(text, 'type');
-  const model = map.get('model') ?? 'virtio-net-pci';
+  const model = map.get('model') ?? (s.machine.board === 'pc' ? 'e1000' : 'virtio-net-pci');
   const driver = model === 'virtio' ? 'virtio-net-pci' : model;
   if (!findType(driver)) throw new Refused(`-nic model=${model}: not supported`);
   const id = map.get('id') ?? `nic${s.netdevs.length}`;
