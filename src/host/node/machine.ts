@@ -59,8 +59,11 @@ import { zstd } from './zstd.ts';
 
 const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
-/** A vCPU that cannot stop (it should not happen) keeps the user for so many ms. */
-const STOP_LIMIT = 10_000;
+/**
+ * ms that vCPUs have to stop in: where somebody ends the machine, who does not wait for one that cannot; else, as a guest that resets, which must
+ * not die because its host is busy.
+ */
+const stopLimit = { asked: 10_000, own: 60_000 } as const;
 
 /** A machine as it stood: all state but memory, as a stream without pages, and memory. */
 export interface FrozenMachine {
@@ -825,14 +828,20 @@ export class NodeMachine implements RunningMachine {
     const first = this.#why === null;
     // The end that somebody asks for wins over what the guest does meanwhile.
     if (first || why.kind === 'quit') this.#why = why;
+    if (!first && why.kind !== 'quit') return;
+    clearTimeout(this.#limit);
+    this.#limit = setTimeout(
+      () => {
+        if (this.#running.size === 0) return;
+        this.#why = this.#why?.kind === 'quit' ? this.#why : { kind: 'failed', message: 'Cannot stop the vCPUs: no answer' };
+        void this.#finish();
+      },
+      stopLimit[why.kind === 'quit' ? 'asked' : 'own'],
+    ).unref();
     if (!first) return;
     this.#expel();
-    setTimeout(() => {
-      if (this.#why === null || this.#running.size === 0) return;
-      this.#why = this.#why.kind === 'quit' ? this.#why : { kind: 'failed', message: 'Cannot stop the vCPUs: no answer' };
-      void this.#finish();
-    }, STOP_LIMIT).unref();
   }
+  #limit: NodeJS.Timeout | undefined;
   /** Has vCPUs leave their guests and their loops: a thread in KVM_RUN cannot be ended. */
   #expel(): void {
     const { stop, pause } = this.board.control;
@@ -842,6 +851,7 @@ export class NodeMachine implements RunningMachine {
   }
   /** All vCPUs have left their loops. */
   async #stopped(): Promise<void> {
+    clearTimeout(this.#limit);
     await this.#drainAll();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
     const why = this.#why ?? { kind: 'quit' };
