@@ -39,6 +39,7 @@ export class GdbStub {
   /** vCPUs that `g` and `c` packets mean. */
   #general = 0;
   #continue = 0;
+  #closed = false;
   /** The guest was set going by gdb, which waits for its stop. */
   #running = false;
   #physical = false;
@@ -66,6 +67,7 @@ export class GdbStub {
   }
   /** The connection is over: the guest goes on as if there had been no debugger, unless it was held. */
   close(): void {
+    this.#closed = true;
     for (const end of this.#unsubscribe) end();
     this.#queue(() => this.#machine.hold(() => this.#points.removeAll()));
   }
@@ -74,6 +76,8 @@ export class GdbStub {
       if ('packet' in item) {
         if (this.#acks) this.#send(Uint8Array.of(0x2b));
         this.#queue(async () => {
+          // Whoever is connected now has not asked.
+          if (this.#closed) return;
           const answer = await this.#carryOut(item.packet).catch(() => 'E01');
           if (answer !== undefined) this.#reply(answer);
         });
@@ -84,6 +88,7 @@ export class GdbStub {
     return this.#work;
   }
   #reply(data: string | Uint8Array): void {
+    if (this.#closed) return;
     this.#last = packet(data) as Uint8Array<ArrayBuffer>;
     this.#send(this.#last);
   }
