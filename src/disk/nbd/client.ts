@@ -15,6 +15,8 @@ interface Pending {
   readonly reject: (error: Error) => void;
   extent: { readonly length: number; readonly flags: number } | undefined;
   failed: number;
+  /** Bytes of `into` that have come. */
+  got: number;
 }
 
 export class NbdFile implements ByteFile {
@@ -127,6 +129,10 @@ export class NbdFile implements ByteFile {
   }
   #end(cookie: bigint, request: Pending): void {
     this.#pending.delete(Number(cookie));
+    if (request.failed === 0 && request.into && request.got !== request.into.length) {
+      request.reject(new DiskError(`Cannot use ${this.name}: the server left out a part of what was asked`));
+      throw new DiskError('the server broke the protocol');
+    }
     if (request.failed === 0) return request.resolve(request.extent);
     const why =
       request.failed === p.errno.noSpace ? 'no space is left at the server' : `the server reports error ${request.failed}`;
@@ -137,7 +143,10 @@ export class NbdFile implements ByteFile {
     const cookie = head.getBigUint64(4);
     const request = this.#of(cookie);
     request.failed = head.getUint32(0);
-    if (request.failed === 0 && request.into) request.into.set(await this.#taker.take(request.into.length));
+    if (request.failed === 0 && request.into) {
+      request.into.set(await this.#taker.take(request.into.length));
+      request.got = request.into.length;
+    }
     this.#end(cookie, request);
   }
   async #chunk(): Promise<void> {
@@ -153,6 +162,7 @@ export class NbdFile implements ByteFile {
       const at = Number(view.getBigUint64(0)) - request.offset;
       const count = type === p.chunk.hole ? view.getUint32(8) : length - 8;
       if (!into || at < 0 || at + count > into.length) throw new DiskError('the server sent what was not asked');
+      request.got += count;
       if (type === p.chunk.hole) into.fill(0, at, at + count);
       else into.set(body.subarray(8), at);
     } else if (type === p.chunk.status) {
@@ -174,7 +184,7 @@ export class NbdFile implements ByteFile {
     if (this.#broken !== undefined) return Promise.reject(new DiskError(`Cannot use ${this.name}: ${this.#broken}`));
     const cookie = this.#cookie++;
     return new Promise((resolve, reject) => {
-      this.#pending.set(cookie, { into, offset, resolve, reject, extent: undefined, failed: 0 });
+      this.#pending.set(cookie, { into, offset, resolve, reject, extent: undefined, failed: 0, got: 0 });
       const head = p.pack([4, p.magic.request], [2, flags], [2, type], [8, cookie], [8, offset], [4, length]);
       // A transport that breaks ends the reader too, which tells all who wait.
       void Promise.resolve(this.#stream.write(data ? p.pack(head, data) : head)).catch(() => {});
