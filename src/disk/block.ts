@@ -72,6 +72,20 @@ export function checkRange(what: string, offset: number, length: number, size: n
 export const piecesLength = (pieces: readonly Uint8Array[]): number => pieces.reduce((n, p) => n + p.length, 0);
 
 /** Fills pieces that are one after another on the disk. */
+/** The pieces of a part of what `pieces` are together. */
+export function piecesRange(pieces: readonly Uint8Array[], from: number, length: number): Uint8Array[] {
+  const out: Uint8Array[] = [];
+  const end = from + length;
+  let at = 0;
+  for (const piece of pieces) {
+    const next = at + piece.length;
+    if (next > from && at < end) out.push(piece.subarray(Math.max(0, from - at), Math.min(piece.length, end - at)));
+    at = next;
+    if (at >= end) break;
+  }
+  return out;
+}
+
 export async function readPieces(device: BlockDevice, offset: number, into: readonly Uint8Array[]): Promise<void> {
   if (into.length === 1) return device.read(offset, into[0]!);
   if (device.readPieces) return device.readPieces(offset, into);
@@ -88,13 +102,18 @@ export async function readPieces(device: BlockDevice, offset: number, into: read
 export async function writePieces(device: BlockDevice, offset: number, from: readonly Uint8Array[]): Promise<void> {
   if (from.length === 1) return device.write(offset, from[0]!);
   if (device.writePieces) return device.writePieces(offset, from);
-  const bytes = new Uint8Array(piecesLength(from));
+  await device.write(offset, joinPieces(from));
+}
+
+/** All pieces as one, copied. */
+export function joinPieces(pieces: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(piecesLength(pieces));
   let at = 0;
-  for (const piece of from) {
+  for (const piece of pieces) {
     bytes.set(piece, at);
     at += piece.length;
   }
-  await device.write(offset, bytes);
+  return bytes;
 }
 
 /** True when all bytes are zero. */

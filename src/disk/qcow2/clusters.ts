@@ -1,7 +1,7 @@
 // Guest clusters of an open qcow2 image: reading through backing files and compression, allocation, copy on write, zeros.
 // "Qcow2 Image File Format", section "Cluster mapping". Nothing here locks: image.ts does.
 
-import { type BlockDevice, DiskError, isZero } from '../block.ts';
+import { type BlockDevice, DiskError, isZero, joinPieces, piecesLength, piecesRange } from '../block.ts';
 import type { Codec } from '../codec.ts';
 import { compressedLimit, type Entry, UNALLOCATED, ZERO } from './entry.ts';
 import type { Tables } from './tables.ts';
@@ -73,6 +73,26 @@ export class Clusters {
     }
   }
 
+  /** The same into pieces that are one after another on the disk: data goes from the file straight into them. */
+  async readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    const { file } = this.#tables;
+    const total = piecesLength(into);
+    for (let done = 0; done < total; ) {
+      const { entry, host, length } = await this.run(offset + done, total - done);
+      const parts = piecesRange(into, done, length);
+      if (entry.kind === 'data' && file.readPieces) await file.readPieces(host, parts);
+      else if (entry.kind === 'zero') for (const part of parts) part.fill(0);
+      else {
+        let at = offset + done;
+        for (const part of parts) {
+          await this.read(at, part);
+          at += part.length;
+        }
+      }
+      done += length;
+    }
+  }
+
   /** True when unallocated bytes at `offset` may read as something else than zeros. */
   hasBacking(offset: number): boolean {
     return this.backing !== undefined && offset < Math.min(this.backing.size, this.#tables.header.size);
@@ -106,11 +126,12 @@ export class Clusters {
   }
 
   /** Writes where clusters have places of their own already; false, and nothing is done, when one has not. */
-  async overwrite(offset: number, from: Uint8Array): Promise<boolean> {
+  async overwrite(offset: number, from: readonly Uint8Array[]): Promise<boolean> {
     const t = this.#tables;
     const places: { readonly host: number; readonly length: number }[] = [];
-    for (let done = 0; done < from.length; ) {
-      const { entry, host, length } = await this.run(offset + done, from.length - done);
+    const total = piecesLength(from);
+    for (let done = 0; done < total; ) {
+      const { entry, host, length } = await this.run(offset + done, total - done);
       if (entry.kind !== 'data' || !entry.copied) return false;
       places.push({ host, length });
       done += length;
@@ -118,7 +139,10 @@ export class Clusters {
     let done = 0;
     for (const { host, length } of places) {
       await t.assertData(host, length);
-      await t.file.write(host, from.subarray(done, done + length));
+      const parts = piecesRange(from, done, length);
+      if (parts.length === 1) await t.file.write(host, parts[0]!);
+      else if (t.file.writePieces) await t.file.writePieces(host, parts);
+      else await t.file.write(host, joinPieces(parts));
       done += length;
     }
     return true;

@@ -234,3 +234,38 @@ test('a write that the storage refuses changes nothing and can be tried again', 
   const { corruptions, leaks } = await again.check(undefined);
   assert.deepEqual({ corruptions, leaks }, { corruptions: 0, leaks: 0 });
 });
+
+test('pieces of a request are read and written as if they were one, over data, zeros, backing file and new clusters', () =>
+  inFolder(async (folder) => {
+    const size = MiB;
+    const random = seeded(3);
+    const expected = Uint8Array.from({ length: size }, () => random(256));
+    const path = join(folder, 'disk');
+    writeFileSync(path, '');
+    const file = await openFile(path, { readOnly: false });
+    await createQcow2(file, { size, clusterSize: 4096 });
+    const base = new MemoryFile('base');
+    await base.write(0, expected);
+    const image = await Qcow2Image.open(file, { codec, backing: await RawImage.open(base) });
+    for (let n = 0; n < 400; n++) {
+      const lengths = Array.from({ length: 1 + random(6) }, () => 512 * (1 + random(24)));
+      const length = lengths.reduce((a, b) => a + b, 0);
+      const offset = 512 * random((size - length) / 512);
+      const pieces = lengths.map((l) => new Uint8Array(l));
+      if (n % 10 === 0) {
+        await image.writeZeroes(offset, length);
+        expected.fill(0, offset, offset + length);
+      } else if (n % 3 === 0) {
+        for (const piece of pieces) piece.forEach((_, i) => void (piece[i] = random(256)));
+        await image.writePieces(offset, pieces);
+        expected.set(Buffer.concat(pieces), offset);
+      } else {
+        await image.readPieces(offset, pieces);
+        assert.ok(Buffer.concat(pieces).equals(expected.subarray(offset, offset + length)), `request ${n} at ${offset}`);
+      }
+    }
+    await assert.rejects(async () => image.readPieces(size - 512, [new Uint8Array(512), new Uint8Array(512)]), /Cannot read/);
+    const { corruptions, leaks } = await image.check(undefined);
+    assert.deepEqual({ corruptions, leaks }, { corruptions: 0, leaks: 0 });
+    await image.close();
+  }));

@@ -1,7 +1,7 @@
 // A qcow2 image as a disk: QEMU "Qcow2 Image File Format" (docs/interop/qcow2), versions 2 and 3. Requests that change only
 // guest data run side by side; those that change metadata run alone.
 
-import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent } from '../block.ts';
+import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent, joinPieces, piecesLength } from '../block.ts';
 import type { Codec } from '../codec.ts';
 import { SharedLock } from '../lock.ts';
 import { type BitmapKeeper, Bitmaps, type StoredBitmap } from './bitmaps.ts';
@@ -138,13 +138,26 @@ export class Qcow2Image implements BlockDevice {
 
   async write(offset: number, from: Uint8Array): Promise<void> {
     checkRange('write', offset, from.length, this.size);
+    await this.#write(offset, [from]);
+  }
+
+  readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
+    checkRange('read', offset, piecesLength(into), this.size);
+    return this.#lock.shared(() => this.#clusters.readPieces(offset, into));
+  }
+
+  async writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    checkRange('write', offset, piecesLength(from), this.size);
     await this.#write(offset, from);
   }
 
-  async #write(offset: number, from: Uint8Array): Promise<void> {
-    if (from.length === 0) return;
+  /** Where clusters have places of their own, the pieces go there as they are; else they are put together first. */
+  async #write(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    if (piecesLength(from) === 0) return;
     const done = this.#tables.prepared && (await this.#lock.shared(() => this.#clusters.overwrite(offset, from)));
-    if (!done) await this.#change(() => this.#clusters.write(offset, from));
+    if (done) return;
+    const whole = from.length === 1 ? from[0]! : joinPieces(from);
+    await this.#change(() => this.#clusters.write(offset, whole));
   }
 
   /** Stores one cluster compressed. `offset` is a multiple of the cluster size; only the last cluster may be shorter. */
