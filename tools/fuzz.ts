@@ -3,13 +3,18 @@
 //        node tools/fuzz.ts --board pc|q35 [--cases SEEDS] [--seed FIRST]: registers of a board with devices of every kind, 30,000 accesses a seed
 //        node tools/fuzz.ts --system code|pages|msr [--cases N] [--seed S] [--peer qemu-system-x86_64]: random cases in ring 0, between the
 //        tiers or with another emulator
+//        node tools/fuzz.ts --protocol net|rfb|gdb|nbd-server|nbd-client [--cases SEEDS] [--seed FIRST]: a hostile peer of that protocol
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
 import { parseArgs } from 'node:util';
 import { allRows } from '../src/isa/x86/rows/all.ts';
 import { buildTables } from '../src/isa/x86/table.ts';
 import { fuzzBoard } from '../test/hostile/board-fuzz.ts';
+import { fuzzGdbEmulator } from '../test/hostile/gdb-fuzz.ts';
+import { fuzzNbdClient, fuzzNbdServer } from '../test/hostile/nbd-fuzz.ts';
+import { fuzzNet } from '../test/hostile/net-fuzz.ts';
 import { watchRegions } from '../test/hostile/proving.ts';
+import { fuzzRfb } from '../test/hostile/rfb-fuzz.ts';
 import { effects, formatCase, formatEffects, parseCase } from '../test/native/case.ts';
 import { compareMany, compareOne, report } from '../test/native/compare.ts';
 import { Evaluator, type Runner } from '../test/native/evaluator.ts';
@@ -32,6 +37,7 @@ const { values } = parseArgs({
     board: { type: 'string' },
     system: { type: 'string' },
     peer: { type: 'string' },
+    protocol: { type: 'string' },
     undefined: { type: 'string', default: '0' },
     prove: { type: 'boolean', default: false },
   },
@@ -57,6 +63,29 @@ if (values.system !== undefined) {
   for (const line of found) console.log(line);
   console.log(`${kind}: ${values.cases} cases from seed ${values.seed}, ${found.length} failures`);
   process.exit(found.length > 0 ? 1 : 0);
+}
+const protocols: Readonly<Record<string, (seed: number) => Promise<void>>> = {
+  net: (seed) => fuzzNet(seed, 6000),
+  rfb: (seed) => fuzzRfb(seed, 60),
+  gdb: (seed) => fuzzGdbEmulator(seed, 60),
+  'nbd-server': (seed) => fuzzNbdServer(seed, 40),
+  'nbd-client': (seed) => fuzzNbdClient(seed, 20),
+};
+if (values.protocol !== undefined) {
+  const fuzz = protocols[values.protocol];
+  if (!fuzz) {
+    console.error(`Cannot use --protocol ${values.protocol}: accepted are ${Object.keys(protocols).join(', ')}`);
+    process.exit(2);
+  }
+  const first = Number(values.seed);
+  let failed = 0;
+  for (let seed = first; seed < first + Number(values.cases); seed++)
+    await fuzz(seed).catch((error: unknown) => {
+      failed++;
+      console.log(error instanceof Error ? error.message : String(error));
+    });
+  console.log(`${values.protocol}: seeds ${first} to ${first + Number(values.cases) - 1}, ${failed} failures`);
+  process.exit(failed > 0 ? 1 : 0);
 }
 const native = openNative();
 if (typeof native === 'string') {

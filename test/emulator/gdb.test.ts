@@ -3,12 +3,12 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { PacketReader, packet } from '../../src/monitor/gdb/packet.ts';
 import { multiboot } from '../e2e/program.ts';
+import { fuzzGdb } from '../hostile/gdb-fuzz.ts';
 import { emulator, OURS } from './process.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-gdb-'));
@@ -136,80 +136,6 @@ test('packets come out as they went in, whatever lies between them', () => {
 
 test('whatever comes for gdb’s server, the machine lives and the next debugger is served', { timeout: 120_000 }, async (t) => {
   const e = await waiting(t);
-  const seed = Number(process.env['SEED'] ?? 11);
-  let state = seed;
-  const next = (n: number): number => Math.floor(((state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0) / 2 ** 32) * n);
-  const heads = [
-    'g',
-    'G',
-    'p',
-    'P',
-    'm',
-    'M',
-    'X',
-    'Z0,',
-    'Z1,',
-    'Z2,',
-    'z0,',
-    'c',
-    's',
-    'vCont;s:',
-    'vCont;c',
-    'H',
-    'T',
-    'q',
-    'qRcmd,',
-    'qXfer:features:read:target.xml:',
-    'Q',
-    'vAttach',
-    'qThreadExtraInfo,',
-  ];
-  const tails = [
-    '',
-    '0',
-    '100020,1',
-    'ffffffffffffffff,ffffffff',
-    '0,4000',
-    '100000,4:00000000',
-    ':',
-    ',',
-    ';',
-    '-1',
-    'zz',
-    '1=00',
-    '0=0000000000000000',
-    '69',
-    '6',
-    '41'.repeat(3000),
-  ];
-  for (let round = 0; round < 25; round++) {
-    const sent: string[] = [];
-    await new Promise<void>((resolve) => {
-      const s = connect(e.path, () => {
-        for (let i = 0; i < 12; i++) {
-          const body = heads[next(heads.length)]! + tails[next(tails.length)]!;
-          sent.push(body);
-          s.write(next(10) === 0 ? Buffer.from(`$${body}#zz\x03`) : packet(body));
-        }
-        setTimeout(() => s.destroy(), 40);
-      });
-      s.on('data', () => {});
-      s.on('error', () => {});
-      s.on('close', () => resolve());
-    });
-    assert.equal(e.child.exitCode, null, `seed ${seed}, round ${round}\n${sent.join('\n')}\n${e.text()}`);
-  }
-  const answer = await new Promise<string>((resolve, reject) => {
-    const s = connect(e.path, () => s.write(packet('qSupported')));
-    let text = '';
-    s.on('data', (b) => {
-      text += b.toString();
-      if (text.includes('PacketSize')) {
-        s.destroy();
-        resolve(text);
-      }
-    });
-    s.on('error', reject);
-  });
-  assert.match(answer, /PacketSize=/);
+  const died = (): string | undefined => (e.child.exitCode === null && e.child.signalCode === null ? undefined : e.text());
+  await fuzzGdb(e.path, died, Number(process.env['SEED'] ?? 11), 32);
 });

@@ -26,6 +26,7 @@ const common: readonly DeviceConfig[] = [
   { driver: 'virtio-gpu-pci' },
   { driver: 'virtio-blk-pci', drive: true },
   { driver: 'virtio-net-pci', netdev: true },
+  { driver: 'e1000', netdev: true },
   { driver: 'virtio-serial-pci' },
   { driver: 'virtio-rng-pci', rng: true },
   { driver: 'virtio-balloon-pci' },
