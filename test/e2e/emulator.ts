@@ -49,10 +49,14 @@ export class EmulatorProcess {
     imageName = 'debian-cloud',
   ): Promise<EmulatorProcess> {
     const image = await openImage(imageName);
-    const e = new EmulatorProcess(join(folder, `${name}.qmp`), [
+    return EmulatorProcess.start(folder, name, [
       ...['-M', 'q35', '-m', '256', '-cpu', 'max', '-nodefaults', '-display', 'none', '-serial', 'stdio'],
       ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.append, ...more],
     ]);
+  }
+  /** An emulator with this command line, whose console is on its standard input and output; QMP is connected. */
+  static async start(folder: string, name: string, args: readonly string[]): Promise<EmulatorProcess> {
+    const e = new EmulatorProcess(join(folder, `${name}.qmp`), args);
     await e.#connect();
     await e.qmp('qmp_capabilities');
     return e;
@@ -110,8 +114,8 @@ export class EmulatorProcess {
       this.events.some((e) => e.event === name && (status === undefined || e.data?.['status'] === status)) ? true : undefined,
     );
   }
-  async shell(): Promise<void> {
-    await this.until('a shell', () => (/# /.test(this.console) ? true : undefined));
+  async shell(limit = LIMIT): Promise<void> {
+    await this.until('a shell', () => (/# /.test(this.console) ? true : undefined), limit);
   }
   /** Runs a command in the guest's shell; what it prints. */
   async command(text: string, limit = LIMIT): Promise<string> {
