@@ -40,6 +40,8 @@ const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
 const DEBUG = /of MOV SS waits|DR7.GD/;
 // QEMU's WRMSR takes any value, and any register that it does not know.
 const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
+// Ours: an interrupt that an access to a device brings comes at the end of the block; STI holds the trap of single step off, and HLT loses it.
+const LATE = /over STI and HLT|interrupts at once|interrupts again until/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
 const ENDS_EARLY = 'QEMU does not come to its end';
 
@@ -71,6 +73,8 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['legacy/paging', '2-level and PAE paging', '-cpu max', undefined, WITHOUT_P],
   ['legacy/tasks', 'task switches', '-cpu max', undefined, NO_TASK_CHECKS],
   ['legacy/virtual8086', 'real and virtual-8086 mode, VME and PVI', '-cpu max', undefined, NO_VME],
+  ['events', 'interrupts and traps: when they come', '-cpu max', LATE, ENDS_EARLY],
+  ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`, LATE],
   ['litmus', 'memory order, locked operations and changing code between two vCPUs', '-cpu max -smp 2'],
 ];
 
