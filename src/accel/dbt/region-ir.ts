@@ -30,10 +30,11 @@ export function translateBlock(b: RegionBlock, ctx: number): Part[] {
     const last = n === b.steps.length - 1;
     const dead = handler.writes !== 0 && (handler.writes & after[n]) === 0;
     const c = new RegionEmit(variantOf(insn, ctx, !dead), insn, place, builder, flags, ctx);
-    // What writes flags only sometimes, or may end without saying so, must find the flags in their slots.
-    const conditional = (handler.writes & ~handler.kills) !== 0;
+    // What writes flags only sometimes, or may end without saying so, must find the flags in their slots: those that anybody reads again.
+    const conditional = !dead && (handler.writes & ~handler.kills) !== 0;
     const odd = [...handler.leaves].some((how) => how !== 'branch' && how !== 'jump' && how !== 'fault');
-    if (handler.sharesFlags || conditional || odd) c.settle();
+    if (handler.sharesFlags || odd || (conditional && handler.faults)) c.settle();
+    else if (conditional) c.settle(liveBefore(handler, after[n]));
     const aside = handler.faults ? c.settlement() : [];
     // A store may change the very code that is running: the next instruction then comes from tier 0.
     c.stores = handler.stores;
