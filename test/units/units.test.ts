@@ -41,7 +41,7 @@ const DEBUG = /of MOV SS waits|DR7.GD/;
 // QEMU's WRMSR takes any value, and any register that it does not know.
 const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
 // Ours: an interrupt that an access to a device brings comes at the end of the block; STI holds the trap of single step off, and HLT loses it.
-const LATE = /over STI and HLT|interrupts at once|interrupts again until/;
+const LATE = /interrupts again until/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
 const ENDS_EARLY = 'QEMU does not come to its end';
 

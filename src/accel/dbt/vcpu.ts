@@ -8,7 +8,18 @@ import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
-import { Activity, Ctx, Exit, GuestDebug, S, TLB_ENTRIES, TLB_ENTRY_BYTES, Trap, X } from '../../isa/x86/state.ts';
+import {
+  Activity,
+  Ctx,
+  Exit,
+  GuestDebug,
+  S,
+  SHADOWED_SHIFT,
+  TLB_ENTRIES,
+  TLB_ENTRY_BYTES,
+  Trap,
+  X,
+} from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
 import { relaxedMaddIsFused } from '../../wasm/probe.ts';
@@ -259,7 +270,7 @@ export class DbtVcpu implements Vcpu {
         if (reason === Exit.hlt) {
           this.#setWord(st.activity.offset, Activity.halted);
           this.#setWord(st.shadow.offset, 0);
-          if (!this.#wakes()) return 'hlt';
+          if (!this.#wakes() && !this.#traps) return 'hlt';
           this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.wait) {
@@ -317,7 +328,7 @@ export class DbtVcpu implements Vcpu {
     const noted = this.#word(st.stepTrap.offset);
     if (noted === 0 || (reason !== Exit.budget && reason !== Exit.kick && reason !== Exit.hot && reason !== Exit.mode)) return;
     if (noted & Trap.resumed) this.#setWord(st.sysFlags.offset, this.#word(st.sysFlags.offset) | 0x10000);
-    if (noted & Trap.shadowed) this.#setWord(st.shadow.offset, 1);
+    if (noted & Trap.shadowed) this.#setWord(st.shadow.offset, (noted & Trap.shadowed) >> SHADOWED_SHIFT);
     this.#setWord(st.stepTrap.offset, noted & Trap.hits);
   }
 
@@ -325,6 +336,10 @@ export class DbtVcpu implements Vcpu {
 
   get #nmi(): boolean {
     return this.#word(st.nmiPending.offset) !== 0;
+  }
+  /** Whether a debug trap comes after the instruction that was just run. */
+  get #traps(): boolean {
+    return (this.#word(st.stepTrap.offset) & (Trap.step | Trap.hits)) !== 0;
   }
   /** Whether a halted vCPU has a reason to go on. */
   #wakes(): boolean {

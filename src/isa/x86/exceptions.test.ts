@@ -62,7 +62,7 @@ test('MOV SS holds the trap off', () => {
   s.m.flags = 0x102;
   stepped(s);
   assert.equal(pendingVector(s), null);
-  assert.equal(s.m.get(st.shadow), 1);
+  assert.equal(s.m.get(st.shadow), st.Shadow.stack);
 });
 
 test('an instruction breakpoint is a fault before it, once: RF lets it pass', () => {

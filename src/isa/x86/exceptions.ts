@@ -10,7 +10,7 @@ import { splitUnlock } from './memory.ts';
 import { usesStack } from './outside.ts';
 import { F } from './segments.ts';
 import * as st from './state.ts';
-import { Exit, Trap, X } from './state.ts';
+import { Exit, SHADOWED_SHIFT, Shadow, Trap, X } from './state.ts';
 import { sub } from './sub.ts';
 
 const CONTRIBUTORY = (1 << X.de) | (1 << X.ts) | (1 << X.np) | (1 << X.ss) | (1 << X.gp);
@@ -89,7 +89,7 @@ export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, a
   const held = b.and(c.get(st.stepTrap), b.i32(Trap.hits));
   let trap = b.or(held, b.and(b.shru(flags, b.i32(8)), b.i32(Trap.step)));
   trap = b.or(trap, b.and(b.shru(flags, b.i32(15)), b.i32(Trap.resumed)));
-  c.set(st.stepTrap, b.or(trap, b.shl(b.ne(c.get(st.shadow), b.i32(0)), b.i32(2))));
+  c.set(st.stepTrap, b.or(trap, b.shl(c.get(st.shadow), b.i32(SHADOWED_SHIFT))));
   c.set(st.shadow, b.i32(0));
   c.set(st.sysFlags, b.and(flags, b.i32(~F.rf)));
   b.if(c.get(st.oneStep), () => {
@@ -127,8 +127,8 @@ export const singleStep = sub('singleStep', [], null, { faults: true }, (c) => {
   const armed = b.and(c.get(st.stepTrap), b.i32(Trap.hits | Trap.step));
   c.set(st.stepTrap, b.i32(0));
   b.if(b.eqz(armed), () => b.ret());
-  // MOV SS and POP SS hold the traps off as they do interrupts; a data breakpoint then strikes after the next instruction.
-  b.if(c.get(st.shadow), () => {
+  // MOV SS and POP SS hold the traps off as they do interrupts, STI does not; a data breakpoint then strikes after the next instruction.
+  b.if(b.eq(c.get(st.shadow), b.i32(Shadow.stack)), () => {
     c.set(st.stepTrap, b.and(armed, b.i32(Trap.hits)));
     c.do(updateContext);
     b.ret();

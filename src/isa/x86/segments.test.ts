@@ -85,7 +85,7 @@ test('MOV to a data segment register takes base, limit and type, and marks the d
 test('a 16-bit stack segment narrows the stack pointer, and interrupts are held off', () => {
   const s = new System('protected', 0);
   assert.equal(load(s, S.ss, Sel.data16), null);
-  assert.deepEqual([s.m.get(st.spMask), s.m.get(st.shadow)], [0xffffn, 1]);
+  assert.deepEqual([s.m.get(st.spMask), s.m.get(st.shadow)], [0xffffn, st.Shadow.stack]);
 });
 
 test('selectors come from the LDT by their TI bit', () => {

@@ -108,7 +108,7 @@ export const cpl = slot('cpl', 'i32');
 export const ctx = slot('ctx', 'i32');
 /** Mask of the stack pointer: 0xffff, 0xffffffff, or -1 in 64-bit code. */
 export const spMask = slot('spMask', 'i64');
-/** 1 while interrupts are held off for one instruction by STI, MOV SS or POP SS. */
+/** One of `Shadow` while interrupts are held off for one instruction, else 0. */
 export const shadow = slot('shadow', 'i32');
 
 /** Pending exception: vector + 1, or 0 for none. */
@@ -379,10 +379,11 @@ export const Exit = {
 } as const;
 
 /**
- * Bits of `stepTrap`: TF was set when the instruction started; its RF and interrupt shadow, which its start has cleared; data and port
+ * Bits of `stepTrap`: TF was set when the instruction started; its RF and the `Shadow` that it was in, which its start has cleared; data and port
  * breakpoints that it met.
  */
-export const Trap = { step: 1, resumed: 2, shadowed: 4, hits: 0xf00 } as const;
+export const Trap = { step: 1, resumed: 2, shadowed: 12, hits: 0xf00 } as const;
+export const SHADOWED_SHIFT = 2;
 
 /**
  * Bits of `guestDebug`. Exceptions by their vector: #DB and #BP leave the vCPU with `Exit.debug` instead of being delivered, `rip` at the
@@ -390,6 +391,9 @@ export const Trap = { step: 1, resumed: 2, shadowed: 4, hits: 0xf00 } as const;
  * what the guest writes to them is lost.
  */
 export const GuestDebug = { step: 1, db: 1 << 1, registers: 1 << 2, bp: 1 << 3 } as const;
+
+/** What holds interrupts off for one instruction: STI; or MOV SS and POP SS, which hold off debug traps as well. */
+export const Shadow = { sti: 1, stack: 2 } as const;
 
 /** What a vCPU does: it executes, has halted until an interrupt, or waits for INIT and SIPI. */
 export const Activity = { running: 0, halted: 1, waitsForSipi: 2 } as const;

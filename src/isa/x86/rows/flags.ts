@@ -6,7 +6,7 @@ import { packFlags, popFlags, popVirtualFlags, virtualImage, virtualInterrupts }
 import { insn, type Row } from '../row.ts';
 import { anyOf, F } from '../segments.ts';
 import * as st from '../state.ts';
-import { R } from '../state.ts';
+import { R, Shadow } from '../state.ts';
 import { sub } from '../sub.ts';
 
 /** RFLAGS for PUSHF outside 64-bit code. */
@@ -82,7 +82,7 @@ export const flagRows: readonly Row[] = [
       () => c.do(virtualIf, b.i32(1)),
       () => {
         // Interrupts stay off for one more instruction only where they were off before.
-        b.if(b.eqz(b.and(flags, b.i32(F.if))), () => c.set(st.shadow, b.i32(1)));
+        b.if(b.eqz(b.and(flags, b.i32(F.if))), () => c.set(st.shadow, b.i32(Shadow.sti)));
         c.set(st.sysFlags, b.or(flags, b.i32(F.if)));
       },
     );

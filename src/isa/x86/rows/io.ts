@@ -59,6 +59,8 @@ function output(c: InsnEmit, port: Value, size: Size): void {
   c.do(checkPorts, port, bytes);
   c.do(portOut, port, c.reg(R.rax, size), bytes);
   watchPort(c, port, bytes);
+  // The device may have raised an interrupt, which comes before the next instruction.
+  c.b.if(c.get(st.kick), () => c.resync());
 }
 const dx = (c: InsnEmit): Value => c.reg(R.rdx, 16);
 const immediate = (c: InsnEmit, o: Operand): Value => c.b.and(c.imm(o), c.b.i32(0xff));

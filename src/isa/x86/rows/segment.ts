@@ -6,7 +6,7 @@ import { typeOf } from '../emit.ts';
 import { insn, type Row } from '../row.ts';
 import { Attr, anyOf, descAttr, descLimit, dpl, failIf, getIndexed, inLongMode, inProtectedMode, isNull, loadSegment, peekDescriptor, readDescriptor, readUpperDescriptor, rpl, setNullSegment, setSegment } from '../segments.ts'; // biome-ignore format: one line
 import * as st from '../state.ts';
-import { R, S, X } from '../state.ts';
+import { R, S, Shadow, X } from '../state.ts';
 import { sub } from '../sub.ts';
 
 /**
@@ -34,7 +34,7 @@ const popSegment =
     const sp = b.or(b.and(old, b.not(mask)), b.and(b.add(old, b.i64(c.size / 8)), mask));
     loadThen(c, b.i32(segment), b.and(b.wrap(value), b.i32(0xffff)), () => {
       c.setReg(R.rsp, 64, sp);
-      if (segment === S.ss) c.set(st.shadow, b.i32(1));
+      if (segment === S.ss) c.set(st.shadow, b.i32(Shadow.stack));
     });
   };
 const pushSegment =
@@ -194,7 +194,7 @@ export const segmentRows: readonly Row[] = [
     const b = c.b;
     const n = c.index(d);
     c.raiseIf(b.or(b.eq(n, b.i32(S.cs)), b.gtu(n, b.i32(5))), X.ud);
-    loadThen(c, n, c.read(s), () => b.if(b.eq(n, b.i32(S.ss)), () => c.set(st.shadow, b.i32(1))));
+    loadThen(c, n, c.read(s), () => b.if(b.eq(n, b.i32(S.ss)), () => c.set(st.shadow, b.i32(Shadow.stack))));
   }),
   insn('0E', 'push.cs', { mode: 'legacy' }, pushSegment(S.cs)),
   ...segments.flatMap(([push, pop, n]) => {

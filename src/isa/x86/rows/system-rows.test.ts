@@ -60,7 +60,7 @@ test('CLI and STI obey IOPL; STI holds interrupts off for one instruction where 
   s.m.step();
   assert.equal(s.m.flags, 2);
   s.m.step();
-  assert.deepEqual([s.m.flags, s.m.get(st.shadow)], [0x202, 1]);
+  assert.deepEqual([s.m.flags, s.m.get(st.shadow)], [0x202, st.Shadow.sti]);
   s.m.set(st.shadow, 0);
   s.m.step();
   assert.equal(s.m.get(st.shadow), 0);
@@ -250,7 +250,7 @@ test('POP SS moves the pointer by the old stack and holds interrupts off', () =>
   const s = new System('protected', 0, [0x17]);
   s.push(4, Sel.data16);
   s.m.step();
-  assert.deepEqual([s.selector(S.ss), s.m.reg(R.rsp), s.m.get(st.shadow)], [Sel.data16, BigInt(STACK0 - 0x100), 1]);
+  assert.deepEqual([s.selector(S.ss), s.m.reg(R.rsp), s.m.get(st.shadow)], [Sel.data16, BigInt(STACK0 - 0x100), st.Shadow.stack]);
 });
 
 test('a POP that faults moves nothing', () => {
