@@ -142,6 +142,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     table: qmpTable,
     quit: idleEnd,
   });
+  emulator.blocks.dormant = s.incoming !== undefined;
   const folders: Folder[] = [];
   try {
     for (const object of s.objects) emulator.objects.add(object);

@@ -217,6 +217,11 @@ export class Emulator {
     this.#idle = 'paused';
     this.emit('STOP');
   }
+  /** `cont` of a user: the images that another process was to have come back first. Rejects where it has them. */
+  async contWithDisks(): Promise<void> {
+    if (this.status !== 'inmigrate') await this.blocks.activate();
+    this.cont();
+  }
   cont(): void {
     const { status } = this;
     if (status === 'running') return;

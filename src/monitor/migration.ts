@@ -18,6 +18,9 @@ export interface StateSink {
   /** Gives up. */
   destroy(): void;
 }
+/** How long the other side may take to leave the images, ms. */
+const DISKS_MS = 10_000;
+
 /** How the host reaches the other side: `tcp:`, `unix:`, `exec:`, `file:`, `fd:`. */
 export interface StateStreams {
   sink(uri: string): Promise<StateSink>;
@@ -197,6 +200,7 @@ export class Migration {
       }
       // The other side opens the disks: what images keep in this process's memory has to be in their files.
       await this.#e.blocks.flushAll();
+      await this.#e.blocks.inactivate();
       await sink.end();
       p.end = clock();
       p.downtime = p.heldAt ? p.end - p.heldAt : 0;
@@ -206,6 +210,7 @@ export class Migration {
       sink.destroy();
       if (this.#cancel) this.#become('cancelled');
       else this.#fail((error as Error).message);
+      await this.#e.blocks.activate().catch((failed: Error) => this.#e.host.log(failed.message));
       if (wasRunning && machine.status === 'paused') machine.resume();
     }
   }
@@ -245,6 +250,7 @@ export class Migration {
           listening();
           this.#become('active');
           await machine.loadState(chunks);
+          await this.#takeDisks();
           this.#incoming = false;
           this.#become('completed');
           then();
@@ -257,6 +263,19 @@ export class Migration {
         }
       })();
     });
+  }
+
+  /** Opens the images for writing: the other side leaves them while the last of the state is on its way. */
+  async #takeDisks(): Promise<void> {
+    const { clock, timers } = this.#e.host;
+    for (const end = clock() + DISKS_MS; ; ) {
+      try {
+        return await this.#e.blocks.activate();
+      } catch (error) {
+        if (clock() > end || !/another process uses it/.test((error as Error).message)) throw error;
+        await new Promise<void>((resolve) => void timers.after(20, resolve));
+      }
+    }
   }
 
   get #underWay(): boolean {

@@ -68,6 +68,7 @@ export function nextNode(run: Run): number {
 /** Adds the nodes of one image without those below it; with `backing`, over the node of that name. */
 export async function addNodes(guest: Guest, disk: Disk, backing?: string): Promise<void> {
   const done: string[] = [];
+  await guest.live().admit(disk);
   try {
     for (const node of diskNodes(disk)) {
       const over = backing !== undefined && node['file'] !== undefined ? { ...node, backing } : node;

@@ -64,6 +64,7 @@ async function attachPrepared(
     if (device.element === 'disk') {
       await daemon.pools.resolveVolumes({ ...run.domain, devices: { ...run.domain.devices, disks: [device.value] } });
       await findChain(daemon.host, device.value);
+      await run.admit(device.value);
       numberNodes(run, device.value);
     }
     const context = await commandContext(daemon, run.domain, run.directory, run.monitorPath);

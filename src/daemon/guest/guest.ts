@@ -1,5 +1,6 @@
 // A domain as the daemon holds it: its definition, and while it runs the run with its process and monitor.
 import { type Domain, formatDomain, parseDomain } from '../../domain/domain.ts';
+import type { Disk } from '../../domain/model/disk.ts';
 import type { Snapshot } from '../../domain/snapshot.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Domain as DomainRef, TypedParam } from '../../rpc/libvirt/types.ts';
@@ -10,6 +11,7 @@ import { notRunning, qmpFailed } from '../errors.ts';
 import type { ProcessId } from '../host.ts';
 import type { Checkpoint } from './checkpoint-model.ts';
 import { JobLock } from './job-lock.ts';
+import type { Owned } from './ownership.ts';
 import { type State, shutoffReason, state } from './states.ts';
 
 /** A long operation that clients may watch: save, dump, migration, backup. */
@@ -74,6 +76,10 @@ export interface Run {
   /** Consoles in use: closes the stream of the one before. */
   readonly consoles: Map<string, () => void>;
   readonly originalMemory: number;
+  /** Files that were handed to the emulator's user, with whose they were. */
+  readonly owned: Owned[];
+  /** Hands over what a disk needs. */
+  readonly admit: (disk: Disk) => Promise<void>;
   /** Number of the block node that was named last. */
   lastNode: number;
 }

@@ -19,6 +19,7 @@ import { copyDomain, type Guest, type Run } from './guest.ts';
 import { enabledEvents } from './limit-handlers.ts';
 import { applyLimits, numberIn } from './limits.ts';
 import { addVcpu, agentChannel, hotpluggable, listenToMonitor, readThreads, readVcpus } from './monitor.ts';
+import { handBack, handOverDisk, handOverDomain, type Owned } from './ownership.ts';
 import { type Lifecycle, pausedReason, runningReason, state } from './states.ts';
 import { saveStatus, statusPath } from './status.ts';
 import { stopRun } from './stop.ts';
@@ -151,13 +152,14 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
   const log = `${paths.log}/qemu/${guest.name}.log`;
   const monitorPath = `${directory}/monitor.sock`;
   let process: ProcessId | undefined;
+  const owned: Owned[] = [];
   try {
     await prepare(daemon, domain, id, ports);
     await daemon.networks.attachAll(guest, domain);
     await copyNvram(daemon, domain);
     for (const one of [directory, channels, `${paths.log}/qemu`]) await files.makeDirectory(one, 0o700);
     await files.write(`${directory}/master-key.aes`, host.crypto.random(32));
-    if (daemon.options.user) await handOver(daemon, [directory, channels, `${directory}/master-key.aes`, domain.os.nvram?.path]);
+    if (daemon.options.user) await giveOwn(daemon, [directory, channels, `${directory}/master-key.aes`]);
     const context = await commandContext(daemon, domain, directory, monitorPath);
     const { args, environment } = commandLine(domain, {
       ...context,
@@ -166,15 +168,16 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
     });
     const whole = { ...environmentOf(directory), ...environment };
     const before = await startLog(daemon, log, whole, domain.devices.emulator!, args);
+    await handOverDomain(daemon, { owned }, domain);
     // A daemon that dies now finds this file, and by the directory's name the process.
-    await files.write(statusPath(paths.run, guest.name), pendingStatus(guest, id, monitorPath, directory, domain));
+    await files.write(statusPath(paths.run, guest.name), pendingStatus(guest, id, monitorPath, directory, domain, owned));
     process = await spawnEmulator(daemon, domain.devices.emulator!, args, whole, log, directory);
     const failed = async (): Promise<Error> => {
       const said = await logTail(daemon, log, before);
       return libvirtError('internalError', 'qemu', `process exited while connecting to monitor: ${said}`);
     };
     const monitor = await connectMonitor(daemon, monitorPath, process, failed);
-    guest.run = newRun(id, domain, process, monitorPath, directory, monitor, ports);
+    guest.run = newRun(daemon, id, domain, process, monitorPath, directory, monitor, ports, owned);
     guest.set(state.paused, pausedReason.startingUp, host.now());
     guest.updated = false;
     listenToMonitor(daemon, guest, guest.run);
@@ -188,14 +191,15 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
     await files.remove(statusPath(paths.run, guest.name));
     await files.removeTree(directory);
     await files.removeTree(channels);
+    await handBack(daemon, owned, guest);
     throw error;
   }
   await bringUp(daemon, guest, guest.run, options);
 }
 
 /** Gives a guest's own files to the user that its emulator runs as. */
-async function handOver(daemon: Daemon, paths: readonly (string | undefined)[]): Promise<void> {
-  for (const path of paths) if (path !== undefined) await daemon.host.files.change(path, daemon.options.user!);
+async function giveOwn(daemon: Daemon, paths: readonly string[]): Promise<void> {
+  for (const path of paths) await daemon.host.files.change(path, daemon.options.user!);
 }
 
 /** The part of the start that talks to the emulator. A failure stops it. */
@@ -238,6 +242,7 @@ async function bringUp(daemon: Daemon, guest: Guest, run: Run, options: StartOpt
 }
 
 export function newRun(
+  daemon: Daemon,
   id: number,
   domain: Domain,
   process: ProcessId,
@@ -245,8 +250,11 @@ export function newRun(
   directory: string,
   monitor: QmpClient,
   ports: readonly number[],
+  owned: Owned[],
 ): Run {
   return {
+    owned,
+    admit: (disk) => handOverDisk(daemon, { owned }, disk),
     id,
     domain,
     process,
@@ -358,10 +366,17 @@ async function startLog(
 /** Characters of a log that are kept from start to start. */
 const maxLog = 2 * 1024 * 1024;
 
-const pendingStatus = (guest: Guest, id: number, monitorPath: string, directory: string, domain: Domain): string =>
+const pendingStatus = (
+  guest: Guest,
+  id: number,
+  monitorPath: string,
+  directory: string,
+  domain: Domain,
+  owned: readonly Owned[],
+): string =>
   JSON.stringify({
     ...{ version: 1, name: guest.name, uuid: guest.uuid, id, monitorPath, directory, ports: [], state: 0, reason: 0 },
-    ...{ persistent: guest.persistent, originalMemory: domain.memory ?? 0, domain: '', blockJobs: [] },
+    ...{ persistent: guest.persistent, originalMemory: domain.memory ?? 0, domain: '', blockJobs: [], owned },
   });
 
 async function spawnEmulator(

@@ -13,6 +13,7 @@ import {
   prepare,
   readParams,
 } from './migration.ts';
+import { intoEmulator } from './migration-tunnel.ts';
 
 export function migrationHandlers(daemon: Daemon): RemoteHandlers {
   const { guests, sessions } = daemon;
@@ -20,8 +21,15 @@ export function migrationHandlers(daemon: Daemon): RemoteHandlers {
     async domainMigrateBegin3Params({ dom, params, flags }) {
       return begin(daemon, guests.find(dom), readParams(params), flags);
     },
-    domainMigratePrepare3Params: ({ params, cookieIn, flags }, call) =>
-      prepare(daemon, readParams(params), flags, cookieIn, sessions.of(call)),
+    async domainMigratePrepare3Params({ params, cookieIn, flags }, call) {
+      const { uriOut, cookieOut } = await prepare(daemon, readParams(params), flags, cookieIn, sessions.of(call));
+      return { uriOut, cookieOut };
+    },
+    async domainMigratePrepareTunnel3Params({ params, cookieIn, flags }, call) {
+      const { cookieOut, incoming } = await prepare(daemon, readParams(params), flags, cookieIn, sessions.of(call), true);
+      call.stream((stream) => intoEmulator(daemon, incoming, stream));
+      return { cookieOut };
+    },
     async domainMigratePerform3Params({ dom, dconnUri, params, cookieIn, flags }, call) {
       checkMigrateFlags(flags);
       const guest = guests.find(dom);

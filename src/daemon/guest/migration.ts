@@ -17,6 +17,7 @@ import type { Session } from '../sessions.ts';
 import { copyDomain, Guest, type Run } from './guest.ts';
 import { startGuest } from './launch.ts';
 import { endMirrors, makeMissing, mirrorDisks, movingDisks, readCookie, serveDisks, sizesOf } from './migration-storage.ts';
+import { Tunnel, tunnelPath } from './migration-tunnel.ts';
 import { jobDone, migrationEnd, migrationJob, migrationStats, operation, withoutRun } from './save.ts';
 import { pausedReason, runningReason, shutoffReason, state } from './states.ts';
 import { saveStatus } from './status.ts';
@@ -47,7 +48,6 @@ export const migrateFlag = {
 
 /** What this daemon does not do, by flag. */
 const refused: readonly (readonly [number, string])[] = [
-  [migrateFlag.tunnelled, 'tunnelled migration is not supported'],
   [migrateFlag.rdmaPinAll, 'RDMA pinning is not supported'],
   [migrateFlag.tls, "TLS for the guest's memory is not supported, only for the connection between daemons"],
 ];
@@ -89,6 +89,13 @@ export function checkMigrateFlags(flags: number): void {
   for (const [bit, detail] of refused) if ((flags & bit) !== 0) throw libvirtError('configUnsupported', 'qemu', detail);
   if ((flags & migrateFlag.offline) !== 0 && (flags & migrateFlag.persistDest) === 0) {
     throw operationInvalid('offline migration must be specified with the persistent flag set');
+  }
+  if ((flags & migrateFlag.tunnelled) !== 0) {
+    if ((flags & migrateFlag.peer2peer) === 0) {
+      throw libvirtError('invalidArg', 'qemu', 'tunnelled migration is only possible peer to peer');
+    }
+    if ((flags & migrateFlag.offline) !== 0) throw operationInvalid('tunnelled offline migration does not make sense');
+    if (withDisks(flags)) throw libvirtError('operationUnsupported', 'qemu', 'disks do not go along with a tunnelled migration');
   }
 }
 
@@ -137,8 +144,12 @@ export async function prepare(
   flags: number,
   cookie: Uint8Array,
   session: Session | undefined,
+  tunnelled = false,
 ) {
   checkMigrateFlags(flags);
+  if (tunnelled !== ((flags & migrateFlag.tunnelled) !== 0)) {
+    throw libvirtError('internalError', 'qemu', 'a tunnelled migration is prepared with a stream, others without');
+  }
   const said = new TextDecoder().decode(cookie);
   const from = /<hostuuid>([^<]*)<\/hostuuid>/.exec(said)?.[1];
   if (from !== undefined && from === (await hostUuid(daemon))) {
@@ -149,7 +160,7 @@ export async function prepare(
   if (params.name !== undefined) parsed.name = params.name;
   const domain = completeDomain(parsed, await daemon.guests.context(parsed));
   const same = daemon.guests.check(domain, true);
-  if ((flags & migrateFlag.offline) !== 0) return { uriOut: undefined, cookieOut: new Uint8Array() };
+  if ((flags & migrateFlag.offline) !== 0) return { uriOut: undefined, cookieOut: new Uint8Array(), incoming: '' };
   const guest = same ?? new Guest(domain.name, domain.uuid!, daemon.host.timers);
   daemon.guests.add(guest);
   const hostname = daemon.options.hostname ?? daemon.host.facts.hostname;
@@ -177,7 +188,8 @@ export async function prepare(
           if (diskPort !== undefined) {
             await serveDisks(guest, movingDisks(run.domain, params.disks), params.listen ?? '0.0.0.0', diskPort);
           }
-          await guest.qmp('migrate-incoming', { uri: `tcp:${params.listen ?? '0.0.0.0'}:${port}` });
+          const at = tunnelled ? `unix:${tunnelPath(run)}` : `tcp:${params.listen ?? '0.0.0.0'}:${port}`;
+          await guest.qmp('migrate-incoming', { uri: at });
         },
       }),
     );
@@ -203,6 +215,7 @@ export async function prepare(
     wanted === undefined ? `tcp:${hostname}:${port}` : wanted.port === undefined ? `${params.uri}:${port}` : undefined;
   return {
     uriOut,
+    incoming: tunnelPath(run),
     cookieOut: diskPort === undefined ? new Uint8Array() : await cookieOf(daemon, guest, `<nbd port='${diskPort}'/>`),
   };
 }
@@ -222,11 +235,12 @@ export async function perform(
   flags: number,
   cookie: Uint8Array,
   session: Session | undefined,
+  tunnel?: Tunnel,
 ): Promise<void> {
   if ((flags & migrateFlag.offline) !== 0) return;
   const run = guest.live();
   if (guest.job) throw operationInvalid('another job is active');
-  const { host, port } = parseMigrateUri(params.uri ?? '');
+  const target = tunnel ? undefined : parseMigrateUri(params.uri ?? '');
   const wasRunning = guest.state === state.running;
   const job = migrationJob(run, operation.migrationOut, daemon.host.now());
   guest.job = job;
@@ -235,12 +249,12 @@ export async function perform(
   let mirrors: Awaited<ReturnType<typeof mirrorDisks>> = [];
   try {
     const disks = withDisks(flags) ? movingDisks(run.domain, params.disks) : [];
-    if (disks.length > 0) {
+    if (disks.length > 0 && target) {
       const diskPort = readCookie(cookie).port;
       if (diskPort === undefined) throw libvirtError('operationFailed', 'qemu', 'the destination does not take disks');
       const shallow = (flags & migrateFlag.nonSharedInc) !== 0;
       const speed = BigInt(params.bandwidth) * 1_048_576n;
-      mirrors = await mirrorDisks(daemon, guest, run, disks, { host, port: diskPort, shallow, speed });
+      mirrors = await mirrorDisks(daemon, guest, run, disks, { host: target.host, port: diskPort, shallow, speed });
     }
     if ((flags & migrateFlag.live) === 0 && wasRunning) {
       run.pauseReason = pausedReason.migration;
@@ -253,7 +267,7 @@ export async function perform(
     const bytes = speed > 8_796_093_022_207n ? 9_223_372_036_853_727_232n : speed * 1_048_576n;
     await guest.qmp('migrate-set-parameters', { 'max-bandwidth': bytes, 'downtime-limit': guest.migrationDowntime });
     run.pauseReason = pausedReason.migration;
-    await guest.qmp('migrate', { uri: `tcp:${host}:${port}` });
+    await guest.qmp('migrate', { uri: target ? `tcp:${target.host}:${target.port}` : tunnel!.uri });
     const reached = await migrationEnd(daemon, guest, run, ['pre-switchover', 'completed']);
     // The guest stands still: what its disks still lack goes over now.
     await endMirrors(guest, mirrors, false);
@@ -355,6 +369,25 @@ export async function confirm(daemon: Daemon, guest: Guest, flags: number, cance
   if ((flags & migrateFlag.undefineSource) !== 0 && guest.persistent) await daemon.guests.undefine(guest);
 }
 
+/** Has the other daemon prepare: with a stream to pump the memory into when it is to be tunnelled. */
+async function prepareThere(
+  daemon: Daemon,
+  guest: Guest,
+  peer: RpcClient,
+  args: { readonly params: TypedParam[]; readonly cookieIn: Uint8Array; readonly flags: number },
+) {
+  if ((args.flags & migrateFlag.tunnelled) === 0) {
+    return { ...(await peer.call(remote, 'domainMigratePrepare3Params', args)), tunnel: undefined };
+  }
+  const { ret, stream } = await peer.open(remote, 'domainMigratePrepareTunnel3Params', args);
+  const tunnel = await Tunnel.open(daemon, guest.live(), stream);
+  const finishTunnel = async (): Promise<void> => {
+    await tunnel.done;
+    await stream.finish();
+  };
+  return { uriOut: undefined, cookieOut: ret.cookieOut, tunnel: { tunnel, finish: finishTunnel } };
+}
+
 /** How long the source asks after the guest when the link broke in the last step, in ms. */
 const askMs = 20_000;
 
@@ -379,16 +412,19 @@ export async function performPeerToPeer(
       ...list({ destination_xml: begun.xml, destination_name: params.name, migrate_uri: params.uri }),
       ...(params.disks ?? []).map((dev): TypedParam => ({ field: 'migrate_disks', value: { type: 'string', value: dev } })),
     ];
-    const ready = await peer.call(remote, 'domainMigratePrepare3Params', { params: to, cookieIn: begun.cookieOut, flags });
+    const ready = await prepareThere(daemon, guest, peer, { params: to, cookieIn: begun.cookieOut, flags });
+    const { tunnel } = ready;
     const where = ready.uriOut ?? params.uri;
     let failure: unknown;
     try {
-      await perform(daemon, guest, { ...params, uri: where }, flags, ready.cookieOut, undefined);
+      await perform(daemon, guest, { ...params, uri: where }, flags, ready.cookieOut, undefined, tunnel?.tunnel);
+      await tunnel?.finish();
     } catch (error) {
       failure = error;
     }
     const ending = list({ destination_name: name, destination_xml: begun.xml, persistent_xml: params.persistentXml });
     const end = { params: ending, cookieIn: new Uint8Array(), flags, cancelled: failure !== undefined };
+    tunnel?.tunnel.close();
     if (failure !== undefined) {
       await peer.call(remote, 'domainMigrateFinish3Params', end).catch(() => {});
       throw failure;

@@ -9,6 +9,7 @@ import { Guest, type Run } from './guest.ts';
 import { newRun } from './launch.ts';
 import { removeLimits } from './limits.ts';
 import { listenToMonitor, readThreads } from './monitor.ts';
+import { handBack } from './ownership.ts';
 import { pausedReason, runningReason, type State, state } from './states.ts';
 import { parseStatus, type Status, statusPath } from './status.ts';
 import { finishRun } from './stop.ts';
@@ -44,6 +45,7 @@ async function dropLeftovers(daemon: Daemon, status: Status): Promise<void> {
   await files.remove(statusPath(daemon.paths.run, status.name));
   await files.removeTree(status.directory);
   await removeLimits(daemon, status);
+  await handBack(daemon, status.owned ?? [], daemon.guests.byUuid(status.uuid));
 }
 
 async function findAgain(daemon: Daemon, status: Status): Promise<void> {
@@ -65,7 +67,9 @@ async function findAgain(daemon: Daemon, status: Status): Promise<void> {
   } finally {
     stop();
   }
-  const run = newRun(status.id, domain, process, status.monitorPath, status.directory, monitor, status.ports);
+  const run = newRun(daemon, status.id, domain, process, status.monitorPath, status.directory, monitor, status.ports, [
+    ...(status.owned ?? []),
+  ]);
   guest.run = run;
   for (const port of status.ports) daemon.ports.add(port);
   daemon.guests.add(guest);

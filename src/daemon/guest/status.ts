@@ -2,6 +2,7 @@
 import { formatDomain } from '../../domain/domain.ts';
 import type { DaemonHost, ProcessId } from '../host.ts';
 import type { Guest } from './guest.ts';
+import type { Owned } from './ownership.ts';
 
 export interface Status {
   readonly version: 1;
@@ -20,6 +21,8 @@ export interface Status {
   readonly originalMemory: number;
   /** The running definition, with its secrets. */
   readonly domain: string;
+  /** Files that the emulator's user was given, with whose they were. */
+  readonly owned?: readonly Owned[];
   /** Block jobs: what their end means for the definition. */
   readonly blockJobs: readonly { readonly id: string; readonly disk: string; readonly type: number }[];
 }
@@ -44,6 +47,7 @@ export async function saveStatus(host: DaemonHost, runDirectory: string, guest: 
     ...(run.ending !== undefined && { ending: run.ending }),
     originalMemory: run.originalMemory,
     domain: formatDomain(run.domain, { secure: true }),
+    ...(run.owned.length > 0 && { owned: run.owned }),
     blockJobs: [...run.blockJobs.values()].map(({ id, disk, type }) => ({ id, disk, type })),
   };
   await host.files.write(statusPath(runDirectory, guest.name), JSON.stringify(status));

@@ -4,6 +4,7 @@ import type { Daemon } from '../daemon.ts';
 import { baseName } from '../paths.ts';
 import type { Ending, Guest, Run } from './guest.ts';
 import { removeLimits } from './limits.ts';
+import { handBack } from './ownership.ts';
 import { crashedReason, type Lifecycle, shutoffReason, state } from './states.ts';
 import { statusPath } from './status.ts';
 
@@ -73,6 +74,7 @@ async function cleanUp(daemon: Daemon, guest: Guest, run: Run, ending: Ending): 
   else guest.set(state.shutoff, reason, host.now());
   await daemon.networks.detachAll(guest, run.domain);
   await removeLimits(daemon, run);
+  await handBack(daemon, run.owned, guest);
   await host.files.remove(statusPath(paths.run, guest.name));
   await host.files.removeTree(run.directory);
   await host.files.removeTree(`${paths.lib}/qemu/channel/target/${baseName(run.directory)}`);

@@ -73,6 +73,8 @@ export class Exports {
     if (this.#list.some((e) => e.name === o.name)) throw new QmpError(`NBD server already has export named '${o.name}'`);
     const { node } = o;
     if (o.writable) {
+      // Disks that come along with a guest are written before it has come.
+      await this.#graph.wake(node);
       if (node.protocol) await node.protocol.access(true);
       if (node.readOnly) throw new QmpError(`Block node '${node.name}' is read-only`);
     }

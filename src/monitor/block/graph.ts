@@ -74,7 +74,8 @@ export class BlockGraph {
     if (this.#nodes.has(name)) throw new QmpError(`Duplicate nodes with node-name='${name}'`);
     if (options['node-name'] !== undefined && !/^[A-Za-z][\w.-]{0,30}$/.test(name))
       throw new QmpError(`Invalid node-name: '${name}'`);
-    const { device, ...built } = await this.#build(options, options['read-only'] ?? readOnly).catch((error: unknown) => {
+    const wanted = options['read-only'] ?? readOnly;
+    const { device, ...built } = await this.#build(options, wanted).catch((error: unknown) => {
       throw error instanceof QmpError ? error : new QmpError(error instanceof Error ? error.message : String(error));
     });
     const node: BlockNode = {
@@ -89,7 +90,41 @@ export class BlockGraph {
       for (const b of node.format.bitmaps) node.bitmaps.set(b.name, Bitmap.from(b, node.disk.size));
     this.#nodes.set(name, node);
     this.#place(node);
+    if (this.dormant && !wanted && node.readOnly && node.file?.protocol) this.#sleep(node);
     return node;
+  }
+  /** Whether images that are opened belong to another process still, whose guest is to come here: they are only read until then. */
+  dormant = false;
+  /** Nodes whose image is read only until `activate`. */
+  readonly #sleeping = new Set<BlockNode>();
+  #sleep(node: BlockNode): void {
+    node.disk.dormant = true;
+    this.#sleeping.add(node);
+  }
+  /** Leaves all images to another process, everything in their files. Rejects where one cannot be left. */
+  async inactivate(): Promise<void> {
+    for (const node of this.list()) {
+      if (node.readOnly || !node.format || !node.file?.protocol) continue;
+      await this.access(node, false, true);
+      this.#sleep(node);
+    }
+  }
+  /** Takes all images back, as they are now: the other process may have changed them. Rejects where one is in use. */
+  async activate(): Promise<void> {
+    this.dormant = false;
+    for (const node of [...this.#sleeping]) await this.wake(node);
+  }
+  /** Takes one image back, if it was left. */
+  async wake(node: BlockNode): Promise<void> {
+    if (!this.#sleeping.has(node)) return;
+    // What a snapshot has put below another image meanwhile stays as it is.
+    const below = this.list().some((one) => one.backing === node);
+    if (!below) await this.access(node, true);
+    node.disk.dormant = false;
+    this.#sleeping.delete(node);
+    if (below || !(node.format instanceof Qcow2Image)) return;
+    node.bitmaps.clear();
+    for (const b of node.format.bitmaps) node.bitmaps.set(b.name, Bitmap.from(b, node.disk.size));
   }
   /** Has an image keep the node's persistent bitmaps. */
   #keepBitmaps(node: BlockNode): void {
@@ -106,7 +141,7 @@ export class BlockGraph {
         const { name, host } = this.#protocol(o);
         const file = await SharedFile.open(name, host, {
           readOnly,
-          auto: o['auto-read-only'] === true,
+          auto: o['auto-read-only'] === true || this.dormant,
           sync: o.cache?.['no-flush'] !== true,
           share: o['force-share'] === true,
         });
@@ -139,10 +174,19 @@ export class BlockGraph {
       case 'raw': {
         if (o.offset !== undefined || o.size !== undefined) throw new QmpError('raw: offset and size are not supported');
         const below = await this.#child(o.file!, readOnly);
-        await below.protocol?.access(!readOnly);
-        const device = below.protocol ? await RawImage.open(borrowed(below.protocol, readOnly), { readOnly }) : below.disk;
+        const reads = readOnly || (this.dormant && below.protocol !== undefined);
+        await below.protocol?.access(!reads);
+        const device = below.protocol ? await RawImage.open(borrowed(below.protocol, reads), { readOnly: reads }) : below.disk;
         const format = device instanceof RawImage ? device : undefined;
-        return { device, filename: below.filename, readOnly, file: below, backing: undefined, format, protocol: undefined };
+        return {
+          device,
+          filename: below.filename,
+          readOnly: reads,
+          file: below,
+          backing: undefined,
+          format,
+          protocol: undefined,
+        };
       }
       case 'qcow2':
         return this.#qcow2(o, readOnly);
@@ -185,8 +229,9 @@ export class BlockGraph {
       host: { open: (_, how) => HttpFile.open(client, options, how) },
     };
   }
-  async #qcow2(o: NodeOptions, readOnly: boolean): Promise<Built> {
-    const below = await this.#child(o.file!, readOnly);
+  async #qcow2(o: NodeOptions, wanted: boolean): Promise<Built> {
+    const below = await this.#child(o.file!, wanted);
+    const readOnly = wanted || this.dormant;
     if (!below.protocol) throw new QmpError(`qcow2: '${below.name}' is no file`);
     await below.protocol.access(!readOnly);
     const file = borrowed(below.protocol, readOnly);
@@ -246,7 +291,7 @@ export class BlockGraph {
     if (!node.implicit || node.file) this.newBackend(node.name, node, {});
   }
   /** Opens a format node anew, for writing or for reading only, with the file below it. Rejects where that cannot be. */
-  async access(node: BlockNode, writable: boolean): Promise<void> {
+  async access(node: BlockNode, writable: boolean, release = false): Promise<void> {
     const { file } = node;
     if (node.readOnly === !writable || !file?.protocol) return;
     const { protocol } = file;
@@ -254,7 +299,7 @@ export class BlockGraph {
       const view = node.format instanceof Qcow2Image ? node.format.backing : undefined;
       await node.format?.close();
       const open = async (readOnly: boolean): Promise<void> => {
-        await protocol.access(!readOnly);
+        await protocol.access(!readOnly, release);
         const below = borrowed(protocol, readOnly);
         node.format =
           node.options.driver === 'qcow2'

@@ -48,8 +48,10 @@ export class NodeDisk implements BlockDevice {
   get size(): number {
     return this.below.size;
   }
+  /** Another process has the image: it is opened for reading until that one gives it up. A guest is told that it may write. */
+  dormant = false;
   get readOnly(): boolean {
-    return this.below.readOnly;
+    return this.below.readOnly && !this.dormant;
   }
   /**
    * Runs `action` while no request is under way; those that come meanwhile wait, and are then carried out by the disk that it
@@ -149,11 +151,11 @@ export class SharedFile implements ByteFile {
   get readOnly(): boolean {
     return this.#file.readOnly;
   }
-  /** Opens it anew for writing, or back for reading. Rejects where that cannot be. */
-  async access(writable: boolean): Promise<void> {
+  /** Opens it anew for writing, or back for reading: only where that is said, or to `release` it to another process. Rejects where that cannot be. */
+  async access(writable: boolean, release = false): Promise<void> {
     if (this.#file.readOnly !== writable) return;
     if (writable && this.#o.readOnly) throw new Error(`Cannot write ${this.name}: its node is read-only`);
-    if (!writable && !this.#o.auto) return;
+    if (!writable && !this.#o.auto && !release) return;
     // Image locks of the two descriptors would exclude each other.
     await this.#file.close();
     const open = (readOnly: boolean): Promise<ByteFile> =>

@@ -40,7 +40,7 @@ export const commands: readonly HmpCommand[] = [
     },
   },
   { names: ['stop', 's'], help: 'stop emulation', run: (e) => e.stop() },
-  { names: ['cont', 'c'], help: 'resume emulation', run: (e) => e.cont() },
+  { names: ['cont', 'c'], help: 'resume emulation', run: (e) => e.contWithDisks() },
   { names: ['quit', 'q'], help: 'quit the emulator', run: (e) => e.quit('host-qmp-quit') },
   {
     names: ['savevm'],

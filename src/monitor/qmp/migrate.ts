@@ -36,6 +36,7 @@ const parameters = {
   'max-cpu-throttle': 99,
   'cpu-throttle-initial': 20,
   'cpu-throttle-increment': 10,
+  'xbzrle-cache-size': 67108864,
 } as const;
 const parameterMembers = Object.fromEntries(
   Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(uint64)]),

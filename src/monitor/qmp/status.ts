@@ -1,5 +1,6 @@
 // QMP commands about the machine as a whole: whether it runs, resets, power, names. QEMU 7.2, qapi/run-state.json, qapi/misc.json.
 
+import { QmpError } from '../../rpc/qmp/error.ts';
 import { bool, enumeration, object, optional, str } from '../../rpc/qmp/schema.ts';
 import { action, type QmpTable, query } from './row.ts';
 
@@ -27,7 +28,7 @@ const watchdogAction = enumeration('WatchdogAction', ['reset', 'shutdown', 'powe
 export const statusCommands: QmpTable = {
   'query-status': query({}, statusInfo, (e) => ({ running: e.status === 'running', singlestep: false, status: e.status })),
   stop: action({}, (e) => e.stop()),
-  cont: action({}, (e) => e.cont()),
+  cont: action({}, (e) => e.contWithDisks()),
   quit: action({}, (e) => {
     // The answer goes out first.
     e.host.timers.after(0, () => e.quit('host-qmp-quit'));
@@ -36,6 +37,10 @@ export const statusCommands: QmpTable = {
   'x-set-accel': action({ accel: enumeration('AccelName', ['dbt', 'tcg', 'kvm']) }, (e, { accel }) =>
     e.setAccel(accel === 'kvm' ? 'kvm' : 'dbt'),
   ),
+  // No board here offers a sleep that keeps memory (S3), so no guest is ever in it.
+  system_wakeup: action({}, () => {
+    throw new QmpError('Unable to wake up: guest is not in suspended state');
+  }),
   system_powerdown: action({}, (e) => e.powerdown()),
   'set-action': action(
     {

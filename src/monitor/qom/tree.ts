@@ -7,6 +7,7 @@ import type { Json } from '../../rpc/qmp/json.ts';
 import { deviceNodes } from '../devices.ts';
 import type { Emulator } from '../emulator.ts';
 import { CPU_SUFFIX } from './types.ts';
+import type { UserObject } from './user-objects.ts';
 
 export interface QomProperty {
   readonly name: string;
@@ -35,6 +36,25 @@ const node = (
 const KIND: Readonly<Record<string, string>> = { boolean: 'bool', number: 'int', bigint: 'int', string: 'string' };
 const plain = (values: { readonly [name: string]: Json }): QomProperty[] =>
   Object.entries(values).map(([name, json]) => value(name, KIND[typeof json] ?? 'any', json));
+
+const pollingDefaults = { 'poll-max-ns': 32_768, 'poll-grow': 0, 'poll-shrink': 0 } as const;
+
+/** How long an I/O thread polls: kept and told. The one I/O thread of this process waits for events without polling. */
+function polling(e: Emulator, { id, type, values }: UserObject): QomProperty[] {
+  if (type !== 'iothread') return [];
+  return Object.entries(pollingDefaults).flatMap(([name, fallback]): QomProperty[] => {
+    const set = (json: Json): void => {
+      if (typeof json !== 'number' || json < 0) throw new QmpError(`Invalid parameter type for '${name}', expected: integer`);
+      e.objects.set(id, name, json);
+    };
+    return [{ name, type: 'int', get: () => values[name] ?? fallback, set }];
+  });
+}
+
+const properties = (e: Emulator, object: UserObject): QomProperty[] => {
+  const own = polling(e, object);
+  return [...plain(object.values).filter((one) => !own.some((other) => other.name === one.name)), ...own];
+};
 
 export class ObjectTree {
   readonly #e: Emulator;
@@ -65,7 +85,7 @@ export class ObjectTree {
     const e = this.#e;
     return node('container', [], [
       ['machine', this.#machine()],
-      ['objects', node('container', [], e.objects.list().map((o) => [o.id, node(o.type, plain(o.values))]))],
+      ['objects', node('container', [], e.objects.list().map((o) => [o.id, node(o.type, properties(e, o))]))],
       ['chardevs', node('container', [], e.chardevs.list().map((c) => [c.id, node(`chardev-${c.options.kind}`)]))],
     ]); // biome-ignore format: a tree
   }

@@ -38,6 +38,11 @@ export class Objects {
     found.close?.();
     this.#all.delete(id);
   }
+  /** Changes a value of an object. */
+  set(id: string, name: string, value: Json): void {
+    const found = this.#all.get(id);
+    if (found) this.#all.set(id, { ...found, values: { ...found.values, [name]: value } });
+  }
   get(id: string): UserObject | undefined {
     return this.#all.get(id);
   }
