@@ -56,6 +56,7 @@ test('a machine runs, stops, is reset and ends as monitors say, and tells them o
   await e.event('STOP');
   assert.deepEqual(await e.qmp.execute('query-status'), { running: false, singlestep: false, status: 'paused' });
   await e.qmp.execute('cont');
+  await assert.rejects(e.qmp.execute('system_wakeup'), /guest is not in suspended state/);
   await e.qmp.execute('system_reset');
   await e.event('RESET');
   const threads = (await e.qmp.execute('query-cpus-fast')) as { 'thread-id': number }[];
