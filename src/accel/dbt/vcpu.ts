@@ -260,7 +260,8 @@ export class DbtVcpu implements Vcpu {
           continue;
         }
         if (reason === Exit.mode) continue;
-        if (reason === Exit.pmc || (reason === Exit.budget && slice > 0)) continue;
+        // A counter was to overflow before the end of the slice. (Faults one after the other leave early, too, and use up nothing.)
+        if (reason === Exit.pmc || (reason === Exit.budget && ran >= most && slice > 0)) continue;
         if (reason === Exit.budget && this.#vm.regions === 'hot') {
           const block = this.#here();
           if (block) this.#regions.sample(block, () => this.#herePage());

@@ -16,6 +16,7 @@ import { nodeHost } from './cli-host.ts';
 import { confine, isRestarted, namedDescriptors, READY, restart } from './confine.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
+import { packageFile } from './package-file.ts';
 import { stateStreams } from './state-streams.ts';
 import { openTap } from './tap.ts';
 import { startVnc, zlib } from './vnc.ts';
@@ -90,7 +91,8 @@ function makeReady({ path, access }: Grant): void {
 function ownFiles(): Grant[] {
   const run = [process.execPath, '/lib', '/lib64', '/usr/lib', '/usr/lib64'];
   const read = [
-    ...['src', 'bin', 'package.json'].map((name) => join(ROOT, name)),
+    ...['src', 'bin'].map((name) => join(ROOT, name)),
+    packageFile(ROOT),
     ...(createRequire(import.meta.url).resolve.paths('koffi') ?? []),
     ...firmwareFolders,
     userCache().root,
