@@ -125,8 +125,14 @@ function readDescriptor(fd: number): Readable {
 function sinkOf(stream: Writable, ended: () => Promise<void> = async () => {}): StateSink {
   let broken: Error | undefined;
   const broke: (() => void)[] = [];
+  let over = false;
   stream.on('error', (error) => {
     broken = error;
+    for (const tell of broke.splice(0)) tell();
+  });
+  // A socket whose other side has closed it ends without an error, and then never says that it took what waits.
+  stream.on('close', () => {
+    if (!over) broken ??= new Error('the other side has closed the connection');
     for (const tell of broke.splice(0)) tell();
   });
   const check = (): void => {
@@ -144,6 +150,8 @@ function sinkOf(stream: Writable, ended: () => Promise<void> = async () => {}): 
       check();
     },
     async end() {
+      check();
+      over = true;
       await new Promise<void>((resolve) => {
         broke.push(resolve);
         stream.end(resolve);
