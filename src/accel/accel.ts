@@ -3,6 +3,9 @@
 
 import type { PmuKind } from '../isa/x86/pmu.ts';
 
+/** Most vCPUs of a machine. */
+export const VCPUS_MAX = 64;
+
 /** What a vCPU asks of the board while it runs. Called on the vCPU's thread. */
 export interface VcpuBus {
   /** Port input of 1, 2 or 4 bytes. */

@@ -1,6 +1,7 @@
 // What people write about a machine, read into its configuration: sizes, numbers of vCPUs, CPU models. QEMU's spelling
 // (QEMU 7.2, "System Emulation", section "Invocation").
 
+import { VCPUS_MAX } from '../accel/accel.ts';
 import { type KvmFeature, kvmAllFeatures } from '../devices/kvm-pv.ts';
 import { cpuFeatures, cpuModel, cpuModels } from '../isa/x86/cpu-model.ts';
 
@@ -8,9 +9,6 @@ import { cpuFeatures, cpuModel, cpuModels } from '../isa/x86/cpu-model.ts';
 export const dirtyRingEntries = { min: 1024, max: 65536 } as const;
 
 const UNITS: Readonly<Record<string, number>> = { B: 0, K: 10, M: 20, G: 30, T: 40 };
-
-/** Most vCPUs of a machine: the words that the board sleeps on. */
-export const MAX_CPUS = 64;
 
 /**
  * Bytes of a memory size: `512` (MiB), `512M`, `1.5G`; units B, K, M, G, T of either case. Rounded down to whole pages of 4 KiB.
@@ -27,11 +25,12 @@ export function parseMemory(text: string): number {
 
 /**
  * A count of vCPUs.
- * @throws Error for anything but 1 to MAX_CPUS
+ * @throws Error for anything but 1 to VCPUS_MAX
  */
 export function parseCpus(text: string): number {
   const n = Number(text);
-  if (!/^\d+$/.test(text) || n < 1 || n > MAX_CPUS) throw new Error(`Cannot make "${text}" vCPUs: accepted are 1 to ${MAX_CPUS}`);
+  if (!/^\d+$/.test(text) || n < 1 || n > VCPUS_MAX)
+    throw new Error(`Cannot make "${text}" vCPUs: accepted are 1 to ${VCPUS_MAX}`);
   return n;
 }
 

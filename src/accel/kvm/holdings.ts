@@ -2,10 +2,8 @@
 // so what it has made is written down in shared memory, and whoever ends the machine gives it back.
 
 import { struct, type ViewOf } from '../../bits/struct.ts';
-import type { MemoryLayout } from '../accel.ts';
+import { type MemoryLayout, VCPUS_MAX } from '../accel.ts';
 import type { KvmHost } from './host.ts';
-
-const VCPUS_MAX = 64;
 
 const entryLayout = struct({
   /** Addresses of the run area and the dirty ring. */
