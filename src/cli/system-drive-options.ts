@@ -2,7 +2,7 @@
 // and a device in one (QEMU 7.2, "System Emulation", section "Invocation", "Block device options").
 
 import { blockdevDrivers, blockdevOptions, fileOptions } from '../monitor/block/options.ts';
-import { type Limits, limitNames, noLimits } from '../monitor/block/throttle.ts';
+import { type Limits, limitNames, limitsFault, noLimits } from '../monitor/block/throttle.ts';
 import type { Emulator } from '../monitor/emulator.ts';
 import { optionMap, parseSize, structured } from '../monitor/keyval.ts';
 import type { Json } from '../rpc/qmp/json.ts';
@@ -109,7 +109,13 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     if (value !== undefined) limits[ours] = parseSize(value) ?? 0;
     const burst = take(`throttling.${theirs}-max`);
     if (burst !== undefined) limits[`${ours}_max`] = parseSize(burst) ?? 0;
+    const length = take(`throttling.${theirs}-max-length`);
+    if (length !== undefined) limits[`${ours}_max_length`] = parseSize(length) ?? 0;
   }
+  limits['iops_size'] = parseSize(take('throttling.iops-size') ?? '0') ?? 0;
+  limits['group'] = take('throttling.group') ?? '';
+  const fault = limitsFault(limits as unknown as Limits);
+  if (fault !== undefined) throw new Refused(`-drive ${text}: ${fault}`);
   const setting: DriveSetting = {
     id,
     file: source(map, text),
@@ -208,7 +214,7 @@ export async function openDrives(s: Settings, e: Emulator): Promise<void> {
       onReadError: d.onReadError,
       onWriteError: d.onWriteError,
     });
-    backend.setLimits(d.limits);
+    e.blocks.setLimits(backend, d.limits);
   }
 }
 

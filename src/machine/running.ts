@@ -8,6 +8,7 @@ import type { MachineConfig, MachineEvent } from './config.ts';
 import type { DeviceTree } from './device-tree.ts';
 import type { DeviceConfig } from './device-type.ts';
 import type { NoticeListener, ShutdownReason } from './notices.ts';
+import type { DirtyLog } from './snapshot/stream.ts';
 
 /** What is loaded directly. */
 export interface KernelFiles {
@@ -123,6 +124,8 @@ export interface RunningMachine {
    * taker shows; then the machine is held and the rest is given. It stays held. Ending the iteration early leaves the guest running.
    */
   liveState(o: LiveOptions): AsyncIterable<Uint8Array>;
+  /** Begins to note which pages are written; whoever else does so is not disturbed. */
+  logDirty(): Promise<DirtyLog>;
   /**
    * Takes over the state that `saveState` of a machine of the same make gave; this one must be held or not started. Rejects, and the machine must
    * then not go on, for anything else.

@@ -21,6 +21,7 @@ import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
 import { DisplayControl, type DisplayHost } from './display.ts';
+import { DirtyRate } from './dirty-rate.ts';
 import type { DumpStatus } from './dump.ts';
 import { Fdsets } from './fdsets.ts';
 import { Migration, type StateStreams } from './migration.ts';
@@ -119,6 +120,7 @@ export class Emulator {
   readonly fds = new Map<string, number>();
   readonly fdsets = new Fdsets();
   readonly migration: Migration;
+  readonly dirtyRate = new DirtyRate(this);
   /** The guest has gone to another process. */
   postMigrate = false;
   readonly dump = { status: 'none' as DumpStatus, completed: 0, total: 0 };
@@ -162,6 +164,8 @@ export class Emulator {
       clock,
       drives: this.backends.drives,
       secret: (id) => this.secret(id, 'secret'),
+      crossed: (node, exceeded, threshold) =>
+        this.emit('BLOCK_WRITE_THRESHOLD', { 'node-name': node, 'amount-exceeded': exceeded, 'write-threshold': threshold }),
     });
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
     this.exports = new Exports(this.blocks, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }));

@@ -10,7 +10,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isObject, type Json } from '../../src/rpc/qmp/json.ts';
 import { multiboot } from '../e2e/program.ts';
-import { emulator, noQemu, OURS, QEMU } from './process.ts';
+import { emulator, noQemu, OURS, QEMU, type Running } from './process.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-emulator-'));
 test.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -181,6 +181,39 @@ function differences(ours: Json, theirs: Json, at = ''): string[] {
     : [`${at}: ${JSON.stringify(ours)} for ${JSON.stringify(theirs)}`];
 }
 
+test('how fast a guest changes its memory is measured by samples and by counting', { timeout: 60_000 }, async (t) => {
+  // Adds 1 to a word of each page from 16 to 32 MiB, round and round: half of the memory is always dirty.
+  const busy = join(folder, 'busy');
+  const loop = [0xbf, 0, 0, 0, 1, 0xff, 7, 0x81, 0xc7, 0, 0x10, 0, 0, 0x81, 0xff, 0, 0, 0, 2, 0x72, 0xf0, 0xeb, 0xe9];
+  writeFileSync(busy, multiboot(loop));
+  const measure = async (e: Running, args: Record<string, Json>): Promise<number> => {
+    await e.qmp.execute('calc-dirty-rate', { 'calc-time': 1, ...args });
+    await assert.rejects(e.qmp.execute('calc-dirty-rate', { 'calc-time': 1 }), /already being measured/);
+    for (;;) {
+      const info = await e.qmp.execute('query-dirty-rate');
+      assert.ok(isObject(info));
+      if (info['status'] === 'measured') return Number(info['dirty-rate']);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  };
+  const args = ['-nodefaults', '-display', 'none', '-m', '32', '-machine', 'pc', '-accel', 'tcg', '-kernel', busy];
+  const e = await emulator(t, OURS, args);
+  // Let it get to its loop.
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  const counted = await measure(e, { mode: 'dirty-bitmap' });
+  assert.ok(counted >= 14 && counted <= 17, `${counted} MiB a second by counting: 16 in a little more than one`);
+  const sampled = await measure(e, { 'sample-pages': 16384 });
+  assert.ok(sampled >= 9 && sampled <= 23, `${sampled} MiB a second by samples: half of 32`);
+  await e.qmp.execute('stop');
+  assert.equal(await measure(e, { mode: 'dirty-bitmap' }), 0);
+  const mistakes: readonly (readonly [Record<string, Json>, RegExp])[] = [
+    [{ 'calc-time': 61 }, /calc-time is out of range\[1, 60\]\./],
+    [{ 'calc-time': 1, 'sample-pages': 1 }, /sample-pages is out of range\[128, 16384\]\./],
+    [{ 'calc-time': 1, mode: 'dirty-ring' }, /dirty-ring/],
+  ];
+  for (const [wrong, text] of mistakes) await assert.rejects(e.qmp.execute('calc-dirty-rate', wrong), text);
+});
+
 test('answers have the members and types of real QEMU’s', { skip: noQemu, timeout: 120_000 }, async (t) => {
   const [ours, theirs] = await Promise.all([emulator(t, OURS, machine()), emulator(t, QEMU, machine())]);
   for (const [command, args] of questions) {
@@ -215,6 +248,14 @@ test('mistakes are answered with QEMU’s classes and words', { skip: noQemu, ti
     ['device-list-properties', { typename: 'nothing' }],
     ['chardev-remove', { id: 'x' }],
     ['object-add', { 'qom-type': 'nothing', id: 'x' }],
+    ['block-set-write-threshold', { 'node-name': 'x', 'write-threshold': 1 }],
+    ['calc-dirty-rate', { 'calc-time': 61 }],
+    ['calc-dirty-rate', { 'calc-time': 1, 'sample-pages': 1 }],
+    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 0, bps_rd: 0, bps_wr: 0, iops: 100, iops_rd: 0, iops_wr: 0, iops_max: 50 }],
+    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 1, bps_rd: 1, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }],
+    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, iops_size: 512 }],
+    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: -1, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }],
+    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 9, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, bps_max_length: 2 }],
   ];
   for (const [command, args] of mistakes) {
     const ask = (e: typeof ours) =>

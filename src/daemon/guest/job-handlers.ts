@@ -15,6 +15,9 @@ import { dumpGuest, readHeader, restoreImage, saveGuest, writeHeader } from './s
 import { saveStatus } from './status.ts';
 
 /** Flags of save and restore. */
+/** By flags. */
+const dirtyRateModes = ['page-sampling', 'dirty-bitmap', 'dirty-ring'] as const;
+
 const saveFlag = { bypassCache: 1, running: 2, paused: 4 } as const;
 
 const runningOf = (flags: number): boolean | undefined =>
@@ -270,10 +273,16 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
         await host.files.remove(path);
       }
     },
-    async domainStartDirtyRateCalc({ dom, seconds }) {
+    async domainStartDirtyRateCalc({ dom, seconds, flags }) {
+      checkFlags('qemuDomainStartDirtyRateCalc', flags, 3);
       if (seconds < 1 || seconds > 60)
         throw invalidArgument(`seconds=${seconds} is invalid, please choose value within [1, 60].`);
-      await guests.find(dom).qmp('calc-dirty-rate', { 'calc-time': seconds });
+      const mode = dirtyRateModes[flags];
+      if (mode === undefined)
+        throw invalidArgument(
+          "Flags 'VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_BITMAP' and 'VIR_DOMAIN_DIRTYRATE_MODE_DIRTY_RING' in function 'qemuDomainStartDirtyRateCalc' are mutually exclusive",
+        );
+      await guests.find(dom).qmp('calc-dirty-rate', { 'calc-time': seconds, mode });
     },
   } satisfies RemoteHandlers;
   return { ...translateErrors('qemu', own), ...migrationHandlers(daemon) };

@@ -473,34 +473,44 @@ export class NodeMachine implements RunningMachine {
       yield* this.saveState();
       return;
     }
-    const log = await this.#logDirty();
+    const log = await this.logDirty();
     yield* saveLive(this.#still, log, () => this.pause(), { ...o, now: () => performance.now() }, zstd);
   }
-  /** Begins to note which pages are written. */
-  async #logDirty(): Promise<DirtyLog> {
+  /** Who notes which pages are written: pages that each has not been told of yet, in lists. */
+  readonly #logs = new Set<(readonly number[])[]>();
+  async logDirty(): Promise<DirtyLog> {
     const { layout, board } = this.#still;
     const map = this.#bytes.subarray(layout.dirtyMap, layout.dirtyMap + memoryBytes(this.#still) / PAGE);
     const CLEAN = 1;
-    /** The first store to each page is seen again. */
-    const rearm = (): void => board.lock.run(() => board.slots.changed(false));
+    /** Tells all logs of the pages that were written; the first store to each is seen again. */
+    const collect = (): void => {
+      this.#kvm?.takeDirty(map);
+      const dirty: number[] = [];
+      for (let page = map.indexOf(0); page >= 0; page = map.indexOf(0, page + 1)) {
+        dirty.push(page);
+        map[page] = CLEAN;
+      }
+      for (const log of this.#logs) log.push(dirty);
+      board.lock.run(() => board.slots.changed(false));
+    };
+    const own: (readonly number[])[] = [];
     await this.hold(() => {
-      map.fill(CLEAN);
-      this.#kvm?.logDirty(true);
-      rearm();
+      if (this.#logs.size === 0) {
+        map.fill(CLEAN);
+        this.#kvm?.logDirty(true);
+      }
+      collect();
+      this.#logs.add(own);
     });
     return {
       take: () =>
         this.hold(() => {
-          this.#kvm?.takeDirty(map);
-          const dirty: number[] = [];
-          for (let page = map.indexOf(0); page >= 0; page = map.indexOf(0, page + 1)) {
-            dirty.push(page);
-            map[page] = CLEAN;
-          }
-          rearm();
-          return dirty;
+          collect();
+          const lists = own.splice(0);
+          return lists.length === 1 ? [...lists[0]!] : [...new Set(lists.flat())].sort((a, b) => a - b);
         }),
       stop: () => {
+        if (!this.#logs.delete(own) || this.#logs.size > 0) return;
         map.fill(0);
         this.#kvm?.logDirty(false);
       },

@@ -5,7 +5,7 @@ import { type BlockDevice, piecesLength, readPieces, writePieces } from '../../d
 import type { Drive } from '../../machine/backends.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import type { BlockNode } from './node.ts';
-import { type Limits, noLimits, Throttle } from './throttle.ts';
+import { Throttle } from './throttle.ts';
 
 export interface Counts {
   operations: number;
@@ -47,8 +47,8 @@ export class Backend implements Drive {
   /** The device has a tray, or is behind a virtio function: set with the device. */
   removable = false;
   virtio = false;
-  limits: Limits = noLimits;
-  readonly #throttle: Throttle;
+  /** Its own, or that of a group of places. */
+  throttle: Throttle;
   readonly #clock: () => number;
   #node: BlockNode | undefined;
 
@@ -62,7 +62,7 @@ export class Backend implements Drive {
     if (o.onReadError !== undefined) this.onReadError = o.onReadError;
     if (o.onWriteError !== undefined) this.onWriteError = o.onWriteError;
     this.#clock = o.clock;
-    this.#throttle = new Throttle(o.timers, o.clock);
+    this.throttle = new Throttle(o.timers, o.clock);
     this.#node = o.node;
     this.device = o.node ? this.#counted(o.node) : undefined;
   }
@@ -78,10 +78,6 @@ export class Backend implements Drive {
     this.device = node ? this.#counted(node) : undefined;
     if (tell) this.changed?.();
   }
-  setLimits(limits: Limits): void {
-    this.limits = limits;
-    this.#throttle.set(limits);
-  }
   #counted(node: BlockNode): BlockDevice {
     const { disk } = node;
     const { stats } = this;
@@ -91,7 +87,7 @@ export class Backend implements Drive {
       bytes: number,
       action: () => Promise<void>,
     ): Promise<void> => {
-      if (kind) await this.#throttle.wait(kind, bytes);
+      if (kind) await this.throttle.wait(kind, bytes);
       const start = this.#clock();
       try {
         await action();

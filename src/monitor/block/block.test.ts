@@ -15,7 +15,7 @@ import { Bitmap } from './bitmap.ts';
 import { backup, commitBelow, mirror, stream } from './copy-jobs.ts';
 import { BlockGraph } from './graph.ts';
 import { type Job, Jobs } from './jobs.ts';
-import { noLimits, Throttle } from './throttle.ts';
+import { type Limits, limitsFault, noLimits, Throttle } from './throttle.ts';
 
 const SIZE = 8 << 20;
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-block-'));
@@ -29,10 +29,16 @@ const timers = {
   },
 };
 
+interface Crossed {
+  readonly node: string;
+  readonly exceeded: number;
+  readonly threshold: number;
+}
 interface Rig {
   readonly graph: BlockGraph;
   readonly jobs: Jobs;
   readonly events: string[];
+  readonly crossed: Crossed[];
   /** The place of the guest's disk. */
   readonly guest: Backend;
   add(name: string, options: object): Promise<void>;
@@ -41,7 +47,14 @@ interface Rig {
 let serial = 0;
 async function rig(): Promise<Rig> {
   const prefix = join(folder, `${serial++}-`);
-  const graph = new BlockGraph({ host, timers, clock: () => performance.now(), drives: new Registry('drive') });
+  const crossed: Crossed[] = [];
+  const graph = new BlockGraph({
+    host,
+    timers,
+    clock: () => performance.now(),
+    drives: new Registry('drive'),
+    crossed: (node, exceeded, threshold) => crossed.push({ node, exceeded, threshold }),
+  });
   const events: string[] = [];
   const jobs = new Jobs(timers, (name, data) => {
     const { status, device } = data as { status?: string; device?: string };
@@ -64,7 +77,7 @@ async function rig(): Promise<Rig> {
   await add('base', {});
   const guest = graph.backends.find((b) => b.node?.name === 'base')!;
   guest.user = '/machine/peripheral/disk0';
-  return { graph, jobs, events, guest, add, file };
+  return { graph, jobs, events, crossed, guest, add, file };
 }
 /** A snapshot as `blockdev-snapshot` takes it. */
 async function overlay(r: Rig, below: string, name: string): Promise<void> {
@@ -325,6 +338,72 @@ test('a limit lets through what it says, not more', async () => {
     waits.shift()?.();
   }
   assert.ok(done >= 95 && done <= 115, `${done} of 100 a second, with a burst of 10`);
+});
+
+/** Requests of 4 KiB that get through in so many seconds of a clock that only waiting moves. */
+async function through(limits: Partial<Limits>, seconds: number): Promise<number> {
+  let now = 0;
+  const waits: (() => void)[] = [];
+  const throttle = new Throttle({ after: (ms, run) => (waits.push(() => ((now += ms), run())), () => {}) }, () => now);
+  throttle.set({ ...noLimits, ...limits });
+  let done = 0;
+  for (let i = 0; i < 3000; i++) void throttle.wait('write', 4096).then(() => done++);
+  while (now < seconds * 1000) {
+    await new Promise((resolve) => setImmediate(resolve));
+    const next = waits.shift();
+    if (next) next();
+  }
+  return done;
+}
+test('a burst lasts as long as is said, at its own rate', async () => {
+  const burst = { iops: 100, iops_max: 500, iops_max_length: 2 };
+  const short = await through(burst, 1);
+  assert.ok(short >= 480 && short <= 580, `${short}, not 500 in the first second`);
+  // The level rises by 400 a second, so 1,000 are full after 2.5 s; then it is 100 a second.
+  const long = await through(burst, 6);
+  assert.ok(long >= 1500 && long <= 1720, `${long}, not 1,000 + 600 in six seconds`);
+});
+
+test('limits that contradict each other are named', () => {
+  const wrong: readonly (readonly [Partial<Limits>, RegExp])[] = [
+    [{ bps: 1, bps_rd: 1 }, /at the same time/],
+    [{ iops_size: 512 }, /requires an iops value/],
+    [{ bps: -1 }, /within/],
+    [{ iops: 100, iops_max: 50 }, /cannot be lower/],
+    [{ iops_max: 50 }, /require corresponding/],
+    [{ iops: 1, iops_max_length: 2 }, /without burst rate/],
+    [{ iops: 1, iops_max: 2, iops_max_length: 0 }, /cannot be 0/],
+  ];
+  for (const [limits, text] of wrong) assert.match(limitsFault({ ...noLimits, ...limits }) ?? '', text);
+  assert.equal(limitsFault({ ...noLimits, iops: 100, iops_max: 200, iops_max_length: 3, iops_size: 4096 }), undefined);
+});
+
+test('places of one group share its limits, and leave it', async () => {
+  const r = await rig();
+  await r.add('other', {});
+  const other = r.graph.backends.find((b) => b.node?.name === 'other')!;
+  r.graph.setLimits(r.guest, { ...noLimits, iops: 10, group: 'both' });
+  r.graph.setLimits(other, { ...noLimits, iops: 20, group: 'both' });
+  assert.equal(r.guest.throttle, other.throttle);
+  assert.equal(r.guest.throttle.limits.iops, 20);
+  r.graph.setLimits(other, { ...noLimits, iops: 30 });
+  assert.deepEqual([r.guest.throttle.limits.iops, other.throttle.limits.iops], [20, 30]);
+  await r.graph.closeAll();
+});
+
+test('a write beyond a threshold is told once, in the node that is watched', async () => {
+  const r = await rig();
+  const file = r.graph.get('base').file!;
+  file.threshold.at = 400_000;
+  r.graph.get('base').threshold.at = 1 << 20;
+  for (let i = 0; i < 32; i++) await r.guest.device!.write(i << 16, new Uint8Array(1 << 16).fill(1));
+  // The image's file grows with what is written: its own offsets count, not the disk's.
+  const [below, above, ...more] = r.crossed;
+  assert.deepEqual([below!.node, below!.threshold, more.length], [file.name, 400_000, 0]);
+  assert.ok(below!.exceeded > 0 && below!.exceeded <= 1 << 17, `${below!.exceeded} bytes beyond`);
+  assert.deepEqual(above, { node: 'base', exceeded: 1 << 16, threshold: 1 << 20 });
+  assert.deepEqual([file.threshold.at, r.graph.get('base').threshold.at], [0, 0]);
+  await r.graph.closeAll();
 });
 
 test('pieces of a guest’s memory reach the file below as they are, and are counted', async () => {

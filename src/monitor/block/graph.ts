@@ -15,8 +15,9 @@ import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import { Backend, type BackendOptions } from './backend.ts';
 import { Bitmap } from './bitmap.ts';
-import { type BlockNode, borrowed, NodeDisk, SharedFile } from './node.ts';
+import { type BlockNode, borrowed, NodeDisk, SharedFile, WriteThreshold } from './node.ts';
 import { addressOf, fileOptions, type NodeOptions, nodeOptions } from './options.ts';
+import { type Limits, Throttle } from './throttle.ts';
 
 export interface GraphOptions {
   readonly host: DiskHost;
@@ -26,9 +27,11 @@ export interface GraphOptions {
   readonly drives: Registry<Drive>;
   /** The text of a secret object by its id; throws where there is none. */
   readonly secret?: (id: string) => string;
+  /** A write went beyond a node's threshold, by so many bytes. */
+  readonly crossed?: (node: string, exceeded: number, threshold: number) => void;
 }
 
-type Built = Omit<BlockNode, 'name' | 'options' | 'implicit' | 'bitmaps' | 'disk' | 'backing'> & {
+type Built = Omit<BlockNode, 'name' | 'options' | 'implicit' | 'bitmaps' | 'threshold' | 'disk' | 'backing'> & {
   readonly device: BlockDevice;
   readonly backing: BlockNode | undefined;
 };
@@ -78,20 +81,26 @@ export class BlockGraph {
     const { device, ...built } = await this.#build(options, wanted).catch((error: unknown) => {
       throw error instanceof QmpError ? error : new QmpError(error instanceof Error ? error.message : String(error));
     });
+    const threshold = this.#thresholdOf(name);
     const node: BlockNode = {
       ...built,
       name,
       options,
       implicit,
-      disk: new NodeDisk(device),
+      disk: new NodeDisk(device, threshold),
       bitmaps: new Map(),
+      threshold,
     };
+    if (node.protocol) node.protocol.threshold = threshold;
     if (node.format instanceof Qcow2Image)
       for (const b of node.format.bitmaps) node.bitmaps.set(b.name, Bitmap.from(b, node.disk.size));
     this.#nodes.set(name, node);
     this.#place(node);
     if (this.dormant && !wanted && node.readOnly && node.file?.protocol) this.#sleep(node);
     return node;
+  }
+  #thresholdOf(name: string): WriteThreshold {
+    return new WriteThreshold((exceeded, threshold) => this.#o.crossed?.(name, exceeded, threshold));
   }
   /** Whether images that are opened belong to another process still, whose guest is to come here: they are only read until then. */
   dormant = false;
@@ -423,18 +432,20 @@ export class BlockGraph {
     const base = await this.addFile(file, format, true);
     const name = `#snapshot-${id}`;
     const device = await openOverlay(base.disk, this.#o.host.codec);
+    const threshold = this.#thresholdOf(name);
     const node: BlockNode = {
       name,
       options: { driver: 'qcow2' },
       implicit: true,
       filename: base.filename,
       readOnly: false,
-      disk: new NodeDisk(device),
+      disk: new NodeDisk(device, threshold),
       file: undefined,
       backing: base,
       format: device,
       protocol: undefined,
       bitmaps: new Map(),
+      threshold,
     };
     this.#nodes.set(name, node);
     this.#place(node);
@@ -443,6 +454,16 @@ export class BlockGraph {
 
   // -- places
 
+  /** Limits of a place, with those that share its group. */
+  setLimits(backend: Backend, limits: Limits): void {
+    const { timers, clock } = this.#o;
+    const { group } = limits;
+    const sharing = group === '' ? undefined : this.backends.find((b) => b !== backend && b.throttle.limits.group === group);
+    if (sharing) backend.throttle = sharing.throttle;
+    else if (this.backends.some((b) => b !== backend && b.throttle === backend.throttle))
+      backend.throttle = new Throttle(timers, clock);
+    backend.throttle.set(limits);
+  }
   newBackend(name: string, node: BlockNode | undefined, o: Partial<BackendOptions>): Backend {
     const backend = new Backend({
       id: '',

@@ -5,7 +5,7 @@ import type { Json } from '../../rpc/qmp/json.ts';
 import type { Backend, Counts } from './backend.ts';
 import type { BlockGraph } from './graph.ts';
 import type { BlockNode } from './node.ts';
-import { limitNames, noLimits } from './throttle.ts';
+import { type Limits, limitNames, noLimits } from './throttle.ts';
 
 const driverOf = (node: BlockNode): string => node.options.driver;
 
@@ -67,6 +67,20 @@ async function imageInfo(graph: BlockGraph, node: BlockNode, flat: boolean): Pro
   };
 }
 
+/** Bursts, with their lengths, and the group, of a place that has limits. */
+function moreLimits(limits: Limits, backend: Backend | undefined): { readonly [name: string]: Json } {
+  if (limitNames.every((name) => limits[name] === 0)) return {};
+  const bursts = limitNames.flatMap((name) => {
+    const max = limits[`${name}_max`];
+    return max === 0 ? [] : [[`${name}_max`, max] as const, [`${name}_max_length`, limits[`${name}_max_length`]] as const];
+  });
+  return {
+    ...Object.fromEntries(bursts),
+    ...(limits.iops_size === 0 ? {} : { iops_size: limits.iops_size }),
+    group: limits.group || (backend ? qdev(backend) : ''),
+  };
+}
+
 /** A node with its image, as `query-named-block-nodes` has it. */
 export async function nodeInfo(
   graph: BlockGraph,
@@ -74,7 +88,7 @@ export async function nodeInfo(
   backend: Backend | undefined,
   flat: boolean,
 ): Promise<{ readonly [name: string]: Json }> {
-  const limits = backend?.limits ?? noLimits;
+  const limits = backend?.throttle.limits ?? noLimits;
   const bitmaps = [...node.bitmaps.values()].map((b) => ({
     name: b.name,
     recording: b.enabled && !b.inconsistent,
@@ -94,16 +108,14 @@ export async function nodeInfo(
     ...(node.backing ? { backing_file: node.backing.filename } : {}),
     detect_zeroes: backend?.detectZeroes ?? 'off',
     ...Object.fromEntries(limitNames.map((name) => [name, limits[name]])),
-    ...Object.fromEntries(
-      Object.entries(limits).filter(([name, v]) => !(limitNames as readonly string[]).includes(name) && v !== 0 && v !== ''),
-    ),
+    ...moreLimits(limits, backend),
     image: await imageInfo(graph, node, flat),
     cache: {
       writeback: !(backend?.writeThrough ?? false),
       direct: node.options.cache?.direct ?? false,
       'no-flush': node.options.cache?.['no-flush'] ?? false,
     },
-    write_threshold: 0,
+    write_threshold: node.threshold.at,
     ...(bitmaps.length > 0 ? { 'dirty-bitmaps': bitmaps } : {}),
   } as { readonly [name: string]: Json };
 }

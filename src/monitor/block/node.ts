@@ -25,6 +25,25 @@ export interface BlockNode {
   /** The host's file, for nodes of protocols. */
   readonly protocol: SharedFile | undefined;
   readonly bitmaps: Map<string, Bitmap>;
+  readonly threshold: WriteThreshold;
+}
+
+/** A place in a node beyond which a write is told, once: storage that grows on demand is made larger in time. */
+export class WriteThreshold {
+  /** Bytes from the start; 0 for none. */
+  at = 0;
+  readonly #tell: (exceeded: number, threshold: number) => void;
+
+  constructor(tell: (exceeded: number, threshold: number) => void) {
+    this.#tell = tell;
+  }
+  /** A write ends there. */
+  written(end: number): void {
+    const { at } = this;
+    if (at === 0 || end <= at) return;
+    this.at = 0;
+    this.#tell(end - at, at);
+  }
 }
 
 type Range = (offset: number, length: number) => Promise<void> | void;
@@ -42,8 +61,11 @@ export class NodeDisk implements BlockDevice {
   #gate: Promise<NodeDisk> | undefined;
   #idle: (() => void)[] = [];
 
-  constructor(below: BlockDevice) {
+  readonly #threshold: WriteThreshold;
+
+  constructor(below: BlockDevice, threshold: WriteThreshold) {
     this.below = below;
+    this.#threshold = threshold;
   }
   get size(): number {
     return this.below.size;
@@ -90,18 +112,22 @@ export class NodeDisk implements BlockDevice {
     return this.#do((d) => d.below.read(offset, into));
   }
   write(offset: number, from: Uint8Array): Promise<void> {
+    this.#threshold.written(offset + from.length);
     return this.#change(offset, from.length, (d) => d.write(offset, from));
   }
   readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
     return this.#do((d) => readPieces(d.below, offset, into));
   }
   writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
-    return this.#change(offset, piecesLength(from), (d) => writePieces(d, offset, from));
+    const length = piecesLength(from);
+    this.#threshold.written(offset + length);
+    return this.#change(offset, length, (d) => writePieces(d, offset, from));
   }
   discard(offset: number, length: number): Promise<void> {
     return this.#change(offset, length, (d) => d.discard(offset, length));
   }
   writeZeroes(offset: number, length: number): Promise<void> {
+    this.#threshold.written(offset + length);
     return this.#change(offset, length, (d) => d.writeZeroes(offset, length));
   }
   #change(offset: number, length: number, action: (d: BlockDevice) => Promise<void>): Promise<void> {
@@ -167,6 +193,8 @@ export class SharedFile implements ByteFile {
       throw error;
     }
   }
+  /** What formats write here. */
+  threshold: WriteThreshold | undefined;
   size(): Promise<number> {
     return this.#file.size();
   }
@@ -177,6 +205,7 @@ export class SharedFile implements ByteFile {
     return this.#file.read(offset, into);
   }
   write(offset: number, from: Uint8Array): Promise<void> {
+    this.threshold?.written(offset + from.length);
     return this.#file.write(offset, from);
   }
   async readPieces(offset: number, into: readonly Uint8Array[]): Promise<void> {
@@ -187,6 +216,7 @@ export class SharedFile implements ByteFile {
     }
   }
   async writePieces(offset: number, from: readonly Uint8Array[]): Promise<void> {
+    this.threshold?.written(offset + piecesLength(from));
     if (this.#file.writePieces) return this.#file.writePieces(offset, from);
     for (const piece of from) {
       await this.#file.write(offset, piece);

@@ -4,10 +4,10 @@ import { createQcow2 } from '../../disk/qcow2/create.ts';
 import { Qcow2Image } from '../../disk/qcow2/image.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
 import type { Json } from '../../rpc/qmp/json.ts';
-import { any, array, bool, enumeration, int, object, optional, str, union } from '../../rpc/qmp/schema.ts';
+import { any, array, bool, enumeration, int, object, optional, str, uint64, union } from '../../rpc/qmp/schema.ts';
 import { nodeInfo, qdev, statsInfo } from '../block/info.ts';
 import { blockdevOptions, blockdevRef, fileOptions } from '../block/options.ts';
-import { type Limits, limitNames, noLimits } from '../block/throttle.ts';
+import { type Limits, limitNames, limitsFault, noLimits } from '../block/throttle.ts';
 import type { Emulator } from '../emulator.ts';
 import { action, type QmpTable, query, unionAction } from './row.ts';
 
@@ -113,15 +113,16 @@ export const blockCommands: QmpTable = {
       const b = place(e, { device: given['device'] as string | undefined, id: given['id'] as string | undefined });
       const limits: Record<string, unknown> = { ...noLimits };
       for (const name of Object.keys(noLimits)) if (given[name] !== undefined) limits[name] = given[name];
-      for (const [total, ...parts] of [
-        ['bps', 'bps_rd', 'bps_wr'],
-        ['iops', 'iops_rd', 'iops_wr'],
-      ])
-        if (limits[total!] !== 0 && parts.some((p) => limits[p] !== 0))
-          throw new QmpError('bps/iops/max total values and read/write values cannot be used at the same time');
-      b.setLimits(limits as unknown as Limits);
+      const fault = limitsFault(limits as unknown as Limits);
+      if (fault !== undefined) throw new QmpError(fault);
+      e.blocks.setLimits(b, limits as unknown as Limits);
     },
   ),
+  'block-set-write-threshold': action({ 'node-name': str, 'write-threshold': uint64 }, (e, o) => {
+    const node = e.blocks.find(o['node-name']);
+    if (!node) throw new QmpError(`Device '${o['node-name']}' not found`);
+    node.threshold.at = Number(o['write-threshold']);
+  }),
   'blockdev-open-tray': action({ device: optional(str), id: optional(str), force: optional(bool) }, (e, o) =>
     moveTray(e, o, true),
   ),

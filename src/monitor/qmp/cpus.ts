@@ -3,8 +3,9 @@
 import { exitNames } from '../../accel/kvm/counters.ts';
 import { cpuPlace, cpuTypeName } from '../../machine/types/cpu.ts';
 import { array, bool, enumeration, int, object, optional, str, uint64 } from '../../rpc/qmp/schema.ts';
+import { dirtyRateModes } from '../dirty-rate.ts';
 import type { Emulator } from '../emulator.ts';
-import { type QmpTable, query } from './row.ts';
+import { action, type QmpTable, query } from './row.ts';
 
 const place = object('CpuInstanceProperties', {
   'node-id': optional(int),
@@ -13,6 +14,7 @@ const place = object('CpuInstanceProperties', {
   'core-id': optional(int),
   'thread-id': optional(int),
 });
+const dirtyRateMode = enumeration('DirtyRateMeasureMode', dirtyRateModes);
 const cpuInfo = object('CpuInfoFast', {
   'cpu-index': int,
   'qom-path': str,
@@ -125,6 +127,10 @@ export const cpuCommands: QmpTable = {
         'aio-max-batch': Number(values['aio-max-batch'] ?? 0),
       })),
   ),
+  'calc-dirty-rate': action(
+    { 'calc-time': int, 'sample-pages': optional(int), mode: optional(dirtyRateMode) },
+    (e, { 'calc-time': seconds, 'sample-pages': samples, mode }) => e.dirtyRate.start(seconds, mode, samples),
+  ),
   'query-dirty-rate': query(
     {},
     object('DirtyRateInfo', {
@@ -133,9 +139,9 @@ export const cpuCommands: QmpTable = {
       'start-time': int,
       'calc-time': int,
       'sample-pages': int,
-      mode: enumeration('DirtyRateMeasureMode', ['page-sampling', 'dirty-ring', 'dirty-bitmap']),
+      mode: dirtyRateMode,
     }),
-    () => ({ status: 'unstarted' as const, 'start-time': 0, 'calc-time': 0, 'sample-pages': 0, mode: 'page-sampling' as const }),
+    (e) => e.dirtyRate.info(),
   ),
   'query-stats-schemas': query(
     { provider: optional(provider) },
