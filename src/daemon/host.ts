@@ -6,6 +6,8 @@ export type FileKind = 'file' | 'directory' | 'block' | 'character' | 'socket' |
 
 export interface FileStatus {
   readonly kind: FileKind;
+  /** Of a device `major:minor`, otherwise `0:0`. */
+  readonly device: string;
   /** Bytes; of a block device what it holds. */
   readonly size: number;
   /** Bytes that it takes on its file system. */

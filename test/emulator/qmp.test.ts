@@ -251,11 +251,53 @@ test('mistakes are answered with QEMU’s classes and words', { skip: noQemu, ti
     ['block-set-write-threshold', { 'node-name': 'x', 'write-threshold': 1 }],
     ['calc-dirty-rate', { 'calc-time': 61 }],
     ['calc-dirty-rate', { 'calc-time': 1, 'sample-pages': 1 }],
-    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 0, bps_rd: 0, bps_wr: 0, iops: 100, iops_rd: 0, iops_wr: 0, iops_max: 50 }],
-    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 1, bps_rd: 1, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }],
-    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 0, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, iops_size: 512 }],
-    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: -1, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 }],
-    ['block_set_io_throttle', { id: '/machine/peripheral/disk0/virtio-backend', bps: 9, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0, bps_max_length: 2 }],
+    [
+      'block_set_io_throttle',
+      {
+        id: '/machine/peripheral/disk0/virtio-backend',
+        bps: 0,
+        bps_rd: 0,
+        bps_wr: 0,
+        iops: 100,
+        iops_rd: 0,
+        iops_wr: 0,
+        iops_max: 50,
+      },
+    ],
+    [
+      'block_set_io_throttle',
+      { id: '/machine/peripheral/disk0/virtio-backend', bps: 1, bps_rd: 1, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 },
+    ],
+    [
+      'block_set_io_throttle',
+      {
+        id: '/machine/peripheral/disk0/virtio-backend',
+        bps: 0,
+        bps_rd: 0,
+        bps_wr: 0,
+        iops: 0,
+        iops_rd: 0,
+        iops_wr: 0,
+        iops_size: 512,
+      },
+    ],
+    [
+      'block_set_io_throttle',
+      { id: '/machine/peripheral/disk0/virtio-backend', bps: -1, bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 },
+    ],
+    [
+      'block_set_io_throttle',
+      {
+        id: '/machine/peripheral/disk0/virtio-backend',
+        bps: 9,
+        bps_rd: 0,
+        bps_wr: 0,
+        iops: 0,
+        iops_rd: 0,
+        iops_wr: 0,
+        bps_max_length: 2,
+      },
+    ],
   ];
   for (const [command, args] of mistakes) {
     const ask = (e: typeof ours) =>

@@ -1,7 +1,7 @@
 // Limits of guests by control groups, where this host lets us make them: what is set is what the kernel says.
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { rootOf } from '../../src/daemon/cgroups.ts';
 import { Client, idleGuest, until, uuidOf } from './client.ts';
@@ -26,7 +26,7 @@ test('the hierarchy of a controller is found in both versions', () => {
   assert.equal(rootOf('io', mounts, own, new Map()), undefined);
 });
 
-function groupsOf(controller: 'cpu' | 'memory'): string | undefined {
+function groupsOf(controller: 'cpu' | 'memory' | 'io'): string | undefined {
   const unified = '/sys/fs/cgroup/cgroup.controllers';
   const controllers = new Map(existsSync(unified) ? [['/sys/fs/cgroup', read(unified)]] : []);
   return rootOf(controller, read('/proc/self/mountinfo'), read('/proc/self/cgroup'), controllers)?.path;
@@ -34,9 +34,9 @@ function groupsOf(controller: 'cpu' | 'memory'): string | undefined {
 function noGroups(): string | false {
   for (const controller of ['cpu', 'memory'] as const) {
     const path = groupsOf(controller);
-    if (path === undefined || !existsSync(`${path}/..`)) return `this host has no control group of ${controller}`;
+    if (path === undefined || !existsSync(dirname(path))) return `this host has no control group of ${controller}`;
     // Version 1 alone says its limits under these names.
-    if (existsSync(`${path}/../cgroup.controllers`)) return 'control groups of version 2';
+    if (existsSync(join(dirname(path), 'cgroup.controllers'))) return 'control groups of version 2';
     try {
       mkdirSync(`${path}/nonroot-try`, { recursive: true });
       rmdirSync(`${path}/nonroot-try`);
@@ -47,10 +47,20 @@ function noGroups(): string | false {
   return false;
 }
 
+/** A disk of this host, with its number. */
+function blockDevice(): readonly [path: string, number: string] | undefined {
+  for (const name of existsSync('/sys/block') ? readdirSync('/sys/block') : [])
+    if (existsSync(`/dev/${name}`) && existsSync(`/sys/block/${name}/device`))
+      return [`/dev/${name}`, read(`/sys/block/${name}/dev`)];
+  return undefined;
+}
+const noDevice = (): string | false =>
+  blockDevice() === undefined || groupsOf('io') === undefined ? 'this host has no disk, or no control group for it' : false;
+
 describe('limits by control groups', { skip: missing('virsh', realEmulator) || noGroups(), timeout: 120_000 }, () => {
   const daemon = new TestDaemon();
   let client: Client;
-  const own = (controller: 'cpu' | 'memory'): string => {
+  const own = (controller: 'cpu' | 'memory' | 'io'): string => {
     const path = groupsOf(controller)!;
     const found = readdirSync(path).find((name) => name.endsWith('-limited.nonroot'));
     return join(path, found ?? 'none');
@@ -84,6 +94,29 @@ describe('limits by control groups', { skip: missing('virsh', realEmulator) || n
     assert.equal(read(`${own('memory')}/memory.limit_in_bytes`), String(200 << 20));
     await run('memtune', 'limited', '--hard-limit', '300M', '--swap-hard-limit', '400M', '--live');
     assert.equal(read(`${own('memory')}/memory.limit_in_bytes`), String(300 << 20));
+  });
+  test('limits on a device of the host come, change and go', { skip: noDevice() }, async () => {
+    const [path, number] = blockDevice()!;
+    const now = (file: string): string => read(`${own('io')}/blkio.throttle.${file}_device`);
+    await run(
+      'blkiotune',
+      'limited',
+      '--device-read-bytes-sec',
+      `${path},1048576`,
+      '--device-write-iops-sec',
+      `${path},50`,
+      '--live',
+    );
+    assert.deepEqual([now('read_bps'), now('write_iops')], [`${number} 1048576`, `${number} 50`]);
+    await run('blkiotune', 'limited', '--device-read-bytes-sec', `${path},2097152`, '--live');
+    assert.deepEqual([now('read_bps'), now('write_iops')], [`${number} 2097152`, `${number} 50`]);
+    assert.match((await daemon.virsh('blkiotune', 'limited')).out, new RegExp(`device_read_bytes_sec: ${path},2097152`));
+    await run('blkiotune', 'limited', '--device-read-bytes-sec', `${path},0`, '--device-write-iops-sec', `${path},0`, '--live');
+    assert.deepEqual([now('read_bps'), now('write_iops')], ['', '']);
+    const { code, out } = await daemon.virsh('blkiotune', 'limited', '--device-read-bytes-sec', '/dev/null,5', '--live');
+    assert.match(out, /Path '\/dev\/null' must identify a block device/);
+    assert.equal(code, 1);
+    assert.doesNotMatch((await daemon.virsh('dumpxml', 'limited')).out, /<device>/);
   });
   test('what the kernel refuses is said, and nothing has changed', async () => {
     const { code, out } = await daemon.virsh('schedinfo', 'limited', '--set', 'vcpu_quota=1', '--live');

@@ -7,6 +7,7 @@ import type { Controller } from '../cgroups.ts';
 import type { Daemon, RemoteHandlers } from '../daemon.ts';
 import { invalidArgument, operationInvalid, translateErrors } from '../errors.ts';
 import { affects, queried } from './affect.ts';
+import { deviceLimitParams, deviceParams, setDeviceLimits } from './block-limits.ts';
 import { copyDomain, type Guest } from './guest.ts';
 import { applyLimits, cputune, numberIn, unlimited } from './limits.ts';
 import { saveStatus } from './status.ts';
@@ -18,7 +19,8 @@ const text = (field: string, value: string): TypedParam => ({ field, value: { ty
 /** `element` with the child `name` holding `value`. */
 function withNumber(element: XmlElement | undefined, root: string, name: string, value: bigint, attributes = {}): XmlElement {
   const others = element ? elementsOf(element).filter((one) => one.name !== name) : [];
-  return newElement(root, element?.attributes ?? {}, [...others, newElement(name, attributes, [String(value)])]);
+  const [whole, devices] = [others.filter((one) => one.name !== 'device'), others.filter((one) => one.name === 'device')];
+  return newElement(root, element?.attributes ?? {}, [...whole, newElement(name, attributes, [String(value)]), ...devices]);
 }
 
 /** Scheduler parameters: name, element of `<cputune>`, default, signed. */
@@ -44,13 +46,6 @@ function schedulerParams(domain: Domain): TypedParam[] {
 }
 
 const memoryLimits = ['hard_limit', 'soft_limit', 'swap_hard_limit'] as const;
-const deviceLimits = [
-  'device_weight',
-  'device_read_iops_sec',
-  'device_write_iops_sec',
-  'device_read_bytes_sec',
-  'device_write_bytes_sec',
-];
 const numaModes = ['strict', 'preferred', 'interleave', 'restrictive'] as const;
 
 /** libvirt's performance events, in its order. */
@@ -81,7 +76,7 @@ async function change(
       const run = guest.live();
       const wanted = copyDomain(run.domain);
       edit(wanted);
-      await applyLimits(daemon, guest, run, wanted, [controller], false);
+      await applyLimits(daemon, guest, run, wanted, [controller], run.domain);
       edit(run.domain);
       await saveStatus(daemon.host, daemon.paths.run, guest);
     }
@@ -172,18 +167,22 @@ export function limitHandlers(daemon: Daemon): RemoteHandlers {
       change(daemon, guests.find(dom), flags, 'memory', (domain) => setMemory(domain, params)),
     domainGetBlkioParameters({ dom, nparams, flags }) {
       const domain = queried(guests.find(dom), flags & 3);
-      if (nparams === 0) return { params: [], nparams: deviceLimits.length + 1 };
+      if (nparams === 0) return { params: [], nparams: deviceParams.length + 1 };
       const weight: TypedParam = {
         field: 'weight',
         value: { type: 'uint', value: Number(numberIn(domain.blkiotune, 'weight') ?? (domain.id === undefined ? 0n : 100n)) },
       };
-      const params = [weight, ...deviceLimits.map((name) => text(name, ''))];
+      const params = [weight, ...deviceLimitParams(domain)];
       return { params, nparams: params.length };
     },
     domainSetBlkioParameters: async ({ dom, params, flags }) =>
       change(daemon, guests.find(dom), flags, 'io', (domain) => {
         for (const { field, value } of params) {
-          if (field !== 'weight') throw libvirtError('configUnsupported', 'qemu', `${field} is not supported`);
+          if (deviceParams.includes(field)) {
+            setDeviceLimits(domain, field, String(value.value));
+            continue;
+          }
+          if (field !== 'weight') throw invalidArgument(`parameter '${field}' not supported`);
           domain.blkiotune = withNumber(domain.blkiotune, 'blkiotune', 'weight', BigInt(Number(value.value)));
         }
       }),

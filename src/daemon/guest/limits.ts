@@ -7,6 +7,7 @@ import type { Controller, Group } from '../cgroups.ts';
 import type { Daemon } from '../daemon.ts';
 import { systemError } from '../errors.ts';
 import { baseName } from '../paths.ts';
+import { applyDeviceLimits, limitsDevices } from './block-limits.ts';
 import type { Guest, Run } from './guest.ts';
 
 /** libvirt's "no limit", in KiB. */
@@ -128,10 +129,22 @@ async function applyMemory(daemon: Daemon, run: Run, { memtune }: Domain, starti
   await put(daemon, to, row(soft, 'memory.soft_limit_in_bytes'));
 }
 
-async function applyBlock(daemon: Daemon, run: Run, { blkiotune }: Domain, starting: boolean): Promise<void> {
-  const weight = numberIn(blkiotune, 'weight');
-  if (weight === undefined || weight === 0n) return;
+async function applyBlock(
+  daemon: Daemon,
+  run: Run,
+  domain: Domain,
+  before: Domain | undefined,
+  starting: boolean,
+): Promise<void> {
+  const weight = numberIn(domain.blkiotune, 'weight') ?? 0n;
+  const weighed = weight !== 0n && weight !== numberIn(before?.blkiotune, 'weight');
+  if (!weighed && !limitsDevices(domain, before)) return;
   const to = await group(daemon, run, 'io', starting);
+  if (weighed) await applyWeight(daemon, to, weight);
+  await applyDeviceLimits(daemon, to, domain, before);
+}
+
+async function applyWeight(daemon: Daemon, to: Group, weight: bigint): Promise<void> {
   const files = to.version === 1 ? ['blkio.weight', 'blkio.bfq.weight'] : ['io.weight', 'io.bfq.weight'];
   for (const file of files) {
     if ((await daemon.cgroups.read(`${to.path}/${file}`)) === undefined) continue;
@@ -140,18 +153,22 @@ async function applyBlock(daemon: Daemon, run: Run, { blkiotune }: Domain, start
   throw libvirtError('configUnsupported', 'qemu', 'blkio device weight is valid only for bfq or cfq scheduler');
 }
 
-/** Puts a definition's limits in force. @throws {LibvirtError} where the host does not allow them */
+/**
+ * Puts a definition's limits in force, at a start or in place of those that `before` has.
+ * @throws {LibvirtError} where the host does not allow them
+ */
 export async function applyLimits(
   daemon: Daemon,
   guest: Guest,
   run: Run,
   domain: Domain,
   which: readonly Controller[] = ['cpu', 'memory', 'io'],
-  starting = true,
+  before?: Domain,
 ): Promise<void> {
+  const starting = before === undefined;
   if (which.includes('cpu')) await applyCpu(daemon, guest, run, domain, starting);
   if (which.includes('memory')) await applyMemory(daemon, run, domain, starting);
-  if (which.includes('io')) await applyBlock(daemon, run, domain, starting);
+  if (which.includes('io')) await applyBlock(daemon, run, domain, before, starting);
 }
 
 export const removeLimits = (daemon: Daemon, run: Pick<Run, 'directory'>): Promise<void> => daemon.cgroups.remove(groupName(run));

@@ -76,8 +76,13 @@ const kindOf = (s: BigIntStats): FileKind =>
 
 const seconds = (ns: bigint): string => `${ns / 1_000_000_000n}.${String(ns % 1_000_000_000n).padStart(9, '0')}`;
 
+/** Linux' 64-bit device numbers, makedev(3). */
+const deviceOf = ({ rdev }: BigIntStats): string =>
+  `${((rdev >> 8n) & 0xfffn) | ((rdev >> 32n) & ~0xfffn)}:${(rdev & 0xffn) | ((rdev >> 12n) & ~0xffn)}`;
+
 const statusOf = (s: BigIntStats): FileStatus => ({
   kind: kindOf(s),
+  device: deviceOf(s),
   size: Number(s.size),
   allocated: Number(s.blocks) * 512,
   mode: Number(s.mode) & 0o7777,

@@ -16,7 +16,13 @@ export interface Limits extends Readonly<Record<LimitName | `${LimitName}_max` |
   readonly group: string;
 }
 const each = (suffix: string, value: number) => Object.fromEntries(limitNames.map((name) => [`${name}${suffix}`, value]));
-export const noLimits = { ...each('', 0), ...each('_max', 0), ...each('_max_length', 1), iops_size: 0, group: '' } as unknown as Limits;
+export const noLimits = {
+  ...each('', 0),
+  ...each('_max', 0),
+  ...each('_max_length', 1),
+  iops_size: 0,
+  group: '',
+} as unknown as Limits;
 
 /** The highest rate that may be said. */
 const VALUE_MAX = 1e15;
