@@ -115,26 +115,73 @@ function parse(option: string, text: string): JsonObject {
   throw new Refused(`${option} ${text}: accepted is a JSON object`);
 }
 
+/** A board's card where nobody names one. */
+const boardCard = (s: Settings): string =>
+  s.machine.board === 'pc' ? 'e1000' : s.machine.board === 'q35' ? 'e1000e' : 'virtio-net-device';
+
 /** `-nic KIND,model=…,mac=…,…`: a back-end and its card in one. */
-export function addNic(s: Settings, text: string): void {
-  if (text === 'none') return;
+function addNic(s: Settings, text: string, option = '-nic'): void {
   const map = optionMap(text, 'type');
-  const model = map.get('model') ?? (s.machine.board === 'pc' ? 'e1000' : 'virtio-net-pci');
-  const driver = model === 'virtio' ? 'virtio-net-pci' : model;
-  if (!findType(driver)) throw new Refused(`-nic model=${model}: not supported`);
   const id = map.get('id') ?? `nic${s.netdevs.length}`;
   const rest = text
     .split(/(?<!,),(?!,)/)
     .filter((item) => !/^(model|mac|macaddr|id|addr)=/.test(item))
     .join(',');
-  s.netdevs.push(netdevOf('-nic', `${rest},id=${id}`));
+  s.netdevs.push(netdevOf(option, `${rest},id=${id}`));
+  addCard(s, map, id, `${option} ${text}`);
+}
+function addCard(s: Settings, map: ReadonlyMap<string, string>, netdev: string | undefined, text: string): void {
+  const model = map.get('model') ?? boardCard(s);
+  const driver = model === 'virtio' ? 'virtio-net-pci' : model;
+  if (!findType(driver)) throw new Refused(`${text.split(' ')[0]} model=${model}: not supported`);
   const mac = map.get('mac') ?? map.get('macaddr');
   const addr = map.get('addr');
-  addDevice(
-    s,
-    { driver, netdev: id, ...(mac === undefined ? {} : { mac }), ...(addr === undefined ? {} : { addr }) },
-    `-nic ${text}`,
-  );
+  const config = {
+    ...(netdev === undefined ? {} : { netdev }),
+    ...(mac === undefined ? {} : { mac }),
+    ...(addr === undefined ? {} : { addr }),
+  };
+  addDevice(s, { driver, ...config }, text);
+}
+
+/** `-net nic,…` and `-net KIND,…`: a card and a back-end that belong together. */
+function addOld(s: Settings): void {
+  const kind = (text: string): string => optionMap(text, 'type').get('type') ?? '';
+  const cards = s.nets.filter((text) => kind(text) === 'nic');
+  const others = s.nets.filter((text) => kind(text) !== 'nic');
+  for (const list of [cards, others])
+    if (list.length > 1)
+      throw new Refused(`-net ${list[1]}: not supported; one card and one back-end are accepted, -nic takes more`);
+  const [card] = cards;
+  const [other] = others;
+  if (other !== undefined) {
+    const id = optionMap(other, 'type').get('name') ?? 'net0';
+    const rest = other
+      .split(/(?<!,),(?!,)/)
+      .filter((item) => !/^(name|id)=/.test(item))
+      .join(',');
+    s.netdevs.push(netdevOf('-net', `${rest},id=${id}`));
+  }
+  if (card === undefined) return;
+  const map = optionMap(card, 'type');
+  for (const key of map.keys())
+    if (!['type', 'model', 'macaddr', 'addr', 'netdev', 'name'].includes(key))
+      throw new Refused(`-net nic,${key}: not supported`);
+  addCard(s, map, map.get('netdev') ?? (other === undefined ? undefined : String(s.netdevs.at(-1)!['id'])), `-net ${card}`);
+}
+
+/**
+ * The cards of `-nic` and `-net`, or, where nothing is said of networks, QEMU's: a user-mode network on the board's card. They come before
+ * the devices of `-device`, as with QEMU.
+ */
+export function addNetwork(s: Settings): void {
+  const later = s.devices;
+  s.devices = [];
+  const usual = ['pc', 'q35'].includes(s.machine.board) && !s.nodefaults && s.netdevs.length === 0;
+  if (s.nics.length === 0 && s.nets.length === 0 && usual) addNic(s, 'user');
+  if (!s.nets.includes('none')) addOld(s);
+  for (const nic of s.nics) if (nic !== 'none') addNic(s, nic);
+  s.devices = [...s.devices, ...later];
 }
 
 export const deviceOptions: readonly SystemOption[] = [
@@ -165,16 +212,18 @@ export const deviceOptions: readonly SystemOption[] = [
   {
     names: ['-nic'],
     value: 'KIND[,model=DRIVER][,mac=ADDRESS][,PROPERTY=VALUE]|none',
-    help: 'add a network back-end and its card',
+    help: 'add a network back-end and its card (default: user, where no network is named)',
     group: 'nic',
     parameters: [],
     apply: does((s, v) => void s.nics.push(v)),
   },
   {
     names: ['-net'],
-    value: 'none',
-    help: 'no network card',
-    apply: does((s, v) => void s.nics.push(oneOf('-net ', v, ['none']))),
+    value: 'nic[,model=DRIVER][,macaddr=ADDRESS]|KIND[,PROPERTY=VALUE]|none',
+    help: 'a network card and its back-end, the old way; -nic is shorter',
+    group: 'net',
+    parameters: [],
+    apply: does((s, v) => void s.nets.push(v)),
   },
   {
     names: ['-audiodev'],

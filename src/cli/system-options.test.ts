@@ -5,9 +5,9 @@ import { topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import { Refused, rtcOffset, type Settings } from './system-settings.ts';
 
-/** The settings of a command line, written as words; `-kernel k` is added. */
-function settings(line: string): Settings {
-  const asked = parseSystem([...line.split(' ').filter((word) => word !== ''), '-kernel', 'k'], '1.2.3');
+/** The settings of a command line, written as words; `-kernel k` is added, and `more`: no network card that is not asked for. */
+function settings(line: string, more: readonly string[] = ['-nic', 'none']): Settings {
+  const asked = parseSystem([...line.split(' ').filter((word) => word !== ''), '-kernel', 'k', ...more], '1.2.3');
   if (!('settings' in asked)) throw new Error(`Cannot read settings of "${line}": it asks for text`);
   return asked.settings;
 }
@@ -37,6 +37,24 @@ test('the default devices are those of QEMU', () => {
   assert.deepEqual(settings('-vga none -serial none -serial null').devices, [
     { driver: 'isa-serial', index: 1, chardev: 'serial1' },
   ]);
+});
+
+test('the default network is that of QEMU: a user-mode network on the board’s card, before what -device adds', () => {
+  const cards = (line: string): string[] =>
+    settings(`-serial none -vga none ${line}`, []).devices.map((d) =>
+      [d.driver, ...(d['netdev'] ? [d['netdev']] : [])].join(' '),
+    );
+  assert.deepEqual(cards(''), ['e1000 nic0']);
+  assert.deepEqual(cards('-M q35'), ['e1000e nic0']);
+  // A card of -device is one more, as with QEMU.
+  assert.deepEqual(cards('-M q35 -device e1000,addr=5'), ['e1000e nic0', 'e1000']);
+  for (const line of ['-nodefaults', '-M microvm', '-nic none', '-net none', '-netdev user,id=n'])
+    assert.deepEqual(cards(line), [], line);
+  assert.deepEqual(cards('-M q35 -nic user -nic user,model=virtio'), ['e1000e nic0', 'virtio-net-pci nic1']);
+  assert.deepEqual(cards('-net nic,model=e1000e,macaddr=52:54:00:00:00:09 -net user,name=u,restrict=on'), ['e1000e u']);
+  assert.deepEqual(settings('', []).netdevs, [{ type: 'user', id: 'nic0' }]);
+  assert.match(refusal('-net user -net user'), /^-net user: not supported; one card and one back-end/);
+  assert.match(refusal('-net nic,vectors=2'), /^-net nic,vectors: not supported/);
 });
 
 test('standard input and output have one user', () => {

@@ -67,6 +67,7 @@ export interface Settings {
   devices: DeviceConfig[];
   netdevs: JsonObject[];
   nics: string[];
+  nets: string[];
   fsdevs: FsdevSetting[];
   objects: JsonObject[];
   blockdevs: JsonObject[];
@@ -135,6 +136,7 @@ export const defaults = (): Settings => ({
   devices: [],
   netdevs: [],
   nics: [],
+  nets: [],
   fsdevs: [],
   objects: [],
   blockdevs: [],

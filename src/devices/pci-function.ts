@@ -184,6 +184,13 @@ export class PciFunction {
     return at;
   }
 
+  /** Whether there is a capability with this ID. */
+  hasCapability(id: number): boolean {
+    for (let at = this.#initial[pci.capabilities]!; at !== 0; at = this.#initial[at + 1]!)
+      if (this.#initial[at] === id) return true;
+    return false;
+  }
+
   /** Where the next capability goes; for chips whose registers have fixed places. */
   startCapabilitiesAt(offset: number): void {
     this.#nextCapability = offset;

@@ -24,11 +24,12 @@ export class Msix {
   readonly #table: Uint32Array;
   readonly #pending: Int32Array;
   readonly #send: MsiSink;
+  readonly #start: number;
   #f: PciFunction | undefined;
   #at = 0;
 
-  /** `vectors` is 1 to 2,048. */
-  constructor(o: { arena: Arena; name: string; vectors: number; send: MsiSink }) {
+  /** `vectors` is 1 to 2,048; `pending` is where the pending bits are where that is not the middle of the BAR. */
+  constructor(o: { arena: Arena; name: string; vectors: number; send: MsiSink; pending?: number }) {
     if (!(o.vectors >= 1 && o.vectors <= 2048))
       throw new Error(`Cannot give ${o.name} ${o.vectors} MSI-X vectors: 1 to 2048 are possible`);
     this.vectors = o.vectors;
@@ -36,7 +37,8 @@ export class Msix {
     const s = o.arena.alloc(msixLayout(o.vectors), o.name);
     this.#table = s.table;
     this.#pending = s.pending;
-    const start = pendingAt(o.vectors);
+    const start = o.pending ?? pendingAt(o.vectors);
+    this.#start = start;
     const word = (offset: number): number => {
       const i = offset >>> 2;
       return (offset < start ? this.#table[i] : this.#pending[i - start / 4]) ?? 0;
@@ -59,7 +61,7 @@ export class Msix {
     const le32 = (v: number) => [v & 0xff, (v >>> 8) & 0xff, (v >>> 16) & 0xff, v >>> 24];
     this.#at = f.addCapability(
       0x11,
-      [size & 0xff, size >>> 8, ...le32(offset | bar), ...le32((offset + pendingAt(this.vectors)) | bar)],
+      [size & 0xff, size >>> 8, ...le32(offset | bar), ...le32((offset + this.#start) | bar)],
       [0, 0xc0],
     );
     f.onWrite((offset, n) => {

@@ -33,6 +33,17 @@ export function addEndpoint(f: PciFunction): void {
   f.addCapability(CAPABILITY, data, writable);
 }
 
+/** Makes a function an Express endpoint by version 1 of the capability, at `offset`: of the root complex itself, or behind a port. */
+export function addEndpointV1(f: PciFunction, offset: number, integrated: boolean): void {
+  const LINK_V1 = 0x411;
+  f.startCapabilitiesAt(offset);
+  f.addCapability(
+    CAPABILITY,
+    [...half(1 | (integrated ? 0x90 : 0)), ...word(0x8000), ...word(0), ...word(LINK_V1), ...word(0x0011_0000)],
+    [0, 0, 0, 0, 0, 0, 0x0f, 0x70, 0, 0, 0, 0, 0, 0, 0xc3, 0x03],
+  );
+}
+
 /** Slot control as it was before the last write. */
 export const rootPortLayout = struct({ control: 'u16' }, { name: 'root-port', version: 1 });
 

@@ -38,6 +38,7 @@ const PC = [
   'ahci',
   'nvme',
   'e1000',
+  'e1000e',
   '8139cp',
   'ext4',
   'loop',

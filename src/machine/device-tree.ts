@@ -19,6 +19,9 @@ import type {
 } from './device-type.ts';
 import { bool, type PropertyTable, readProperties, str, uint32, type Values } from './properties.ts';
 
+/** The capability of PCI Express. */
+const EXPRESS = 0x10;
+
 /** Properties that the bus gives to each of its devices. */
 export const busProperties: Readonly<Partial<Record<string, PropertyTable>>> = {
   PCI: {
@@ -331,7 +334,7 @@ export class DeviceTree {
         if (bus.kind !== 'PCI' || !place) throw new Error(`Cannot plug ${f.name} into ${bus.name}: it is no PCI bus`);
         const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
         if (rom) f.setRom(rom);
-        if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604) addEndpoint(f);
+        if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604 && !f.hasCapability(EXPRESS)) addEndpoint(f);
         undo.push(bus.add(f, place.slot, place.fn, e.path, e.removable));
       },
       addTimer(timed) {

@@ -165,6 +165,8 @@ export interface Device {
    * (`ide`, `scsi/disk@0,0`); of other devices all from their bus on (`drive@0/disk@1`).
    */
   readonly bootNode?: string;
+  /** Of a network card: its address. */
+  readonly mac?: readonly number[];
 }
 
 export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable = PropertyTable> {

@@ -3,7 +3,7 @@
 import type { AnyDeviceType } from './device-type.ts';
 import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
-import { e1000Type } from './types/e1000.ts';
+import { gigabitCards } from './types/e1000.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { nvmeType } from './types/nvme.ts';
@@ -33,7 +33,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...displays,
   ...virtioBlk,
   ...virtioNet,
-  e1000Type,
+  ...gigabitCards,
   ...virtioRng,
   ...virtioBalloon,
   ...virtioGpus,

@@ -4,9 +4,28 @@
 import type { Arena } from '../../bits/arena.ts';
 import { struct, type ViewOf } from '../../bits/struct.ts';
 import type { Report } from '../../bus/events.ts';
-import { type Register, registers, ro, rw, wo } from '../../bus/registers.ts';
+import { registers, ro, rw, wo } from '../../bus/registers.ts';
 import type { Handler } from '../../bus/space.ts';
+import {
+  bufferSize,
+  type Card,
+  contextLayout,
+  ctrl,
+  LINK_UP,
+  noContext,
+  noRing,
+  rctl,
+  ringLayout,
+  ringRegisters,
+  Statistics,
+  type Steering,
+  statisticRegisters,
+  tctl,
+  unsteered,
+  words,
+} from './card.ts';
 import { Eeprom, eepromLayout, eepromWords } from './eeprom.ts';
+import { m88e1000, Phy, phyWords } from './phy.ts';
 
 export const E1000_BAR = 0x2_0000;
 export const VENDOR = 0x8086;
@@ -23,37 +42,8 @@ export const cause = {
   rxTimer: 1 << 7,
   mdio: 1 << 9,
 } as const;
-export const ctrl = { reset: 1 << 26, vlan: 1 << 30 } as const;
-export const rctl = {
-  enable: 2,
-  unicast: 8,
-  multicast: 16,
-  long: 32,
-  broadcast: 1 << 15,
-  vlanFilter: 1 << 18,
-  stripCrc: 1 << 26,
-} as const;
-export const tctl = { enable: 2, padShort: 8 } as const;
-const LINK_UP = 2;
 /** Full duplex, 1,000 Mbit/s by detection, and what other bits read as. */
 const STATUS = 0x8008_0781;
-
-/** What a context descriptor has set: one for plain packets, one for those that are to be cut (section 3.3.6). */
-const contextLayout = struct({
-  ipStart: 'u8',
-  ipOffset: 'u8',
-  ipEnd: 'u16',
-  start: 'u8',
-  offset: 'u8',
-  end: 'u16',
-  /** Bytes of payload after the header, of the header, and of one segment's payload. */
-  payload: 'u32',
-  header: 'u8',
-  segment: 'u16',
-  ipv4: 'u8',
-  tcp: 'u8',
-});
-export type TxContext = ViewOf<typeof contextLayout>;
 
 export const e1000Layout = struct(
   {
@@ -79,20 +69,10 @@ export const e1000Layout = struct(
     pba: 'u32',
     fcrtl: 'u32',
     fcrth: 'u32',
-    rdbal: 'u32',
-    rdbah: 'u32',
-    rdlen: 'u32',
-    rdh: 'u32',
-    rdt: 'u32',
     rdtr: 'u32',
     rxdctl: 'u32',
     radv: 'u32',
     rsrpd: 'u32',
-    tdbal: 'u32',
-    tdbah: 'u32',
-    tdlen: 'u32',
-    tdh: 'u32',
-    tdt: 'u32',
     tidv: 'u32',
     txdctl: 'u32',
     tadv: 'u32',
@@ -106,7 +86,9 @@ export const e1000Layout = struct(
     cable: 'u32',
     /** Counted up at each reset. */
     epoch: 'u32',
-    phy: ['u16', 32],
+    tx: [ringLayout, 1],
+    rx: [ringLayout, 1],
+    phy: ['u16', phyWords(m88e1000)],
     multicast: ['u32', 128],
     addresses: ['u32', 32],
     vlans: ['u32', 128],
@@ -115,45 +97,9 @@ export const e1000Layout = struct(
     /** Plain, then for segmentation. */
     context: [contextLayout, 2],
   },
-  { name: 'e1000', version: 1 },
+  { name: 'e1000', version: 2 },
 );
 export type E1000State = ViewOf<typeof e1000Layout>;
-
-/** Statistics by their place behind 0x4000 (section 13.7). */
-export const statistic = {
-  missed: 0x10,
-  rxGood: 0x74,
-  rxBroadcast: 0x78,
-  rxMulticast: 0x7c,
-  txGood: 0x80,
-  rxOctets: 0x88,
-  txOctets: 0x90,
-  rxNoBuffer: 0xa0,
-  rxAllOctets: 0xc0,
-  txAllOctets: 0xc8,
-  rxAll: 0xd0,
-  txAll: 0xd4,
-  txMulticast: 0xf0,
-  txBroadcast: 0xf4,
-} as const;
-const STATISTICS = 0x4000;
-/** Counters of 64 bits by the place of their low word: reading the high one clears both. */
-const WIDE: readonly number[] = [statistic.rxOctets, statistic.txOctets, statistic.rxAllOctets, statistic.txAllOctets];
-
-/** Registers of the PHY (IEEE 802.3 clause 22; Marvell 88E1000). */
-const phy = {
-  control: 0,
-  status: 1,
-  id1: 2,
-  id2: 3,
-  advertise: 4,
-  partner: 5,
-  control1000: 9,
-  status1000: 10,
-  special: 16,
-  specialStatus: 17,
-} as const;
-const phyLink = { link: 4, negotiated: 0x20 } as const;
 
 export interface E1000Options {
   readonly arena: Arena;
@@ -183,12 +129,10 @@ const plain = (
     [0x1000, 'pba'],
     [0x2160, 'fcrtl'],
     [0x2168, 'fcrth'],
-    [0x2804, 'rdbah'],
     [0x2820, 'rdtr'],
     [0x2828, 'rxdctl'],
     [0x282c, 'radv'],
     [0x2c00, 'rsrpd'],
-    [0x3804, 'tdbah'],
     [0x3820, 'tidv'],
     [0x3828, 'txdctl'],
     [0x382c, 'tadv'],
@@ -209,20 +153,6 @@ const plain = (
     },
   ),
 );
-/** One register for each word of an array. */
-const words = (offset: number, count: number, name: 'multicast' | 'addresses' | 'vlans'): Register<E1000>[] =>
-  Array.from({ length: count }, (_, n) =>
-    rw<E1000>(
-      offset + 4 * n,
-      4,
-      `${name}[${n}]`,
-      (d) => d.s[name][n]!,
-      (d, v) => {
-        d.s[name][n] = v;
-      },
-    ),
-  );
-
 const map = registers<E1000>('e1000', E1000_BAR, [
   ...plain,
   rw(0x00, 4, 'CTRL', (d) => d.s.ctrl, (d, v) => d.setControl(v)),
@@ -237,23 +167,20 @@ const map = registers<E1000>('e1000', E1000_BAR, [
   rw(0x100, 4, 'RCTL', (d) => d.s.rctl, (d, v) => d.setReceive(v)),
   ro(0x180, 4, 'RXCW', () => 0),
   rw(0x400, 4, 'TCTL', (d) => d.s.tctl, (d, v) => d.setTransmit(v)),
-  rw(0x2800, 4, 'RDBAL', (d) => d.s.rdbal, (d, v) => { d.s.rdbal = v & ~15; }),
-  rw(0x2808, 4, 'RDLEN', (d) => d.s.rdlen, (d, v) => { d.s.rdlen = v & 0xf_ff80; }),
-  rw(0x2810, 4, 'RDH', (d) => d.s.rdh, (d, v) => { d.s.rdh = v & 0xffff; }),
-  rw(0x2818, 4, 'RDT', (d) => d.s.rdt, (d, v) => d.setTail('rdt', v)),
-  rw(0x3800, 4, 'TDBAL', (d) => d.s.tdbal, (d, v) => { d.s.tdbal = v & ~15; }),
-  rw(0x3808, 4, 'TDLEN', (d) => d.s.tdlen, (d, v) => { d.s.tdlen = v & 0xf_ff80; }),
-  rw(0x3810, 4, 'TDH', (d) => d.s.tdh, (d, v) => { d.s.tdh = v & 0xffff; }),
-  rw(0x3818, 4, 'TDT', (d) => d.s.tdt, (d, v) => d.setTail('tdt', v)),
+  ...ringRegisters<E1000>(0x2800, 'RD', (d) => d.s.rx[0]!, (d) => d.ring()),
+  ...ringRegisters<E1000>(0x3800, 'TD', (d) => d.s.tx[0]!, (d) => d.ring()),
   ro(0x5810, 4, 'WUS', () => 0),
-  ...Array.from({ length: 64 }, (_, n) => ro<E1000>(STATISTICS + 4 * n, 4, `statistics[${n}]`, (d) => d.takeStatistic(4 * n))),
-  ...words(0x5200, 128, 'multicast'),
-  ...words(0x5400, 32, 'addresses'),
-  ...words(0x5600, 128, 'vlans'),
+  ...statisticRegisters<E1000>(),
+  ...words<E1000>(0x5200, 128, 'multicast', (d) => d.s.multicast),
+  ...words<E1000>(0x5400, 32, 'addresses', (d) => d.s.addresses),
+  ...words<E1000>(0x5600, 128, 'vlans', (d) => d.s.vlans),
 ]); // biome-ignore format: one line each
 
-export class E1000 {
+export class E1000 implements Card {
   readonly s: E1000State;
+  readonly statistics: Statistics;
+  readonly phy: Phy;
+  readonly format = 'legacy';
   readonly eeprom: Eeprom;
   readonly handler: Handler;
   /** The window of ports: an address, and the register there (section 13.2.1). */
@@ -263,6 +190,11 @@ export class E1000 {
   constructor(o: E1000Options) {
     this.#o = o;
     this.s = o.arena.alloc(e1000Layout, o.name);
+    this.statistics = new Statistics(this.s.statistics);
+    this.phy = new Phy(this.s.phy, m88e1000, () => {
+      this.#link();
+      this.raise(cause.link);
+    });
     this.eeprom = new Eeprom(this.s.eeprom, eepromWords(o.mac, VENDOR, DEVICE, SUBSYSTEM));
     this.handler = map.bind(this, o.report);
     const { s, handler } = this;
@@ -288,27 +220,16 @@ export class E1000 {
     s.ioAddress = 0;
     this.eeprom.reset();
     this.#resetMac();
-    s.phy.fill(0);
-    s.phy[phy.control] = 0x1140;
-    s.phy[phy.status] = 0x7949;
-    s.phy[phy.id1] = 0x0141;
-    s.phy[phy.id2] = 0x0c20;
-    s.phy[phy.advertise] = 0x0de1;
-    s.phy[phy.partner] = 0x41e1;
-    s.phy[phy.control1000] = 0x0e00;
-    s.phy[phy.status1000] = 0x3c00;
-    s.phy[phy.special] = 0x0360;
-    s.phy[phy.specialStatus] = 0xac00;
+    this.phy.reset();
     s.cable = cable;
     s.epoch = epoch + 1;
     this.#link();
   }
   #resetMac(): void {
     const { s } = this;
-    for (const name of ['mdic', 'eerd', 'icr', 'itr', 'ims', 'rctl', 'tctl', 'ctrlExt', 'rdh', 'rdt', 'tdh', 'tdt'] as const)
-      s[name] = 0;
-    for (const name of ['rdbal', 'rdbah', 'rdlen', 'tdbal', 'tdbah', 'tdlen', 'rdtr', 'radv', 'tidv', 'tadv'] as const)
-      s[name] = 0;
+    for (const name of ['mdic', 'eerd', 'icr', 'itr', 'ims', 'rctl', 'tctl', 'ctrlExt'] as const) s[name] = 0;
+    for (const name of ['rdtr', 'radv', 'tidv', 'tadv'] as const) s[name] = 0;
+    for (const ring of [...s.tx, ...s.rx]) Object.assign(ring, noRing);
     for (const name of ['fcal', 'fcah', 'fct', 'fcttv', 'fcrtl', 'fcrth', 'txcw', 'tipg', 'aifs', 'rsrpd', 'tspmt'] as const)
       s[name] = 0;
     for (const name of ['rxdctl', 'txdctl', 'wuc', 'wufc'] as const) s[name] = 0;
@@ -321,20 +242,7 @@ export class E1000 {
     const [w0, w1, w2] = [0, 1, 2].map((n) => this.eeprom.word(n));
     s.addresses[0] = w0! | (w1! << 16);
     s.addresses[1] = w2! | (1 << 31);
-    for (const c of s.context)
-      Object.assign(c, {
-        ipStart: 0,
-        ipOffset: 0,
-        ipEnd: 0,
-        start: 0,
-        offset: 0,
-        end: 0,
-        payload: 0,
-        header: 0,
-        segment: 0,
-        ipv4: 0,
-        tcp: 0,
-      });
+    for (const c of s.context) Object.assign(c, noContext);
     s.epoch++;
     this.#drive();
   }
@@ -342,10 +250,7 @@ export class E1000 {
   #link(): void {
     const { s } = this;
     s.status = STATUS | (s.cable ? LINK_UP : 0);
-    const up = phyLink.link | phyLink.negotiated;
-    s.phy[phy.status] = s.cable ? s.phy[phy.status]! | up : s.phy[phy.status]! & ~up;
-    const real = 0x0400;
-    s.phy[phy.specialStatus] = s.cable ? s.phy[phy.specialStatus]! | real : s.phy[phy.specialStatus]! & ~real;
+    this.phy.link(s.cable !== 0);
   }
   /** There is a network, before the guest runs. */
   connect(): void {
@@ -357,6 +262,29 @@ export class E1000 {
     this.s.cable = up ? 1 : 0;
     this.#link();
     this.raise(cause.link);
+  }
+
+  // -- for the I/O side
+
+  get buffers(): readonly number[] {
+    return [bufferSize(this.s.rctl)];
+  }
+  steer(): Steering {
+    return unsteered;
+  }
+  sent(queue: number, reported: boolean): void {
+    const { head, tail } = this.s.tx[queue]!;
+    this.raise((reported ? cause.txWritten : 0) | (head === tail ? cause.txEmpty : 0));
+  }
+  received(_: number, low: boolean): void {
+    this.raise(cause.rxTimer | (low ? cause.rxLow : 0));
+  }
+  overrun(): void {
+    this.raise(cause.rxOverrun);
+  }
+  /** The driver has moved a tail. */
+  ring(): void {
+    this.#o.ring();
   }
 
   // -- interrupts
@@ -403,59 +331,15 @@ export class E1000 {
     this.s.tctl = value;
     if (value & tctl.enable) this.#o.ring();
   }
-  setTail(name: 'rdt' | 'tdt', value: number): void {
-    this.s[name] = value & 0xffff;
-    this.#o.ring();
-  }
   /** A word of the EEPROM (section 13.4.4). */
   readWord(value: number): void {
     const [start, done] = [1, 0x10];
     this.s.eerd = value & start ? ((this.eeprom.word((value >>> 8) & 0xff) << 16) | (value & 0xff00) | done) >>> 0 : value;
   }
-  takeStatistic(at: number): number {
-    const { statistics } = this.s;
-    const value = statistics[at / 4]!;
-    if (!WIDE.includes(at)) statistics[at / 4] = 0;
-    if (WIDE.includes(at - 4)) statistics[at / 4 - 1] = 0;
-    return value;
-  }
-  /** Adds to a counter, which stays at its end. */
-  count(at: number, n = 1): void {
-    const { statistics } = this.s;
-    const sum = statistics[at / 4]! + n;
-    if (WIDE.includes(at)) {
-      statistics[at / 4] = sum >>> 0;
-      if (sum >= 2 ** 32) statistics[at / 4 + 1] = statistics[at / 4 + 1]! + 1;
-    } else statistics[at / 4] = Math.min(sum, 0xffff_ffff);
-  }
   /** A read or write of the PHY (section 13.4.6). */
   manage(value: number): void {
-    const { s } = this;
-    const [write, read] = [1, 2];
-    const [ready, interrupt, failed] = [1 << 28, 1 << 29, 1 << 30];
-    const operation = (value >>> 26) & 3;
-    const at = (value >>> 16) & 31;
-    let result = value;
-    if (((value >>> 21) & 31) !== 1) result |= failed;
-    else if (operation === read) result = (value & ~0xffff) | s.phy[at]!;
-    else if (operation === write) this.#writePhy(at, value & 0xffff);
-    s.mdic = (result | ready) >>> 0;
+    const interrupt = 1 << 29;
+    this.s.mdic = this.phy.manage(value);
     if (value & interrupt) this.raise(cause.mdio);
-  }
-  #writePhy(at: number, value: number): void {
-    const { s } = this;
-    const readOnly: readonly number[] = [phy.status, phy.id1, phy.id2, phy.partner, phy.status1000, phy.specialStatus];
-    if (readOnly.includes(at)) return;
-    if (at !== phy.control) {
-      s.phy[at] = value;
-      return;
-    }
-    // Reset and the start of negotiation read as done.
-    const [reset, restart] = [0x8000, 0x0200];
-    s.phy[phy.control] = value & ~(reset | restart);
-    if (value & (reset | restart)) {
-      this.#link();
-      this.raise(cause.link);
-    }
   }
 }

@@ -2,8 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Ram } from '../../bus/memory.ts';
 import { testBoard, wire } from '../testing.ts';
+import { bufferSize } from './card.ts';
 import { cause, E1000, E1000_BAR } from './controller.ts';
-import { bufferSize, E1000Io } from './io.ts';
+import { E1000Io } from './io.ts';
 
 const RAM = 1 << 20;
 const BASE = 0xf000_0000;

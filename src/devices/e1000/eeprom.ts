@@ -14,18 +14,39 @@ const READ = 0b110;
 
 export const eepromLayout = struct({ wires: 'u32', bits: 'u32', command: 'u32', out: 'u32' });
 
-/** The words for a card with this address. */
+/** The words for a card with this address: those of the 82540EM, or `more` by their places. */
 export function eepromWords(mac: readonly number[], vendor: number, device: number, subsystem: number): Uint16Array {
+  return summed(mac, {
+    // Initialization control word 1: the signature of a valid EEPROM, IDs are to be loaded.
+    10: 0x4003,
+    11: subsystem,
+    12: 0x1af4,
+    13: device,
+    14: vendor,
+    // Initialization control word 2: symmetric flow control.
+    15: 0x3000,
+  });
+}
+/** The words of an 82574's NVM (82574 Data Sheet, chapter 6). */
+export const nvmWords = (mac: readonly number[], vendor: number, device: number, subsystem: readonly [number, number]) =>
+  summed(mac, {
+    // Compatibility: a network card, not on a mainboard.
+    3: 0x0420,
+    // Initialization control word 1: IDs are to be loaded.
+    10: 0x026b,
+    11: subsystem[1],
+    12: subsystem[0],
+    13: device,
+    14: vendor,
+    // Initialization control word 2: power management, the signature of a valid NVM.
+    15: 0x8058,
+  });
+
+/** Words with an address in front and a checksum at the end. */
+function summed(mac: readonly number[], words: Readonly<Record<number, number>>): Uint16Array {
   const w = new Uint16Array(WORDS);
+  for (const [at, value] of Object.entries(words)) w[Number(at)] = value;
   for (let n = 0; n < 3; n++) w[n] = mac[2 * n]! | (mac[2 * n + 1]! << 8);
-  // Initialization control word 1: the signature of a valid EEPROM, IDs are to be loaded.
-  w[0x0a] = 0x4003;
-  w[0x0b] = subsystem;
-  w[0x0c] = 0x1af4;
-  w[0x0d] = device;
-  w[0x0e] = vendor;
-  // Initialization control word 2: symmetric flow control.
-  w[0x0f] = 0x3000;
   const sum = w.reduce((a, b) => a + b, 0);
   w[WORDS - 1] = SUM - sum;
   return w;

@@ -1,8 +1,20 @@
-// The I/O side of the e1000: frames between the driver's rings and a back-end. 8254x SDM, chapter 3.
+// The I/O side of gigabit cards: frames between the driver's rings and a back-end. 8254x SDM, chapter 3; 82574 Data Sheet, chapter 7.
 
 import type { Lock } from '../../bus/lock.ts';
 import type { GuestMemory } from '../../bus/memory.ts';
-import { cause, ctrl, type E1000, rctl, statistic, type TxContext, tctl } from './controller.ts';
+import {
+  accepts,
+  type Card,
+  ctrl,
+  isBroadcast,
+  isTagged,
+  type Ring,
+  rctl,
+  type Steering,
+  statistic,
+  type TxContext,
+  tctl,
+} from './card.ts';
 import { finish, insertChecksum, segments } from './offload.ts';
 
 /** What carries the frames: `src/net/backend.ts` has more of it. Whole frames only. */
@@ -28,7 +40,7 @@ const command = { end: 1, checksum: 4, segment: 4, report: 8, reportSent: 0x10, 
 const done = 1;
 
 export class E1000Io {
-  readonly #e: E1000;
+  readonly #e: Card;
   readonly #lock: Lock;
   readonly #memory: GuestMemory;
   readonly #port: FramePort;
@@ -40,7 +52,7 @@ export class E1000Io {
   #held = false;
 
   /** `master`: the guest lets the card use its memory. `again` has `serve` called once more, after others' turns. */
-  constructor(e: E1000, o: { lock: Lock; memory: GuestMemory; port: FramePort; master: () => boolean; again: () => void }) {
+  constructor(e: Card, o: { lock: Lock; memory: GuestMemory; port: FramePort; master: () => boolean; again: () => void }) {
     this.#e = e;
     this.#lock = o.lock;
     this.#memory = o.memory;
@@ -88,33 +100,35 @@ export class E1000Io {
     const { s } = this.#e;
     const frames: Uint8Array[] = [];
     if (!(s.tctl & tctl.enable) || !this.#master()) return { frames, more: false };
-    let causes = 0;
-    let packets = 0;
-    const ring = { base: s.tdbah * 2 ** 32 + s.tdbal, count: s.tdlen / DESCRIPTOR };
-    // A head or tail outside of the ring is the driver's mistake: the ring stands still.
-    if (s.tdh >= ring.count || s.tdt >= ring.count) return { frames, more: false };
-    let steps = 0;
-    while (s.tdh !== s.tdt && packets < BATCH && steps < ring.count) {
-      const next = this.#packet(ring, frames);
-      if (next === undefined) break;
-      causes |= next.report ? cause.txWritten : 0;
-      s.tdh = (s.tdh + next.used) % ring.count;
-      steps += next.used;
-      packets++;
+    let more = false;
+    for (const [queue, ring] of s.tx.entries()) {
+      const count = ring.length / DESCRIPTOR;
+      // A head or tail outside of the ring is the driver's mistake: the ring stands still.
+      if (ring.head >= count || ring.tail >= count) continue;
+      let packets = 0;
+      let reported = false;
+      for (let steps = 0; ring.head !== ring.tail && packets < BATCH && steps < count; packets++) {
+        const next = this.#packet(queue, ring, frames);
+        if (next === undefined) break;
+        reported ||= next.report;
+        ring.head = (ring.head + next.used) % count;
+        steps += next.used;
+      }
+      if (packets > 0) this.#e.sent(queue, reported);
+      more ||= packets === BATCH && ring.head !== ring.tail;
     }
-    if (packets > 0) this.#e.raise(causes | (s.tdh === s.tdt ? cause.txEmpty : 0));
-    return { frames, more: packets === BATCH && s.tdh !== s.tdt };
+    return { frames, more };
   }
   /** Takes a context, or a packet whose last descriptor is there; undefined where it is not. */
-  #packet(ring: Ring, frames: Uint8Array[]): { readonly used: number; readonly report: boolean } | undefined {
-    const { s } = this.#e;
+  #packet(queue: number, ring: Ring, frames: Uint8Array[]): { readonly used: number; readonly report: boolean } | undefined {
     const m = this.#memory;
-    const at = (n: number): number => ring.base + DESCRIPTOR * ((s.tdh + n) % ring.count);
-    const waiting = (s.tdt - s.tdh + ring.count) % ring.count;
+    const count = ring.length / DESCRIPTOR;
+    const at = (n: number): number => baseOf(ring) + DESCRIPTOR * ((ring.head + n) % count);
+    const waiting = (ring.tail - ring.head + count) % count;
     const first = at(0);
     const [low, high] = [m.read32(first + 8), m.read32(first + 12)];
     if (isExtended(low) && ((low >>> 20) & 15) === 0) {
-      this.#context(first, low, high);
+      this.#context(queue, first, low, high);
       return { used: 1, report: this.#written(first, low) };
     }
     // The packet's descriptors: up to the one that says that it is the end.
@@ -131,7 +145,10 @@ export class E1000Io {
       parts.push(this.#bytes(gpa, size));
     }
     const last = m.read32(at(used - 1) + 8);
-    if (length <= LONGEST) this.#send(joined(parts, length), low, high, last, m.read32(at(used - 1) + 12), frames);
+    if (length <= LONGEST) {
+      const packet = { queue, low, high, last, lastHigh: m.read32(at(used - 1) + 12) };
+      this.#send(joined(parts, length), packet, frames);
+    }
     let report = false;
     for (let n = 0; n < used; n++) report = this.#written(at(n), m.read32(at(n) + 8)) || report;
     return { used, report };
@@ -147,11 +164,11 @@ export class E1000Io {
     }
     return out;
   }
-  #context(gpa: number, low: number, high: number): void {
+  #context(queue: number, gpa: number, low: number, high: number): void {
     const m = this.#memory;
     const [tcp, ipv4] = [1, 2];
     const dcmd = low >>> 24;
-    const c = this.#e.s.context[dcmd & command.segment ? 1 : 0]!;
+    const c = this.#e.s.context[2 * queue + (dcmd & command.segment ? 1 : 0)]!;
     const [ip, upper] = [m.read32(gpa), m.read32(gpa + 4)];
     Object.assign(c, {
       ipStart: ip & 0xff,
@@ -173,7 +190,7 @@ export class E1000Io {
     this.#memory.write32(gpa + 12, this.#memory.read32(gpa + 12) | done);
     return true;
   }
-  #send(packet: Uint8Array, low: number, high: number, last: number, lastHigh: number, frames: Uint8Array[]): void {
+  #send(packet: Uint8Array, { queue, low, high, last, lastHigh }: Described, frames: Uint8Array[]): void {
     const { s } = this.#e;
     const vlan = (last >>> 24) & command.vlan && s.ctrl & ctrl.vlan ? lastHigh >>> 16 : undefined;
     let ready: Iterable<Uint8Array> = [packet];
@@ -181,7 +198,7 @@ export class E1000Io {
       const [ip, tcp] = [1, 2];
       const wanted = { ip: ((high >>> 8) & ip) !== 0, tcp: ((high >>> 8) & tcp) !== 0 };
       const segmented = ((low >>> 24) & command.segment) !== 0;
-      const c: TxContext = s.context[segmented ? 1 : 0]!;
+      const c: TxContext = s.context[2 * queue + (segmented ? 1 : 0)]!;
       if (segmented) ready = segments(packet, c, wanted);
       else finish(packet, c, wanted);
     } else if ((last >>> 24) & command.checksum) insertChecksum(packet, (lastHigh >>> 8) & 0xff, (last >>> 16) & 0xff, 0);
@@ -227,44 +244,76 @@ export class E1000Io {
       frame.set(whole.subarray(0, 12));
       frame.set(whole.subarray(16), 12);
     }
-    const size = bufferSize(s.rctl);
-    const ring = { base: s.rdbah * 2 ** 32 + s.rdbal, count: s.rdlen / DESCRIPTOR };
-    if (s.rdh >= ring.count || s.rdt >= ring.count) return true;
-    const free = (s.rdt - s.rdh + ring.count) % ring.count;
-    const needed = Math.ceil(frame.length / size);
+    return this.#place(frame, tag, whole);
+  }
+  /** False when the ring has not enough buffers now, but may have them later. */
+  #place(frame: Uint8Array, tag: number | undefined, whole: Uint8Array): boolean {
+    const e = this.#e;
+    const steering = e.steer(whole);
+    const ring = e.s.rx[steering.queue]!;
+    const { buffers } = e;
+    const step = e.format === 'split' ? 2 * DESCRIPTOR : DESCRIPTOR;
+    const count = Math.floor(ring.length / step);
+    if (ring.head >= count || ring.tail >= count) return true;
+    const free = (ring.tail - ring.head + count) % count;
+    const size = buffers.reduce((sum, n) => sum + n, 0);
+    const needed = size === 0 ? count : Math.ceil(frame.length / size);
     if (needed > free) {
-      this.#e.count(statistic.rxNoBuffer);
-      this.#e.raise(cause.rxOverrun);
+      e.statistics.count(statistic.rxNoBuffer);
+      e.overrun();
       // More than the ring ever has: it is lost.
-      return needed >= ring.count;
+      return needed >= count;
     }
     for (let n = 0, at = 0; n < needed; n++, at += size) {
-      const part = frame.subarray(at, at + size);
-      this.#descriptor(ring.base + DESCRIPTOR * s.rdh, part, n === needed - 1, tag);
-      s.rdh = (s.rdh + 1) % ring.count;
+      const gpa = baseOf(ring) + step * ring.head;
+      this.#descriptor(gpa, frame.subarray(at, at + size), n === needed - 1, tag, steering);
+      ring.head = (ring.head + 1) % count;
     }
     this.#count('rx', whole);
-    const low = ring.count >>> (1 + ((s.rctl >>> 8) & 3));
-    this.#e.raise(cause.rxTimer | (free - needed <= low ? cause.rxLow : 0));
+    e.received(steering.queue, free - needed <= count >>> (1 + ((e.s.rctl >>> 8) & 3)));
     return true;
   }
-  #descriptor(gpa: number, part: Uint8Array, last: boolean, tag: number | undefined): void {
+  /** Fills the buffers of a descriptor, and writes it back in the format that the driver wants. */
+  #descriptor(gpa: number, part: Uint8Array, last: boolean, tag: number | undefined, steering: Steering): void {
     const m = this.#memory;
     const [end, noChecksum, vlan] = [2, 4, 8];
-    const into = m.read32(gpa + 4) * 2 ** 32 + m.read32(gpa);
-    for (let at = 0; at < part.length; ) {
-      const n = Math.min(part.length - at, 4096 - ((into + at) % 4096));
-      m.slice(into + at, n)?.set(part.subarray(at, at + n));
+    const status = done | (last ? end | noChecksum : 0) | (tag === undefined ? 0 : vlan);
+    const { format, buffers } = this.#e;
+    const places = buffers.map((_, n) => m.read32(gpa + 8 * n + 4) * 2 ** 32 + m.read32(gpa + 8 * n));
+    const lengths = buffers.map((size, n) => {
+      const from = buffers.slice(0, n).reduce((sum, x) => sum + x, 0);
+      const piece = part.subarray(from, from + size);
+      this.#copy(places[n]!, piece);
+      return piece.length;
+    });
+    if (format === 'legacy') {
+      m.write32(gpa + 8, part.length);
+      m.write32(gpa + 12, (status | ((tag ?? 0) << 16)) >>> 0);
+      return;
+    }
+    m.write32(gpa, steering.kind | (steering.queue << 8));
+    m.write32(gpa + 4, steering.hash);
+    m.write32(gpa + 12, (lengths[0]! | ((tag ?? 0) << 16)) >>> 0);
+    if (format === 'split') {
+      // Headers are not taken off.
+      m.write32(gpa + 16, (lengths[1]! << 16) >>> 0);
+      m.write32(gpa + 20, (lengths[2]! | (lengths[3]! << 16)) >>> 0);
+    }
+    // What tells that it is done comes last.
+    m.write32(gpa + 8, status);
+  }
+  #copy(into: number, bytes: Uint8Array): void {
+    const m = this.#memory;
+    for (let at = 0; at < bytes.length; ) {
+      const n = Math.min(bytes.length - at, 4096 - ((into + at) % 4096));
+      m.slice(into + at, n)?.set(bytes.subarray(at, at + n));
       m.written(into + at, n);
       at += n;
     }
-    m.write32(gpa + 8, part.length);
-    const status = done | (last ? end | noChecksum : 0) | (tag === undefined ? 0 : vlan);
-    m.write32(gpa + 12, (status | ((tag ?? 0) << 16)) >>> 0);
   }
 
   #count(way: 'rx' | 'tx', frame: Uint8Array): void {
-    const e = this.#e;
+    const e = this.#e.statistics;
     const rx = way === 'rx';
     const octets = frame.length + CRC;
     e.count(rx ? statistic.rxGood : statistic.txGood);
@@ -276,14 +325,16 @@ export class E1000Io {
   }
 }
 
-interface Ring {
-  readonly base: number;
-  readonly count: number;
+/** The words of a packet's descriptors: the second half of the first and of the last one. */
+interface Described {
+  readonly queue: number;
+  readonly low: number;
+  readonly high: number;
+  readonly last: number;
+  readonly lastHigh: number;
 }
+const baseOf = (ring: Ring): number => ring.high * 2 ** 32 + ring.low;
 const isExtended = (word: number): boolean => ((word >>> 24) & command.extended) !== 0;
-const isBroadcast = (frame: Uint8Array): boolean => frame.subarray(0, 6).every((b) => b === 0xff);
-const isTagged = (frame: Uint8Array, vet: number): boolean =>
-  frame.length >= 18 && ((frame[12]! << 8) | frame[13]!) === (vet & 0xffff);
 
 function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
   if (parts.length === 1) return parts[0]!;
@@ -301,29 +352,4 @@ function tagged(frame: Uint8Array, vet: number, tag: number): Uint8Array {
   out.set([(vet >>> 8) & 0xff, vet & 0xff, tag >>> 8, tag & 0xff], 12);
   out.set(frame.subarray(12), 16);
   return out;
-}
-
-/** Bytes of one receive buffer (section 13.4.22). */
-export function bufferSize(value: number): number {
-  const small = 2048 >>> ((value >>> 16) & 3);
-  return (value >>> 25) & 1 ? Math.min(LARGEST, small * 16) : small;
-}
-
-/** Whether the driver wants a frame (section 3.2.1). */
-export function accepts({ s }: E1000, frame: Uint8Array): boolean {
-  if (s.rctl & rctl.vlanFilter && isTagged(frame, s.vet)) {
-    const vid = ((frame[14]! & 15) << 8) | frame[15]!;
-    if (!(s.vlans[vid >>> 5]! & (1 << (vid & 31)))) return false;
-  }
-  const group = (frame[0]! & 1) !== 0;
-  if (s.rctl & (group ? rctl.multicast : rctl.unicast)) return true;
-  if (s.rctl & rctl.broadcast && isBroadcast(frame)) return true;
-  const low = (frame[0]! | (frame[1]! << 8) | (frame[2]! << 16) | (frame[3]! << 24)) >>> 0;
-  const high = frame[4]! | (frame[5]! << 8);
-  for (let n = 0; n < 32; n += 2)
-    if (s.addresses[n] === low && (s.addresses[n + 1]! & 0xffff) === high && s.addresses[n + 1]! >>> 31) return true;
-  if (!group) return false;
-  const shift = [4, 3, 2, 0][(s.rctl >>> 12) & 3]!;
-  const hash = (high >>> shift) & 0xfff;
-  return (s.multicast[hash >>> 5]! & (1 << (hash & 31))) !== 0;
 }

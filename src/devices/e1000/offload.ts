@@ -1,7 +1,7 @@
 // What the e1000 does to packets on their way out: checksums, and the division of large TCP and UDP packets into segments. 8254x SDM,
 // sections 3.3.5 to 3.5.
 
-import type { TxContext } from './controller.ts';
+import type { TxContext } from './card.ts';
 
 /** Adds up 16-bit words of `b` from `from` up to `to`, as the Internet checksum does (RFC 1071). */
 function sum16(b: Uint8Array, from: number, to: number, start = 0): number {

@@ -71,6 +71,7 @@ export const virtioNet = virtioTypes({
     return {
       model: netModel(s, options),
       bootNode: 'ethernet/ethernet-phy@0',
+      mac: options.mac,
       io(core, services) {
         if (p.netdev === undefined) return {};
         const netdev = takeNetdev(services.backends, p.netdev, ctx.path);

@@ -36,6 +36,7 @@ export interface VirtioParts {
   io?(core: VirtioCore, services: IoServices): IoSide;
   /** See `Device.bootNode`. */
   readonly bootNode?: string;
+  readonly mac?: readonly number[];
   /** Once the core is there: buses and doorbells. */
   built?(core: VirtioCore): void;
 }
@@ -101,6 +102,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
     parts.built?.(core);
     return {
       ...(parts.bootNode === undefined ? {} : { bootNode: parts.bootNode }),
+      ...(parts.mac === undefined ? {} : { mac: parts.mac }),
       reset: () => {
         parts.reset?.();
         transport.reset();

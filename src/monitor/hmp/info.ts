@@ -5,6 +5,7 @@ import type { Plugged } from '../../machine/device-tree.ts';
 import { propertiesOf } from '../../machine/device-tree.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
 import { listSnapshots } from '../machine-snapshots.ts';
+import type { Cable } from '../netdevs.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
 import { blockInfos } from './block.ts';
@@ -122,14 +123,7 @@ export const infos: readonly HmpCommand[] = [
   {
     names: ['network'],
     help: 'show the network state',
-    run: (e) =>
-      [...e.cables.values()]
-        .map((cable) => {
-          const user = e.machine?.devices.list().find((d) => d.values['netdev'] === cable.id);
-          const line = `${cable.id}: index=0,type=${cable.type},${cable.info}`;
-          return user ? `${user.id ?? user.name}: index=0,type=nic,model=${user.type.name}\n \\ ${line}` : line;
-        })
-        .join('\n'),
+    run: (e) => networks(e),
   },
   { names: ['qtree'], help: 'show device tree', run: (e) => deviceTree(e) },
   {
@@ -228,3 +222,21 @@ export const infos: readonly HmpCommand[] = [
     run: (e) => `balloon: actual=${Math.floor(e.balloon().actual() / 2 ** 20)}`,
   },
 ];
+
+/** Cards with what they are connected to, then the back-ends that none has. A card without a name is its model's nth. */
+function networks(e: Emulator): string {
+  const counts = new Map<string, number>();
+  const left = new Map(e.cables);
+  const lines = (e.machine?.devices.list() ?? []).flatMap(({ device, type, id, values }) => {
+    if (device.mac === undefined) return [];
+    const n = counts.get(type.name) ?? 0;
+    counts.set(type.name, n + 1);
+    const mac = device.mac.map((b) => b.toString(16).padStart(2, '0')).join(':');
+    const cable = left.get(String(values['netdev']));
+    if (cable) left.delete(cable.id);
+    const card = `${id ?? `${type.name}.${n}`}: index=0,type=nic,model=${type.name},macaddr=${mac}`;
+    return cable ? [card, ` \\ ${cableText(cable)}`] : [card];
+  });
+  return [...lines, ...[...left.values()].map(cableText)].join('\n');
+}
+const cableText = (cable: Cable): string => `${cable.id}: index=0,type=${cable.type},${cable.info}`;
