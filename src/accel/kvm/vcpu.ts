@@ -236,7 +236,10 @@ export class KvmVcpu implements Vcpu {
   }
   /** Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. */
   load(): void {
-    if (this.#inSlots) this.#enter();
+    if (!this.#inSlots) return;
+    this.#enter();
+    // What comes before the guest runs shows in the next look at the state.
+    this.#slotsFresh = false;
   }
   /** As `publish`, though nothing ran since: interrupts may have come. */
   refresh(): void {
@@ -355,7 +358,8 @@ export class KvmVcpu implements Vcpu {
     if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
     const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
     if (begun !== 0) {
-      if (this.#kernelPic) this.#state.inject(begun);
+      // The kernel's local APIC has acknowledged it already; KVM_INTERRUPT would be an 8259A's then, which waits for LVT0.
+      if (this.#kernelApic) this.#state.inject(begun);
       else this.#interrupt(begun);
       return;
     }

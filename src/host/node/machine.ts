@@ -138,6 +138,10 @@ export class NodeMachine implements RunningMachine {
   readonly #coming = new Map<number, PromiseWithResolvers<void>>();
   /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
   #switching: Switching | undefined;
+  /** vCPUs that have not yet brought the state that was put in to the kernel, and what to do then. */
+  #reloading: { left: number; readonly deliver: () => void } | undefined;
+  /** Local APICs of a restored machine are on their way to the kernel; the vCPUs are held. */
+  #loading: Promise<void> | undefined;
 
   /**
    * Throws one clear line for a kernel or configuration that cannot be used.
@@ -247,6 +251,7 @@ export class NodeMachine implements RunningMachine {
   async pause(): Promise<void> {
     if (this.#status !== 'running') return;
     this.#status = 'paused';
+    await this.#loading;
     await this.#hold();
     this.#stoodStillAt = this.#hostClock.now();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
@@ -285,7 +290,7 @@ export class NodeMachine implements RunningMachine {
     }
     this.#status = 'running';
     for (const { io } of this.devices.list()) io?.resumed?.();
-    this.#letGo();
+    if (!this.#loading) this.#letGo();
     this.#notify('RESUME', {});
   }
   reset(): void {
@@ -436,6 +441,10 @@ export class NodeMachine implements RunningMachine {
   clock(): number {
     return this.#status === 'paused' ? this.#stoodStillAt - this.board.control.skipped[0]! : this.board.clock.now();
   }
+  /** KVM has the local APICs. */
+  get #localApicsInKernel(): boolean {
+    return this.#accel === 'kvm' && this.#kvm?.remoteApics !== undefined;
+  }
   /** Has the board's chips be as the kernel's are, where it keeps them. The vCPUs are held. */
   #takeChips(): void {
     if (this.#accel === 'kvm' && this.#kvm?.chips) chipsToBoard(this.board, this.#kvm.chips, this.#epoch, this.clock());
@@ -529,9 +538,15 @@ export class NodeMachine implements RunningMachine {
       skipped[0] = this.#stoodStillAt - clock;
       const view = new DataView(this.#memory.buffer);
       vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
+      const { switched, gate, plugs } = this.board.control;
+      if (this.#localApicsInKernel) {
+        this.#reloading?.deliver();
+        this.#reloading = { left: this.#running.size, deliver: this.#keepMessages() };
+        Atomics.store(switched, 0, 0);
+        Atomics.store(gate, 0, 0);
+      }
       for (const port of this.#changes) port?.postMessage({ kind: 'reload' } satisfies DeviceChange);
-      this.#giveChips();
-      Atomics.add(this.board.control.plugs, 0, 1);
+      Atomics.add(plugs, 0, 1);
     } else this.#restored = { clock, vcpus };
   }
   get accel(): 'dbt' | 'kvm' {
@@ -558,6 +573,22 @@ export class NodeMachine implements RunningMachine {
     giveAllBack(kvm.vm.host, this.#memory.buffer, this.#layout);
     kvm.vm.close();
   }
+  /** Keeps messages to local APICs that move to the kernel or back, until what it returns is called: then they are all there. */
+  #keepMessages(): () => void {
+    const { apicBus, lock } = this.board;
+    const kept: Msi[] = [];
+    lock.run(() => {
+      apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
+    });
+    return () =>
+      lock.run(() => {
+        apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
+        // Wires that moved since the last vCPU took the chips over; or a timer that the board has now.
+        if (this.#accel === 'kvm' && this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
+        this.board.timers.changed();
+        for (const { address, data } of kept) apicBus.deliverMsi(address, data);
+      });
+  }
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
     if (accel === this.#accel) return;
     if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
@@ -573,13 +604,9 @@ export class NodeMachine implements RunningMachine {
       this.#takeChips();
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
       this.#accel = accel;
-      const { apicBus, lock, control } = this.board;
+      const { lock, control } = this.board;
       lock.run(() => this.board.placeBells());
-      // Messages that come while the local APICs move are kept for after.
-      const kept: Msi[] = [];
-      lock.run(() => {
-        apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
-      });
+      const deliver = this.#keepMessages();
       const since = this.#stoodStillAt;
       Atomics.store(control.switched, 0, 0);
       Atomics.store(control.refused, 0, 0);
@@ -604,13 +631,7 @@ export class NodeMachine implements RunningMachine {
           if (!this.#running.has(cpu)) port?.postMessage({ kind: 'accel', kvm: back, away: true } satisfies DeviceChange);
         });
       }
-      lock.run(() => {
-        apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
-        // Wires that moved since the last vCPU took the chips over; or a timer that the board has now.
-        if (this.#accel === 'kvm' && this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
-        this.board.timers.changed();
-        for (const { address, data } of kept) apicBus.deliverMsi(address, data);
-      });
+      deliver();
     } catch (error) {
       this.#accel = before;
       this.#switching = undefined;
@@ -772,9 +793,18 @@ export class NodeMachine implements RunningMachine {
       this.#restored = undefined;
       this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
       if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-      this.#giveChips();
+      const deliver = this.#localApicsInKernel ? this.#keepMessages() : undefined;
+      if (deliver) Atomics.store(this.board.control.pause, 0, 1);
       for (const [cpu, state] of restored.vcpus) this.#startVcpu(cpu, state);
       for (const { io } of this.devices.list()) io?.resumed?.();
+      if (!deliver) return;
+      // Each vCPU brings its local APIC to the kernel. None runs before all are there: an interrupt for one that is not would be lost.
+      this.#loading = this.#hold().then(() => {
+        this.#giveChips();
+        deliver();
+        this.#loading = undefined;
+        if (this.#status === 'running') this.#letGo();
+      });
       return;
     }
     this.board.reset();
@@ -805,6 +835,11 @@ export class NodeMachine implements RunningMachine {
       case 'switched':
         if (this.#switching && m.refused) this.#switching.refused = m.why ?? this.#switching.refused ?? '';
         if (this.#switching && --this.#switching.left === 0) this.#switching.done();
+        return;
+      case 'reloaded':
+        if (!this.#reloading || --this.#reloading.left > 0) return;
+        this.#reloading.deliver();
+        this.#reloading = undefined;
         return;
       case 'begun':
         this.#coming.get(cpu)?.resolve();

@@ -84,6 +84,8 @@ export type FromVcpu =
   | { readonly kind: 'switched'; readonly refused: boolean; readonly why?: string }
   /** The vCPU that was started has entered its loop; or it could not be made. */
   | { readonly kind: 'begun' }
+  /** The local APIC is in the kernel again, with the state that was put in. */
+  | { readonly kind: 'reloaded' }
   | { readonly kind: 'unmade'; readonly message: string }
   | { readonly kind: 'failed'; readonly message: string };
 
@@ -137,7 +139,7 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
     if (change.kind === 'plug') board.devices.plug(change.config);
     else if (change.kind === 'unplug') board.devices.unplug(change.path);
     else if (change.kind === 'accel') other = switchTo(change.kvm, change.away ?? false, change.since ?? 0);
-    else reloaded();
+    else other = reload();
   }
   return other;
 }
@@ -350,6 +352,17 @@ function reloaded(): void {
   }
 }
 
+/** As `reloaded`; with the local APICs in the kernel, no vCPU goes on before all are there. */
+function reload(): DbtVcpu | KvmVcpu | undefined {
+  reloaded();
+  if (!(running instanceof KvmVcpu) || !kvm?.remoteApics) return undefined;
+  running.load();
+  const { chips } = kvm;
+  meet(() => chips && chipsToKernel(board, chips, epoch));
+  send({ kind: 'reloaded' });
+  return running;
+}
+
 function run(m: Start): void {
   // What it was told while it did not run.
   const other = plugged();
@@ -367,7 +380,10 @@ function run(m: Start): void {
   if (m.kind === 'restore') {
     putVcpu(new DataView(memory.buffer), layout.vcpuBase + cpu * layout.vcpuBytes, m.state);
     reloaded();
-    if (current instanceof KvmVcpu) current.check();
+    if (current instanceof KvmVcpu) {
+      current.check();
+      current.load();
+    }
   } else {
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
