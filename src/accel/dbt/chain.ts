@@ -7,7 +7,7 @@ import { Jump } from '../../isa/x86/fetch.ts';
 import { Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
-import { jumpIndex } from '../../isa/x86/tlb.ts';
+import { inUpperHalf, jumpIndex } from '../../isa/x86/tlb.ts';
 
 /** Regions live in the table from here on; below are the handlers. */
 export const REGION_FIRST = 0xe000;
@@ -38,7 +38,7 @@ export const manyTargets = host('manyTargets', ['i32'], null);
 /** The epoch of the half in which an address lies. */
 export function epochOf(c: Emit, address: Value): Value {
   const b = c.b;
-  const half = b.and(b.wrap(b.shrs(address, b.i64(63))), b.i32(4));
+  const half = b.shl(inUpperHalf(c, address), b.i32(2));
   return b.raw('i32', b.add(b.env, half), st.epochs[0].offset);
 }
 
@@ -58,7 +58,7 @@ export const chainMiss = sub('chainMiss', ['i32', 'i32'], 'i32', {}, (c, site, p
     b.setRaw('i32', site, misses, Site.misses);
     b.if(b.eq(misses, b.i32(MISSES_MAX)), () => c.do(manyTargets, site));
   });
-  const entry = b.add(c.get(st.jumpCache), jumpIndex(b, ip));
+  const entry = b.add(c.get(st.jumpCache), jumpIndex(c, ip));
   const at = b.select(b.eq(b.raw('i64', entry, Jump.address), ip), entry, b.xor(entry, b.i32(Jump.bytes)));
   b.if(b.and(b.eq(b.raw('i64', at, Jump.address), ip), b.eq(b.raw('i32', at, Jump.ctx), c.get(st.ctx))), () => {
     const handler = b.raw('i32.16u', b.raw('i32', at, Jump.record), Rec.handler);

@@ -12,6 +12,18 @@ import { ALL_FLAGS, type Handler, type Handlers } from './handlers.ts';
 const BLOCK_MAX = 64;
 /** Room for records that is kept free until the vCPU is between two blocks: until then it may hold addresses of old records. */
 const SPARE = 256 << 10;
+/** Most bytes of a write that may leave a block as it is but for its constants. */
+const PATCH_MAX = 8;
+
+/** Most bytes of an instruction that lie on the page behind its first one. */
+const TAIL = 14;
+
+/** The pieces of a page, 64 bytes each, that hold code: a bit for each, the lower 32 and the upper. */
+type Pieces = [number, number];
+/** Adds the pieces of the bytes from `from` to `to` (exclusive). */
+function cover(pieces: Pieces, from: number, to: number): void {
+  for (let n = from >> 6; n << 6 < to; n++) pieces[n >> 5] |= 1 << (n & 31);
+}
 
 /** One decoded block. */
 export interface Block {
@@ -55,6 +67,8 @@ export interface CodeHost {
   dropped(): void;
   /** Bytes that are no instruction were met: for the trace. */
   undefined(bytes: Uint8Array): void;
+  /** The 64-byte pieces of the page at `gpa` that hold code have changed: one bit each, the lower 32 first. No bits: there is none. */
+  pieces(gpa: number, lower: number, upper: number): void;
   /** A region's place in the table is free again. */
   release(index: number): void;
 }
@@ -71,6 +85,7 @@ export class CodeCache {
   readonly #pages = new Map<number, Block[]>();
   /** Blocks by page number, then by place in the page and context: small integers, which hash fast. */
   readonly #blocks = new Map<number, Map<number, Block>>();
+  readonly #pieces = new Map<number, Pieces>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
   /** Pages whose blocks may be linked to stale ones. */
@@ -78,6 +93,7 @@ export class CodeCache {
   /** By page: how often its regions were lost to writes, and how many wishes for a region are still refused for it. */
   readonly #losses = new Map<number, { count: number; refuse: number }>();
   readonly #insns = Array.from({ length: BLOCK_MAX }, () => new Insn());
+  readonly #patched = new Insn();
   /** A pseudo row's. */
   readonly #extra = new Insn();
   /** Handlers of the block that is being decoded, flags live. */
@@ -246,6 +262,38 @@ export class CodeCache {
     const list = this.#pages.get(page);
     if (list) list.push(block);
     else this.#pages.set(page, [block]);
+    const pieces = this.#piecesOf(page);
+    this.#cover(pieces, page, block);
+    this.#tell(page, pieces);
+  }
+  #piecesOf(page: number): Pieces {
+    let pieces = this.#pieces.get(page);
+    if (!pieces) {
+      pieces = [0, 0];
+      this.#pieces.set(page, pieces);
+    }
+    return pieces;
+  }
+  #cover(pieces: Pieces, page: number, block: Block): void {
+    if (block.next === page * 4096) cover(pieces, 0, TAIL);
+    else {
+      const start = block.gpa - page * 4096;
+      cover(pieces, start, Math.min(start + block.length, 4096));
+    }
+  }
+  #tell(page: number, [lower, upper]: Pieces): void {
+    this.#host.pieces(page * 4096, lower, upper);
+  }
+  /** Finds out anew which pieces of a page hold code: some has gone. */
+  #recount(page: number): void {
+    const blocks = this.#pages.get(page) ?? [];
+    const regions = this.#regions.get(page) ?? [];
+    const pieces: Pieces = [0, 0];
+    for (const b of blocks) this.#cover(pieces, page, b);
+    for (const r of regions) for (const [from, to] of r.ranges.get(page) ?? []) cover(pieces, from, to);
+    if (blocks.length + regions.length > 0) this.#pieces.set(page, pieces);
+    else this.#pieces.delete(page);
+    this.#tell(page, pieces);
   }
   #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, lonely: boolean): void {
     const insn = this.#extra;
@@ -315,10 +363,13 @@ export class CodeCache {
       view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
     }
     const attached: Attached = { block, handler: -1, index, ranges, copy };
-    for (const page of ranges.keys()) {
+    for (const [page, parts] of ranges) {
       const list = this.#regions.get(page);
       if (list) list.push(attached);
       else this.#regions.set(page, [attached]);
+      const pieces = this.#piecesOf(page);
+      for (const [from, to] of parts) cover(pieces, from, to);
+      this.#tell(page, pieces);
     }
     return copy;
   }
@@ -391,19 +442,54 @@ export class CodeCache {
     const page = Math.floor(gpa / 4096);
     this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
     const list = this.#pages.get(page);
-    if (!list) return this.#regions.has(page);
+    if (!list) {
+      this.#recount(page);
+      return this.#regions.has(page);
+    }
     let kept = 0;
     for (const block of list) {
       const here = gpa < block.gpa + block.length && gpa + length > block.gpa;
       // The end of an instruction that began on another page: its last 14 bytes at most.
-      const tail = block.next === page * 4096 && gpa - block.next < 14;
-      if (here || tail) this.#invalidate(block);
+      const tail = block.next === page * 4096 && gpa - block.next < TAIL;
+      if ((here || tail) && (tail || length > PATCH_MAX || !this.#patch(block, gpa, gpa + length))) this.#invalidate(block);
       else list[kept++] = block;
     }
     if (kept < list.length) this.#linked.add(page);
     list.length = kept;
     if (kept === 0) this.#pages.delete(page);
+    this.#recount(page);
     return kept > 0 || this.#regions.has(page);
+  }
+  /**
+   * A few bytes from `from` to `to` of a block were written: where each of the instructions there is of the same kind and length as before, its
+   * constants alone have changed, and new records do. False where that is not so.
+   */
+  #patch(block: Block, from: number, to: number): boolean {
+    const view = this.#view;
+    const page = Math.floor(block.gpa / 4096) * 4096;
+    const host = this.#host.hostPage(page);
+    if (block.next >= 0 || host < 0) return false;
+    const insn = this.#patched;
+    let end = block.gpa;
+    for (let n = 0; n < block.count && end < to; n++) {
+      const at = block.record + n * RECORD_BYTES;
+      const place = view.getUint16(at + Rec.place, true);
+      const length = view.getUint8(at + Rec.length);
+      end = page + place + length;
+      if (end <= from) continue;
+      if (decode(this.#tables, this.#bytes, host + place, host + 4096, block.ctx, insn) !== Decode.ok) return false;
+      if (insn.length !== length) return false;
+      const variant = this.#handlers.list[view.getUint16(at + Rec.handler, true)]?.variant;
+      const kinds = [true, false].map((live) => this.#handlers.of(insn, block.ctx, live).variant);
+      if (!variant || !kinds.includes(variant)) return false;
+      const count = view.getUint8(at + Rec.count);
+      const forbidden = view.getUint8(at + Rec.link) & Link.forbidden;
+      writeRecord(view, at, insn, (block.ctx & Ctx.long) !== 0, place);
+      view.setUint8(at + Rec.count, count);
+      view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | forbidden);
+    }
+    // The rest was no instruction.
+    return end >= Math.min(to, block.gpa + block.length);
   }
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
@@ -438,6 +524,7 @@ export class CodeCache {
     this.#byRecord.clear();
     this.#regions.clear();
     this.#linked.clear();
+    this.#pieces.clear();
     this.#next = this.#start;
     this.stats.flushes++;
     this.#host.dropped();

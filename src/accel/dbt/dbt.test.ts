@@ -178,6 +178,18 @@ test('a region keeps the loops of its page and leaves out what other pages hold'
   );
 });
 
+test('functions of a few instructions are inlined one call deeper than others', () => {
+  // 0: nop; call 0x10; hlt. 0x10: nop; call 0x20; ret. 0x20: mov eax,[rsp]; ret
+  const page = new Uint8Array(4096).fill(0xf4);
+  page.set([0x90, 0xe8, 0x0a, 0, 0, 0, 0xf4]);
+  page.set([0x90, 0xe8, 0x0a, 0, 0, 0, 0xc3], 0x10);
+  page.set([0x8b, 0x04, 0x24, 0xc3], 0x20);
+  const region = findRegion(engine.tables, engine.handlers, { ...onePage(page), reach: REACH.warm });
+  assert.ok(region?.blocks.some((b) => b.place === 0x20));
+  // By themselves they are regions, too.
+  assert.ok(findRegion(engine.tables, engine.handlers, { ...onePage(page), entry: 0x20 }));
+});
+
 test('a loop with two entries is no header, so that its back edge leaves the region', () => {
   const page = new Uint8Array(4096).fill(0xf4);
   // 0: jz 6; 2: nop; 3: nop; jmp 7 … 6: nop; 7: dec eax; jnz 6 … (6 is entered from 0 and from 7, 7 from 3 and 6)

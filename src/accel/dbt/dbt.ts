@@ -45,6 +45,7 @@ function variantNamed(name: string, rows: ReadonlyMap<string, RowInfo>): Variant
     fpTrap: rest.includes('fptrap'),
     wide: rest.includes('wide'),
     limited: rest.includes('limited'),
+    flat: rest.includes('flat'),
   };
 }
 
@@ -98,6 +99,7 @@ export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers
     fpTrap: false,
     wide: false,
     limited: false,
+    flat: false,
   });
   const make = (names: readonly string[], pairs: readonly (readonly [string, string])[]): void => {
     names.forEach(named);

@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Variant } from '../../isa/x86/bind.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { buildTables } from '../../isa/x86/table.ts';
 import { variantsOf } from '../../isa/x86/variants.ts';
 import { REGION_FIRST } from './chain.ts';
 import { Handlers, variantKey, variantName } from './handlers.ts';
-import { Library } from './library.ts';
+import { calleesOf, Library } from './library.ts';
 import { buildHandlers } from './tier0.ts';
 
 const { rows } = buildTables(allRows);
@@ -33,6 +34,21 @@ test('every variant of every row lowers to valid WebAssembly', () => {
   }
   assert.fail('the module of all handlers is not valid');
 });
+
+test('flat segments cost no check, and matter to those alone that have a segment', () => {
+  const handlers = new Handlers(new Library());
+  const variant = (asm: string, isMemory: boolean): Variant => {
+    return variants.find((v) => v.info.row.asm === asm && v.size === 32 && !v.long && v.isMemory === isMemory && v.flagsLive)!;
+  };
+  const calls = (v: Variant): readonly string[] => [...calleesOf(handlers.get(v).body)].map((c) => c.name);
+  for (const [asm, isMemory] of [['mov Gv,Ev', true], ['push Zv', false], ['ret', false]] as const) {
+    const v = variant(asm, isMemory);
+    assert.ok(calls({ ...v, flat: false }).includes('segCheck'), asm);
+    assert.ok(!calls({ ...v, flat: true }).includes('segCheck'), asm);
+  }
+  const mov = variant('mov Gv,Ev', false);
+  assert.equal(handlers.get({ ...mov, flat: true }), handlers.get({ ...mov, flat: false }));
+}); // biome-ignore format: pairs
 
 test('a handler that writes no flags serves live and dead flags alike', () => {
   const handlers = new Handlers(new Library());

@@ -8,7 +8,7 @@ import { RecordEmit } from '../../isa/x86/record.ts';
 import { units } from '../../isa/x86/row.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
-import { checksFpu, variantOf } from '../../isa/x86/static.ts';
+import { checksFpu, isFlat, variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo } from '../../isa/x86/table.ts';
 import { type Library, walk } from './library.ts';
 
@@ -36,6 +36,8 @@ export interface Handler {
   readonly stores: boolean;
   /** It may raise an exception. */
   readonly faults: boolean;
+  /** Its code depends on `Variant.flat`. */
+  readonly segmented: boolean;
   /** Ways out that it has. */
   readonly leaves: ReadonlySet<LeaveKind>;
 }
@@ -57,8 +59,8 @@ export function variantKey(v: Variant): number {
   key = key * 4 + sizeCode(v.size);
   key = key * 4 + sizeCode(v.addressSize);
   key = key * 4 + v.rep;
-  key = key * 128 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
-  return key + (v.wide ? 32 : 0) + (v.limited ? 64 : 0);
+  key = key * 256 + (v.isMemory ? 1 : 0) + (v.lock ? 2 : 0) + (v.long ? 4 : 0) + (v.flagsLive ? 8 : 0) + (v.fpTrap ? 16 : 0);
+  return key + (v.wide ? 32 : 0) + (v.limited ? 64 : 0) + (v.flat ? 128 : 0);
 }
 
 /** A variant's name for profiles and the list of hot handlers. */
@@ -71,6 +73,7 @@ export function variantName(v: Variant): string {
   if (v.fpTrap) parts.push('fptrap');
   if (v.wide) parts.push('wide');
   if (v.limited) parts.push('limited');
+  if (v.flat) parts.push('flat');
   return `${v.info.row.opcode}|${parts.join('|')}`;
 }
 
@@ -109,6 +112,15 @@ export class Handlers {
       if (full.writes === 0) {
         this.#byKey.set(key, full);
         return full;
+      }
+    }
+    if (v.flat) {
+      // Where segments do not matter, one serves both.
+      const other = { ...v, flat: false };
+      const plain = this.#byKey.get(variantKey(other)) ?? (emitted(v).segmented ? undefined : this.get(other));
+      if (plain && !plain.segmented) {
+        this.#byKey.set(key, plain);
+        return plain;
       }
     }
     h = this.#make(v);
@@ -172,14 +184,15 @@ export class Handlers {
     const { fp } = options;
     const fpTrap = checksFpu(fp, ctx);
     key =
-      key * 128 +
+      key * 256 +
       (insn.isMemory ? 1 : 0) +
       (insn.lock ? 2 : 0) +
       (ctx & Ctx.long ? 4 : 0) +
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
       (insn.wide ? 32 : 0) +
-      (options.near && ctx & Ctx.limited ? 64 : 0);
+      (options.near && ctx & Ctx.limited ? 64 : 0) +
+      (isFlat(insn, ctx) ? 128 : 0);
     return (
       this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive))
     );
@@ -227,6 +240,7 @@ export class Handlers {
       stores,
       sharesFlags,
       faults: faults || leaves.has('fault'),
+      segmented: c.segmented,
       leaves,
     };
   }

@@ -6,6 +6,8 @@ import {
   BLOCK_ENTRY_BYTES,
   JUMP_ENTRIES,
   JUMP_ENTRY_BYTES,
+  PIECE_ENTRIES,
+  PIECE_ENTRY_BYTES,
   STATE_BYTES,
   TLB_ENTRIES,
   TLB_ENTRY_BYTES,
@@ -38,9 +40,13 @@ export const Area = {
   get blocks(): number {
     return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
   },
+  /** Which 64 bytes of pages hold decoded code: see isa/x86/memory.ts. */
+  get pieces(): number {
+    return this.blocks + BLOCK_ENTRIES * BLOCK_ENTRY_BYTES;
+  },
   /** Executions by handler number (u32 each), where tier 0 was built to count them. */
   get profile(): number {
-    return this.blocks + BLOCK_ENTRIES * BLOCK_ENTRY_BYTES;
+    return this.pieces + PIECE_ENTRIES * PIECE_ENTRY_BYTES;
   },
   /** Arrivals at blocks without a region (u16 each, by record): see tier0.ts. */
   get arrivals(): number {

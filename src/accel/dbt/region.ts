@@ -28,6 +28,8 @@ const RECURSION_MAX = 3;
 /** Most targets of one indirect call that are inlined, and most instructions of one where there are more than two. */
 const GUESSES_MAX = 8;
 const GUESS_SIZE = 40;
+/** Instructions of a function that is inlined one call deeper than others: what position-independent 32-bit code calls for its own address. */
+const TINY = 4;
 /** Most instructions of a called function that are looked at for flags that it reads. */
 const LOOK_AHEAD = 16;
 const PAGE = 4096;
@@ -309,7 +311,7 @@ class Finder {
   }
   /** Whether a call in `f` is to be inlined. */
   inlines(f: Frame, target: number): boolean {
-    if (f.depth >= this.#reach.depth) return false;
+    if (f.depth >= this.#reach.depth) return f.depth === this.#reach.depth && f.depth > 0 && this.size(target, TINY) <= TINY;
     let active = 0;
     for (let x: Frame | null = f; x; x = x.parent) if (x.entry === target) active++;
     if (active >= RECURSION_MAX) return false;
@@ -479,8 +481,8 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
   for (const f of frames) join(f, finder);
   const entry = root.blocks.get(source.entry);
   if (!entry) return null;
-  // Two instructions do not pay, unless they lead on: the stubs by which programs call shared code.
-  const alone = entry.steps.length < 3 && entry.next.length === 0 && entry.end !== 'indirect' && entry.end !== 'far';
+  // Two instructions do not pay, unless they lead on: stubs by which programs call shared code, functions of one instruction.
+  const alone = entry.steps.length < 3 && entry.next.length === 0 && entry.end === 'plain';
   if (alone) return null;
   const blocks = orderBlocks(entry, (b) => b.next);
   dominate(blocks);

@@ -310,7 +310,7 @@ export class Regions {
     }
     const site = this.#sitesOf(index);
     this.#view.setBigInt64(site + Site.target, base, true);
-    this.#view.setInt32(site + Site.epoch, this.#word(st.epochs[base < 0n ? 1 : 0].offset), true);
+    this.#view.setInt32(site + Site.epoch, this.#word(st.epochs[this.#upper(base)].offset), true);
     return 1;
   }
   /** The host function `manyTargets`: see chain.ts. */
@@ -386,6 +386,10 @@ export class Regions {
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
 
+  /** 1 for a linear address in the upper half. */
+  #upper(linear: bigint): 0 | 1 {
+    return BigInt.asIntN(64, linear + this.#view.getBigInt64(this.#env + st.halves.offset, true)) < 0n ? 1 : 0;
+  }
   #word(offset: number): number {
     return this.#words[(this.#env + offset) >> 2];
   }

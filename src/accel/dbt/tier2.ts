@@ -563,6 +563,11 @@ class RegionWriter {
     const l = this.#l;
     l.localGet(0);
     address();
+    if (this.#legacy) {
+      l.localGet(0);
+      l.memory(0x29, st.halves.offset);
+      l.op(0x7c);
+    }
     l.i64(63n);
     l.op(0x87, 0xa7);
     l.i32(4);

@@ -3,6 +3,7 @@
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
+import { Pieces } from '../../isa/x86/memory.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
@@ -134,6 +135,7 @@ export class DbtVcpu implements Vcpu {
     i32(st.codeMap, layout.codeMap);
     i32(st.dirtyMap, layout.dirtyMap);
     i32(st.blockTable, this.#env + Area.blocks);
+    i32(st.codePieces, this.#env + Area.pieces);
     i32(st.cpuIndex, index);
     i32(st.jumpCache, this.#env + Area.jumpCache);
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
@@ -167,6 +169,7 @@ export class DbtVcpu implements Vcpu {
         full: () => this.#forgetSoon(),
         dropped: () => this.#dropped(),
         undefined: (bytes) => this.#undefined(bytes),
+        pieces: (gpa, lower, upper) => this.#pieces(gpa, lower, upper),
         release: (index) => this.#regions.release(index),
       },
     );
@@ -421,6 +424,11 @@ export class DbtVcpu implements Vcpu {
   get regionStats(): Regions['stats'] {
     return this.#regions.stats;
   }
+  /** Place of the entry of a linear address in the jump cache. */
+  #jumpOffset(low: number, high: number): number {
+    const whole = this.#word(st.halves.offset) === 0;
+    return jumpOffset(low, high, whole ? high >>> 31 : low >= 0xc0000000 ? 1 : 0);
+  }
   /** The block at `rip`, as far as the jump cache knows it. */
   #here(): Block | undefined {
     const ctx = this.#word(st.ctx.offset);
@@ -428,7 +436,7 @@ export class DbtVcpu implements Vcpu {
     const low = Number(linear & 0xffffffffn);
     const high = Number(linear >> 32n) | 0;
     const view = this.#view;
-    let entry = this.#env + Area.jumpCache + jumpOffset(low, high);
+    let entry = this.#env + Area.jumpCache + this.#jumpOffset(low, high);
     const holds = (at: number): boolean =>
       view.getUint32(at + Jump.address, true) === low && view.getInt32(at + Jump.address + 4, true) === high;
     if (!holds(entry)) entry ^= Jump.bytes;
@@ -497,14 +505,15 @@ export class DbtVcpu implements Vcpu {
     if (kind !== 'once') {
       const low = Number(linear & 0xffffffffn);
       const high = Number(linear >> 32n) | 0;
-      const entry = env + Area.jumpCache + jumpOffset(low, high);
+      const offset = this.#jumpOffset(low, high);
+      const entry = env + Area.jumpCache + offset;
       const view = this.#view;
       if (view.getInt32(entry + Jump.record, true) !== 0) this.#bytes.copyWithin(entry ^ Jump.bytes, entry, entry + Jump.bytes);
       view.setUint32(entry + Jump.address, low, true);
       view.setInt32(entry + Jump.address + 4, high, true);
       view.setInt32(entry + Jump.ctx, ctx, true);
       view.setInt32(entry + Jump.record, record, true);
-      const group = (jumpOffset(low, high) >>> JUMP_GROUP_SHIFT) & 63;
+      const group = (offset >>> JUMP_GROUP_SHIFT) & 63;
       this.#words[((env + st.jumpGroups.offset) >> 2) + (group >> 5)] |= 1 << group;
     }
     return record;
@@ -551,6 +560,9 @@ export class DbtVcpu implements Vcpu {
     this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
     const blocks = this.#env + Area.blocks;
     this.#bytes.fill(0, blocks, blocks + st.BLOCK_ENTRIES * st.BLOCK_ENTRY_BYTES);
+    const pieces = this.#env + Area.pieces;
+    this.#bytes.fill(0, pieces, pieces + st.PIECE_ENTRIES * st.PIECE_ENTRY_BYTES);
+    this.#pieceOwners.clear();
     for (let page = this.#holds.indexOf(1); page >= 0; page = this.#holds.indexOf(1, page)) this.#drop(page);
   }
   #undefined(bytes: Uint8Array): void {
@@ -599,8 +611,33 @@ export class DbtVcpu implements Vcpu {
     this.exports.protectPage(this.#env, host);
     this.#tellOthers(Request.protect, page, true);
   }
+  /** Notes which pieces of the page at `gpa` hold code: see `Pieces` in isa/x86/memory.ts. */
+  #pieces(gpa: number, lower: number, upper: number): void {
+    const host = this.#hostPage(gpa);
+    if (host < 0) return;
+    const page = (host - this.#vm.layout.ramBase) >>> 12;
+    // A page that shows at two addresses counts as full: nobody adds up what both have.
+    const owner = this.#pieceOwners.get(page) ?? gpa;
+    this.#pieceOwners.set(page, owner === gpa ? gpa : -1);
+    if (owner !== gpa) [lower, upper] = [-1, -1];
+    if ((lower | upper) === 0) return this.#forgetPieces(page);
+    const entry = this.#piecesAt(page);
+    this.#view.setInt32(entry + Pieces.page, page + 1, true);
+    this.#view.setInt32(entry + Pieces.bits, lower, true);
+    this.#view.setInt32(entry + Pieces.bits + 4, upper, true);
+  }
+  /** Guest-physical address that pieces of a page (by number from `ramBase`) were noted for, or -1 for several. */
+  readonly #pieceOwners = new Map<number, number>();
+  #forgetPieces(page: number): void {
+    const entry = this.#piecesAt(page);
+    if (this.#view.getInt32(entry + Pieces.page, true) === page + 1) this.#view.setInt32(entry + Pieces.page, 0, true);
+  }
+  #piecesAt(page: number): number {
+    return this.#env + Area.pieces + (page & (st.PIECE_ENTRIES - 1)) * st.PIECE_ENTRY_BYTES;
+  }
   /** This vCPU holds no code of a page any more. */
   #drop(page: number): void {
+    this.#forgetPieces(page);
     if (this.#holds[page]) Atomics.sub(this.#codeMap, page, 1);
     this.#holds[page] = 0;
   }

@@ -2,7 +2,7 @@
 // the operations on them that do not depend on whether the encoding's fields are constants or read from a record.
 
 import type { Builder } from '../../ir/builder.ts';
-import type { Value } from '../../ir/ir.ts';
+import type { Slot, Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
 import { InsnEmit, type Operand, type Size, typeOf, type VecAccess } from './emit.ts';
 import { probeWrite } from './memory.ts';
@@ -28,6 +28,8 @@ export interface Variant {
   readonly wide: boolean;
   /** A near branch under `Ctx.limited`. */
   readonly limited: boolean;
+  /** Under `Ctx.flat`, with a memory operand through DS, ES or SS if any: offsets in these are linear addresses. */
+  readonly flat: boolean;
 }
 
 /** An operand with its description. */
@@ -57,6 +59,9 @@ export abstract class BoundEmit extends InsnEmit {
   override readonly flagsLive: boolean;
   override readonly wide: boolean;
   override readonly limited: boolean;
+  readonly #flat: boolean;
+  /** Whether the row's code depends on `Variant.flat`. */
+  segmented = false;
 
   constructor(variant: Variant, b?: Builder) {
     super(b);
@@ -69,6 +74,7 @@ export abstract class BoundEmit extends InsnEmit {
     this.flagsLive = variant.flagsLive;
     this.wide = variant.wide;
     this.limited = variant.limited;
+    this.#flat = variant.flat;
   }
 
   // -- what each tier says
@@ -117,23 +123,36 @@ export abstract class BoundEmit extends InsnEmit {
 
   // -- addresses
 
+  /** Whether offsets in segment `n`, or in the memory operand's, need neither check nor base. */
+  flatIn(n?: number): boolean {
+    this.segmented ||= !this.long;
+    return this.#flat && n !== S.cs && !(n !== undefined && n >= S.fs);
+  }
   override effective(_: Operand): Value {
     return this.address();
+  }
+  override get(slot: Slot): Value {
+    // SS is flat: it has a stack pointer of 32 bits.
+    if (slot.offset === st.spMask.offset && this.flatIn(S.ss)) return this.b.i64(0xffffffffn);
+    return super.get(slot);
   }
   override linear(_: Operand, bytes: number, write: boolean, extra?: Value): Value {
     const b = this.b;
     let offset = this.address();
     if (extra) offset = this.cutAddress(b.add(offset, extra));
+    if (this.flatIn()) return offset;
     if (this.long) return b.add(offset, this.segmentBase());
     return this.call(segCheck, this.segmentNumber(), offset, b.i32(bytes | (write ? SEG_WRITE : 0)));
   }
   override linearIn(segment: number, offset: Value, bytes: number, write: boolean): Value {
     const b = this.b;
+    if (this.flatIn(segment)) return offset;
     if (this.long) return segment >= S.fs ? b.add(offset, this.get(st.segBase[segment])) : offset;
     return this.call(segCheck, b.i32(segment), offset, b.i32(bytes | (write ? SEG_WRITE : 0)));
   }
   override linearData(offset: Value, bytes: number, write: boolean): Value {
     const b = this.b;
+    if (this.flatIn()) return offset;
     if (this.long) return b.add(offset, this.segmentBase());
     return this.call(segCheck, this.segmentNumber(), offset, b.i32(bytes | (write ? SEG_WRITE : 0)));
   }

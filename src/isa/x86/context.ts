@@ -110,6 +110,9 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
   c.set(st.tlb, b.select(user, b.select(aligned, c.get(st.tlbNone), c.get(st.tlbs[2])), supervisorTlb(c, open)));
   c.set(st.tlbSystem, c.get(st.tlbs[0]));
 
+  const ia32e = b.and(b.shru(b.wrap(c.get(st.efer)), b.i32(EFER_LMA)), b.i32(1));
+  c.set(st.halves, b.select(ia32e, b.i64(0), b.i64(st.NARROW_HALF)));
+
   const big = b.and(c.get(st.segAttr[S.ss]), b.i32(1 << 14));
   c.set(st.spMask, b.select(long, b.i64(-1), b.select(big, b.i64(0xffffffffn), b.i64(0xffff))));
   b.ret();

@@ -55,7 +55,7 @@ const find = sub('find', ['i64'], 'i32', {}, (c, linear) => {
   b.if(b.eq(b.raw('i64', at, Known.key), key), () => {
     const rec = b.raw('i32', at, Known.record);
     b.if(b.ne(b.raw('i32.16u', rec, Rec.handler), b.i32(STALE)), () => {
-      const jump = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
+      const jump = b.add(c.get(st.jumpCache), jumpIndex(c, linear));
       // What was here moves next door.
       b.if(b.raw('i32', jump, Jump.record), () => {
         const other = b.xor(jump, b.i32(Jump.bytes));
@@ -135,7 +135,7 @@ export const lookup = sub('lookup', [], 'i32', {}, (c) => {
         b.ret(rec);
       });
     });
-    const entry = b.add(c.get(st.jumpCache), jumpIndex(b, linear));
+    const entry = b.add(c.get(st.jumpCache), jumpIndex(c, linear));
     const holds = (at: Value): Value =>
       b.and(b.eq(b.raw('i64', at, Jump.address), linear), b.eq(b.raw('i32', at, Jump.ctx), ctx));
     const found = b.choose(

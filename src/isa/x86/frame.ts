@@ -3,6 +3,7 @@
 
 import type { Value } from '../../ir/ir.ts';
 import { isCanonical } from './canonical.ts';
+import { PLAIN } from './context.ts';
 import type { Emit } from './emit.ts';
 import { Attr, anyOf, descAttr, descBase, descLimit, inLongCode, withinLimit } from './segments.ts';
 import * as st from './state.ts';
@@ -15,7 +16,19 @@ export const Frame = {
   system: 0x100,
   /** A stack without a segment: 64-bit code. */
   flat: 0x200,
+  /** Elements of 4 bytes on a stack that is all of 4 GiB, with a 32-bit pointer: nothing can be wrong with its segment. */
+  plain: 0x400,
 } as const;
+
+/** `how` with `Frame.plain` where that holds of the stack whose slots have been set. */
+function withPlain(c: Emit, how: Value): Value {
+  const b = c.b;
+  const kind = PLAIN.mask | Attr.big;
+  const whole = b.and(b.eqz(c.get(st.frameBase)), b.eq(c.get(st.frameLimit), b.i32(-1)));
+  const data = b.eq(b.and(c.get(st.frameAttr), b.i32(kind)), b.i32(PLAIN.value | Attr.big));
+  const plain = b.and(b.eq(b.and(how, b.i32(0xff)), b.i32(4)), b.and(whole, data));
+  return b.or(how, b.shl(plain, b.i32(Math.log2(Frame.plain))));
+}
 
 /** Starts a frame on the current stack. `how` as above, `Frame.flat` excepted: it follows from the current code. */
 export const frameCurrent = sub('frameCurrent', ['i32'], null, {}, (c, how) => {
@@ -25,7 +38,7 @@ export const frameCurrent = sub('frameCurrent', ['i32'], null, {}, (c, how) => {
   c.set(st.frameAttr, c.get(st.segAttr[S.ss]));
   c.set(st.frameMask, c.get(st.spMask));
   c.set(st.frameSp, b.and(c.reg(R.rsp), c.get(st.spMask)));
-  c.set(st.frameHow, b.select(inLongCode(c), b.or(how, b.i32(Frame.flat)), how));
+  c.set(st.frameHow, b.select(inLongCode(c), b.or(how, b.i32(Frame.flat)), withPlain(c, how)));
   b.ret();
 });
 
@@ -39,7 +52,7 @@ export const frameOn = sub('frameOn', ['i64', 'i64', 'i32'], null, {}, (c, desc,
   c.set(st.frameAttr, attr);
   c.set(st.frameMask, mask);
   c.set(st.frameSp, b.and(sp, mask));
-  c.set(st.frameHow, how);
+  c.set(st.frameHow, withPlain(c, how));
   b.ret();
 });
 
@@ -84,9 +97,27 @@ function eachAccess(c: Emit, access: (size: 16 | 32 | 64, system: boolean) => vo
   );
 }
 
+/** Where the frame is plain: runs `access` for its space. */
+function plainAccess(c: Emit, access: (system: boolean) => void): void {
+  const b = c.b;
+  b.if(b.and(c.get(st.frameHow), b.i32(Frame.plain)), () => {
+    b.if(
+      b.and(c.get(st.frameHow), b.i32(Frame.system)),
+      () => access(true),
+      () => access(false),
+    );
+  });
+}
+
 /** Pushes an element (i64, cut to the element's size). The stack pointer in the state does not move. */
 export const framePush = sub('framePush', ['i64'], null, { faults: true }, (c, value) => {
   const b = c.b;
+  plainAccess(c, (system) => {
+    const sp = b.and(b.sub(c.get(st.frameSp), b.i64(4)), b.i64(0xffffffffn));
+    c.set(st.frameSp, sp);
+    c.store(sp, 32, b.wrap(value), { system });
+    b.ret();
+  });
   const bytes = b.and(c.get(st.frameHow), b.i32(0xff));
   const sp = b.and(b.sub(c.get(st.frameSp), b.extu(bytes)), c.get(st.frameMask));
   const address = c.call(frameAddress, sp);
@@ -102,6 +133,11 @@ export const framePush = sub('framePush', ['i64'], null, { faults: true }, (c, v
 /** Pops an element, zero-extended to i64. */
 export const framePop = sub('framePop', [], 'i64', { faults: true }, (c) => {
   const b = c.b;
+  plainAccess(c, (system) => {
+    const sp = c.get(st.frameSp);
+    c.set(st.frameSp, b.and(b.add(sp, b.i64(4)), b.i64(0xffffffffn)));
+    b.ret(b.extu(c.load(sp, 32, { system })));
+  });
   const sp = c.get(st.frameSp);
   const address = c.call(frameAddress, sp);
   c.set(st.frameSp, b.and(b.add(sp, b.extu(b.and(c.get(st.frameHow), b.i32(0xff)))), c.get(st.frameMask)));

@@ -9,7 +9,7 @@ import { inspect } from './debug.ts';
 import type { Emit } from './emit.ts';
 import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
-import { Ctx, FENCE, SPLIT_LOCK } from './state.ts';
+import { Ctx, FENCE, PIECE_ENTRIES, PIECE_ENTRY_BYTES, SPLIT_LOCK } from './state.ts';
 import { host, sub } from './sub.ts';
 import { entryOf, TlbFlag, tagHits } from './tlb.ts';
 
@@ -83,10 +83,33 @@ const readPlace = sub('readPlace', ['i64', 'i32'], 'i64', {}, (c, at, log2) => {
   b.ret(b.i64(0));
 });
 
-/** Tells the host of a write to RAM at host address `at` where the page holds decoded code. */
+/**
+ * Layout of an entry of the table of pieces, which is found by the low bits of a page's number from `ramBase`: that number plus 1 (i32, 0 for
+ * none), and one bit for each 64 bytes of the page (i64), set where this vCPU has decoded code.
+ */
+export const Pieces = { page: 0, bits: 8 } as const;
+const PIECE_SHIFT = 6;
+
+/** Tells the host of a write to RAM at host address `at` where the page holds decoded code, unless it lies beside that. */
 export const noteWrite = sub('noteWrite', ['i32', 'i32'], null, {}, (c, at, bytes) => {
   const b = c.b;
-  b.if(b.raw('i32.8u', codeByte(c, at)), () => c.do(codeWrite, c.call(physicalOf, at), bytes));
+  const holders = b.raw('i32.8u', codeByte(c, at));
+  b.if(holders, () => {
+    const table = c.get(st.codePieces);
+    // More than one vCPU has code of the page: all must know. Longer writes come in bulk.
+    b.if(b.and(b.ne(table, b.i32(0)), b.and(b.eq(holders, b.i32(1)), b.leu(bytes, b.i32(8)))), () => {
+      const page = b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12));
+      const place = b.shl(b.and(page, b.i32(PIECE_ENTRIES - 1)), b.i32(Math.log2(PIECE_ENTRY_BYTES)));
+      const entry = b.add(table, place);
+      b.if(b.eq(b.raw('i32', entry, Pieces.page), b.add(page, b.i32(1))), () => {
+        const bits = b.raw('i64', entry, Pieces.bits);
+        const bit = (address: Value): Value => b.shl(b.i64(1), b.extu(b.and(b.shru(address, b.i32(PIECE_SHIFT)), b.i32(63))));
+        const both = b.or(bit(at), bit(b.sub(b.add(at, bytes), b.i32(1))));
+        b.if(b.eq(b.and(bits, both), b.i64(0)), () => b.ret());
+      });
+    });
+    c.do(codeWrite, c.call(physicalOf, at), bytes);
+  });
   b.ret();
 });
 

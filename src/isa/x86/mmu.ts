@@ -8,7 +8,7 @@ import type { Emit } from './emit.ts';
 import * as st from './state.ts';
 import { X } from './state.ts';
 import { host, sub } from './sub.ts';
-import { entryOf, markLarge, putEntry, TlbFlag } from './tlb.ts';
+import { entryOf, inUpperHalf, markLarge, putEntry, TlbFlag } from './tlb.ts';
 
 /** Bits of `how`, the description of an access: log2 of its bytes in bits 0 and 1, then these. */
 export const How = {
@@ -375,7 +375,7 @@ export const fetchTranslate = sub('fetchTranslate', ['i64'], 'i64', {}, (c, addr
   const page = c.call(walk, addr, b.i32(How.fetch));
   b.if(b.eq(page, b.i64(-1)), () => b.ret(page));
   const kept = bit(c, page, Math.log2(Walk.global));
-  b.if(b.and(bit(c, addr, 63), b.xor(kept, b.i32(1))), () => c.set(st.upperNonGlobal, b.i32(1)));
+  b.if(b.and(inUpperHalf(c, addr), b.xor(kept, b.i32(1))), () => c.set(st.upperNonGlobal, b.i32(1)));
   b.ret(joinPage(c, page, addr));
 });
 

@@ -23,6 +23,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.codeMap,
     st.dirtyMap,
     st.blockTable,
+    st.codePieces,
     st.cpuIndex,
     st.kick,
     st.guestDebug,

@@ -221,16 +221,23 @@ export const loadProtectedSegment = sub(
 /** Loads ES, SS, DS, FS or GS (`segment` i32) with `selector` (i32, 16 bits), as MOV, POP and LDS do in the current mode. */
 export const loadSegment = sub('loadSegment', ['i32', 'i32'], null, { faults: true }, (c, segment, selector) => {
   const b = c.b;
-  b.if(
-    inProtectedMode(c),
-    () => c.do(loadProtectedSegment, segment, selector, b.i32(X.gp)),
-    () => {
-      // Limit and attributes stay: "unreal mode" depends on it.
-      setIndexed(c, 'i64', st.segBase, segment, b.extu(b.shl(selector, b.i32(4))));
-      setIndexed(c, 'i32', st.segSelector, segment, selector);
-    },
-  );
-  b.if(b.leu(segment, b.i32(S.ds)), () => c.do(updateContext));
+  b.if(b.eqz(inProtectedMode(c)), () => {
+    // Limit and attributes stay: "unreal mode" depends on it. The context does not depend on the base there.
+    setIndexed(c, 'i64', st.segBase, segment, b.extu(b.shl(selector, b.i32(4))));
+    setIndexed(c, 'i32', st.segSelector, segment, selector);
+    b.ret();
+  });
+  const base = getIndexed(c, 'i64', st.segBase, segment);
+  const limit = getIndexed(c, 'i32', st.segLimit, segment);
+  const attr = getIndexed(c, 'i32', st.segAttr, segment);
+  c.do(loadProtectedSegment, segment, selector, b.i32(X.gp));
+  b.if(b.leu(segment, b.i32(S.ds)), () => {
+    // A kernel's entry loads what is there already.
+    const moved = b.ne(getIndexed(c, 'i64', st.segBase, segment), base);
+    const resized = b.ne(getIndexed(c, 'i32', st.segLimit, segment), limit);
+    const kind = b.and(b.xor(getIndexed(c, 'i32', st.segAttr, segment), attr), b.i32(PLAIN.mask | Attr.big));
+    b.if(b.or(b.or(moved, resized), kind), () => c.do(updateContext));
+  });
   b.ret();
 });
 

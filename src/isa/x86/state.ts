@@ -137,6 +137,8 @@ export const codeMap = slot('codeMap', 'i32');
 export const dirtyMap = slot('dirtyMap', 'i32');
 /** Host address of the table of decoded blocks by guest-physical address, or 0 for none: see fetch.ts. */
 export const blockTable = slot('blockTable', 'i32');
+/** Host address of the table of pieces of pages that hold decoded code of this vCPU, or 0 for none: see memory.ts. */
+export const codePieces = slot('codePieces', 'i32');
 /** Index of this vCPU. */
 export const cpuIndex = slot('cpuIndex', 'i32');
 
@@ -156,6 +158,12 @@ export const codeChanged = slot('codeChanged', 'i32');
 export const retired = slot('retired', 'i32');
 /** Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. Never 0. */
 export const epochs = many('i32', ['epochLower', 'epochUpper']);
+/**
+ * What is added to a linear address so that bit 63 tells the upper half, where kernels are: 0 in IA-32e mode; `NARROW_HALF` elsewhere, which
+ * makes it the last of the 4 GiB.
+ */
+export const halves = slot('halves', 'i64');
+export const NARROW_HALF = (1n << 63n) - 0xc0000000n;
 /** In bits 14 and up, a number that changes whenever an entry of a TLB may have to be forgotten: what cells were filled under (accel/dbt/cells.ts). */
 export const cellKey = slot('cellKey', 'i64');
 /** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
@@ -352,6 +360,9 @@ export const TLB_ENTRY_BYTES = 16;
 /** Entries of the jump cache; an entry is: linear address (i64), context (i32), record address (i32). */
 export const JUMP_ENTRIES = 16384;
 export const JUMP_ENTRY_BYTES = 16;
+/** Entries of the table of pieces, and bytes of one. */
+export const PIECE_ENTRIES = 1024;
+export const PIECE_ENTRY_BYTES = 16;
 /** Entries of the table of decoded blocks; an entry is: guest-physical address and context (i64, see fetch.ts), record address (i32). */
 export const BLOCK_ENTRIES = 65536;
 export const BLOCK_ENTRY_BYTES = 16;

@@ -9,11 +9,16 @@ import type { Operand, Size } from './emit.ts';
 import { checkFpu } from './fpu-check.ts';
 import { type Unit, units } from './row.ts';
 import * as st from './state.ts';
-import { Ctx } from './state.ts';
+import { Ctx, S } from './state.ts';
 
 /** Whether an instruction of this unit must look whether it may run. */
 export const checksFpu = (unit: Unit | undefined, ctx: number): boolean =>
   unit === 'avx' ? (ctx & Ctx.avx) === 0 : unit !== undefined && (ctx & Ctx.fpTrap) !== 0;
+
+/** Segments that are flat under `Ctx.flat`: bits by number. */
+const FLAT = (1 << S.es) | (1 << S.ss) | (1 << S.ds);
+/** Whether an instruction is `Variant.flat`. */
+export const isFlat = (insn: Insn, ctx: number): boolean => (ctx & Ctx.flat) !== 0 && ((FLAT >> insn.segment) & 1) !== 0;
 
 /** The variant of its row that a decoded instruction needs. */
 export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant {
@@ -31,6 +36,7 @@ export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant 
     fpTrap: checksFpu(fp, ctx),
     wide: insn.wide,
     limited: options.near === true && (ctx & Ctx.limited) !== 0,
+    flat: isFlat(insn, ctx),
   };
 }
 

@@ -28,8 +28,8 @@ function held(m: TestMachine, addr: bigint, n = 1): boolean {
   return BigInt.asUintN(64, m.memory.getBigUint64(at, true) ^ BigInt.asUintN(64, addr)) < 4096n;
 }
 /** Puts a record into the jump cache where `addr` has its place; tells later whether it is still there. */
-function jump(m: TestMachine, addr: bigint): () => boolean {
-  const offset = jumpOffset(Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n)));
+function jump(m: TestMachine, addr: bigint, upper = addr < 0n ? 1 : 0): () => boolean {
+  const offset = jumpOffset(Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n)), upper);
   const at = (m.get(st.jumpCache) as number) + offset;
   m.memory.setInt32(at + 12, 77, true);
   m.set(st.jumpGroups, (m.get(st.jumpGroups) as bigint) | (1n << BigInt((offset >> JUMP_GROUP_SHIFT) & 63)));
@@ -110,6 +110,17 @@ test('the upper half of the jump cache survives a CR3 write while fetches from t
   assert.equal(high(), false);
 });
 
+test('outside IA-32e mode the last of the 4 GiB is the upper half', () => {
+  const m = machine();
+  m.set(st.efer, 0n);
+  m.run(updateContext);
+  const [low, high] = [jump(m, 0xbffff000n), jump(m, 0xc0000000n, 1)];
+  m.run(flushNonGlobal);
+  assert.deepEqual([low(), high()], [false, true]);
+  m.run(flushPage, 0xc0000000n);
+  assert.equal(high(), false);
+});
+
 test('flushing a page drops it alone, global or not, and its part of the jump cache', () => {
   const m = machine();
   for (const addr of [0x4000n, 0x5000n, 0x6000n]) fill(m, addr);
@@ -179,13 +190,17 @@ test('a user page is in the user TLB and flushed from there', () => {
 
 test('the jump cache index in IR and in TypeScript agree, and the entries of a page are together', () => {
   const m = new TestMachine();
-  const probe = sub('probeJumpIndex', ['i64'], 'i32', {}, (c, addr) => c.b.ret(jumpIndex(c.b, addr)));
+  const probe = sub('probeJumpIndex', ['i64'], 'i32', {}, (c, addr) => c.b.ret(jumpIndex(c, addr)));
   let seed = 12345n;
-  for (let i = 0; i < 300; i++) {
+  for (let i = 0; i < 600; i++) {
+    const narrow = i >= 300;
+    m.set(st.halves, narrow ? st.NARROW_HALF : 0n);
     seed = BigInt.asUintN(64, seed * 6364136223846793005n + 1442695040888963407n);
-    const addr = seed >> BigInt(i % 40);
+    const addr = seed >> BigInt(narrow ? 32 : i % 40);
     const index = m.run(probe, addr).value as number;
-    assert.equal(jumpOffset(Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n))), index);
+    const [low, high] = [Number(BigInt.asIntN(32, addr)), Number(BigInt.asIntN(32, addr >> 32n))];
+    const upper = narrow ? Number(addr >= 0xc0000000n) : Number(BigInt.asIntN(64, addr) < 0n);
+    assert.equal(jumpOffset(low, high, upper), index);
     assert.ok(index >= 0 && index < JUMP_ENTRIES * JUMP_ENTRY_BYTES && index % JUMP_ENTRY_BYTES === 0);
     assert.equal(index >> 11, (m.run(probe, addr & ~0xfffn).value as number) >> 11);
   }

@@ -37,19 +37,27 @@ const HALF_BYTES = (GROUPS / 2) * GROUP_BYTES;
 /** Shift of the group's number in a place that `jumpOffset` gives. */
 export const JUMP_GROUP_SHIFT = Math.log2(GROUP_BYTES);
 
+/** 1 (i32) for a linear address in the upper half. */
+export function inUpperHalf(c: Emit, addr: Value): Value {
+  const b = c.b;
+  return b.wrap(b.shru(b.add(addr, c.get(st.halves)), b.i64(63)));
+}
+
 /** Byte offset in the jump cache of the group of the page that holds `addr`: the upper half of the addresses has the upper groups. */
-function jumpGroup(b: Builder, addr: Value): Value {
+function jumpGroup(c: Emit, addr: Value): Value {
+  const b = c.b;
   const page = b.wrap(b.shru(addr, b.i64(12)));
   const group = b.and(b.xor(page, b.shru(page, b.i32(5))), b.i32(GROUPS / 2 - 1));
-  const upper = b.wrap(b.shru(addr, b.i64(63)));
+  const upper = inUpperHalf(c, addr);
   return b.add(b.mul(group, b.i32(GROUP_BYTES)), b.mul(upper, b.i32(HALF_BYTES)));
 }
 
 /** Byte offset in the jump cache of the entry for the linear address `addr` (i64): the entries of a page are contiguous. */
-export function jumpIndex(b: Builder, addr: Value): Value {
+export function jumpIndex(c: Emit, addr: Value): Value {
+  const b = c.b;
   const low = b.and(b.wrap(addr), b.i32(0xfff));
   const place = b.and(b.xor(low, b.shru(low, b.i32(5))), b.i32(PLACES - 1));
-  return b.add(jumpGroup(b, addr), b.mul(place, b.i32(JUMP_ENTRY_BYTES)));
+  return b.add(jumpGroup(c, addr), b.mul(place, b.i32(JUMP_ENTRY_BYTES)));
 }
 
 /** Notes that the jump cache's group of `addr` holds something. */
@@ -61,12 +69,12 @@ export function noteJump(c: Emit, addr: Value): void {
   c.set(st.jumpGroups, b.or(c.get(st.jumpGroups), b.shl(b.i64(1), group)));
 }
 
-/** The same for an address given as its low and high 32 bits. */
-export function jumpOffset(low: number, high: number): number {
+/** The same for an address given as its low and high 32 bits; `upper` 1 where it is in the upper half. */
+export function jumpOffset(low: number, high: number, upper = high >>> 31): number {
   const page = (low >>> 12) | (high << 20);
   const group = (page ^ (page >>> 5)) & (GROUPS / 2 - 1);
   const place = ((low & 0xfff) ^ ((low & 0xfff) >>> 5)) & (PLACES - 1);
-  return group * GROUP_BYTES + (high >>> 31) * HALF_BYTES + place * JUMP_ENTRY_BYTES;
+  return group * GROUP_BYTES + upper * HALF_BYTES + place * JUMP_ENTRY_BYTES;
 }
 
 // -- pieces
@@ -289,11 +297,11 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
   const index = b.and(b.wrap(b.shru(addr, b.i64(12))), b.i32(TLB_ENTRIES - 1));
   dropMatching(c, index, (tag) => tagHits(b, tag, addr));
   b.if(
-    b.lts(addr, b.i64(0)),
+    inUpperHalf(c, addr),
     () => nextEpoch(c, 1),
     () => nextEpoch(c, 0),
   );
-  b.fill(b.add(c.get(st.jumpCache), jumpGroup(b, addr)), b.i32(0), b.i32(GROUP_BYTES));
+  b.fill(b.add(c.get(st.jumpCache), jumpGroup(c, addr)), b.i32(0), b.i32(GROUP_BYTES));
   const { word, bit } = largeBit(c, addr);
   b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));
   b.if(b.ne(b.and(c.get(st.hugePages), hugeBit(c, addr)), b.i64(0)), () => c.do(flushLarge, addr, b.i32(1)));

@@ -33,7 +33,21 @@ export function variantsOf(info: RowInfo): Variant[] {
               for (const fpTrap of options.fp ? [false, true] : [false]) {
                 for (const flagsLive of [false, true]) {
                   for (const wide of info.vex && info.wide < 0 ? [false, true] : [info.wide === 1])
-                    found.push({ info, size, addressSize, isMemory, lock, rep, long, flagsLive, fpTrap, wide, limited: false });
+                    for (const flat of long ? [false] : [false, true])
+                      found.push({
+                        info,
+                        size,
+                        addressSize,
+                        isMemory,
+                        lock,
+                        rep,
+                        long,
+                        flagsLive,
+                        fpTrap,
+                        wide,
+                        limited: false,
+                        flat,
+                      });
                 }
               }
             }

@@ -38,6 +38,7 @@ function* variants(info: RowInfo): Generator<Variant> {
                   fpTrap: options.fp !== undefined,
                   wide: info.wide !== 0 && info.vex,
                   limited: options.near === true && !long,
+                  flat: !long,
                 };
               }
             }

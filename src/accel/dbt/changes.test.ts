@@ -1,0 +1,55 @@
+// Writes near, into and beside decoded code, as tier 0 sees them.
+
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { CODE, rig, settle } from './testing.ts';
+
+test('where a write changes the constants of instructions alone, their block is not decoded anew', () => {
+  // mov ecx,3; L: mov [f+1],ecx; mov byte [f+8],8; call f; dec ecx; jnz L; hlt; f: add eax,0; add ebx,[rsp+16]; ret
+  const { vcpu } = rig('off', 'b903000000890d12000000c6051200000008e805000000ffc975eaf40500000000035c2410c3');
+  assert.equal(settle(vcpu), 'hlt');
+  assert.equal(vcpu.get('rax'), 6n);
+  // What the displacement of 8 leads to is the start of the program.
+  assert.equal(vcpu.get('rbx'), 3n * 0x3b9n);
+  assert.equal(vcpu.codeStats.invalidated, 0);
+});
+
+test('where a write changes how far a branch goes, it goes there', () => {
+  // mov ecx,2; L: jmp A; A: add eax,1; mov byte [L+1],C-A; dec ecx; jnz L; C: hlt
+  const { vcpu } = rig('off', 'b902000000eb0083c001c605f5ffffff0effc975f0f4');
+  assert.equal(settle(vcpu), 'hlt');
+  assert.deepEqual([vcpu.get('rax'), vcpu.get('rcx')], [1n, 1n]);
+  assert.equal(vcpu.codeStats.invalidated, 0);
+});
+
+test('where a write makes other instructions, they run', () => {
+  // mov ecx,2; L: call f; mov byte [f],BYTE; dec ecx; jnz L; hlt; f: add eax,1 (then sub eax,1); ret
+  const other = rig('off', 'b902000000e80c000000c605050000002dffc975f0f40501000000c3').vcpu;
+  assert.equal(settle(other), 'hlt');
+  assert.equal(other.get('rax'), 0n);
+  // The same with f: test eax,0x9090c001 (then nop; add eax,eax; nop; nop); ret
+  const shorter = rig('off', 'b902000000e80c000000c6050500000090ffc975f0f4a901c09090c3').vcpu;
+  shorter.set('rax', 2n);
+  assert.equal(settle(shorter), 'hlt');
+  assert.equal(shorter.get('rax'), 4n);
+});
+
+test('stores beside decoded code stay in WebAssembly, and those into its 64 bytes do not', () => {
+  for (const [offset, least, most] of [[64, 0, 2], [4092, 0, 2], [60, 1000, 1002], [-4, 0, 2]] as const) {
+    // mov ecx,1000; L: mov [rsi],ecx; dec ecx; jnz L; hlt
+    const { vcpu } = rig('off', 'b9e8030000890effc975faf4');
+    vcpu.set('rsi', BigInt(CODE + offset));
+    assert.equal(settle(vcpu), 'hlt');
+    const { codeWrite } = vcpu.counters.read();
+    assert.ok(codeWrite >= least && codeWrite <= most, `${codeWrite} calls for stores at ${offset}`);
+  }
+}); // biome-ignore format: pairs
+
+test('code that comes to lie where stores went unseen is met by the next store', () => {
+  // mov ecx,100; L: mov [rsi],edi; dec ecx; jnz L; call rsi; out 0x80,al; mov [rsi],ebx; call rsi; out 0x80,al; hlt
+  const { vcpu, out } = rig('off', 'b964000000893effc975faffd6e680891effd6e680f4');
+  // edi: mov al,1; ret. ebx: inc eax; ret.
+  for (const [r, v] of Object.entries({ rsi: CODE + 0x400, rdi: 0xc301b0, rbx: 0xc3c0ff })) vcpu.set(r, BigInt(v));
+  assert.equal(settle(vcpu), 'hlt');
+  assert.deepEqual(out, [1, 2]);
+});
