@@ -9,10 +9,13 @@ import { place } from '../../isa/x86/memory.ts';
 import { How } from '../../isa/x86/mmu.ts';
 import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
-import { entryOf, tagHits } from '../../isa/x86/tlb.ts';
+import { ChainedCell, entryOf, TlbFlag, tagHits } from '../../isa/x86/tlb.ts';
 
-/** Layout of a cell: page (i64), key (i64; never 0 in one that was filled), addend (i32), misses (i32). */
-export const Cell = { page: 0, key: 8, addend: 16, misses: 20 } as const;
+/**
+ * Layout of a cell: page (i64), key (i64; never 0 in one that holds), addend (i32), misses (i32), and the next one (i32) of the chain that a CR3
+ * write goes through: those filled from pages that are not global.
+ */
+export const Cell = { page: 0, key: ChainedCell.key, addend: 16, misses: 20, link: ChainedCell.link } as const;
 /** Misses of a cell between two reports (a power of two), and how many a look counts for that is not served. */
 export const CELL_MISSES = 1024;
 const REFUSED = 16;
@@ -57,8 +60,22 @@ function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): voi
   const slow = b.and(b.and(b.wrap(tag), b.i32(1)), write);
   b.if(b.and(b.eqz(slow), b.and(tagHits(b, page, addr), tagHits(b, page, last))), () => {
     const addend = b.raw('i32', entry, 8);
+    const now = key(c);
+    // One that was filled under this number may be in the chain already, where it stays.
+    const fresh = b.ne(b.shru(b.xor(b.raw('i64', cell, Cell.key), now), b.i64(14)), b.i64(0));
+    const outside = b.or(fresh, b.eqz(b.raw('i32', cell, Cell.link)));
+    b.if(outside, () => {
+      b.if(
+        b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.global)),
+        () => b.setRaw('i32', cell, b.i32(0), Cell.link),
+        () => {
+          b.setRaw('i32', cell, b.or(c.get(st.cellChain), b.i32(ChainedCell.member)), Cell.link);
+          c.set(st.cellChain, cell);
+        },
+      );
+    });
     b.setRaw('i64', cell, page, Cell.page);
-    b.setRaw('i64', cell, key(c), Cell.key);
+    b.setRaw('i64', cell, now, Cell.key);
     b.setRaw('i32', cell, addend, Cell.addend);
     b.ret(b.add(b.wrap(addr), addend));
   });

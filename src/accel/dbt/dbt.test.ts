@@ -102,6 +102,29 @@ for (const regions of ['off', 'always'] as const) {
     assert.equal(vcpu.get('rax'), 202n);
   });
 
+  test(`${name}: a CR3 write reaches every access that has remembered a page, unless the page is global`, () => {
+    // mov ecx,40; L: add rax,[rsi]; add rax,[rdi]; mov cr3,r8; xchg r8,r9; dec ecx; jnz L; hlt
+    const { vcpu, bytes, layout } = rig(regions, 'b92800000048030648030741 0f22d84d87c8ffc975eff4');
+    const memory = new DataView(bytes.buffer);
+    const put = (at: number, value: number): void => memory.setBigUint64(layout.ramBase + at, BigInt(value), true);
+    const [page, other, global] = [0x80000, 0x81000, 0x82000];
+    for (const root of [0x1000, 0x11000]) {
+      const code = root + 0x3000;
+      for (let n = 0; n < 3; n++) put(root + n * 0x1000, (root + (n + 1) * 0x1000) | 0x63);
+      for (let n = 0; n < 512; n++) put(code + n * 8, (n * 4096) | 0x63);
+    }
+    put(0x14000 + (page / 4096) * 8, other | 0x63);
+    for (const root of [0x4000, 0x14000]) put(root + (global / 4096) * 8, global | 0x163);
+    put(page, 1);
+    put(other, 100);
+    put(global, 1000);
+    const registers = { rsi: page, rdi: global, r8: 0x11000, r9: 0x1000, cr3: 0x1000, cr4: 0xa0, cr0: 0x80000001 };
+    for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+    vcpu.sync();
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rax'), 20n * 101n + 40n * 1000n);
+  });
+
   test(`${name}: IRET to a place where it often went before, but with TF set, single-steps`, () => {
     // mov ecx,3000; L: mov rax,rsp; push 0; push rax; push rdx; push 8; lea rax,[T]; push rax; iretq
     // T: cmp ecx,2; jne +5; mov edx,0x102; dec ecx; jnz L; hlt; #DB: mov al,1; out 0x80,al; hlt

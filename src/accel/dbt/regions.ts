@@ -210,6 +210,7 @@ export class Regions {
     this.#view.setInt32(sites + Site.index, copy, true);
     const cells = this.#env + Area.cells + (index - REGION_FIRST) * REGION_CELLS * CELL_BYTES;
     this.#bytes.fill(0, cells, cells + REGION_CELLS * CELL_BYTES);
+    this.#forgetCells();
     const number = this.#number++;
     this.#made.set(index, {
       number,
@@ -386,6 +387,12 @@ export class Regions {
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
 
+  /** What all cells know holds no more: some that were cleared may have been in the chain (see isa/x86/tlb.ts). */
+  #forgetCells(): void {
+    const at = this.#env + st.cellKey.offset;
+    this.#view.setBigInt64(at, this.#view.getBigInt64(at, true) + (1n << 14n), true);
+    this.#view.setInt32(this.#env + st.cellChain.offset, 0, true);
+  }
   /** 1 for a linear address in the upper half. */
   #upper(linear: bigint): 0 | 1 {
     return BigInt.asIntN(64, linear + this.#view.getBigInt64(this.#env + st.halves.offset, true)) < 0n ? 1 : 0;

@@ -33,6 +33,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.hostEntered,
     ...st.epochs,
     st.cellKey,
+    st.cellChain,
     st.callTop,
   ].map((s) => s.name),
 );

@@ -166,6 +166,8 @@ export const halves = slot('halves', 'i64');
 export const NARROW_HALF = (1n << 63n) - 0xc0000000n;
 /** In bits 14 and up, a number that changes whenever an entry of a TLB may have to be forgotten: what cells were filled under (accel/dbt/cells.ts). */
 export const cellKey = slot('cellKey', 'i64');
+/** Host address of the first cell in the chain of those filled from non-global pages under this number, or 0: see tlb.ts. */
+export const cellChain = slot('cellChain', 'i32');
 /** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
 export const callTop = slot('callTop', 'i32');
 /** Instructions that regions have retired. */

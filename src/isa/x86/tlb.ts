@@ -167,9 +167,31 @@ export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags
 
 // -- flushes
 
+/**
+ * Of a cell (accel/dbt/cells.ts): places of the key that it holds under (i64) and of its link in the chain (i32): the next one's address with the
+ * bit `member`; 0 for one that was filled outside the chain.
+ */
+export const ChainedCell = { key: 8, link: 24, member: 1 } as const;
+
 /** What single accesses of translated code know of TLB entries holds no more. */
 function nextCells(c: Emit): void {
   c.set(st.cellKey, c.b.add(c.get(st.cellKey), c.b.i64(1 << 14)));
+  c.set(st.cellChain, c.b.i32(0));
+}
+/** What they know of non-global pages holds no more. */
+function dropCells(c: Emit): void {
+  const b = c.b;
+  const at = b.variable(c.get(st.cellChain));
+  b.block((done) => {
+    b.loop((again) => {
+      const cell = b.getVar(at);
+      b.br(done, b.eqz(cell));
+      b.setRaw('i64', cell, b.i64(0), ChainedCell.key);
+      b.setVar(at, b.and(b.raw('i32', cell, ChainedCell.link), b.i32(~ChainedCell.member)));
+      b.br(again);
+    });
+  });
+  c.set(st.cellChain, b.i32(0));
 }
 /** What was known of code in a half of the addresses (0 lower, 1 upper) is not known any more. */
 function nextEpoch(c: Emit, half: 0 | 1): void {
@@ -268,7 +290,7 @@ export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
   c.set(st.jumpGroups, b.i64(0));
   nextEpoch(c, 0);
   b.if(c.get(st.upperNonGlobal), () => nextEpoch(c, 1));
-  nextCells(c);
+  dropCells(c);
   b.ret();
 });
 
