@@ -76,9 +76,12 @@ export const charDeviceOptions: readonly SystemOption[] = [
   },
   {
     names: ['-parallel'],
-    value: 'none',
-    help: 'no parallel port (there is none)',
-    apply: does((_, v) => void oneOf('-parallel ', v, ['none'])),
+    value: 'file:F|pipe:F|unix:PATH|tcp:HOST:PORT|null|none|…',
+    help: 'connect a parallel port with a printer, up to three',
+    apply: does((s, v) => {
+      if (s.parallel.length === 3) throw new Refused(`-parallel ${v}: there are three parallel ports`);
+      s.parallel.push(v);
+    }),
   },
   {
     names: ['-monitor'],

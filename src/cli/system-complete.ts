@@ -93,6 +93,10 @@ function characters(s: Settings): void {
     ...ports,
     ...s.devices.map((d) => (d.driver === 'isa-serial' && d['index'] === undefined ? { ...d, index: free.shift() ?? 4 } : d)),
   ];
+  s.parallel.forEach((text, index) => {
+    if (text === 'none') return;
+    s.devices.push({ driver: 'isa-parallel', index, chardev: shortChardev(s, '-parallel', text, `parallel${index}`) });
+  });
   s.monitor.forEach((text, n) => {
     if (text === 'none') return;
     s.monitors.push({ chardev: shortChardev(s, '-monitor', text, `compat_monitor${n}`), mode: 'readline' });

@@ -66,12 +66,12 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     const value = take(name);
     return value === undefined ? otherwise : onOff(`-drive ${name}=`, value);
   };
-  const kind = oneOf('-drive if=', take('if') ?? 'ide', ['ide', 'virtio', 'none', 'scsi', 'pflash']);
+  const kind = oneOf('-drive if=', take('if') ?? 'ide', ['ide', 'virtio', 'none', 'scsi', 'floppy', 'pflash']);
   if (kind === 'pflash') {
     flash(s, map, text);
     return;
   }
-  if (kind === 'scsi') throw new Refused('-drive if=scsi: not supported; accepted: ide, virtio, none');
+  if (kind === 'scsi') throw new Refused('-drive if=scsi: not supported; accepted: ide, virtio, floppy, none');
   const media = oneOf('-drive media=', take('media') ?? 'disk', ['disk', 'cdrom']) as 'disk' | 'cdrom';
   const cache = take('cache') ?? 'writeback';
   const mode = caches[cache];
@@ -88,7 +88,7 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
   const at = number ?? freeIndex(s, kind, media);
   const id =
     take('id') ??
-    `${kind === 'ide' ? `ide${at >> 1}-${media === 'cdrom' ? 'cd' : 'hd'}${at & 1}` : kind === 'virtio' ? `virtio${at}` : `none${at}`}`;
+    `${kind === 'ide' ? `ide${at >> 1}-${media === 'cdrom' ? 'cd' : 'hd'}${at & 1}` : kind === 'none' ? `none${at}` : `${kind}${at}`}`;
   if (s.drives.some((d) => d.id === id)) throw new Refused(`-drive id=${id}: there is one of that id already`);
   oneOf('-drive aio=', take('aio') ?? 'threads', ['threads', 'native', 'io_uring']);
   if (flag('copy-on-read', false)) throw new Refused('-drive copy-on-read=on: not supported');
@@ -132,13 +132,17 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     limits: limits as unknown as Limits,
   };
   for (const name of map.keys()) throw new Refused(`-drive ${name}: not supported`);
-  if (setting.file === undefined && media === 'disk') throw new Refused(`-drive ${text}: file= is missing`);
+  if (setting.file === undefined && media === 'disk' && kind !== 'floppy') throw new Refused(`-drive ${text}: file= is missing`);
   s.drives.push(setting);
   const q35 = s.machine.board === 'q35';
   if (kind === 'virtio') addDevice(s, { driver: 'virtio-blk-pci', drive: id }, text);
   else if (kind === 'ide') {
     const driver = media === 'cdrom' ? 'ide-cd' : 'ide-hd';
     addDevice(s, { driver, bus: `ide.${q35 ? at : at >> 1}`, unit: q35 ? 0 : at & 1, drive: id }, text);
+  } else if (kind === 'floppy') {
+    if (at > 1) throw new Refused(`-drive ${text}: accepted are floppy drives 0 and 1`);
+    if (!s.devices.some((d) => d.driver === 'isa-fdc')) addDevice(s, { driver: 'isa-fdc' }, text);
+    addDevice(s, { driver: 'floppy', unit: at, drive: id }, text);
   }
   s.driveIndexes.add(`${kind}${at}`);
 }
@@ -236,7 +240,7 @@ export const driveOptions: readonly SystemOption[] = [
   },
   {
     names: ['-drive'],
-    value: '[file=F][,if=ide|virtio|none][,format=raw|qcow2][,media=disk|cdrom][,…]',
+    value: '[file=F][,if=ide|virtio|floppy|none][,format=raw|qcow2][,media=disk|cdrom][,…]',
     help: 'a disk: its nodes, and its device unless if=none',
     group: 'drive',
     parameters: parameters({
@@ -249,6 +253,7 @@ export const driveOptions: readonly SystemOption[] = [
   ...['a', 'b', 'c', 'd'].map((letter, n) =>
     short(`-hd${letter}`, 'FILE', `IDE disk ${n}`, (v) => `file=${v},index=${n},media=disk`),
   ),
+  ...['a', 'b'].map((letter, n) => short(`-fd${letter}`, 'FILE', `floppy disk ${n}`, (v) => `file=${v},if=floppy,index=${n}`)),
   short('-cdrom', 'FILE', 'IDE CD-ROM', (v) => `file=${v},index=2,media=cdrom`),
   {
     names: ['-snapshot'],

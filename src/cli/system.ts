@@ -142,6 +142,11 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     table: qmpTable,
     quit: idleEnd,
   });
+  emulator.setActions({
+    ...s.actions,
+    ...(s.noShutdown ? { shutdown: 'pause' as const } : {}),
+    ...(s.noReboot ? { reboot: 'shutdown' as const } : {}),
+  });
   emulator.blocks.dormant = s.incoming !== undefined;
   const folders: Folder[] = [];
   try {
@@ -185,7 +190,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     const end = await (emulator.machine?.ended ?? idle);
     // Monitors hear of the end before their connections go.
     await new Promise<void>((resolve) => void emulator.host.timers.after(0, resolve));
-    return await exitCode(end, say);
+    return emulator.failed ? 1 : await exitCode(end, say);
   } catch (error) {
     emulator.machine?.quit();
     throw error;
@@ -224,6 +229,7 @@ function makeMachine(
     },
     noReboot: s.noReboot,
     noShutdown: s.noShutdown,
+    panicked: (what) => void emulator.guestPanicked(what),
     backends: emulator.backends,
   });
 }

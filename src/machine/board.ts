@@ -16,6 +16,7 @@ import { AddressSpace, type PlacedBell, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
 import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
+import { Dma } from '../devices/dma.ts';
 import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
 import { Ged, ged } from '../devices/ged.ts';
 import { Hpet } from '../devices/hpet.ts';
@@ -284,6 +285,9 @@ export function buildBoard(o: BoardOptions): Board {
     return uart;
   });
 
+  const dma = config.machine === 'pc' || config.machine === 'q35' ? new Dma({ arena, memory }) : undefined;
+  dma?.map(ports);
+
   // Resets, power, keyboard.
   const reset = (): void => o.event({ kind: 'reset' });
   const resetPorts = new ResetPorts({ arena, reset });
@@ -361,7 +365,7 @@ export function buildBoard(o: BoardOptions): Board {
     services: {
       cpus: config.cpus,
       ram: config.memory,
-      memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
+      memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, dma, cmos: (at, value) => rtc.preset(at, value), msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
       firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}),
     },
     types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
@@ -389,7 +393,7 @@ export function buildBoard(o: BoardOptions): Board {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
-        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, events, ...(ioapic2 ? [ioapic2] : []), ...uarts, ...lapics, ...pvs]) device.reset();
+        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
         for (const [address, value] of cmosBytes(cpus.list().length, config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();

@@ -9,6 +9,7 @@ import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
+import type { DriveStore } from './drive-store.ts';
 import type { VirtioPlace } from './microvm.ts';
 
 /** What all buses have. */
@@ -123,6 +124,15 @@ export interface CpuBus extends Bus<'CPU'> {
   /** A vCPU was added to a machine that has started; on the I/O thread. */
   plugged(path: string): void;
 }
+/** The cable of a floppy disk controller. */
+export interface FloppyBus extends Bus<'floppy-bus'> {
+  /** The unit that is meant, or the first free one. Throws where it is in use or there is none. */
+  place(unit: number | undefined): number;
+  /** Connects a drive of a kind, by CMOS' number, 0 for what its disk asks for; on the I/O thread. */
+  connect(unit: number, store: DriveStore | undefined, kind: number): void;
+  /** There is another disk in a drive. */
+  changed(unit: number): void;
+}
 /** Bus kinds; helpers of other buses add theirs here. */
 export interface Buses {
   readonly PCI: PciBus;
@@ -132,6 +142,7 @@ export interface Buses {
   readonly IDE: IdeBus;
   readonly 'usb-bus': UsbBus;
   readonly SCSI: ScsiBus;
+  readonly 'floppy-bus': FloppyBus;
   readonly CPU: CpuBus;
   readonly 'virtio-serial-bus': VirtioSerialBus;
 }

@@ -82,6 +82,8 @@ export type MachineEvent =
 /** What the board asks of it. */
 export type BoardEvent =
   | MachineEvent
+  /** The guest's kernel says that it has crashed, or that another one takes over after a crash. */
+  | { readonly kind: 'panic'; readonly what: 'panicked' | 'crashLoaded' }
   /** A vCPU has met a breakpoint of a debugger; the others are being held. */
   | { readonly kind: 'debug'; readonly cpu: number }
   /** The guest has let go of a device, by its path: it is to be removed. */

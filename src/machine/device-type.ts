@@ -9,6 +9,7 @@ import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import type { MemorySlots } from '../bus/slots.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
+import type { Dma } from '../devices/dma.ts';
 import type { FwCfgFile } from '../devices/fw-cfg.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { PciHost } from '../devices/pci-host.ts';
@@ -55,6 +56,10 @@ export interface BoardServices {
   readonly buffer: ArrayBufferLike;
   /** ISA interrupt n, with PIC and I/O APIC behind it. Each call gives a source of its own where the bus shares lines. */
   isa(n: number): IrqLine;
+  /** The DMA controllers; undefined on boards without them. */
+  readonly dma: Dma | undefined;
+  /** A byte of CMOS memory for the firmware, at a reset. With the board's lock held. */
+  cmos(address: number, value: number): void;
   /** Sends a message-signalled interrupt. */
   readonly msi: MsiSink;
   /** To be called when a timer of the device became earlier. */
@@ -165,6 +170,8 @@ export interface Device {
    * (`ide`, `scsi/disk@0,0`); of other devices all from their bus on (`drive@0/disk@1`).
    */
   readonly bootNode?: string;
+  /** Where the guest has put an ELF note that belongs into cores of its memory. */
+  coreNote?(): { readonly gpa: number; readonly length: number } | undefined;
   /** Of a network card: its address. */
   readonly mac?: readonly number[];
 }

@@ -4,9 +4,12 @@ import type { AnyDeviceType } from './device-type.ts';
 import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { gigabitCards } from './types/e1000.ts';
+import { floppyTypes } from './types/floppy.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
 import { nvmeType } from './types/nvme.ts';
+import { panicTypes } from './types/panic.ts';
+import { isaParallel } from './types/parallel.ts';
 import { pciBridges } from './types/pci-bridge.ts';
 import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
@@ -29,6 +32,9 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...pciBridges,
   isaDebugExit,
   isaSerial,
+  isaParallel,
+  ...floppyTypes,
+  ...panicTypes,
   pcTestdev,
   ...displays,
   ...virtioBlk,

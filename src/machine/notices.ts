@@ -20,6 +20,7 @@ export interface NoticeData {
   readonly SUSPEND: Readonly<Record<string, never>>;
   readonly WAKEUP: Readonly<Record<string, never>>;
   readonly GUEST_PANICKED: { readonly action: 'pause' | 'poweroff' | 'run'; readonly info?: unknown };
+  readonly GUEST_CRASHLOADED: { readonly action: 'run'; readonly info?: unknown };
   readonly RTC_CHANGE: { readonly offset: number; readonly 'qom-path': string };
   readonly DEVICE_DELETED: { readonly device?: string; readonly path: string };
   readonly DEVICE_UNPLUG_GUEST_ERROR: { readonly device?: string; readonly path: string };

@@ -55,6 +55,8 @@ export interface MachineSetup {
   readonly mayRestart?: (why: MachineEvent) => boolean;
   /** The guest starts again. */
   readonly restarted?: (why: MachineEvent) => void;
+  /** The guest's kernel says that it has crashed, or that another takes over after a crash. */
+  readonly panicked?: (what: 'panicked' | 'crashLoaded') => void;
   /** When the guest powers off, the machine stays, stopped, until it is reset or ended. */
   readonly noShutdown?: boolean;
   /** What the devices' back-ends are looked up in, by name. */

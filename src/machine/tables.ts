@@ -2,8 +2,10 @@
 
 import { acpiHotplug } from '../devices/acpi-hotplug.ts';
 import { ged } from '../devices/ged.ts';
+import { lptPorts } from '../devices/parallel.ts';
+import { PVPANIC_PORT } from '../devices/pvpanic.ts';
 import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
-import { comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
+import { type AcpiConfig, comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
 import { PIIX4_GPE } from './chipset.ts';
@@ -61,6 +63,20 @@ function microvmImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
   });
 }
 
+/** What of ISA's devices that come by `-device` the tables tell of. */
+function pcExtras({ devices = [] }: MachineConfig): Pick<AcpiConfig, 'pvpanic' | 'floppy' | 'parallel'> {
+  const panic = devices.find((d) => d.driver === 'pvpanic');
+  const printers = devices.filter((d) => d.driver === 'isa-parallel');
+  return {
+    ...(panic ? { pvpanic: Number(panic['ioport'] ?? PVPANIC_PORT) } : {}),
+    floppy: devices.some((d) => d.driver === 'isa-fdc'),
+    parallel: printers.map((d, n) => {
+      const usual = lptPorts[Number(d['index'] ?? n)] ?? lptPorts[0];
+      return { port: Number(d['iobase'] ?? usual.base), irq: Number(d['irq'] ?? usual.irq) };
+    }),
+  };
+}
+
 /** The ACPI tables of a board. */
 export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
   if (config.machine === 'microvm') return microvmImage(config, facts);
@@ -81,6 +97,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
     hpet: hasHpet(config),
     serial: comPorts.filter((_, n) => hasSerial(config, n)),
+    ...pcExtras(config),
     rtc: true,
     ps2: true,
     fwCfg: config.firmware !== undefined,

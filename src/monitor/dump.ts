@@ -36,6 +36,14 @@ function note(name: string, type: number, data: Uint8Array): Uint8Array {
   return out;
 }
 
+/** Whether bytes are one note: a header whose sizes come to them. */
+function isNote(b: Uint8Array): boolean {
+  if (b.length < 12 || b.length % 4 !== 0) return false;
+  const view = new DataView(b.buffer, b.byteOffset, b.length);
+  const [name, data] = [view.getUint32(0, true), view.getUint32(4, true)];
+  return 12 + Math.ceil(name / 4) * 4 + Math.ceil(data / 4) * 4 === b.length;
+}
+
 function prstatus(cpu: number, state: DataView, read: Read): Uint8Array {
   const out = new Uint8Array(PRSTATUS_BYTES);
   const view = new DataView(out.buffer);
@@ -127,6 +135,10 @@ export async function writeCore(
     const read: Read = (slot) => readSlot(state, slot);
     return [note('CORE', NT_PRSTATUS, prstatus(cpu, state, read)), note('QEMU', 0, qemuState(state, read))];
   });
+  // The guest's kernel has prepared a note of its own; one that is no note, or not all in RAM, is left out.
+  const told = machine.devices.list().flatMap(({ device }) => device.coreNote?.() ?? [])[0];
+  const guest = told && told.length <= CHUNK ? memory.slice(told.gpa, told.length)?.slice() : undefined;
+  if (guest && isNote(guest)) notes.push(guest);
   const noteBytes = notes.reduce((n, x) => n + x.length, 0);
   const headers = new Uint8Array(HEADER + PROGRAM * (1 + blocks.length));
   const view = new DataView(headers.buffer);

@@ -203,10 +203,11 @@ export class Emulator {
     return this.machine;
   }
   /** QEMU's run state. */
-  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' {
+  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' | 'guest-panicked' {
     const status = this.machine?.status ?? this.#idle;
     if (status === 'prelaunch' && this.migration.incoming) return 'inmigrate';
     if (status === 'paused' && this.postMigrate) return 'postmigrate';
+    if (status === 'paused' && this.#panicked) return 'guest-panicked';
     if (status === 'prelaunch' && this.#began) return 'paused';
     return status === 'ended' ? 'shutdown' : status;
   }
@@ -230,6 +231,7 @@ export class Emulator {
     const { status } = this;
     if (status === 'running') return;
     this.postMigrate = false;
+    this.#panicked = false;
     if (status === 'shutdown') throw new QmpError('Resetting the Virtual Machine is required');
     if (status === 'inmigrate') {
       this.contAfterIncoming = true;
@@ -278,6 +280,22 @@ export class Emulator {
   readonly actions: Actions = { reboot: 'reset', shutdown: 'poweroff', panic: 'shutdown', watchdog: 'reset' };
   setActions(actions: Partial<Actions>): void {
     for (const [name, value] of Object.entries(actions)) if (value !== undefined) Object.assign(this.actions, { [name]: value });
+  }
+  #panicked = false;
+  /** A crash of the guest is to be an error of the process. */
+  failed = false;
+  /** The guest's kernel has said that it crashed, or that another one takes over: what `-action panic=` says follows. */
+  async guestPanicked(what: 'panicked' | 'crashLoaded'): Promise<void> {
+    if (what === 'crashLoaded') return this.emit('GUEST_CRASHLOADED', { action: 'run' });
+    const { panic, shutdown } = this.actions;
+    if (panic === 'none') return this.emit('GUEST_PANICKED', { action: 'run' });
+    const pauses = panic === 'pause' || (panic === 'shutdown' && shutdown === 'pause');
+    this.emit('GUEST_PANICKED', { action: pauses ? 'pause' : 'poweroff' });
+    this.#panicked = true;
+    await this.stop();
+    if (pauses) return;
+    this.failed = panic === 'exit-failure';
+    this.quit('guest-panic');
   }
   /** The CPU model's features, each on or off; few by design: libvirt asks for every one. */
   cpuFeatures(): (readonly [string, boolean])[] {
@@ -329,9 +347,9 @@ export class Emulator {
   }
   /** A drive for removable media is there without one, too: it has a place that is empty. */
   withDrive(config: DeviceConfig): DeviceConfig {
-    if (!/-cd$/.test(config.driver) || config['drive'] !== undefined) return config;
+    if (!/-cd$|^floppy$/.test(config.driver) || config['drive'] !== undefined) return config;
     const name = `#empty-${this.#empty++}`;
-    this.blocks.newBackend(name, undefined, { readOnly: true });
+    this.blocks.newBackend(name, undefined, { readOnly: config.driver !== 'floppy' });
     return { ...config, drive: name };
   }
   #empty = 0;
@@ -381,7 +399,7 @@ export class Emulator {
     else this.cont();
   }
   /** Ends the process: SHUTDOWN on every monitor, then the machine. */
-  quit(reason: 'host-qmp-quit' | 'host-signal' | 'host-ui' | 'host-error'): void {
+  quit(reason: 'host-qmp-quit' | 'host-signal' | 'host-ui' | 'host-error' | 'guest-panic'): void {
     if (this.machine) return this.machine.quit(reason);
     this.emit('SHUTDOWN', { guest: false, reason });
     this.#onQuit();

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -38,3 +38,39 @@ for (const machine of ['pc', 'q35']) {
     assert.match(r.stdout.toString(), /started from (cd|hd)/, r.text);
   });
 }
+
+/** A boot sector that reads sector 2, sends it to the serial port up to a 0, writes it to sector 3, and ends the emulator with 33. */
+const bootSector = [
+  0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0xb8, 0x01, 0x02, 0xb9, 0x02, 0x00, 0x30, 0xf6, 0xbb, 0x00, 0x7e, 0xcd, 0x13, 0x72, 0x21, 0xbe, 0x00, 0x7e,
+  0xac, 0x84, 0xc0, 0x74, 0x06, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xf5, 0xb8, 0x01, 0x03, 0xb9, 0x03, 0x00, 0x31, 0xd2, 0xbb, 0x00, 0x7e, 0xcd, 0x13,
+  0xb0, 0x10, 0xba, 0x01, 0x05, 0xee, 0xf4, 0xeb, 0xfd,
+]; // biome-ignore format: bytes
+
+test('SeaBIOS boots from a floppy disk, reads it and writes it', { skip }, async () => {
+  const image = Buffer.alloc(1440 << 10);
+  image.set(bootSector);
+  image.set([0x55, 0xaa], 510);
+  image.write('started from a floppy disk\n\0', 512);
+  const path = join(folder, 'floppy.img');
+  await writeFile(path, image);
+  const args = [
+    '-M',
+    'pc',
+    '-m',
+    '64',
+    '-display',
+    'none',
+    '-monitor',
+    'none',
+    '-serial',
+    'stdio',
+    '-device',
+    'isa-debug-exit',
+    '-fda',
+    path,
+  ];
+  const r = await program('nonroot-system-x86_64', args, { seconds: 60 });
+  assert.match(r.stdout.toString(), /started from a floppy disk/, r.text);
+  assert.equal(r.code, 33, r.text);
+  assert.deepEqual((await readFile(path)).subarray(1024, 1536), image.subarray(512, 1024));
+});

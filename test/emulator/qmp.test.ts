@@ -67,6 +67,31 @@ test('a machine runs, stops, is reset and ends as monitors say, and tells them o
   assert.equal(await e.exited, 0);
 });
 
+test('a guest that says that it has crashed is paused, or its machine ends, as -action says', { timeout: 90_000 }, async (t) => {
+  const crashing = join(folder, 'crashing');
+  // mov dx,0x505; mov al,1; out dx,al; jmp $
+  writeFileSync(crashing, multiboot([0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xeb, 0xfe]));
+  const args = ['-nodefaults', '-display', 'none', '-S', '-m', '32', '-kernel', crashing, '-device', 'pvpanic'];
+  const start = async (program: string, action: string): Promise<Running> => {
+    const e = await emulator(t, program, [...args, '-action', `panic=${action}`]);
+    await e.qmp.execute('cont');
+    await e.event('GUEST_PANICKED');
+    return e;
+  };
+  for (const program of noQemu ? [OURS] : [OURS, QEMU]) {
+    const e = await start(program, 'pause');
+    await e.event('STOP');
+    const told = e.events.filter(({ event }) => event === 'GUEST_PANICKED').map(({ data }) => data);
+    assert.deepEqual(told, [{ action: 'pause' }]);
+    assert.deepEqual(await e.qmp.execute('query-status'), { running: false, singlestep: false, status: 'guest-panicked' });
+    await e.qmp.execute('quit');
+    const ended = await start(program, 'exit-failure');
+    await ended.event('SHUTDOWN');
+    assert.deepEqual(ended.events.at(-1)?.data, { guest: true, reason: 'guest-panic' });
+    assert.equal(await ended.exited, 1);
+  }
+});
+
 test('SIGTERM ends it with a word to its monitors', { timeout: 60_000 }, async (t) => {
   const e = await emulator(t, OURS, machine());
   e.child.kill('SIGTERM');

@@ -48,6 +48,11 @@ const common: readonly DeviceConfig[] = [
   { driver: 'usb-hub', bus: 'uhci.0' },
   { driver: 'pci-bridge', id: 'bridge', chassis_nr: 1 },
   { driver: 'isa-debug-exit' },
+  { driver: 'pvpanic' },
+  { driver: 'pvpanic-pci' },
+  { driver: 'vmcoreinfo' },
+  { driver: 'isa-fdc' },
+  { driver: 'floppy', drive: true },
 ];
 const own: Readonly<Record<Exclude<MachineKind, 'microvm'>, readonly DeviceConfig[]>> = {
   pc: [{ driver: 'ide-cd', bus: 'ide.1', drive: true }],

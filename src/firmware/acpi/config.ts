@@ -54,8 +54,12 @@ export interface AcpiConfig {
   readonly vga?: boolean;
   /** fw_cfg at ports 0x510–0x51B. */
   readonly fwCfg?: boolean;
-  /** pvpanic at port 0x505. */
-  readonly pvpanic?: boolean;
+  /** Port of pvpanic. */
+  readonly pvpanic?: number;
+  /** Parallel ports. */
+  readonly parallel?: readonly { readonly port: number; readonly irq: number }[];
+  /** A floppy disk controller at ports 0x3F2 to 0x3F7, interrupt 6, DMA channel 2. */
+  readonly floppy?: boolean;
   /** virtio-mmio devices. */
   readonly virtioMmio?: readonly { readonly base: number; readonly size: number; readonly gsi: number }[];
 }

@@ -4,7 +4,7 @@
 
 import * as a from './aml.ts';
 import { type AcpiConfig, HPET_BASE, type PciConfig } from './config.ts';
-import { busWindow, interrupt, io, ioWindow, irq, memory32, memoryWindow, template } from './resources.ts';
+import { busWindow, dma, interrupt, io, ioWindow, irq, memory32, memoryWindow, template } from './resources.ts';
 import { MADT_ENABLED, madtCpu } from './tables.ts';
 
 const present = a.name('_STA', a.int(0x0f));
@@ -160,8 +160,22 @@ const isaDevices = (config: AcpiConfig): a.Aml[] => [
       a.name('_CRS', template(io(port, 8), irq(line))),
     ),
   ),
+  ...floppyAndPrinters(config),
   ...(config.rtc ? [simple('RTC', 'PNP0B00', io(0x70, 8), irq(8))] : []),
   ...(config.ps2 ? [simple('KBD', 'PNP0303', io(0x60, 1), io(0x64, 1), irq(1)), simple('MOU', 'PNP0F13', irq(12))] : []),
+];
+
+const floppyAndPrinters = (config: AcpiConfig): a.Aml[] => [
+  ...(config.floppy ? [simple('FDC0', 'PNP0700', io(0x3f2, 4), io(0x3f7, 1), irq(6), dma(2))] : []),
+  ...(config.parallel ?? []).map(({ port, irq: line }, i) =>
+    a.device(
+      `LPT${i + 1}`,
+      a.name('_HID', a.hid('PNP0400')),
+      a.name('_UID', a.int(i + 1)),
+      present,
+      a.name('_CRS', template(io(port, 8), irq(line))),
+    ),
+  ),
 ];
 
 const systemDevices = (config: AcpiConfig): a.Aml[] => [
@@ -176,7 +190,7 @@ const systemDevices = (config: AcpiConfig): a.Aml[] => [
     : []),
   ...(config.hpet ? [simple('HPET', 'PNP0103', memory32(HPET_BASE, 0x400))] : []),
   ...(config.fwCfg ? [simple('FWCF', 'QEMU0002', io(0x510, 0x0c))] : []),
-  ...(config.pvpanic ? [simple('PEVT', 'QEMU0001', io(0x505, 1))] : []),
+  ...(config.pvpanic === undefined ? [] : [simple('PEVT', 'QEMU0001', io(config.pvpanic, 1))]),
   ...(config.virtioMmio ?? []).map(({ base, size, gsi }, i) =>
     a.device(
       `VR${i.toString(16).toUpperCase().padStart(2, '0')}`,

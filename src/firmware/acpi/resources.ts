@@ -10,6 +10,9 @@ export const template = (...resources: readonly Resource[]): Aml => buffer(bytes
 /** An ISA interrupt, edge-triggered, active high, exclusive (6.4.2.1, two-byte mask form). */
 export const irq = (line: number): Resource => bytesOf(0x22, little(1 << line, 2));
 
+/** A DMA channel, 8 bits at a time, compatible timing (6.4.2.2). */
+export const dma = (channel: number): Resource => bytesOf(0x2a, 1 << channel, 0);
+
 /** Decoded I/O ports at one fixed place (6.4.2.5), 16-bit decode. */
 export const io = (port: number, length: number): Resource => bytesOf(0x47, 1, little(port, 2), little(port, 2), 1, length);
 

@@ -693,6 +693,7 @@ export class NodeMachine implements RunningMachine {
   }
   #event(event: BoardEvent): void {
     if (event.kind === 'debug') void this.#debugStop(event.cpu);
+    else if (event.kind === 'panic') this.#o.panicked?.(event.what);
     else if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
     else this.#stop(event);
   }
