@@ -94,6 +94,7 @@ const watched: Vcpu = {
     return exit;
   },
   nmi: () => vcpu.nmi(),
+  smi: () => vcpu.smi(),
   get: (name) => vcpu.get(name),
   set: (name, value) => vcpu.set(name, value),
   sync: () => vcpu.sync(),

@@ -89,6 +89,8 @@ export interface Vcpu {
   run(slice: number, ns: number): VcpuExit;
   /** A non-maskable interrupt is taken before the next instruction. */
   nmi(): void;
+  /** A system management interrupt is taken before the next instruction. */
+  smi(): void;
   /** Reads or writes a register or other state by name: the names of the state's slots. */
   get(name: string): bigint;
   set(name: string, value: bigint): void;

@@ -45,8 +45,15 @@ export class Ram implements GuestMemory {
   readonly #view: DataView;
   readonly ranges: readonly RamRange[];
   readonly #watch: WriteWatch | undefined;
+  readonly #hides: ((from: number, to: number) => boolean) | undefined;
 
-  constructor(buffer: ArrayBufferLike, ranges: readonly RamRange[], watch?: WriteWatch) {
+  /** `hides`: some of the bytes from one guest-physical address to another are not to be reached now. */
+  constructor(
+    buffer: ArrayBufferLike,
+    ranges: readonly RamRange[],
+    watch?: WriteWatch,
+    hides?: (from: number, to: number) => boolean,
+  ) {
     for (const r of ranges) {
       if (r.offset < 0 || r.offset + r.length > buffer.byteLength) {
         throw new Error(`Cannot place RAM at offset ${r.offset}, ${r.length} bytes: the buffer has ${buffer.byteLength}`);
@@ -56,11 +63,15 @@ export class Ram implements GuestMemory {
     this.#view = new DataView(buffer);
     this.ranges = ranges;
     this.#watch = watch;
+    this.#hides = hides;
   }
 
   /** Offset in the buffer of `length` bytes at `gpa`; -1 unless all of them are RAM. */
   offset(gpa: number, length: number): number {
-    for (const r of this.ranges) if (gpa >= r.gpa && gpa + length <= r.gpa + r.length) return gpa - r.gpa + r.offset;
+    for (const r of this.ranges) {
+      if (gpa >= r.gpa && gpa + length <= r.gpa + r.length)
+        return this.#hides?.(gpa, gpa + length) ? -1 : gpa - r.gpa + r.offset;
+    }
     return -1;
   }
 

@@ -109,6 +109,15 @@ export class MemorySlots {
     if (changed) this.#tell(held);
   }
 
+  /** SMRAM: RAM that shows below 1 MiB (bits of `Smram`), and bytes at the end of low RAM that show in system management mode alone. */
+  smram(flags: number, tseg: number): void {
+    const words = this.#words;
+    if (words[SlotTable.smram / 4] === flags && words[SlotTable.tseg / 4] === tseg) return;
+    words[SlotTable.smram / 4] = flags;
+    words[SlotTable.tseg / 4] = tseg;
+    this.#tell(true);
+  }
+
   /** The table was changed as a whole: vCPUs drop all that they know of pages, and code where `code` says so. */
   changed(code = true): void {
     this.#tell(code);
@@ -127,6 +136,8 @@ export class MemorySlots {
   /** Everything as if there were no slots. */
   reset(): void {
     this.#words.fill(LowPage.ram, 0, LOW_PAGES);
+    this.#words[SlotTable.smram / 4] = 0;
+    this.#words[SlotTable.tseg / 4] = 0;
     for (let n = 0; n < SLOTS_MAX; n++) this.#view.setBigInt64(SlotTable.entries + n * Slot.bytes + Slot.length, 0n, true);
     this.#tell(true);
   }

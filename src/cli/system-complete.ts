@@ -12,7 +12,7 @@ import { completeDisplay } from './system-display-options.ts';
 import { addDrives } from './system-drive-options.ts';
 import { accelNames, microvmOnly, topologyOf } from './system-machine-options.ts';
 import type { SystemOption } from './system-option.ts';
-import { onOff, Refused, type Settings } from './system-settings.ts';
+import { integer, onOff, Refused, type Settings } from './system-settings.ts';
 
 /** Drivers of boards that `-global` may name although no `-device` does, with what they take: what they are anyway. */
 const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
@@ -123,6 +123,14 @@ function globals(s: Settings): void {
     if (driver === 'virtio-mmio') {
       if (property !== 'force-legacy') throw new Refused(`${text}: not supported; accepted is force-legacy`);
       s.microvm.legacyTransports = onOff(`-global ${driver}.${property}=`, value);
+      continue;
+    }
+    if (driver === 'cfi.pflash01' && property === 'secure') {
+      s.secureFlash = onOff(`-global ${driver}.${property}=`, value);
+      continue;
+    }
+    if (driver === 'mch' && property === 'extended-tseg-mbytes') {
+      s.extendedTseg = integer(`-global ${driver}.${property}=`, value, 0, 0xfff);
       continue;
     }
     const board = boardGlobals[driver];

@@ -93,6 +93,7 @@ export async function firmwareOf(
     shape: {
       ...(rom ? { rom: rom.length } : {}),
       flash: flash.map((f) => ({ bytes: f.bytes.length, readOnly: f.save === undefined })),
+      ...(s.secureFlash ? { secure: true } : {}),
       roms: Object.fromEntries([...roms].map(([file, bytes]) => [file, romSize(bytes.length)])),
     },
     images: { ...(rom ? { rom } : {}), flash, roms, files },

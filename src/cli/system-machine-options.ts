@@ -37,7 +37,7 @@ export const microvmOnly: readonly string[] = [...Object.keys(microvmOptions), '
 const fixed: Readonly<Record<string, readonly string[]>> = {
   usb: ['on', 'off'],
   vmport: ['off', 'auto'],
-  smm: ['off', 'auto'],
+  smm: ['on', 'off', 'auto'],
   graphics: ['off', 'on'],
   'dump-guest-core': ['on', 'off'],
   'mem-merge': ['on', 'off'],
@@ -214,7 +214,8 @@ function boot(s: Settings, text: string): void {
 }
 
 function global(s: Settings, text: string): void {
-  const found = /^([^.]+)\.([^=]+)=(.*)$/s.exec(text);
+  // Names of types may have dots: the last one is before the property.
+  const found = text.startsWith('driver=') ? undefined : /^([^=]+)\.([^.=]+)=(.*)$/s.exec(text);
   const map = found ? undefined : new Map(text.split(',').map((part) => part.split('=', 2) as [string, string]));
   const driver = found?.[1] ?? map?.get('driver');
   const property = found?.[2] ?? map?.get('property');

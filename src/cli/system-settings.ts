@@ -81,6 +81,9 @@ export interface Settings {
   snapshot: boolean;
   /** `-global DRIVER.PROPERTY=VALUE`. */
   globals: { driver: string; property: string; value: string }[];
+  /** `secure` of flash chips; MiB of q35's extended TSEG. */
+  secureFlash: boolean;
+  extendedTseg?: number | undefined;
   /** `-vga`; undefined for the default. */
   vga?: string;
   vnc: (Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined })[];
@@ -146,6 +149,7 @@ export const defaults = (): Settings => ({
   readOnlyFlash: new Set(),
   snapshot: false,
   globals: [],
+  secureFlash: false,
   vnc: [],
   usb: false,
   usbDevices: [],

@@ -20,7 +20,7 @@ import { firmwareOf } from './system-firmware.ts';
 import { openFsdev } from './system-fsdev-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
-import type { Settings } from './system-settings.ts';
+import { Refused, type Settings } from './system-settings.ts';
 
 const PROGRAM = 'nonroot-system-x86_64';
 /** Devices of the reports that `-d cpu` and `-d bus` ask for; all others are the guest's errors. */
@@ -96,6 +96,19 @@ const machineConfig = (s: Settings): MachineConfig => {
     noGraphic: s.nographic || s.machineProperties.get('graphics') === 'off',
   };
 };
+
+/** System management mode is there where `smm=on` or the firmware may use it; not under KVM, nor on boards without it. */
+function smmOf(s: Settings, { accel }: Pick<AccelChoice, 'accel'>, firmware: boolean): Pick<MachineConfig, 'smm' | 'extendedTseg'> {
+  const asked = s.machineProperties.get('smm') ?? 'auto';
+  const possible = accel !== 'kvm' && (s.machine.board === 'pc' || s.machine.board === 'q35');
+  if (asked === 'on' && !possible)
+    throw new Refused('-machine smm=on: not supported under KVM and on other boards than pc and q35; accepted: off, auto');
+  if (asked === 'off' || !possible || (asked === 'auto' && !firmware)) {
+    if (s.secureFlash) throw new Refused('-global cfi.pflash01.secure=on: only allowed with -machine smm=on');
+    return {};
+  }
+  return { smm: true, ...(s.extendedTseg === undefined ? {} : { extendedTseg: s.extendedTseg }) };
+}
 
 /** The accelerator that `-accel` leads to; of names that QEMU has and we have not, another of the list takes the place. */
 const accelOf = (s: Settings, host: SystemHost): AccelChoice => {
@@ -220,7 +233,7 @@ function makeMachine(
   log: Write,
 ) {
   return host.machine({
-    config: { ...machineConfig(s), ...choice, ...(firmware ? { firmware: firmware.shape } : {}) },
+    config: { ...machineConfig(s), ...choice, ...smmOf(s, choice, firmware !== undefined), ...(firmware ? { firmware: firmware.shape } : {}) },
     ...(files ? { files } : {}),
     ...(firmware ? { firmware: firmware.images } : {}),
     serial: () => {},

@@ -34,16 +34,20 @@ export const acpiPmLayout = struct(
     smiStatus: 'u8',
     gpeStatus: ['u8', 8],
     gpeEnable: ['u8', 8],
+    /** SMI_EN; 1 once its lowest bit is locked. */
+    smiEnable: 'u32',
+    smiLocked: 'u8',
     /** Time in ns when the timer's top bit last was looked at. */
     served: 'f64',
   },
-  { name: 'acpi-pm', version: 1 },
+  { name: 'acpi-pm', version: 2 },
 );
 
 /** Timer frequency in Hz. */
 const hz = 3_579_545;
 const pm1 = { timer: 1, global: 0x20, powerButton: 0x100, sleepButton: 0x200, wake: 0x8000 } as const;
 const control = { sciEnable: 1, sleepEnable: 0x2000, kept: 0x1c07 } as const;
+const smiEnable = { global: 1, apm: 0x20 } as const;
 const pm1Writable = pm1.timer | pm1.global | pm1.powerButton | pm1.sleepButton | 0x400;
 
 export interface AcpiPmOptions {
@@ -56,6 +60,8 @@ export interface AcpiPmOptions {
   readonly powerOff: () => void;
   /** Suspend to RAM (S3); powers off when absent. */
   readonly suspend?: () => void;
+  /** Where there is system management mode: a command of the APM port that is not for ACPI was given. */
+  readonly smi?: () => void;
   readonly report?: Report;
   /** 24 or 32 bits of timer; 32 when absent. */
   readonly timerBits?: 24 | 32;
@@ -81,6 +87,9 @@ export class AcpiPm implements Timed {
     s.control = 0;
     s.smiCommand = 0;
     s.smiStatus = 0;
+    // Without system management mode, APMC_EN alone says that it is set up already.
+    s.smiEnable = this.#o.smi ? 0 : smiEnable.apm;
+    s.smiLocked = 0;
     s.gpeStatus.fill(0);
     s.gpeEnable.fill(0);
     s.served = this.#o.clock.now();
@@ -209,11 +218,28 @@ export class AcpiPm implements Timed {
     this.s.served = now;
   }
 
-  /** What firmware would do in its SMI handler. */
+  /** Whether a command of the APM port interrupts, as the ICH9 has it. */
+  get apmInterrupts(): boolean {
+    return (this.s.smiEnable & smiEnable.apm) !== 0;
+  }
+
+  /** GBL_SMI_EN cannot be changed any more. */
+  lockSmi(): void {
+    this.s.smiLocked = 1;
+  }
+
+  setSmiEnable(value: number): void {
+    if (!this.#o.smi) return;
+    const kept = this.s.smiLocked ? smiEnable.global : 0;
+    this.s.smiEnable = (this.s.smiEnable & kept) | (value & ~kept);
+  }
+
+  /** ACPI is switched here, as QEMU does it, without a handler of the firmware; all other commands are the handler's. */
   #command(value: number): void {
     this.s.smiCommand = value;
     if (value === acpiPm.acpiEnable) this.s.control |= control.sciEnable;
     else if (value === acpiPm.acpiDisable) this.s.control &= ~control.sciEnable;
+    else this.#o.smi?.();
     this.update();
   }
 }
@@ -242,13 +268,12 @@ export const acpiPmRegisters = registers<AcpiPm>('acpi-pm', acpiPm.length, [
     (d, v) => d.setControl(v),
   ),
   ro(0x08, 4, 'PM_TMR', (d) => d.count),
-  // APMC_EN alone, which says that system management is set up already: there is no such mode.
   rw(
     0x30,
     4,
     'SMI_EN',
-    () => 0x20,
-    () => {},
+    (d) => d.s.smiEnable,
+    (d, v) => d.setSmiEnable(v),
   ),
   rw(
     0x34,

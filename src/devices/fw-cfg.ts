@@ -53,6 +53,8 @@ export interface FwCfgFile {
   readonly data: FwCfgData;
   /** The guest may write it, by DMA; then the bytes lie in shared memory. */
   readonly writable?: boolean;
+  /** Called when the guest selects the item, before its bytes are read. */
+  readonly selected?: () => void;
 }
 /** Contents of the device, the same on every thread. */
 export interface FwCfgItems {
@@ -160,6 +162,7 @@ export class FwCfg {
     this.#s.key = key;
     this.#s.offset = 0;
     this.#current = undefined;
+    this.#items.get(key)?.selected?.();
   }
 
   /** Bytes of the selected item: what was made for it stays the same while it is selected. Another thread's selection is found by its key. */

@@ -5,27 +5,30 @@ import type { IrqLine } from '../bus/irq.ts';
 import type { Handler } from '../bus/space.ts';
 import { type AcpiPm, acpiPm } from './acpi-pm.ts';
 import { PAM_COUNT, pamRegister, pamWritable } from './pam.ts';
+import { SmramControl, type SmramOptions } from './smram.ts';
 import { PciFunction } from './pci-function.ts';
 import type { PciHost } from './pci-host.ts';
 
 const ids = { vendor: 0x8086, subsystemVendor: 0x1af4, subsystem: 0x1100 } as const;
-const smram = 0x72;
 
 /** INTA to INTD (1 to 4) of a slot of bus 0: its PIRQ, 0 (A) to 3 (D). */
 export const i440fxPirq = (slot: number, pin: number): number => (slot - 1 + pin - 1) & 3;
 
 /** The host bridge, 8086:1237. `pam` is told of writes to the attribute map. */
-export function i440fxBridge(arena: Arena, host: PciHost, pam: (register: (n: number) => number) => void): PciFunction {
+export function i440fxBridge(
+  arena: Arena,
+  host: PciHost,
+  pam: (register: (n: number) => number) => void,
+  smram: SmramOptions,
+): { readonly f: PciFunction; readonly smram: SmramControl } {
   const f = new PciFunction({ arena, name: 'i440fx', ...ids, device: 0x1237, revision: 2, classCode: 0x06_0000 });
   f.writable(pamRegister.i440fx, pamWritable);
-  f.preset(smram, [0x02]);
-  f.writable(smram, [0x78]);
   f.onWrite((offset, size) => {
     if (offset < pamRegister.i440fx + PAM_COUNT && offset + size > pamRegister.i440fx)
       pam((n) => f.read(pamRegister.i440fx + n, 1));
   });
   host.add(f, 0, 0);
-  return f;
+  return { f, smram: new SmramControl(f, 'i440fx', smram) };
 }
 
 const pirqRoute = 0x60;
@@ -88,6 +91,9 @@ const pm = { base: 0x40, misc: 0x80, smbBase: 0x90, smbConfig: 0xd2 } as const;
 /** Power management registers in port space: events, control, timer. */
 const pmLength = 0x40;
 
+/** In DEVACTB: a command of the APM port interrupts. */
+export const apmEnable = { register: 0x5b, bit: 2 } as const;
+
 /** Power management and SMBus, 8086:7113. Its general-purpose events are at fixed ports, see `AcpiPm.mapGpe`. */
 export function piix4Pm(o: {
   readonly arena: Arena;
@@ -99,6 +105,8 @@ export function piix4Pm(o: {
   readonly pm: AcpiPm;
   readonly smbus: Handler;
   readonly preset: boolean;
+  /** There is system management mode. */
+  readonly smm: boolean;
 }): PciFunction {
   const f = new PciFunction({
     ...{ arena: o.arena, name: 'piix4-pm', ...ids, device: 0x7113, revision: 3, classCode: 0x06_8000, interruptPin: 1 },
@@ -110,8 +118,8 @@ export function piix4Pm(o: {
   f.preset(0x5f, [0x90]);
   for (const at of [pm.misc, pm.smbConfig]) f.writable(at, [0xff]);
   f.writable(0x58, [0xff, 0xff, 0xff, 0xff]);
-  // APMC_EN of DEVACTB says that system management is set up already: there is no such mode.
-  f.preset(0x5b, [0x02]);
+  // APMC_EN of DEVACTB says that system management is set up already where there is no such mode.
+  if (!o.smm) f.preset(apmEnable.register, [apmEnable.bit]);
   if (o.preset) {
     f.preset(pm.base, [(acpiPm.base & 0xff) | 1, acpiPm.base >>> 8]);
     f.preset(pm.misc, [1]);

@@ -67,6 +67,17 @@ export class Pflash {
     };
   }
 
+  /** Commands count while `trusted` alone; else writes are lost, and reads are of the contents. */
+  guarded(trusted: () => boolean): Handler {
+    return {
+      max: 4,
+      read: (offset, size) => (trusted() ? this.#read(offset, size) : this.#data(offset, size)),
+      write: (offset, size, value) => {
+        if (trusted()) this.#write(offset, size, value);
+      },
+    };
+  }
+
   get base(): number {
     return this.#o.base;
   }

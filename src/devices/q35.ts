@@ -3,13 +3,15 @@ import type { Arena } from '../bits/arena.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import type { AddressSpace } from '../bus/space.ts';
 import { type AcpiPm, acpiPm } from './acpi-pm.ts';
+import { type SmramOptions, SmramControl } from './smram.ts';
 import { PAM_COUNT, pamRegister, pamWritable } from './pam.ts';
 import { PciFunction } from './pci-function.ts';
 import type { PciHost } from './pci-host.ts';
 
 export const ecamBase = 0xb000_0000;
 const pciexbar = 0x60;
-const smram = 0x9d;
+/** GGC, REMAPBASE and REMAPLIMIT, TOM and TOUUD, GBSM, BGSM, TSEGMB, TOLUD: registers with their bytes. */
+const firmwareNotes: readonly (readonly [register: number, bytes: number])[] = [[0x52, 2], [0x98, 4], [0xa0, 4], [0xa4, 4], [0xa8, 4], [0xac, 4], [0xb0, 2]]; // biome-ignore format: a table
 
 /** The host bridge, 8086:29c0. `preset` enables ECAM at 0xB000_0000 without firmware. `pam` is told of writes to the attribute map. */
 export function hostBridge(
@@ -18,7 +20,8 @@ export function hostBridge(
   mmio: AddressSpace,
   preset: boolean,
   pam: (register: (n: number) => number) => void = () => {},
-): PciFunction {
+  smram?: SmramOptions,
+): { readonly f: PciFunction; readonly smram: SmramControl | undefined } {
   const f = new PciFunction({
     arena,
     name: 'host-bridge',
@@ -31,8 +34,9 @@ export function hostBridge(
   f.writable(pciexbar, [0x07, 0, 0, 0xfc, 0x0f, 0, 0, 0]);
   if (preset) f.preset(pciexbar, [1, 0, 0, ecamBase >>> 24]);
   f.writable(pamRegister.q35, pamWritable);
-  f.writable(smram, [0x7f, 0xff]);
-  f.preset(smram, [0x02]);
+  // Kept for firmware, which notes there where RAM, graphics memory and TSEG begin and end; memory is not changed by them.
+  for (const [at, bytes] of firmwareNotes) f.writable(at, new Array<number>(bytes).fill(0xff));
+  const smramControl = smram && new SmramControl(f, 'q35', smram);
   f.onWrite((offset, size) => {
     if (offset < pamRegister.q35 + PAM_COUNT && offset + size > pamRegister.q35) pam((n) => f.read(pamRegister.q35 + n, 1));
     if (offset < pciexbar + 8 && offset + size > pciexbar) mmio.changed();
@@ -45,10 +49,12 @@ export function hostBridge(
     map({ base, length, name: 'ecam', handler: host.ecam });
   });
   host.add(f, 0, 0);
-  return f;
+  return { f, smram: smramControl };
 }
 
 const pmBase = 0x40;
+const pmConfiguration = 0xa0;
+const smiLock = 0x10;
 const acpiControl = 0x44;
 const pirqA = 0x60;
 const pirqE = 0x68;
@@ -92,6 +98,8 @@ export class IsaBridge {
       f.preset(at, [0x80, 0x80, 0x80, 0x80]);
       f.writable(at, [0x8f, 0x8f, 0x8f, 0x8f]);
     }
+    // SMI_LOCK of GEN_PMCON_1, which cannot be taken back.
+    f.writable(pmConfiguration, [smiLock]);
     // Root complex base: kept, as firmware writes it; nothing is behind it.
     f.writable(0xf0, [0x01, 0xc0, 0xff, 0xff]);
     if (o.preset) {
@@ -100,6 +108,10 @@ export class IsaBridge {
       for (const at of [pirqA, pirqE]) f.preset(at, [10, 10, 11, 11]);
     }
     f.onWrite((offset, size) => {
+      if (offset <= pmConfiguration && offset + size > pmConfiguration) {
+        if (f.read(pmConfiguration, 1) & smiLock) o.pm.lockSmi();
+        if (o.pm.s.smiLocked) f.poke(pmConfiguration, 1, f.read(pmConfiguration, 1) | smiLock);
+      }
       if (offset < acpiControl + 1 && offset + size > pmBase) o.ports.changed();
       if (offset < pirqE + 4 && offset + size > pirqA) for (const irq of this.#lines.keys()) this.#drive(irq);
     });

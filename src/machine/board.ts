@@ -2,6 +2,7 @@
 // device memory, in the same order, and so reaches the same state.
 
 import type { MemoryLayout } from '../accel/accel.ts';
+import { smramHides } from '../bits/slot-table.ts';
 import { Arena, type Section } from '../bits/arena.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
@@ -14,7 +15,7 @@ import { MsrSpace } from '../bus/msr.ts';
 import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, type PlacedBell, spaceLayout } from '../bus/space.ts';
 import { AcpiPm } from '../devices/acpi-pm.ts';
-import { ApicBus, type RemoteApics } from '../devices/apic-bus.ts';
+import { ApicBus, delivery, type RemoteApics } from '../devices/apic-bus.ts';
 import { mapDebugConsole } from '../devices/debug-console.ts';
 import { Dma } from '../devices/dma.ts';
 import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
@@ -32,7 +33,8 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import { boardDevices, noChipset, pcChipset, q35Chipset } from './chipset.ts';
+import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
+import { smm } from '../isa/x86/state.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
@@ -44,6 +46,8 @@ import { buildRom, type Rom } from './rom.ts';
 import { type BoardFacts, hasHpet } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
+/** MiB of q35's extended TSEG. */
+const EXTENDED_TSEG = 16;
 const IOAPIC_PAGE = 0xfec00000;
 const IOAPIC2_PAGE = 0xfec10000;
 /** MMIO addresses reach to the end of the guest-physical space. */
@@ -100,7 +104,9 @@ export interface Board {
   readonly tsc: Tsc;
   /** The time-stamp counter now. */
   ticks(): number;
+  /** RAM as devices reach it, and all of it, for who looks at the guest from outside. */
   readonly memory: Ram;
+  readonly ram: Ram;
   /** RAM-like pages that are not guest RAM, and the pages of the first MiB. */
   readonly slots: MemorySlots;
   readonly ports: AddressSpace;
@@ -171,20 +177,20 @@ export function buildBoard(o: BoardOptions): Board {
     Atomics.add(control.wake, cpu, 1);
     Atomics.notify(control.wake, cpu);
   };
+  const view = new DataView(o.buffer);
   const pages = (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096;
-  const memory = new Ram(
-    o.buffer,
-    [
-      { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
-      ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
-    ],
-    {
-      base: layout.ramBase,
-      codeMap: new Uint8Array(o.buffer, layout.codeMap, pages),
-      dirtyMap: new Uint8Array(o.buffer, layout.dirtyMap, pages),
-      codeChanged: o.codeChanged ?? (() => {}),
-    },
-  );
+  const ranges = [
+    { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
+    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
+  ];
+  const watch = {
+    base: layout.ramBase,
+    codeMap: new Uint8Array(o.buffer, layout.codeMap, pages),
+    dirtyMap: new Uint8Array(o.buffer, layout.dirtyMap, pages),
+    codeChanged: o.codeChanged ?? (() => {}),
+  };
+  const ram = new Ram(o.buffer, ranges, watch);
+  const memory = new Ram(o.buffer, ranges, watch, (from, to) => smramHides(view, layout.slots, layout.ramLow, from, to));
   const bells = new Bells(arena.alloc(bellsLayout));
   const slots = new MemorySlots(o.buffer, layout, () => {
     o.slotsChanged?.();
@@ -292,7 +298,7 @@ export function buildBoard(o: BoardOptions): Board {
   const reset = (): void => o.event({ kind: 'reset' });
   const resetPorts = new ResetPorts({ arena, reset });
   if (!micro) resetPorts.map(ports);
-  const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report });
+  const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report, ...(config.smm ? { smi: () => chipset.apm() } : {}) });
   if (!micro) acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   if (!micro) keyboard.map(ports);
@@ -302,9 +308,9 @@ export function buildBoard(o: BoardOptions): Board {
 
   // Firmware and chipset.
   const flashBell = bells.add(arena.alloc(doorbellLayout));
-  const rom = buildRom({ shape: config.firmware, arena, buffer: o.buffer, slots, mmio, report, changed: () => flashBell.ring() });
+  const rom = buildRom({ shape: config.firmware, arena, buffer: o.buffer, slots, mmio, report, changed: () => flashBell.ring(), inSmm: (cpu) => view.getInt32(layout.vcpuBase + cpu * layout.vcpuBytes + smm.offset, true) !== 0 });
   const firmware = config.firmware !== undefined;
-  const chipset = (micro ? noChipset : config.machine === 'pc' ? pcChipset : q35Chipset)({
+  const chipset: Chipset = (micro ? noChipset : config.machine === 'pc' ? pcChipset : q35Chipset)({
     arena,
     ports,
     mmio,
@@ -316,6 +322,14 @@ export function buildBoard(o: BoardOptions): Board {
     pin: (n) => ioapic.pin(n),
     rom: rom.low,
     firmware,
+    smi: config.smm
+      ? (all) => {
+          const here = Math.max(0, o.thread - 1);
+          for (const cpu of all ? cpus.list() : [here]) lapics[cpu]!.accept(delivery.smi, 0, false);
+        }
+      : undefined,
+    extendedTseg: config.extendedTseg ?? EXTENDED_TSEG,
+    ramLow: layout.ramLow,
     lock,
     eject: (paths) => {
       for (const path of paths) o.event({ kind: 'eject', path });
@@ -325,7 +339,7 @@ export function buildBoard(o: BoardOptions): Board {
   const { host } = chipset;
   const transports = micro ? virtioBuses(config, gsi, mmio) : [];
   const notify = o.notify ?? (() => {});
-  const cpus = buildCpus({ config, arena, ports, acpi, lapics, lock, event: o.event, notify, ioThread: o.thread === 0 });
+  const cpus = buildCpus({ config, arena, ports, acpi, lapics, lock, event: o.event, notify, refuses: () => chipset.refusesCpus?.(), ioThread: o.thread === 0 });
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
     const virtio = transports.filter((t) => t.used).map((t) => t.place);
@@ -378,10 +392,10 @@ export function buildBoard(o: BoardOptions): Board {
   for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
   const items = fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {});
-  fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles]) });
+  fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles, ...(chipset.files ?? [])]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },
@@ -420,6 +434,7 @@ export function buildBoard(o: BoardOptions): Board {
       arena.check(sections);
       devices.restore(sections);
       arena.put(sections);
+      chipset.restored?.();
       for (const space of [ports, ...mmio]) space.changed();
       timers.changed();
     },

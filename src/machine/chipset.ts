@@ -7,11 +7,13 @@ import type { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, type Handler, spaceLayout } from '../bus/space.ts';
 import { AcpiHotplug } from '../devices/acpi-hotplug.ts';
 import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
-import { i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
+import { apmEnable, i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
 import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
 import { type PciFunction, pci } from '../devices/pci-function.ts';
 import { PciHost } from '../devices/pci-host.ts';
 import { hostBridge, IsaBridge } from '../devices/q35.ts';
+import type { FwCfgFile } from '../devices/fw-cfg.ts';
+import { SmiFeatures } from '../devices/smi.ts';
 import { ich9Smbus, Smbus } from '../devices/smbus.ts';
 import type { PciBus } from './buses.ts';
 import type { MachineKind } from './config.ts';
@@ -44,6 +46,11 @@ export interface ChipsetOptions {
   /** ROM that shows below 1 MiB; without firmware all is RAM there, and registers are preset as firmware would leave them. */
   readonly rom: LowRom | undefined;
   readonly firmware: boolean;
+  /** Interrupts all vCPUs that are there, or the running one, for system management; none where there is no such mode. */
+  readonly smi: ((all: boolean) => void) | undefined;
+  /** MiB of the extended TSEG (q35), and bytes of RAM below 4 GiB. */
+  readonly extendedTseg: number;
+  readonly ramLow: number;
   /** Asks for what is in the slots of the root bus to be removed, by the paths of its devices. */
   readonly eject: (paths: readonly string[]) => void;
   readonly lock: Lock;
@@ -61,8 +68,16 @@ export interface Chipset {
   pmBase(): number;
   /** Slots whose devices come and go by ACPI; none where boards have other ways. */
   readonly hotplugSlots?: () => readonly number[];
+  /** Files of fw_cfg. */
+  readonly files?: ReadonlyMap<string, FwCfgFile>;
+  /** A command of the APM port. */
+  apm(): void;
+  /** Why no vCPU can be added now. */
+  readonly refusesCpus?: () => string | undefined;
   /** Registers after power-on; memory follows. With the board's lock held. */
   reset(): void;
+  /** Registers were put back: so is memory. */
+  restored?(): void;
 }
 
 const pciBus = (host: PciHost, name: string, express: boolean): PciBus => ({
@@ -93,7 +108,8 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
     pirqs: Array.from({ length: 8 }, (_, p) => fanOut(o.pin(16 + p), { set: (level) => bridge.pirq(p).set(level) })),
     resetControl: o.resetControl,
   });
-  const mch = hostBridge(arena, host, mmio[0]!, preset, mapper(o));
+  const { f: mch, smram } = hostBridge(arena, host, mmio[0]!, preset, mapper(o), o);
+  const features = new SmiFeatures(arena);
   const bridge: IsaBridge = new IsaBridge({ arena, host, ports, pm: o.acpi, pic: o.pic, preset });
   // The first vCPU's space maps ECAM by itself; the others show the same window.
   for (const space of mmio.slice(1)) {
@@ -108,10 +124,19 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
     bus: pciBus(host, 'pcie.0', true),
     interruptLine: (pirq) => 10 + (pirq & 1),
     pmBase: () => bridge.f.read(0x40, 2) & 0xff80 || acpiPm.base,
+    ...(o.smi ? { files: new Map(features.files()) } : {}),
+    apm() {
+      if (o.acpi.apmInterrupts) o.smi?.(features.broadcast);
+    },
+    // Firmware would have to be told by an SMI, which it has not asked for.
+    refusesCpus: () => (features.broadcast ? 'firmware has taken over the SMIs of all vCPUs, and a new one has none' : undefined),
     reset() {
       smbus?.reset();
+      features.reset();
       resetHost(o, host, mch, pamRegister.q35);
+      smram?.reset();
     },
+    restored: () => smram?.apply(),
   };
 }
 
@@ -119,7 +144,7 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
 export function noChipset({ arena, lock }: ChipsetOptions): Chipset {
   const nowhere = new AddressSpace({ name: 'no pci', size: 0x10000, lock, shared: arena.alloc(spaceLayout, 'no pci') });
   const host = new PciHost({ arena, ports: nowhere, mmio: [], pirqs: [] });
-  return { host, bus: undefined, interruptLine: () => 0, pmBase: () => 0, reset: () => host.reset() };
+  return { host, bus: undefined, interruptLine: () => 0, pmBase: () => 0, apm: () => {}, reset: () => host.reset() };
 }
 
 /** PIIX3 and PIIX4 behind the i440FX host bridge: four PIRQs that go to ISA interrupts. */
@@ -134,10 +159,10 @@ export function pcChipset(o: ChipsetOptions): Chipset {
     pirqOf: i440fxPirq,
     resetControl: o.resetControl,
   });
-  const northbridge = i440fxBridge(arena, host, mapper(o));
+  const { f: northbridge, smram } = i440fxBridge(arena, host, mapper(o), o);
   const bridge: Piix3 = new Piix3({ arena, host, isa: o.isa, preset });
   const smbus = new Smbus(arena);
-  const power = piix4Pm({ arena, host, ports, pm: o.acpi, smbus: smbus.handler, preset });
+  const power = piix4Pm({ arena, host, ports, pm: o.acpi, smbus: smbus.handler, preset, smm: o.smi !== undefined });
   o.acpi.mapGpe(ports, PIIX4_GPE.base);
   /** Paths of what may go, by slot. */
   const paths = new Map<PciFunction, { readonly slot: number; readonly path: string }>();
@@ -174,10 +199,15 @@ export function pcChipset(o: ChipsetOptions): Chipset {
     hotplugSlots: slots,
     interruptLine: (pirq) => [10, 10, 11, 11][pirq]!,
     pmBase: () => power.read(0x40, 2) & 0xffc0 || acpiPm.base,
+    apm() {
+      if (power.read(apmEnable.register, 1) & apmEnable.bit) o.smi?.(false);
+    },
+    restored: () => smram.apply(),
     reset() {
       smbus.reset();
       hotplug.reset();
       resetHost(o, host, northbridge, pamRegister.i440fx);
+      smram.reset();
       // The power management function's interrupt is the SCI.
       power.poke(pci.interruptLine, 1, acpiPm.sci);
     },

@@ -58,6 +58,9 @@ export interface MachineConfig {
   readonly hostVendor?: string;
   /** Frequency of the time-stamp counter in kHz, where it is not `TSC_KHZ`. */
   readonly tscKhz?: number;
+  /** There is system management mode, under the translator; MiB of q35's extended TSEG, 16 when left out. */
+  readonly smm?: boolean;
+  readonly extendedTseg?: number;
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */

@@ -30,6 +30,8 @@ export interface CpusOptions {
   readonly lock: Lock;
   readonly event: (e: BoardEvent) => void;
   readonly notify: Notify;
+  /** Why no vCPU can be added now. */
+  readonly refuses: () => string | undefined;
   /** This is the I/O thread, the one that changes shared state. */
   readonly ioThread: boolean;
 }
@@ -74,6 +76,8 @@ export function buildCpus(o: CpusOptions): Cpus {
     kind: 'CPU',
     name: 'cpus',
     add(cpu, path) {
+      const reason = o.ioThread ? o.refuses() : undefined;
+      if (reason !== undefined) throw new Error(`Cannot add CPU[${cpu}]: ${reason}`);
       if (has(cpu)) throw new Error(`CPU[${cpu}] with APIC ID ${cpu} exists`);
       paths.set(cpu, path);
       return () => {

@@ -13,6 +13,8 @@ export interface FirmwareShape {
   readonly rom?: number;
   /** Flash chips, the first one ends at 4 GiB, the next one where it begins. */
   readonly flash?: readonly { readonly bytes: number; readonly readOnly: boolean }[];
+  /** Flash takes commands in system management mode alone: `secure` of cfi.pflash01. */
+  readonly secure?: boolean;
   /** Expansion ROMs of PCI functions by file name; powers of two. */
   readonly roms?: Readonly<Record<string, number>>;
 }
@@ -53,6 +55,8 @@ export function buildRom(o: {
   readonly report: Report;
   /** Flash contents changed. */
   readonly changed: () => void;
+  /** Whether a vCPU is in system management mode. */
+  readonly inSmm: (cpu: number) => boolean;
 }): Rom {
   const { shape = {}, slots } = o;
   const size = shape.rom ?? 0;
@@ -74,7 +78,8 @@ export function buildRom(o: {
       changed: o.changed,
       report: o.report,
     });
-    for (const space of o.mmio) space.map(end, bytes, chip.handler, name);
+    for (const [cpu, space] of o.mmio.entries())
+      space.map(end, bytes, shape.secure ? chip.guarded(() => o.inSmm(cpu)) : chip.handler, name);
     return chip;
   });
   const first = flash[0];

@@ -134,9 +134,14 @@ export function runVcpu(
     if (lapic.next() <= now) board.lock.run(() => lapic.tick(now));
     if (cpu === 0 && board.timers.next() <= now) board.lock.run(() => board.timers.tick(now));
     const events = lapic.takeEvents();
-    if (events & event.init) {
+    if (board.config.smm && events & event.smi) vcpu.smi();
+    // INIT waits for the end of system management mode (SDM volume 3, 32.3.1).
+    if (events & event.init && board.config.smm && vcpu.get('smm') !== 0n) vcpu.set('initPending', 1n);
+    else if (events & event.init || (board.config.smm && vcpu.get('initPending') !== 0n && vcpu.get('smm') === 0n)) {
+      const kept = (['smbase', 'smiPending'] as const).map((name) => [name, vcpu.get(name)] as const);
       board.lock.run(() => lapic.init());
       vcpu.reset();
+      for (const [name, value] of kept) vcpu.set(name, value);
       waiting = cpu !== 0;
       if (waiting) vcpu.set('activity', BigInt(Activity.waitsForSipi));
     }

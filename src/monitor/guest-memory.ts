@@ -23,7 +23,7 @@ export function readPhysical(board: Board, cpu: number, gpa: number, length: num
   }
   const slot = board.slots.at(gpa, length);
   if (typeof slot === 'object') return slot.slice();
-  const ram = slot === 'ram' ? board.memory.slice(gpa, length) : undefined;
+  const ram = slot === 'ram' ? board.ram.slice(gpa, length) : undefined;
   if (ram) return ram.slice();
   const mmio = board.mmio[cpu]!;
   if (!mmio.find(gpa)) return undefined;
@@ -44,7 +44,7 @@ export class VcpuMemory {
   /** The guest-physical address of a linear one; undefined where no page is mapped. */
   translate(linear: bigint): number | undefined {
     const state = this.#machine.vcpuState(this.#cpu);
-    const { memory } = this.#machine.board;
+    const { ram: memory } = this.#machine.board;
     const cr0 = readSlot(state, st.cr0);
     const cr4 = readSlot(state, st.cr4);
     const long = (readSlot(state, st.efer) & 0x400n) !== 0n;
@@ -78,11 +78,11 @@ export class VcpuMemory {
   }
   /** Bytes at a linear address, as many as are mapped to RAM in a row. */
   read(linear: bigint, length: number): Uint8Array {
-    return this.#pieces(linear, length, (gpa, n) => this.#machine.board.memory.slice(gpa, n)?.slice());
+    return this.#pieces(linear, length, (gpa, n) => this.#machine.board.ram.slice(gpa, n)?.slice());
   }
   /** Writes all bytes; false, with nothing written, where some are not mapped to RAM. */
   write(linear: bigint, bytes: Uint8Array): boolean {
-    const { memory } = this.#machine.board;
+    const { ram: memory } = this.#machine.board;
     if (this.read(linear, bytes.length).length < bytes.length) return false;
     let at = 0;
     this.#pieces(linear, bytes.length, (gpa, n) => {

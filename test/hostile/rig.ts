@@ -268,6 +268,7 @@ export class Rig {
         return 'interrupted';
       },
       nmi: () => vcpu.nmi(),
+      smi: () => vcpu.smi(),
       get: (name) => vcpu.get(name),
       set: (name, value) => vcpu.set(name, value),
       sync: () => vcpu.sync(),

@@ -35,6 +35,7 @@ export const counterNames = {
   hot: 'exits: hot block',
   mode: 'exits: change of mode',
   pmc: 'exits: performance counters',
+  rsm: 'exits: end of system management mode',
   shutdown: 'exits: shutdown',
 } as const;
 
@@ -53,6 +54,7 @@ const exits: Readonly<Record<number, CounterName>> = {
   [Exit.hot]: 'hot',
   [Exit.mode]: 'mode',
   [Exit.pmc]: 'pmc',
+  [Exit.rsm]: 'rsm',
   [Exit.shutdown]: 'shutdown',
 };
 

@@ -1,12 +1,14 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
-import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf } from '../../bits/slot-table.ts';
+import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { Pieces } from '../../isa/x86/memory.ts';
+import { How } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
+import { enterSmm, leaveSmm } from '../../isa/x86/smm.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
 import {
@@ -131,6 +133,7 @@ export class DbtVcpu implements Vcpu {
     i32(st.ramBase, layout.ramBase);
     i32(st.ramLow, layout.ramLow);
     i32(st.ramHigh, layout.ramHigh);
+    i32(st.ramSplit, layout.ramBase + layout.ramLow);
     i32(st.slotTable, layout.slots);
     i32(st.codeMap, layout.codeMap);
     i32(st.dirtyMap, layout.dirtyMap);
@@ -192,11 +195,13 @@ export class DbtVcpu implements Vcpu {
     this.#setWord(st.callTop.offset, this.#env + Area.shadow);
     this.#view.setBigUint64(this.#env + Area.shadow, NOWHERE, true);
     this.#pmu?.reset();
+    this.#showSmram();
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);
   }
   sync(): void {
     this.#pmu?.changed();
+    this.#showSmram();
     this.exports.loadPointers(this.#env);
     this.exports.updateWatch(this.#env);
     this.exports.updateContext(this.#env);
@@ -206,6 +211,9 @@ export class DbtVcpu implements Vcpu {
     // One may wait behind another that has not been taken yet, but only one behind a handler that runs.
     const most = this.#word(st.nmiBlocked.offset) !== 0 ? 1 : 2;
     this.#setWord(st.nmiPending.offset, Math.min(this.#word(st.nmiPending.offset) + 1, most));
+  }
+  smi(): void {
+    this.#setWord(st.smiPending.offset, 1);
   }
   readonly startsItself = false;
   /** All state is in the slots at any time between two runs. */
@@ -246,6 +254,7 @@ export class DbtVcpu implements Vcpu {
           this.#code.flush();
         }
         if (this.#word(st.activity.offset) !== Activity.running && !this.#wakes()) return 'hlt';
+        if (this.#smi && this.#entersSmm()) this.#enterSmm();
         this.#setWord(st.activity.offset, Activity.running);
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
@@ -271,15 +280,22 @@ export class DbtVcpu implements Vcpu {
         }
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.debug) return 'debug';
+        if (reason === Exit.rsm) {
+          if (!this.#leaveSmm()) return 'shutdown';
+          // An INIT that has waited is the board's.
+          if (slice <= 0 || this.#word(st.initPending.offset) !== 0) return 'interrupted';
+          continue;
+        }
         if (reason === Exit.hlt) {
           this.#setWord(st.activity.offset, Activity.halted);
           this.#setWord(st.shadow.offset, 0);
+          if (this.#smi) continue;
           if (!this.#wakes() && !this.#traps) return 'hlt';
           this.#setWord(st.activity.offset, Activity.running);
           if (slice <= 0) return 'interrupted';
         } else if (reason === Exit.wait) {
           this.#setWord(st.shadow.offset, 0);
-          if (!this.#nmi && !this.#bus.pending()) return 'wait';
+          if (!this.#nmi && !this.#smi && !this.#bus.pending()) return 'wait';
         } else if (reason === Exit.budget || slice <= 0) return 'interrupted';
         else if (reason === Exit.kick && (this.#bus.attention?.() || (!box.waiting && !this.#takesInterrupts())))
           return 'interrupted';
@@ -341,6 +357,47 @@ export class DbtVcpu implements Vcpu {
   get #nmi(): boolean {
     return this.#word(st.nmiPending.offset) !== 0;
   }
+  /** Whether an SMI waits that is not held off. */
+  get #smi(): boolean {
+    return this.#word(st.smiPending.offset) !== 0 && this.#word(st.smm.offset) === 0;
+  }
+  /** Whether it may come before the next instruction; else it is looked at after that. */
+  #entersSmm(): boolean {
+    if (this.#word(st.guestDebug.offset) & GuestDebug.step) return false;
+    const shadow = this.#word(st.shadow.offset) !== 0;
+    if (!shadow && this.#word(st.inFlight.offset) === 0) return true;
+    if (shadow) this.exports.stepShadow(this.#env);
+    Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+    return false;
+  }
+  #enterSmm(): void {
+    const area = enterSmm({ view: this.#view, env: this.#env });
+    this.sync();
+    // No paging is on now.
+    for (const [gpa, bytes, value] of area)
+      this.exports.storeSlow(this.#env, BigInt(gpa), BigInt.asIntN(64, value), Math.log2(bytes) | How.system);
+  }
+  /** False where the processor shuts down. */
+  #leaveSmm(): boolean {
+    const fits = leaveSmm({ view: this.#view, env: this.#env }, (gpa, bytes) => {
+      let value = 0n;
+      for (let n = bytes - 1; n >= 0; n--) {
+        const host = this.#hostPage(gpa + n - ((gpa + n) % 4096));
+        value = (value << 8n) | BigInt(host < 0 ? 0xff : this.#bytes[host + ((gpa + n) % 4096)]);
+      }
+      return value;
+    });
+    this.sync();
+    // What waited for the mode's end.
+    if (this.#nmi || this.#smi) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
+    return fits;
+  }
+  /** Brings what RAM shows below 4 GiB in line with the mode. */
+  #showSmram(): void {
+    const { ramLow, slots } = this.#vm.layout;
+    const hidden = this.#word(st.smm.offset) !== 0 ? 0 : this.#words[(slots + SlotTable.tseg) >> 2];
+    this.#setWord(st.ramLow.offset, ramLow - hidden);
+  }
   /** Whether a debug trap comes after the instruction that was just run. */
   get #traps(): boolean {
     return (this.#word(st.stepTrap.offset) & (Trap.step | Trap.hits)) !== 0;
@@ -349,6 +406,7 @@ export class DbtVcpu implements Vcpu {
   #wakes(): boolean {
     return (
       (this.#nmi && this.#word(st.nmiBlocked.offset) === 0) ||
+      this.#smi ||
       this.#word(st.inFlight.offset) !== 0 ||
       this.#bus.takeUnhalt() ||
       this.#takesInterrupts()
@@ -573,10 +631,11 @@ export class DbtVcpu implements Vcpu {
   }
   #hostPage(gpa: number): number {
     const { ramBase, ramLow, ramHigh, slots } = this.#vm.layout;
+    if (smramAt(this.#view, slots, gpa, this.#word(st.smm.offset) !== 0)) return ramBase + gpa;
     const slot = slotAt(this.#view, slots, gpa);
     if (slot === LowPage.bus) return -1;
     if (slot !== LowPage.ram) return (slot & ~READ_ONLY) >>> 0;
-    if (gpa < ramLow) return ramBase + gpa;
+    if (gpa < this.#word(st.ramLow.offset) >>> 0) return ramBase + gpa;
     const above = gpa - 2 ** 32;
     return above >= 0 && above < ramHigh ? ramBase + ramLow + above : -1;
   }
@@ -595,6 +654,7 @@ export class DbtVcpu implements Vcpu {
     const generation = Atomics.load(this.#words, (table + SlotTable.generation) >> 2);
     if (generation === this.#slotsSeen) return;
     this.#slotsSeen = generation;
+    this.#showSmram();
     this.exports.flushAll(this.#env);
     const code = Atomics.load(this.#words, (table + SlotTable.codeGeneration) >> 2);
     if (code !== this.#slotCodeSeen) this.#forgetSoon();

@@ -180,6 +180,8 @@ export class KvmVcpu implements Vcpu {
   sync(): void {
     this.#inSlots = true;
   }
+  /** Machines under KVM have no system management mode. */
+  smi(): void {}
   nmi(): void {
     Atomics.store(this.#words, this.#word(st.nmiPending), 1);
   }

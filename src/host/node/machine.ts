@@ -593,6 +593,8 @@ export class NodeMachine implements RunningMachine {
     if (accel === this.#accel) return;
     if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
       throw new Error('Cannot change the accelerator: the board has a second I/O APIC, accepted is -M microvm,ioapic2=off');
+    if (accel === 'kvm' && this.#o.config.smm)
+      throw new Error('Cannot change the accelerator: the board has system management mode, accepted is -machine smm=off');
     if (this.#status !== 'running' && this.#status !== 'paused')
       throw new Error(`Cannot change the accelerator: the machine is ${this.#status}, accepted are running and paused`);
     const wasRunning = this.#status === 'running';

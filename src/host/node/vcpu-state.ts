@@ -6,7 +6,7 @@ import * as st from '../../isa/x86/state.ts';
 const SEGMENTS = ['es', 'cs', 'ss', 'ds', 'fs', 'gs', 'ldtr', 'tr'] as const;
 const NAMES = [
   ...Object.keys(st.R),
-  ...['rip', 'cr0', 'cr2', 'cr3', 'cr4', 'efer', 'gdtr.base', 'gdtr.limit', 'idtr.base', 'idtr.limit', 'cpl'],
+  ...['rip', 'cr0', 'cr2', 'cr3', 'cr4', 'efer', 'gdtr.base', 'gdtr.limit', 'idtr.base', 'idtr.limit', 'cpl', 'smm'],
   ...['dr0', 'dr1', 'dr2', 'dr3', 'dr6', 'dr7', 'mxcsr', 'fpCw'],
   ...SEGMENTS.flatMap((s) => [`${s}.selector`, `${s}.base`, `${s}.limit`, `${s}.attr`]),
 ] as const;

@@ -102,6 +102,7 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
     () => b.i32(0),
   );
   ctx = b.or(ctx, b.shl(flat, b.i32(Math.log2(Ctx.flat))));
+  ctx = b.or(ctx, bitTo(c, c.get(st.smm), 0, Ctx.smm));
   c.set(st.ctx, b.or(ctx, b.shl(step, b.i32(Math.log2(Ctx.step)))));
 
   const aligned = b.and(b.and(b.and(b.shru(cr0, b.i32(CR0_AM)), b.shru(flags, b.i32(18))), user), b.i32(1));

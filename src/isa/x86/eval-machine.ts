@@ -106,6 +106,7 @@ export class EvalMachine {
     this.set(st.fusedMadd, 1);
     this.set(st.ramBase, RAM);
     this.set(st.ramLow, this.#ramBytes);
+    this.set(st.ramSplit, RAM + this.#ramBytes);
     this.set(st.mxcsr, 0x1f80);
     this.set(st.fpCw, 0x37f);
     this.set(st.fZ, 1);

@@ -1,7 +1,7 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
 // TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5; physical addresses have 40 bits).
 
-import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable } from '../../bits/slot-table.ts';
+import { LOW_PAGES, LowPage, READ_ONLY, SMRAM_WINDOW, Slot, SlotTable, smramWindows } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import { isCanonical } from './canonical.ts';
 import type { Emit } from './emit.ts';
@@ -60,10 +60,9 @@ function bit(c: Emit, value: Value, n: number): Value {
 /** Host address of the guest-physical address `gpa` (i64), or 0 where there is no RAM. */
 export const ramAddress = sub('ramAddress', ['i64'], 'i32', {}, (c, gpa) => {
   const b = c.b;
-  const low = c.get(st.ramLow);
-  b.if(b.ltu(gpa, b.extu(low)), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
+  b.if(b.ltu(gpa, b.extu(c.get(st.ramLow))), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
   const above = b.sub(gpa, b.i64(0x1_0000_0000n));
-  b.if(b.ltu(above, b.extu(c.get(st.ramHigh))), () => b.ret(b.add(b.add(c.get(st.ramBase), low), b.wrap(above))));
+  b.if(b.ltu(above, b.extu(c.get(st.ramHigh))), () => b.ret(b.add(c.get(st.ramSplit), b.wrap(above))));
   b.ret(b.i32(0));
 });
 
@@ -88,6 +87,18 @@ function forSlots(c: Emit, body: (slot: Value) => void): void {
   });
 }
 
+/** 1 where the RAM at `gpa`, below 1 MiB, shows in place of what is on the bus: SMRAM, open or in system management mode. */
+const smramShows = sub('smramShows', ['i64'], 'i32', {}, (c, gpa) => {
+  const b = c.b;
+  const flags = b.raw('i32', c.get(st.slotTable), SlotTable.smram);
+  const inMode = b.ne(c.get(st.smm), b.i32(0));
+  for (const [base, open, inside] of smramWindows) {
+    const within = b.ltu(b.sub(gpa, b.i64(base)), b.i64(SMRAM_WINDOW));
+    b.if(within, () => b.ret(b.ne(b.and(flags, b.or(b.i32(open), b.select(inMode, b.i32(inside), b.i32(0)))), b.i32(0))));
+  }
+  b.ret(b.i32(0));
+});
+
 /**
  * Host address of the page at the guest-physical address `gpa` (i64, a multiple of 4,096), plus `READ_ONLY` where writes go to the bus;
  * or 0 where everything does.
@@ -97,7 +108,10 @@ export const pageAddress = sub('pageAddress', ['i64'], 'i32', {}, (c, gpa) => {
   const table = c.get(st.slotTable);
   b.if(b.and(b.ltu(gpa, b.i64(LOW_PAGES * 4096)), b.ne(table, b.i32(0))), () => {
     const entry = b.raw('i32', b.add(table, b.shl(b.wrap(b.shru(gpa, b.i64(12))), b.i32(2))), SlotTable.low);
-    b.if(entry, () => b.ret(b.select(b.eq(entry, b.i32(LowPage.bus)), b.i32(0), entry)));
+    b.if(entry, () => {
+      b.if(c.call(smramShows, gpa), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
+      b.ret(b.select(b.eq(entry, b.i32(LowPage.bus)), b.i32(0), entry));
+    });
   });
   const at = c.call(ramAddress, gpa);
   b.if(at, () => b.ret(at));
@@ -112,7 +126,7 @@ export const pageAddress = sub('pageAddress', ['i64'], 'i32', {}, (c, gpa) => {
 export const physicalOf = sub('physicalOf', ['i32'], 'i64', {}, (c, at) => {
   const b = c.b;
   const offset = b.sub(at, c.get(st.ramBase));
-  const low = c.get(st.ramLow);
+  const low = b.sub(c.get(st.ramSplit), c.get(st.ramBase));
   b.if(b.geu(offset, b.add(low, c.get(st.ramHigh))), () => {
     forSlots(c, (slot) => {
       const within = b.extu(b.sub(at, b.and(b.raw('i32', slot, Slot.host), b.i32(~READ_ONLY))));

@@ -5,6 +5,9 @@ import { msrReset } from './msr.ts';
 import * as st from './state.ts';
 import { S } from './state.ts';
 
+/** SMBASE after power-on (SDM volume 3, section 32.4). */
+export const SMBASE = 0x30000;
+
 /** Slots that tell where a vCPU's tables lie, by name: they stay over a reset and belong to no saved state. */
 export const STAYS: ReadonlySet<string> = new Set(
   [
@@ -19,6 +22,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.ramBase,
     st.ramLow,
     st.ramHigh,
+    st.ramSplit,
     st.slotTable,
     st.codeMap,
     st.dirtyMap,
@@ -72,4 +76,5 @@ export function resetState(view: DataView, env: number): void {
   set(st.mxcsr, 0x1f80);
   set(st.xcr0, 1);
   set(st.spMask, 0xffff);
+  set(st.smbase, SMBASE);
 }

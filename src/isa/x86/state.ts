@@ -125,7 +125,10 @@ export const tlbSystem = slot('tlbSystem', 'i32');
 export const tlbs = many('i32', ['tlb0', 'tlb1', 'tlb2']);
 /** Host address and mask of the jump cache. */
 export const jumpCache = slot('jumpCache', 'i32');
-/** Host address of guest-physical 0, bytes of RAM below 4 GiB, and bytes of RAM from 4 GiB up (at ramBase + ramLow). */
+/**
+ * Host address of guest-physical 0; bytes of RAM below 4 GiB, without what is hidden at its end outside of system management mode; bytes of RAM
+ * from 4 GiB up, which lie at `ramSplit`.
+ */
 export const ramBase = slot('ramBase', 'i32');
 export const ramLow = slot('ramLow', 'i32');
 export const ramHigh = slot('ramHigh', 'i32');
@@ -322,6 +325,14 @@ export const pmAsked = slot('pmAsked', 'i32');
 /** Iterations of repeated string instructions that were taken off the budget: they are no instructions. */
 export const repeats = slot('repeats', 'i32');
 
+/** Host address of guest-physical 4 GiB. */
+export const ramSplit = slot('ramSplit', 'i32');
+/** Bits of `Smm`; where the vCPU's part of SMRAM begins; 1 while an SMI waits; 1 while an INIT waits for the mode's end: see smm.ts. */
+export const smm = slot('smm', 'i32');
+export const smbase = slot('smbase', 'i32');
+export const smiPending = slot('smiPending', 'i32');
+export const initPending = slot('initPending', 'i32');
+
 /** All slots by name, for snapshots, tests and the monitor. */
 export const stateSlots: Readonly<Record<string, Slot>> = slots;
 /** Bytes of one vCPU's state. */
@@ -352,9 +363,11 @@ export const Ctx = {
    * them is the linear address; an access that reaches over the end may raise an exception or go on at 0 (Intel SDM volume 3, 5.3).
    */
   flat: 512,
+  /** System management mode: the same address may be other memory. */
+  smm: 1024,
 } as const;
 /** Contexts are below. */
-export const CONTEXTS = 1024;
+export const CONTEXTS = 2048;
 
 /** Entries of each software TLB, bytes of an entry: tag (i64), addend (i32), unused (i32). */
 export const TLB_ENTRIES = 4096;
@@ -389,7 +402,11 @@ export const Exit = {
   debug: 8,
   wait: 9,
   pmc: 10,
+  rsm: 11,
 } as const;
+
+/** Bits of `smm`: the vCPU is in system management mode; NMIs were blocked before. */
+export const Smm = { in: 1, nmiBlocked: 2 } as const;
 
 /**
  * Bits of `stepTrap`: TF was set when the instruction started; its RF and the `Shadow` that it was in, which its start has cleared; data and port

@@ -95,6 +95,7 @@ export class TestMachine {
     this.set(st.ramBase, RAM);
     this.set(st.ramLow, RAM_BYTES);
     this.set(st.ramHigh, RAM_HIGH);
+    this.set(st.ramSplit, RAM + RAM_BYTES);
     this.set(st.dr[6], 0xffff0ff0n);
     this.set(st.dr[7], 0x400n);
     this.set(st.cr0, 0x10n);

@@ -73,7 +73,7 @@ export class Breakpoints {
   #patch(cpu: number, address: bigint): boolean {
     if (this.#soft.has(address)) return true;
     const gpa = new VcpuMemory(this.#machine, cpu).translate(address);
-    const { memory } = this.#machine.board;
+    const { ram: memory } = this.#machine.board;
     if (gpa === undefined || !memory.slice(gpa, 1)) return false;
     const there = this.#patches.get(gpa);
     if (there) there.uses++;
@@ -90,13 +90,13 @@ export class Breakpoints {
     if (!patch || --patch.uses > 0) return;
     this.#patches.delete(gpa);
     // Where the guest has written over it meanwhile, that stays.
-    if (this.#machine.board.memory.read8(gpa) === INT3) this.#machine.board.memory.write8(gpa, patch.byte);
+    if (this.#machine.board.ram.read8(gpa) === INT3) this.#machine.board.ram.write8(gpa, patch.byte);
     this.apply();
   }
 
   /** The guest has started again: its memory and registers are new. */
   afterReset(): void {
-    const { memory } = this.#machine.board;
+    const { ram: memory } = this.#machine.board;
     for (const [gpa, { uses }] of this.#patches) {
       this.#patches.set(gpa, { byte: memory.read8(gpa), uses });
       memory.write8(gpa, INT3);

@@ -308,14 +308,14 @@ export class GdbStub {
   // -- memory
 
   #read(address: bigint, length: number): Uint8Array {
-    if (this.#physical) return this.#machine.board.memory.slice(Number(address), length)?.slice() ?? new Uint8Array(0);
+    if (this.#physical) return this.#machine.board.ram.slice(Number(address), length)?.slice() ?? new Uint8Array(0);
     const bytes = new VcpuMemory(this.#machine, this.#general).read(address, length);
     this.#points.hide(this.#general, address, bytes);
     return bytes;
   }
   #write(address: bigint, bytes: Uint8Array): boolean {
     if (!this.#physical) return new VcpuMemory(this.#machine, this.#general).write(address, bytes);
-    const { memory } = this.#machine.board;
+    const { ram: memory } = this.#machine.board;
     const into = memory.slice(Number(address), bytes.length);
     into?.set(bytes);
     if (into) memory.written(Number(address), bytes.length);

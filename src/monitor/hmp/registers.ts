@@ -33,7 +33,7 @@ export function registerText(cpu: number, r: Registers, halted: boolean): string
     );
   const set = flags.map(([letter, bit]) => (((r['rflags'] ?? 0n) >> BigInt(bit)) & 1n ? letter : '-')).join('');
   lines.push(
-    `${long ? 'RIP' : 'EIP'}=${show(r['rip'])} ${long ? 'RFL' : 'EFL'}=${show(r['rflags'], 8)} [${set}] CPL=${r['cpl'] ?? 0n} II=0 A20=1 SMM=0 HLT=${halted ? 1 : 0}`,
+    `${long ? 'RIP' : 'EIP'}=${show(r['rip'])} ${long ? 'RFL' : 'EFL'}=${show(r['rflags'], 8)} [${set}] CPL=${r['cpl'] ?? 0n} II=0 A20=1 SMM=${r['smm'] ? 1 : 0} HLT=${halted ? 1 : 0}`,
   );
   for (const name of segments) {
     const [selector, base, limit, attr] = ['selector', 'base', 'limit', 'attr'].map((part) => r[`${name}.${part}`] ?? 0n);

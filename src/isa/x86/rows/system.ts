@@ -1,5 +1,5 @@
 // Halting, caches, ordering, hints, hypercalls, random numbers, deliberate #UD, user-page access (Intel SDM volume 2: HLT, INVD,
-// WBINVD, CLFLUSH, CLWB, LFENCE, PREFETCHh, VMCALL, RDRAND, RDSEED, UD, CLAC, STAC; AMD APM volume 3: VMMCALL).
+// WBINVD, RSM, CLFLUSH, CLWB, LFENCE, PREFETCHh, VMCALL, RDRAND, RDSEED, UD, CLAC, STAC; AMD APM volume 3: VMMCALL).
 
 import { selectSupervisorTlb } from '../context.ts';
 import { CR4, writePkru } from '../control.ts';
@@ -55,6 +55,10 @@ export const systemRows: readonly Row[] = [
   insn('F4', 'hlt', { ends: true }, (c) => {
     c.privileged();
     c.exit(Exit.hlt);
+  }),
+  insn('0F AA', 'rsm', { ends: true }, (c) => {
+    c.b.if(c.b.eqz(c.get(st.smm)), () => c.ud());
+    c.exit(Exit.rsm);
   }),
   insn('0F 08', 'invd', privilegedNothing),
   insn('0F 09', 'wbinvd', privilegedNothing),
