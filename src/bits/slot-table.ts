@@ -34,14 +34,11 @@ export const Slot = {
   bytes: 32,
 } as const;
 
-/** Bits of `SlotTable.smram`: the window of the VGA is RAM for all, or in system management mode; so are 128 KiB around the first SMBASE. */
-export const Smram = { open: 1, low: 2, base: 4 } as const;
-/** Bytes of such a window; each with its guest-physical address, the bit that opens it for all (0 for none) and in the mode. */
-export const SMRAM_WINDOW = 0x2_0000;
-export const smramWindows: readonly (readonly [base: number, open: number, inside: number])[] = [
-  [0xa_0000, Smram.open, Smram.low],
-  [0x3_0000, 0, Smram.base],
-];
+/** Bits of `SlotTable.smram`: the window of the VGA is RAM for all, or in system management mode. */
+export const Smram = { open: 1, low: 2 } as const;
+/** That window: guest-physical address and bytes. */
+export const smramWindow = { base: 0xa_0000, bytes: 0x2_0000 } as const;
+const inWindow = (from: number, to: number): boolean => from < smramWindow.base + smramWindow.bytes && to > smramWindow.base;
 
 /** Entries of the first MiB that are no host address. `ram`: as if there were no table; `bus`: nothing but the bus. */
 export const LowPage = { ram: 0, bus: -1 } as const;
@@ -52,10 +49,8 @@ export const SLOT_TABLE_BYTES = SlotTable.entries + SLOTS_MAX * Slot.bytes;
 
 /** True where the RAM at `gpa` shows in place of what `slotAt` says: SMRAM, for a vCPU in system management mode or not. */
 export function smramAt(view: DataView, table: number, gpa: number, inMode: boolean): boolean {
-  const found = smramWindows.find(([base]) => gpa >= base && gpa < base + SMRAM_WINDOW);
-  if (!found) return false;
-  const [, open, inside] = found;
-  return (view.getInt32(table + SlotTable.smram, true) & (open | (inMode ? inside : 0))) !== 0;
+  if (!inWindow(gpa, gpa + 1)) return false;
+  return (view.getInt32(table + SlotTable.smram, true) & (Smram.open | (inMode ? Smram.low : 0))) !== 0;
 }
 
 /** True where SMRAM hides some of the RAM from `from` to `to` (guest-physical) from devices; `ramLow` is the RAM below 4 GiB. */
@@ -64,9 +59,7 @@ export function smramHides(view: DataView, table: number, ramLow: number, from: 
   const tseg = view.getInt32(table + SlotTable.tseg, true);
   if ((flags | tseg) === 0) return false;
   if (from < ramLow && to > ramLow - tseg) return true;
-  return smramWindows.some(
-    ([base, open, inside]) => flags & inside && !(flags & open) && from < base + SMRAM_WINDOW && to > base,
-  );
+  return flags === Smram.low && inWindow(from, to);
 }
 
 /** What the table says of the page at `gpa`: its host address with `READ_ONLY`, -1 for the bus, 0 for nothing. */

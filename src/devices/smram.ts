@@ -1,26 +1,22 @@
-// SMRAM as host bridges guard it: the window of the VGA, TSEG at the end of low RAM, the first SMBASE. Intel 440FX datasheet (290549), section
-// 3.2.20; Intel 3 Series Express Chipset datasheet (316966), sections 5.1.22 and 5.1.23; QEMU's additions: docs/specs of its `mch` (the size of an
-// extended TSEG in 0x50, the first SMBASE in 0x9C). High SMRAM (H_SMRAME) is not there.
+// SMRAM as host bridges guard it: the window of the VGA, and TSEG at the end of low RAM. Intel 440FX datasheet (290549), section
+// 3.2.20; Intel 3 Series Express Chipset datasheet (316966), sections 5.1.22 and 5.1.23; QEMU adds the size of an extended TSEG in
+// 0x50. High SMRAM (H_SMRAME), and QEMU's SMRAM at the first SMBASE (0x9C), are not there.
 import type { Arena } from '../bits/arena.ts';
 import { Smram } from '../bits/slot-table.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import type { MemorySlots } from '../bus/slots.ts';
 import type { PciFunction } from './pci-function.ts';
 
-export const smramLayout = struct({ control: 'u8', tseg: 'u8', smbase: 'u8' }, { name: 'smram', version: 1 });
+export const smramLayout = struct({ control: 'u8', tseg: 'u8' }, { name: 'smram', version: 1 });
 
 /** Registers of the q35 host bridge; the i440FX has the first at 0x72. */
-const at = { extendedTseg: 0x50, smbase: 0x9c, control: 0x9d, tseg: 0x9e } as const;
+const at = { extendedTseg: 0x50, control: 0x9d, tseg: 0x9e } as const;
 const i440fxControl = 0x72;
 const control = { open: 0x40, closed: 0x20, lock: 0x10, enable: 8, initial: 2 } as const;
 const tsegEnable = 1;
 /** MiB of TSEG by its field; the last one is QEMU's extended size. */
 const tsegSizes = [1, 2, 8] as const;
-const smbaseState = { ask: 0xff, inRam: 1, locked: 2 } as const;
 const MIB = 1 << 20;
-/** Pages of the first SMBASE's window. */
-const SMBASE_PAGE = 0x30;
-const SMBASE_PAGES = 0x20;
 
 export interface SmramOptions {
   readonly arena: Arena;
@@ -49,7 +45,6 @@ export class SmramControl {
     if (this.#q35) {
       f.preset(at.tseg, [0x38]);
       f.writable(at.tseg, [0x07]);
-      f.writable(at.smbase, [0xff]);
       if (o.extendedTseg) f.writable(at.extendedTseg, [0xff, 0xff]);
     }
     f.onWrite((offset, size) => {
@@ -57,7 +52,6 @@ export class SmramControl {
       if (meets(first)) this.#written(f.read(first, 1), this.s.tseg);
       if (!this.#q35) return;
       if (meets(at.tseg)) this.#written(this.s.control, f.read(at.tseg, 1));
-      if (meets(at.smbase)) this.#askSmbase(f.read(at.smbase, 1));
       if (o.extendedTseg && meets(at.extendedTseg, 2) && f.read(at.extendedTseg, 2) === 0xffff)
         f.poke(at.extendedTseg, 2, o.extendedTseg);
     });
@@ -65,7 +59,7 @@ export class SmramControl {
 
   /** Power-on state; memory follows. */
   reset(): void {
-    Object.assign(this.s, { control: control.initial, tseg: 0x38, smbase: 0 });
+    Object.assign(this.s, { control: control.initial, tseg: 0x38 });
     this.apply();
   }
 
@@ -84,24 +78,13 @@ export class SmramControl {
     this.apply();
   }
 
-  /** Firmware asks by 0xFF whether SMRAM can be at the first SMBASE, and locks it there. */
-  #askSmbase(wanted: number): void {
-    const s = this.s;
-    if (s.smbase === 0 && wanted === smbaseState.ask) s.smbase = smbaseState.inRam;
-    else if (s.smbase === smbaseState.inRam) s.smbase |= wanted & smbaseState.locked;
-    this.#f.poke(at.smbase, 1, s.smbase === 0 ? wanted : s.smbase);
-    this.apply();
-  }
-
   /** Makes memory what the registers say. With the board's lock held, or while the machine stands still. */
   apply(): void {
     const { s } = this;
     const { slots, ramLow, extendedTseg = 0 } = this.#o;
     const enabled = (s.control & control.enable) !== 0;
     const size = enabled && this.#q35 && s.tseg & tsegEnable ? (tsegSizes[(s.tseg >>> 1) & 3] ?? extendedTseg) * MIB : 0;
-    const locked = (s.smbase & smbaseState.locked) !== 0;
-    const flags = (s.control & control.open ? Smram.open : 0) | (enabled ? Smram.low : 0) | (locked ? Smram.base : 0);
-    slots.low(SMBASE_PAGE, SMBASE_PAGES, locked ? 'bus' : 'ram');
+    const flags = (s.control & control.open ? Smram.open : 0) | (enabled ? Smram.low : 0);
     slots.smram(flags, Math.min(size, ramLow));
   }
 }

@@ -1,7 +1,7 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
 // TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5; physical addresses have 40 bits).
 
-import { LOW_PAGES, LowPage, READ_ONLY, SMRAM_WINDOW, Slot, SlotTable, smramWindows } from '../../bits/slot-table.ts';
+import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable, Smram, smramWindow } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import { isCanonical } from './canonical.ts';
 import type { Emit } from './emit.ts';
@@ -91,12 +91,9 @@ function forSlots(c: Emit, body: (slot: Value) => void): void {
 const smramShows = sub('smramShows', ['i64'], 'i32', {}, (c, gpa) => {
   const b = c.b;
   const flags = b.raw('i32', c.get(st.slotTable), SlotTable.smram);
-  const inMode = b.ne(c.get(st.smm), b.i32(0));
-  for (const [base, open, inside] of smramWindows) {
-    const within = b.ltu(b.sub(gpa, b.i64(base)), b.i64(SMRAM_WINDOW));
-    b.if(within, () => b.ret(b.ne(b.and(flags, b.or(b.i32(open), b.select(inMode, b.i32(inside), b.i32(0)))), b.i32(0))));
-  }
-  b.ret(b.i32(0));
+  const shown = b.or(b.i32(Smram.open), b.select(c.get(st.smm), b.i32(Smram.low), b.i32(0)));
+  const within = b.ltu(b.sub(gpa, b.i64(smramWindow.base)), b.i64(smramWindow.bytes));
+  b.ret(b.and(within, b.ne(b.and(flags, shown), b.i32(0))));
 });
 
 /**
