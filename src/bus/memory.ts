@@ -69,8 +69,7 @@ export class Ram implements GuestMemory {
   /** Offset in the buffer of `length` bytes at `gpa`; -1 unless all of them are RAM. */
   offset(gpa: number, length: number): number {
     for (const r of this.ranges) {
-      if (gpa >= r.gpa && gpa + length <= r.gpa + r.length)
-        return this.#hides?.(gpa, gpa + length) ? -1 : gpa - r.gpa + r.offset;
+      if (gpa >= r.gpa && gpa + length <= r.gpa + r.length) return this.#hides?.(gpa, gpa + length) ? -1 : gpa - r.gpa + r.offset;
     }
     return -1;
   }

@@ -98,7 +98,11 @@ const machineConfig = (s: Settings): MachineConfig => {
 };
 
 /** System management mode is there where `smm=on` or the firmware may use it; not under KVM, nor on boards without it. */
-function smmOf(s: Settings, { accel }: Pick<AccelChoice, 'accel'>, firmware: boolean): Pick<MachineConfig, 'smm' | 'extendedTseg'> {
+function smmOf(
+  s: Settings,
+  { accel }: Pick<AccelChoice, 'accel'>,
+  firmware: boolean,
+): Pick<MachineConfig, 'smm' | 'extendedTseg'> {
   const asked = s.machineProperties.get('smm') ?? 'auto';
   const possible = accel !== 'kvm' && (s.machine.board === 'pc' || s.machine.board === 'q35');
   if (asked === 'on' && !possible)
@@ -233,7 +237,12 @@ function makeMachine(
   log: Write,
 ) {
   return host.machine({
-    config: { ...machineConfig(s), ...choice, ...smmOf(s, choice, firmware !== undefined), ...(firmware ? { firmware: firmware.shape } : {}) },
+    config: {
+      ...machineConfig(s),
+      ...choice,
+      ...smmOf(s, choice, firmware !== undefined),
+      ...(firmware ? { firmware: firmware.shape } : {}),
+    },
     ...(files ? { files } : {}),
     ...(firmware ? { firmware: firmware.images } : {}),
     serial: () => {},

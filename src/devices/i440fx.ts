@@ -5,9 +5,9 @@ import type { IrqLine } from '../bus/irq.ts';
 import type { Handler } from '../bus/space.ts';
 import { type AcpiPm, acpiPm } from './acpi-pm.ts';
 import { PAM_COUNT, pamRegister, pamWritable } from './pam.ts';
-import { SmramControl, type SmramOptions } from './smram.ts';
 import { PciFunction } from './pci-function.ts';
 import type { PciHost } from './pci-host.ts';
+import { SmramControl, type SmramOptions } from './smram.ts';
 
 const ids = { vendor: 0x8086, subsystemVendor: 0x1af4, subsystem: 0x1100 } as const;
 

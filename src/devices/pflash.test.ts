@@ -85,3 +85,21 @@ test('no sequence of cycles makes a chip throw or leave its memory', () => {
   r.flash.reset();
   assert.equal(r.read(0), r.flash.bytes[0]);
 });
+
+test('a guarded chip takes commands from those that are trusted alone, and shows others its contents', () => {
+  const r = rig();
+  let trusted = false;
+  const handler = r.flash.guarded(() => trusted);
+  handler.write(0x100, 1, 0x40);
+  handler.write(0x100, 1, 0x11);
+  assert.equal(r.flash.bytes[0x100], 0xaa);
+  assert.deepEqual(r.maps, ['map']);
+  trusted = true;
+  handler.write(0x100, 1, 0x40);
+  handler.write(0x100, 1, 0x11);
+  assert.equal(r.flash.bytes[0x100], 0x11);
+  handler.write(0, 1, 0x70);
+  assert.equal(handler.read(0, 1), 0x80);
+  trusted = false;
+  assert.equal(handler.read(0x100, 1), 0x11);
+});

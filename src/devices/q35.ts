@@ -3,10 +3,10 @@ import type { Arena } from '../bits/arena.ts';
 import type { IrqLine } from '../bus/irq.ts';
 import type { AddressSpace } from '../bus/space.ts';
 import { type AcpiPm, acpiPm } from './acpi-pm.ts';
-import { type SmramOptions, SmramControl } from './smram.ts';
 import { PAM_COUNT, pamRegister, pamWritable } from './pam.ts';
 import { PciFunction } from './pci-function.ts';
 import type { PciHost } from './pci-host.ts';
+import { SmramControl, type SmramOptions } from './smram.ts';
 
 export const ecamBase = 0xb000_0000;
 const pciexbar = 0x60;

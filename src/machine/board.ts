@@ -2,8 +2,8 @@
 // device memory, in the same order, and so reaches the same state.
 
 import type { MemoryLayout } from '../accel/accel.ts';
-import { smramHides } from '../bits/slot-table.ts';
 import { Arena, type Section } from '../bits/arena.ts';
+import { smramHides } from '../bits/slot-table.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
 import { Bells, bellsLayout, type Doorbell, doorbellLayout } from '../bus/doorbell.ts';
@@ -33,8 +33,8 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { smm } from '../isa/x86/state.ts';
+import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
@@ -298,7 +298,15 @@ export function buildBoard(o: BoardOptions): Board {
   const reset = (): void => o.event({ kind: 'reset' });
   const resetPorts = new ResetPorts({ arena, reset });
   if (!micro) resetPorts.map(ports);
-  const acpi = new AcpiPm({ arena, clock, sci: isa(9), retime, powerOff: () => o.event({ kind: 'powerOff' }), report, ...(config.smm ? { smi: () => chipset.apm() } : {}) });
+  const acpi = new AcpiPm({
+    arena,
+    clock,
+    sci: isa(9),
+    retime,
+    powerOff: () => o.event({ kind: 'powerOff' }),
+    report,
+    ...(config.smm ? { smi: () => chipset.apm() } : {}),
+  });
   if (!micro) acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   if (!micro) keyboard.map(ports);
@@ -308,7 +316,16 @@ export function buildBoard(o: BoardOptions): Board {
 
   // Firmware and chipset.
   const flashBell = bells.add(arena.alloc(doorbellLayout));
-  const rom = buildRom({ shape: config.firmware, arena, buffer: o.buffer, slots, mmio, report, changed: () => flashBell.ring(), inSmm: (cpu) => view.getInt32(layout.vcpuBase + cpu * layout.vcpuBytes + smm.offset, true) !== 0 });
+  const rom = buildRom({
+    shape: config.firmware,
+    arena,
+    buffer: o.buffer,
+    slots,
+    mmio,
+    report,
+    changed: () => flashBell.ring(),
+    inSmm: (cpu) => view.getInt32(layout.vcpuBase + cpu * layout.vcpuBytes + smm.offset, true) !== 0,
+  });
   const firmware = config.firmware !== undefined;
   const chipset: Chipset = (micro ? noChipset : config.machine === 'pc' ? pcChipset : q35Chipset)({
     arena,
@@ -339,7 +356,18 @@ export function buildBoard(o: BoardOptions): Board {
   const { host } = chipset;
   const transports = micro ? virtioBuses(config, gsi, mmio) : [];
   const notify = o.notify ?? (() => {});
-  const cpus = buildCpus({ config, arena, ports, acpi, lapics, lock, event: o.event, notify, refuses: () => chipset.refusesCpus?.(), ioThread: o.thread === 0 });
+  const cpus = buildCpus({
+    config,
+    arena,
+    ports,
+    acpi,
+    lapics,
+    lock,
+    event: o.event,
+    notify,
+    refuses: () => chipset.refusesCpus?.(),
+    ioThread: o.thread === 0,
+  });
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
     const virtio = transports.filter((t) => t.used).map((t) => t.place);

@@ -61,8 +61,7 @@ function segment(at: number, n: number): Field[] {
         const attr = get(s, st.segAttr[n]!);
         return attr & ATTR & (attr & BigInt(Attr.unusable) ? ~BigInt(Attr.present) : ~0n);
       },
-      load: (s, value) =>
-        set(s, st.segAttr[n]!, (value & ATTR) | (value & BigInt(Attr.present) ? 0n : BigInt(Attr.unusable))),
+      load: (s, value) => set(s, st.segAttr[n]!, (value & ATTR) | (value & BigInt(Attr.present) ? 0n : BigInt(Attr.unusable))),
     },
     field(at + 4, 4, st.segLimit[n]!),
     field(at + 8, 8, st.segBase[n]!),
