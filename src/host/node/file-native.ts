@@ -12,6 +12,8 @@ export interface NativeFiles {
   readNow(fd: number, pieces: readonly Uint8Array[], offset: number): number;
   /** Gives whole pages of shared memory back: they read as zeros afterwards. False where the host does not take them. */
   release(bytes: Uint8Array): boolean;
+  /** Asks for large pages (2 MiB) behind shared memory, where the host has them: each costs one fault instead of 512. */
+  preferLarge(bytes: Uint8Array): void;
   /** True when the range was given back and reads as zeros. */
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
@@ -32,6 +34,7 @@ const SEEK_END = 2;
 const SEEK_DATA = 3;
 const ENXIO = 6;
 const MADV_DONTNEED = 4;
+const MADV_HUGEPAGE = 14;
 const EAGAIN = 11;
 const EINTR = 4;
 const RWF_NOWAIT = 8;
@@ -116,6 +119,11 @@ function bind(koffi: Koffi): NativeFiles {
       const skip = Number(-start & 4095n);
       const length = Math.floor((bytes.length - skip) / 4096) * 4096;
       return length <= 0 || madvise(start + BigInt(skip), length, MADV_DONTNEED) === 0;
+    },
+    preferLarge(bytes) {
+      const start = addressOf(bytes);
+      const skip = Number(-start & 4095n);
+      madvise(start + BigInt(skip), bytes.length - skip, MADV_HUGEPAGE);
     },
     punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
     nextData(fd, offset, size) {

@@ -165,6 +165,8 @@ export class NodeMachine implements RunningMachine {
     this.#blobs = blobs;
     this.#memory = memory;
     const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
+    this.#native = nativeFiles() ?? null;
+    this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh));
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
     const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
     const flag = kicker(memory.buffer, layout);
@@ -704,11 +706,10 @@ export class NodeMachine implements RunningMachine {
   #release(gpa: number, length: number): void {
     const bytes = this.board.memory.slice(gpa, length);
     if (!bytes) return;
-    this.#native ??= nativeFiles() ?? null;
     this.#native?.release(bytes);
     this.board.memory.written(gpa, length);
   }
-  #native: NativeFiles | null | undefined;
+  readonly #native: NativeFiles | null;
 
   // -- start, stop, start again
 

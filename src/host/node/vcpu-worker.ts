@@ -91,6 +91,9 @@ export type FromVcpu =
 
 // V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
 setFlagsFromString('--wasm-tiering-budget=300000');
+// Its book-keeping of code that is given back function by function goes wrong where several threads make code (nodejs/node#64500): the process
+// dies. A module's code is given back with the module.
+setFlagsFromString('--no-wasm-code-gc');
 const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
 const ready = workerData ? null : prepareEngine(readPrebuilt());
