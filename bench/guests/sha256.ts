@@ -11,6 +11,7 @@ import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { kvmAllFeatures } from '../../src/devices/kvm-pv.ts';
 import { loadKernel } from '../../src/firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE } from '../../src/firmware/layout.ts';
+import type { ImageFile } from '../../src/firmware/target.ts';
 import { hostEpoch, machineClock, wallClock } from '../../src/host/node/clock.ts';
 import { decompress } from '../../src/host/node/decompress.ts';
 import { buildBoard } from '../../src/machine/board.ts';
@@ -37,6 +38,7 @@ const target = {
   ramBelow4G: config.memory,
   ramAbove4G: 0,
   write: (gpa: number, data: Uint8Array): void => bytes.set(data, layout.ramBase + gpa),
+  load: (gpa: number, file: ImageFile, start: number, end: number) => target.write(gpa, file.bytes(start, end)),
 };
 const board = buildBoard({
   config,

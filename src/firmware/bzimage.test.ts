@@ -5,7 +5,7 @@ import { buildE820 } from './e820.ts';
 import { STRINGS_ADDRESS, ZERO_PAGE_ADDRESS } from './layout.ts';
 import { extractVmlinux } from './payload.ts';
 import { HDR, parseSetupHeader } from './setup-header.ts';
-import { GIB4, type LoadTarget } from './target.ts';
+import { GIB4, inMemory, type LoadTarget } from './target.ts';
 import { type FakeBzImage, fakeBzImage, fakeElf, fakeRam, withSize } from './testing.ts';
 
 const MIB = 1 << 20;
@@ -193,7 +193,7 @@ test('other formats go to the given decompressor, and without one the guest deco
   assert.equal(boot([1, 2, 3]), 0x100200, 'an unknown payload is left to the guest');
   assert.equal(boot([0x28, 0xb5, 0x2f, 0xfd], { decompress: undefined }), 0x100200);
   assert.equal(boot([0x28, 0xb5, 0x2f, 0xfd], { inGuest: true }), 0x100200);
-  assert.equal(boot([1, 2, 3], { vmlinux }), 0x200010, "the caller's own vmlinux is taken");
+  assert.equal(boot([1, 2, 3], { vmlinux: inMemory(vmlinux) }), 0x200010, "the caller's own vmlinux is taken");
   assert.deepEqual(calls, [
     ['zstd', 6, 777],
     ['xz', 8, 777],

@@ -5,7 +5,7 @@ import { long64State, protected32State, real16State } from './boot-state.ts';
 import { LOW_DATA_END, REAL_MODE_ADDRESS } from './layout.ts';
 import { type Decompress, extractVmlinux } from './payload.ts';
 import { CAN_USE_HEAP, HDR, parseSetupHeader, type SetupHeader, XLF_KERNEL_64 } from './setup-header.ts';
-import { type BootMode, type BootState, checkRange, hex, type LoadTarget, size } from './target.ts';
+import { type BootMode, type BootState, checkRange, hex, type ImageFile, inMemory, type LoadTarget, size } from './target.ts';
 import { loadVmlinux } from './vmlinux.ts';
 import { fillLoaderFields, type LinuxOptions, writeZeroPage } from './zero-page.ts';
 
@@ -13,7 +13,7 @@ export interface BzImageOptions extends LinuxOptions {
   /** Which entry to take; the best that the kernel has when not given. `real16` needs a BIOS in the guest. */
   readonly entry?: BootMode;
   /** The result of `extractVmlinux`, when the caller has it already (from a cache). */
-  readonly vmlinux?: Uint8Array;
+  readonly vmlinux?: ImageFile;
   /** Decompresses the payload on the host; without it, and without `vmlinux`, LZ4 only. */
   readonly decompress?: Decompress;
   /** True to leave decompression to the guest, always. */
@@ -56,9 +56,10 @@ export const loadBzImage = (target: LoadTarget, file: Uint8Array, options: BzIma
   // Not for a 64-bit kernel that is asked for by its 32-bit entry: only its own code leads from there to 64-bit mode.
   const direct = mode === 'long64' || (mode === 'protected32' && (header.xloadflags & XLF_KERNEL_64) === 0);
   if (direct && !options.inGuest) {
-    const vmlinux = options.vmlinux ?? extractVmlinux(file, options.decompress);
+    const extracted = options.vmlinux ? undefined : extractVmlinux(file, options.decompress);
+    const vmlinux = options.vmlinux ?? (extracted && inMemory(extracted));
     const elfClass = mode === 'long64' ? 2 : 1;
-    if (vmlinux && vmlinux[4] === elfClass) return loadVmlinux(target, vmlinux, options, { file, header });
+    if (vmlinux?.bytes(4, 5)[0] === elfClass) return loadVmlinux(target, vmlinux, options, { file, header });
   }
   const load = header.code32Start;
   if (load < 0x100000) throw new Error(`Cannot load kernel: its load address is ${hex(load)}, accepted is 0x100000 and above`);

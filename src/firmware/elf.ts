@@ -2,7 +2,7 @@
 // System V ABI, generic part, edition 4.1 with the 2013 draft, chapters 4 "Object Files" and 5 "Program Loading".
 
 import { LOW_DATA_END } from './layout.ts';
-import { checkRange, hex, type LoadTarget, size, writeZeros } from './target.ts';
+import { checkRange, hex, type ImageFile, inMemory, type LoadTarget, size, writeZeros } from './target.ts';
 
 export interface ElfSegment {
   /** Place in the file; [offset, offset + fileSize) lies inside it. */
@@ -73,15 +73,18 @@ const readNotes = (bytes: Uint8Array): ElfNote[] => {
  * Reads and validates headers; allocates nothing in proportion to the sizes that the file claims.
  * @throws on a file that is no x86 executable, that is truncated, or whose fields contradict each other
  */
-export const parseElf = (bytes: Uint8Array): ElfImage => {
-  if (!isElf(bytes)) bad('no ELF magic at its start');
-  if (bytes.length < 20) bad(`it ends inside the header, after ${size(bytes.length)}`);
-  const bits = bytes[4] === 1 ? 32 : bytes[4] === 2 ? 64 : bad(`class ${bytes[4]}, accepted are 1 (32 bits) and 2 (64 bits)`);
-  if (bytes[5] !== 1) bad('it is big-endian, accepted is little-endian');
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+export const parseElf = (file: Uint8Array | ImageFile): ElfImage => {
+  const { length, bytes } = 'copy' in file ? file : inMemory(file);
+  const head = bytes(0, Math.min(length, layouts[64].min));
+  if (!isElf(head)) bad('no ELF magic at its start');
+  if (length < 20) bad(`it ends inside the header, after ${size(length)}`);
+  const bits = head[4] === 1 ? 32 : head[4] === 2 ? 64 : bad(`class ${head[4]}, accepted are 1 (32 bits) and 2 (64 bits)`);
+  if (head[5] !== 1) bad('it is big-endian, accepted is little-endian');
+  const view = new DataView(head.buffer, head.byteOffset, head.length);
   const at = layouts[bits];
-  if (bytes.length < at.min) bad(`it ends inside the header, after ${size(bytes.length)}`);
-  const word = (offset: number): bigint => (bits === 32 ? BigInt(view.getUint32(offset, true)) : view.getBigUint64(offset, true));
+  if (length < at.min) bad(`it ends inside the header, after ${size(length)}`);
+  const wordOf = (view: DataView, offset: number): bigint =>
+    bits === 32 ? BigInt(view.getUint32(offset, true)) : view.getBigUint64(offset, true);
   const type = view.getUint16(16, true);
   if (type !== 2 && type !== 3) bad(`type ${type}, accepted are 2 (executable) and 3 (shared or position-independent)`);
   const machine = view.getUint16(18, true);
@@ -89,28 +92,31 @@ export const parseElf = (bytes: Uint8Array): ElfImage => {
     bad(`it is for ${machines[machine] ?? `machine ${machine}`}, accepted are i386 and x86-64`);
   const count = view.getUint16(at.phnum, true);
   const entrySize = view.getUint16(at.phentsize, true);
-  const table = word(at.phoff);
+  const table = wordOf(view, at.phoff);
   if (count === 0) bad('it has no program headers');
   if (entrySize < at.ph) bad(`its program headers have ${entrySize} bytes each, at least ${at.ph} are needed`);
-  if (table + BigInt(count * entrySize) > BigInt(bytes.length)) {
-    bad(`its ${count} program headers at ${hex(table)} lie behind its end at ${hex(bytes.length)}`);
+  if (table + BigInt(count * entrySize) > BigInt(length)) {
+    bad(`its ${count} program headers at ${hex(table)} lie behind its end at ${hex(length)}`);
   }
 
+  const entries = bytes(Number(table), Number(table) + count * entrySize);
+  const headers = new DataView(entries.buffer, entries.byteOffset, entries.length);
+  const word = (offset: number): bigint => wordOf(headers, offset);
   const segments: ElfSegment[] = [];
   const notes: ElfNote[] = [];
   for (let i = 0; i < count; i++) {
-    const header = Number(table) + i * entrySize;
-    const kind = view.getUint32(header, true);
+    const header = i * entrySize;
+    const kind = headers.getUint32(header, true);
     if (kind !== PT_LOAD && kind !== PT_NOTE) continue;
     const offset = word(header + at.offset);
     const fileSize = word(header + at.filesz);
     const memorySize = word(header + at.memsz);
     const physical = word(header + at.paddr);
-    if (offset + fileSize > BigInt(bytes.length)) {
-      bad(`program header ${i} wants ${hex(fileSize)} bytes at ${hex(offset)}, the file ends at ${hex(bytes.length)}`);
+    if (offset + fileSize > BigInt(length)) {
+      bad(`program header ${i} wants ${hex(fileSize)} bytes at ${hex(offset)}, the file ends at ${hex(length)}`);
     }
     if (kind === PT_NOTE) {
-      for (const note of readNotes(bytes.subarray(Number(offset), Number(offset + fileSize)))) notes.push(note);
+      for (const note of readNotes(bytes(Number(offset), Number(offset + fileSize)))) notes.push(note);
       continue;
     }
     if (fileSize > memorySize) bad(`program header ${i} has more bytes in the file (${fileSize}) than in memory (${memorySize})`);
@@ -125,7 +131,7 @@ export const parseElf = (bytes: Uint8Array): ElfImage => {
     });
   }
   if (segments.length === 0) bad('it has no segment to load');
-  return { bits, machine, entry: word(at.entry), segments, notes };
+  return { bits, machine, entry: wordOf(view, at.entry), segments, notes };
 };
 
 /**
@@ -133,15 +139,23 @@ export const parseElf = (bytes: Uint8Array): ElfImage => {
  * Returns the lowest address used and the one after the last.
  * @throws when a segment does not fit in RAM, or when all together are larger than RAM (a hostile file)
  */
-export const loadElf = (target: LoadTarget, bytes: Uint8Array, image: ElfImage, what: string): { start: number; end: number } => {
+export const loadElf = (
+  target: LoadTarget,
+  file: Uint8Array | ImageFile,
+  image: ElfImage,
+  what: string,
+): { start: number; end: number } => {
+  const source = 'copy' in file ? file : inMemory(file);
   const total = image.segments.reduce((sum, s) => sum + s.memorySize, 0);
   for (const segment of image.segments) checkRange(target, segment.physical, segment.memorySize, what, LOW_DATA_END);
   if (total > target.ramBelow4G + target.ramAbove4G) {
     throw new Error(`Cannot load ${what}: its segments have ${size(total)} together, more than the guest's RAM`);
   }
+  const places = image.segments.map((s) => [s.physical, s.physical + s.memorySize] as const).sort(([a], [b]) => a - b);
+  const clear = target.fresh === true && places.every(([start], n) => n === 0 || start >= places[n - 1]![1]);
   for (const segment of image.segments) {
-    target.write(segment.physical, bytes.subarray(segment.offset, segment.offset + segment.fileSize));
-    writeZeros(target, segment.physical + segment.fileSize, segment.memorySize - segment.fileSize);
+    target.load(segment.physical, source, segment.offset, segment.offset + segment.fileSize);
+    if (!clear) writeZeros(target, segment.physical + segment.fileSize, segment.memorySize - segment.fileSize);
   }
   const ends = image.segments.map((s) => s.physical + s.memorySize);
   return { start: Math.min(...image.segments.map((s) => s.physical)), end: Math.max(...ends) };

@@ -1,6 +1,23 @@
 // What the loaders write to (guest RAM) and what they hand back (the first vCPU's registers at entry).
 // Segment fields follow the Intel SDM, volume 3A, section 3.4.5 "Segment Descriptors" (order number 325384-083).
 
+/** A file that a loader reads: in memory, or read where it is needed. */
+export interface ImageFile {
+  readonly length: number;
+  /** Bytes from `start` up to `end`. */
+  bytes(start: number, end: number): Uint8Array;
+  /** Copies bytes from `start` on to `place`, which they fill. */
+  copy(start: number, place: Uint8Array): void;
+  /** Nothing more is read. */
+  close?(): void;
+}
+
+export const inMemory = (bytes: Uint8Array): ImageFile => ({
+  length: bytes.length,
+  bytes: (start, end) => bytes.subarray(start, end),
+  copy: (start, place) => place.set(bytes.subarray(start, start + place.length)),
+});
+
 /** Guest RAM as a loader sees it: RAM at [0, ramBelow4G) and, when `ramAbove4G` > 0, at [4 GiB, 4 GiB + ramAbove4G). */
 export interface LoadTarget {
   /** Bytes of RAM from address 0; a whole number of 4 KiB pages, at most 4 GiB. */
@@ -9,6 +26,10 @@ export interface LoadTarget {
   readonly ramAbove4G: number;
   /** Copies `bytes` to guest-physical address `gpa`; the loaders only write inside the ranges above. */
   write(gpa: number, bytes: Uint8Array): void;
+  /** Has bytes of `file` from `start` up to `end` at guest-physical address `gpa`. */
+  load(gpa: number, file: ImageFile, start: number, end: number): void;
+  /** RAM is as it was made: all zeros. */
+  readonly fresh?: boolean;
 }
 
 /** One segment register with its cached descriptor; `limit` is in bytes, inclusive, already scaled by `g`. */

@@ -5,7 +5,7 @@
 import { long64State, protected32State } from './boot-state.ts';
 import { type ElfImage, loadElf, parseElf, physicalEntry } from './elf.ts';
 import type { SetupHeader } from './setup-header.ts';
-import type { BootState, LoadTarget } from './target.ts';
+import type { BootState, ImageFile, LoadTarget } from './target.ts';
 import { type LinuxOptions, rawHeader, writeZeroPage } from './zero-page.ts';
 
 const KERNEL_HALF_64 = 0xffff_8000_0000_0000n;
@@ -24,7 +24,7 @@ export const isVmlinux = (image: ElfImage): boolean => {
  */
 export const loadVmlinux = (
   target: LoadTarget,
-  vmlinux: Uint8Array,
+  vmlinux: Uint8Array | ImageFile,
   options: LinuxOptions,
   bzImage?: { readonly file: Uint8Array; readonly header: SetupHeader },
 ): BootState => {

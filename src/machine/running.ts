@@ -2,6 +2,7 @@
 // the command lines, the monitor and the TypeScript API are written against it.
 
 import type { ExitCount, ExitName } from '../accel/kvm/counters.ts';
+import type { ImageFile } from '../firmware/target.ts';
 import type { Backends } from './backends.ts';
 import type { Board } from './board.ts';
 import type { MachineConfig, MachineEvent } from './config.ts';
@@ -17,8 +18,8 @@ export interface KernelFiles {
   readonly name: string;
   readonly initrd?: Uint8Array;
   readonly append: string;
-  /** Reads the kernel's decompressed ELF, where the caller has it already; asked at each start, and the bytes are not kept. */
-  readonly vmlinux?: () => Uint8Array<ArrayBuffer> | undefined;
+  /** The kernel's decompressed ELF, where the caller has it already; asked for at each start, and closed. */
+  readonly vmlinux?: () => ImageFile | undefined;
 }
 
 /** Contents of the firmware, of the sizes that the configuration tells. */

@@ -10,6 +10,7 @@ import type { OpenedDevices } from '../../src/api/machine.ts';
 import { parseArguments } from '../../src/cli/args.ts';
 import { runOptions } from '../../src/cli/run.ts';
 import { deviceChoices, openDevices } from '../../src/cli/run-devices.ts';
+import { inMemory } from '../../src/firmware/target.ts';
 import { nodeHost } from '../../src/host/node/cli-host.ts';
 import { NodeMachine } from '../../src/host/node/machine.ts';
 import { parseCpu } from '../../src/machine/options.ts';
@@ -39,7 +40,7 @@ class Guest {
         cpus: 2, memory: 192 << 20, cpuModel, paravirtual, rtcOffset: 0, trace: [], accel: 'kvm',
         tscKhz: found.tscControl ? undefined : found.tscKhz, ...(opened ? { devices: opened.devices } : {}), ...config,
       },
-      files: { kernel: kernel!, name: 'kernel', initrd: initrd!, append, vmlinux: () => new Uint8Array(vmlinux!) },
+      files: { kernel: kernel!, name: 'kernel', initrd: initrd!, append, vmlinux: () => inMemory(vmlinux!) },
       ...(opened ? { backends: opened.backends } : {}),
       serial: (port, bytes) => {
         if (port === 0) this.#out += Buffer.from(bytes).toString('latin1');

@@ -1,6 +1,6 @@
 // The Node process as the commands see it (cli/host.ts): standard streams, signals, files, images, machines.
 
-import { createWriteStream, readFileSync } from 'node:fs';
+import { createWriteStream } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import type { Worker } from 'node:worker_threads';
@@ -19,6 +19,7 @@ import { readFirmware } from './fetch-firmware.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
 import { openFolder } from './folder.ts';
+import { openImageFile } from './image-file.ts';
 import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
@@ -175,7 +176,7 @@ async function vmlinux(kernel: Uint8Array): Promise<KernelFiles['vmlinux']> {
     });
     return () => {
       try {
-        return readFileSync(path);
+        return openImageFile(path);
       } catch {
         // Somebody has emptied the cache meanwhile.
         return undefined;

@@ -9,8 +9,12 @@ test('a kernel is decompressed once, whatever else was kept in its place, and a 
   const root = mkdtempSync(join(tmpdir(), 'nonroot-kernels-'));
   t.after(() => rmSync(root, { recursive: true, force: true }));
   let made = 0;
-  const get = (n: number): Uint8Array | undefined =>
-    keptKernel(Uint8Array.of(n), () => Uint8Array.of(n, n, n).fill(++made > 0 ? n : 0), { root });
+  const get = (n: number): Uint8Array | undefined => {
+    const file = keptKernel(Uint8Array.of(n), () => Uint8Array.of(n, n, n).fill(++made > 0 ? n : 0), { root });
+    const bytes = file?.bytes(0, file.length);
+    file?.close?.();
+    return bytes;
+  };
   assert.deepEqual([...get(1)!], [1, 1, 1]);
   assert.deepEqual([...get(1)!], [1, 1, 1]);
   assert.equal(made, 1);

@@ -2,9 +2,11 @@
 // so that who builds kernels all day does not fill it.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { type ImageFile, inMemory } from '../../firmware/target.ts';
 import { type Cache, userCache } from './cache.ts';
+import { openImageFile } from './image-file.ts';
 
 /** Files; which one a kernel takes depends on its hash. */
 const PLACES = 4;
@@ -18,13 +20,21 @@ export function keptKernel(
   kernel: Uint8Array,
   make: () => Uint8Array | undefined,
   cache: Cache = userCache(),
-): Uint8Array | undefined {
+): ImageFile | undefined {
   const hash = createHash('sha256').update(kernel).digest();
   const folder = join(cache.root, 'kernels');
   const path = join(folder, `vmlinux-${hash[0] % PLACES}`);
   try {
-    const file = readFileSync(path);
-    if (hash.equals(file.subarray(0, HASH_BYTES))) return file.subarray(HASH_BYTES);
+    const { length, bytes, copy, close } = openImageFile(path);
+    if (length > HASH_BYTES && hash.equals(bytes(0, HASH_BYTES))) {
+      return {
+        length: length - HASH_BYTES,
+        bytes: (start, end) => bytes(HASH_BYTES + start, HASH_BYTES + end),
+        copy: (start, place) => copy(HASH_BYTES + start, place),
+        close,
+      };
+    }
+    close();
   } catch {
     // It was not there.
   }
@@ -39,5 +49,5 @@ export function keptKernel(
   } catch {
     rmSync(temporary, { force: true });
   }
-  return made;
+  return inMemory(made);
 }

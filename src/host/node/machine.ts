@@ -15,7 +15,7 @@ import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
 import { isBzImage } from '../../firmware/setup-header.ts';
-import type { BootState } from '../../firmware/target.ts';
+import type { BootState, LoadTarget } from '../../firmware/target.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
@@ -710,6 +710,8 @@ export class NodeMachine implements RunningMachine {
     this.board.memory.written(gpa, length);
   }
   readonly #native: NativeFiles | null;
+  /** The guest's memory is as it was made: all zeros. */
+  #fresh = true;
 
   // -- start, stop, start again
 
@@ -754,14 +756,15 @@ export class NodeMachine implements RunningMachine {
       return null;
     }
     if (!files) throw new Error('Cannot start the machine: it has neither firmware nor a kernel');
-    const target = {
+    const place = (gpa: number): number => ramBase + (gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow);
+    const target: LoadTarget = {
       ramBelow4G: ramLow,
       ramAbove4G: ramHigh,
-      write: (gpa: number, bytes: Uint8Array): void => {
-        const offset = gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow;
-        this.#bytes.set(bytes, ramBase + offset);
-      },
+      fresh: this.#fresh,
+      write: (gpa, bytes) => this.#bytes.set(bytes, place(gpa)),
+      load: (gpa, file, start, end) => file.copy(start, this.#bytes.subarray(place(gpa), place(gpa) + end - start)),
     };
+    this.#fresh = false;
     if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
     const acpi = hasAcpi(config);
     if (acpi) target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
@@ -775,19 +778,22 @@ export class NodeMachine implements RunningMachine {
       ? undefined
       : (files.vmlinux?.() ??
         (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined));
-    const boot = loadKernel(target, {
-      ...files,
-      append,
-      vmlinux,
-      inGuest,
-      rsdp: acpi ? ACPI_ADDRESS : 0,
-      memoryMap: memoryMap(config, facts),
-      decompress,
-    });
-    // The decompressed kernel is as large as all else that the process holds: give its memory back at once.
-    if (vmlinux?.buffer instanceof ArrayBuffer && vmlinux.buffer !== files.kernel.buffer) vmlinux.buffer.transfer(0);
-    this.kernelLine = boot.kernel;
-    return boot;
+    try {
+      const options = {
+        ...files,
+        append,
+        vmlinux,
+        inGuest,
+        rsdp: acpi ? ACPI_ADDRESS : 0,
+        memoryMap: memoryMap(config, facts),
+        decompress,
+      };
+      const boot = loadKernel(target, options);
+      this.kernelLine = boot.kernel;
+      return boot;
+    } finally {
+      vmlinux?.close?.();
+    }
   }
   #launch(held = false): void {
     if (!held) this.#status = 'running';
