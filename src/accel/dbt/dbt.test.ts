@@ -245,8 +245,21 @@ test('a full mailbox turns into "everything", and a receiver that does not run h
 });
 
 test('a machine that does not fit into one memory is refused with what fits', () => {
-  assert.throws(
-    () => layoutOf(8192 * MIB, 1),
-    /Cannot give the guest 8192 MiB of memory: at most \d+ MiB are accepted with 1 vCPUs/,
-  );
+  const refused = (mib: number, cpus: number): string => {
+    try {
+      layoutOf(mib * MIB, cpus, 16 * MIB);
+      return '';
+    } catch (error) {
+      return (error as Error).message;
+    }
+  };
+  for (const cpus of [1, 4])
+    for (const asked of [4096, 8192, 262_144]) {
+      const said = /^Cannot give the guest (\d+) MiB of memory: at most (\d+) MiB are accepted with \d vCPUs$/.exec(
+        refused(asked, cpus),
+      );
+      assert.equal(Number(said?.[1]), asked);
+      assert.equal(refused(Number(said![2]), cpus), '', 'what is said to be accepted is');
+      assert.notEqual(refused(Number(said![2]) + 1, cpus), '', 'and no more');
+    }
 });

@@ -105,8 +105,9 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
   const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
   const total = align(ramBase + memory + extraBytes, 64 << 10);
-  const room = 4096 * MIB - (total - memory);
   if (total > 4096 * MIB) {
+    // Each page takes a byte of either map; what is rounded up comes to 64 KiB twice at the most.
+    const room = (4096 * MIB - codeMap - extraBytes - extraBytes / 2048 - (128 << 10)) / (1 + 1 / 2048);
     throw new Error(
       `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
     );

@@ -77,7 +77,10 @@ async function takePorts(daemon: Daemon, count: number): Promise<number[]> {
 async function logTail(daemon: Daemon, path: string, from: number): Promise<string> {
   const text = (await daemon.host.files.read(path)) ?? '';
   const tail = new TextEncoder().encode(text).subarray(from);
-  return new TextDecoder().decode(tail).trim();
+  const lines = new TextDecoder().decode(tail).trim().split('\n');
+  // People read this in a dialog: an emulator that says why it ends says where its terminals are before.
+  const reasons = lines.filter((line) => !/: char device redirected to /.test(line));
+  return (reasons.length > 0 ? reasons : lines).map((line) => line.replace(/^\d{4}-\d\d-\d\dT[\d:.]+Z /, '')).join('\n');
 }
 
 /** The monitor, negotiated. An emulator that closes the connection and lives on was not ready yet. */
