@@ -1,4 +1,6 @@
-// Network filters: their documents as files. They are kept and given out; no card of a guest in user mode passes through them.
+// Network filters: their documents as files, and what network devices of the host are bound to them. Rules are nftables' where this daemon makes bridges.
+
+import type { NetworkInterface } from '../domain/model/interface.ts';
 import {
   completeNwfilter,
   type FilterBinding,
@@ -8,10 +10,12 @@ import {
   parseFilterBinding,
   parseNwfilter,
 } from '../domain/nwfilter.ts';
+import { formatXml, newElement } from '../domain/xml.ts';
 import { libvirtError } from '../rpc/libvirt/errors.ts';
 import type { NwfilterBinding as BindingRef, Nwfilter as FilterRef } from '../rpc/libvirt/types.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
 import { operationInvalid, translateErrors } from './errors.ts';
+import { filterTable, tableOf } from './network/filter-rules.ts';
 
 const refOf = (filter: Nwfilter): FilterRef => ({ name: filter.name, uuid: filter.uuid! });
 
@@ -37,13 +41,13 @@ export class Filters {
       try {
         const binding = parseFilterBinding((await files.read(`${this.#bindingDirectory}/${file}`)) ?? '');
         this.#bindings.set(binding.portdev.name, binding);
+        await this.#apply(binding);
       } catch (error) {
         log(`Cannot load ${this.#bindingDirectory}/${file}: ${(error as Error).message}`);
       }
     }
   }
   async load(): Promise<void> {
-    await this.#loadBindings();
     const { files } = this.#daemon.host;
     await files.makeDirectory(this.#directory, 0o700);
     for (const file of await files.list(this.#directory)) {
@@ -57,6 +61,60 @@ export class Filters {
       } catch (error) {
         this.#daemon.host.log(`Cannot load ${this.#directory}/${file}: ${(error as Error).message}`);
       }
+    }
+    await this.#loadBindings();
+  }
+  async #nft(script: string): Promise<void> {
+    const { code, err } = await this.#daemon.host.processes.run('nft', ['-f', '-'], script);
+    if (code === 0) return;
+    const reason = err.trim().split('\n')[0] ?? '';
+    throw libvirtError('internalError', 'nwfilter', `Some rules could not be created for a network filter: ${reason}`);
+  }
+  /** Puts a binding's rules in force in place of those before, all at once. */
+  async #apply(binding: FilterBinding): Promise<void> {
+    if (this.#daemon.options.bridges) await this.#nft(filterTable(binding, (name) => this.#byName.get(name)));
+  }
+  async #bind(binding: FilterBinding): Promise<void> {
+    const { name } = binding.portdev;
+    if (this.#bindings.has(name)) throw libvirtError('operationFailed', 'nwfilter', `binding '${name}' already exists`);
+    await this.#apply(binding);
+    await this.#daemon.host.files.makeDirectory(this.#bindingDirectory, 0o700);
+    await this.#daemon.host.files.write(`${this.#bindingDirectory}/${name}.xml`, formatFilterBinding(binding));
+    this.#bindings.set(name, binding);
+  }
+  async #unbind(name: string): Promise<void> {
+    await this.#daemon.host.files.remove(`${this.#bindingDirectory}/${name}.xml`);
+    this.#bindings.delete(name);
+    const table = tableOf(name);
+    if (this.#daemon.options.bridges) await this.#nft(`add table bridge ${table}\ndelete table bridge ${table}\n`);
+  }
+  /** Has the frames of a guest's card, which has its tap, go through the filter that its definition names. @throws {LibvirtError} where that can't be */
+  async bindCard(guest: { readonly name: string; readonly uuid: string }, card: NetworkInterface): Promise<void> {
+    const { filterref } = card;
+    if (!filterref) return;
+    const device = card.target?.dev;
+    if (device === undefined || !this.#daemon.options.bridges) {
+      throw libvirtError(
+        'configUnsupported',
+        'nwfilter',
+        `filterref is not supported for a network interface without a tap device: '${filterref.attributes['filter']}' would filter nothing`,
+      );
+    }
+    const reference = { ...filterref, name: 'filterref' };
+    const root = newElement('filterbinding', {}, [
+      newElement('owner', {}, [newElement('name', {}, [guest.name]), newElement('uuid', {}, [guest.uuid])]),
+      newElement('portdev', { name: device }),
+      newElement('mac', { address: card.mac!.address }),
+      reference,
+    ]);
+    // A guest that was killed with its daemon may have left one.
+    if (this.#bindings.has(device)) await this.#unbind(device);
+    await this.#bind(parseFilterBinding(formatXml(root)));
+  }
+  async unbindCard(card: NetworkInterface): Promise<void> {
+    const device = card.target?.dev;
+    if (card.filterref && device !== undefined && this.#bindings.has(device)) {
+      await this.#unbind(device).catch((error: Error) => this.#daemon.host.log(error.message));
     }
   }
   async #define(xml: string): Promise<Nwfilter> {
@@ -74,8 +132,17 @@ export class Filters {
       );
     if (old) filter.uuid ??= old.uuid!;
     completeNwfilter(filter, (length) => this.#daemon.host.crypto.random(length));
-    await this.#daemon.host.files.write(`${this.#directory}/${filter.name}.xml`, formatNwfilter(filter));
     this.#byName.set(filter.name, filter);
+    try {
+      // Who is bound to it follows at once; what cannot be in force changes nothing.
+      for (const binding of this.#bindings.values()) await this.#apply(binding);
+    } catch (error) {
+      if (old) this.#byName.set(old.name, old);
+      else this.#byName.delete(filter.name);
+      for (const binding of this.#bindings.values()) await this.#apply(binding).catch(() => {});
+      throw error;
+    }
+    await this.#daemon.host.files.write(`${this.#directory}/${filter.name}.xml`, formatNwfilter(filter));
     return filter;
   }
   handlers(): RemoteHandlers {
@@ -110,7 +177,8 @@ export class Filters {
         const user = [...this.#byName.values()].find((one) =>
           one.entries.some((entry) => entry.kind === 'filterref' && entry.element.attributes['filter'] === found.name),
         );
-        if (user) throw operationInvalid('nwfilter is in use');
+        const bound = [...this.#bindings.values()].some((one) => one.filterref.filter === found.name);
+        if (user || bound) throw operationInvalid('nwfilter is in use');
         await this.#daemon.host.files.remove(`${this.#directory}/${found.name}.xml`);
         this.#byName.delete(found.name);
       },
@@ -122,17 +190,11 @@ export class Filters {
       nwfilterBindingGetXmlDesc: ({ binding }) => ({ xml: formatFilterBinding(bound(binding.portDev)) }),
       nwfilterBindingCreateXml: async ({ xml }) => {
         const binding = parseFilterBinding(xml);
-        const { name } = binding.portdev;
-        if (this.#bindings.has(name)) throw libvirtError('operationFailed', 'nwfilter', `binding '${name}' already exists`);
-        await this.#daemon.host.files.makeDirectory(this.#bindingDirectory, 0o700);
-        await this.#daemon.host.files.write(`${this.#bindingDirectory}/${name}.xml`, formatFilterBinding(binding));
-        this.#bindings.set(name, binding);
+        await this.#bind(binding);
         return { binding: bindingRef(binding) };
       },
       nwfilterBindingDelete: async ({ binding }) => {
-        const { name } = bound(binding.portDev).portdev;
-        await this.#daemon.host.files.remove(`${this.#bindingDirectory}/${name}.xml`);
-        this.#bindings.delete(name);
+        await this.#unbind(bound(binding.portDev).portdev.name);
       },
     } satisfies RemoteHandlers);
   }

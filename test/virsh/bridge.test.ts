@@ -6,8 +6,16 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { remote } from '../../src/rpc/libvirt/programs.ts';
-import { Client, GuestConsole, linuxFiles, linuxGuest, until, uuidOf } from './client.ts';
+import { Client, GuestConsole, linuxFiles, linuxGuest, state, until, uuidOf } from './client.ts';
 import { missing, ourEmulator, TestDaemon } from './daemon-process.ts';
+
+/** A card may use its own MAC, the first address that it uses, and ARP and DHCP. */
+const ownAddress = `<filter name='own-address'>
+  <rule action='drop' direction='out' priority='-900'><mac match='no' srcmacaddr='$MAC'/></rule>
+  <rule action='accept' direction='out' priority='-800'><ip srcipaddr='0.0.0.0' protocol='udp'/></rule>
+  <rule action='accept' direction='out' priority='-700'><ip srcipaddr='$IP'/></rule>
+  <rule action='accept' direction='out' priority='-600'><arp arpsrcmacaddr='$MAC' arpsrcipaddr='$IP'/></rule>
+  <rule action='drop' direction='out' priority='1000'/></filter>`;
 
 const inNamespace = ['unshare', '-n', '--'];
 const able = (...words: readonly string[]): boolean =>
@@ -35,6 +43,7 @@ describe('a network as a bridge', { skip, timeout: 300_000 }, () => {
     const { stdout, stderr } = spawnSync(enter[0]!, [...enter.slice(1), ...words], { encoding: 'utf8' });
     return stdout + stderr;
   };
+  const ownFilter = async () => (await client.rpc.call(remote, 'nwfilterLookupByName', { name: 'own-address' })).nwfilter;
   const find = async () => (await client.rpc.call(remote, 'networkLookupByName', { name: 'default' })).net;
 
   before(async () => {
@@ -62,7 +71,9 @@ describe('a network as a bridge', { skip, timeout: 300_000 }, () => {
     assert.match(there('ip', 'address', 'show', 'dev', 'virbr0'), /inet 192\.168\.122\.1\/24/);
     assert.match(there('nft', 'list', 'ruleset'), /ip saddr 192\.168\.122\.0\/24 ip daddr != 192\.168\.122\.0\/24 masquerade/);
 
-    const card = `<interface type='network'><mac address='52:54:00:11:22:33'/><source network='default'/><model type='virtio'/></interface>`;
+    await client.rpc.call(remote, 'nwfilterDefineXml', { xml: ownAddress });
+    const filter = `<filterref filter='own-address'/>`;
+    const card = `<interface type='network'><mac address='52:54:00:11:22:33'/><source network='default'/><model type='virtio'/>${filter}</interface>`;
     const dom = await client.define(linuxGuest('one', uuidOf(1), files, card, ourEmulator));
     await client.rpc.call(remote, 'domainCreate', { dom });
     const console = await GuestConsole.open(client, dom);
@@ -84,12 +95,30 @@ describe('a network as a bridge', { skip, timeout: 300_000 }, () => {
     };
     assert.deepEqual(await lease(), [['52:54:00:11:22:33', '192.168.122.N']]);
 
+    // The filter has learnt the lease's address: another one gets nowhere, nor does another MAC.
+    const ping = 'ping -c 2 -W 1 192.168.122.1 | grep -c ttl=';
+    await console.send(
+      `a=$(ip -o -4 addr show dev eth0 | awk '{print $4}'); ip addr flush dev eth0; ip addr add 192.168.122.77/24 dev eth0; x=$(${ping}); ` +
+        `ip addr flush dev eth0; ip addr add $a dev eth0; y=$(${ping}); ` +
+        `ip link set eth0 down; ip link set eth0 address 52:54:00:99:99:99; ip link set eth0 up; ip addr add $a dev eth0 2>/dev/null; z=$(${ping}); echo pings $x $y $z\n`,
+    );
+    const [, other, own, mac] = await console.expect(/pings (\d+) (\d+) (\d+)/);
+    assert.deepEqual({ other, own, mac }, { other: '0', own: '2', mac: '0' }, console.text.slice(-800));
+    await assert.rejects(client.rpc.call(remote, 'nwfilterUndefine', { nwfilter: await ownFilter() }), /nwfilter is in use/);
+    const user = linuxGuest('two', uuidOf(2), files, `<interface type='user'>${filter}</interface>`, ourEmulator);
+    await assert.rejects(
+      client.rpc.call(remote, 'domainCreate', { dom: await client.define(user) }),
+      /filterref is not supported for a network interface without a tap device: 'own-address' would filter nothing/,
+    );
+
     await daemon.kill();
     client.close();
     await connect();
     assert.deepEqual(await client.rpc.call(remote, 'networkIsActive', { net }), { active: true });
     assert.deepEqual(await lease(), [['52:54:00:11:22:33', '192.168.122.N']]);
     assert.match(there('ip', 'link', 'show', 'master', 'virbr0'), /vnet0/);
+    assert.match(there('nft', 'list', 'tables'), /table bridge nonroot_fw_vnet0/, daemon.said);
+    assert.equal(await client.state('one'), state.running, daemon.said);
     await client.rpc.call(remote, 'domainDestroy', { dom });
     assert.equal(there('ip', 'link', 'show', 'master', 'virbr0'), '', "the card's tap went with the guest");
     await client.rpc.call(remote, 'networkDestroy', { net });

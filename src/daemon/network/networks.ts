@@ -236,6 +236,10 @@ export class Networks {
     for (const device of domain.devices.interfaces) await this.attach(guest, device);
   }
   async attach(guest: Guest, device: NetworkInterface): Promise<void> {
+    await this.#connect(guest, device);
+    await this.#daemon.filters.bindCard(guest, device);
+  }
+  async #connect(guest: Guest, device: NetworkInterface): Promise<void> {
     if (device.type === 'bridge') {
       this.#backends.set(device, await Bridge.tap(this.#daemon, device, device.source?.bridge ?? ''));
       return;
@@ -272,6 +276,7 @@ export class Networks {
     if (card.source?.portid !== undefined) {
       this.byName(card.source.network ?? '')?.ports.delete(card.source.portid);
     }
+    await this.#daemon.filters.unbindCard(card);
     if (card.target?.dev?.startsWith('vnet')) await Bridge.removeTap(this.#daemon, card.target.dev);
   }
   /** The addresses that cards on a network have by DHCP. */
