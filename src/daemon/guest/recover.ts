@@ -14,7 +14,7 @@ import { pausedReason, runningReason, type State, state } from './states.ts';
 import { parseStatus, type Status, statusPath } from './status.ts';
 import { finishRun } from './stop.ts';
 
-const connectMs = 10_000;
+const connectMs = 60_000;
 
 /** Finds every guest that has a status file; what does not run any more is cleaned up. */
 export async function findGuestsAgain(daemon: Daemon): Promise<void> {
