@@ -25,6 +25,8 @@ export interface NearAccess {
   readonly local: number;
   /** The access's place from there. */
   readonly offset: number;
+  /** Where the look is not served, the local holds 0, and each access goes the slow way. */
+  readonly soft: boolean;
   /** Where the look is taken: the group's cell, its lowest byte relative to this access, its bytes, and the word that tells a miss. */
   readonly look: { readonly cell: number; readonly lowest: number; readonly bytes: number; readonly word: number } | null;
 }
@@ -737,7 +739,8 @@ export class Lower {
     this.localTee(near.local);
     this.out.u8(0x45);
     this.open(0x04, VOID, null, false);
-    cells.refused(this);
+    if (near.soft) this.checkPending();
+    else cells.refused(this);
     this.close();
     this.localGet(near.local);
     this.close();
@@ -771,8 +774,17 @@ export class Lower {
     const near = this.target.cells?.near(s);
     if (near) {
       this.#near(near, addr);
+      if (near.soft) {
+        this.localGet(near.local);
+        this.open(0x04, typeCode(s.access.type), null, true);
+      }
       this.localGet(near.local);
       this.memory(s.access.load, near.offset);
+      if (near.soft) {
+        this.out.u8(0x05);
+        this.#slowLoad(addr, s.access, how);
+        this.close();
+      }
       return this.#result(s);
     }
     if (!this.target.inlineMemory) {
@@ -800,11 +812,16 @@ export class Lower {
     const near = this.target.cells?.near(s);
     if (near) {
       this.#near(near, addr);
+      if (near.soft) {
+        this.localGet(near.local);
+        this.open(0x04, VOID, null, true);
+      }
       this.localGet(near.local);
       this.localGet(value);
-      return this.memory(s.access.store, near.offset);
-    }
-    if (this.target.inlineMemory) {
+      this.memory(s.access.store, near.offset);
+      if (!near.soft) return;
+      this.out.u8(0x05);
+    } else if (this.target.inlineMemory) {
       const entry = this.#writeHit(addr, bytes, system);
       this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);
@@ -844,7 +861,7 @@ export class Lower {
       });
     }
     this.target.stored?.(this);
-    if (this.target.inlineMemory) this.close();
+    if (near || this.target.inlineMemory) this.close();
   }
 
   #atomic(s: Stmt & { kind: 'rmw' | 'cmpxchg' }): void {

@@ -4,6 +4,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Area } from '../../src/accel/dbt/layout.ts';
 import { type Proof, prove } from '../../src/accel/dbt/prove.ts';
+import { rig, settle } from '../../src/accel/dbt/testing.ts';
 import { allRows } from '../../src/isa/x86/rows/all.ts';
 import { buildTables } from '../../src/isa/x86/table.ts';
 import { effectOf, type WasmInsn, type WasmModule } from '../../src/wasm/decode.ts';
@@ -102,4 +103,24 @@ test('an access beyond what was checked is not proven', () => {
     });
   }
   assert.ok(tried > 100);
+});
+
+test('accesses whose look is often not served, for they run over pages, go one by one then, and are proven', () => {
+  // mov ecx,60000; L: mov [rdi],rcx; add [rdi+8],rcx; mov [rdi+16],rcx; add edi,40; and edi,0x80fff; dec ecx; jnz L; hlt
+  const { vcpu, bytes, layout } = rig('always', 'b960ea000048890f48014f0848894f1083c72881e7ff0f0800ffc975e8f4');
+  const expected = new DataView(new ArrayBuffer(8192));
+  let at = 0;
+  for (let n = 60000; n > 0; n--) {
+    expected.setBigUint64(at, BigInt(n), true);
+    expected.setBigUint64(at + 8, BigInt.asUintN(64, expected.getBigUint64(at + 8, true) + BigInt(n)), true);
+    expected.setBigUint64(at + 16, BigInt(n), true);
+    at = (at + 40) & 0xfff;
+  }
+  vcpu.set('rdi', 0x80000n);
+  failures.length = 0;
+  assert.equal(settle(vcpu), 'hlt');
+  assert.ok(vcpu.regionStats.renewed > 0, 'the region was not translated anew');
+  assert.deepEqual(failures, []);
+  const place = layout.ramBase + 0x80000;
+  assert.deepEqual(bytes.slice(place, place + 8192), new Uint8Array(expected.buffer));
 });

@@ -26,6 +26,8 @@ export interface Group {
   readonly places: number[];
   /** It has accesses in several blocks. */
   shared: boolean;
+  /** Its look is often not served: what it is for then goes access by access. */
+  soft: boolean;
 }
 
 /** An access of a group: its place relative to the first access. */
@@ -48,7 +50,7 @@ const RBP: number = st.gpr[5].offset;
 
 /** A group of one access. */
 export function alone(s: Stmt & { kind: 'load' | 'store' }, place: number): Group {
-  return { first: s, lowest: 0, highest: s.access.bits / 8, write: writes(s), places: [place], shared: false };
+  return { first: s, lowest: 0, highest: s.access.bits / 8, write: writes(s), places: [place], shared: false, soft: false };
 }
 /** Whether an access asks for write permission. */
 export const writes = (s: Stmt): boolean => s.kind === 'store' || (s.kind === 'load' && s.forWrite);
@@ -204,7 +206,7 @@ class GroupFinder {
     if (s.space === 'system') return;
     const where = this.#placeOf(s.addr);
     const apart = this.#apart.has(place);
-    const near = apart ? undefined : this.#open.get(where.root);
+    const near = this.#open.get(where.root);
     if (near) {
       const { group } = near;
       const distance = this.#narrow ? (where.offset - near.at) | 0 : where.offset - near.at;
@@ -219,14 +221,15 @@ class GroupFinder {
         group.highest = highest;
         group.write ||= writes(s);
         group.shared ||= beyond;
+        group.soft ||= apart;
         group.places.push(place);
         this.found.set(s, { group, offset: distance });
         return;
       }
     }
-    const group = alone(s, place);
+    const group = { ...alone(s, place), soft: apart };
     this.found.set(s, { group, offset: 0 });
-    if (!apart) this.#open.set(where.root, { group, at: where.offset, block: this.#block });
+    this.#open.set(where.root, { group, at: where.offset, block: this.#block });
   }
 }
 
@@ -270,7 +273,7 @@ export function loopOf(header: RegionBlock): Set<RegionBlock> {
 }
 
 /**
- * The groups of a region's blocks, which are in reverse postorder. Accesses of instructions at places in `apart` stay alone. `narrow`:
+ * The groups of a region's blocks, which are in reverse postorder. Those with accesses of instructions at places in `apart` are soft. `narrow`:
  * addresses have 32 bits.
  */
 export function groupsOf(

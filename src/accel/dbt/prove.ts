@@ -104,7 +104,10 @@ const writable: readonly (readonly [number, number])[] = [
 const rangeOf = (v: Value): (Tag & { kind: 'range' }) | null => (v.tag?.kind === 'range' ? v.tag : null);
 
 function mergeTags(a: Tag | null, b: Tag | null): Tag | null {
-  if (!a || !b || a.kind !== b.kind) return null;
+  if (!a || !b) return null;
+  if (a.kind === 'host' && b.kind === 'maybe') return mergeTags(b, a);
+  if (a.kind === 'maybe' && b.kind === 'host' && b.from === 0) return { ...a, bytes: Math.min(a.bytes, b.bytes) };
+  if (a.kind !== b.kind) return null;
   if (a.kind === 'range' && b.kind === 'range') {
     if (a.env !== b.env) return null;
     const [lo, hi] = [Math.min(a.lo, b.lo), Math.max(a.hi, b.hi)];

@@ -346,7 +346,7 @@ export class Regions {
     return news;
   }
 
-  /** Accesses that hop between pages, and those that share no look with others, by page number: offsets in the page. */
+  /** Accesses that hop between pages, and those whose look with others is often not served, by page number: offsets in the page. */
   readonly #hashed = new Map<number, Set<number>>();
   readonly #apart = new Map<number, Set<number>>();
   /** When a cell had missed many times, by its host address: instructions retired until then. */
@@ -362,8 +362,10 @@ export class Regions {
     const made = this.#made.get(index);
     const places = made?.cells[n % REGION_CELLS];
     if (!made || !places) return;
-    // What does not lie on one page together may do so apart.
-    const kind = places.length > 1 ? this.#apart : this.#hashed;
+    const pageOf = (place: number): number => (made.pages.get(Math.floor(place / 4096)) ?? -1) / 4096;
+    // What does not always lie on one page together need not.
+    const soft = places.every((place) => this.#apart.get(pageOf(place))?.has(place & 4095));
+    const kind = places.length > 1 && !soft ? this.#apart : this.#hashed;
     for (const place of places) {
       const page = Math.floor(place / 4096);
       const gpa = made.pages.get(page);

@@ -235,16 +235,16 @@ class RegionWriter {
     const offset = member.offset - group.lowest;
     if (group.first !== s) {
       const local = this.#groupLocals.get(group);
-      return local === undefined ? undefined : { local, offset, look: null };
+      return local === undefined ? undefined : { local, offset, soft: group.soft, look: null };
     }
     const cell = this.#newCell(group.places);
     if (cell === undefined) return undefined;
     const local = group.shared ? this.#l.local('i32') : this.#l.hold('i32');
     this.#groupLocals.set(group, local);
     const bytes = group.highest - group.lowest;
-    const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0);
+    const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0) | (group.soft ? Look.soft : 0);
     const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
-    return { local, offset, look: { cell, lowest: group.lowest, bytes, word } };
+    return { local, offset, soft: group.soft, look: { cell, lowest: group.lowest, bytes, word } };
   }
   /** The instruction that cannot go on here: tier 0 runs its instruction, or what is pending is delivered. */
   #refuse(): void {
