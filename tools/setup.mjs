@@ -43,7 +43,9 @@ if (['src', 'bin', 'package-lock.json'].some((name) => newer(join(root, name), t
 const [program, ...args] = process.argv.slice(2);
 if (program) {
   // The flag: see bin/nonroot.
-  const child = spawn(node, ['--no-memory-protection-keys', join(root, program), ...args], { stdio: 'inherit' });
+  // As the launchers in bin/ start it, where the reasons stand.
+  const env = { MALLOC_ARENA_MAX: '2', GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1', ...process.env };
+  const child = spawn(node, ['--no-memory-protection-keys', join(root, program), ...args], { stdio: 'inherit', env });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   child.on('exit', (code, signal) => process.exit(signal ? 128 + 15 : (code ?? 1)));
 }
