@@ -11,12 +11,7 @@ import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
 import { giveAllBack } from '../../accel/kvm/holdings.ts';
 import type { Msi } from '../../bus/irq.ts';
-import { loadKernel } from '../../firmware/detect.ts';
-import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
-import { extractVmlinux } from '../../firmware/payload.ts';
-import { isBzImage } from '../../firmware/setup-header.ts';
-import type { BootState, LoadTarget } from '../../firmware/target.ts';
-import { cpuModel } from '../../isa/x86/cpu-model.ts';
+import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
 import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
@@ -25,8 +20,7 @@ import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
 import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
-import { kernelItems } from '../../machine/kernel-items.ts';
-import { commandLineAddition, hasIoapic2, RESET_VECTOR, tripleFault } from '../../machine/microvm.ts';
+import { hasIoapic2 } from '../../machine/microvm.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
@@ -41,23 +35,21 @@ import {
   streamEnd,
   streamStart,
 } from '../../machine/snapshot/stream.ts';
-import { acpiTables, hasAcpi, memoryMap, smbiosTables } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
-import { decompress } from './decompress.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
-import { keptKernel } from './kept-kernel.ts';
 import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips.ts';
 import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
+import { FlashFiles, firmwareBlobs, loadGuest } from './load-guest.ts';
 import { connectStream, listenStream } from './net-stream.ts';
+import { SerialPorts } from './serial-ports.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
 import { vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 import { zstd } from './zstd.ts';
 
-const PORTS = [0, 1, 2, 3] as const;
 const PAGE = 4096;
 /**
  * ms that vCPUs have to stop in: where somebody ends the machine, who does not wait for one that cannot; else, as a guest that resets, which must
@@ -107,9 +99,8 @@ export class NodeMachine implements RunningMachine {
   readonly #listeners = new Set<NoticeListener>();
   readonly #io: IoServices;
   readonly backends: Backends;
-  readonly #unsent: Uint8Array[][] = PORTS.map(() => []);
-  readonly #feeding: boolean[] = PORTS.map(() => false);
-  readonly #carrying: Promise<void>[] = PORTS.map(() => Promise.resolve());
+  readonly #serial: SerialPorts;
+  readonly #flash: FlashFiles;
   #boot: BootState | null;
   #status: MachineStatus = 'prelaunch';
   /** The vCPUs stand before their first instruction. */
@@ -193,7 +184,8 @@ export class NodeMachine implements RunningMachine {
         report: o.report,
         blobs,
       });
-      this.#loadFlash();
+      this.#serial = new SerialPorts({ board: this.board, output: o.serial, over: () => this.#status === 'ended' });
+      this.#flash = new FlashFiles({ board: this.board, images: o.firmware?.flash ?? [], report: o.report });
       this.#io = {
         backends: this.backends,
         lock: this.board.lock,
@@ -247,7 +239,7 @@ export class NodeMachine implements RunningMachine {
     }
     if (this.#serving) return;
     this.#serving = true;
-    for (const n of PORTS) void this.#pump(n);
+    this.#serial.start();
     void this.board.bells.serve(() => new Promise((resolve) => setImmediate(resolve)));
   }
   async pause(): Promise<void> {
@@ -314,8 +306,7 @@ export class NodeMachine implements RunningMachine {
   }
   input(n: number, bytes: Uint8Array): void {
     if (bytes.length === 0 || this.#status === 'ended') return;
-    this.#unsent[n]!.push(bytes);
-    void this.#feed(n);
+    this.#serial.input(n, bytes);
   }
   vcpuState(cpu: number): DataView {
     const { vcpuBase, vcpuBytes } = this.#layout;
@@ -715,85 +706,14 @@ export class NodeMachine implements RunningMachine {
 
   // -- start, stop, start again
 
-  /** Flash keeps its contents over resets. */
-  #loadFlash(): void {
-    const { rom, flashBell } = this.board;
-    const flash = this.#o.firmware?.flash ?? [];
-    rom.flash.forEach((chip, n) => {
-      chip.bytes.set(flash[n]!.bytes.subarray(0, chip.length));
-    });
-    flashBell.heard = () => void this.#saveFlash();
-  }
-  #saving: Promise<void> = Promise.resolve();
-  /** Writes what the guest has changed in flash to its files. */
-  #saveFlash(): Promise<void> {
-    const flash = this.#o.firmware?.flash ?? [];
-    return (this.#saving = this.#saving.then(async () => {
-      for (const [n, chip] of this.board.rom.flash.entries()) {
-        const dirty = this.board.lock.run(() => chip.takeDirty());
-        if (!dirty) continue;
-        try {
-          await flash[n]?.save?.(dirty.from, chip.bytes.slice(dirty.from, dirty.to));
-        } catch (error) {
-          this.#o.report(`pflash${n}`, `Cannot keep variables: ${error instanceof Error ? error.message : String(error)}`);
-        }
-      }
-    }));
-  }
+  /** Puts into memory what the machine starts with. */
   #load(): BootState | null {
-    const { config, files } = this.#o;
-    const { ramBase, ramLow, ramHigh } = this.#layout;
-    const { rom, facts } = this.board;
-    if (config.firmware) {
-      const image = this.#o.firmware?.rom;
-      if (image) this.#bytes.set(image, rom.host);
-      // A board without a chipset has it below 1 MiB as RAM, to begin with a copy.
-      if (image && config.machine === 'microvm') {
-        const low = image.subarray(-Math.min(image.length, 128 << 10));
-        this.#bytes.set(low, ramBase + (1 << 20) - low.length);
-      }
-      for (const [file, bytes] of rom.roms) bytes.set(this.#o.firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
-      return null;
-    }
-    if (!files) throw new Error('Cannot start the machine: it has neither firmware nor a kernel');
-    const place = (gpa: number): number => ramBase + (gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow);
-    const target: LoadTarget = {
-      ramBelow4G: ramLow,
-      ramAbove4G: ramHigh,
-      fresh: this.#fresh,
-      write: (gpa, bytes) => this.#bytes.set(bytes, place(gpa)),
-      load: (gpa, file, start, end) => file.copy(start, this.#bytes.subarray(place(gpa), place(gpa) + end - start)),
-    };
+    const { config, files, firmware } = this.#o;
+    const fresh = this.#fresh;
     this.#fresh = false;
-    if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
-    const acpi = hasAcpi(config);
-    if (acpi) target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
-    target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
-    if (config.machine === 'microvm') target.write(RESET_VECTOR, tripleFault);
-    const append = `${files.append}${commandLineAddition(config, facts.virtio)}`;
-    // Only the kernel's own decompressor switches to five levels of pages, since that takes leaving 64-bit mode.
-    const [model = '', ...changes] = config.cpuModel.split(',');
-    const inGuest = cpuModel(model, changes).features.has('la57');
-    const vmlinux = inGuest
-      ? undefined
-      : (files.vmlinux?.() ??
-        (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined));
-    try {
-      const options = {
-        ...files,
-        append,
-        vmlinux,
-        inGuest,
-        rsdp: acpi ? ACPI_ADDRESS : 0,
-        memoryMap: memoryMap(config, facts),
-        decompress,
-      };
-      const boot = loadKernel(target, options);
-      this.kernelLine = boot.kernel;
-      return boot;
-    } finally {
-      vmlinux?.close?.();
-    }
+    const boot = loadGuest({ config, files, firmware, board: this.board, layout: this.#layout, memory: this.#bytes, fresh });
+    if (boot) this.kernelLine = boot.kernel;
+    return boot;
   }
   #launch(held = false): void {
     if (!held) this.#status = 'running';
@@ -907,7 +827,7 @@ export class NodeMachine implements RunningMachine {
   /** All vCPUs have left their loops. */
   async #stopped(): Promise<void> {
     clearTimeout(this.#limit);
-    await this.#drainAll();
+    await this.#serial.drain();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
     const why = this.#why ?? { kind: 'quit' };
     if (why.kind === 'reset' || why.kind === 'shutdown') {
@@ -957,8 +877,8 @@ export class NodeMachine implements RunningMachine {
     for (const come of this.#coming.values()) come.reject(new Error('Cannot add a vCPU: the machine has ended'));
     this.#coming.clear();
     this.board.bells.close();
-    await this.#drainAll();
-    await this.#saveFlash();
+    await this.#serial.drain();
+    await this.#flash.save();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     this.#expel();
     await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]);
@@ -966,67 +886,6 @@ export class NodeMachine implements RunningMachine {
     this.#guest.close();
     this.#resolve(why);
   }
-
-  // -- serial ports
-
-  /** Carries what is there, after whatever is being carried. */
-  #drain(n: number): Promise<void> {
-    return (this.#carrying[n] = this.#carrying[n]!.then(async () => {
-      const uart = this.board.uarts[n]!;
-      while (uart.output.available > 0) {
-        const bytes = uart.output.read();
-        this.board.lock.run(() => uart.drained());
-        await this.#o.serial(n, bytes);
-      }
-    }));
-  }
-  async #drainAll(): Promise<void> {
-    await Promise.all(PORTS.map((n) => this.#drain(n)));
-  }
-  /** Carries the guest's output as it comes. */
-  async #pump(n: number): Promise<void> {
-    const { signal } = this.board.uarts[n]!.output;
-    while (this.#status !== 'ended') {
-      const seen = Atomics.load(signal, 0);
-      await this.#drain(n);
-      const wait = Atomics.waitAsync(signal, 0, seen, 100);
-      if (wait.async) await wait.value;
-    }
-  }
-  /** Carries input until none is left. */
-  async #feed(n: number): Promise<void> {
-    if (this.#feeding[n]) return;
-    this.#feeding[n] = true;
-    const queue = this.#unsent[n]!;
-    const uart = this.board.uarts[n]!;
-    while (queue.length > 0 && this.#status !== 'ended') {
-      const seen = Atomics.load(uart.input.signal, 0);
-      const bytes = queue[0]!;
-      const taken = this.board.lock.run(() => uart.receive(bytes));
-      if (taken === bytes.length) queue.shift();
-      else {
-        queue[0] = bytes.subarray(taken);
-        const wait = Atomics.waitAsync(uart.input.signal, 0, seen, 20);
-        if (taken === 0 && wait.async) await wait.value;
-      }
-    }
-    this.#feeding[n] = false;
-  }
-}
-
-/** What the firmware is given: files, and a kernel that it is to start. */
-function firmwareBlobs({ config, files, firmware }: MachineSetup, ramLow: number): FwCfgBlobs {
-  const share = <K>(map: ReadonlyMap<K, Uint8Array> | undefined): Map<K, Uint8Array> =>
-    new Map([...(map ?? [])].map(([key, bytes]) => [key, shared(bytes)]));
-  const kernel = config.firmware && files ? kernelItems(files, ramLow) : undefined;
-  return { files: share(firmware?.files), numbered: share(kernel) };
-}
-
-/** A copy that all threads see. */
-function shared(bytes: Uint8Array): Uint8Array {
-  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
-  copy.set(bytes);
-  return copy;
 }
 
 function allocate(layout: MemoryLayout, config: MachineConfig): WebAssembly.Memory {

@@ -1,0 +1,131 @@
+// What a machine starts with, in its memory: a kernel with its tables, or firmware; and flash, whose contents the guest may change.
+
+import type { MemoryLayout } from '../../accel/accel.ts';
+import { loadKernel } from '../../firmware/detect.ts';
+import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
+import { extractVmlinux } from '../../firmware/payload.ts';
+import { isBzImage } from '../../firmware/setup-header.ts';
+import type { BootState, LoadTarget } from '../../firmware/target.ts';
+import { cpuModel } from '../../isa/x86/cpu-model.ts';
+import type { Board } from '../../machine/board.ts';
+import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
+import { kernelItems } from '../../machine/kernel-items.ts';
+import { commandLineAddition, RESET_VECTOR, tripleFault } from '../../machine/microvm.ts';
+import type { FlashImage, KernelFiles, MachineSetup } from '../../machine/running.ts';
+import { acpiTables, hasAcpi, memoryMap, smbiosTables } from '../../machine/tables.ts';
+import { decompress } from './decompress.ts';
+import { keptKernel } from './kept-kernel.ts';
+
+export interface LoadGuestOptions extends Pick<MachineSetup, 'config' | 'files' | 'firmware'> {
+  readonly board: Board;
+  readonly layout: MemoryLayout;
+  /** All of the machine's memory. */
+  readonly memory: Uint8Array;
+  /** The guest's memory is as it was made: all zeros. */
+  readonly fresh: boolean;
+}
+
+/**
+ * Loads the firmware or the kernel. Returns the first vCPU's state at the kernel's entry; null where it begins at the reset vector.
+ * @throws one clear line for what cannot be loaded
+ */
+export function loadGuest(o: LoadGuestOptions): BootState | null {
+  const { config, files } = o;
+  if (config.firmware) {
+    loadFirmware(o);
+    return null;
+  }
+  if (!files) throw new Error('Cannot start the machine: it has neither firmware nor a kernel');
+  return loadLinux(o, files);
+}
+
+function loadFirmware({ config, firmware, board: { rom }, layout: { ramBase }, memory }: LoadGuestOptions): void {
+  const image = firmware?.rom;
+  if (image) memory.set(image, rom.host);
+  // A board without a chipset has it below 1 MiB as RAM, to begin with a copy.
+  if (image && config.machine === 'microvm') {
+    const low = image.subarray(-Math.min(image.length, 128 << 10));
+    memory.set(low, ramBase + (1 << 20) - low.length);
+  }
+  for (const [file, bytes] of rom.roms) bytes.set(firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
+}
+
+function loadLinux({ config, board: { facts }, layout, memory, fresh }: LoadGuestOptions, files: KernelFiles): BootState {
+  const { ramBase, ramLow, ramHigh } = layout;
+  if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
+  const place = (gpa: number): number => ramBase + (gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow);
+  const target: LoadTarget = {
+    ramBelow4G: ramLow,
+    ramAbove4G: ramHigh,
+    fresh,
+    write: (gpa, bytes) => memory.set(bytes, place(gpa)),
+    load: (gpa, file, start, end) => file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start)),
+  };
+  const acpi = hasAcpi(config);
+  if (acpi) target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));
+  target.write(SMBIOS_ADDRESS, smbiosTables(config, facts, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE));
+  if (config.machine === 'microvm') target.write(RESET_VECTOR, tripleFault);
+  const append = `${files.append}${commandLineAddition(config, facts.virtio)}`;
+  // Only the kernel's own decompressor switches to five levels of pages, since that takes leaving 64-bit mode.
+  const [model = '', ...changes] = config.cpuModel.split(',');
+  const inGuest = cpuModel(model, changes).features.has('la57');
+  const vmlinux = inGuest
+    ? undefined
+    : (files.vmlinux?.() ??
+      (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined));
+  try {
+    const rsdp = acpi ? ACPI_ADDRESS : 0;
+    return loadKernel(target, { ...files, append, vmlinux, inGuest, rsdp, memoryMap: memoryMap(config, facts), decompress });
+  } finally {
+    vmlinux?.close?.();
+  }
+}
+
+/** What the firmware is given: files, and a kernel that it is to start. */
+export function firmwareBlobs({ config, files, firmware }: MachineSetup, ramLow: number): FwCfgBlobs {
+  const share = <K>(map: ReadonlyMap<K, Uint8Array> | undefined): Map<K, Uint8Array> =>
+    new Map([...(map ?? [])].map(([key, bytes]) => [key, shared(bytes)]));
+  const kernel = config.firmware && files ? kernelItems(files, ramLow) : undefined;
+  return { files: share(firmware?.files), numbered: share(kernel) };
+}
+
+/** A copy that all threads see. */
+function shared(bytes: Uint8Array): Uint8Array {
+  const copy = new Uint8Array(new SharedArrayBuffer(bytes.length));
+  copy.set(bytes);
+  return copy;
+}
+
+/** Flash of a board and the files behind it. It keeps its contents over resets. */
+export class FlashFiles {
+  readonly #board: Board;
+  readonly #images: readonly FlashImage[];
+  readonly #report: MachineSetup['report'];
+  #saving: Promise<void> = Promise.resolve();
+
+  constructor(o: { readonly board: Board; readonly images: readonly FlashImage[]; readonly report: MachineSetup['report'] }) {
+    this.#board = o.board;
+    this.#images = o.images;
+    this.#report = o.report;
+    const { rom, flashBell } = o.board;
+    rom.flash.forEach((chip, n) => {
+      chip.bytes.set(o.images[n]!.bytes.subarray(0, chip.length));
+    });
+    flashBell.heard = () => void this.save();
+  }
+
+  /** Writes what the guest has changed to the files. */
+  save(): Promise<void> {
+    return (this.#saving = this.#saving.then(async () => {
+      for (const [n, chip] of this.#board.rom.flash.entries()) {
+        const dirty = this.#board.lock.run(() => chip.takeDirty());
+        if (!dirty) continue;
+        try {
+          await this.#images[n]?.save?.(dirty.from, chip.bytes.slice(dirty.from, dirty.to));
+        } catch (error) {
+          this.#report(`pflash${n}`, `Cannot keep variables: ${error instanceof Error ? error.message : String(error)}`);
+        }
+      }
+    }));
+  }
+}
