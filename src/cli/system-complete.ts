@@ -31,6 +31,7 @@ export function complete(s: Settings): void {
   characters(s);
   completeDisplay(s);
   globals(s);
+  bootRoms(s);
   memory(s);
   topologyOf(s);
   if (s.daemonize && usesStdio(s)) throw new Refused('-daemonize: not supported with standard input and output in use');
@@ -150,6 +151,16 @@ function globals(s: Settings): void {
     const names = types.map((t) => t.name);
     s.devices = s.devices.map((d) => (names.includes(d.driver) && d[property] === undefined ? { ...d, [property]: value } : d));
   }
+}
+
+/** Network cards that the machine may boot from have their expansion ROM; of all others it would only cost time. */
+function bootRoms(s: Settings): void {
+  const ordered = /n/.test(s.machineProperties.get('boot.order') ?? '');
+  s.devices = s.devices.map((d) => {
+    const rom = deviceTypes.find((t) => t.name === d.driver || t.aliases?.includes(d.driver))?.bootRom;
+    const indexed = d['bootindex'] !== undefined && Number(d['bootindex']) >= 0;
+    return rom !== undefined && (ordered || indexed) && d['romfile'] === undefined ? { ...d, romfile: rom } : d;
+  });
 }
 
 /** The object that `-machine memory-backend=` names is the RAM. */

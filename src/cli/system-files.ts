@@ -85,6 +85,7 @@ export async function filesOf(s: Settings, argv: readonly string[], host: DiskHo
   for (const object of s.objects) add('write', ...strings(object, ['mem-path']));
   for (const netdev of s.netdevs) {
     for (const path of strings(netdev, ['path'])) grants.push(socketAt(path));
+    if (typeof netdev['tftp'] === 'string') add('read', netdev['tftp']);
     if (netdev['type'] === 'tap') add('write', '/dev/net/tun');
   }
   for (const { path, options } of s.fsdevs) add(options.readOnly ? 'read' : 'folder', path);

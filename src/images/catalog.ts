@@ -40,6 +40,7 @@ const PC = [
   'e1000',
   'e1000e',
   '8139cp',
+  'floppy',
   'ext4',
   'loop',
   'overlay',

@@ -189,6 +189,8 @@ export interface DeviceType<K extends BusKind = BusKind, P extends PropertyTable
   readonly properties: P;
   /** File of the expansion ROM that a PCI device has unless told otherwise. */
   readonly romFile?: string;
+  /** The one that a network card has where the machine may boot from it. */
+  readonly bootRom?: string;
   /** False where devices of this type come with the machine only; true by default. */
   readonly hotplug?: boolean;
   /** False for what users cannot make themselves. */

@@ -11,6 +11,7 @@ import { nvmeType } from './types/nvme.ts';
 import { panicTypes } from './types/panic.ts';
 import { isaParallel } from './types/parallel.ts';
 import { pciBridges } from './types/pci-bridge.ts';
+import { rtl8139Type } from './types/rtl8139.ts';
 import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
 import { usbTypes } from './types/usb.ts';
@@ -40,6 +41,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...virtioBlk,
   ...virtioNet,
   ...gigabitCards,
+  rtl8139Type,
   ...virtioRng,
   ...virtioBalloon,
   ...virtioGpus,

@@ -100,7 +100,8 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     ...pcExtras(config),
     rtc: true,
     ps2: true,
-    fwCfg: config.firmware !== undefined,
+    // A guest that is to tell where its note is writes that there.
+    fwCfg: config.firmware !== undefined || (config.devices ?? []).some((d) => d.driver === 'vmcoreinfo'),
   });
 }
 

@@ -43,6 +43,7 @@ export const netdevOptions = union('Netdev', { id: str }, 'type', {
     hostfwd: optional(texts),
     guestfwd: optional(texts),
     'tftp-server-name': optional(str),
+    tftp: optional(str),
   },
   socket: {
     fd: optional(str),

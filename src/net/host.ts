@@ -80,7 +80,18 @@ export interface NetClock {
   after(ms: number, action: () => void): () => void;
 }
 
+/** A file of the host, to read. */
+export interface HostFile {
+  /** Bytes. */
+  readonly size: number;
+  /** Bytes read, fewer at the end. */
+  read(offset: number, into: Uint8Array): Promise<number>;
+  close(): Promise<void>;
+}
+
 export interface HostSockets extends NetClock {
+  /** The regular file of these names below a folder; undefined where there is none. Absent where the host has no files. */
+  file?(root: string, names: readonly string[]): Promise<HostFile | undefined>;
   /** Opens a connection; the outcome comes as `connected` or `closed`. */
   connect(to: HostAddress, events: StreamEvents): HostStream;
   /**

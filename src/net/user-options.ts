@@ -46,6 +46,8 @@ export interface UserNetOptions {
   readonly dnsSearch: readonly string[];
   readonly tftpServerName: string | undefined;
   readonly bootfile: string | undefined;
+  /** The folder whose files the guest may read by TFTP from the router. */
+  readonly tftp: string | undefined;
   readonly hostForwards: readonly HostForward[];
   readonly guestForwards: readonly GuestForward[];
   /** Largest IP packet of a frame, 1280 to 65535. The device's MTU must not be smaller. */
@@ -177,12 +179,13 @@ const single = [
   'domainname',
   'tftp-server-name',
   'bootfile',
+  'tftp',
 ] as const; // prettier-ignore
 const many = ['dnssearch', 'hostfwd', 'guestfwd'] as const;
 
 /**
- * Reads the options behind `-netdev user,id=…`, as key and value in their order. Throws by name what is not known (tftp and smb
- * are not supported) and what is not valid. `net=` may be any private network.
+ * Reads the options behind `-netdev user,id=…`, as key and value in their order. Throws by name what is not known (smb is not
+ * supported) and what is not valid. `net=` may be any private network.
  */
 export function parseUserNet(pairs: readonly (readonly [string, string])[] = []): UserNetOptions {
   for (const [key, value] of pairs) {
@@ -218,6 +221,7 @@ export function parseUserNet(pairs: readonly (readonly [string, string])[] = [])
     dnsSearch: all('dnssearch'),
     tftpServerName: get('tftp-server-name'),
     bootfile: get('bootfile'),
+    tftp: get('tftp'),
     hostForwards: all('hostfwd').map((f) => parseHostForward(f, v4?.dhcpStart)),
     guestForwards,
     mtu: 1500,

@@ -20,6 +20,7 @@ import { Link } from './link.ts';
 import { Reassembly } from './reassembly.ts';
 import { routeTo, subnetOf } from './route.ts';
 import { TcpNat } from './tcp-nat.ts';
+import { TFTP_PORT, TftpServer } from './tftp.ts';
 import { Timer } from './timer.ts';
 import { parseUdp } from './udp.ts';
 import { UdpNat } from './udp-nat.ts';
@@ -54,6 +55,7 @@ class UserNetwork implements UserNet {
   readonly #udp: UdpNat;
   readonly #dns: DnsForwarder;
   readonly #dhcp: DhcpServer | undefined;
+  readonly #tftp: TftpServer | undefined;
   readonly #reassembly = new Reassembly();
   readonly #advertise: Timer;
   /** The router's addresses. */
@@ -79,6 +81,7 @@ class UserNetwork implements UserNet {
     this.#udp = new UdpNat(options, this.#link, host);
     this.#dns = new DnsForwarder(this.#link, host);
     this.#dhcp = options.ipv4 === undefined ? undefined : new DhcpServer(options, options.ipv4, this.#link, host);
+    this.#tftp = options.tftp === undefined ? undefined : new TftpServer(options.tftp, options.mtu, this.#link, host);
     this.#advertise = new Timer(host, () => this.#advertiseAgain());
     if (options.ipv6 !== undefined) this.#advertise.set(advertiseEvery);
     this.ready = Promise.all(options.hostForwards.map((f) => this.addForward(f))).then(() => {});
@@ -166,6 +169,7 @@ class UserNetwork implements UserNet {
     if (d === undefined) return;
     const v4 = d.src.length === 4;
     if (v4 && d.dstPort === 67 && (d.dst[0] === 255 || this.#owns(d.dst))) return this.#dhcp?.input(d);
+    if (known && this.#tftp && d.dstPort === TFTP_PORT && this.#owns(d.dst)) return this.#tftp.input(d);
     if (!known || d.srcPort === 0 || d.dstPort === 0 || isMulticast(d.dst) || this.#udp.answer(d)) return;
     switch (routeTo(this.#o, d.dst)) {
       case 'loopback':
@@ -211,6 +215,7 @@ class UserNetwork implements UserNet {
   close(): void {
     this.#closed = true;
     this.#advertise.close();
+    this.#tftp?.close();
     this.#tcp.close();
     this.#udp.close();
     this.#dns.close();

@@ -23,9 +23,10 @@ async function make(): Promise<string | false> {
     return `grub-mkrescue with xorriso and grub-pc-bin is not there: ${made.error ?? made.stderr}`;
   try {
     await readFirmware('bios-256k.bin');
+    await readFirmware('efi-rtl8139.rom');
     return false;
   } catch (error) {
-    return `SeaBIOS is not to be had: ${error instanceof Error ? error.message : error}`;
+    return `SeaBIOS or iPXE is not to be had: ${error instanceof Error ? error.message : error}`;
   }
 }
 const skip = await make();
@@ -73,4 +74,41 @@ test('SeaBIOS boots from a floppy disk, reads it and writes it', { skip }, async
   assert.match(r.stdout.toString(), /started from a floppy disk/, r.text);
   assert.equal(r.code, 33, r.text);
   assert.deepEqual((await readFile(path)).subarray(1024, 1536), image.subarray(512, 1024));
+});
+
+/** What a network boots: sends the text behind it to the serial port, and ends the emulator with 33. */
+const networkProgram = [
+  0x31, 0xc0, 0x8e, 0xd8, 0xbe, 0x1b, 0x7c, 0xac, 0x84, 0xc0, 0x74, 0x06, 0xba, 0xf8, 0x03, 0xee, 0xeb, 0xf5, 0xb0, 0x10, 0xba, 0x01, 0x05, 0xee,
+  0xf4, 0xeb, 0xfd,
+]; // biome-ignore format: bytes
+
+test('iPXE in the expansion ROM of a card boots from the user network by DHCP and TFTP', { skip }, async () => {
+  const tftp = join(folder, 'tftp');
+  await mkdir(tftp);
+  await writeFile(
+    join(tftp, 'boot.bin'),
+    Buffer.concat([Buffer.from(networkProgram), Buffer.from('started from the network\n\0')]),
+  );
+  const args = [
+    ...[
+      '-M',
+      'pc',
+      '-m',
+      '64',
+      '-display',
+      'none',
+      '-monitor',
+      'none',
+      '-serial',
+      'stdio',
+      '-device',
+      'isa-debug-exit',
+      '-boot',
+      'n',
+    ],
+    ...['-netdev', `user,id=n,tftp=${tftp},bootfile=boot.bin`, '-device', 'rtl8139,netdev=n'],
+  ];
+  const r = await program('nonroot-system-x86_64', args, { seconds: 100 });
+  assert.match(r.stdout.toString(), /started from the network/, r.text);
+  assert.equal(r.code, 33, r.text);
 });

@@ -28,6 +28,7 @@ const common: readonly DeviceConfig[] = [
   { driver: 'virtio-net-pci', netdev: true },
   { driver: 'e1000', netdev: true },
   { driver: 'e1000e', netdev: true },
+  { driver: 'rtl8139', netdev: true },
   { driver: 'virtio-serial-pci' },
   { driver: 'virtio-rng-pci', rng: true },
   { driver: 'virtio-balloon-pci' },

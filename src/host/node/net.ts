@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { Resolver } from 'node:dns';
 import type { HostSockets, HostUdp, UdpEvents, UdpOptions } from '../../net/host.ts';
+import { fileBelow } from './below.ts';
 import { connectStream, Leaving, listenStream } from './net-stream.ts';
 
 /** ms for which the list of resolvers is good. */
@@ -71,6 +72,7 @@ export function nodeSockets(resolvers?: readonly string[]): HostSockets & { drai
     listen: (at, accept) => listenStream(at, accept, leaving),
     drained: (ms) => leaving.drained(ms),
     udp: openUdp,
+    file: fileBelow,
     resolvers() {
       const now = performance.now();
       // A new resolver reads the system's configuration, which changes when the host changes networks.

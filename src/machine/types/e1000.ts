@@ -1,9 +1,7 @@
 // Intel's gigabit network cards over a netdev, which systems without virtio drivers have drivers for: `e1000` (82540EM), the default of
 // `pc`, and `e1000e` (82574L), that of `q35`.
 
-import type { Doorbell } from '../../bus/doorbell.ts';
 import type { IrqLine } from '../../bus/irq.ts';
-import type { Card } from '../../devices/e1000/card.ts';
 import { DEVICE, E1000, E1000_BAR, SUBSYSTEM, VENDOR } from '../../devices/e1000/controller.ts';
 import { E1000E_BAR, E1000E_DEVICE, E1000E_PORTS, E1000E_SUBSYSTEM, E1000e } from '../../devices/e1000/e1000e.ts';
 import { VECTORS } from '../../devices/e1000/interrupts.ts';
@@ -12,8 +10,8 @@ import { PciFunction } from '../../devices/pci-function.ts';
 import { addMsi } from '../../devices/pci-msi.ts';
 import { Msix } from '../../devices/pci-msix.ts';
 import { addEndpointV1 } from '../../devices/pcie-port.ts';
-import { type DeviceContext, deviceType, type IoServices, type IoSide } from '../device-type.ts';
-import { guestMac, takeNetdev } from '../netdevs.ts';
+import { deviceType } from '../device-type.ts';
+import { connectCard, guestMac } from '../netdevs.ts';
 import { bool, int32, macaddr, named, uint8, uint16 } from '../properties.ts';
 
 const common = {
@@ -23,31 +21,6 @@ const common = {
 };
 const bootNode = 'ethernet/ethernet-phy@0';
 
-/** Connects a card with its network; nothing where it has none. */
-function connect(
-  ctx: DeviceContext,
-  services: IoServices,
-  card: Card & { setCable(up: boolean): void },
-  f: PciFunction,
-  bell: Doorbell,
-  name: string | undefined,
-): IoSide {
-  if (name === undefined) return {};
-  const netdev = takeNetdev(services.backends, name, ctx.path);
-  const { lock, memory } = services;
-  const io = new E1000Io(card, { lock, memory, port: netdev.port, master: () => f.busMaster, again: () => bell.ring() });
-  bell.heard = () => io.serve();
-  netdev.setLink = (up) => lock.run(() => card.setCable(up));
-  return {
-    drain: async () => io.hold(),
-    resumed: () => io.release(),
-    close() {
-      io.close();
-      netdev.user = netdev.setLink = undefined;
-    },
-  };
-}
-
 const e1000 = deviceType({
   name: 'e1000',
   aliases: ['e1000-82540em'],
@@ -55,6 +28,7 @@ const e1000 = deviceType({
   category: 'Network',
   description: 'Intel Gigabit Ethernet (82540EM)',
   parents: ['e1000-base', 'pci-device', 'device'],
+  bootRom: 'efi-e1000.rom',
   properties: {
     ...common,
     autonegotiation: bool(true, 'accepted; negotiation ends at once'),
@@ -89,7 +63,7 @@ const e1000 = deviceType({
         f.reset();
         e.reset();
       },
-      io: (services) => connect(ctx, services, e, f, bell, p.netdev),
+      io: (services) => connectCard(ctx, services, bell, p.netdev, e, (o) => new E1000Io(e, { ...o, master: () => f.busMaster })),
     };
   },
 });
@@ -107,6 +81,7 @@ const e1000e = deviceType({
   category: 'Network',
   description: 'Intel 82574L GbE Controller',
   parents: ['pci-device', 'device'],
+  bootRom: 'efi-e1000e.rom',
   properties: {
     ...common,
     'init-vet': bool(true, 'accepted; the type of VLAN tags is set'),
@@ -166,7 +141,7 @@ const e1000e = deviceType({
         msix.reset();
         e.reset();
       },
-      io: (services) => connect(ctx, services, e, f, bell, p.netdev),
+      io: (services) => connectCard(ctx, services, bell, p.netdev, e, (o) => new E1000Io(e, { ...o, master: () => f.busMaster })),
     };
   },
 });

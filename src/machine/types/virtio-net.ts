@@ -32,6 +32,7 @@ const on = Object.fromEntries(Object.keys(switches).map((name) => [name, bool(tr
 export const virtioNet = virtioTypes({
   name: 'virtio-net',
   category: 'Network',
+  bootRom: 'efi-virtio.rom',
   description: 'a network card',
   classCode: 0x02_0000,
   vectors: (model) => model.queues.length + 1,

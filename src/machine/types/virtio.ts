@@ -51,6 +51,7 @@ export interface VirtioKind<P extends PropertyTable> {
   readonly memory?: (p: Values<P>) => number;
   /** As `DeviceType.romFile`. */
   readonly romFile?: string;
+  readonly bootRom?: string;
   readonly aliases?: readonly string[];
   readonly category: DeviceType['category'];
   readonly description: string;
@@ -156,6 +157,7 @@ export function virtioTypes<const P extends PropertyTable>(kind: VirtioKind<P>):
       ...(kind.hotplug === undefined ? {} : { hotplug: kind.hotplug }),
       ...(kind.memory ? { memory: (p: Values<PropertyTable>) => kind.memory!(p as Values<P>) } : {}),
       ...(kind.romFile === undefined ? {} : { romFile: kind.romFile }),
+      ...(kind.bootRom === undefined ? {} : { bootRom: kind.bootRom }),
       ...(which === 'auto' && kind.aliases ? { aliases: kind.aliases } : {}),
       bus: 'PCI',
       category: kind.category,
