@@ -6,6 +6,15 @@ import { fakeElf, fakeNote, fakeRam } from './testing.ts';
 const MIB = 1 << 20;
 const code = Uint8Array.from([1, 2, 3, 4, 5]);
 
+test("Node's buffers, which have a method `copy`, are files in memory", () => {
+  const file = fakeElf(64, 0x100000, [{ virtual: 0x100000, physical: 0x100000, data: code }]);
+  const buffer = Buffer.from(file);
+  assert.deepEqual(loadElf(fakeRam(4 * MIB), buffer, parseElf(buffer), 'kernel'), {
+    start: 0x100000,
+    end: 0x100000 + code.length,
+  });
+});
+
 for (const bits of [32, 64] as const) {
   test(`an ELF${bits} file is loaded by physical address and its bss is cleared`, () => {
     const file = fakeElf(bits, 0xc010_0002, [

@@ -74,7 +74,7 @@ const readNotes = (bytes: Uint8Array): ElfNote[] => {
  * @throws on a file that is no x86 executable, that is truncated, or whose fields contradict each other
  */
 export const parseElf = (file: Uint8Array | ImageFile): ElfImage => {
-  const { length, bytes } = 'copy' in file ? file : inMemory(file);
+  const { length, bytes } = file instanceof Uint8Array ? inMemory(file) : file;
   const head = bytes(0, Math.min(length, layouts[64].min));
   if (!isElf(head)) bad('no ELF magic at its start');
   if (length < 20) bad(`it ends inside the header, after ${size(length)}`);
@@ -145,7 +145,7 @@ export const loadElf = (
   image: ElfImage,
   what: string,
 ): { start: number; end: number } => {
-  const source = 'copy' in file ? file : inMemory(file);
+  const source = file instanceof Uint8Array ? inMemory(file) : file;
   const total = image.segments.reduce((sum, s) => sum + s.memorySize, 0);
   for (const segment of image.segments) checkRange(target, segment.physical, segment.memorySize, what, LOW_DATA_END);
   if (total > target.ramBelow4G + target.ramAbove4G) {
