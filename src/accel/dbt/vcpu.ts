@@ -382,8 +382,9 @@ export class DbtVcpu implements Vcpu {
     const fits = leaveSmm({ view: this.#view, env: this.#env }, (gpa, bytes) => {
       let value = 0n;
       for (let n = bytes - 1; n >= 0; n--) {
-        const host = this.#hostPage(gpa + n - ((gpa + n) % 4096));
-        value = (value << 8n) | BigInt(host < 0 ? 0xff : this.#bytes[host + ((gpa + n) % 4096)]);
+        const at = (gpa + n) % 2 ** 32;
+        const host = this.#hostPage(at - (at % 4096));
+        value = (value << 8n) | BigInt(host < 0 ? 0xff : this.#bytes[host + (at % 4096)]);
       }
       return value;
     });

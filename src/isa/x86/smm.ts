@@ -164,6 +164,7 @@ export function leaveSmm(s: VcpuState, read: ReadPhysical): boolean {
   set(s, st.dr[7]!, (get(s, st.dr[7]!) & 0xffff_23ffn) | 0x400n);
   const rflags = readRflags(s.view, s.env);
   if (long) writeRflags(s.view, s.env, rflags & ~VM);
+  if (!long || (get(s, st.segAttr[S.cs]!) & BigInt(Attr.long)) === 0n) set(s, st.rip, get(s, st.rip) & 0xffff_ffffn);
   const v86 = !long && (rflags & VM) !== 0n;
   const isProtected = (get(s, st.cr0) & BigInt(CR0.pe)) !== 0n;
   set(s, st.cpl, v86 ? 3n : isProtected ? (get(s, st.segAttr[S.ss]!) >> 5n) & 3n : 0n);

@@ -19,6 +19,8 @@ export interface Manifest {
   readonly present?: readonly number[];
   readonly machine: string;
   readonly cpuModel: string;
+  /** It has system management mode; it has not when this is left out. */
+  readonly smm?: boolean;
   readonly tscKhz: number;
   /** ns of the guest's clock. */
   readonly clock: number;
@@ -38,6 +40,7 @@ export function manifestOf(board: Board, layout: MemoryLayout): Manifest {
     present: board.cpus.list(),
     machine: config.machine ?? 'bare',
     cpuModel: config.cpuModel,
+    smm: config.smm === true,
     tscKhz: config.tscKhz ?? TSC_KHZ,
     clock: board.clock.now(),
     devices: board.devices.list().map((d) => d.config),
@@ -51,6 +54,8 @@ export function checkManifest(saved: Manifest, board: Board, layout: MemoryLayou
     if (saved[key] !== here[key])
       throw new Error(`Cannot restore a machine with ${key} ${saved[key]}: this one has ${key} ${here[key]}`);
   }
+  if ((saved.smm ?? false) !== here.smm)
+    throw new Error(`Cannot restore a machine with smm ${saved.smm ? 'on' : 'off'}: this one has it ${here.smm ? 'on' : 'off'}`);
   const there = (saved.present ?? Array.from({ length: saved.cpus }, (_, n) => n)).join(', ');
   const present = board.cpus.list().join(', ');
   if (there !== present) throw new Error(`Cannot restore a machine with the vCPUs ${there}: this one has ${present}`);
