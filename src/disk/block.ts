@@ -22,6 +22,8 @@ export interface ByteFile {
   punch(offset: number, length: number): Promise<boolean>;
   /** Where the next bytes that are not a hole begin, at or after `offset`; the file's size when none follow. */
   nextData(offset: number): Promise<number>;
+  /** Where the bytes that are no hole end, from `offset`, where they are such; `end` where they reach that far. Absent where it is not known. */
+  nextHole?(offset: number, end: number): Promise<number>;
   close(): Promise<void>;
 }
 

@@ -74,7 +74,9 @@ export class RawImage implements BlockDevice {
   async extent(offset: number, length: number): Promise<Extent> {
     checkRange('look at', offset, length, this.#size);
     const data = await this.file.nextData(offset);
-    return data > offset ? { kind: 'zero', length: Math.min(length, data - offset) } : { kind: 'data', length };
+    if (data > offset) return { kind: 'zero', length: Math.min(length, data - offset) };
+    const hole = (await this.file.nextHole?.(offset, offset + length)) ?? offset + length;
+    return { kind: 'data', length: Math.max(1, Math.min(length, hole - offset)) };
   }
 
   /** New bytes read as zeros. */

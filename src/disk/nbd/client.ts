@@ -105,6 +105,11 @@ export class NbdFile implements ByteFile {
     throw new DiskError('the server broke the protocol');
   }
 
+  /** The connection is lost; all that is asked fails. */
+  get isBroken(): boolean {
+    return this.#broken !== undefined;
+  }
+
   // -- requests
 
   async #receive(): Promise<void> {
@@ -233,6 +238,15 @@ export class NbdFile implements ByteFile {
       offset = Math.min(this.#size, offset + extent.length);
     }
     return offset;
+  }
+  async nextHole(offset: number, end: number): Promise<number> {
+    if (!this.#allocation) return end;
+    while (offset < end) {
+      const extent = await this.#request(p.command.status, offset, Math.min(1 << 30, end - offset), undefined, undefined, 8);
+      if (!extent || extent.flags & 2) return offset;
+      offset += extent.length;
+    }
+    return end;
   }
   async close(): Promise<void> {
     if (this.#broken !== undefined) return;

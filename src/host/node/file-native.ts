@@ -18,6 +18,8 @@ export interface NativeFiles {
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
   nextData(fd: number, offset: number, size: number): number | undefined;
+  /** Where the next hole begins, at the file's end at the latest; undefined where the file system cannot say. */
+  nextHole(fd: number, offset: number): number | undefined;
   /** Size of what `fd` is, block devices included. */
   end(fd: number): number;
   /**
@@ -32,6 +34,7 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_END = 2;
 const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
 const ENXIO = 6;
 const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
@@ -130,6 +133,10 @@ function bind(koffi: Koffi): NativeFiles {
       const at = Number(lseek(fd, offset, SEEK_DATA));
       if (at >= 0) return at;
       return koffi.errno() === ENXIO ? size : undefined;
+    },
+    nextHole(fd, offset) {
+      const at = Number(lseek(fd, offset, SEEK_HOLE));
+      return at >= 0 ? at : undefined;
     },
     end: (fd) => Number(lseek(fd, 0, SEEK_END)),
     lock(fd, mode) {

@@ -211,6 +211,11 @@ export class NodeFile implements ByteFile {
     return this.#native?.nextData(this.#handle.fd, offset, size) ?? offset;
   }
 
+  async nextHole(offset: number, end: number): Promise<number> {
+    if (!this.#regular) return end;
+    return Math.min(end, this.#native?.nextHole(this.#handle.fd, offset) ?? end);
+  }
+
   async close(): Promise<void> {
     await this.#handle.close();
   }

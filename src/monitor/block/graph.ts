@@ -5,6 +5,7 @@ import type { BlockDevice } from '../../disk/block.ts';
 import { HttpFile } from '../../disk/http/file.ts';
 import { NbdFile } from '../../disk/nbd/client.ts';
 import { nbdUri } from '../../disk/nbd/protocol.ts';
+import { ReconnectingFile } from '../../disk/nbd/reconnect.ts';
 import { backingPath, type DiskHost, probe } from '../../disk/open.ts';
 import { openOverlay } from '../../disk/overlay.ts';
 import { Qcow2Image, readHeader } from '../../disk/qcow2/image.ts';
@@ -210,7 +211,15 @@ export class BlockGraph {
     const { sockets } = host;
     if (!sockets) throw new QmpError('nbd: this host has no sockets');
     const [address, exported] = [addressOf(o.server!), o.export ?? ''];
-    return { name: nbdUri(address, exported), host: { open: (_, how) => NbdFile.open(sockets, address, exported, how) } };
+    const { clock, timers } = this.#o;
+    const [delay, openTimeout] = [1000 * (o['reconnect-delay'] ?? 0), 1000 * (o['open-timeout'] ?? 0)];
+    const open = (how: { readonly readOnly: boolean }) => {
+      const once = (): Promise<NbdFile> => NbdFile.open(sockets, address, exported, how);
+      return delay === 0 && openTimeout === 0
+        ? once()
+        : ReconnectingFile.open(once, { delay, openTimeout, clock, after: (ms, run) => timers.after(ms, run) });
+    };
+    return { name: nbdUri(address, exported), host: { open: (_, how) => open(how) } };
   }
   #http(o: NodeOptions): { readonly name: string; readonly host: Pick<DiskHost, 'open'> } {
     const { http: client } = this.#o.host;

@@ -171,3 +171,54 @@ test('a node over an export of qemu-nbd reads, writes and sees holes', { timeout
     child.kill();
   }
 });
+
+test('a connection that breaks is made again; requests wait for it for as long as reconnect-delay says', {
+  timeout: 60_000,
+}, async () => {
+  const s = await served('again', true);
+  const graph = newGraph();
+  const server = { type: 'unix', path: join(folder, 'again.sock') };
+  const node = await graph.add({ driver: 'nbd', 'node-name': 'n', server, export: 'vda', 'reconnect-delay': 30 });
+  const into = new Uint8Array(4096);
+  await node.disk.read(3 << 20, into);
+  // The server goes, with what is under way, and comes back.
+  s.exports.stop();
+  const waiting = node.disk.write(0, pattern(512));
+  await new Promise((r) => setTimeout(r, 300));
+  const again = new Exports(s.graph, () => {});
+  servers.push(again);
+  await again.start({ path: server.path }, 0);
+  await again.add({ id: 'y', node: s.graph.get('disk'), name: 'vda', description: 'a disk', writable: true });
+  await waiting;
+  await node.disk.read(0, into);
+  assert.deepEqual(into.slice(0, 512), pattern(512));
+  again.stop();
+  const short = await assertFails(() =>
+    newGraph().add({ driver: 'nbd', 'node-name': 'n', server, export: 'vda', 'open-timeout': 1 }),
+  );
+  assert.ok(short >= 500, `it was tried for ${short} ms`);
+  await graph.closeAll();
+  await s.graph.closeAll();
+});
+/** ms until something fails. */
+async function assertFails(action: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await assert.rejects(action);
+  return performance.now() - start;
+}
+
+test('holes between data are told, of files and over NBD', { timeout: 60_000 }, async () => {
+  const s = await served('holes', false);
+  const kinds = async (disk: { extent(offset: number, length: number): Promise<{ kind: string; length: number }> }) => {
+    const found: string[] = [];
+    for (let at = 0; at < SIZE; ) {
+      const { kind, length } = await disk.extent(at, SIZE - at);
+      found.push(`${kind} ${length >> 20}`);
+      at += length;
+    }
+    return found;
+  };
+  assert.deepEqual(await kinds(s.graph.get('disk').disk), ['zero 3', 'data 1', 'zero 8']);
+  const node = await newGraph().addFile(fileOptions(s.uri), undefined, true);
+  assert.deepEqual(await kinds(node.disk), ['zero 3', 'data 1', 'zero 8']);
+});

@@ -242,6 +242,9 @@ export class SharedFile implements ByteFile {
   nextData(offset: number): Promise<number> {
     return this.#file.nextData(offset);
   }
+  async nextHole(offset: number, end: number): Promise<number> {
+    return (await this.#file.nextHole?.(offset, end)) ?? end;
+  }
   close(): Promise<void> {
     return this.#file.close();
   }
@@ -261,5 +264,6 @@ export const borrowed = (file: ByteFile, readOnly: boolean): ByteFile => ({
   truncate: (size) => file.truncate(size),
   punch: (offset, length) => file.punch(offset, length),
   nextData: (offset) => file.nextData(offset),
+  nextHole: async (offset, end) => (await file.nextHole?.(offset, end)) ?? end,
   close: async () => {},
 });

@@ -66,7 +66,7 @@ const drivers: Readonly<Record<string, Members>> = {
   host_device: file,
   http,
   https: { ...http, sslverify: optional(bool) },
-  nbd: { server: serverAddress, export: optional(str) },
+  nbd: { server: serverAddress, export: optional(str), 'reconnect-delay': optional(int), 'open-timeout': optional(int) },
   'null-co': { size: optional(int), 'read-zeroes': optional(bool) },
   raw: { file: blockdevRef, offset: optional(int), size: optional(int) },
   qcow2: {
@@ -105,6 +105,8 @@ export interface NodeOptions {
     | { readonly type: 'inet'; readonly host: string; readonly port: string }
     | { readonly type: 'unix'; readonly path: string };
   readonly export?: string;
+  readonly 'reconnect-delay'?: number;
+  readonly 'open-timeout'?: number;
   readonly url?: string;
   readonly readahead?: number;
   readonly timeout?: number;
