@@ -1,8 +1,8 @@
 // The translator on the calling thread, without devices around it: a flat program in a small memory.
 
 import { emptyBus } from '../../src/accel/accel.ts';
-import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
-import { layoutOf } from '../../src/accel/dbt/layout.ts';
+import { createEngine, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 
 const START = 0x10000;

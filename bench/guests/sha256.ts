@@ -5,8 +5,8 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Vcpu } from '../../src/accel/accel.ts';
-import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
-import { layoutOf } from '../../src/accel/dbt/layout.ts';
+import { createEngine, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { kvmAllFeatures } from '../../src/devices/kvm-pv.ts';
 import { loadKernel } from '../../src/firmware/detect.ts';

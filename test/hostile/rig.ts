@@ -3,8 +3,8 @@
 
 import assert from 'node:assert/strict';
 import type { MemoryLayout, Vcpu } from '../../src/accel/accel.ts';
-import { createEngine, createMemory, createVm, type Engine, mainModule } from '../../src/accel/dbt/dbt.ts';
-import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
+import { createEngine, createVm, type Engine, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { Area, createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { SLOT_TABLE_BYTES } from '../../src/bits/slot-table.ts';

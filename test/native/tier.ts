@@ -2,8 +2,8 @@
 // handlers that are one HLT each. So paging, privilege changes and delivery are compared as well.
 
 import { emptyBus, type MemoryLayout } from '../../src/accel/accel.ts';
-import { createEngine, createMemory, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
-import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
+import { createEngine, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { Area, createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { type Datum, readDatum, writeDatum } from '../../src/ir/datum.ts';

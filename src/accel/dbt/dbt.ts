@@ -9,7 +9,7 @@ import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, type HandlerData, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
-import { layoutOf } from './layout.ts';
+import { layoutOf, createMemory } from './layout.ts';
 import { Library } from './library.ts';
 import { buildHandlers, buildMain, type HandlerModule } from './tier0.ts';
 import { type ColdHandlers, DbtVcpu, type DbtVm } from './vcpu.ts';
@@ -176,9 +176,4 @@ export function createVm(
   const { features, ...others } = options;
   const tables = features ? tablesFor(engine.tables, features) : engine.tables;
   return { memory, layout, cpus, main, regions: 'hot', ...others, ...engine, tables };
-}
-
-/** A new memory for a machine of this layout. */
-export function createMemory(layout: MemoryLayout): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
 }

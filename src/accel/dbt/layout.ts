@@ -117,3 +117,8 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
     ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
   }; // biome-ignore format: one object
 }
+
+/** A new memory for a machine of this layout. */
+export function createMemory(layout: MemoryLayout): WebAssembly.Memory {
+  return new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
+}

@@ -1,8 +1,8 @@
 // A bare vCPU for tests.
 
 import { emptyBus, type MemoryLayout, type VcpuBus, type VcpuExit } from '../accel.ts';
-import { createEngine, createMemory, createVm, mainModule } from './dbt.ts';
-import { layoutOf } from './layout.ts';
+import { createEngine, createVm, mainModule } from './dbt.ts';
+import { createMemory, layoutOf } from './layout.ts';
 import { DbtVcpu } from './vcpu.ts';
 
 export const MIB = 1 << 20;

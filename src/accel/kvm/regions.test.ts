@@ -1,8 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemorySlots } from '../../bus/slots.ts';
-import { createMemory } from '../dbt/dbt.ts';
-import { layoutOf } from '../dbt/layout.ts';
+import { createMemory, layoutOf } from '../dbt/layout.ts';
 import { KvmRegions, wantedRegions } from './regions.ts';
 import type { KvmVm } from './vm.ts';
 

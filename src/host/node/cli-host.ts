@@ -13,7 +13,6 @@ import type { KernelFiles } from '../../machine/running.ts';
 import { createUserNet } from '../../net/user.ts';
 import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
-import { connectDaemon, runDaemon } from './daemon-main.ts';
 import { decompress } from './decompress.ts';
 import { readFirmware } from './fetch-firmware.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
@@ -26,7 +25,6 @@ import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
 import { startVnc } from './vnc.ts';
 import { serveDisplay } from './web-display.ts';
-import { serveWeb } from './web-main.ts';
 
 /** What the guest sent before it ended a connection has so long to leave after the guest's end. Milliseconds. */
 const DRAIN = 2000;
@@ -74,10 +72,11 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     writer: (path) => openWriter(path),
     image: async (name, report) => bootFiles(await openImage(name, { report })),
     pull: async (name, report) => line((await pullImage(name, { report })).row, (await openImage(name)).manifest),
-    libvirt: connectDaemon,
+    // What few commands need is loaded by them.
+    libvirt: async (uri) => (await import('./daemon-main.ts')).connectDaemon(uri),
     absolute: (path) => resolve(path),
-    daemon: (settings, argv) => runDaemon(settings, argv, version),
-    web: serveWeb,
+    daemon: async (settings, argv) => (await import('./daemon-main.ts')).runDaemon(settings, argv, version),
+    web: async (settings) => (await import('./web-main.ts')).serveWeb(settings),
     images: async () => (await listImages()).map(({ row, manifest }) => line(row, manifest)),
     async userNet(forwards) {
       const sockets = nodeSockets();

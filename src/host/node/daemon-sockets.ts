@@ -5,7 +5,7 @@ import { closeSync, constants, openSync, readFileSync } from 'node:fs';
 import { chmod, lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type ListenOptions, type Server, type Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
-import { connect as connectTls, createServer as createTls, type TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import { ReadStream, WriteStream } from 'node:tty';
 import { reasonOf } from '../../daemon/errors.ts';
 import type { ClientInfo, Listener, Sockets, TlsFiles } from '../../daemon/host.ts';
@@ -168,11 +168,13 @@ async function listenTcp(
     readOnly: false,
   });
   const server = tls
-    ? createTls({ ...readTls(tls), requestCert: true, rejectUnauthorized: true, ...oneRecord }, (socket) => {
-        // libvirt's server says inside of TLS that the certificate is good.
-        socket.write(Uint8Array.of(1));
-        accept(duplexOf(socket), { ...info(socket), transport: 'tls', distinguishedName: distinguishedName(socket) });
-      })
+    ? process
+        .getBuiltinModule('node:tls')
+        .createServer({ ...readTls(tls), requestCert: true, rejectUnauthorized: true, ...oneRecord }, (socket) => {
+          // libvirt's server says inside of TLS that the certificate is good.
+          socket.write(Uint8Array.of(1));
+          accept(duplexOf(socket), { ...info(socket), transport: 'tls', distinguishedName: distinguishedName(socket) });
+        })
     : createServer({ noDelay: true }, (socket) => accept(duplexOf(socket), { ...info(socket), transport: 'tcp' }));
   server.on('tlsClientError', () => {});
   const sockets = tracked(server);
@@ -196,7 +198,9 @@ async function connected(socket: Socket, event: 'connect' | 'secureConnect'): Pr
 
 async function connectTcp(host: string, port: number, tls?: TlsFiles): Promise<ByteDuplex> {
   if (!tls) return duplexOf(await connected(connect({ host, port, noDelay: true }), 'connect'));
-  const socket = connectTls({ host, port, ...readTls(tls), servername: /^[\d.:]+$/.test(host) ? '' : host });
+  const socket = process
+    .getBuiltinModule('node:tls')
+    .connect({ host, port, ...readTls(tls), servername: /^[\d.:]+$/.test(host) ? '' : host });
   await connected(socket, 'secureConnect');
   const duplex = duplexOf(socket);
   return { ...duplex, input: withoutVerdict(duplex.input) };

@@ -1,11 +1,15 @@
 // Node's web client for disks (disk/http/protocol.ts): connections that are kept, ranges, redirections.
 
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { Agent as HttpAgent, IncomingMessage } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { getCACertificates } from 'node:tls';
 import { DiskError } from '../../disk/block.ts';
 import type { HttpAnswer, HttpAsk, HttpClient } from '../../disk/http/protocol.ts';
+
+// Loaded with the first request: `import` of node:http reads all that it exports, another web client (undici) among it, 30 ms of each start.
+const http = () => process.getBuiltinModule('node:http');
+const https = () => process.getBuiltinModule('node:https');
+const tlsModule = () => process.getBuiltinModule('node:tls');
 
 const REDIRECTIONS = 10;
 const CONNECTIONS = 8;
@@ -21,16 +25,17 @@ export function nodeHttp(): HttpClient {
   let plain: HttpAgent | undefined;
   const tls: { verified?: HttpsAgent; any?: HttpsAgent } = {};
   const agentOf = (url: URL, verify: boolean): HttpAgent => {
-    if (url.protocol === 'http:') return (plain ??= new HttpAgent(settings));
-    if (!verify) return (tls.any ??= new HttpsAgent({ ...settings, rejectUnauthorized: false }));
+    if (url.protocol === 'http:') return (plain ??= new (http().Agent)(settings));
+    if (!verify) return (tls.any ??= new (https().Agent)({ ...settings, rejectUnauthorized: false }));
     // The system's authorities beside Node's own.
+    const { getCACertificates } = tlsModule();
     const ca = [...getCACertificates('default'), ...getCACertificates('system')];
-    return (tls.verified ??= new HttpsAgent({ ...settings, ca }));
+    return (tls.verified ??= new (https().Agent)({ ...settings, ca }));
   };
   const once = (url: URL, ask: HttpAsk, same: boolean): Promise<IncomingMessage> =>
     new Promise((resolve, reject) => {
       const { cookie, ...headers } = ask.headers;
-      const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
+      const send = url.protocol === 'https:' ? https().request : http().request;
       const request = send(url, {
         agent: agentOf(url, ask.verify),
         headers: { ...headers, ...(same && cookie !== undefined ? { cookie } : {}) },

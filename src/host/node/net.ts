@@ -1,7 +1,6 @@
 // The host's sockets, resolvers, clock and entropy for the network back-ends, on Node.
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
-import { Resolver } from 'node:dns';
 import type { HostSockets, HostUdp, UdpEvents, UdpOptions } from '../../net/host.ts';
 import { fileBelow } from './below.ts';
 import { connectStream, Leaving, listenStream } from './net-stream.ts';
@@ -77,7 +76,7 @@ export function nodeSockets(resolvers?: readonly string[]): HostSockets & { drai
       const now = performance.now();
       // A new resolver reads the system's configuration, which changes when the host changes networks.
       if (resolvers === undefined && now - known.at > resolverAge)
-        known = { at: now, list: new Resolver().getServers().map(parseResolver) };
+        known = { at: now, list: new (process.getBuiltinModule('node:dns').Resolver)().getServers().map(parseResolver) };
       return known.list;
     },
     random(count) {

@@ -1,7 +1,7 @@
 // A server on this machine for a browser: files and WebSockets for who knows the token, from its own page and no other. RFC 9110, RFC 6265.
 
 import { randomBytes, timingSafeEqual } from 'node:crypto';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type AddressInfo, isIP } from 'node:net';
 import { hostname } from 'node:os';
 import type { Duplex } from 'node:stream';
@@ -44,10 +44,12 @@ export class WebGate {
   readonly #files = webFiles();
   readonly #channels = new Set<WebChannel>();
   #port = 0;
-  readonly #http = createServer(
-    { maxHeaderSize: 16 << 10, requestTimeout: 60_000 },
-    (request, response) => void this.#answer(request, response),
-  );
+  readonly #http = process
+    .getBuiltinModule('node:http')
+    .createServer(
+      { maxHeaderSize: 16 << 10, requestTimeout: 60_000 },
+      (request, response) => void this.#answer(request, response),
+    );
 
   constructor(o: WebGateOptions) {
     this.#o = o;

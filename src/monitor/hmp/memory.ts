@@ -3,7 +3,6 @@
 import type { Emulator } from '../emulator.ts';
 import { readPhysical, VcpuMemory } from '../guest-memory.ts';
 import { type HmpArguments, type HmpCommand, HmpError, hex } from './command.ts';
-import { disassembly } from './disassembly.ts';
 import { held } from './info.ts';
 
 const MOST = 4096;
@@ -113,11 +112,13 @@ function shown(bytes: Uint8Array, form: string): string {
 
 const examine =
   (physical: boolean) =>
-  (e: Emulator, args: HmpArguments): Promise<string> =>
-    held(e, () => {
-      const format = parseFormat(e, args);
+  async (e: Emulator, args: HmpArguments): Promise<string> => {
+    const format = parseFormat(e, args);
+    // It knows all instructions, which an emulator's I/O thread needs for nothing else.
+    const instructions = format.form === 'i' ? await import('./disassembly.ts') : undefined;
+    return held(e, () => {
       const start = evaluate(e, args);
-      if (format.form === 'i') return disassembly(e, start, format.count, physical);
+      if (instructions) return instructions.disassembly(e, start, format.count, physical);
       const { board } = e.running;
       const cpu = e.currentCpu;
       const virtual = new VcpuMemory(e.running, cpu);
@@ -139,6 +140,7 @@ const examine =
       }
       return lines.join('\n');
     });
+  };
 
 /** A value alone: C's `%#x` and the like. */
 function printed(value: bigint, form: string): string {
