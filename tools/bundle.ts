@@ -25,8 +25,6 @@ const { outputFiles } = await build({
   chunkNames: 'src/host/node/[name]-[hash]',
   bundle: true,
   splitting: true,
-  minifySyntax: true,
-  minifyWhitespace: true,
   packages: 'external',
   format: 'esm',
   platform: 'node',

@@ -9,7 +9,7 @@ import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, type HandlerData, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
-import { layoutOf, createMemory } from './layout.ts';
+import { createMemory, layoutOf } from './layout.ts';
 import { Library } from './library.ts';
 import { buildHandlers, buildMain, type HandlerModule } from './tier0.ts';
 import { type ColdHandlers, DbtVcpu, type DbtVm } from './vcpu.ts';
