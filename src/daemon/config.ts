@@ -20,6 +20,7 @@ const known: Readonly<Record<string, 'text' | 'number' | 'list'>> = {
   networks: 'text',
   host_uuid: 'text',
   hostname: 'text',
+  migrate_tls_x509_cert_dir: 'text',
   unix_sock_rw_perms: 'text',
   unix_sock_ro_perms: 'text',
 };

@@ -61,6 +61,8 @@ export interface DaemonOptions {
   readonly maxClients: number;
   /** Certificates, for connections to other daemons. */
   readonly tls?: TlsFiles | undefined;
+  /** Certificates of emulators, by QEMU's names, for the memory of guests that migrate. */
+  readonly migrationTls: string;
   /** Networks as bridges of the host, where it allows that. */
   readonly bridges: boolean;
 }

@@ -21,11 +21,19 @@ export interface StateSink {
 /** How long the other side may take to leave the images, ms. */
 const DISKS_MS = 10_000;
 
+/** TLS over `tcp:` and `unix:`, by certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`, `client-…`. */
+export interface StateTls {
+  readonly dir: string;
+  readonly verifyPeer: boolean;
+  /** The name that the other side's certificate must have, for who connects; the address's where it is absent. */
+  readonly hostname?: string | undefined;
+}
+
 /** How the host reaches the other side: `tcp:`, `unix:`, `exec:`, `file:`, `fd:`. */
 export interface StateStreams {
-  sink(uri: string): Promise<StateSink>;
+  sink(uri: string, tls?: StateTls): Promise<StateSink>;
   /** Waits for the other side; `listening` tells that it may come. */
-  source(uri: string, listening: () => void): Promise<AsyncIterable<Uint8Array>>;
+  source(uri: string, listening: () => void, tls?: StateTls): Promise<AsyncIterable<Uint8Array>>;
 }
 
 export type MigrationStatus =
@@ -136,6 +144,7 @@ export class Migration {
     if (!machine) throw new QmpError('This machine has no state to migrate');
     if (this.#underWay || this.#incoming) throw new QmpError("There's a migration process in progress");
     refuseUnsaved(machine);
+    const tls = this.#tls('client');
     if (machine.status !== 'running' && machine.status !== 'paused')
       throw new QmpError(`Cannot migrate a machine that is ${machine.status}: accepted are running and paused`);
     const start = this.#e.host.clock();
@@ -148,7 +157,7 @@ export class Migration {
     this.#become('setup');
     let sink: StateSink;
     try {
-      sink = await this.#e.host.streams.sink(uri);
+      sink = await this.#e.host.streams.sink(uri, tls);
     } catch (error) {
       this.#fail((error as Error).message);
       throw new QmpError((error as Error).message);
@@ -228,6 +237,20 @@ export class Migration {
     this.#goOn();
   }
 
+  /** The credentials that the parameters name; undefined for none. @throws QmpError */
+  #tls(endpoint: 'client' | 'server'): StateTls | undefined {
+    const id = String(this.parameters['tls-creds'] ?? '');
+    if (id === '') return undefined;
+    const found = this.#e.objects.get(id);
+    if (!found) throw new QmpError(`No TLS credentials with id '${id}'`);
+    if (found.type !== 'tls-creds-x509') throw new QmpError(`Object with id '${id}' is not TLS credentials`);
+    const { values } = found;
+    if ((values['endpoint'] ?? 'client') !== endpoint) throw new QmpError(`Expected TLS credentials for a ${endpoint} endpoint`);
+    if (values['passwordid'] !== undefined) throw new QmpError(`'${id}': keys with a password are not supported`);
+    const hostname = String(this.parameters['tls-hostname'] ?? '');
+    return { dir: String(values['dir'] ?? ''), verifyPeer: values['verify-peer'] !== false, hostname: hostname || undefined };
+  }
+
   // -- incoming
 
   /** The command line has `-incoming`: the machine waits. */
@@ -242,11 +265,12 @@ export class Migration {
     const { machine } = this.#e;
     if (!machine || !this.#incoming) throw new QmpError("'-incoming' was not specified on the command line");
     if (this.#underWay) throw new QmpError('The incoming migration has already been started');
+    const tls = this.#tls('server');
     this.#become('setup');
     await new Promise<void>((listening, failed) => {
       void (async () => {
         try {
-          const chunks = await this.#e.host.streams.source(uri, listening);
+          const chunks = await this.#e.host.streams.source(uri, listening, tls);
           listening();
           this.#become('active');
           await machine.loadState(chunks);

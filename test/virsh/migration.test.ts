@@ -1,16 +1,19 @@
 // Guests that move between two daemons while they work: nothing is lost, and however the link breaks one copy runs.
 // NONROOT_MIGRATION=qemu moves guests of the installed QEMU instead of ours.
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
+import { makeCertificates, noOpenssl } from '../../src/host/node/tls-testing.ts';
 import { remote } from '../../src/rpc/libvirt/programs.ts';
-import { type Domain, paramsToRecord } from '../../src/rpc/libvirt/types.ts';
+import { type Domain, paramsToRecord, type TypedParam } from '../../src/rpc/libvirt/types.ts';
 import { Client, GuestConsole, linuxFiles, linuxGuest, makeDisk, state, until, uuidOf } from './client.ts';
 import { missing, ourEmulator, realEmulator, TestDaemon } from './daemon-process.ts';
 
 const files = await linuxFiles();
 const emulator = process.env['NONROOT_MIGRATION'] === 'qemu' ? realEmulator : ourEmulator;
+const certificates = noOpenssl ? '' : makeCertificates();
+after(() => rmSync(certificates || '/nonexistent', { recursive: true, force: true }));
 const skip = missing(emulator, 'qemu-img') || (typeof files === 'string' ? files : false);
 
 /** Checks what it wrote to memory and disk, over and over, and counts. */
@@ -25,7 +28,7 @@ const work = [
 const DIED = /Oops|Kernel panic|BUG: |Call Trace:|exited with irqs disabled/;
 class GuestDied extends Error {}
 
-const flag = { live: 1, peer2peer: 2, tunnelled: 4, persist: 8, undefine: 16, disks: 64 } as const;
+const flag = { live: 1, peer2peer: 2, tunnelled: 4, persist: 8, undefine: 16, disks: 64, postcopy: 32768, tls: 65536 } as const;
 
 describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
   let [here, there]: TestDaemon[] = [];
@@ -35,7 +38,10 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
   const configured = (uuid: string): TestDaemon => {
     const daemon = new TestDaemon();
     const path = join(daemon.directory, 'conf');
-    writeFileSync(path, `host_uuid = "${uuid}"\nhostname = "127.0.0.1"\nkeepalive_interval = 1\nkeepalive_count = 3\n`);
+    writeFileSync(
+      path,
+      `host_uuid = "${uuid}"\nhostname = "127.0.0.1"\nkeepalive_interval = 1\nkeepalive_count = 3\nmigrate_tls_x509_cert_dir = "${certificates}"\n`,
+    );
     return new TestDaemon(['--config', path], daemon.directory);
   };
   let alive = false;
@@ -79,13 +85,13 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
       }
     });
 
-  const move = (from: Client, to: TestDaemon, flags: number, xml?: string): Promise<unknown> =>
+  const move = (from: Client, to: TestDaemon, flags: number, xml?: string, more: TypedParam[] = []): Promise<unknown> =>
     from.rpc.call(remote, 'domainMigratePerform3Params', {
       dom: guest,
       dconnUri: to.uri,
-      params: ['destination_xml', 'persistent_xml'].flatMap((field) =>
-        xml === undefined ? [] : [{ field, value: { type: 'string' as const, value: xml } }],
-      ),
+      params: ['destination_xml', 'persistent_xml']
+        .flatMap((field): TypedParam[] => (xml === undefined ? [] : [{ field, value: { type: 'string', value: xml } }]))
+        .concat(more),
       cookieIn: new Uint8Array(),
       flags: flags | flag.peer2peer,
     });
@@ -149,6 +155,21 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
     assert.equal(await running(), 1);
   });
 
+  scenario('its memory goes over TLS when that is asked for, to a destination of the name that is expected', async (t) => {
+    if (noOpenssl) return t.skip(noOpenssl);
+    await move(source!, there!, flag.live | flag.persist | flag.tls);
+    await works(destination!);
+    await move(destination!, here!, flag.live | flag.persist | flag.undefine | flag.tls);
+    await works(source!);
+    const name = { field: 'tls.destination', value: { type: 'string' as const, value: 'elsewhere' } };
+    await assert.rejects(
+      move(source!, there!, flag.live | flag.persist | flag.tls, undefined, [name]),
+      /Cannot make TLS .*elsewhere/,
+    );
+    await works(source!);
+    assert.deepEqual(await destination!.names(), []);
+  });
+
   scenario('a destination that dies on the way leaves the guest running where it was', async () => {
     await source!.rpc.call(remote, 'domainMigrateSetMaxSpeed', { dom: guest, bandwidth: 8n, flags: 0 });
     const moving = move(source!, there!, flag.live | flag.persist);
@@ -187,6 +208,11 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
   scenario('to the same host, or with what is not supported, is refused by name', async () => {
     await assert.rejects(move(source!, here!, flag.live), /already active|same host/);
     await assert.rejects(move(source!, there!, flag.live | flag.tunnelled | flag.disks), /disks do not go along/);
+    await assert.rejects(move(source!, there!, flag.live | flag.tls | flag.disks), /disks do not go along/);
+    await assert.rejects(
+      move(source!, there!, flag.live | flag.postcopy),
+      /'postcopy-ram' is not supported by source QEMU binary/,
+    );
     await works(source!);
   });
 });

@@ -47,10 +47,7 @@ export const migrateFlag = {
 } as const;
 
 /** What this daemon does not do, by flag. */
-const refused: readonly (readonly [number, string])[] = [
-  [migrateFlag.rdmaPinAll, 'RDMA pinning is not supported'],
-  [migrateFlag.tls, "TLS for the guest's memory is not supported, only for the connection between daemons"],
-];
+const refused: readonly (readonly [number, string])[] = [[migrateFlag.rdmaPinAll, 'RDMA pinning is not supported']];
 
 /** Ports on which guests arrive. */
 const firstPort = 49_152;
@@ -67,6 +64,8 @@ export interface MigrateParams {
   readonly disks: readonly string[] | undefined;
   /** Where the destination serves them; absent for a free port. */
   readonly disksPort: number | undefined;
+  /** The name in the destination's certificate; absent for its address. */
+  readonly tlsName: string | undefined;
 }
 
 export function readParams(list: readonly TypedParam[]): MigrateParams {
@@ -82,6 +81,7 @@ export function readParams(list: readonly TypedParam[]): MigrateParams {
     listen: text('listen_address'),
     disks: disks.length > 0 ? disks : undefined,
     disksPort: given['disks_port'] === undefined ? undefined : Number(given['disks_port']),
+    tlsName: text('tls.destination'),
   };
 }
 
@@ -89,6 +89,14 @@ export function checkMigrateFlags(flags: number): void {
   for (const [bit, detail] of refused) if ((flags & bit) !== 0) throw libvirtError('configUnsupported', 'qemu', detail);
   if ((flags & migrateFlag.offline) !== 0 && (flags & migrateFlag.persistDest) === 0) {
     throw operationInvalid('offline migration must be specified with the persistent flag set');
+  }
+  if ((flags & migrateFlag.postcopy) !== 0) {
+    throw libvirtError('argumentUnsupported', 'qemu', "Migration option 'postcopy-ram' is not supported by source QEMU binary");
+  }
+  if ((flags & migrateFlag.tls) !== 0) {
+    if ((flags & migrateFlag.tunnelled) !== 0)
+      throw libvirtError('operationUnsupported', 'qemu', 'TLS for the memory does not go with a tunnel, which has its own');
+    if (withDisks(flags)) throw libvirtError('operationUnsupported', 'qemu', 'disks do not go along with TLS for the memory');
   }
   if ((flags & migrateFlag.tunnelled) !== 0) {
     if ((flags & migrateFlag.peer2peer) === 0) {
@@ -188,6 +196,7 @@ export async function prepare(
           if (diskPort !== undefined) {
             await serveDisks(guest, movingDisks(run.domain, params.disks), params.listen ?? '0.0.0.0', diskPort);
           }
+          if ((flags & migrateFlag.tls) !== 0) await useTls(daemon, guest, 'server');
           const at = tunnelled ? `unix:${tunnelPath(run)}` : `tcp:${params.listen ?? '0.0.0.0'}:${port}`;
           await guest.qmp('migrate-incoming', { uri: at });
         },
@@ -218,6 +227,20 @@ export async function prepare(
     incoming: tunnelPath(run),
     cookieOut: diskPort === undefined ? new Uint8Array() : await cookieOf(daemon, guest, `<nbd port='${diskPort}'/>`),
   };
+}
+
+/** libvirt's name of the emulator's object. */
+const tlsObject = 'objlibvirt_migrate_tls0';
+
+/** Has the emulator send or take the memory over TLS. */
+async function useTls(daemon: Daemon, guest: Guest, endpoint: 'client' | 'server', hostname = ''): Promise<void> {
+  const creds = { dir: daemon.options.migrationTls, endpoint, 'verify-peer': true };
+  await guest.qmp('object-add', { 'qom-type': 'tls-creds-x509', id: tlsObject, ...creds });
+  await guest.qmp('migrate-set-parameters', { 'tls-creds': tlsObject, 'tls-hostname': hostname });
+}
+async function endTls(guest: Guest): Promise<void> {
+  await guest.qmp('migrate-set-parameters', { 'tls-creds': '', 'tls-hostname': '' }).catch(() => {});
+  await guest.qmp('object-del', { id: tlsObject }).catch(() => {});
 }
 
 /** `tcp://host:port` or `tcp:host:port`. */
@@ -266,6 +289,7 @@ export async function perform(
     const speed = params.bandwidth > 0 ? BigInt(params.bandwidth) : guest.migrationSpeed;
     const bytes = speed > 8_796_093_022_207n ? 9_223_372_036_853_727_232n : speed * 1_048_576n;
     await guest.qmp('migrate-set-parameters', { 'max-bandwidth': bytes, 'downtime-limit': guest.migrationDowntime });
+    if ((flags & migrateFlag.tls) !== 0) await useTls(daemon, guest, 'client', params.tlsName ?? target?.host);
     run.pauseReason = pausedReason.migration;
     await guest.qmp('migrate', { uri: target ? `tcp:${target.host}:${target.port}` : tunnel!.uri });
     const reached = await migrationEnd(daemon, guest, run, ['pre-switchover', 'completed']);
@@ -282,6 +306,7 @@ export async function perform(
     await resumeSource(daemon, guest, run, wasRunning);
     throw error;
   } finally {
+    if ((flags & migrateFlag.tls) !== 0) await endTls(guest);
     session?.onClose.delete(cancel);
     guest.job = undefined;
   }
@@ -329,6 +354,7 @@ export async function finish(
     try {
       await migrationEnd(daemon, guest, run, ['completed']);
       if (withDisks(flags)) await guest.qmp('nbd-server-stop').catch(() => {});
+      if ((flags & migrateFlag.tls) !== 0) await endTls(guest);
       if ((flags & migrateFlag.persistDest) !== 0) {
         const text = params.persistentXml ?? formatDomain(withoutRun(copyDomain(run.domain)), { secure: true });
         const known = guest.persistent;

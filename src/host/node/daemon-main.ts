@@ -145,6 +145,7 @@ function optionsOf(config: Configuration, place: Place, version: string): Daemon
     keepalive: { interval: config.number('keepalive_interval', 5), count: config.number('keepalive_count', 5) },
     maxClients: config.number('max_clients', 5000),
     tls: tlsFiles(config),
+    migrationTls: config.text('migrate_tls_x509_cert_dir') ?? '/etc/pki/qemu',
     bridges: networks === 'bridge' || (networks === 'auto' && able),
   };
 }

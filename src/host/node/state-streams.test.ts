@@ -1,10 +1,13 @@
-// The other side of a migration goes away.
+// The other side of a migration goes away; memory over TLS.
 
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { stateStreams } from './state-streams.ts';
+import { makeCertificates, noOpenssl } from './tls-testing.ts';
 
 const CHUNK = new Uint8Array(4 << 20);
 
@@ -37,3 +40,47 @@ for (const [how, leave] of [
     }
   });
 }
+
+test('memory goes over TLS to who has the name and knows the authority, and to nobody else', {
+  skip: noOpenssl,
+  timeout: 60_000,
+}, async () => {
+  const [ours, others] = [makeCertificates(), makeCertificates()];
+  const streams = stateStreams(() => undefined);
+  /** What the other side has got, or why either side did not want to. */
+  const send = async (hostname: string, clientDir: string): Promise<string> => {
+    const path = join(ours, 'socket');
+    rmSync(path, { force: true });
+    const listening = Promise.withResolvers<void>();
+    const taken = streams.source(`unix:${path}`, listening.resolve, { dir: ours, verifyPeer: true }).then(async (source) => {
+      let size = 0;
+      for await (const chunk of source) size += chunk.length;
+      return `${size} bytes`;
+    });
+    taken.catch(listening.resolve);
+    await listening.promise;
+    try {
+      const sink = await streams.sink(`unix:${path}`, { dir: clientDir, verifyPeer: true, hostname });
+      await sink.write(CHUNK);
+      await sink.end();
+    } catch (error) {
+      await taken.catch(() => {});
+      return (error as Error).message;
+    }
+    return taken.catch((error: Error) => error.message);
+  };
+  try {
+    assert.equal(await send('there', ours), `${CHUNK.length} bytes`);
+    assert.match(await send('elsewhere', ours), /Cannot make TLS to unix:.*: .*elsewhere/);
+    assert.match(await send('there', others), /Cannot make TLS to unix:.*certificate/);
+    rmSync(join(ours, 'client-cert.pem'));
+    assert.match(await send('there', ours), /Cannot (make TLS at|migrate)/, 'who has no certificate is not let in');
+    await assert.rejects(
+      streams.sink(`unix:${join(ours, 'socket')}`, { dir: join(ours, 'nowhere'), verifyPeer: true }),
+      /Cannot connect|Unable to access credentials .*nowhere.ca-cert.pem/,
+    );
+    await assert.rejects(streams.sink('exec:cat', { dir: ours, verifyPeer: true }), /Cannot use TLS over exec:cat/);
+  } finally {
+    for (const dir of [ours, others]) rmSync(dir, { recursive: true });
+  }
+});

@@ -68,6 +68,15 @@ export const objectTypes: Readonly<Record<string, ObjectType>> = {
     data: optional(str),
     file: optional(str),
   }),
+  'tls-creds-x509': row('tls-creds', {
+    'verify-peer': optional(bool),
+    dir: optional(str),
+    endpoint: optional(enumeration('QCryptoTLSCredsEndpoint', ['client', 'server'])),
+    priority: optional(str),
+    loaded: optional(bool),
+    'sanity-check': optional(bool),
+    passwordid: optional(str),
+  }),
 };
 
 /** What object-add and `-object` take. */

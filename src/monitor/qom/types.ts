@@ -89,6 +89,7 @@ const bases: readonly TypeInfo[] = [
   abstract('memory-backend', 'object'),
   abstract('rng-backend', 'object'),
   abstract('secret_common', 'object'),
+  abstract('tls-creds', 'object'),
   { name: 'container', parent: 'object', properties: [] },
   { name: 'irq', parent: 'object', properties: [] },
   { name: 'memory-region', parent: 'object', properties: [] },
