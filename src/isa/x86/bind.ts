@@ -123,8 +123,7 @@ export abstract class BoundEmit extends InsnEmit {
 
   // -- addresses
 
-  /** Whether offsets in segment `n`, or in the memory operand's, need neither check nor base. */
-  flatIn(n?: number): boolean {
+  override flatIn(n?: number): boolean {
     this.segmented ||= !this.long;
     return this.#flat && n !== S.cs && !(n !== undefined && n >= S.fs);
   }

@@ -301,6 +301,8 @@ export abstract class InsnEmit extends Emit {
   abstract effective(o: Operand): Value;
   /** Linear address of a memory operand, as i64, after the segment's checks for `bytes` bytes. `extra` is added to the offset. */
   abstract linear(o: Operand, bytes: number, write: boolean, extra?: Value): Value;
+  /** Whether offsets in segment `n`, or in the memory operand's, need neither check nor base: `Ctx.flat`, and DS, ES or SS. */
+  abstract flatIn(n?: number): boolean;
   /** Linear address of `offset` (i64, already cut to its address size) in a fixed segment. */
   abstract linearIn(segment: number, offset: Value, bytes: number, write: boolean): Value;
   /** Linear address of `offset` in the data segment of a string or XLAT instruction: DS or its override. */

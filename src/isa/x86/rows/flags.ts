@@ -6,7 +6,7 @@ import { packFlags, popFlags, popVirtualFlags, virtualImage, virtualInterrupts }
 import { insn, type Row } from '../row.ts';
 import { anyOf, F } from '../segments.ts';
 import * as st from '../state.ts';
-import { R, Shadow } from '../state.ts';
+import { R, S, Shadow } from '../state.ts';
 import { sub } from '../sub.ts';
 
 /** RFLAGS for PUSHF outside 64-bit code. */
@@ -51,7 +51,8 @@ function takeWaiting(c: InsnEmit, before: Value): void {
 export const flagRows: readonly Row[] = [
   insn('9C', 'pushf', { size: 'd64' }, (c) => {
     const b = c.b;
-    const all = c.long ? c.call(packFlags) : c.call(legacyImage, b.i32(c.size === 16 ? 0 : 1));
+    // Flat segments are not those of virtual-8086 mode.
+    const all = c.long || c.flatIn(S.ss) ? c.rflags() : c.call(legacyImage, b.i32(c.size === 16 ? 0 : 1));
     const image = b.and(all, b.i32(c.size === 16 ? 0xffff : ~(F.vm | F.rf)));
     c.push(c.size === 64 ? b.extu(image) : image, c.size);
   }),
