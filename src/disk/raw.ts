@@ -75,8 +75,9 @@ export class RawImage implements BlockDevice {
     checkRange('look at', offset, length, this.#size);
     const data = await this.file.nextData(offset);
     if (data > offset) return { kind: 'zero', length: Math.min(length, data - offset) };
-    const hole = (await this.file.nextHole?.(offset, offset + length)) ?? offset + length;
-    return { kind: 'data', length: Math.max(1, Math.min(length, hole - offset)) };
+    const end = (await this.file.nextHole?.(offset, offset + length)) ?? offset + length;
+    // A sector that begins with data is data.
+    return { kind: 'data', length: Math.max(1, Math.min(length, Math.ceil(end / SECTOR) * SECTOR - offset)) };
   }
 
   /** New bytes read as zeros. */
