@@ -421,7 +421,7 @@ test('the options mean what QEMU documents, and what is unknown is refused by na
   assert.equal(parseUserNet([['net', '10.1.0.0/255.255.0.0']]).ipv4!.prefix, 16);
   assert.deepEqual([parseUserNet([['ipv4', 'on']]).ipv6, parseUserNet([['ipv4', 'off']]).ipv4], [undefined, undefined]);
   const bad: [string, string][] = [
-    ['tftp', '/srv'],
+    ['smb', '/srv'],
     ['restrict', 'maybe'],
     ['net', '10.0.2.0/33'],
     ['host', '10.9.9.9'],

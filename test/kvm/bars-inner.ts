@@ -15,7 +15,7 @@ const common = [
   ...['-drive', `file=${DISK},format=raw,if=none,id=d`, '-device', 'virtio-blk-pci,drive=d'],
 ]; // biome-ignore format: one command
 const programs: readonly (readonly [string, readonly string[]])[] = [
-  ['nonroot', [process.execPath, '--max-semi-space-size=2', 'bin/nonroot-system-x86_64.js', ...common]],
+  ['nonroot', [process.execPath, '--max-semi-space-size=2', 'dist/bin/nonroot-system-x86_64.js', ...common]],
   ['qemu', ['/usr/bin/qemu-system-x86_64', ...common]],
 ];
 

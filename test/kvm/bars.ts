@@ -3,8 +3,9 @@
 
 import { spawnSync } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { type CpioEntry, file } from '../../src/images/cpio.ts';
-import { outerGuest, whyNot } from './outer.ts';
+import { APP, outerGuest, tree, whyNot } from './outer.ts';
 
 const QEMU = '/usr/bin/qemu-system-x86_64';
 /** What QEMU reads when it starts a kernel. */
@@ -18,6 +19,12 @@ const libraries = [...spawnSync('ldd', [QEMU], { encoding: 'utf8' }).stdout.matc
 const more: CpioEntry[] = [];
 for (const path of [QEMU, ...libraries, ...FIRMWARE.map((name) => `/usr/share/${name}`)])
   more.push(file(path.slice(1), await readFile(path), 0o755));
+
+// The programs as they are installed: bundled.
+const root = dirname(dirname(import.meta.dirname));
+const bundled = spawnSync(process.execPath, [join(root, 'tools/bundle.ts')], { stdio: 'inherit' });
+if (bundled.status !== 0) throw new Error('Cannot measure: the programs cannot be bundled');
+more.push(...(await tree(join(root, 'dist'), `${APP}/dist`)).filter((e) => !e.path.endsWith('.map')));
 
 const results: Record<string, number>[] = [];
 await outerGuest(

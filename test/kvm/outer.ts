@@ -20,7 +20,7 @@ async function outerImage(): Promise<Image> {
 
 const root = dirname(dirname(import.meta.dirname));
 const QEMU = 'qemu-system-x86_64';
-const APP = 'app';
+export const APP = 'app';
 /**
  * The outer guest's processor. Without protection keys: where a processor has them, V8 guards its code with them, and threads that make code
  * at the same time end its process now and then (docs/decisions/014); with the slow processor that is emulated here in most runs.
@@ -135,7 +135,7 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
  * Files and links below a folder. Tests stay behind but those of `test/kvm` and the KVM host's. TypeScript comes as JavaScript, as in the
  * package: the outer guest would take longer for the types than for the tests.
  */
-async function tree(from: string, to: string): Promise<CpioEntry[]> {
+export async function tree(from: string, to: string): Promise<CpioEntry[]> {
   const entries: CpioEntry[] = [];
   for (const e of await readdir(from, { recursive: true, withFileTypes: true })) {
     const path = join(e.parentPath, e.name);

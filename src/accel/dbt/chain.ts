@@ -25,6 +25,8 @@ export const Site = {
   /** i32: targets noted so far; and the low halves of the last ones. */
   count: 20,
   targets: 24,
+  /** i32: of a way out to another context, which notes no targets: the context in which the target was found. */
+  ctx: 24,
 } as const;
 export const SITE_TARGETS = 10;
 /** Misses of a site after which the region is translated again, with its targets known. */

@@ -419,14 +419,83 @@ class RegionWriter {
     if (b.end === 'indirect' && b.back) return this.#call([last.place]);
     this.#goOn(this.#level.chain, last ? [last.place] : [], last !== undefined);
   }
-  /** Goes on at `rip`, perhaps in another context: sites would not tell contexts apart, the jump cache does. */
+  /** Goes on at `rip`, perhaps in another context: the site holds for one. */
   #far(): void {
     const l = this.#l;
-    // Nor would our caller know it again if code in another context returned to it.
+    // Our caller would not know it again if code in another context returned to it.
     l.stateI32(st.callTop.offset);
     l.i64(NOWHERE);
     l.memory(0x37, 0);
-    this.#goOn(this.#level.chain, [], false, NO_SITE);
+    const site = this.#newSite([]);
+    if (site === NO_SITE) return this.#goOn(this.#level.chain, [], false, site);
+    const field = (load: 0x28 | 0x29, offset: number): void => {
+      l.localGet(0);
+      l.memory(load, site + offset);
+    };
+    this.#move(this.#written, true);
+    this.#putRip();
+    this.#checkSlice();
+    this.#leaveIf();
+    this.#putPage();
+    field(0x29, Site.target);
+    l.localGet(this.#rip);
+    l.op(0x51);
+    field(0x28, Site.epoch);
+    this.#epoch(() => l.localGet(this.#rip));
+    l.op(0x46, 0x71);
+    field(0x28, Site.ctx);
+    l.stateI32(st.ctx.offset);
+    l.op(0x46, 0x71);
+    l.open(0x04, 0x7f, null, true);
+    field(0x28, Site.index);
+    l.out.u8(0x05);
+    l.localGet(0);
+    l.localGet(0);
+    l.i32(site);
+    l.op(0x6a);
+    l.i32(0);
+    l.call(chainMiss);
+    l.localTee(this.#site);
+    l.open(0x04, 0x40);
+    l.localGet(0);
+    l.stateI32(st.ctx.offset);
+    l.memory(0x36, site + Site.ctx);
+    l.close();
+    l.localGet(this.#site);
+    l.close();
+    this.#enter();
+  }
+  /** Goes to tier 0 where what is on the stack says so. */
+  #leaveIf(): void {
+    const l = this.#l;
+    l.open(0x04, 0x40, null, false);
+    l.i32(Out.region);
+    l.op(0x0f);
+    l.close();
+  }
+  /** Goes to the region whose place in the table is on the stack; to tier 0 where it is 0. */
+  #enter(): void {
+    const l = this.#l;
+    l.localTee(this.#site);
+    l.open(0x04, 0x40, null, true);
+    l.localGet(0);
+    l.i32(0);
+    l.localGet(this.#site);
+    l.op(0x13);
+    l.out.uleb(this.#type);
+    l.out.u8(0);
+    l.close();
+    l.i32(Out.region);
+    l.op(0x0f);
+  }
+  /** Puts the page of `rip` into the state, where a region looks for its entry's. */
+  #putPage(): void {
+    const l = this.#l;
+    l.localGet(0);
+    l.localGet(this.#rip);
+    l.i64(-4096n);
+    l.op(0x83);
+    l.memory(0x37, st.pageBase.offset);
   }
   /** A call of a function that is not inlined, with `rip` set. */
   #call(places: readonly number[]): void {
@@ -530,11 +599,7 @@ class RegionWriter {
       l.localGet(this.#site);
       l.op(0x6a);
     };
-    l.localGet(0);
-    l.localGet(this.#rip);
-    l.i64(-4096n);
-    l.op(0x83);
-    l.memory(0x37, st.pageBase.offset);
+    this.#putPage();
     site();
     l.memory(0x29, Site.target);
     l.localGet(this.#rip);
@@ -767,22 +832,9 @@ class RegionWriter {
     this.#putRip();
     l.close(); // stored: the state is in memory
     this.#checkSlice();
-    l.open(0x04, 0x40, null, false);
-    l.i32(Out.region);
-    l.op(0x0f);
-    l.close();
+    this.#leaveIf();
     this.#lookUp(null);
-    l.localTee(this.#site);
-    l.open(0x04, 0x40, null, true);
-    l.localGet(0);
-    l.i32(0);
-    l.localGet(this.#site);
-    l.op(0x13);
-    l.out.uleb(this.#type);
-    l.out.u8(0);
-    l.close();
-    l.i32(Out.region);
-    l.op(0x0f);
+    this.#enter();
     l.close(); // cold
     this.#move(this.#written, true);
     this.#putRip();

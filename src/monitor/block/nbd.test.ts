@@ -131,6 +131,7 @@ test('qemu-img and qemu-io use an export of ours', { timeout: 120_000, skip }, a
     [
       [0, true],
       [3, false],
+      [4, true],
     ],
   );
   const { stdout } = await run('qemu-io', ['-f', 'raw', s.uri, '-c', 'write -P 7 5M 64k', '-c', 'write -z 3M 64k', '-c', 'discard 4M 1M', '-c', 'read -P 7 5M 64k', '-c', 'flush']); // biome-ignore format: one line

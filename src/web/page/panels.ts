@@ -124,6 +124,11 @@ export const consolePanel: MakePanel = (guest, leave) => {
     opened() {
       terminal.open(screen);
       fit.fit();
+      // Before the first picture the size of a character may not be known.
+      const first = terminal.onRender(() => {
+        first.dispose();
+        fit.fit();
+      });
       sizes.observe(screen);
       terminal.focus();
     },
