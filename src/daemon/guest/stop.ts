@@ -1,6 +1,7 @@
 // The end of a run: the process is made to go, what it held is given back, the domain is shut off or forgotten.
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { Daemon } from '../daemon.ts';
+import { wait } from '../host.ts';
 import { baseName } from '../paths.ts';
 import type { Ending, Guest, Run } from './guest.ts';
 import { removeLimits } from './limits.ts';
@@ -20,6 +21,8 @@ const endings: Readonly<Record<Ending, readonly [reason: number, event: Lifecycl
 
 const politeMs = 10_000;
 const killMs = 20_000;
+/** For what a process that is gone has still said. */
+const lastWordsMs = 1000;
 
 /**
  * Ends a run: SIGTERM, then SIGKILL unless `graceful`. Does nothing for a run that has ended.
@@ -47,6 +50,8 @@ export async function stopRun(daemon: Daemon, guest: Guest, run: Run, ending: En
       );
     }
   }
+  // Its monitor may have told of the end, and that not have been read yet.
+  await Promise.race([run.monitor.closed, wait(daemon.host, lastWordsMs)]);
   await finishRun(daemon, guest, run, ending);
 }
 
