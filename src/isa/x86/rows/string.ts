@@ -235,9 +235,8 @@ function cmps(fixed: Size | 0): Row['emit'] {
   return (c) => {
     const size = sizeOf(c, fixed);
     repeat(c, () => {
-      // The source comes first, and so do its faults.
-      const x = c.load(c.linearData(offset(c, R.rsi), size / 8, false), size);
       const y = c.load(c.linearIn(S.es, offset(c, R.rdi), size / 8, false), size);
+      const x = c.load(c.linearData(offset(c, R.rsi), size / 8, false), size);
       const d = stride(c, size / 8);
       advance(c, R.rsi, d);
       advance(c, R.rdi, d);
