@@ -170,7 +170,7 @@ const all: readonly Known[] = [
   {
     amd: true,
     why: 'which of two operands of a comparison of strings is read first',
-    effects: /^(address|error)$/,
+    effects: /^(vector|address|error)$/,
     code: /^a[67]/,
     when: faulted,
   },
