@@ -1,5 +1,4 @@
-// The KVM accelerator on an AMD-V that QEMU emulates. It takes minutes and is not among what `npm test` runs yet: `node --test test/kvm/kvm.long.ts`. It is skipped where QEMU or Debian's packages
-// cannot be had.
+// The KVM accelerator on an AMD-V that QEMU emulates, which takes six minutes on two cores. Skipped where QEMU or Debian's packages cannot be had.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
