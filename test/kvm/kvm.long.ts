@@ -1,4 +1,5 @@
-// The KVM accelerator on an AMD-V that QEMU emulates, which takes six minutes on two cores. Skipped where QEMU or Debian's packages cannot be had.
+// The KVM accelerator on an AMD-V that QEMU emulates: `node --test test/kvm/kvm.long.ts`, six minutes on two idle cores. Not among what `npm test` runs yet: see
+// docs/next.md. Skipped where QEMU or Debian's packages cannot be had.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
