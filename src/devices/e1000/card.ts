@@ -2,7 +2,9 @@
 // Intel 8254x Software Developer's Manual (8254x SDM), chapters 3 and 13; Intel 82574 Data Sheet, chapter 10.
 
 import { struct, type ViewOf } from '../../bits/struct.ts';
-import { type Register, ro, rw } from '../../bus/registers.ts';
+import type { Report } from '../../bus/events.ts';
+import { type Register, registers, ro, rw } from '../../bus/registers.ts';
+import type { Handler } from '../../bus/space.ts';
 
 export const ctrl = { masterOff: 1 << 2, reset: 1 << 26, vlan: 1 << 30 } as const;
 export const rctl = {
@@ -197,4 +199,29 @@ export function accepts({ s }: Pick<Card, 's'>, frame: Uint8Array): boolean {
   const shift = [4, 3, 2, 0][(s.rctl >>> 12) & 3]!;
   const hash = (high >>> shift) & 0xfff;
   return (s.multicast[hash >>> 5]! & (1 << (hash & 31))) !== 0;
+}
+
+/** IOADDR and IODATA, the ports by which registers below `bar` bytes are reached without memory space. `state` keeps the address. */
+export function portWindow(o: {
+  readonly name: string;
+  readonly bytes: number;
+  readonly bar: number;
+  readonly state: { ioAddress: number };
+  readonly handler: Handler;
+  readonly report: Report | undefined;
+}): Handler {
+  const { state: s, handler, bar } = o;
+  const ports = registers<{ ioAddress: number }>(o.name, o.bytes, [
+    rw(0, 4, 'IOADDR', 'ioAddress'),
+    rw(
+      4,
+      4,
+      'IODATA',
+      () => (s.ioAddress < bar - 3 ? handler.read(s.ioAddress & ~3, 4) : 0),
+      (_, v) => {
+        if (s.ioAddress < bar - 3) handler.write(s.ioAddress & ~3, 4, v);
+      },
+    ),
+  ]);
+  return ports.bind(s, o.report);
 }

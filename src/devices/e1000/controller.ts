@@ -14,6 +14,7 @@ import {
   LINK_UP,
   noContext,
   noRing,
+  portWindow,
   rctl,
   ringLayout,
   ringRegisters,
@@ -198,19 +199,7 @@ export class E1000 implements Card {
     this.eeprom = new Eeprom(this.s.eeprom, eepromWords(o.mac, VENDOR, DEVICE, SUBSYSTEM));
     this.handler = map.bind(this, o.report);
     const { s, handler } = this;
-    const ports = registers<E1000State>('e1000 ports', 64, [
-      rw(0, 4, 'IOADDR', 'ioAddress'),
-      rw(
-        4,
-        4,
-        'IODATA',
-        () => (s.ioAddress < E1000_BAR - 3 ? handler.read(s.ioAddress & ~3, 4) : 0),
-        (_, v) => {
-          if (s.ioAddress < E1000_BAR - 3) handler.write(s.ioAddress & ~3, 4, v);
-        },
-      ),
-    ]);
-    this.portHandler = ports.bind(s, o.report);
+    this.portHandler = portWindow({ name: 'e1000 ports', bytes: 64, bar: E1000_BAR, state: s, handler, report: o.report });
   }
 
   /** Power-on state; the cable stays as it is. With the board's lock held, as all here. */

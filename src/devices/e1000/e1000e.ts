@@ -14,6 +14,7 @@ import {
   LINK_UP,
   noContext,
   noRing,
+  portWindow,
   type ReceiveFormat,
   rctl,
   ringLayout,
@@ -248,19 +249,14 @@ export class E1000e implements Card {
     };
     this.handler = map.bind(this, o.report);
     const { handler } = this;
-    const ports = registers<E1000eState>('e1000e ports', E1000E_PORTS, [
-      rw(0, 4, 'IOADDR', 'ioAddress'),
-      rw(
-        4,
-        4,
-        'IODATA',
-        () => (s.ioAddress < E1000E_BAR - 3 ? handler.read(s.ioAddress & ~3, 4) : 0),
-        (_, v) => {
-          if (s.ioAddress < E1000E_BAR - 3) handler.write(s.ioAddress & ~3, 4, v);
-        },
-      ),
-    ]);
-    this.portHandler = ports.bind(s, o.report);
+    this.portHandler = portWindow({
+      name: 'e1000e ports',
+      bytes: E1000E_PORTS,
+      bar: E1000E_BAR,
+      state: s,
+      handler,
+      report: o.report,
+    });
   }
 
   /** Power-on state; the cable stays as it is. With the board's lock held, as all here. */

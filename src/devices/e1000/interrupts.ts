@@ -1,14 +1,10 @@
 // Interrupts of the 82574: causes, masks, and the three ways to tell the driver. 82574 Data Sheet, sections 7.4 and 10.2.4.
 
-/** Causes (section 10.2.4.1). */
+import { cause as common } from './controller.ts';
+
+/** Causes (section 10.2.4.1): those of older cards, and one for each queue. */
 export const cause = {
-  txWritten: 1 << 0,
-  txEmpty: 1 << 1,
-  link: 1 << 2,
-  rxLow: 1 << 4,
-  rxOverrun: 1 << 6,
-  rxTimer: 1 << 7,
-  mdio: 1 << 9,
+  ...common,
   rxQueue: [1 << 20, 1 << 21],
   txQueue: [1 << 22, 1 << 23],
   other: 1 << 24,
