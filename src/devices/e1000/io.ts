@@ -1,7 +1,6 @@
 // The I/O side of gigabit cards: frames between the driver's rings and a back-end. 8254x SDM, chapter 3; 82574 Data Sheet, chapter 7.
 
-import type { Lock } from '../../bus/lock.ts';
-import type { GuestMemory } from '../../bus/memory.ts';
+import { CardIo, type CardIoOptions } from '../card-io.ts';
 import {
   accepts,
   type Card,
@@ -16,12 +15,6 @@ import {
   tctl,
 } from './card.ts';
 import { finish, insertChecksum, segments } from './offload.ts';
-
-/** What carries the frames: `src/net/backend.ts` has more of it. Whole frames only. */
-export interface FramePort {
-  send(frame: Uint8Array): void;
-  receive: (frame: Uint8Array) => void;
-}
 
 const DESCRIPTOR = 16;
 /** Packets that are taken at one go with the lock held, and in one turn of the I/O thread. */
@@ -39,59 +32,34 @@ const CRC = 4;
 const command = { end: 1, checksum: 4, segment: 4, report: 8, reportSent: 0x10, extended: 0x20, vlan: 0x40 } as const;
 const done = 1;
 
-export class E1000Io {
+export class E1000Io extends CardIo {
   readonly #e: Card;
-  readonly #lock: Lock;
-  readonly #memory: GuestMemory;
-  readonly #port: FramePort;
-  readonly #master: () => boolean;
-  readonly #again: () => void;
-  #waiting: Uint8Array[] = [];
-  #waitingBytes = 0;
   #epoch = -1;
-  #held = false;
 
-  /** `master`: the guest lets the card use its memory. `again` has `serve` called once more, after others' turns. */
-  constructor(e: Card, o: { lock: Lock; memory: GuestMemory; port: FramePort; master: () => boolean; again: () => void }) {
+  constructor(e: Card, o: CardIoOptions) {
+    super(o);
     this.#e = e;
-    this.#lock = o.lock;
-    this.#memory = o.memory;
-    this.#port = o.port;
-    this.#master = o.master;
-    this.#again = o.again;
     e.connect();
-    o.port.receive = (frame) => this.#receive(frame);
-  }
-  close(): void {
-    this.#port.receive = () => {};
-  }
-  /** The machine is held: guest memory stands still until `release`. */
-  hold(): void {
-    this.#held = true;
-  }
-  release(): void {
-    this.#held = false;
-    this.#again();
   }
   /** The driver has moved a tail, or enabled one of the rings. */
   serve(): void {
-    if (this.#held) return;
+    if (this.held) return;
     this.#forget();
     this.#retry();
     for (let taken = 0; taken < TURN; taken += BATCH) {
-      const out = this.#lock.run(() => this.#take());
-      for (const frame of out.frames) this.#port.send(frame);
+      const out = this.lock.run(() => this.#take());
+      for (const frame of out.frames) this.port.send(frame);
       if (!out.more) return;
     }
-    this.#again();
+    this.again();
   }
 
   /** What waited before a reset is of an earlier time. */
   #forget(): void {
     if (this.#epoch === this.#e.s.epoch) return;
     this.#epoch = this.#e.s.epoch;
-    this.#waiting = [];
-    this.#waitingBytes = 0;
+    this.waiting = [];
+    this.waitingBytes = 0;
   }
 
   // -- to the network; with the lock held
@@ -99,7 +67,7 @@ export class E1000Io {
   #take(): { readonly frames: readonly Uint8Array[]; readonly more: boolean } {
     const { s } = this.#e;
     const frames: Uint8Array[] = [];
-    if (!(s.tctl & tctl.enable) || !this.#master()) return { frames, more: false };
+    if (!(s.tctl & tctl.enable) || !this.master()) return { frames, more: false };
     let more = false;
     for (const [queue, ring] of s.tx.entries()) {
       const count = ring.length / DESCRIPTOR;
@@ -121,7 +89,7 @@ export class E1000Io {
   }
   /** Takes a context, or a packet whose last descriptor is there; undefined where it is not. */
   #packet(queue: number, ring: Ring, frames: Uint8Array[]): { readonly used: number; readonly report: boolean } | undefined {
-    const m = this.#memory;
+    const m = this.memory;
     const count = ring.length / DESCRIPTOR;
     const at = (n: number): number => baseOf(ring) + DESCRIPTOR * ((ring.head + n) % count);
     const waiting = (ring.tail - ring.head + count) % count;
@@ -158,14 +126,14 @@ export class E1000Io {
     const out = new Uint8Array(size);
     for (let at = 0; at < size; ) {
       const n = Math.min(size - at, 4096 - ((gpa + at) % 4096));
-      const from = this.#memory.slice(gpa + at, n);
+      const from = this.memory.slice(gpa + at, n);
       if (from) out.set(from, at);
       at += n;
     }
     return out;
   }
   #context(queue: number, gpa: number, low: number, high: number): void {
-    const m = this.#memory;
+    const m = this.memory;
     const [tcp, ipv4] = [1, 2];
     const dcmd = low >>> 24;
     const c = this.#e.s.context[2 * queue + (dcmd & command.segment ? 1 : 0)]!;
@@ -187,7 +155,7 @@ export class E1000Io {
   /** Tells the driver that a descriptor is done, where it wants to know. */
   #written(gpa: number, word: number): boolean {
     if (!((word >>> 24) & (command.report | command.reportSent))) return false;
-    this.#memory.write32(gpa + 12, this.#memory.read32(gpa + 12) | done);
+    this.memory.write32(gpa + 12, this.memory.read32(gpa + 12) | done);
     return true;
   }
   #send(packet: Uint8Array, { queue, low, high, last, lastHigh }: Described, frames: Uint8Array[]): void {
@@ -212,28 +180,28 @@ export class E1000Io {
 
   // -- from the network
 
-  #receive(frame: Uint8Array): void {
+  protected receive(frame: Uint8Array): void {
     const { s } = this.#e;
     if (frame.length > LARGEST || !s.cable) return;
     this.#forget();
-    if (this.#waiting.length === 0 && !this.#held && this.#lock.run(() => this.#put(frame))) return;
-    if (!(s.rctl & rctl.enable) || this.#waitingBytes + frame.length > WAITING) return;
-    this.#waiting.push(frame.slice());
-    this.#waitingBytes += frame.length;
+    if (this.waiting.length === 0 && !this.held && this.lock.run(() => this.#put(frame))) return;
+    if (!(s.rctl & rctl.enable) || this.waitingBytes + frame.length > WAITING) return;
+    this.waiting.push(frame.slice());
+    this.waitingBytes += frame.length;
   }
   #retry(): void {
     let count = 0;
-    for (const frame of this.#waiting) {
-      if (!this.#lock.run(() => this.#put(frame))) break;
-      this.#waitingBytes -= frame.length;
+    for (const frame of this.waiting) {
+      if (!this.lock.run(() => this.#put(frame))) break;
+      this.waitingBytes -= frame.length;
       count++;
     }
-    this.#waiting.splice(0, count);
+    this.waiting.splice(0, count);
   }
   /** Puts a frame into the driver's buffers, or drops one that it does not want; false when there are not enough of them. */
   #put(whole: Uint8Array): boolean {
     const { s } = this.#e;
-    if (!(s.rctl & rctl.enable) || !this.#master()) return true;
+    if (!(s.rctl & rctl.enable) || !this.master()) return true;
     const length = Math.max(SHORTEST, whole.length);
     if (length > ORDINARY + 4 - CRC && !(s.rctl & rctl.long)) return true;
     if (!accepts(this.#e, whole)) return true;
@@ -275,7 +243,7 @@ export class E1000Io {
   }
   /** Fills the buffers of a descriptor, and writes it back in the format that the driver wants. */
   #descriptor(gpa: number, part: Uint8Array, last: boolean, tag: number | undefined, steering: Steering): void {
-    const m = this.#memory;
+    const m = this.memory;
     const [end, noChecksum, vlan] = [2, 4, 8];
     const status = done | (last ? end | noChecksum : 0) | (tag === undefined ? 0 : vlan);
     const { format, buffers } = this.#e;
@@ -303,7 +271,7 @@ export class E1000Io {
     m.write32(gpa + 8, status);
   }
   #copy(into: number, bytes: Uint8Array): void {
-    const m = this.#memory;
+    const m = this.memory;
     for (let at = 0; at < bytes.length; ) {
       const n = Math.min(bytes.length - at, 4096 - ((into + at) % 4096));
       m.slice(into + at, n)?.set(bytes.subarray(at, at + n));

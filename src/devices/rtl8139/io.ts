@@ -1,10 +1,8 @@
 // The I/O side of the RTL8139C+: frames between a back-end and the driver's buffers, in the form of the RTL8139C (four transmit
 // descriptors and one ring of bytes) or by rings of descriptors. RTL8139C+ data sheet, chapters 5, 7 and 9.
 
-import type { Lock } from '../../bus/lock.ts';
-import type { GuestMemory } from '../../bus/memory.ts';
+import { CardIo, type CardIoOptions } from '../card-io.ts';
 import { noContext } from '../e1000/card.ts';
-import type { FramePort } from '../e1000/io.ts';
 import { finish, segments } from '../e1000/offload.ts';
 import { cause, command, cplus, type Rtl8139, rcr, tsd } from './controller.ts';
 
@@ -25,71 +23,46 @@ const LAST = 0x1000_0000;
 /** Of a transmit descriptor of C+ (section 9.3.1). */
 const wanted = { large: 1 << 27, ip: 1 << 18, udp: 1 << 17, tcp: 1 << 16, vlan: 1 << 17 } as const;
 
-export class Rtl8139Io {
+export class Rtl8139Io extends CardIo {
   readonly #d: Rtl8139;
-  readonly #lock: Lock;
-  readonly #memory: GuestMemory;
-  readonly #port: FramePort;
-  readonly #master: () => boolean;
-  readonly #again: () => void;
-  #waiting: Uint8Array[] = [];
-  #waitingBytes = 0;
   /** Pieces of a packet whose last descriptor has not come. */
   #parts: Uint8Array[] = [];
   #epoch = -1;
-  #held = false;
 
-  /** `master`: the guest lets the card use its memory. `again` has `serve` called once more, after others' turns. */
-  constructor(d: Rtl8139, o: { lock: Lock; memory: GuestMemory; port: FramePort; master: () => boolean; again: () => void }) {
+  constructor(d: Rtl8139, o: CardIoOptions) {
+    super(o);
     this.#d = d;
-    this.#lock = o.lock;
-    this.#memory = o.memory;
-    this.#port = o.port;
-    this.#master = o.master;
-    this.#again = o.again;
     d.connect();
-    o.port.receive = (frame) => this.#receive(frame);
-  }
-  close(): void {
-    this.#port.receive = () => {};
-  }
-  /** The machine is held: guest memory stands still until `release`. */
-  hold(): void {
-    this.#held = true;
-  }
-  release(): void {
-    this.#held = false;
-    this.#again();
   }
   /** The driver has something to send, or has made room. */
   serve(): void {
-    if (this.#held) return;
+    if (this.held) return;
     this.#forget();
     let count = 0;
-    for (const frame of this.#waiting) {
-      if (!this.#lock.run(() => this.#put(frame))) break;
-      this.#waitingBytes -= frame.length;
+    for (const frame of this.waiting) {
+      if (!this.lock.run(() => this.#put(frame))) break;
+      this.waitingBytes -= frame.length;
       count++;
     }
-    this.#waiting.splice(0, count);
+    this.waiting.splice(0, count);
     const frames: Uint8Array[] = [];
-    const more = this.#lock.run(() => this.#take(frames));
-    for (const frame of frames) this.#port.send(frame);
-    if (more) this.#again();
+    const more = this.lock.run(() => this.#take(frames));
+    for (const frame of frames) this.port.send(frame);
+    if (more) this.again();
   }
   #forget(): void {
     if (this.#epoch === this.#d.s.epoch) return;
     this.#epoch = this.#d.s.epoch;
-    this.#waiting = [];
+    this.waiting = [];
     this.#parts = [];
-    this.#waitingBytes = 0;
+    this.waitingBytes = 0;
   }
 
   // -- to the network; with the lock held
 
   #take(frames: Uint8Array[]): boolean {
     const { s } = this.#d;
-    if (!(s.command & command.transmit) || !this.#master()) return false;
+    if (!(s.command & command.transmit) || !this.master()) return false;
     if (!(s.cplus & cplus.transmit)) {
       // In their order, each once the driver has given it.
       for (let n = 0; n < 4 && !(s.txStatus[s.txNext]! & tsd.own); n++) {
@@ -114,7 +87,7 @@ export class Rtl8139Io {
   /** Takes one descriptor of a ring; false where it is the driver's. */
   #descriptor(base: number, name: 'txAt' | 'txPriorityAt', frames: Uint8Array[]): boolean {
     const { s } = this.#d;
-    const m = this.#memory;
+    const m = this.memory;
     const gpa = base + DESCRIPTOR * (s[name] % RING);
     const [word, tag] = [m.read32(gpa), m.read32(gpa + 4)];
     // Where nothing can be written back, a ring would never end.
@@ -182,7 +155,7 @@ export class Rtl8139Io {
     const out = new Uint8Array(size);
     for (let at = 0; at < size; ) {
       const n = Math.min(size - at, 4096 - ((gpa + at) % 4096));
-      const from = this.#memory.slice(gpa + at, n);
+      const from = this.memory.slice(gpa + at, n);
       if (from) out.set(from, at);
       at += n;
     }
@@ -191,19 +164,19 @@ export class Rtl8139Io {
 
   // -- from the network
 
-  #receive(frame: Uint8Array): void {
+  protected receive(frame: Uint8Array): void {
     const { s } = this.#d;
     if (frame.length > MOST || frame.length < 14 || !s.cable) return;
     this.#forget();
-    if (this.#waiting.length === 0 && !this.#held && this.#lock.run(() => this.#put(frame))) return;
-    if (!(s.command & command.receive) || this.#waitingBytes + frame.length > WAITING) return;
-    this.#waiting.push(frame.slice());
-    this.#waitingBytes += frame.length;
+    if (this.waiting.length === 0 && !this.held && this.lock.run(() => this.#put(frame))) return;
+    if (!(s.command & command.receive) || this.waitingBytes + frame.length > WAITING) return;
+    this.waiting.push(frame.slice());
+    this.waitingBytes += frame.length;
   }
   /** Puts a frame into the driver's buffers, or drops one that it does not want; false when there is no room. */
   #put(frame: Uint8Array): boolean {
     const { s } = this.#d;
-    if (!(s.command & command.receive) || !this.#master()) return true;
+    if (!(s.command & command.receive) || !this.master()) return true;
     const kind = this.#kind(frame);
     if (kind === undefined) return true;
     return this.#d.receivesByRing ? this.#byRing(frame, kind) : this.#byBytes(frame, kind);
@@ -246,7 +219,7 @@ export class Rtl8139Io {
   }
   #byRing(whole: Uint8Array, kind: number): boolean {
     const { s } = this.#d;
-    const m = this.#memory;
+    const m = this.memory;
     const gpa = s.rxRing[1]! * 2 ** 32 + s.rxRing[0]! + DESCRIPTOR * (s.rxAt % RING);
     const word = m.read32(gpa);
     const strip = (s.cplus & cplus.vlan) !== 0 && whole.length >= 18 && whole[12] === 0x81 && whole[13] === 0;
@@ -270,7 +243,7 @@ export class Rtl8139Io {
     return true;
   }
   #copy(into: number, bytes: Uint8Array): void {
-    const m = this.#memory;
+    const m = this.memory;
     for (let at = 0; at < bytes.length; ) {
       const n = Math.min(bytes.length - at, 4096 - ((into + at) % 4096));
       m.slice(into + at, n)?.set(bytes.subarray(at, at + n));
