@@ -26,7 +26,13 @@ function vnc(s: Settings, text: string): void {
   let to: number | undefined;
   let websocket: number | undefined;
   let secret: string | undefined;
-  const o = { id: 'default', password: false, share: 'allow-exclusive' as SharePolicy, display: undefined as string | undefined };
+  const o = {
+    id: 'default',
+    password: false,
+    share: 'allow-exclusive' as SharePolicy,
+    display: undefined as string | undefined,
+    tls: undefined as string | undefined,
+  };
   const number = place.kind === 'tcp' ? place.port - VNC_PORT : 0;
   const option = rest.map(({ key, value }) => `${key}=${(value ?? 'on').replaceAll(',', ',,')}`).join(',');
   properties('-vnc', option, '', {
@@ -40,6 +46,7 @@ function vnc(s: Settings, text: string): void {
     websocket: (v) => void (websocket = v === 'on' ? WEBSOCKET_PORT + number : v === 'off' ? undefined : integer('-vnc websocket=', v, 1, 65535)),
     share: (v) => void (o.share = oneOf('-vnc share=', v, ['allow-exclusive', 'force-shared', 'ignore']) as SharePolicy),
     display: (v) => void (o.display = v),
+    'tls-creds': (v) => void (o.tls = v),
     // Pictures are never lossy here, and locks are told as they are; sound has nowhere to go.
     lossy: (v) => void onOff('-vnc lossy=', v),
     'non-adaptive': (v) => void onOff('-vnc non-adaptive=', v),
@@ -114,7 +121,7 @@ export const displayOptions: readonly SystemOption[] = [
     help: 'show the display by VNC',
     group: 'vnc',
     parameters: parameters({
-      string: 'vnc websocket password-secret share display audiodev',
+      string: 'vnc websocket tls-creds password-secret share display audiodev',
       number: 'head connections to key-delay-ms',
       boolean: 'password lock-key-sync lossy non-adaptive power-control',
     }),

@@ -1,5 +1,7 @@
 // The block layer's two interfaces: the host's file below an image format and the disk above it, and the limits that both keep.
 
+import type { DirectExtent } from './direct.ts';
+
 /** A file of the host that holds an image. Offsets and sizes are bytes below 2^53; buffers may lie in shared memory. */
 export interface ByteFile {
   /** What errors call it; a path where there is one. */
@@ -24,6 +26,8 @@ export interface ByteFile {
   nextData(offset: number): Promise<number>;
   /** Where the bytes that are no hole end, from `offset`, where they are such; `end` where they reach that far. Absent where it is not known. */
   nextHole?(offset: number, end: number): Promise<number>;
+  /** The host's number of the file, for threads that read from it themselves, until `gone` is called; undefined where they may not. */
+  direct?(gone: () => void): number | undefined;
   close(): Promise<void>;
 }
 
@@ -56,6 +60,11 @@ export interface BlockDevice {
   writeZeroes(offset: number, length: number): Promise<void>;
   /** What the range starts with. */
   extent(offset: number, length: number): Promise<Extent>;
+  /**
+   * Where bytes from `offset` on are in a file of the host, and as many around them as are known at once, until `gone` is called. `length` is
+   * how many are of use. Undefined where they are in no file as they are, or what reads them must know of it.
+   */
+  direct?(offset: number, length: number, gone: () => void): Promise<DirectExtent | undefined>;
   /** Flushes and gives the files below back, those of backing files too. */
   close(): Promise<void>;
 }

@@ -1,6 +1,7 @@
 // The raw image format: the file's bytes are the disk's.
 
 import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent, piecesLength } from './block.ts';
+import type { DirectExtent } from './direct.ts';
 
 const CHUNK = 1 << 20;
 
@@ -78,6 +79,11 @@ export class RawImage implements BlockDevice {
     const end = (await this.file.nextHole?.(offset, offset + length)) ?? offset + length;
     // A sector that begins with data is data.
     return { kind: 'data', length: Math.max(1, Math.min(length, Math.ceil(end / SECTOR) * SECTOR - offset)) };
+  }
+
+  async direct(_offset: number, _length: number, gone: () => void): Promise<DirectExtent | undefined> {
+    const fd = this.file.direct?.(gone);
+    return fd === undefined ? undefined : { fd, at: 0, start: 0, length: this.#size };
   }
 
   /** New bytes read as zeros. */

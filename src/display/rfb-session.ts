@@ -17,6 +17,7 @@ import {
   serverFormat,
   serverInit,
   updateHeader,
+  VeNCrypt,
 } from '../rpc/rfb/protocol.ts';
 import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter } from './input.ts';
 import { keyNumbered, keyOfKeysym } from './keys.ts';
@@ -27,6 +28,11 @@ import { Damage, type PointerShape } from './surface.ts';
 export interface RfbTransport {
   /** Resolves when the bytes are on their way and more may come; rejects, or resolves, when the connection is gone. */
   write(bytes: Uint8Array): Promise<void>;
+  /**
+   * Sends the last bytes as they are; all that follows, both ways, is under TLS. Absent where there is none, or it was made before. Rejects with
+   * one line.
+   */
+  secure?(last: Uint8Array): Promise<void>;
   close(): void;
 }
 
@@ -47,11 +53,13 @@ export interface RfbService {
   readonly report: (message: string) => void;
 }
 
-type State = 'version' | 'security' | 'answer' | 'init' | 'normal' | 'closed';
+type State = 'version' | 'security' | 'vencrypt' | 'subtype' | 'tls' | 'answer' | 'init' | 'normal' | 'closed';
 
 /** Pixels that one update carries at most, and one rectangle of it: a slow client is not sent old pictures for long. */
 const UPDATE_PIXELS = 1 << 20;
 const RECT_PIXELS = 1 << 16;
+
+const VENCRYPT_VERSION = [0, 2] as const;
 
 /** Bytes of answers that may wait. */
 const UNREAD_MAX = 1 << 18;
@@ -136,6 +144,12 @@ export class RfbSession {
         return this.#version();
       case 'security':
         return this.#security();
+      case 'vencrypt':
+        return this.#vencrypt();
+      case 'subtype':
+        return this.#subtype();
+      case 'tls':
+        return false;
       case 'answer':
         return this.#answer();
       case 'init':
@@ -161,8 +175,9 @@ export class RfbSession {
     const minor = Number(found[1]) > 3 ? 8 : Number(found[2]);
     this.#minor = minor >= 8 ? 8 : minor === 7 ? 7 : 3;
     this.#check = this.#o.password?.();
-    const type = this.#o.password === undefined ? Security.none : Security.vnc;
+    const type = this.#offer;
     if (this.#minor === 3) {
+      if (type === Security.veNCrypt) throw new Error('Cannot talk RFB 3.3: TLS is asked for, which it has not');
       this.#send(message([4, type]));
       this.#chosen(type);
     } else {
@@ -172,13 +187,66 @@ export class RfbSession {
     return true;
   }
 
+  /** What is asked of the client, under TLS where there is one. */
+  get #inner(): number {
+    return this.#o.password === undefined ? Security.none : Security.vnc;
+  }
+  get #offer(): number {
+    return this.#t.secure ? Security.veNCrypt : this.#inner;
+  }
+
   #security(): boolean {
     const bytes = this.#in.take(1);
     if (bytes === undefined) return false;
-    const offered = this.#o.password === undefined ? Security.none : Security.vnc;
-    if (bytes[0] !== offered) this.#refuse('Unsupported security type');
-    else this.#chosen(offered);
+    if (bytes[0] !== this.#offer) this.#refuse('Unsupported security type');
+    else if (this.#offer === Security.veNCrypt) {
+      this.#send(Uint8Array.of(...VENCRYPT_VERSION));
+      this.#state = 'vencrypt';
+    } else this.#chosen(this.#inner);
     return true;
+  }
+
+  /** The client's version of VeNCrypt. */
+  #vencrypt(): boolean {
+    const bytes = this.#in.take(2);
+    if (bytes === undefined) return false;
+    if (bytes[0] !== VENCRYPT_VERSION[0] || bytes[1] !== VENCRYPT_VERSION[1]) {
+      this.#send(Uint8Array.of(1));
+      void this.#writing.then(() => this.close());
+      // Nothing more is read until then.
+      this.#state = 'tls';
+      return false;
+    }
+    this.#send(message([1, 0], [1, 1], [4, this.#subtypeOffered]));
+    this.#state = 'subtype';
+    return true;
+  }
+  get #subtypeOffered(): number {
+    return this.#inner === Security.none ? VeNCrypt.x509None : VeNCrypt.x509Vnc;
+  }
+  #subtype(): boolean {
+    const bytes = this.#in.take(4);
+    if (bytes === undefined) return false;
+    this.#state = 'tls';
+    const chosen = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0);
+    if (chosen !== this.#subtypeOffered) {
+      this.#send(Uint8Array.of(0));
+      void this.#writing.then(() => this.close());
+      return false;
+    }
+    if (this.#in.waiting > 0) throw new Error('Cannot make TLS: the client did not wait for it');
+    this.#writing = this.#writing
+      .then(() => this.#t.secure!(Uint8Array.of(1)))
+      .then(() => {
+        if (this.#state !== 'tls') return;
+        if (this.#in.waiting > 0) throw new Error('Cannot make TLS: the client did not wait for it');
+        this.#chosen(this.#inner);
+      })
+      .catch((error: Error) => {
+        if (this.#state !== 'closed') this.#o.report(error.message);
+        this.close();
+      });
+    return false;
   }
 
   #chosen(type: number): void {

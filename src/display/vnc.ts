@@ -12,6 +12,13 @@ export interface VncAddress {
   readonly websocket: boolean;
 }
 
+/** Certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`. */
+export interface VncTls {
+  readonly dir: string;
+  /** Clients have to have a certificate of the authority, too. */
+  readonly verifyPeer: boolean;
+}
+
 /** How clients get along: the oldest way lets one that wants to be alone throw out the others. */
 export type SharePolicy = 'allow-exclusive' | 'force-shared' | 'ignore';
 
@@ -22,6 +29,8 @@ export interface VncOptions {
   readonly input: InputRouter;
   /** Asks for a password; with none set nobody comes in. */
   readonly password: boolean;
+  /** Clients come in under TLS alone: VeNCrypt, or WebSocket's own. */
+  readonly tls?: VncTls | undefined;
   readonly share: SharePolicy;
   /** Clients may not send input where this is set. */
   readonly readOnly?: boolean;
@@ -100,9 +109,18 @@ export class Vnc {
   get id(): string {
     return this.#o.id;
   }
-  /** `none` or `vnc`, as QMP has it. */
-  get auth(): 'none' | 'vnc' {
+  /** As QMP has it. */
+  get auth(): 'none' | 'vnc' | 'vencrypt' {
+    return this.#o.tls ? 'vencrypt' : this.inner;
+  }
+  /** What is asked apart from TLS. */
+  get inner(): 'none' | 'vnc' {
     return this.#o.password ? 'vnc' : 'none';
+  }
+  /** What is asked under TLS. */
+  get vencrypt(): 'x509-none' | 'x509-vnc' | undefined {
+    if (!this.#o.tls) return undefined;
+    return this.#o.password ? 'x509-vnc' : 'x509-none';
   }
 
   /** Throws where the server does not ask for passwords. */
@@ -139,6 +157,7 @@ export class Vnc {
     const session: RfbSession = new RfbSession(
       {
         write: (bytes) => transport.write(bytes),
+        ...(transport.secure ? { secure: (last: Uint8Array) => transport.secure!(last) } : {}),
         close: () => {
           if (!this.#clients.delete(client)) return;
           cancel();

@@ -59,6 +59,10 @@ export interface Drive {
   user?: string;
   /** Called by the block layer when size or medium changed; set by the device. */
   changed?: () => void;
+  /** Makes the device tell by `countReads` what it has read past `device`; set by the device. */
+  settle?: () => void;
+  /** Operations, bytes and nanoseconds since the last call. */
+  countReads?(operations: number, bytes: number, ns: number): void;
 }
 
 /** What a serial device is to its character back-end. */

@@ -38,6 +38,7 @@ import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
+import type { ReadNow } from './device-type.ts';
 import { deviceTypes } from './device-types.ts';
 import { cmosBytes, type FwCfgBlobs, fwCfgItems } from './fw-cfg-items.ts';
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
@@ -94,6 +95,8 @@ export interface BoardOptions {
   readonly remoteApics?: RemoteApics;
   /** Makes accelerators forget the page at a guest-physical address. */
   readonly flushPage?: (gpa: number) => void;
+  /** See `BoardServices.readNow`. */
+  readonly readNow?: ReadNow;
 }
 
 /** The board as one thread sees it. */
@@ -408,7 +411,7 @@ export function buildBoard(o: BoardOptions): Board {
       cpus: config.cpus,
       ram: config.memory,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, dma, cmos: (at, value) => rtc.preset(at, value), msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
-      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}),
+      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}), ...(o.readNow ? { readNow: o.readNow } : {}),
     },
     types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object

@@ -79,7 +79,13 @@ export interface BoardServices {
   rom(file: string): Uint8Array | undefined;
   /** Makes accelerators forget what they know of the page at a guest-physical address. */
   flushPage(gpa: number): void;
+  /**
+   * On vCPUs' threads: reads what the host has in its memory of a file, by the host's number of it, into pieces of shared memory. Bytes that were read, from
+   * the beginning; less than the pieces' length where storage would have to be waited for.
+   */
+  readonly readNow?: ReadNow;
 }
+export type ReadNow = (fd: number, pieces: readonly Uint8Array[], offset: number) => number;
 
 /** What a device is built with. All that it maps, adds and plugs here is taken back when it is removed. */
 export interface DeviceContext<K extends BusKind = BusKind> extends BoardServices {

@@ -7,6 +7,7 @@ import { Screen } from '../display/screen.ts';
 import type { VncListen, VncServer, VncServerOptions } from '../display/vnc.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { Emulator } from './emulator.ts';
+import { tlsCredentials } from './tls.ts';
 
 /** What displays need of the host. */
 export interface DisplayHost {
@@ -24,6 +25,8 @@ export interface VncSetting {
   /** The password itself, of a secret. */
   readonly secret: string | undefined;
   readonly share: VncServerOptions['share'];
+  /** Credentials by their id. */
+  readonly tls?: string | undefined;
   /** The display device that it shows; the first one without. */
   readonly display: string | undefined;
 }
@@ -126,6 +129,7 @@ export class DisplayControl {
       input: e.backends.input,
       password: o.password,
       share: o.share,
+      tls: o.tls === undefined ? undefined : tlsCredentials(e.objects, o.tls, 'server'),
       listen: o.listen,
       event: (event, data) => e.emit(event, data),
       report: (message) => e.host.log(`vnc ${o.id}: ${message}`),

@@ -32,6 +32,7 @@ import type { QmpTable } from './qmp/row.ts';
 import { ObjectTree } from './qom/tree.ts';
 import { TypeTable } from './qom/types.ts';
 import { Objects, type UserObject } from './qom/user-objects.ts';
+import { tlsCredentials } from './tls.ts';
 
 /** The QEMU whose behaviour and version this is. */
 export const QEMU_VERSION = { major: 7, minor: 2, micro: 0 } as const;
@@ -164,6 +165,7 @@ export class Emulator {
       clock,
       drives: this.backends.drives,
       secret: (id) => this.secret(id, 'secret'),
+      tls: (id, hostname) => tlsCredentials(this.objects, id, 'client', hostname),
       crossed: (node, exceeded, threshold) =>
         this.emit('BLOCK_WRITE_THRESHOLD', { 'node-name': node, 'amount-exceeded': exceeded, 'write-threshold': threshold }),
     });

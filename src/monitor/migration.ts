@@ -4,6 +4,7 @@
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { Emulator } from './emulator.ts';
+import { type TlsCredentials, tlsCredentials } from './tls.ts';
 import { blockedReasons, refuseUnsaved } from './unsaved.ts';
 
 /** Capabilities that change nothing here or are carried out; switching others on is refused. */
@@ -21,19 +22,12 @@ export interface StateSink {
 /** How long the other side may take to leave the images, ms. */
 const DISKS_MS = 10_000;
 
-/** TLS over `tcp:` and `unix:`, by certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`, `client-…`. */
-export interface StateTls {
-  readonly dir: string;
-  readonly verifyPeer: boolean;
-  /** The name that the other side's certificate must have, for who connects; the address's where it is absent. */
-  readonly hostname?: string | undefined;
-}
-
 /** How the host reaches the other side: `tcp:`, `unix:`, `exec:`, `file:`, `fd:`. */
 export interface StateStreams {
-  sink(uri: string, tls?: StateTls): Promise<StateSink>;
+  /** TLS goes over `tcp:` and `unix:`. */
+  sink(uri: string, tls?: TlsCredentials): Promise<StateSink>;
   /** Waits for the other side; `listening` tells that it may come. */
-  source(uri: string, listening: () => void, tls?: StateTls): Promise<AsyncIterable<Uint8Array>>;
+  source(uri: string, listening: () => void, tls?: TlsCredentials): Promise<AsyncIterable<Uint8Array>>;
 }
 
 export type MigrationStatus =
@@ -238,17 +232,11 @@ export class Migration {
   }
 
   /** The credentials that the parameters name; undefined for none. @throws QmpError */
-  #tls(endpoint: 'client' | 'server'): StateTls | undefined {
+  #tls(endpoint: 'client' | 'server'): TlsCredentials | undefined {
     const id = String(this.parameters['tls-creds'] ?? '');
     if (id === '') return undefined;
-    const found = this.#e.objects.get(id);
-    if (!found) throw new QmpError(`No TLS credentials with id '${id}'`);
-    if (found.type !== 'tls-creds-x509') throw new QmpError(`Object with id '${id}' is not TLS credentials`);
-    const { values } = found;
-    if ((values['endpoint'] ?? 'client') !== endpoint) throw new QmpError(`Expected TLS credentials for a ${endpoint} endpoint`);
-    if (values['passwordid'] !== undefined) throw new QmpError(`'${id}': keys with a password are not supported`);
     const hostname = String(this.parameters['tls-hostname'] ?? '');
-    return { dir: String(values['dir'] ?? ''), verifyPeer: values['verify-peer'] !== false, hostname: hostname || undefined };
+    return tlsCredentials(this.#e.objects, id, endpoint, hostname || undefined);
   }
 
   // -- incoming

@@ -137,7 +137,7 @@ async function make(scratch: string, { url, suite }: Mirror): Promise<void> {
   await mkdir(out);
   // In a mount namespace of its own: what debootstrap mounts (proc) goes with it, however it ends.
   await run('unshare', ['--mount', 'debootstrap', '--variant=minbase', `--include=${PACKAGES.join()}`, suite, root, url], {
-    timeout: 1_800_000,
+    timeout: 7_200_000,
     maxBuffer: 16 * MIB,
   });
   for (const [path, text] of Object.entries(FILES)) {

@@ -22,8 +22,8 @@ interface Pending {
 export class NbdFile implements ByteFile {
   readonly name: string;
   readOnly = false;
-  readonly #stream: p.NbdStream;
-  readonly #taker: p.Taker;
+  #stream: p.NbdStream;
+  #taker: p.Taker;
   readonly #pending = new Map<number, Pending>();
   #size = 0;
   #flags = 0;
@@ -43,7 +43,7 @@ export class NbdFile implements ByteFile {
     sockets: p.NbdSockets,
     address: p.NbdAddress,
     exported: string,
-    o: { readonly readOnly: boolean },
+    o: { readonly readOnly: boolean; readonly tls?: p.NbdTls | undefined },
   ): Promise<NbdFile> {
     const name = p.nbdUri(address, exported);
     const reason = (error: unknown): string => (error instanceof Error ? error.message : String(error));
@@ -52,10 +52,12 @@ export class NbdFile implements ByteFile {
     });
     const file = new NbdFile(name, stream);
     try {
+      await file.#greet();
+      if (o.tls) await file.#secure(sockets, o.tls);
       await file.#negotiate(exported);
       if (!o.readOnly && file.#flags & p.flag.readOnly) throw new DiskError('the export is read-only');
     } catch (error) {
-      stream.close();
+      file.#stream.close();
       throw new DiskError(`Cannot open ${name}: ${reason(error)}`);
     }
     file.readOnly = o.readOnly;
@@ -63,12 +65,22 @@ export class NbdFile implements ByteFile {
     return file;
   }
 
-  async #negotiate(exported: string): Promise<void> {
+  async #greet(): Promise<void> {
     const hello = p.viewOf(await this.#taker.take(18));
     if (hello.getBigUint64(0) !== p.magic.hello) throw new DiskError('no NBD server answers there');
     if (hello.getBigUint64(8) !== p.magic.option || !(hello.getUint16(16) & 1))
       throw new DiskError('the server speaks an old protocol, accepted is fixed newstyle');
     await this.#stream.write(p.pack([4, hello.getUint16(16) & 3]));
+  }
+  async #secure(sockets: p.NbdSockets, tls: p.NbdTls): Promise<void> {
+    if (!sockets.secure) throw new DiskError('this host has no TLS');
+    const answer = await this.#option(p.option.startTls, new Uint8Array(0));
+    if (answer !== p.reply.ack) throw new DiskError('the server has no TLS');
+    await this.#taker.leave();
+    this.#stream = await sockets.secure(this.#stream, 'client', tls);
+    this.#taker = new p.Taker(this.#stream);
+  }
+  async #negotiate(exported: string): Promise<void> {
     const label = text.encode(exported);
     const context = text.encode(p.ALLOCATION);
     this.#structured = (await this.#option(p.option.structured, new Uint8Array(0))) === p.reply.ack;
@@ -87,6 +99,7 @@ export class NbdFile implements ByteFile {
       this.#flags = view.getUint16(10);
       known = true;
     });
+    if (end === p.reply.tlsRequired) throw new DiskError('the server takes clients under TLS alone (tls-creds)');
     if (end === p.reply.unknown) throw new DiskError(`the server has no export '${exported}'`);
     if (end !== p.reply.ack || !known) throw new DiskError(`the server refused the export (0x${end.toString(16)})`);
   }

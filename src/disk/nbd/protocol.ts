@@ -12,8 +12,19 @@ export interface NbdStream {
   close(): void;
 }
 
+/** TLS by certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`, `client-…`. */
+export interface NbdTls {
+  readonly dir: string;
+  /** Who connects has to have a certificate of the authority, too. */
+  readonly verifyPeer: boolean;
+  /** The name that the server's certificate must have; the address's where it is absent. */
+  readonly hostname?: string | undefined;
+}
+
 /** What NBD needs of the host. */
 export interface NbdSockets {
+  /** The connection under TLS, which begins with the next byte; the old one is not used any more, nor is its input being read. Rejects with one line. */
+  secure?(stream: NbdStream, end: 'client' | 'server', tls: NbdTls): Promise<NbdStream>;
   /** Rejects with one line. */
   connect(to: NbdAddress): Promise<NbdStream>;
   /** Resolves with how to stop listening, which leaves connections as they are. */
@@ -29,7 +40,17 @@ export const magic = {
   simple: 0x67446698,
   structured: 0x668e33ef,
 } as const;
-export const option = { exportName: 1, abort: 2, list: 3, info: 6, go: 7, structured: 8, listMeta: 9, setMeta: 10 } as const;
+export const option = {
+  exportName: 1,
+  abort: 2,
+  list: 3,
+  startTls: 5,
+  info: 6,
+  go: 7,
+  structured: 8,
+  listMeta: 9,
+  setMeta: 10,
+} as const;
 export const reply = {
   ack: 1,
   server: 2,
@@ -38,6 +59,7 @@ export const reply = {
   unsupported: 0x80000001,
   policy: 0x80000002,
   invalid: 0x80000003,
+  tlsRequired: 0x80000005,
   unknown: 0x80000006,
 } as const;
 export const command = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, zeroes: 6, status: 7 } as const;
@@ -93,6 +115,11 @@ export class Taker {
       this.#left = this.#left.subarray(part.length);
     }
     return out;
+  }
+  /** Lets go of the connection. @throws DiskError (rejects) where the other side went ahead: what it said was not yet under TLS */
+  async leave(): Promise<void> {
+    await this.#chunks.return?.();
+    if (this.#left.length > 0) throw new DiskError('the other side did not wait for TLS');
   }
 }
 

@@ -46,13 +46,17 @@ const contextsOf = ({ disk, bitmaps = [] }: NbdExport): readonly Context[] => [
   })),
 ];
 
-/** Serves `stream` until it ends; never rejects. `exports` is asked whenever a client names one. */
+/**
+ * Serves `stream` until it ends; never rejects. `exports` is asked whenever a client names one. With `secure`, clients are told of nothing before
+ * they ask for TLS, which it makes of the connection.
+ */
 export async function serveNbd(
   stream: p.NbdStream,
   exports: () => readonly NbdExport[],
   chosen: (e: NbdExport) => void = () => {},
+  secure?: (stream: p.NbdStream) => Promise<p.NbdStream>,
 ): Promise<void> {
-  const session = new Session(stream, exports);
+  const session = new Session(stream, exports, secure);
   try {
     const found = await session.negotiate();
     if (found) {
@@ -62,24 +66,34 @@ export async function serveNbd(
   } catch {
     // A client that went or broke the protocol loses its connection.
   } finally {
-    stream.close();
+    session.close();
   }
 }
 
 class Session {
-  readonly #stream: p.NbdStream;
+  #stream: p.NbdStream;
   readonly #exports: () => readonly NbdExport[];
-  readonly #taker: p.Taker;
+  #taker: p.Taker;
+  /** How TLS is made, until it was. */
+  #secure: ((stream: p.NbdStream) => Promise<p.NbdStream>) | undefined;
   #structured = false;
   /** What the client has asked for of an export. */
   #wanted: { readonly name: string; readonly contexts: readonly (readonly [id: number, Context])[] } | undefined;
   #active = 0;
   #wake: (() => void) | undefined;
 
-  constructor(stream: p.NbdStream, exports: () => readonly NbdExport[]) {
+  constructor(
+    stream: p.NbdStream,
+    exports: () => readonly NbdExport[],
+    secure: ((stream: p.NbdStream) => Promise<p.NbdStream>) | undefined,
+  ) {
+    this.#secure = secure;
     this.#stream = stream;
     this.#exports = exports;
     this.#taker = new p.Taker(stream);
+  }
+  close(): void {
+    this.#stream.close();
   }
   #flags(e: NbdExport): number {
     const { flag } = p;
@@ -98,6 +112,21 @@ class Session {
       const [code, length] = [head.getUint32(8), head.getUint32(12)];
       if (head.getBigUint64(0) !== p.magic.option || length > MAX_OPTION) return undefined;
       const data = await this.#taker.take(length);
+      if (this.#secure && code === p.option.startTls && length === 0) {
+        const secure = this.#secure;
+        this.#secure = undefined;
+        await this.#taker.leave();
+        await this.#answer(code, p.reply.ack);
+        this.#stream = await secure(this.#stream);
+        this.#taker = new p.Taker(this.#stream);
+        continue;
+      }
+      if (this.#secure && code !== p.option.abort) {
+        // To this one there is no answer but to hang up.
+        if (code === p.option.exportName) return undefined;
+        await this.#answer(code, p.reply.tlsRequired);
+        continue;
+      }
       if (code === p.option.exportName) {
         const found = this.#find(decoder.decode(data));
         if (found)

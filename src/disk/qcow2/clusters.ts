@@ -3,6 +3,7 @@
 
 import { type BlockDevice, DiskError, isZero, joinPieces, piecesLength, piecesRange } from '../block.ts';
 import type { Codec } from '../codec.ts';
+import { type DirectExtent, partOf } from '../direct.ts';
 import { compressedLimit, type Entry, UNALLOCATED, ZERO } from './entry.ts';
 import type { Tables } from './tables.ts';
 
@@ -91,6 +92,21 @@ export class Clusters {
       }
       done += length;
     }
+  }
+
+  /** `BlockDevice.direct`: data of this file from the first cluster of the range on, or the backing file's. */
+  async direct(offset: number, length: number, gone: () => void): Promise<DirectExtent | undefined> {
+    const start = offset - (offset % this.#tables.cluster);
+    const run = await this.run(start, offset + length - start);
+    if (run.entry.kind === 'data') {
+      const fd = this.#tables.file.direct?.(gone);
+      return fd === undefined ? undefined : { fd, at: run.host, start, length: run.length };
+    }
+    if (run.entry.kind !== 'unallocated' || !this.backing?.direct) return undefined;
+    const end = Math.min(start + run.length, this.backing.size, this.#tables.header.size);
+    if (offset >= end) return undefined;
+    const below = await this.backing.direct(offset, end - offset, gone);
+    return below && partOf(below, start, end - start);
   }
 
   /** True when unallocated bytes at `offset` may read as something else than zeros. */

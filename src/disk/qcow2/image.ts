@@ -3,6 +3,7 @@
 
 import { type BlockDevice, type ByteFile, checkRange, DiskError, type Extent, joinPieces, piecesLength } from '../block.ts';
 import type { Codec } from '../codec.ts';
+import { type DirectExtent, Leases } from '../direct.ts';
 import { SharedLock } from '../lock.ts';
 import { type BitmapKeeper, Bitmaps, type StoredBitmap } from './bitmaps.ts';
 import { type CheckResult, checkImage, type Repair, repairImage } from './check.ts';
@@ -52,6 +53,7 @@ export class Qcow2Image implements BlockDevice {
   readonly #snapshots: Snapshots;
   readonly #bitmaps: Bitmaps | undefined;
   readonly #lock = new SharedLock();
+  readonly #leases = new Leases();
 
   private constructor(tables: Tables, clusters: Clusters, snapshots: Snapshots, bitmaps: Bitmaps | undefined) {
     this.#bitmaps = bitmaps;
@@ -186,6 +188,15 @@ export class Qcow2Image implements BlockDevice {
       if (run.entry.kind === 'data' || run.entry.kind === 'compressed') return { kind: 'data', length: run.length };
       if (run.entry.kind === 'zero') return { kind: 'zero', length: run.length };
       return { kind: this.#clusters.hasBacking(offset) ? 'backing' : 'zero', length: run.length };
+    });
+  }
+
+  direct(offset: number, length: number, gone: () => void): Promise<DirectExtent | undefined> {
+    checkRange('look at', offset, length, this.size);
+    return this.#lock.shared(async () => {
+      const extent = await this.#clusters.direct(offset, length, gone);
+      if (extent) this.#leases.add(gone);
+      return extent;
     });
   }
 
@@ -339,6 +350,7 @@ export class Qcow2Image implements BlockDevice {
   #change<T>(action: () => Promise<T>): Promise<T> {
     return this.#lock.alone(async () => {
       await this.#tables.prepareWrite();
+      this.#leases.takeBack();
       this.#clusters.forget();
       return action();
     });

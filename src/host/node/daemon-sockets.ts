@@ -11,6 +11,7 @@ import { reasonOf } from '../../daemon/errors.ts';
 import type { ClientInfo, Listener, Sockets, TlsFiles } from '../../daemon/host.ts';
 import type { ByteDuplex } from '../../rpc/transport.ts';
 import { fdPasser } from './daemon-fds.ts';
+import { oneRecord } from './tls-streams.ts';
 
 /** A socket as the protocols see it. */
 export function duplexOf(socket: Socket): ByteDuplex {
@@ -150,12 +151,6 @@ function distinguishedName(socket: TLSSocket): string {
     .flatMap(([key, value]) => [value].flat().map((one) => `${key}=${one}`))
     .join(',');
 }
-
-/**
- * libvirt's client reads once when it has finished the handshake, and takes a session ticket of TLS 1.3 for a broken connection;
- * Node can't be told to send none.
- */
-const oneRecord = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as const;
 
 async function listenTcp(
   host: string,

@@ -74,6 +74,15 @@ export function nativeFiles(): NativeFiles | undefined {
   }
 }
 
+/** `readNow` for a thread that may never need it: bound at its first call. */
+export function lazyReadNow(): NativeFiles['readNow'] {
+  let native: NativeFiles | null | undefined;
+  return (fd, pieces, offset) => {
+    if (native === undefined) native = nativeFiles() ?? null;
+    return native?.readNow(fd, pieces, offset) ?? -1;
+  };
+}
+
 function bind(koffi: Koffi): NativeFiles {
   const libc = koffi.load('libc.so.6');
   const fallocate = libc.func('int fallocate64(int fd, int mode, int64_t offset, int64_t length)');

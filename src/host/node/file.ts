@@ -5,6 +5,7 @@ import { constants, read, readv, write, writev } from 'node:fs';
 import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
+import { Leases } from '../../disk/direct.ts';
 import { HttpFile, isHttp } from '../../disk/http/file.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
 import { nodeHttp } from './disk-http.ts';
@@ -80,6 +81,7 @@ export class NodeFile implements ByteFile {
   readonly #regular: boolean;
   readonly #sync: boolean;
   readonly #native: NativeFiles | undefined;
+  readonly #leases = new Leases();
   /** False after the file system said that it can't. */
   #punches: boolean;
   /** Reads of what the host has in its memory are tried without another thread. */
@@ -195,6 +197,7 @@ export class NodeFile implements ByteFile {
         throw new DiskError(`Cannot resize ${this.name}: it is a block device of ${await this.size()} bytes`);
       return;
     }
+    this.#leases.takeBack();
     await this.#handle.truncate(size).catch((error: NodeJS.ErrnoException) => fail('resize', this.name, error));
   }
 
@@ -216,7 +219,14 @@ export class NodeFile implements ByteFile {
     return Math.min(end, this.#native?.nextHole(this.#handle.fd, offset) ?? end);
   }
 
+  direct(gone: () => void): number | undefined {
+    if (!this.#quick) return undefined;
+    this.#leases.add(gone);
+    return this.#fd;
+  }
+
   async close(): Promise<void> {
+    this.#leases.takeBack();
     await this.#handle.close();
   }
 }

@@ -1,12 +1,12 @@
 // The other side of a migration in Node: sockets, commands, files and descriptors by QEMU's URIs. QEMU 7.2, "migrate" in qapi/migration.json.
 
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
-import { createReadStream, createWriteStream, existsSync, readFileSync } from 'node:fs';
-import { connect, createServer, isIP, type NetConnectOpts, Socket } from 'node:net';
-import { join } from 'node:path';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { connect, createServer, type NetConnectOpts, Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
-import { connect as connectTls, createServer as createTls } from 'node:tls';
-import type { StateSink, StateStreams, StateTls } from '../../monitor/migration.ts';
+import type { StateSink, StateStreams } from '../../monitor/migration.ts';
+import type { TlsCredentials } from '../../monitor/tls.ts';
+import { certificates, securedClient, securedServer } from './tls-streams.ts';
 
 const ACCEPTED = 'accepted are tcp:HOST:PORT, unix:PATH, exec:COMMAND, file:PATH and fd:N';
 
@@ -85,57 +85,9 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
   };
 }
 
-function refuseTls(kind: string, tls: StateTls | undefined, uri: string): void {
+function refuseTls(kind: string, tls: TlsCredentials | undefined, uri: string): void {
   if (tls && kind !== 'tcp' && kind !== 'unix')
     throw new Error(`Cannot use TLS over ${uri}: accepted are tcp:HOST:PORT and unix:PATH`);
-}
-
-/** @throws Error naming the file that cannot be read */
-function certificates(tls: StateTls, end: 'client' | 'server'): { ca: Buffer; cert?: Buffer; key?: Buffer } {
-  const read = (name: string): Buffer => {
-    try {
-      return readFileSync(join(tls.dir, name));
-    } catch (error) {
-      throw new Error(`Unable to access credentials ${join(tls.dir, name)}: ${(error as Error).message}`);
-    }
-  };
-  const ca = read('ca-cert.pem');
-  // Who connects may have none of its own; the other side says whether it wants one.
-  if (end === 'client' && !existsSync(join(tls.dir, 'client-cert.pem'))) return { ca };
-  return { ca, cert: read(`${end}-cert.pem`), key: read(`${end}-key.pem`) };
-}
-
-function securedClient(socket: Socket, tls: StateTls, host: string, uri: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const name = tls.hostname ?? host;
-    const failed = (error: Error): void => {
-      socket.destroy();
-      reject(new Error(`Cannot make TLS to ${uri}: ${error.message}`));
-    };
-    try {
-      const keys = certificates(tls, 'client');
-      const names = isIP(name) === 0 ? { servername: name } : {};
-      const secured = connectTls({ socket, host: name, ...keys, ...names, rejectUnauthorized: tls.verifyPeer });
-      secured.once('error', failed);
-      secured.once('secureConnect', () => {
-        secured.off('error', failed);
-        resolve(secured);
-      });
-    } catch (error) {
-      failed(error as Error);
-    }
-  });
-}
-
-function securedServer(socket: Socket, keys: ReturnType<typeof certificates>, verifyPeer: boolean, uri: string): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const server = createTls({ ...keys, requestCert: verifyPeer, rejectUnauthorized: verifyPeer }, resolve);
-    server.once('tlsClientError', (error) => {
-      socket.destroy();
-      reject(new Error(`Cannot make TLS at ${uri}: ${error.message}`));
-    });
-    server.emit('connection', socket);
-  });
 }
 
 /** Throws Error where the process may start no others. */

@@ -8,6 +8,7 @@ import type { RfbTransport } from '../../display/rfb-session.ts';
 import { Vnc, type VncAddress, type VncServer, type VncServerOptions } from '../../display/vnc.ts';
 import type { Deflater } from '../../rpc/rfb/encode.ts';
 import { WebSocketServer } from '../../rpc/websocket.ts';
+import { type Certificates, certificates, oneRecord, securedServer } from './tls-streams.ts';
 
 /** Bytes of control frames that may wait for a client that does not read. */
 const UNREAD_MAX = 1 << 20;
@@ -57,13 +58,14 @@ export async function startVnc(o: VncServerOptions): Promise<VncServer> {
       return () => clearTimeout(timer);
     },
   });
+  const tls: Tls | undefined = o.tls && { keys: certificates(o.tls, 'server'), verifyPeer: o.tls.verifyPeer };
   const servers: Server[] = [];
   const addresses: VncAddress[] = [];
   const start = async (websocket: boolean, ...where: Parameters<typeof listen>): Promise<void> => {
     const server = await listen(...where);
     servers.push(server);
     addresses.push(addressOf(server.address(), websocket));
-    server.on('connection', (socket) => serve(vnc, socket, websocket));
+    server.on('connection', (socket) => void serve(vnc, socket, websocket, tls));
   };
   try {
     if (o.listen?.kind === 'unix') await start(false, { path: o.listen.path });
@@ -122,8 +124,16 @@ function addressOf(a: AddressInfo | string | null, websocket: boolean): VncAddre
   return { host: a.address, service: String(a.port), family: a.family === 'IPv6' ? 'ipv6' : 'ipv4', websocket };
 }
 
+interface Tls {
+  readonly keys: Certificates;
+  readonly verifyPeer: boolean;
+}
+/** ms that a client may take for TLS and WebSocket. */
+const HANDSHAKE_MS = 10_000;
+
 /** One connection, from its first byte to its last. */
-function serve(vnc: Vnc, socket: Socket, websocket: boolean): void {
+async function serve(vnc: Vnc, plain: Socket, websocket: boolean, tls: Tls | undefined): Promise<void> {
+  let socket = plain;
   const server =
     socket.localAddress === undefined
       ? addressOf(null, websocket)
@@ -135,17 +145,37 @@ function serve(vnc: Vnc, socket: Socket, websocket: boolean): void {
   // Errors end in `close`.
   socket.on('error', () => {});
   if (!websocket) {
-    const session = vnc.connect(
-      transport(socket, (bytes) => bytes),
-      server,
-      client,
+    const heard = (bytes: Buffer): void => session?.receive(bytes);
+    const way = transport(
+      () => socket,
+      (bytes) => bytes,
     );
-    socket.on('data', (bytes: Buffer) => session?.receive(bytes));
+    const secure = async (last: Uint8Array): Promise<void> => {
+      plain.off('data', heard).pause();
+      plain.write(last);
+      socket = await securedServer(plain, tls!.keys, tls!.verifyPeer, 'VNC', oneRecord);
+      socket.on('error', () => {});
+      socket.on('data', heard);
+      socket.on('close', () => session?.close());
+    };
+    const session = vnc.connect(tls ? { ...way, secure } : way, server, client);
+    socket.on('data', heard);
     socket.on('close', () => session?.close());
     return;
   }
+  const timer = setTimeout(() => {
+    if (!ws?.open) plain.destroy();
+  }, HANDSHAKE_MS).unref();
+  plain.on('close', () => clearTimeout(timer));
+  let ws: WebSocketServer | undefined;
+  if (tls) {
+    const secured = await securedServer(plain, tls.keys, tls.verifyPeer, 'VNC').catch(() => undefined);
+    if (!secured) return;
+    socket = secured;
+    socket.on('error', () => {});
+  }
   let session: ReturnType<Vnc['connect']>;
-  const ws = new WebSocketServer({
+  ws = new WebSocketServer({
     sha1: (text) => createHash('sha1').update(text).digest('base64'),
     protocols: ['binary'],
     data: (bytes) => session?.receive(bytes),
@@ -159,34 +189,34 @@ function serve(vnc: Vnc, socket: Socket, websocket: boolean): void {
       socket.end();
     },
   });
-  const timer = setTimeout(() => {
-    if (!ws.open) socket.destroy();
-  }, 10_000).unref();
+  const talk = ws;
   socket.on('data', (bytes: Buffer) => {
-    const was = ws.open;
-    ws.receive(bytes);
-    if (!was && ws.open)
+    const was = talk.open;
+    talk.receive(bytes);
+    if (!was && talk.open)
       session = vnc.connect(
-        transport(socket, (b) => WebSocketServer.frame(b)),
+        transport(
+          () => socket,
+          (b) => WebSocketServer.frame(b),
+        ),
         server,
         client,
       );
   });
-  socket.on('close', () => {
-    clearTimeout(timer);
-    session?.close();
-  });
+  socket.on('close', () => session?.close());
 }
 
 /** Writes wait until the socket's buffer is empty: what a client does not read is not made. */
-function transport(socket: Socket, wrap: (bytes: Uint8Array) => Uint8Array): RfbTransport {
+function transport(current: () => Socket, wrap: (bytes: Uint8Array) => Uint8Array): RfbTransport {
   return {
     write: (bytes) =>
       new Promise((resolve, reject) => {
+        const socket = current();
         if (socket.destroyed) reject(new Error('Cannot send: the connection is closed'));
         else socket.write(wrap(bytes), (error) => (error ? reject(error) : resolve()));
       }),
     close: () => {
+      const socket = current();
       socket.end();
       // A client that does not end its side is not waited for.
       setTimeout(() => socket.destroy(), 1000).unref();

@@ -2,6 +2,7 @@
 // QEMU 7.2 "QEMU QMP Reference Manual", query-blockstats, block_set_io_throttle.
 
 import { type BlockDevice, piecesLength, readPieces, writePieces } from '../../disk/block.ts';
+import { Leases } from '../../disk/direct.ts';
 import type { Drive } from '../../machine/backends.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import type { BlockNode } from './node.ts';
@@ -42,6 +43,8 @@ export class Backend implements Drive {
   readonly stats = { rd: counts(), wr: counts(), flush: counts(), unmap: counts(), highest: 0 };
   user?: string;
   changed?: () => void;
+  settle?: () => void;
+  readonly leases = new Leases();
   device: BlockDevice | undefined;
   trayOpen = false;
   /** The device has a tray, or is behind a virtio function: set with the device. */
@@ -74,9 +77,17 @@ export class Backend implements Drive {
   }
   /** Puts another node here, or takes the medium out; the device of the guest hears of it when `tell` is set. */
   put(node: BlockNode | undefined, tell = true): void {
+    this.leases.takeBack();
     this.#node = node;
     this.device = node ? this.#counted(node) : undefined;
     if (tell) this.changed?.();
+  }
+  /** Reads that the device has carried out itself, by `direct`. */
+  countReads(operations: number, bytes: number, ns: number): void {
+    const { rd } = this.stats;
+    rd.operations += operations;
+    rd.bytes += bytes;
+    rd.ns += ns;
   }
   #counted(node: BlockNode): BlockDevice {
     const { disk } = node;
@@ -126,6 +137,11 @@ export class Backend implements Drive {
         return run(stats.wr, 'write', length, () => disk.writeZeroes(offset, length));
       },
       extent: (offset, length) => disk.extent(offset, length),
+      direct: async (offset, length, gone) => {
+        if (this.throttle.on) return undefined;
+        this.leases.add(gone);
+        return disk.direct(offset, length, gone);
+      },
       close: async () => {},
     };
   }

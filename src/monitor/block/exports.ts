@@ -1,6 +1,6 @@
 // The emulator's NBD server and what it exports. QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-export.json.
 
-import type { NbdAddress, NbdStream } from '../../disk/nbd/protocol.ts';
+import type { NbdAddress, NbdStream, NbdTls } from '../../disk/nbd/protocol.ts';
 import { type NbdExport, serveNbd } from '../../disk/nbd/server.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
 import type { Bitmap } from './bitmap.ts';
@@ -31,20 +31,32 @@ export class Exports {
     return this.#list;
   }
   /** Listens; at most `most` clients at once, 0 for any number. @throws QmpError (rejects) */
-  async start(at: NbdAddress, most: number): Promise<void> {
+  async start(at: NbdAddress, most: number, tls?: NbdTls): Promise<void> {
     if (this.#stop) throw new QmpError('NBD server already running');
     const { sockets } = this.#graph.host;
     if (!sockets) throw new QmpError('This host has no sockets');
+    const { secure: secured } = sockets;
+    if (tls && !secured) throw new QmpError('This host has no TLS');
     this.#stop = () => {};
     try {
       this.#stop = await sockets.listen(at, (stream) => {
         if (most > 0 && this.#clients.size >= most) return stream.close();
         this.#clients.add(stream);
-        const chosen = (e: NbdExport): void => void (e as Export).clients.add(stream);
-        void serveNbd(stream, () => this.#list, chosen).then(() => {
-          this.#clients.delete(stream);
-          for (const e of this.#list) e.clients.delete(stream);
-        });
+        const gone = (one: NbdStream): void => {
+          this.#clients.delete(one);
+          for (const e of this.#list) e.clients.delete(one);
+        };
+        // Under TLS the connection is another stream.
+        let now = stream;
+        const secure = async (plain: NbdStream): Promise<NbdStream> => {
+          now = await secured!(plain, 'server', tls!);
+          if (!this.#clients.has(plain)) now.close();
+          gone(plain);
+          this.#clients.add(now);
+          return now;
+        };
+        const chosen = (e: NbdExport): void => void (e as Export).clients.add(now);
+        void serveNbd(stream, () => this.#list, chosen, tls && secure).then(() => gone(now));
       });
     } catch (error) {
       this.#stop = undefined;

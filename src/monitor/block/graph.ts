@@ -14,6 +14,7 @@ import type { Drive, Registry } from '../../machine/backends.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
 import type { Timers } from '../../rpc/transport.ts';
+import type { TlsCredentials } from '../tls.ts';
 import { Backend, type BackendOptions } from './backend.ts';
 import { Bitmap } from './bitmap.ts';
 import { type BlockNode, borrowed, NodeDisk, SharedFile, WriteThreshold } from './node.ts';
@@ -28,6 +29,8 @@ export interface GraphOptions {
   readonly drives: Registry<Drive>;
   /** The text of a secret object by its id; throws where there is none. */
   readonly secret?: (id: string) => string;
+  /** TLS credentials for a client by their id; throws where there are none. */
+  readonly tls?: (id: string, hostname: string | undefined) => TlsCredentials;
   /** A write went beyond a node's threshold, by so many bytes. */
   readonly crossed?: (node: string, exceeded: number, threshold: number) => void;
 }
@@ -213,8 +216,11 @@ export class BlockGraph {
     const [address, exported] = [addressOf(o.server!), o.export ?? ''];
     const { clock, timers } = this.#o;
     const [delay, openTimeout] = [1000 * (o['reconnect-delay'] ?? 0), 1000 * (o['open-timeout'] ?? 0)];
+    const creds = o['tls-creds'];
+    if (creds === undefined && o['tls-hostname'] !== undefined) throw new QmpError('tls-hostname without tls-creds');
+    const tls = creds === undefined ? undefined : this.#o.tls?.(creds, o['tls-hostname']);
     const open = (how: { readonly readOnly: boolean }) => {
-      const once = (): Promise<NbdFile> => NbdFile.open(sockets, address, exported, how);
+      const once = (): Promise<NbdFile> => NbdFile.open(sockets, address, exported, { readOnly: how.readOnly, tls });
       return delay === 0 && openTimeout === 0
         ? once()
         : ReconnectingFile.open(once, { delay, openTimeout, clock, after: (ms, run) => timers.after(ms, run) });
@@ -276,6 +282,7 @@ export class BlockGraph {
       discard: async () => {},
       writeZeroes: () => Promise.reject(new Error('Cannot write a backing file')),
       extent: (offset, length) => node!.backing!.disk.extent(offset, length),
+      direct: async (offset, length, gone) => node?.backing?.disk.direct(offset, length, gone),
       close: async () => {},
     };
     const image = await Qcow2Image.open(file, { codec: this.#o.host.codec, readOnly, backing: view });
@@ -472,6 +479,7 @@ export class BlockGraph {
     else if (this.backends.some((b) => b !== backend && b.throttle === backend.throttle))
       backend.throttle = new Throttle(timers, clock);
     backend.throttle.set(limits);
+    for (const b of this.backends) if (b.throttle === backend.throttle) b.leases.takeBack();
   }
   newBackend(name: string, node: BlockNode | undefined, o: Partial<BackendOptions>): Backend {
     const backend = new Backend({

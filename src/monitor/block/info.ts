@@ -121,6 +121,7 @@ export async function nodeInfo(
 }
 
 const stats = (b: Backend | undefined): { readonly [name: string]: Json } => {
+  b?.settle?.();
   const none: Counts = { operations: 0, bytes: 0, ns: 0, failed: 0 };
   const { rd, wr, flush, unmap, highest } = b?.stats ?? { rd: none, wr: none, flush: none, unmap: none, highest: 0 };
   return {

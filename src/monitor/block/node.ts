@@ -2,6 +2,7 @@
 // QEMU 7.2 "QEMU QMP Reference Manual", qapi/block-core.json.
 
 import { type BlockDevice, type ByteFile, type Extent, piecesLength, readPieces, writePieces } from '../../disk/block.ts';
+import { type DirectExtent, Leases } from '../../disk/direct.ts';
 import type { DiskHost } from '../../disk/open.ts';
 import type { Qcow2Image } from '../../disk/qcow2/image.ts';
 import type { RawImage } from '../../disk/raw.ts';
@@ -62,6 +63,7 @@ export class NodeDisk implements BlockDevice {
   #idle: (() => void)[] = [];
 
   readonly #threshold: WriteThreshold;
+  readonly #leases = new Leases();
 
   constructor(below: BlockDevice, threshold: WriteThreshold) {
     this.below = below;
@@ -83,6 +85,7 @@ export class NodeDisk implements BlockDevice {
     while (this.#gate) await this.#gate;
     const gate = Promise.withResolvers<NodeDisk>();
     this.#gate = gate.promise;
+    this.#leases.takeBack();
     let next: NodeDisk = this;
     try {
       if (this.#active > 0) await new Promise<void>((resolve) => this.#idle.push(resolve));
@@ -145,6 +148,11 @@ export class NodeDisk implements BlockDevice {
   }
   extent(offset: number, length: number): Promise<Extent> {
     return this.below.extent(offset, length);
+  }
+  async direct(offset: number, length: number, gone: () => void): Promise<DirectExtent | undefined> {
+    if (this.#gate || !this.below.direct) return undefined;
+    this.#leases.add(gone);
+    return this.below.direct(offset, length, gone);
   }
   /** Nodes are closed by the graph. */
   async close(): Promise<void> {}
@@ -245,6 +253,9 @@ export class SharedFile implements ByteFile {
   async nextHole(offset: number, end: number): Promise<number> {
     return (await this.#file.nextHole?.(offset, end)) ?? end;
   }
+  direct(gone: () => void): number | undefined {
+    return this.#file.direct?.(gone);
+  }
   close(): Promise<void> {
     return this.#file.close();
   }
@@ -265,5 +276,6 @@ export const borrowed = (file: ByteFile, readOnly: boolean): ByteFile => ({
   punch: (offset, length) => file.punch(offset, length),
   nextData: (offset) => file.nextData(offset),
   nextHole: async (offset, end) => (await file.nextHole?.(offset, end)) ?? end,
+  direct: (gone) => file.direct?.(gone),
   close: async () => {},
 });

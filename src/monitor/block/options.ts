@@ -66,7 +66,14 @@ const drivers: Readonly<Record<string, Members>> = {
   host_device: file,
   http,
   https: { ...http, sslverify: optional(bool) },
-  nbd: { server: serverAddress, export: optional(str), 'reconnect-delay': optional(int), 'open-timeout': optional(int) },
+  nbd: {
+    server: serverAddress,
+    export: optional(str),
+    'tls-creds': optional(str),
+    'tls-hostname': optional(str),
+    'reconnect-delay': optional(int),
+    'open-timeout': optional(int),
+  },
   'null-co': { size: optional(int), 'read-zeroes': optional(bool) },
   raw: { file: blockdevRef, offset: optional(int), size: optional(int) },
   qcow2: {
@@ -105,6 +112,8 @@ export interface NodeOptions {
     | { readonly type: 'inet'; readonly host: string; readonly port: string }
     | { readonly type: 'unix'; readonly path: string };
   readonly export?: string;
+  readonly 'tls-creds'?: string;
+  readonly 'tls-hostname'?: string;
   readonly 'reconnect-delay'?: number;
   readonly 'open-timeout'?: number;
   readonly url?: string;

@@ -73,6 +73,10 @@ export class Throttle {
   get limits(): Limits {
     return this.#limits;
   }
+  /** Some rate is limited. */
+  get on(): boolean {
+    return this.#on;
+  }
   set(limits: Limits): void {
     this.#limits = limits;
     this.#on = limitNames.some((name) => limits[name] > 0);

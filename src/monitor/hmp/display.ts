@@ -96,7 +96,7 @@ export const displayInfos: readonly HmpCommand[] = [
       const lines = [...display.servers.values()].flatMap((s) => [
         `${s.vnc.id}:`,
         ...s.addresses.map((a) => `  Server: ${a.host}:${a.service} (${a.family}${a.websocket ? ' (Websocket)' : ''})`),
-        `    Auth: ${s.vnc.auth} (Sub: none)`,
+        `    Auth: ${s.vnc.auth} (Sub: ${s.vnc.vencrypt ?? 'none'})`,
         ...s.vnc.clients().map((c) => `  Client: ${c.host}:${c.service} (${c.family})`),
       ]);
       return lines.length === 0 ? 'None' : lines.join('\n');

@@ -29,12 +29,23 @@ const client = object('VncClientInfo', {
   sasl_username: optional(str),
 });
 const auth = enumeration('VncPrimaryAuth', ['none', 'vnc', 'ra2', 'ra2ne', 'tight', 'ultra', 'tls', 'vencrypt', 'sasl']);
-const server = object('VncServerInfo2', { host: str, service: str, family, websocket: bool, auth });
+const vencrypt = enumeration('VncVencryptSubAuth', [
+  'plain', 'tls-none', 'x509-none', 'tls-vnc', 'x509-vnc', 'tls-plain', 'x509-plain', 'tls-sasl', 'x509-sasl',
+]); // biome-ignore format: one list
+const server = object('VncServerInfo2', {
+  host: str,
+  service: str,
+  family,
+  websocket: bool,
+  auth,
+  vencrypt: optional(vencrypt),
+});
 const information = object('VncInfo2', {
   id: str,
   server: array(server),
   clients: array(client),
   auth,
+  vencrypt: optional(vencrypt),
   display: optional(str),
 });
 
@@ -58,11 +69,13 @@ function eventOf({ type, data }: GivenEvent): readonly InputEvent[] {
 }
 
 const plain = ({ host, service, family: f, websocket }: VncAddress) => ({ host, service, family: f, websocket });
+const asked = ({ vnc }: VncServer) => ({ auth: vnc.auth, ...(vnc.vencrypt ? { vencrypt: vnc.vencrypt } : {}) });
 const info = (s: VncServer) => ({
   id: s.vnc.id,
-  server: s.addresses.map((a) => ({ ...plain(a), auth: s.vnc.auth })),
+  // Under WebSocket's TLS the rest is asked as without.
+  server: s.addresses.map((a) => ({ ...plain(a), ...(a.websocket ? { auth: s.vnc.inner } : asked(s)) })),
   clients: s.vnc.clients().map(plain),
-  auth: s.vnc.auth,
+  ...asked(s),
 });
 
 export const displayCommands: QmpTable = {

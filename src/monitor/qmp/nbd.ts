@@ -1,7 +1,9 @@
 // QMP commands about the NBD server and its exports. QEMU 7.2, qapi/block-export.json.
 
+import { QmpError } from '../../rpc/qmp/error.ts';
 import { alternate, any, array, bool, enumeration, int, object, optional, str, union } from '../../rpc/qmp/schema.ts';
 import { addressOf } from '../block/options.ts';
+import { tlsCredentials } from '../tls.ts';
 import { action, type QmpTable, query, unionAction } from './row.ts';
 
 const address = union('SocketAddressLegacy', {}, 'type', {
@@ -20,11 +22,17 @@ const exportOptions = union('BlockExportOptions', { id: str, 'node-name': str, w
 });
 
 export const nbdCommands: QmpTable = {
-  'nbd-server-start': action({ addr: address, 'max-connections': optional(int) }, (e, o) => {
-    const { addr } = o;
-    const at = addr.type === 'unix' ? { type: addr.type, ...addr.data } : { type: addr.type, ...addr.data };
-    return e.exports.start(addressOf(at), o['max-connections'] ?? 0);
-  }),
+  'nbd-server-start': action(
+    { addr: address, 'tls-creds': optional(str), 'tls-authz': optional(str), 'max-connections': optional(int) },
+    (e, o) => {
+      if (o['tls-authz'] !== undefined) throw new QmpError("Parameter 'tls-authz' is not supported");
+      const creds = o['tls-creds'];
+      const tls = creds === undefined ? undefined : tlsCredentials(e.objects, creds, 'server');
+      const { addr } = o;
+      const at = addr.type === 'unix' ? { type: addr.type, ...addr.data } : { type: addr.type, ...addr.data };
+      return e.exports.start(addressOf(at), o['max-connections'] ?? 0, tls);
+    },
+  ),
   'nbd-server-stop': action({}, (e) => e.exports.stop()),
   'nbd-server-add': action(
     { device: str, name: optional(str), description: optional(str), writable: optional(bool), bitmap: optional(str) },

@@ -20,7 +20,9 @@ export const Encoding = {
 export const COMPRESS_LOW = -256;
 export const COMPRESS_HIGH = -247;
 
-export const Security = { invalid: 0, none: 1, vnc: 2 } as const;
+export const Security = { invalid: 0, none: 1, vnc: 2, veNCrypt: 19 } as const;
+/** What goes on under the TLS of VeNCrypt with certificates of X.509. rfbproto.rst, "VeNCrypt". */
+export const VeNCrypt = { x509None: 260, x509Vnc: 261 } as const;
 
 export interface PixelFormat {
   /** 8, 16 or 32. */
@@ -86,6 +88,11 @@ export class ClientMessages {
       joined.set(rest, this.#held.length);
       this.#held = joined;
     }
+  }
+
+  /** Bytes that were not taken. */
+  get waiting(): number {
+    return this.#held.length;
   }
 
   /** Takes `n` bytes; undefined while there are fewer. */
