@@ -181,7 +181,7 @@ test('VNC servers listen where they are told', () => {
   ]);
   assert.match(refusal('-vnc :1 -vnc :2'), /there is a server 'default' already/);
   assert.match(refusal('-vnc nowhere'), /accepted: HOST:DISPLAY, unix:PATH, none/);
-  assert.match(refusal('-vnc :1,sasl=on'), /^-vnc sasl=on: not supported/);
+  assert.match(refusal('-vnc :1,sasl=on'), /^-vnc sasl: not supported/);
 });
 
 test('the clock begins at a date, at local time, or at UTC', () => {
