@@ -101,6 +101,7 @@ const watched: Vcpu = {
   set: (name, value) => vcpu.set(name, value),
   sync: () => vcpu.sync(),
   publish: () => vcpu.publish(),
+  refresh: () => vcpu.refresh(),
   startsItself: false,
   reset: () => vcpu.reset(),
   get instructions() {

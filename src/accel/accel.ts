@@ -17,6 +17,8 @@ export interface VcpuBus {
   /** MSRs that the accelerator does not keep itself; undefined or false means #GP. */
   rdmsr(msr: number): bigint | undefined;
   wrmsr(msr: number, value: bigint): boolean;
+  /** As `wrmsr`, for an accelerator that does itself what the register has the board do: it is kept, and nothing else happens. */
+  keepMsr?(msr: number, value: bigint): void;
   /** EAX, EBX, ECX, EDX; `state` is what some leaves depend on. */
   cpuid(leaf: number, subleaf: number, state: CpuidState): readonly [number, number, number, number];
   /** A paravirtual call: number, arguments, CPL; undefined where there is no such interface (#UD). */
@@ -24,6 +26,8 @@ export interface VcpuBus {
   /** The time-stamp counter that all vCPUs share; and as a number, where that is at hand. */
   tsc(): bigint;
   ticks?(): number;
+  /** The guest has set this vCPU's own counter: what goes by it counts anew. */
+  tscChanged?(): void;
   /** Features that the CPU model has, by name; all where it is not said. */
   readonly features?: ReadonlySet<string>;
   /** The performance counters that the CPU model has; and what a counter calls that runs over. */
@@ -98,6 +102,8 @@ export interface Vcpu {
   sync(): void;
   /** Puts state that the accelerator keeps elsewhere into the slots, for readers on other threads. */
   publish(): void;
+  /** As `publish`, of a vCPU that is held and published: what others have sent it since. */
+  refresh(): void;
   /** INIT and SIPI are the accelerator's business, since it keeps the local APICs. */
   readonly startsItself: boolean;
   /** State after power-on or INIT (Intel SDM volume 3, section 9.1.1). */

@@ -58,6 +58,12 @@ export class ApicBus {
     this.#listeners.push(listener);
   }
 
+  /** Whether a local APIC of this bus has `vector` requested or in service. */
+  holds(vector: number): boolean {
+    const [word, bit] = [vector >>> 5, 1 << (vector & 31)];
+    return this.lapics.some(({ s }) => ((s.irr[word]! | s.isr[word]!) & bit) !== 0);
+  }
+
   /** Ends level-triggered interrupt `vector` at every I/O APIC. */
   eoi(vector: number): void {
     for (const l of this.#listeners) l.eoi(vector);
@@ -72,6 +78,9 @@ export class ApicBus {
       const { address, data } = messageOf(destination, logical, mode, vector, level);
       return this.remote.msi(address, data);
     }
+    return this.#sendHere(destination, logical, mode, vector, level, wide);
+  }
+  #sendHere(destination: number, logical: boolean, mode: number, vector: number, level: boolean, wide: boolean): boolean {
     if (mode === delivery.lowest) {
       const target = this.#lowest(destination, logical, vector, wide);
       return target?.accept(delivery.fixed, vector, level) ?? false;
@@ -100,13 +109,18 @@ export class ApicBus {
       this.remote.msi(address, data);
       return;
     }
+    this.deliverHere(address, data);
+  };
+  /** The same, to the local APICs of this bus wherever others are. True when at least one took it. */
+  deliverHere(address: number, data: number): boolean {
     const low = address % 0x10_0000;
-    const extended = (low >>> 5) & 0x7f;
-    const destination = (low >>> 12) | (extended << 8);
+    // Bits 63:40 are as `messageOf` has them.
+    const extended = ((low >>> 5) & 0x7f) << 8 || Math.floor(address / 2 ** 40) << 8;
+    const destination = ((low >>> 12) | extended) >>> 0;
     // With the redirection hint clear, the message goes to the one named, whatever the destination mode bit says of logical.
     const logical = (low & 4) !== 0;
-    this.send(destination, logical, (data >>> 8) & 7, data & 0xff, (data & 0x8000) !== 0, extended !== 0);
-  };
+    return this.#sendHere(destination, logical, (data >>> 8) & 7, data & 0xff, (data & 0x8000) !== 0, extended !== 0);
+  }
 
   #lowest(destination: number, logical: boolean, vector: number, wide: boolean): Lapic | undefined {
     let best: Lapic[] = [];

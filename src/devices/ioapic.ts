@@ -67,6 +67,18 @@ export class Ioapic implements EoiListener {
     }
   }
 
+  /**
+   * The local APICs were elsewhere, and are on the bus again. An end of an interrupt may not have come through: what none of them has any more is
+   * over. A level that is high and not on its way goes out.
+   */
+  restored(): void {
+    for (let n = 0; n < ioapicPins; n++) {
+      const entry = this.s.low[n]!;
+      if (entry & remoteIrr && !this.#bus.holds(entry & 0xff)) this.s.low[n] = entry & ~remoteIrr;
+      this.#serveLevel(n);
+    }
+  }
+
   get window(): number {
     const { select, id, low, high } = this.s;
     if (select === 0 || select === 2) return id;

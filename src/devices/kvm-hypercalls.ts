@@ -2,7 +2,6 @@
 import type { Clock, WallClock } from '../bus/clock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import type { KvmPv } from './kvm-pv.ts';
-import type { Tsc } from './lapic-timer.ts';
 
 export const kvmHypercall = { vapicPollIrq: 1, kickCpu: 5, clockPairing: 9, sendIpi: 10, schedYield: 11 } as const;
 const error = { perm: -1n, fault: -14n, inval: -22n, nosys: -1000n, opNotSupp: -95n } as const;
@@ -13,7 +12,6 @@ export interface HypercallOptions {
   readonly memory: GuestMemory;
   readonly clock: Clock;
   readonly wall: WallClock;
-  readonly tsc: Tsc;
   readonly kick: (cpu: number) => void;
   /** Lets the thread of another vCPU run, where that is possible. */
   readonly yieldTo?: (cpu: number) => void;
@@ -21,9 +19,9 @@ export interface HypercallOptions {
 
 /**
  * Executes VMCALL or VMMCALL: RAX is `nr`, RBX, RCX, RDX and RSI are `a0` to `a3`, of which a caller that is not in 64-bit
- * mode (`long` false) gives 32 bits. Returns the new RAX, 64 bits unsigned. With the board's lock held.
+ * mode (`long` false) gives 32 bits. `from` is the vCPU that calls. Returns the new RAX, 64 bits unsigned. With the board's lock held.
  */
-export type Hypercall = (nr: bigint, a0: bigint, a1: bigint, a2: bigint, a3: bigint, cpl: number, long: boolean) => bigint;
+export type Hypercall = (nr: bigint, a0: bigint, a1: bigint, a2: bigint, a3: bigint, cpl: number, long: boolean, from?: number) => bigint;
 
 export function kvmHypercalls(o: HypercallOptions): Hypercall {
   const byApicId = (id: bigint): KvmPv | undefined => o.cpus.find((c) => BigInt(c.lapic.id) === id);
@@ -44,7 +42,7 @@ export function kvmHypercalls(o: HypercallOptions): Hypercall {
     return reached;
   };
 
-  const clockPairing = (gpa: bigint, type: bigint): bigint => {
+  const clockPairing = (gpa: bigint, type: bigint, from: KvmPv): bigint => {
     if (type !== 0n) return error.opNotSupp;
     const at = Number(gpa);
     const bytes = o.memory.slice(at, 64);
@@ -54,11 +52,11 @@ export function kvmHypercalls(o: HypercallOptions): Hypercall {
     bytes.fill(0);
     o.memory.write64(at, BigInt(Math.floor(wall)));
     o.memory.write64(at + 8, BigInt(Math.floor((wall - Math.floor(wall)) * 1e9)));
-    o.memory.write64(at + 16, BigInt.asUintN(64, o.tsc.tscAt(now)));
+    o.memory.write64(at + 16, BigInt.asUintN(64, from.tsc.tscAt(now)));
     return 0n;
   };
 
-  const call: Hypercall = (nr, a0, a1, a2, a3, cpl, long) => {
+  const call: Hypercall = (nr, a0, a1, a2, a3, cpl, long, from = 0) => {
     if (cpl !== 0) return error.perm;
     switch (Number(nr)) {
       case kvmHypercall.vapicPollIrq:
@@ -73,7 +71,7 @@ export function kvmHypercalls(o: HypercallOptions): Hypercall {
         return 0n;
       }
       case kvmHypercall.clockPairing:
-        return clockPairing(a0, a1);
+        return clockPairing(a0, a1, o.cpus[from]!);
       case kvmHypercall.sendIpi:
         return features?.has('sendIpi') ? sendIpi(a0, a1, a2, a3, long ? 64 : 32) : error.nosys;
       case kvmHypercall.schedYield: {

@@ -29,7 +29,7 @@ function guest(features = kvmAllFeatures) {
     pv.reset();
     return pv;
   });
-  const call = kvmHypercalls({ ...board, cpus, memory, wall, tsc, kick });
+  const call = kvmHypercalls({ ...board, cpus, memory, wall, kick });
   /** What a guest computes from its clock structure, in ns. */
   const guestTime = (at: number) => {
     let delta = tsc.tscAt(board.time.ns) - memory.read64(at + 8);

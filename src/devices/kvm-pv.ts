@@ -81,6 +81,7 @@ export interface KvmPvOptions {
   readonly memory: GuestMemory;
   readonly clock: Clock;
   readonly wall: WallClock;
+  /** The vCPU's own counter. */
   readonly tsc: Tsc;
   /** TSC frequency in kHz. */
   readonly tscKhz: number;
@@ -90,6 +91,7 @@ export interface KvmPvOptions {
 export class KvmPv {
   readonly s: ViewOf<typeof kvmPvLayout>;
   readonly lapic: Lapic;
+  readonly tsc: Tsc;
   /** MSRs 0x11, 0x12 and 0x4B56_4D00 to 0x4B56_4DFF. */
   readonly msrs: MsrHandler;
   readonly #o: KvmPvOptions;
@@ -99,6 +101,7 @@ export class KvmPv {
   constructor(o: KvmPvOptions) {
     this.#o = o;
     this.lapic = o.lapic;
+    this.tsc = o.tsc;
     this.s = o.arena.alloc(kvmPvLayout, String(o.lapic.cpu));
     this.#features = featureBits(o.features);
     this.#scale = pvclockScale(o.tscKhz);
@@ -125,7 +128,7 @@ export class KvmPv {
     return (this.s.pollControl & 1n) !== 0n;
   }
 
-  /** Writes the clock structure again: after the TSC was set, or state was restored. On the vCPU's thread. */
+  /** Writes the clock structure again: after the TSC was set, or the state was elsewhere. */
   updateClock(): void {
     if ((this.s.systemTime & 1n) === 0n) return;
     const at = Number(this.s.systemTime & ~1n);
@@ -139,6 +142,21 @@ export class KvmPv {
       memory.write8(at + 28, this.#scale.shift & 0xff);
       memory.write8(at + 29, stable);
     });
+  }
+
+  /** Keeps a register that an accelerator serves itself; the guest's memory is its business, too. */
+  keep(msr: number, value: bigint): void {
+    const { s } = this;
+    if (msr === kvmMsr.wallClock) s.wallClock = value;
+    else if (msr === kvmMsr.systemTime) s.systemTime = value;
+    else if (msr === kvmMsr.stealTime) s.stealTime = value;
+    else if (msr === kvmMsr.eoi) s.eoi = value;
+    else if (msr === kvmMsr.pollControl) s.pollControl = value;
+  }
+  /** The registers are served here again, with what was kept. */
+  takeOver(): void {
+    this.updateClock();
+    this.lapic.setPvEoi(this.s.eoi & 1n ? Number(this.s.eoi & ~3n) : 0);
   }
 
   /** The vCPU stops running for a while (HLT, or the host takes it off): others may leave its TLB flushes to `resumed`. */

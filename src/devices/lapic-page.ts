@@ -35,6 +35,8 @@ const places: readonly number[] = [...new Set([...Object.values(offsets), ...Obj
 
 /** The registers. The mode and the TSC deadline are MSRs (0x1B, 0x6E0) and not in it. With the board's lock held. */
 export function saveLapicPage(l: Lapic): Uint8Array<ArrayBuffer> {
+  // Who takes the registers over does not know of an end that the guest has given, or may still give, in memory alone.
+  l.setPvEoi(l.s.pvEoi);
   const page = new Uint8Array(lapicPageSize);
   const view = new DataView(page.buffer);
   for (const at of places) view.setUint32(at, l.mmio.read(at, 4), true);

@@ -94,12 +94,15 @@ export class LapicTimer {
     if (this.#mode === tscDeadline && this.#s.deadline !== 0n) this.#start(this.#tsc.nsAt(this.#s.deadline));
   }
 
-  /** Takes over counts that another local APIC had. */
+  /**
+   * Takes over counts that another local APIC had. One shot that has come to 0 fires, as KVM_SET_LAPIC has it: whether its interrupt was
+   * requested does not show, and one too many does no harm.
+   */
   load(initial: number, current: number, divide: number): void {
     this.#s.divide = divide & 0xb;
     this.#s.initialCount = initial;
     this.#s.expires = never;
-    if (this.#mode !== tscDeadline && current !== 0) this.#start(this.#clock.now() + current * this.#divisor);
+    if (this.#mode !== tscDeadline && initial !== 0) this.#start(this.#clock.now() + current * this.#divisor);
   }
 
   tick(now: number): void {

@@ -5,6 +5,7 @@ import { Ram } from '../bus/memory.ts';
 import { ApicBus } from './apic-bus.ts';
 import { Ioapic } from './ioapic.ts';
 import { event, Lapic, sipiVector } from './lapic.ts';
+import { saveLapicPage } from './lapic-page.ts';
 
 /** Local APICs of `n` vCPUs, software-enabled, an I/O APIC, 1 ns = 2 TSC cycles, and a page of RAM. */
 function board(n: number, ids?: readonly number[]) {
@@ -364,6 +365,21 @@ test('the paravirtual EOI ends an interrupt by the guest clearing its word, unle
   assert.equal(memory.read8(0x100), 0, 'the offer is taken back');
   l.eoi();
   assert.equal(l.acknowledge(), 0x40);
+});
+
+test('who takes the registers over finds what the guest ended in its word ended, and no offer there', () => {
+  const { l, memory } = board(1);
+  const inService = () => new DataView(saveLapicPage(l).buffer).getUint32(0x120, true);
+  l.setPvEoi(0x100);
+  l.accept(0, 0x50, false);
+  l.acknowledge();
+  assert.equal(inService(), 1 << 16);
+  assert.equal(memory.read8(0x100), 0, 'the guest ends it by the register');
+  l.eoi();
+  l.accept(0, 0x50, false);
+  l.acknowledge();
+  memory.write8(0x100, 0);
+  assert.equal(inService(), 0);
 });
 
 test('an interrupt that the guest ended in its word stays ended when the word is given up, and an offer there is taken back', () => {

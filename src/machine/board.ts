@@ -33,7 +33,7 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
-import { smm } from '../isa/x86/state.ts';
+import { smm, tscOffset } from '../isa/x86/state.ts';
 import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
@@ -64,6 +64,7 @@ const controlLayout = struct({
   stop: ['i32', 1],
   pause: ['i32', 1],
   paused: ['i32', 1],
+  looked: ['i32', 1],
   plugs: ['i32', 1],
   wake: ['i32', 64],
   skipped: ['f64', 1],
@@ -142,13 +143,14 @@ export interface Board {
   readonly flashBell: Doorbell;
   readonly facts: BoardFacts;
   /**
-   * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them, `paused`: how many are held; `wake`: a word for each vCPU
+   * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them while it is not 0, `paused`: how many are held; `looked`: how many of them have looked at their state again since `pause` got another value; `wake`: a word for each vCPU
    * to sleep on; `plugs`: how often devices were added or removed; `switched`: how often vCPUs have come to a meeting while they go over to another accelerator, `gate`: the meetings that are over, `refused`: 1 once a vCPU could not go over; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
    */
   readonly control: {
     readonly stop: Int32Array;
     readonly pause: Int32Array;
     readonly paused: Int32Array;
+    readonly looked: Int32Array;
     readonly plugs: Int32Array;
     readonly switched: Int32Array;
     readonly refused: Int32Array;
@@ -164,6 +166,8 @@ export interface Board {
   save(): Section[];
   /** Puts it back into a board of the same make; throws, with nothing changed, where a section is missing, unknown or does not suit. */
   restore(sections: readonly Section[]): void;
+  /** Local APICs and the chips before them are the board's again, with state that was elsewhere. With the board's lock held, and the vCPUs. */
+  apicsBack(): void;
   /** Power-on state of every device. Once per machine reset, on one thread, with all vCPUs stopped. */
   reset(): void;
 }
@@ -205,6 +209,18 @@ export function buildBoard(o: BoardOptions): Board {
     nsAt: (t) => Math.ceil((Number(t) * 1e6) / tscKhz),
   };
   const ticks = (): number => Math.floor((clock.now() * tscKhz) / 1e6);
+  /** The counter of one vCPU, which its guest may set. */
+  const ownTsc = (cpu: number): Tsc => {
+    const at = layout.vcpuBase + cpu * layout.vcpuBytes + tscOffset.offset;
+    const tscAt = (ns: number): bigint => BigInt.asUintN(64, tsc.tscAt(ns) + view.getBigUint64(at, true));
+    return {
+      tscAt,
+      nsAt(t) {
+        const now = clock.now();
+        return tsc.nsAt(tsc.tscAt(now) + t - tscAt(now));
+      },
+    };
+  };
   const timers = new Timers(arena.alloc(timersLayout));
   const retime = (): void => {
     timers.changed();
@@ -239,7 +255,7 @@ export function buildBoard(o: BoardOptions): Board {
       bus,
       cpu,
       clock,
-      tsc,
+      tsc: ownTsc(cpu),
       pic: cpu === 0 ? pic : undefined,
       memory,
       kick: wake,
@@ -393,14 +409,17 @@ export function buildBoard(o: BoardOptions): Board {
   }
 
   // Paravirtual interface.
-  const pvs = lapics.map((lapic) => new KvmPv({ arena, lapic, memory, clock, wall, tsc, tscKhz, features: config.paravirtual }));
+  const pvs = lapics.map(
+    (lapic, cpu) =>
+      new KvmPv({ arena, lapic, memory, clock, wall, tsc: ownTsc(cpu), tscKhz, features: config.paravirtual }),
+  );
   if (config.paravirtual.length > 0) {
     pvs.forEach((pv, cpu) => {
       msrs[cpu].map(kvmMsr.wallClockOld, kvmMsr.systemTimeOld, pv.msrs);
       msrs[cpu].map(kvmMsr.first, kvmMsr.last, pv.msrs);
     });
   }
-  const hypercall = kvmHypercalls({ cpus: pvs, memory, clock, wall, tsc, kick: wake });
+  const hypercall = kvmHypercalls({ cpus: pvs, memory, clock, wall, kick: wake });
 
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
 
@@ -456,6 +475,10 @@ export function buildBoard(o: BoardOptions): Board {
       Atomics.store(control.stop, 0, 0);
       Atomics.store(control.pause, 0, 0);
       Atomics.store(control.paused, 0, 0);
+    },
+    apicsBack() {
+      for (const one of [ioapic, ...(ioapic2 ? [ioapic2] : []), pic]) one.restored();
+      timers.changed();
     },
     save: () => [...arena.save(), ...devices.save()],
     restore(sections) {

@@ -129,9 +129,11 @@ export interface RunningMachine {
   liveState(o: LiveOptions): AsyncIterable<Uint8Array>;
   /** Begins to note which pages are written; whoever else does so is not disturbed. */
   logDirty(): Promise<DirtyLog>;
+  /** Reads the beginning of a saved state, and rejects where this machine, with what runs its vCPUs now, cannot take it over. Nothing is changed. */
+  checkState(chunks: AsyncIterable<Uint8Array>): Promise<void>;
   /**
-   * Takes over the state that `saveState` of a machine of the same make gave; this one must be held or not started. Rejects, and the machine must
-   * then not go on, for anything else.
+   * Takes over the state that `saveState` of a machine of the same make gave; this one must be held or not started. Rejects for anything else: with
+   * nothing changed for what `checkState` refuses, and the machine must not go on after the rest.
    */
   loadState(chunks: AsyncIterable<Uint8Array>): Promise<void>;
   /** What runs the vCPUs now. */

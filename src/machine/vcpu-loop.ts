@@ -62,6 +62,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     rdmsr: (msr) => msrs.read(msr),
     wrmsr: (msr, value) => msrs.write(msr, value),
+    keepMsr: (msr, value) => board.pvs[cpu].keep(msr, value),
     cpuid(leaf, subleaf, state) {
       const [eax, ebx, ecx, edx] = cpuid(model, leaf, subleaf, state);
       // A local APIC that is off is not shown.
@@ -69,10 +70,15 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     },
     hypercall(nr, args, cpl) {
       if (board.config.paravirtual.length === 0) return undefined;
-      return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true));
+      return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true, cpu));
     },
     tsc: () => tsc.tscAt(clock.now()),
     ticks: board.ticks,
+    tscChanged: () =>
+      lock.run(() => {
+        lapic.timer.tscChanged();
+        board.pvs[cpu].updateClock();
+      }),
     features: model.model.features,
     ...(pmu ? { pmu } : {}),
     overflow: () => lock.run(() => lapic.overflow(pmu === 'intel')),
@@ -103,7 +109,7 @@ export function runVcpu(
   plugged: () => Vcpu | undefined = () => undefined,
 ): void {
   const lapic = board.lapics[cpu];
-  const { stop, pause, paused, plugs, wake } = board.control;
+  const { stop, pause, paused, looked, plugs, wake } = board.control;
   let vcpu = first;
   let known = Atomics.load(plugs, 0);
   vcpu = plugged() ?? vcpu;
@@ -112,11 +118,21 @@ export function runVcpu(
   let waiting = waits();
   let patience: number = WAIT.first;
   while (Atomics.load(stop, 0) === 0) {
-    if (Atomics.load(pause, 0) !== 0) {
+    let held = Atomics.load(pause, 0);
+    if (held !== 0) {
       vcpu.publish();
       Atomics.add(paused, 0, 1);
       Atomics.notify(paused, 0);
-      while (Atomics.load(pause, 0) !== 0 && Atomics.load(stop, 0) === 0) Atomics.wait(pause, 0, 1, LONGEST_SLEEP);
+      while (Atomics.load(stop, 0) === 0) {
+        const word = Atomics.load(pause, 0);
+        if (word === 0) break;
+        if (word !== held) {
+          held = word;
+          vcpu.refresh();
+          Atomics.add(looked, 0, 1);
+          Atomics.notify(looked, 0);
+        } else Atomics.wait(pause, 0, held, LONGEST_SLEEP);
+      }
       Atomics.sub(paused, 0, 1);
       if (known !== Atomics.load(plugs, 0)) {
         known = Atomics.load(plugs, 0);

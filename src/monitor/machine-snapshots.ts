@@ -81,11 +81,17 @@ export async function loadSnapshot(e: Emulator, tag: string, vmState?: string, d
   }
   const home = disks.find((d) => (vmState === undefined || d.node.name === vmState) && named(d.image, tag)!.vmStateSize > 0);
   if (!home) throw new QmpError(`Snapshot '${tag}' holds no state of a machine`);
+  const size = named(home.image, tag)!.vmStateSize;
+  try {
+    await machine.checkState(readState(await home.image.atSnapshot(tag), size));
+  } catch (error) {
+    throw new QmpError(`Error while loading the machine, which goes on as it was: ${(error as Error).message}`);
+  }
   const wasRunning = machine.status === 'running';
   if (wasRunning) await machine.pause();
   try {
     for (const { image, node } of disks) await node.disk.drained(async () => image.applySnapshot(tag));
-    await machine.loadState(readState(home.image, named(home.image, tag)!.vmStateSize));
+    await machine.loadState(readState(home.image, size));
   } catch (error) {
     // Half of another machine can't go on: it stays as it is until it is reset.
     throw error instanceof QmpError ? error : new QmpError(`Error while loading the machine: ${(error as Error).message}`);

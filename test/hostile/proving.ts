@@ -16,6 +16,7 @@ export const hosts: ReadonlySet<string> = new Set([
   'portIn',
   'portOut',
   'leaveSoon',
+  'tscChanged',
   'random',
   'rdmsr',
   'rdpmc',

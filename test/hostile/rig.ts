@@ -273,6 +273,7 @@ export class Rig {
       set: (name, value) => vcpu.set(name, value),
       sync: () => vcpu.sync(),
       publish: () => vcpu.publish(),
+      refresh: () => vcpu.refresh(),
       startsItself: false,
       reset: () => vcpu.reset(),
       get instructions() {

@@ -59,7 +59,7 @@ export async function outerGuest(script: string, line: (text: string) => void, o
     const outer = await outerImage();
     const initrd = join(folder, 'initrd');
     await writeFile(initrd, concatenate([await readFile(outer.initrd), writeCpio(await overlay(script, o.more ?? []))]));
-    const append = 'console=ttyS0 quiet mitigations=off nokaslr no5lvl tsc=reliable panic=-1 rdinit=/outer-init';
+    const append = 'console=ttyS0 quiet mitigations=off nokaslr no5lvl tsc=reliable no_timer_check panic=-1 rdinit=/outer-init';
     const child = spawn(QEMU, [
       ...['-M', 'q35', '-accel', 'tcg,thread=multi', '-smp', '2', '-m', '2000', '-cpu', o.cpu ?? CPU, '-nographic', '-no-reboot', '-nodefaults'],
       ...['-serial', 'stdio', '-kernel', outer.kernel, '-initrd', initrd, '-append', append],

@@ -155,6 +155,31 @@ static void timer(void) {
   report(rdmsr(0x6e0) != 0, "TSC deadline reads as written");
   wait_for(&count, 1);
   report(count == 1, "TSC deadline fires");
+  // The counter that the guest reads is the one that counts, wherever it has been set to.
+  u64 before = rdtsc();
+  wrmsr(0x10, before + (1ull << 50));
+  count = 0;
+  wrmsr(0x6e0, rdtsc() + 1000000);
+  wait_for(&count, 1);
+  report(count == 1, "TSC deadline fires after the counter was set ahead");
+  count = 0;
+  wrmsr(0x6e0, before + (1ull << 49) + (1ull << 40));
+  wait_for(&count, 1);
+  report(count == 1, "TSC deadline that the counter has passed since fires");
+  count = 0;
+  wrmsr(0x10, 1000);
+  u64 deadline = rdtsc() + 100000000;
+  wrmsr(0x6e0, deadline);
+  while (count == 0 && rdtsc() < deadline) pause_();
+  report(rdtsc() >= deadline, "TSC deadline does not fire early after the counter was set back");
+  wait_for(&count, 1);
+  report(count == 1, "it fires then");
+  count = 0;
+  wrmsr(0x6e0, rdtsc() + (1ull << 45));
+  wrmsr(0x3b, rdmsr(0x3b) + (1ull << 46));
+  wait_for(&count, 1);
+  report(count == 1, "TSC deadline fires when IA32_TSC_ADJUST takes the counter past it");
+  wrmsr(0x10, before);
   cli();
 }
 static volatile int arrived;

@@ -218,6 +218,7 @@ export class DbtVcpu implements Vcpu {
   readonly startsItself = false;
   /** All state is in the slots at any time between two runs. */
   publish(): void {}
+  refresh(): void {}
   /** Memory was changed behind the translator's back: all that it has decoded is dropped before the guest goes on. */
   forget(): void {
     this.#forget = true;
@@ -863,6 +864,7 @@ export class DbtVcpu implements Vcpu {
         else this.#asked = { counter: counter >>> 0 };
       },
       leaveSoon,
+      tscChanged: () => bus.tscChanged?.(),
       usesStack: (address: bigint): number => {
         const reg = (offset: number): bigint => BigInt.asUintN(64, this.#quad(offset));
         const bytes = this.#instruction();

@@ -17,7 +17,7 @@ import { ExitCounters } from './counters.ts';
 import { guestCpuid, lackingFeatures, setCpuid } from './cpuid.ts';
 import { DirtyRing } from './dirty-ring.ts';
 import { giveBack, type Holding, holdingOf } from './holdings.ts';
-import { block, KvmState } from './state.ts';
+import { block, KvmState, keptComponents } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
 /** MSRs of the paravirtual interface that both the kernel and the board keep. */
@@ -98,6 +98,8 @@ export class KvmVcpu implements Vcpu {
   /** An access that the kernel completes at the next entry. */
   #unfinished = false;
   #halted = false;
+  /** The slots have an NMI that the kernel has not delivered yet. */
+  #nmiTold = false;
   /** The board's local APIC has the registers; and they are others than the kernel's, which counts where they are not. */
   #apicOnBoard = true;
   #apicChanged = true;
@@ -140,8 +142,7 @@ export class KvmVcpu implements Vcpu {
     const table = guestCpuid(model, vm.supported, this.#kernelApic);
     this.lacking = lackingFeatures(model, table);
     setCpuid(host, fd, table);
-    const components = BigInt(vm.supported.find((e) => e.leaf === 0xd && !e.subleaf)?.values[0] ?? 1);
-    this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components, tsc: () => bus.tsc() });
+    this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components: keptComponents(vm.supported), tsc: () => bus.tsc() });
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
     if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
     this.#thread = host.prepareThread();
@@ -183,6 +184,7 @@ export class KvmVcpu implements Vcpu {
   /** Machines under KVM have no system management mode. */
   smi(): void {}
   nmi(): void {
+    this.#dropTold();
     Atomics.store(this.#words, this.#word(st.nmiPending), 1);
   }
   get(name: string): bigint {
@@ -202,10 +204,13 @@ export class KvmVcpu implements Vcpu {
     this.#takeRing();
     if (this.#inSlots || this.#slotsFresh) return;
     this.#finish();
+    // First: an INIT or SIPI that waits in the kernel takes effect here, and changes registers.
+    const activity = this.#activity();
     const begun = this.#state.load();
-    if (begun === NMI) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
+    this.#nmiTold = begun === NMI;
+    if (this.#nmiTold) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
     Atomics.store(this.#words, this.#word(st.inFlight), begun > NMI ? begun : 0);
-    Atomics.store(this.#words, this.#word(st.activity), this.#activity());
+    Atomics.store(this.#words, this.#word(st.activity), activity);
     if (this.#kernelApic && this.#o.apic && !this.#assisting) {
       this.#call('getLapic', this.#apic);
       this.#o.apic.load(this.#state.readMsr(IA32_APIC_BASE) ?? 0n, this.#apic, this.#state.readMsr(IA32_TSC_DEADLINE) ?? 0n);
@@ -213,7 +218,7 @@ export class KvmVcpu implements Vcpu {
     }
     for (const index of PARAVIRTUAL) {
       const value = this.#state.readMsr(index);
-      if (value !== undefined && value !== this.#bus.rdmsr(index)) this.#bus.wrmsr(index, value);
+      if (value !== undefined) this.#bus.keepMsr?.(index, value);
     }
     if (this.#stoppedDr6 !== undefined) writeSlot(this.#view, this.#env + st.dr[6]!.offset, st.dr[6]!.access, this.#stoppedDr6);
     this.#slotsFresh = true;
@@ -249,8 +254,15 @@ export class KvmVcpu implements Vcpu {
     this.publish();
   }
 
+  /** The kernel still has the NMI that `publish` told of. */
+  #dropTold(): void {
+    if (this.#nmiTold && !this.#inSlots) Atomics.store(this.#words, this.#word(st.nmiPending), 0);
+    this.#nmiTold = false;
+  }
+
   run(_slice: number, ns: number): VcpuExit {
     const { host } = this.#o.vm;
+    this.#dropTold();
     host.interruptIn(ns);
     const kick = this.#word(st.kick);
     const entered = this.#word(st.hostEntered);
@@ -502,13 +514,17 @@ export class KvmVcpu implements Vcpu {
     return exit === 'shutdown' ? 'shutdown' : undefined;
   }
 
-  /** Has the kernel complete an access that the board has served, without running the guest. */
+  /** Has the kernel complete an access that the board has served, without running the guest. One instruction may make several. */
   #finish(): void {
-    if (!this.#unfinished) return;
-    this.#run.immediateExit = 1;
-    this.#o.vm.host.ioctl(this.fd, ioctls.run.request, 0);
-    this.#run.immediateExit = 0;
-    this.#unfinished = false;
+    while (this.#unfinished) {
+      this.#run.immediateExit = 1;
+      const result = this.#o.vm.host.ioctl(this.fd, ioctls.run.request, 0);
+      this.#run.immediateExit = 0;
+      this.#unfinished = false;
+      const reason = result < 0 ? undefined : exitReasons[this.#run.exitReason];
+      if (reason === 'io') this.#portAccess();
+      else if (reason === 'mmio') this.#mmioAccess();
+    }
   }
 
   /**

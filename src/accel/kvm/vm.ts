@@ -182,6 +182,12 @@ export class KvmVm {
     this.call('setClock', bytes);
   }
 
+  /** The clock that kvm-clock shows, in ns; undefined where the kernel does not tell it. */
+  getClock(): number | undefined {
+    const { bytes, view } = block(clockDataLayout);
+    return this.host.ioctl(this.share.vm, ioctls.getClock.request, bytes) < 0 ? undefined : Number(view.clock);
+  }
+
   /**
    * Tells the kernel where I/O APIC pins point, as messages, so that it reports the end of their level-triggered interrupts.
    * A masked pin is `undefined`.

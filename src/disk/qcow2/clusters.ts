@@ -20,14 +20,14 @@ interface Run {
 /** Offsets are the guest's; those from the disk's size on hold VM state. */
 export class Clusters {
   readonly #tables: Tables;
-  readonly #codec: Codec;
+  readonly codec: Codec;
   /** What unallocated clusters read as. */
   backing: BlockDevice | undefined;
   #expanded: { readonly offset: number; readonly bytes: Uint8Array } | undefined;
 
   constructor(tables: Tables, codec: Codec, backing: BlockDevice | undefined) {
     this.#tables = tables;
-    this.#codec = codec;
+    this.codec = codec;
     this.backing = backing;
   }
 
@@ -129,7 +129,7 @@ export class Clusters {
       await t.corrupt(`a compressed cluster lies at ${entry.offset}, accepted is less than 2^53`);
     const packed = new Uint8Array(entry.length);
     await t.file.read(entry.offset, packed);
-    const bytes = await this.#codec.expand(t.header.compression, packed, t.cluster).catch((error: unknown) => {
+    const bytes = await this.codec.expand(t.header.compression, packed, t.cluster).catch((error: unknown) => {
       const found = error instanceof Error ? error.message : String(error);
       throw new DiskError(`Cannot read ${t.file.name}: its compressed cluster at ${entry.offset} is damaged (${found})`);
     });
@@ -227,7 +227,7 @@ export class Clusters {
       whole = new Uint8Array(t.cluster);
       whole.set(bytes);
     }
-    const packed = await this.#codec.compress(t.header.compression, whole);
+    const packed = await this.codec.compress(t.header.compression, whole);
     if (packed.length >= t.cluster) return this.write(offset, bytes);
     const place = await this.#allocateBytes(packed.length);
     if (place + packed.length > compressedLimit(t.header.clusterBits))

@@ -88,6 +88,12 @@ test('VM state is kept with its snapshot, and the disk does not show it', async 
   assert.ok((await read(image, MiB + 512, 7 * MiB - 512)).every((v) => v === 0));
   await image.close();
   const again = await Qcow2Image.open(file, { codec });
+  // It can be looked at without going back to it.
+  const then = await again.atSnapshot('running');
+  const seen = new Uint8Array(state.length);
+  await then.readVmState(0, seen);
+  assert.deepEqual(seen, state);
+  assert.deepEqual(await read(again, 0, 1), new Uint8Array([2]));
   await again.applySnapshot('running');
   assert.equal(again.size, MiB + 512);
   const back = new Uint8Array(state.length);

@@ -296,6 +296,14 @@ export class Qcow2Image implements BlockDevice {
     });
   }
 
+  /** The image as it was, to read; it goes with this one, and is not to be closed. */
+  async atSnapshot(idOrName: string): Promise<Qcow2Image> {
+    return this.#change(async () => {
+      await this.#tables.flush();
+      return Qcow2Image.open(this.#tables.file, { codec: this.#clusters.codec, readOnly: true, snapshot: idOrName });
+    });
+  }
+
   /** The disk, its size included, and the VM state area become what they were. */
   async applySnapshot(idOrName: string): Promise<void> {
     await this.#change(() => this.#snapshots.apply(findSnapshot(this.snapshots, idOrName)));

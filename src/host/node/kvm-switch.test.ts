@@ -34,13 +34,21 @@ function kernel(code: string, more: Readonly<Record<number, string>> = {}): Uint
 /** Counts for ever. L: inc dword [COUNTER]; jmp L */
 const counting = kernel('ff0500002000 ebf8');
 
+/** Flat segments and a stack: cli; lgdt [0x100480]; jmp 8:N; N: mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; mov esp,0x300000; lidt [0x100488] */
+const FLAT = 'fa 0f011580041000 ea4f0010000800 66b81000 8ed8 8ec0 8ed0 bc00003000 0f011d88041000';
+/** The segments, the tables' sizes and places, and the gate of vector 0x20. */
+const tables = (handler: string) => ({
+  1024: '0000000000000000 ffff0000009bcf00 ffff00000093cf00',
+  1152: '1700 00041000 0000 0701 00081000',
+  2304: `${handler} 0800 008e 1000`,
+});
+
 /**
  * Counts interrupts of the PIT, a hundred a second, which come through the 8259As and LINT0 of the local APIC: all of the board's old chips
  * work together, wherever they are.
  */
 const ticking = kernel(
-  // cli; lgdt [0x100480]; jmp 8:N; N: mov ax,16; mov ds,ax; mov es,ax; mov ss,ax; mov esp,0x300000; lidt [0x100488]
-  `fa 0f011580041000 ea4f0010000800 66b81000 8ed8 8ec0 8ed0 bc00003000 0f011d88041000
+  `${FLAT}
   // The 8259As: vectors 0x20 and 0x28, all masked but input 0
   b011e620e6a0 b020e621b028e6a1 b004e621b002e6a1 b001e621e6a1 b0fee621b0ffe6a1
   // The local APIC: on, LINT0 takes the 8259As' interrupts
@@ -48,13 +56,31 @@ const ticking = kernel(
   // The PIT: channel 0 in mode 2, 11,932 pulses; sti; L: hlt; jmp L
   b034e643 b09ce640b02ee640 fb f4 ebfd`.replaceAll(/\/\/.*/g, ''),
   {
-    // Flat segments; the tables' sizes and places.
-    1024: '0000000000000000 ffff0000009bcf00 ffff00000093cf00',
-    1152: '1700 00041000 0000 0701 00081000',
+    ...tables('c004'),
     // push eax; inc dword [COUNTER]; mov al,0x20; out 0x20,al; pop eax; iret
     1216: '50 ff0500002000 b020e620 58 cf',
-    2304: 'c004 0800 008e 1000',
   },
+);
+
+/** Where the guest below counts interrupts that came before their time. */
+const EARLY = COUNTER + 4;
+/**
+ * Counts interrupts of the local APIC's timer, which goes by a time-stamp counter that the guest has set 2^40 ahead: each one sets the next deadline,
+ * ten million further on.
+ */
+const deadlines = kernel(
+  `${FLAT}
+  // Both 8259As masked; the local APIC: on, timer by deadline, vector 0x20
+  b0ffe621e6a1 c705f000e0feff010000 c7052003e0fe20000400
+  // rdtsc; add edx,0x100; mov ecx,0x10; wrmsr; call A; sti; L: hlt; jmp L
+  0f31 81c200010000 b910000000 0f30 e832000000 fb f4 ebfd
+  // pusha; rdtsc; sub eax,[D]; sbb edx,[D+4]; jnc N; inc dword [EARLY]
+  60 0f31 2b0508002000 1b150c002000 7306 ff0504002000
+  // N: call A; mov dword [0xfee000b0],0; inc dword [COUNTER]; popa; iret
+  e812000000 c705b000e0fe00000000 ff0500002000 61 cf
+  // A: rdtsc; add eax,10000000; adc edx,0; mov [D],eax; mov [D+4],edx; mov ecx,0x6e0; wrmsr; ret
+  0f31 0580969800 83d200 a308002000 89150c002000 b9e0060000 0f30 c3`.replaceAll(/\/\/.*/g, ''),
+  tables('9700'),
 );
 
 /** What this process holds of KVM: descriptors of it, and mappings of vCPUs. */
@@ -176,6 +202,31 @@ test('a guest whose state KVM does not keep stays where it is, and the line says
   await goesOn();
 }); // biome-ignore format: one call
 
+test('a saved state that KVM does not keep is refused before anything of it is loaded, and the machine goes on', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t);
+  await goesOn();
+  await machine.pause();
+  const slot = machine.vcpuState(0);
+  const own = slot.getBigUint64(xcr0.offset, true);
+  slot.setBigUint64(xcr0.offset, (1n << 62n) | 7n, true);
+  const parts: Uint8Array[] = [];
+  for await (const part of machine.saveState()) parts.push(part.slice());
+  const saved = (async function* () { yield* parts; });
+  await machine.checkState(saved());
+  slot.setBigUint64(xcr0.offset, own, true);
+  machine.stateChanged();
+  await machine.setAccel('kvm');
+  machine.resume();
+  await goesOn();
+  const refused = /^Error: Cannot run the guest on this KVM: it uses state that KVM does not keep here /;
+  await assert.rejects(machine.checkState(saved()), refused);
+  await goesOn();
+  await machine.pause();
+  await assert.rejects(machine.loadState(saved()), refused);
+  machine.resume();
+  await goesOn();
+}); // biome-ignore format: one call
+
 test('a vCPU that cannot be made on KVM when it is plugged in is refused, and the machine goes on', { skip, timeout: 3 * LIMIT }, async (t) => {
   const { machine, goesOn } = start(t, { machine: 'q35', present: 1 });
   const second = { driver: 'max-x86_64-cpu', id: 'second', 'socket-id': 0, 'core-id': 1, 'thread-id': 0 };
@@ -201,6 +252,21 @@ test('machines that have ended hold nothing of KVM', { skip, timeout: 3 * LIMIT 
   await machine.ended;
   assert.deepEqual(held(), []);
 });
+
+for (const irqchip of ['on', 'split'] as const) {
+  test(`timers go by the counter that the guest has set, over changes of the accelerator and pauses: kernel-irqchip=${irqchip}`, { skip, timeout: 6 * LIMIT }, async (t) => {
+    const { machine, goesOn } = start(t, { irqchip }, deadlines);
+    await goesOn();
+    for (const to of ['kvm', 'dbt', 'kvm', 'dbt'] as const) {
+      await machine.setAccel(to);
+      await goesOn();
+      await machine.pause();
+      machine.resume();
+      await goesOn();
+      assert.equal(machine.board.memory.read32(EARLY), 0, `interrupts before their time under ${to}`);
+    }
+  });
+} // biome-ignore format: titles in one line
 
 for (const irqchip of ['on', 'split', 'off'] as const) {
   test(`interrupts of the board's old chips go on over changes of the accelerator, saved states and resets: kernel-irqchip=${irqchip}`, { skip, timeout: 6 * LIMIT }, async (t) => {

@@ -9,11 +9,13 @@ import { Area, createMemory, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
 import { giveAllBack } from '../../accel/kvm/holdings.ts';
+import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
+import { alignTsc } from '../../accel/kvm/tsc.ts';
 import type { Msi } from '../../bus/irq.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
-import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
+import { type BoardEvent, type MachineConfig, type MachineEvent, TSC_KHZ } from '../../machine/config.ts';
 import { presentAtStart } from '../../machine/cpus.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
@@ -23,9 +25,10 @@ import { hasIoapic2 } from '../../machine/microvm.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
 import { connectPs2 } from '../../machine/ps2-input.ts';
 import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
-import { putVcpu } from '../../machine/snapshot/state.ts';
+import { type Manifest, putVcpu } from '../../machine/snapshot/state.ts';
 import {
   type DirtyLog,
+  firstManifest,
   loadMachine,
   memoryBytes,
   type StillMachine,
@@ -246,10 +249,76 @@ export class NodeMachine implements RunningMachine {
     this.#status = 'paused';
     await this.#loading;
     await this.#hold();
+    this.#followKernel();
     this.#stoodStillAt = this.#hostClock.now();
+    this.#divert();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
-    this.#takeChips();
+    await this.#look();
     this.#notify('STOP', {});
+  }
+  /** The guest's time is the kernel's, where that runs it: their clocks go a little differently. The vCPUs are held. */
+  #followKernel(): void {
+    if (this.#accel !== 'kvm') return;
+    let best = { ahead: 0, window: Number.POSITIVE_INFINITY };
+    for (let n = 0; n < 3; n++) {
+      const before = this.board.clock.now();
+      const kernel = this.#kvm?.vm.getClock();
+      if (kernel === undefined) return;
+      const window = this.board.clock.now() - before;
+      if (window < best.window) best = { ahead: before + window / 2 - kernel, window };
+    }
+    const { skipped } = this.board.control;
+    skipped[0] = skipped[0]! + best.ahead;
+  }
+  /** Messages that devices have sent since the machine was held, with the local APICs in the kernel. */
+  #diverted: Msi[] | undefined;
+  /**
+   * From here on, what devices send goes to the board's interrupt controllers, which have the state of the kernel's: who saves the machine, or moves
+   * it, finds it there. The kernel gets it when the machine goes on.
+   */
+  #divert(): void {
+    if (!this.#localApicsInKernel) return;
+    this.#takeChips();
+    const { apicBus, lock } = this.board;
+    const diverted: Msi[] = [];
+    this.#diverted = diverted;
+    lock.run(() => {
+      apicBus.remote = {
+        msi(address, data) {
+          diverted.push({ address, data });
+          return apicBus.deliverHere(address, data);
+        },
+        routes: () => {},
+      };
+    });
+  }
+  /** Devices send to the kernel again, which gets what they have sent since. */
+  #undivert(): void {
+    const diverted = this.#diverted;
+    if (!diverted) return;
+    this.#diverted = undefined;
+    const { apicBus, lock } = this.board;
+    lock.run(() => {
+      apicBus.remote = this.#kvm?.remoteApics;
+      if (this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
+      for (const { address, data } of diverted) apicBus.deliverMsi(address, data);
+    });
+  }
+  /** Has the vCPUs, which are held, look at their local APICs again: one that was held before the others has got what they have sent since. */
+  async #look(): Promise<void> {
+    if (!this.#localApicsInKernel) return;
+    const { pause, looked } = this.board.control;
+    Atomics.store(looked, 0, 0);
+    const word = Atomics.load(pause, 0);
+    // It may have been told to go on meanwhile.
+    if (word === 0 || Atomics.compareExchange(pause, 0, word, word + 1) !== word) return;
+    Atomics.notify(pause, 0);
+    for (let n = 0; n < this.#running.size && !this.#why && Atomics.load(pause, 0) !== 0; n = Atomics.load(looked, 0)) {
+      const wait = Atomics.waitAsync(looked, 0, n, 100);
+      if (wait.async) await wait.value;
+    }
+    alignTsc(this.#memory.buffer, this.#layout, this.board.cpus.list(), this.#o.config.tscKhz ?? TSC_KHZ);
+    if (this.#diverted) this.board.lock.run(() => this.board.apicsBack());
   }
   /** Waits until all vCPUs stand still. */
   async #hold(): Promise<void> {
@@ -273,6 +342,7 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'paused') return;
     // Under a switch of the accelerator the vCPUs let the clock go on, once all are over.
     if (!this.#switching) {
+      this.#undivert();
       const { skipped } = this.board.control;
       skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
       if (this.#accel === 'kvm') {
@@ -447,7 +517,6 @@ export class NodeMachine implements RunningMachine {
   }
   async *saveState(): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
-    this.#takeChips();
     for await (const chunk of saveMachine(this.#still, zstd)) {
       yield chunk;
       if (this.#status !== 'paused') throw new Error('Cannot save a machine that goes on meanwhile');
@@ -456,7 +525,6 @@ export class NodeMachine implements RunningMachine {
   /** The machine, which must be held, for others to go on from; it goes on as before. */
   freeze(): FrozenMachine {
     if (this.#status !== 'paused') throw new Error(`Cannot freeze a machine that is ${this.#status}: accepted is paused`);
-    this.#takeChips();
     const parts = [...streamStart(this.#still), ...streamEnd(this.#still)];
     return { state: Buffer.concat(parts), memory: this.#guest.freeze() };
   }
@@ -467,7 +535,7 @@ export class NodeMachine implements RunningMachine {
     this.board.reset();
     for (const { io } of this.devices.list()) io?.reset?.();
     this.#guest.take(memory);
-    this.#restored = await loadMachine(this.#still, once(state), zstd);
+    this.#restored = await loadMachine(this.#still, once(state), { packer: zstd });
   }
   async *liveState(o: LiveOptions): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'running') {
@@ -517,14 +585,24 @@ export class NodeMachine implements RunningMachine {
       },
     };
   }
+  async checkState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
+    this.#refuseUnfit(await firstManifest(this.#still, chunks));
+  }
+  /** Throws where what runs the vCPUs cannot have the state of a machine. */
+  #refuseUnfit({ xcr0 = '1' }: Manifest): void {
+    if (this.#accel === 'kvm' && this.#kvm) checkComponents(BigInt(`0x${xcr0}`), keptComponents(this.#kvm.vm.supported));
+  }
   async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     if (this.#status !== 'paused' && this.#status !== 'prelaunch')
       throw new Error(`Cannot restore into a machine that is ${this.#status}: accepted are paused and not started`);
     const { ramLow, ramHigh, extraBytes } = this.#layout;
-    if (this.#status === 'prelaunch') this.board.reset();
-    for (const { io } of this.devices.list()) io?.reset?.();
-    this.#guest.clear(ramLow + ramHigh + extraBytes);
-    const { clock, vcpus } = await loadMachine(this.#still, chunks, zstd);
+    const begin = (saved: Manifest): void => {
+      this.#refuseUnfit(saved);
+      if (this.#status === 'prelaunch') this.board.reset();
+      for (const { io } of this.devices.list()) io?.reset?.();
+      this.#guest.clear(ramLow + ramHigh + extraBytes);
+    };
+    const { clock, vcpus } = await loadMachine(this.#still, chunks, { packer: zstd, begin });
     const { skipped } = this.board.control;
     if (this.#status === 'paused') {
       skipped[0] = this.#stoodStillAt - clock;
@@ -533,6 +611,7 @@ export class NodeMachine implements RunningMachine {
       const { switched, gate, plugs } = this.board.control;
       if (this.#localApicsInKernel) {
         this.#reloading?.deliver();
+        this.#diverted = undefined;
         this.#reloading = { left: this.#running.size, deliver: this.#keepMessages() };
         Atomics.store(switched, 0, 0);
         Atomics.store(gate, 0, 0);
@@ -594,10 +673,9 @@ export class NodeMachine implements RunningMachine {
     const before = this.#accel;
     let refused: string | undefined;
     try {
-      // Where the machine was paused before, interrupts may have come since.
-      this.#takeChips();
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
       this.#accel = accel;
+      this.#diverted = undefined;
       const { lock, control } = this.board;
       lock.run(() => this.board.placeBells());
       const deliver = this.#keepMessages();
@@ -850,6 +928,12 @@ export class NodeMachine implements RunningMachine {
     }
     this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
     this.#guest.clear(ramLow + ramHigh);
+    if (this.#diverted) {
+      this.#diverted = undefined;
+      this.board.lock.run(() => {
+        this.board.apicBus.remote = this.#kvm?.remoteApics;
+      });
+    }
     this.#boot = this.#load();
     const asked = this.#asked;
     this.#asked = false;

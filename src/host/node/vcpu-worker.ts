@@ -10,6 +10,7 @@ import { createEngine, createVm, type Engine, mainModule, prepareEngine } from '
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { REACH } from '../../accel/dbt/region.ts';
 import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
+import { alignTsc } from '../../accel/kvm/tsc.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
 import { limited, TRACE_BURST } from '../../bus/events.ts';
@@ -261,7 +262,9 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
     if (!away) Atomics.store(refused, 0, 1);
   }
   if (away) return next;
+  const left = wasUnderKvm && !share;
   meet(() => {
+    if (left) alignTsc(memory.buffer, layout, board.cpus.list(), config.tscKhz ?? TSC_KHZ);
     const { skipped } = board.control;
     skipped[0] = skipped[0]! + hostClock.now() - since;
     if (Atomics.load(refused, 0) === 0 ? share : wasUnderKvm) kvm?.vm.setClock(board.clock.now());
@@ -283,7 +286,9 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   running = next;
   // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
   if (next instanceof KvmVcpu) next.load();
+  else takeParts();
   meet(() => {
+    if (left && !toKvm) board.lock.run(() => board.apicsBack());
     if (!toKvm || !kvm?.chips) return;
     if (back) board.lock.run(() => pullWires(board, kvm!.chips!));
     else chipsToKernel(board, kvm.chips, epoch);
@@ -354,7 +359,15 @@ function reloaded(): void {
   else {
     running?.forget();
     running?.sync();
+    takeParts();
   }
+}
+/** What goes by the vCPU's counter, and its paravirtual interface, are the board's to serve, with the state as it is. */
+function takeParts(): void {
+  board.lock.run(() => {
+    board.lapics[cpu]!.timer.tscChanged();
+    board.pvs[cpu]!.takeOver();
+  });
 }
 
 /** As `reloaded`; with the local APICs in the kernel, no vCPU goes on before all are there. */

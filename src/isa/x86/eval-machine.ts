@@ -78,6 +78,7 @@ export class EvalMachine {
       watchChanged: () => undefined,
       usesStack: () => 0,
       leaveSoon: () => undefined,
+      tscChanged: () => undefined,
     };
     const flat: Record<string, HostFunction> = {
       hostSpan: (addr, how) => this.#flatAt(addr as bigint, ((how as number) & How.write) !== 0) ?? 0,

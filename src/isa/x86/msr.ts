@@ -6,7 +6,7 @@ import { fitsBase } from './canonical.ts';
 import { CR0, EFER } from './control.ts';
 import type { Emit } from './emit.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
-import { rdmsr, tsc, wrmsr } from './outside.ts';
+import { rdmsr, tsc, tscChanged, wrmsr } from './outside.ts';
 import * as st from './state.ts';
 import { Absent, S } from './state.ts';
 import { sub } from './sub.ts';
@@ -110,6 +110,7 @@ const tscRange: Range = {
     const offset = b.sub(value, b.op('i64.trunc_sat_f64_s', c.call(tsc)));
     c.set(st.tscAdjust, b.add(c.get(st.tscAdjust), b.sub(offset, c.get(st.tscOffset))));
     c.set(st.tscOffset, offset);
+    c.do(tscChanged);
   },
 };
 const tscAdjustRange: Range = {
@@ -120,6 +121,7 @@ const tscAdjustRange: Range = {
     const b = c.b;
     c.set(st.tscOffset, b.add(c.get(st.tscOffset), b.sub(value, c.get(st.tscAdjust))));
     c.set(st.tscAdjust, value);
+    c.do(tscChanged);
   },
 };
 

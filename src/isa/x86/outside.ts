@@ -12,6 +12,8 @@ export const tprRead = host('tprRead', [], 'i32');
 export const tprWrite = host('tprWrite', ['i32'], null);
 /** The time-stamp counter before the slot `tscOffset` is added: a whole number below 2^53, which crosses over faster than an i64. */
 export const tsc = host('tsc', [], 'f64');
+/** The slot `tscOffset` has another value. */
+export const tscChanged = host('tscChanged', [], null);
 /** Writes EAX, EBX, ECX, EDX of a CPUID leaf to the slots `cpuidResult`; may read CR4 and XCR0. Parameters: leaf, subleaf. */
 export const cpuid = host('cpuid', ['i32', 'i32'], null);
 /** A model-specific register that msr.ts has no slot for. Where there is none, `exc` and `excError` are left as #GP(0). With `pmAsked` set, the value comes by `Exit.pmc`. */

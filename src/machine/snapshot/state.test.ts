@@ -5,7 +5,8 @@ import type { Board } from '../board.ts';
 import type { MachineConfig } from '../config.ts';
 import { checkManifest, manifestOf } from './state.ts';
 
-const layout = { extraBytes: 0 } as MemoryLayout;
+const layout = { extraBytes: 0, vcpuBase: 0, vcpuBytes: 1 << 16 } as MemoryLayout;
+const buffer = new SharedArrayBuffer(1 << 16);
 const board = (more: Partial<MachineConfig>): Board =>
   ({
     config: { cpus: 1, memory: 1 << 20, cpuModel: 'max', paravirtual: [], rtcOffset: 0, trace: [], ...more },
@@ -16,10 +17,10 @@ const board = (more: Partial<MachineConfig>): Board =>
 
 test('a machine with system management mode is restored into its like alone', () => {
   const [with_, without] = [board({ smm: true }), board({})];
-  checkManifest(manifestOf(with_, layout), with_, layout);
-  checkManifest(manifestOf(without, layout), without, layout);
-  const { smm: _, ...old } = manifestOf(without, layout);
-  checkManifest(old, without, layout);
-  assert.throws(() => checkManifest(manifestOf(with_, layout), without, layout), /with smm on: this one has it off/);
-  assert.throws(() => checkManifest(old, with_, layout), /with smm off: this one has it on/);
+  checkManifest(manifestOf(with_, buffer, layout), with_, buffer, layout);
+  checkManifest(manifestOf(without, buffer, layout), without, buffer, layout);
+  const { smm: _, ...old } = manifestOf(without, buffer, layout);
+  checkManifest(old, without, buffer, layout);
+  assert.throws(() => checkManifest(manifestOf(with_, buffer, layout), without, buffer, layout), /with smm on: this one has it off/);
+  assert.throws(() => checkManifest(old, with_, buffer, layout), /with smm off: this one has it on/);
 });

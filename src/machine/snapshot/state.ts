@@ -5,7 +5,7 @@ import { readSlot, writeSlot } from '../../accel/slots.ts';
 import type { Section } from '../../bits/arena.ts';
 import { LOW_PAGES, LowPage, READ_ONLY, SLOTS_MAX, Slot, SlotTable } from '../../bits/slot-table.ts';
 import { STAYS } from '../../isa/x86/reset.ts';
-import { stateSlots } from '../../isa/x86/state.ts';
+import { stateSlots, xcr0 } from '../../isa/x86/state.ts';
 import type { Board } from '../board.ts';
 import { TSC_KHZ } from '../config.ts';
 import type { DeviceConfig } from '../device-type.ts';
@@ -22,6 +22,8 @@ export interface Manifest {
   /** It has system management mode; it has not when this is left out. */
   readonly smm?: boolean;
   readonly tscKhz: number;
+  /** What the guest has turned on in XCR0, of all vCPUs, in hexadecimal digits. */
+  readonly xcr0?: string;
   /** ns of the guest's clock. */
   readonly clock: number;
   /** Devices beside the board's, in order, those added later among them. */
@@ -31,8 +33,12 @@ export interface Manifest {
 const VCPU_VERSION = 1;
 const SLOTS_VERSION = 1;
 
-export function manifestOf(board: Board, layout: MemoryLayout): Manifest {
+export function manifestOf(board: Board, buffer: ArrayBufferLike, layout: MemoryLayout): Manifest {
   const { config } = board;
+  const view = new DataView(buffer);
+  const used = board.cpus
+    .list()
+    .reduce((all, n) => all | view.getBigUint64(layout.vcpuBase + n * layout.vcpuBytes + xcr0.offset, true), 0n);
   return {
     memory: config.memory,
     extra: layout.extraBytes,
@@ -42,14 +48,15 @@ export function manifestOf(board: Board, layout: MemoryLayout): Manifest {
     cpuModel: config.cpuModel,
     smm: config.smm === true,
     tscKhz: config.tscKhz ?? TSC_KHZ,
+    xcr0: used.toString(16),
     clock: board.clock.now(),
     devices: board.devices.list().map((d) => d.config),
   };
 }
 
 /** Throws, saying what differs, where the state of that machine does not fit this one. */
-export function checkManifest(saved: Manifest, board: Board, layout: MemoryLayout): void {
-  const here = manifestOf(board, layout);
+export function checkManifest(saved: Manifest, board: Board, buffer: ArrayBufferLike, layout: MemoryLayout): void {
+  const here = manifestOf(board, buffer, layout);
   for (const key of ['memory', 'extra', 'cpus', 'machine', 'cpuModel', 'tscKhz'] as const) {
     if (saved[key] !== here[key])
       throw new Error(`Cannot restore a machine with ${key} ${saved[key]}: this one has ${key} ${here[key]}`);

@@ -28,11 +28,11 @@ const json = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.strin
 /** What a stream begins with. */
 export function* streamStart(m: StillMachine): Generator<Uint8Array> {
   yield header();
-  yield record(Kind.manifest, json(manifestOf(m.board, m.layout)));
+  yield record(Kind.manifest, json(manifestOf(m.board, m.buffer, m.layout)));
 }
 /** What it ends with: all state but memory. The manifest is told again, with the time that counts. */
 export function* streamEnd(m: StillMachine): Generator<Uint8Array> {
-  yield record(Kind.manifest, json(manifestOf(m.board, m.layout)));
+  yield record(Kind.manifest, json(manifestOf(m.board, m.buffer, m.layout)));
   for (const { name, version, bytes } of saveSections(m.board, m.buffer, m.layout)) {
     const head = json({ name, version });
     const length = new Uint8Array(4);
@@ -97,14 +97,15 @@ export async function* saveMachine(m: StillMachine, packer?: Packer): AsyncGener
 }
 
 /**
- * Takes a machine over from a stream, into a machine of the same make whose memory is zero or may be overwritten.
+ * Takes a machine over from a stream, into a machine of the same make whose memory is zero or may be overwritten. `begin` is called with the manifest
+ * that the stream starts with, which fits, before anything is changed; it may throw.
  * Resolves with the guest's clock in ns and the state of each vCPU (`putVcpu`).
- * @throws Error (rejects) for a stream that is damaged, ends early or does not fit; the machine must then not go on
+ * @throws Error (rejects) for a stream that is damaged, ends early or does not fit; the machine must not go on where `begin` was called
  */
 export async function loadMachine(
   m: StillMachine,
   chunks: AsyncIterable<Uint8Array>,
-  packer?: Packer,
+  o: { readonly packer?: Packer; readonly begin?: (saved: Manifest) => void } = {},
 ): Promise<{ readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> }> {
   const reader = new ByteReader(chunks);
   const memory = memoryOf(m);
@@ -112,15 +113,34 @@ export async function loadMachine(
   let manifest: Manifest | undefined;
   for await (const { kind, payload } of records(reader)) {
     if (kind === Kind.manifest) {
+      const first = manifest === undefined;
       manifest = parse(payload) as Manifest;
-      checkManifest(manifest, m.board, m.layout);
-    } else if (manifest === undefined) throw new Error('Cannot restore a machine: its manifest is missing');
+      checkManifest(manifest, m.board, m.buffer, m.layout);
+      if (first) o.begin?.(manifest);
+    } else if (manifest === undefined) throw new Error(NO_MANIFEST);
     else if (kind === Kind.section) sections.push(readSection(payload));
-    else if (kind !== Kind.end && !putPages(memory, kind, payload, packer))
+    else if (kind !== Kind.end && !putPages(memory, kind, payload, o.packer))
       throw new Error(`Cannot restore a machine: a record of kind ${kind} is not known`);
   }
   return { clock: manifest!.clock, vcpus: restoreSections(sections, m.board, m.buffer, m.layout) };
 }
+
+/** The manifest that a stream starts with. Rejects where it does not fit; nothing is changed. */
+export async function firstManifest(m: StillMachine, chunks: AsyncIterable<Uint8Array>): Promise<Manifest> {
+  const reader = new ByteReader(chunks);
+  try {
+    for await (const { kind, payload } of records(reader)) {
+      if (kind !== Kind.manifest) break;
+      const manifest = parse(payload) as Manifest;
+      checkManifest(manifest, m.board, m.buffer, m.layout);
+      return manifest;
+    }
+  } finally {
+    await reader.close();
+  }
+  throw new Error(NO_MANIFEST);
+}
+const NO_MANIFEST = 'Cannot restore a machine: its manifest is missing';
 
 function readSection(payload: Uint8Array): Section {
   const d = new DataView(payload.buffer, payload.byteOffset, payload.length);

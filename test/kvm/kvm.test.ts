@@ -1,5 +1,4 @@
-// The KVM accelerator on an AMD-V that QEMU emulates: `node --test test/kvm/kvm.long.ts`, six minutes on two idle cores. Not among what `npm test` runs yet: see
-// docs/next.md. Skipped where QEMU or Debian's packages cannot be had.
+// The KVM accelerator on an AMD-V that QEMU emulates: six minutes on two idle cores. Skipped where QEMU or Debian's packages cannot be had.
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
