@@ -21,7 +21,16 @@ export interface HypercallOptions {
  * Executes VMCALL or VMMCALL: RAX is `nr`, RBX, RCX, RDX and RSI are `a0` to `a3`, of which a caller that is not in 64-bit
  * mode (`long` false) gives 32 bits. `from` is the vCPU that calls. Returns the new RAX, 64 bits unsigned. With the board's lock held.
  */
-export type Hypercall = (nr: bigint, a0: bigint, a1: bigint, a2: bigint, a3: bigint, cpl: number, long: boolean, from?: number) => bigint;
+export type Hypercall = (
+  nr: bigint,
+  a0: bigint,
+  a1: bigint,
+  a2: bigint,
+  a3: bigint,
+  cpl: number,
+  long: boolean,
+  from?: number,
+) => bigint;
 
 export function kvmHypercalls(o: HypercallOptions): Hypercall {
   const byApicId = (id: bigint): KvmPv | undefined => o.cpus.find((c) => BigInt(c.lapic.id) === id);

@@ -410,8 +410,7 @@ export function buildBoard(o: BoardOptions): Board {
 
   // Paravirtual interface.
   const pvs = lapics.map(
-    (lapic, cpu) =>
-      new KvmPv({ arena, lapic, memory, clock, wall, tsc: ownTsc(cpu), tscKhz, features: config.paravirtual }),
+    (lapic, cpu) => new KvmPv({ arena, lapic, memory, clock, wall, tsc: ownTsc(cpu), tscKhz, features: config.paravirtual }),
   );
   if (config.paravirtual.length > 0) {
     pvs.forEach((pv, cpu) => {

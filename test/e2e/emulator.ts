@@ -122,7 +122,8 @@ export class EmulatorProcess {
     this.console = '';
     this.child.stdin!.write(`${text}; echo E"ND"\n`);
     await this.until(`the end of ${text}`, () => (/END\r\n/.test(this.console) ? true : undefined), limit);
-    return this.console.slice(this.console.indexOf('echo E"ND"') + 10, this.console.lastIndexOf('END')).trim();
+    // What is typed before the shell asks for it is shown twice.
+    return this.console.slice(this.console.lastIndexOf('echo E"ND"') + 10, this.console.lastIndexOf('END')).trim();
   }
   async quit(): Promise<void> {
     if (this.child.exitCode === null) this.child.kill('SIGKILL');

@@ -69,7 +69,11 @@ class Guest {
     const { board } = machine;
     const print = (value: unknown): string =>
       JSON.stringify(value, (_, v) =>
-        typeof v === 'bigint' ? `0x${v.toString(16)}` : ArrayBuffer.isView(v) ? [...(v as Uint32Array)].map((n) => (n >>> 0).toString(16)).join(' ') : v,
+        typeof v === 'bigint'
+          ? `0x${v.toString(16)}`
+          : ArrayBuffer.isView(v)
+            ? [...(v as Uint32Array)].map((n) => (n >>> 0).toString(16)).join(' ')
+            : v,
       );
     const look = (): string => {
       const [uart, ioapic] = [board.uarts[0]!.s, board.ioapics[0]!.s];

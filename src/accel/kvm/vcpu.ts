@@ -142,7 +142,14 @@ export class KvmVcpu implements Vcpu {
     const table = guestCpuid(model, vm.supported, this.#kernelApic);
     this.lacking = lackingFeatures(model, table);
     setCpuid(host, fd, table);
-    this.#state = new KvmState({ host, fd, view: this.#view, env: this.#env, components: keptComponents(vm.supported), tsc: () => bus.tsc() });
+    this.#state = new KvmState({
+      host,
+      fd,
+      view: this.#view,
+      env: this.#env,
+      components: keptComponents(vm.supported),
+      tsc: () => bus.tsc(),
+    });
     const result = host.ioctl(fd, ioctls.setSignalMask.request, host.runMask());
     if (result < 0) throw new Error(`Cannot set the signals of a KVM vCPU: error ${-result}`);
     this.#thread = host.prepareThread();

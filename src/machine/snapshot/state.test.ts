@@ -21,6 +21,9 @@ test('a machine with system management mode is restored into its like alone', ()
   checkManifest(manifestOf(without, buffer, layout), without, buffer, layout);
   const { smm: _, ...old } = manifestOf(without, buffer, layout);
   checkManifest(old, without, buffer, layout);
-  assert.throws(() => checkManifest(manifestOf(with_, buffer, layout), without, buffer, layout), /with smm on: this one has it off/);
+  assert.throws(
+    () => checkManifest(manifestOf(with_, buffer, layout), without, buffer, layout),
+    /with smm on: this one has it off/,
+  );
   assert.throws(() => checkManifest(old, with_, buffer, layout), /with smm off: this one has it on/);
 });
