@@ -94,6 +94,11 @@ export class Chardev {
   get used(): boolean {
     return this.#users.length > 0;
   }
+  /** Somebody uses it who listens: a port that a guest has not opened does not. */
+  get listening(): boolean {
+    return this.used && this.guestOpen;
+  }
+  guestOpen = true;
   get #user(): CharUser | undefined {
     return this.#users[this.#focus]?.user;
   }

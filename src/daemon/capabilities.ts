@@ -6,6 +6,8 @@ import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { hypervisorModel, isX86, usableModels } from './cpus.ts';
 import type { Daemon } from './daemon.ts';
 import type { EmulatorProbe } from './emulators.ts';
+import type { DaemonHost } from './host.ts';
+import { SMALL_PAGE } from './node-memory.ts';
 
 /** The UUID of this host: its firmware's, or one that was made up once and kept. */
 export async function hostUuid(daemon: Daemon): Promise<string> {
@@ -28,39 +30,44 @@ async function hostModel(daemon: Daemon): Promise<{ readonly model?: string; rea
   return decoded ? { model: decoded.model, features: decoded.features.map((one) => one.name) } : { features: [] };
 }
 
+function hostCells({ facts }: DaemonHost): HostInfo['cells'] {
+  const byId = new Map(facts.cpus.map((one) => [one.id, one]));
+  return facts.cells().map(({ id, memory, hugePages, distances, cpus }) => {
+    const huge = hugePages.reduce((sum, one) => sum + one.size * one.count, 0);
+    return {
+      id,
+      memory,
+      pages: [{ size: SMALL_PAGE, count: Math.floor((memory - huge) / SMALL_PAGE) }, ...hugePages],
+      distances,
+      cpus: cpus.flatMap((cpu) => byId.get(cpu) ?? []),
+    };
+  });
+}
+
 async function hostInfo(daemon: Daemon): Promise<HostInfo> {
-  const { facts } = daemon.host;
-  const total = facts.memory()['MemTotal'] ?? 0;
-  const { cpu, topology } = facts;
+  const { host } = daemon;
+  const { cpu, topology, arch, caches, identity } = host.facts;
+  const { vendor, signature } = await daemon.cpus.host();
+  const cells = hostCells(host);
+  const tsc = identity()?.tsc;
   return {
     uuid: await hostUuid(daemon),
     cpu: {
-      arch: facts.arch,
-      vendor: (await daemon.cpus.host()).vendor ?? cpu.vendor,
+      arch,
+      vendor: vendor ?? cpu.vendor,
       ...(cpu.microcode > 0 && { microcode: cpu.microcode }),
-      signature: { family: cpu.family, model: cpu.model, stepping: cpu.stepping },
-      topology: { sockets: topology.sockets, dies: 1, cores: topology.cores, threads: topology.threads },
+      signature: { family: cpu.family, model: cpu.model, stepping: cpu.stepping, ...signature },
+      ...(tsc && { tsc }),
+      topology,
       ...(cpu.addressBits > 0 && { physicalAddressBits: cpu.addressBits }),
       ...(await hostModel(daemon)),
-      pageSizes: [4, 2048, 1_048_576],
+      pageSizes: cells[0]?.pages.map((one) => one.size) ?? [],
     },
     powerManagement: [],
     iommu: false,
     migrationTransports: ['tcp', 'rdma'],
-    cells: [
-      {
-        id: 0,
-        memory: total,
-        pages: [
-          { size: 4, count: Math.floor(total / 4) },
-          { size: 2048, count: 0 },
-          { size: 1_048_576, count: 0 },
-        ],
-        distances: [{ id: 0, value: 10 }],
-        cpus: facts.cpus.map((one) => ({ id: one.id, socket: one.socket, die: 0, core: one.core, siblings: String(one.id) })),
-      },
-    ],
-    caches: [],
+    cells,
+    caches: caches(),
     securityModels: [{ model: 'none', doi: '0', labels: [] }],
   };
 }
@@ -124,6 +131,8 @@ function devicesOf(probe: EmulatorProbe): Readonly<Record<string, Enums | undefi
     rng: has('virtio-rng-pci') ? { model: virtio, backendModel: ['random', 'egd', 'builtin'] } : undefined,
     filesystem: has('virtio-9p-pci') ? { driverType: ['path', 'handle'] } : undefined,
     tpm: undefined,
+    redirdev: undefined,
+    channel: { type: ['pty', 'unix'] },
   };
 }
 
@@ -211,7 +220,6 @@ export async function domainCapabilitiesXml(
       genid: probe.types.includes('vmgenid'),
       backingStoreInput: true,
       backup: true,
-      'async-teardown': false,
       sev: false,
       sgx: false,
     },

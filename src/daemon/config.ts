@@ -21,6 +21,7 @@ const known: Readonly<Record<string, 'text' | 'number' | 'list'>> = {
   host_uuid: 'text',
   hostname: 'text',
   migrate_tls_x509_cert_dir: 'text',
+  backup_tls_x509_cert_dir: 'text',
   unix_sock_rw_perms: 'text',
   unix_sock_ro_perms: 'text',
 };

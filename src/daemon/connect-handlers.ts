@@ -3,8 +3,9 @@ import { errorCodes, errorDomains, LibvirtError, libvirtError } from '../rpc/lib
 import type { TypedParam } from '../rpc/libvirt/types.ts';
 import { capabilitiesXml, domainCapabilitiesXml } from './capabilities.ts';
 import type { Daemon, RemoteHandlers } from './daemon.ts';
-import { translateErrors } from './errors.ts';
+import { checkFlags, translateErrors } from './errors.ts';
 import { commandLineOf } from './native.ts';
+import { ALLOC_SET, allocatePages, cellsFrom, freePages } from './node-memory.ts';
 
 const fdPassing = 8;
 /** Answers of libvirtd 9.0 to `connectSupportsFeature`; descriptors are passed where the connection can. */
@@ -86,12 +87,13 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
 
     nodeGetInfo() {
       const { sockets, cores, threads } = facts.topology;
+      const cells = facts.cells();
       return {
         model: facts.arch,
-        memory: BigInt(facts.memory()['MemTotal'] ?? 0),
+        memory: BigInt(cells.reduce((sum, cell) => sum + cell.memory, 0)),
         cpus: facts.cpus.filter((one) => one.online).length,
         mhz: facts.cpu.mhz,
-        nodes: 1,
+        nodes: cells.length,
         sockets,
         cores,
         threads,
@@ -111,8 +113,12 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       return { params: list, nparams: list.length };
     },
     nodeGetMemoryStats({ nparams, cellNum }) {
-      if (cellNum > 0) throw plainInvalid('cellNum in virHostMemGetStats must be less than or equal to 0');
-      const memory = facts.memory();
+      const cells = facts.cells();
+      if (cellNum >= cells.length) {
+        throw plainInvalid(`cellNum in virHostMemGetStats must be less than or equal to ${cells.length - 1}`);
+      }
+      const cell = cells[cellNum];
+      const memory = cell ? { MemTotal: cell.memory, MemFree: cell.free } : facts.memory();
       const rows = [
         ['total', 'MemTotal'],
         ['free', 'MemFree'],
@@ -122,10 +128,10 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       const list = rows.slice(0, cellNum < 0 ? 4 : 2).map(([field, name]) => ({ field, value: BigInt(memory[name] ?? 0) }));
       return { params: nparams === 0 ? [] : list, nparams: list.length };
     },
-    nodeGetFreeMemory: () => ({ freeMem: BigInt(facts.memory()['MemFree'] ?? 0) * 1024n }),
-    nodeGetCellsFreeMemory({ startCell }) {
-      if (startCell > 0) throw libvirtError('internalError', 'none', `start cell ${startCell} out of range (0-0)`);
-      return { cells: [BigInt(facts.memory()['MemFree'] ?? 0) * 1024n] };
+    nodeGetFreeMemory: () => ({ freeMem: BigInt(facts.cells().reduce((sum, cell) => sum + cell.free, 0)) * 1024n }),
+    nodeGetCellsFreeMemory({ startCell, maxCells }) {
+      const cells = cellsFrom(host, startCell).slice(0, maxCells);
+      return { cells: cells.map((cell) => BigInt(cell.free) * 1024n) };
     },
     nodeGetSecurityModel: () => ({ model: 'none', doi: '0' }),
     async nodeGetMemoryParameters({ nparams }) {
@@ -152,21 +158,23 @@ export function connectHandlers(daemon: Daemon): RemoteHandlers {
       });
       return { params: nparams === 0 ? [] : params, nparams: params.length };
     },
-    nodeAllocPages({ pageSizes }) {
-      const wrong = pageSizes.find((size) => ![4, 2048, 1_048_576].includes(size));
-      if (wrong !== undefined) throw libvirtError('operationFailed', 'none', `page size ${wrong} is not available`);
-      throw libvirtError('operationUnsupported', 'none', 'the pool of huge pages is left to the administrator of the host');
+    async nodeAllocPages({ pageSizes, pageCounts, startCell, cellCount, flags }) {
+      checkFlags('qemuNodeAllocPages', flags, ALLOC_SET);
+      let done = 0;
+      for (const cell of cellsFrom(host, startCell).slice(0, cellCount)) {
+        for (const [at, size] of pageSizes.entries()) {
+          await allocatePages(host, cell, size, Number(pageCounts[at] ?? 0n), (flags & ALLOC_SET) === 0);
+          done++;
+        }
+      }
+      return { ret: done };
     },
     nodeGetSevInfo() {
       throw libvirtError('operationUnsupported', 'qemu', 'QEMU does not support SEV guest');
     },
     nodeGetFreePages({ pages, startCell, cellCount }) {
-      const free = facts.memory()['MemFree'] ?? 0;
-      const counts = Array.from({ length: cellCount }, () =>
-        pages.map((size) => (size === 4 ? BigInt(Math.floor(free / 4)) : 0n)),
-      ).flat();
-      if (startCell > 0) throw libvirtError('operationFailed', 'none', `start cell ${startCell} out of range (0-0)`);
-      return { counts };
+      const cells = cellsFrom(host, startCell).slice(0, cellCount);
+      return { counts: cells.flatMap((cell) => pages.map((size) => BigInt(freePages(cell, size)))) };
     },
   } satisfies RemoteHandlers);
 }

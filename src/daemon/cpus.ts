@@ -1,5 +1,6 @@
 // The CPUs of this host and of its emulators in libvirt's words: one map of names, and what each of them has.
 import { type CpuData, type DecodedCpu, decodeCpu, type UsableModel } from '../domain/cpu/cpu.ts';
+import { identifyCpu } from '../domain/cpu/identify.ts';
 import { type CpuMap, mapOfEmulator, readMap } from '../domain/cpu/map.ts';
 import { parseXml } from '../domain/xml.ts';
 import type { Daemon } from './daemon.ts';
@@ -39,10 +40,13 @@ export class Cpus {
     const probe = (await emulators.all()).find((one) => isX86(one.info.arch));
     return mapOfEmulator(probe?.models ?? {}, probe?.features ?? []);
   }
-  /** This host's CPU, by what its kernel lets programs see. */
+  /** This host's CPU, by what it says of itself; by what its kernel says of it where that cannot be asked or the map has no bits. */
   async host(): Promise<CpuData> {
     const map = await this.map();
-    const { vendor, family, model, flags } = this.#daemon.host.facts.cpu;
+    const { facts } = this.#daemon.host;
+    const identity = [...map.features.values()].some((one) => one.bits.length > 0) ? facts.identity() : undefined;
+    if (identity) return identifyCpu(map, identity);
+    const { vendor, family, model, flags } = facts.cpu;
     const features = new Set(flags.flatMap((flag) => map.featureName(flag) ?? []));
     // The kernel does not list what it has switched on for programs.
     if (features.has('xsave') && map.features.has('osxsave')) features.add('osxsave');

@@ -63,6 +63,7 @@ export interface DaemonOptions {
   readonly tls?: TlsFiles | undefined;
   /** Certificates of emulators, by QEMU's names, for the memory of guests that migrate. */
   readonly migrationTls: string;
+  readonly backupTls: string;
   /** Networks as bridges of the host, where it allows that. */
   readonly bridges: boolean;
 }

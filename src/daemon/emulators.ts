@@ -41,7 +41,7 @@ export interface EmulatorProbe {
 
 const probeMs = 30_000;
 /** Changes with what a probe holds: files of other formats are not read. */
-const format = 2;
+const format = 3;
 
 const objects = (value: Json): readonly { readonly [name: string]: Json }[] =>
   Array.isArray(value) ? value.filter(isObject) : [];
@@ -81,8 +81,12 @@ function asker(qmp: QmpClient): Ask {
 }
 
 /** A model's properties by QEMU's one name for each, without aliases. */
-async function expansion(ask: Ask, name: string): Promise<Readonly<Record<string, Json>> | undefined> {
-  const answer = await ask('query-cpu-model-expansion', {}, { type: 'static', model: { name } });
+async function expansion(
+  ask: Ask,
+  name: string,
+  given: Readonly<Record<string, Json>> = {},
+): Promise<Readonly<Record<string, Json>> | undefined> {
+  const answer = await ask('query-cpu-model-expansion', {}, { type: 'static', model: { name, props: given } });
   const model = isObject(answer) ? answer['model'] : undefined;
   return isObject(model) && isObject(model['props']) ? model['props'] : undefined;
 }
@@ -103,7 +107,8 @@ async function cpusOf(ask: Ask, accelerator: Accelerator): Promise<AcceleratorCp
       ...(Array.isArray(one['unavailable-features']) && { unavailable: one['unavailable-features'].map(String) }),
     }),
   );
-  const all = await expansion(ask, accelerator === 'kvm' ? 'host' : 'max');
+  // What a host has includes what keeps a guest from moving.
+  const all = accelerator === 'kvm' ? await expansion(ask, 'host', { migratable: false }) : await expansion(ask, 'max');
   return { definitions, ...(all && { all: expanded(all) }) };
 }
 

@@ -158,6 +158,38 @@ export interface CpuTimes {
   readonly iowait: number;
 }
 
+/** What the processor says of itself. */
+export interface CpuIdentity {
+  /** The registers that CPUID answers with, as unsigned numbers. */
+  cpuid(leaf: number, subleaf?: number): Readonly<Record<'eax' | 'ebx' | 'ecx' | 'edx', number>>;
+  /** Undefined when the host does not let us read it. */
+  msr(index: number): bigint | undefined;
+  /** Of the time-stamp counter, in Hz, where KVM tells it. */
+  readonly tsc?: { readonly frequency: number; readonly scaling: boolean };
+}
+
+/** Memory and CPUs that belong together. */
+export interface HostCell {
+  readonly id: number;
+  /** KiB. */
+  readonly memory: number;
+  readonly free: number;
+  /** Pages larger than the smallest, by their size in KiB. */
+  readonly hugePages: readonly { readonly size: number; readonly count: number; readonly free: number }[];
+  readonly distances: readonly { readonly id: number; readonly value: number }[];
+  readonly cpus: readonly number[];
+}
+
+export interface HostCache {
+  readonly id: number;
+  readonly level: number;
+  readonly type: 'both' | 'code' | 'data';
+  /** KiB. */
+  readonly size: number;
+  /** As the kernel lists them: `0-3`. */
+  readonly cpus: string;
+}
+
 export interface HostFacts {
   readonly arch: string;
   readonly uid: number;
@@ -174,8 +206,27 @@ export interface HostFacts {
     readonly flags: readonly string[];
     readonly addressBits: number;
   };
-  readonly topology: { readonly sockets: number; readonly cores: number; readonly threads: number };
-  readonly cpus: readonly { readonly id: number; readonly socket: number; readonly core: number; readonly online: boolean }[];
+  /** Undefined where programs cannot ask. */
+  readonly identity: () => CpuIdentity | undefined;
+  readonly topology: {
+    readonly sockets: number;
+    readonly dies: number;
+    readonly cores: number;
+    readonly threads: number;
+  };
+  readonly cpus: readonly {
+    readonly id: number;
+    readonly socket: number;
+    readonly die: number;
+    readonly core: number;
+    /** Threads of the same core, as the kernel lists them. */
+    readonly siblings: string;
+    readonly online: boolean;
+  }[];
+  /** At least one, which has everything where the host tells of none. */
+  readonly cells: () => readonly HostCell[];
+  /** Of the third level and above. */
+  readonly caches: () => readonly HostCache[];
   /** KiB; name by name as /proc/meminfo has it. */
   memory(): Readonly<Record<string, number>>;
   /** Of one CPU, or of all. */

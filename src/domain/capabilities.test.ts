@@ -71,8 +71,7 @@ function hostOf(tree: XmlElement): HostInfo {
       id: Number(attributes['id']),
       level: Number(attributes['level']),
       type: attributes['type']!,
-      size: Number(attributes['size']),
-      unit: attributes['unit']!,
+      size: Number(attributes['size']) * { KiB: 1, MiB: 1024, GiB: 1024 * 1024 }[attributes['unit']!]!,
       cpus: attributes['cpus']!,
     })),
     securityModels: all(tree, 'secmodel').map((one) => ({

@@ -13,7 +13,7 @@ export interface HostCpu {
   topology: { sockets: number; dies: number; cores: number; threads: number };
   physicalAddressBits?: number;
   features: readonly string[];
-  /** In KiB. */
+  /** In KiB, the smallest first. */
   pageSizes: readonly number[];
 }
 
@@ -30,8 +30,8 @@ export interface HostCache {
   id: number;
   level: number;
   type: string;
+  /** In KiB. */
   size: number;
-  unit: string;
   cpus: string;
 }
 
@@ -94,6 +94,14 @@ function cellElement(cell: HostCell): XmlElement {
   );
 }
 
+/** In the largest unit of which it is a multiple. */
+function bankElement({ id, level, type, size, cpus }: HostCache): XmlElement {
+  const units = ['KiB', 'MiB', 'GiB'];
+  let [amount, unit] = [size, 0];
+  while (amount > 0 && amount % 1024 === 0 && unit < units.length - 1) [amount, unit] = [amount / 1024, unit + 1];
+  return el('bank', { id, level, type, size: amount, unit: units[unit], cpus });
+}
+
 function hostElement(host: HostInfo): XmlElement {
   const transports = host.migrationTransports.map((name) => el('uri_transport', {}, name));
   const parts: XmlElement[] = [
@@ -104,7 +112,7 @@ function hostElement(host: HostInfo): XmlElement {
     el('migration_features', {}, el('live'), el('uri_transports', {}, ...transports)),
     el('topology', {}, el('cells', { num: host.cells.length }, ...host.cells.map(cellElement))),
   ];
-  if (host.caches.length > 0) parts.push(el('cache', {}, ...host.caches.map((cache) => el('bank', { ...cache }))));
+  if (host.caches.length > 0) parts.push(el('cache', {}, ...host.caches.map(bankElement)));
   for (const { model, doi, labels } of host.securityModels) {
     const baselabels = labels.map(({ type, label }) => el('baselabel', { type }, label));
     parts.push(el('secmodel', {}, el('model', {}, model), el('doi', {}, doi), ...baselabels));

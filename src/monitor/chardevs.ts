@@ -61,6 +61,10 @@ export function asBackend(chardev: Chardev): CharBackend {
     disconnect() {
       port?.release();
       port = undefined;
+      chardev.guestOpen = true;
+    },
+    guestOpened(open) {
+      chardev.guestOpen = open;
     },
     write: (bytes) => chardev.backend.write(bytes),
     get isOpen() {

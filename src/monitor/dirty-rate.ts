@@ -84,7 +84,8 @@ export class DirtyRate {
   }
   /** Looks at some pages, and again. */
   async #sample(): Promise<number> {
-    const { memory } = this.#e.running.board;
+    // What only system management mode sees is written as well.
+    const { ram: memory } = this.#e.running.board;
     const total = memory.ranges.reduce((sum, { length }) => sum + length, 0);
     const seen: (readonly [Uint8Array, number])[] = [];
     for (const { gpa, length } of memory.ranges)

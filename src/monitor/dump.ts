@@ -12,6 +12,7 @@ export type DumpStatus = 'none' | 'active' | 'completed' | 'failed';
 
 const HEADER = 64;
 const PROGRAM = 56;
+const PAGE = 4096;
 const CHUNK = 1 << 20;
 const PT_LOAD = 1;
 const PT_NOTE = 4;
@@ -117,6 +118,19 @@ function qemuState(state: DataView, read: Read): Uint8Array {
   return out;
 }
 
+/** What is seen of a range outside system management mode: pages that are hidden then, and what is no RAM, read as zeros. */
+export function visibleMemory({ memory }: RunningMachine['board'], gpa: number, length: number): Uint8Array {
+  const whole = memory.slice(gpa, length);
+  if (whole) return whole.slice();
+  const out = new Uint8Array(length);
+  for (let at = 0, n = 0; at < length; at += n) {
+    n = Math.min(PAGE - ((gpa + at) % PAGE), length - at);
+    const page = memory.slice(gpa + at, n);
+    if (page) out.set(page, at);
+  }
+  return out;
+}
+
 /** Writes a core file of the guest, which is held, to `sink`. `progress` hears of bytes of memory. */
 export async function writeCore(
   machine: RunningMachine,
@@ -170,7 +184,7 @@ export async function writeCore(
   for (const block of blocks) {
     for (let at = block.start; at < block.end; at += CHUNK) {
       const n = Math.min(CHUNK, block.end - at);
-      await sink.write(memory.slice(at, n)!.slice());
+      await sink.write(visibleMemory(machine.board, at, n));
       progress((done += n), total);
     }
   }

@@ -124,6 +124,21 @@ test('a background start returns when its pid file is written and its socket lis
   assert.match(bad.stderr, /-device nothing: not supported/);
 });
 
+test('memory is written to files, without what system management mode hides', { timeout: 120_000 }, async (t) => {
+  const e = await emulator(t, OURS, ['-S', '-machine', 'pc,smm=on', '-m', '16', '-display', 'none', '-nodefaults']);
+  const [core, low] = [join(folder, 'core'), join(folder, 'low')];
+  await e.qmp.execute('dump-guest-memory', { paging: false, protocol: `file:${core}` });
+  assert.equal(((await e.qmp.execute('query-dump')) as { status: string }).status, 'completed');
+  const bytes = readFileSync(core);
+  assert.equal(bytes.toString('latin1', 1, 4), 'ELF');
+  assert.ok(bytes.length >= 16 << 20, `${bytes.length} bytes`);
+  await e.qmp.execute('pmemsave', { val: 0, size: 1 << 20, filename: low });
+  assert.equal(readFileSync(low).length, 1 << 20);
+  await assert.rejects(e.qmp.execute('pmemsave', { val: 15 << 20, size: 2 << 20, filename: low }), /Invalid addr/);
+  await e.qmp.execute('calc-dirty-rate', { 'calc-time': 1, 'sample-pages': 16_384 });
+  e.child.kill();
+});
+
 /** What both must answer alike, with arguments. */
 const questions: readonly (readonly [string, object?])[] = [
   ['query-status'],

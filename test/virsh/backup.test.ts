@@ -1,16 +1,21 @@
 // Checkpoints and backups of a running guest of our emulator, by virsh: what changed since a checkpoint, over a restart of the guest.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { nodeSockets } from '../../src/host/node/daemon-sockets.ts';
+import { makeCertificates, noOpenssl } from '../../src/host/node/tls-testing.ts';
+import { QmpClient } from '../../src/rpc/qmp/client.ts';
 import { idleGuest, makeDisk, uuidOf } from './client.ts';
 import { missing, ourEmulator, TestDaemon } from './daemon-process.ts';
 
 const skip = missing('virsh', 'qemu-img', 'qemu-io');
 
-describe('backup of a guest of our emulator', { skip, timeout: 180_000 }, () => {
-  const daemon = new TestDaemon();
+describe('backup of a guest of our emulator', { skip, timeout: 280_000 }, () => {
+  const scratch = new TestDaemon();
+  const certificates = noOpenssl ? '' : makeCertificates();
+  const daemon = new TestDaemon(['--config', join(scratch.directory, 'conf')], scratch.directory);
   const at = (name: string): string => join(daemon.directory, name);
   const works = async (...args: string[]): Promise<string> => {
     const { code, out } = await daemon.virsh(...args);
@@ -41,15 +46,40 @@ describe('backup of a guest of our emulator', { skip, timeout: 180_000 }, () => 
   const done = async (): Promise<void> => {
     for (let i = 0; !/None/.test(await works('domjobinfo', 'one')) && i < 200; i++);
   };
+  /** The monitor of the guest, for a moment without a daemon. */
+  const monitorSocket = (): string => {
+    const status = JSON.parse(readFileSync(join(at('state'), 'run/qemu/one.json'), 'utf8')) as { monitorPath: string };
+    return status.monitorPath;
+  };
+  const quit = async (path: string, prefix: string): Promise<void> => {
+    const qmp = new QmpClient(await nodeSockets.connect(path));
+    await qmp.negotiate();
+    const jobs = (await qmp.execute('query-block-jobs')) as { device: string }[];
+    await qmp.execute('block-job-cancel', { device: jobs.find((one) => one.device.startsWith(prefix))!.device, force: true });
+    for (let i = 0; i < 200; i++) {
+      const [job] = (await qmp.execute('query-jobs')) as { status: string }[];
+      if (job?.status === 'concluded') break;
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+    qmp.close();
+  };
   const checkpoint = (name: string): string => file(`${name}.xml`, `<domaincheckpoint><name>${name}</name></domaincheckpoint>`);
   before(async () => {
+    writeFileSync(at('conf'), `backup_tls_x509_cert_dir = "${certificates}"\n`);
     await daemon.start();
     makeDisk(at('d.qcow2'), '32M');
     const disk = `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${at('d.qcow2')}'/><target dev='vda' bus='virtio'/></disk>`;
     await works('define', file('one.xml', idleGuest('one', uuidOf(1), disk, ourEmulator)));
     await works('start', 'one');
   });
-  after(() => daemon.close());
+  after(async () => {
+    await daemon.close();
+    if (certificates !== '') rmSync(certificates, { recursive: true });
+  });
+  const restart = async (): Promise<void> => {
+    await daemon.kill();
+    await daemon.start();
+  };
 
   test('an increment holds what changed since its checkpoint, over a restart of the guest', async () => {
     await write('write -P 1 0 4M');
@@ -114,9 +144,66 @@ describe('backup of a guest of our emulator', { skip, timeout: 180_000 }, () => 
     for (let i = 0; existsSync(at('scratch')) && i < 100; i++) await new Promise((resolve) => setTimeout(resolve, 50));
     assert.deepEqual([existsSync(at('scratch')), existsSync(at('out'))], [false, false]);
     assert.doesNotMatch(await monitor('query-named-block-nodes'), /backup-vda/);
+  });
+
+  test('in pull mode the disk goes over TLS, and the backup goes on over a restart of the daemon', {
+    skip: noOpenssl,
+  }, async () => {
+    execFileSync('cp', [at('d.qcow2'), at('then.qcow2')]);
+    const server = `<server transport='unix' socket='${at('out')}' tls='yes'/>`;
+    const pull = `<domainbackup mode='pull'><incremental>c3</incremental>${server}<disks><disk name='vda' type='file'><scratch file='${at('scratch')}'/></disk></disks></domainbackup>`;
+    await works('backup-begin', 'one', file('pull.xml', pull));
+    await restart();
+    assert.match(await works('backup-dumpxml', 'one'), /exportname='vda'/);
+    assert.match(await works('domjobinfo', 'one'), /Operation: +Backup/);
+    const other = await daemon.virsh('backup-begin', 'one', at('pull.xml'));
+    assert.match(other.out, /another job is active/);
+    const object = `tls-creds-x509,id=t,dir=${certificates},endpoint=client`;
+    const image = `driver=nbd,server.type=unix,server.path=${at('out')},export=vda,tls-creds=t,tls-hostname=there`;
+    execFileSync('qemu-img', ['convert', '--object', object, '--image-opts', image, '-O', 'raw', at('out.raw')]);
+    assert.match(same(at('out.raw'), at('then.qcow2')), /identical/);
+    assert.throws(() => execFileSync('qemu-img', ['info', `nbd+unix:///vda?socket=${at('out')}`], { stdio: 'pipe' }), /TLS/);
+    await restart();
+    await works('domjobabort', 'one');
+    for (let i = 0; existsSync(at('scratch')) && i < 100; i++) await new Promise((resolve) => setTimeout(resolve, 50));
+    assert.deepEqual([existsSync(at('scratch')), existsSync(at('out'))], [false, false]);
+    await done();
+    assert.doesNotMatch(await monitor('query-named-block-nodes'), /backup-vda/);
+    assert.equal(await monitor('query-jobs').then((text) => JSON.parse(text).return.length), 0);
+    assert.equal((await daemon.virsh('backup-dumpxml', 'one')).code, 1);
+  });
+
+  test('a copy goes on over a restart of the daemon, and is pivoted to', async () => {
+    const copy = ['blockcopy', 'one', 'vda', '--transient-job', '--dest', at('copy.qcow2'), '--format', 'qcow2'];
+    await works(...copy);
+    await restart();
+    for (let i = 0; !/Block Copy: \[100 %\]/.test(await works('blockjob', 'one', 'vda')) && i < 200; i++);
+    await works('blockjob', 'one', 'vda', '--pivot');
+    assert.match(await works('domblklist', 'one'), /copy\.qcow2/);
+    assert.match(await works('dumpxml', 'one', '--inactive'), /copy\.qcow2/);
+    await restart();
+    assert.match(await works('domblklist', 'one'), /copy\.qcow2/);
+    assert.equal(await works('blockjob', 'one', 'vda'), 'No current block job for vda');
+  });
+
+  test('a job that ends while no daemon listens ends when one comes', async () => {
+    const back = ['blockcopy', 'one', 'vda', '--transient-job', '--dest', at('d2.qcow2'), '--format', 'qcow2'];
+    await works(...back, '--bytes', '--bandwidth', '65536');
+    const socket = monitorSocket();
+    await daemon.kill();
+    await quit(socket, 'copy-vda');
+    await daemon.start();
+    assert.equal(await works('blockjob', 'one', 'vda'), 'No current block job for vda');
+    assert.match(await works('domblklist', 'one'), /copy\.qcow2/);
+    assert.equal(await monitor('query-jobs').then((text) => JSON.parse(text).return.length), 0);
+    assert.doesNotMatch(await monitor('query-named-block-nodes'), /d2\.qcow2/);
+  });
+
+  test('checkpoints have gone along with the copy, and what is left is whole', async () => {
     await works('checkpoint-delete', 'one', 'c1', '--children');
     await works('destroy', 'one', '--graceful');
     execFileSync('qemu-img', ['check', at('d.qcow2')]);
-    assert.doesNotMatch(execFileSync('qemu-img', ['info', at('d.qcow2')]).toString(), /name: c/);
+    execFileSync('qemu-img', ['check', at('copy.qcow2')]);
+    assert.doesNotMatch(execFileSync('qemu-img', ['info', at('copy.qcow2')]).toString(), /name: c/);
   });
 });

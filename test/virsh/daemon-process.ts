@@ -62,7 +62,7 @@ export class TestDaemon {
         ended.then(() => true),
         new Promise<false>((resolve) => setTimeout(() => resolve(false), 50)),
       ]);
-      if (over || i > 1200) throw new Error(`The daemon does not serve: ${this.#said}`);
+      if (over || i > 2400) throw new Error(`The daemon does not serve: ${this.#said}`);
     }
   }
   /** Ends it like a crash: nothing is put away. */

@@ -170,6 +170,22 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
     assert.deepEqual(await destination!.names(), []);
   });
 
+  scenario('its disk goes over TLS as well, and nowhere when the name is another', async (t) => {
+    if (noOpenssl) return t.skip(noOpenssl);
+    const { xml } = await source!.rpc.call(remote, 'domainGetXmlDesc', { dom: guest, flags: 8 });
+    const other = xml.replaceAll(join(here!.directory, 'shared.qcow2'), join(there!.directory, 'tls.qcow2'));
+    const flags = flag.live | flag.persist | flag.disks | flag.tls;
+    const name = { field: 'tls.destination', value: { type: 'string' as const, value: 'elsewhere' } };
+    await assert.rejects(move(source!, there!, flags, other, [name]), /Cannot make TLS .*elsewhere/);
+    await works(source!);
+    assert.deepEqual(await destination!.names(), []);
+    await move(source!, there!, flags, other);
+    await works(destination!);
+    await move(destination!, here!, flags | flag.undefine, xml);
+    await works(source!);
+    assert.equal(await running(), 1);
+  });
+
   scenario('a destination that dies on the way leaves the guest running where it was', async () => {
     await source!.rpc.call(remote, 'domainMigrateSetMaxSpeed', { dom: guest, bandwidth: 8n, flags: 0 });
     const moving = move(source!, there!, flag.live | flag.persist);
@@ -208,7 +224,6 @@ describe('migration between two daemons', { skip, timeout: 900_000 }, () => {
   scenario('to the same host, or with what is not supported, is refused by name', async () => {
     await assert.rejects(move(source!, here!, flag.live), /already active|same host/);
     await assert.rejects(move(source!, there!, flag.live | flag.tunnelled | flag.disks), /disks do not go along/);
-    await assert.rejects(move(source!, there!, flag.live | flag.tls | flag.disks), /disks do not go along/);
     await assert.rejects(
       move(source!, there!, flag.live | flag.postcopy),
       /'postcopy-ram' is not supported by source QEMU binary/,

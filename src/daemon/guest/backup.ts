@@ -11,8 +11,9 @@ import { jobType } from './block-jobs.ts';
 import { addNodes, formatNode, makeImage, nextNode, nodeSize, removeNodes } from './block-nodes.ts';
 import { type Checkpoint, parseCheckpoint } from './checkpoint-model.ts';
 import { findCheckpoint, keepCheckpoint, planCheckpoint } from './checkpoints.ts';
-import type { BlockJob, Guest, Job } from './guest.ts';
+import type { BackupState, BlockJob, Guest, Job, Run } from './guest.ts';
 import { jobDone, operation } from './save.ts';
+import { saveStatus } from './status.ts';
 
 const backupDisk = element('disk', {
   name: required('name', string),
@@ -43,6 +44,8 @@ const root = element('domainbackup', {
 type Backup = Value<typeof root>;
 
 const reuseFlag = 1;
+/** libvirt's name of the emulator's object. */
+const tlsObject = 'objlibvirt_backup_tls0';
 
 interface Part {
   readonly disk: Disk;
@@ -58,7 +61,6 @@ interface Part {
 /** Where the emulator serves in pull mode. */
 function serverOf({ server }: Backup): Json {
   if (!server) throw libvirtError('xmlError', 'domain', 'backup server element is missing');
-  if (server.tls === 'yes') throw libvirtError('configUnsupported', 'qemu', 'TLS for backups is not supported');
   if (server.transport === 'unix') {
     if (server.socket === undefined || !server.socket.startsWith('/'))
       throw libvirtError('xmlError', 'domain', `backup socket path '${server.socket ?? ''}' must be absolute`);
@@ -77,6 +79,7 @@ export async function beginBackup(
   const wanted = root.parse(parseRoot(xml, 'domainbackup', 'domain_backup'));
   const pull = wanted.mode === 'pull';
   const server = pull ? serverOf(wanted) : undefined;
+  const tls = pull && wanted.server?.tls === 'yes' ? tlsObject : undefined;
   await guest.lock.run('DomainBackupBegin', async () => {
     if (!guest.active) {
       throw libvirtError('operationUnsupported', 'qemu', 'cannot perform disk backup for inactive domain');
@@ -85,6 +88,14 @@ export async function beginBackup(
     if (guest.job) throw operationInvalid('another job is active');
     const point = checkpointXml === undefined ? undefined : planCheckpoint(daemon, guest, parseCheckpoint(checkpointXml));
     const parts: Part[] = [];
+    const state = {
+      xml: '',
+      startedMs: daemon.host.now(),
+      pull,
+      tls,
+      jobs: [] as string[],
+      bitmaps: [] as BackupState['bitmaps'],
+    };
     const shown: NonNullable<Backup['disks']>['disks'] = [];
     let serving = false;
     let started = false;
@@ -115,10 +126,7 @@ export async function beginBackup(
           type: jobType.backup,
           bandwidth: 0,
           ready: false,
-          finish: async () => {
-            await removeNodes(guest, [{ index }]);
-            if (pull && (flags & reuseFlag) === 0) await daemon.host.files.remove(path);
-          },
+          plan: { kind: 'backup', index, scratch: pull && (flags & reuseFlag) === 0 ? path : undefined },
           done: Promise.withResolvers<void>(),
         };
         const exportName = own?.exportname ?? dev;
@@ -128,6 +136,8 @@ export async function beginBackup(
         shown.push(pull ? { ...kind, exportname: exportName, scratch: { file: path } } : { ...kind, target: { file: path } });
       }
       for (const part of parts) run.blockJobs.set(part.job.id, part.job);
+      state.jobs = parts.map((part) => part.job.id);
+      state.xml = formatXml(root.format({ ...wanted, mode: pull ? 'pull' : 'push', disks: { disks: shown } }));
       const actions = parts.flatMap(({ disk, index, job, bitmap, exportBitmap }) => {
         const node = formatNode(disk.source!.index!);
         // The bitmap that is shown stands still while the checkpoint's goes on.
@@ -150,8 +160,18 @@ export async function beginBackup(
         };
         return [...frozen, { type: 'blockdev-backup', data }];
       });
-      if (server) await guest.qmp('nbd-server-start', { addr: server });
+      if (tls !== undefined) {
+        const creds = { dir: daemon.options.backupTls, endpoint: 'server', 'verify-peer': true };
+        await guest.qmp('object-add', { 'qom-type': 'tls-creds-x509', id: tls, ...creds });
+      }
       serving = server !== undefined;
+      if (server) await guest.qmp('nbd-server-start', { addr: server, ...(tls !== undefined && { 'tls-creds': tls }) });
+      state.bitmaps = parts.flatMap(({ disk, bitmap, exportBitmap }) =>
+        !pull || bitmap === undefined ? [] : [{ node: formatNode(disk.source!.index!), name: exportBitmap }],
+      );
+      // A daemon that is killed from here on ends what is begun, or goes on with it.
+      guest.backup = state;
+      await saveStatus(daemon.host, daemon.paths.run, guest);
       await guest.qmp('transaction', { actions: [...(point?.actions ?? []), ...actions] as never });
       started = true;
       for (const { index, bitmap, exportName, exportBitmap } of pull ? parts : []) {
@@ -165,7 +185,8 @@ export async function beginBackup(
         });
       }
     } catch (error) {
-      if (serving) await endServing(guest, parts);
+      if (serving) await endServing(guest, state);
+      guest.backup = undefined;
       for (const { index, job, path } of parts) {
         if (started) {
           job.ending = 'abort';
@@ -180,16 +201,41 @@ export async function beginBackup(
       throw error;
     }
     if (point) await keepCheckpoint(daemon, guest, point.checkpoint);
-    guest.backup = formatXml(root.format({ ...wanted, mode: pull ? 'pull' : 'push', disks: { disks: shown } }));
-    const job = backupJob(daemon, guest, parts, pull);
-    guest.job = job;
-    void Promise.all(parts.map((part) => part.job.done.promise)).then(() => {
-      if (guest.job !== job) return;
-      guest.job = undefined;
-      guest.backup = undefined;
-      jobDone(daemon, guest, job, []);
-    });
+    await saveStatus(daemon.host, daemon.paths.run, guest);
+    follow(daemon, guest, run, state);
   });
+}
+
+/** Makes the backup the guest's job, for as long as one of its disks is under way. */
+function follow(daemon: Daemon, guest: Guest, run: Run, backup: BackupState): void {
+  let serving = backup.pull;
+  const stopServing = async (): Promise<void> => {
+    if (serving && !run.stopped) await endServing(guest, backup);
+    serving = false;
+  };
+  const job = backupJob(daemon, guest, run, backup, stopServing);
+  guest.job = job;
+  const done = backup.jobs.map((id) => run.blockJobs.get(id)?.done.promise);
+  void Promise.all(done).then(async () => {
+    if (guest.job !== job) return;
+    // One that ended by itself leaves its server behind.
+    await stopServing();
+    guest.job = undefined;
+    guest.backup = undefined;
+    jobDone(daemon, guest, job, []);
+    await saveStatus(daemon.host, daemon.paths.run, guest);
+  });
+}
+
+/** A daemon that was started again goes on with a backup, or cleans up after one whose jobs have ended. */
+export async function resumeBackup(daemon: Daemon, guest: Guest, run: Run, backup: BackupState): Promise<void> {
+  if (!backup.jobs.some((id) => run.blockJobs.has(id))) {
+    if (backup.pull) await endServing(guest, backup);
+    guest.backup = undefined;
+    return saveStatus(daemon.host, daemon.paths.run, guest);
+  }
+  guest.backup = backup;
+  follow(daemon, guest, run, backup);
 }
 
 /** The name of a checkpoint's bitmap of a disk. @throws {LibvirtError} where the disk has none */
@@ -201,23 +247,22 @@ function bitmapOf(checkpoint: Checkpoint, dev: string): string {
 }
 
 /** Ends the server of pull mode, and what its exports showed. */
-async function endServing(guest: Guest, parts: readonly Part[]): Promise<void> {
+async function endServing(guest: Guest, { bitmaps, tls }: BackupState): Promise<void> {
   await guest.qmp('nbd-server-stop').catch(() => {});
-  for (const { disk, bitmap, exportBitmap } of parts) {
-    if (bitmap === undefined) continue;
-    const data = { node: formatNode(disk.source!.index!), name: exportBitmap };
-    await guest.qmp('block-dirty-bitmap-remove', data).catch(() => {});
-  }
+  for (const data of bitmaps) await guest.qmp('block-dirty-bitmap-remove', { ...data }).catch(() => {});
+  if (tls !== undefined) await guest.qmp('object-del', { id: tls }).catch(() => {});
 }
 
-function backupJob(daemon: Daemon, guest: Guest, parts: readonly Part[], pull: boolean): Job {
+function backupJob(daemon: Daemon, guest: Guest, run: Run, backup: BackupState, stopServing: () => Promise<void>): Job {
   return {
     operation: operation.backup,
-    startedMs: daemon.host.now(),
+    startedMs: backup.startedMs,
     abort: async () => {
-      if (pull) await endServing(guest, parts);
-      for (const { job } of parts) {
+      await stopServing();
+      for (const job of backup.jobs.map((id) => run.blockJobs.get(id))) {
+        if (!job) continue;
         job.ending = 'abort';
+        await saveStatus(daemon.host, daemon.paths.run, guest);
         await guest.qmp('block-job-cancel', { device: job.id }).catch(() => {});
       }
     },
@@ -225,7 +270,7 @@ function backupJob(daemon: Daemon, guest: Guest, parts: readonly Part[], pull: b
       const jobs = await guest.qmp('query-block-jobs');
       let [total, processed] = [0, 0];
       for (const one of Array.isArray(jobs) ? (jobs as { device?: string; len?: number; offset?: number }[]) : []) {
-        if (!parts.some((part) => part.job.id === one.device)) continue;
+        if (!backup.jobs.includes(String(one.device))) continue;
         total += Number(one.len ?? 0);
         processed += Number(one.offset ?? 0);
       }

@@ -5,6 +5,7 @@ import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
 import { invalidArgument, operationInvalid } from '../errors.ts';
+import { finishJob, type JobPlan } from './block-job-ends.ts';
 import {
   addNodes,
   findDisk,
@@ -14,10 +15,9 @@ import {
   makeImage,
   nextNode,
   nodeSize,
-  persistSource,
   removeNodes,
-  storeBelow,
 } from './block-nodes.ts';
+import { bitmapsFor } from './checkpoints.ts';
 import type { BlockJob, Guest, Run } from './guest.ts';
 import { saveStatus } from './status.ts';
 
@@ -43,29 +43,35 @@ async function jobError(guest: Guest, id: string): Promise<string | undefined> {
 /** Follows a job of this run by the status that the emulator reports. */
 export async function blockJobEvent(daemon: Daemon, guest: Guest, run: Run, id: string, status: string): Promise<void> {
   const job = run.blockJobs.get(id);
-  if (job === undefined) return;
+  if (job === undefined || job.concluding) return;
+  if (status === 'concluded') job.concluding = true;
   if (status === 'ready' && !job.ready) {
     job.ready = true;
     announce(daemon, guest, job, jobStatus.ready);
   }
   if (status !== 'concluded') return;
-  run.blockJobs.delete(id);
   let end: number = jobStatus.failed;
   try {
-    const failed = await jobError(guest, id);
-    await guest.qmp('job-dismiss', { id });
+    const failed = job.result === undefined ? await jobError(guest, id) : undefined;
     const canceled = job.ending === 'abort' || (failed !== undefined && /cancel/i.test(failed));
-    end = canceled ? jobStatus.canceled : failed === undefined ? jobStatus.completed : jobStatus.failed;
-    await job.finish(end === jobStatus.completed);
+    job.result ??= !canceled && failed === undefined;
+    end = job.result ? jobStatus.completed : canceled ? jobStatus.canceled : jobStatus.failed;
+    // Once it is dismissed, nobody but the status file knows how it ended.
+    await saveStatus(daemon.host, daemon.paths.run, guest);
+    await guest.qmp('job-dismiss', { id }).catch(() => {});
+    run.blockJobs.delete(id);
+    await finishJob(daemon, guest, run, job, job.result);
+    job.ended?.(job.result);
     await saveStatus(daemon.host, daemon.paths.run, guest);
   } finally {
+    run.blockJobs.delete(id);
     announce(daemon, guest, job, end);
     job.done.resolve();
   }
 }
 
-function newJob(disk: Disk, id: string, type: number, bandwidth: number, finish: BlockJob['finish']): BlockJob {
-  return { id, disk: disk.target!.dev!, type, bandwidth, ready: false, finish, done: Promise.withResolvers<void>() };
+function newJob(disk: Disk, id: string, type: number, bandwidth: number, plan: JobPlan): BlockJob {
+  return { id, disk: disk.target!.dev!, type, bandwidth, ready: false, plan, done: Promise.withResolvers<void>() };
 }
 
 /** Puts the job down before the command, because its events come before the answer. */
@@ -79,13 +85,14 @@ async function startJob(
   const { run } = guest;
   const given = Object.fromEntries(Object.entries(args).filter(([, value]) => value !== undefined)) as Record<string, string>;
   run!.blockJobs.set(job.id, job);
+  await saveStatus(daemon.host, daemon.paths.run, guest);
   try {
     await guest.qmp(command, { ...given, 'job-id': job.id, 'auto-finalize': true, 'auto-dismiss': false });
   } catch (error) {
     run!.blockJobs.delete(job.id);
+    await saveStatus(daemon.host, daemon.paths.run, guest);
     throw error;
   }
-  await saveStatus(daemon.host, daemon.paths.run, guest);
 }
 
 function freeDisk(run: Run, path: string): Disk {
@@ -112,12 +119,8 @@ export async function blockPull(
   const keep = base === undefined ? undefined : findLevel(disk, base);
   if (keep?.depth === 0) throw invalidArgument(`'${base}' is the active layer of disk '${path}'`);
   const top = formatNode(levels[0]!.index);
-  const job = newJob(disk, `pull-${disk.target!.dev}-${top}`, jobType.pull, speed, async (ok) => {
-    if (!ok) return;
-    const gone = levels.slice(1, keep?.depth ?? levels.length);
-    disk.backingStore = keep === undefined ? {} : storeBelow(disk, keep.depth - 1)!;
-    await removeNodes(guest, gone);
-  });
+  const plan: JobPlan = { kind: 'pull', keep: keep?.depth };
+  const job = newJob(disk, `pull-${disk.target!.dev}-${top}`, jobType.pull, speed, plan);
   const backing = keep === undefined ? {} : { 'base-node': formatNode(keep.index) };
   await startJob(daemon, guest, job, 'block-stream', { device: top, ...backing, speed: speed || undefined });
 }
@@ -146,21 +149,8 @@ export async function blockCommit(daemon: Daemon, guest: Guest, path: string, op
   if (activeLayer && !options.active) throw invalidArgument(`commit of '${path}' active layer requires active flag`);
   if (!activeLayer && options.active) throw invalidArgument(`active commit requested but '${top.source.file}' is not active`);
   const type = activeLayer ? jobType.activeCommit : jobType.commit;
-  const job = newJob(disk, `commit-${disk.target!.dev}-${formatNode(top.index)}`, type, options.speed, async (ok) => {
-    if (!ok || (activeLayer && job.ending !== 'pivot')) return;
-    const gone = levels.slice(top.depth, base.depth);
-    const below = storeBelow(disk, base.depth) ?? {};
-    if (activeLayer) {
-      disk.source = { ...base.source, index: base.index };
-      disk.driver = { ...disk.driver, type: base.format };
-      disk.backingStore = below;
-      await persistSource(daemon, guest, disk);
-    } else {
-      const above = top.depth === 1 ? disk : storeBelow(disk, top.depth - 2)!;
-      above.backingStore = storeBelow(disk, base.depth - 1)!;
-    }
-    await removeNodes(guest, gone);
-  });
+  const plan: JobPlan = { kind: 'commit', top: top.depth, base: base.depth };
+  const job = newJob(disk, `commit-${disk.target!.dev}-${formatNode(top.index)}`, type, options.speed, plan);
   await startJob(daemon, guest, job, 'block-commit', {
     device: formatNode(levels[0]!.index),
     'top-node': formatNode(top.index),
@@ -209,19 +199,8 @@ export async function blockCopy(daemon: Daemon, guest: Guest, path: string, opti
   const driver = { ...disk.driver, type: format };
   const alone: Disk = { ...disk, type: wanted.type, source, driver, backingStore: {} };
   await addNodes(guest, alone);
-  const job = newJob(disk, `copy-${disk.target!.dev}-${top}`, jobType.copy, options.speed, async (ok) => {
-    delete disk.mirror;
-    if (!ok || job.ending !== 'pivot') {
-      await removeNodes(guest, [{ index }]);
-      return;
-    }
-    disk.type = wanted.type;
-    disk.source = source;
-    disk.driver = driver;
-    disk.backingStore = options.shallow ? (disk.backingStore ?? {}) : {};
-    await persistSource(daemon, guest, disk);
-    await removeNodes(guest, options.shallow ? levels.slice(0, 1) : levels);
-  });
+  const plan: JobPlan = { kind: 'copy', shallow: options.shallow, type: wanted.type, source, format };
+  const job = newJob(disk, `copy-${disk.target!.dev}-${top}`, jobType.copy, options.speed, plan);
   try {
     await startJob(daemon, guest, job, 'blockdev-mirror', {
       device: top,
@@ -243,7 +222,7 @@ export const jobOf = (run: Run, path: string): BlockJob | undefined => {
 };
 
 /** Ends a job: with `pivot` the guest goes on with the copy or the base. Waits for the end unless `async`. */
-export async function blockJobAbort(guest: Guest, path: string, pivot: boolean, async: boolean): Promise<void> {
+export async function blockJobAbort(daemon: Daemon, guest: Guest, path: string, pivot: boolean, async: boolean): Promise<void> {
   const run = guest.live();
   const job = jobOf(run, path);
   if (job === undefined) throw invalidArgument(`disk ${path} does not have an active block job`);
@@ -254,11 +233,19 @@ export async function blockJobAbort(guest: Guest, path: string, pivot: boolean, 
     if (!job.ready) {
       throw libvirtError('blockCopyActive', 'qemu', `block job '${job.id}' not ready for pivot yet`);
     }
+    const { plan } = job;
+    if (plan.kind === 'copy' && plan.format === 'qcow2') {
+      const disk = findDisk(run.domain.devices.disks, path);
+      const actions = bitmapsFor(guest, job.disk, formatNode(disk.source!.index!), formatNode(plan.source.index!));
+      if (actions.length > 0) await guest.qmp('transaction', { actions: actions as never });
+    }
     job.ending = 'pivot';
+    await saveStatus(daemon.host, daemon.paths.run, guest);
     await guest.qmp('job-complete', { id: job.id });
   } else {
     // A copy that is ready ends as a finished one: whether it counts is ours to say.
     job.ending = 'abort';
+    await saveStatus(daemon.host, daemon.paths.run, guest);
     await guest.qmp('block-job-cancel', { device: job.id });
   }
   if (!async) await job.done.promise;

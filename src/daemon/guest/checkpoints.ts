@@ -104,6 +104,19 @@ export async function createCheckpoint(daemon: Daemon, guest: Guest, xml: string
   });
 }
 
+/** What a copy of a disk needs to go on counting from the same points: it sees all that is written from now on. */
+export function bitmapsFor(guest: Guest, dev: string, from: string, to: string) {
+  const names = [...guest.checkpoints.values()].flatMap((checkpoint) =>
+    (checkpoint.disks?.disks ?? []).flatMap((one) =>
+      one.name === dev && one.checkpoint === 'bitmap' ? [one.bitmap ?? checkpoint.name!] : [],
+    ),
+  );
+  return names.flatMap((name) => [
+    { type: 'block-dirty-bitmap-add', data: { node: to, name, persistent: true, disabled: false } },
+    { type: 'block-dirty-bitmap-merge', data: { node: to, target: name, bitmaps: [{ node: from, name }] } },
+  ]);
+}
+
 export async function deleteCheckpoint(daemon: Daemon, guest: Guest, name: string, flags: number): Promise<void> {
   await guest.lock.run('DomainCheckpointDelete', async () => {
     const start = findCheckpoint(guest, name);

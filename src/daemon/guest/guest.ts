@@ -9,6 +9,7 @@ import type { Json } from '../../rpc/qmp/json.ts';
 import type { Timers } from '../../rpc/transport.ts';
 import { notRunning, qmpFailed } from '../errors.ts';
 import type { ProcessId } from '../host.ts';
+import type { JobPlan } from './block-job-ends.ts';
 import type { Checkpoint } from './checkpoint-model.ts';
 import { JobLock } from './job-lock.ts';
 import type { Owned } from './ownership.ts';
@@ -34,11 +35,30 @@ export interface BlockJob {
   ready: boolean;
   /** Clients are not told of it. */
   readonly silent?: boolean;
-  /** Undoes or completes what the job changed in the definition when it has ended. */
-  finish: (ok: boolean) => Promise<void>;
+  /** What its end changes in the definition. */
+  readonly plan: JobPlan;
+  /** Whether it ended well, once it is known and until the definition has followed. */
+  result?: boolean | undefined;
+  /** Its end has been heard. */
+  concluding?: boolean;
+  /** It has ended, well or not. */
+  readonly ended?: (ok: boolean) => void;
   /** Set when a client asked to end it. */
   ending?: 'abort' | 'pivot' | undefined;
   readonly done: PromiseWithResolvers<void>;
+}
+
+/** A backup that is under way, as its status file has it. */
+export interface BackupState {
+  readonly xml: string;
+  readonly startedMs: number;
+  /** Disks are served over NBD until the job is ended. */
+  readonly pull: boolean;
+  readonly jobs: readonly string[];
+  /** Bitmaps that the exports show, on their nodes. */
+  readonly bitmaps: readonly { readonly node: string; readonly name: string }[];
+  /** The emulator's credentials. */
+  readonly tls: string | undefined;
 }
 
 /** One life of a guest, from start to stop. */
@@ -105,7 +125,7 @@ export class Guest {
   readonly snapshots = new Map<string, Snapshot>();
   currentSnapshot: string | undefined;
   readonly checkpoints = new Map<string, Checkpoint>();
-  backup: string | undefined;
+  backup: BackupState | undefined;
   migrationDowntime = 300;
   migrationSpeed = 0x7fff_ffff_fffn;
   compressionCache = 67_108_864;

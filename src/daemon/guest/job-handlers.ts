@@ -219,7 +219,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
     async domainBlockJobAbort({ dom, path, flags }) {
       checkFlags('qemuDomainBlockJobAbort', flags, 3);
       const guest = guests.find(dom);
-      await blockJobAbort(guest, path, (flags & 2) !== 0, (flags & 1) !== 0);
+      await blockJobAbort(daemon, guest, path, (flags & 2) !== 0, (flags & 1) !== 0);
       await saveStatus(host, daemon.paths.run, guest);
     },
     async domainGetBlockJobInfo({ dom, path, flags }) {
@@ -243,7 +243,7 @@ export function jobHandlers(daemon: Daemon): RemoteHandlers {
     domainBackupGetXmlDesc({ dom }) {
       const guest = guests.find(dom);
       if (guest.backup === undefined) throw libvirtError('noDomainBackup', 'qemu', 'no domain backup job present');
-      return { xml: guest.backup };
+      return { xml: guest.backup.xml };
     },
     async domainBlockPeek({ dom, path, offset, size }) {
       const guest = guests.find(dom);

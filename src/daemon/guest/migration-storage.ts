@@ -11,6 +11,7 @@ import { wait } from '../host.ts';
 import { jobType } from './block-jobs.ts';
 import { formatNode, makeImage, nodeSize } from './block-nodes.ts';
 import type { BlockJob, Guest, Run } from './guest.ts';
+import { saveStatus } from './status.ts';
 
 /** What the `<nbd>` of a cookie says: the destination's port, the source's disks with their sizes in bytes. */
 export interface DiskCookie {
@@ -70,9 +71,14 @@ export async function makeMissing(daemon: Daemon, disks: readonly Disk[], cookie
 
 const exportName = (disk: Disk): string => `drive-${aliasOf(disk)}`;
 
-/** Destination: serves the disks. */
-export async function serveDisks(guest: Guest, disks: readonly Disk[], host: string, port: number): Promise<void> {
-  await guest.qmp('nbd-server-start', { addr: { type: 'inet', data: { host, port: String(port) } } });
+/** Destination: serves the disks; `tls` names the emulator's credentials. */
+export async function serveDisks(
+  guest: Guest,
+  disks: readonly Disk[],
+  at: { readonly host: string; readonly port: number; readonly tls: string | undefined },
+): Promise<void> {
+  const addr = { type: 'inet', data: { host: at.host, port: String(at.port) } };
+  await guest.qmp('nbd-server-start', { addr, ...(at.tls !== undefined && { 'tls-creds': at.tls }) });
   for (const disk of disks) {
     const node = formatNode(disk.source!.index!);
     await guest.qmp('block-export-add', {
@@ -101,7 +107,14 @@ export async function mirrorDisks(
   guest: Guest,
   run: Run,
   disks: readonly Disk[],
-  o: { readonly host: string; readonly port: number; readonly shallow: boolean; readonly speed: bigint },
+  o: {
+    readonly host: string;
+    readonly port: number;
+    readonly shallow: boolean;
+    readonly speed: bigint;
+    /** The emulator's credentials, and the name in the destination's certificate. */
+    readonly tls: { readonly creds: string; readonly hostname: string } | undefined;
+  },
 ): Promise<Mirror[]> {
   const mirrors: Mirror[] = [];
   try {
@@ -115,18 +128,20 @@ export async function mirrorDisks(
         bandwidth: 0,
         ready: false,
         silent: true,
-        finish: async (ok) => {
+        plan: { kind: 'migration', nodes: [format, storage] },
+        ended: (ok) => {
           if (!ok && job.ending === undefined) failed.add(job);
-          await removeAll(guest, [format, storage]);
         },
         done: Promise.withResolvers<void>(),
       };
       const server = { type: 'inet', host: o.host, port: String(o.port) };
       const name = exportName(disk);
-      await guest.qmp('blockdev-add', { driver: 'nbd', 'node-name': storage, server, export: name, discard: 'unmap' });
+      const tls = o.tls && { 'tls-creds': o.tls.creds, ...(o.tls.hostname !== o.host && { 'tls-hostname': o.tls.hostname }) };
+      await guest.qmp('blockdev-add', { driver: 'nbd', 'node-name': storage, server, export: name, ...tls, discard: 'unmap' });
       try {
         await guest.qmp('blockdev-add', { driver: 'raw', 'node-name': format, file: storage, discard: 'unmap' });
         run.blockJobs.set(job.id, job);
+        await saveStatus(daemon.host, daemon.paths.run, guest);
         await guest.qmp('blockdev-mirror', {
           'job-id': job.id,
           device: formatNode(disk.source!.index!),

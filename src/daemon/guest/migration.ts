@@ -96,7 +96,6 @@ export function checkMigrateFlags(flags: number): void {
   if ((flags & migrateFlag.tls) !== 0) {
     if ((flags & migrateFlag.tunnelled) !== 0)
       throw libvirtError('operationUnsupported', 'qemu', 'TLS for the memory does not go with a tunnel, which has its own');
-    if (withDisks(flags)) throw libvirtError('operationUnsupported', 'qemu', 'disks do not go along with TLS for the memory');
   }
   if ((flags & migrateFlag.tunnelled) !== 0) {
     if ((flags & migrateFlag.peer2peer) === 0) {
@@ -193,10 +192,12 @@ export async function prepare(
         domain,
         hold: true,
         receive: async (_, run) => {
+          const tls = (flags & migrateFlag.tls) !== 0 ? tlsObject : undefined;
+          if (tls !== undefined) await useTls(daemon, guest, 'server');
           if (diskPort !== undefined) {
-            await serveDisks(guest, movingDisks(run.domain, params.disks), params.listen ?? '0.0.0.0', diskPort);
+            const at = { host: params.listen ?? '0.0.0.0', port: diskPort, tls };
+            await serveDisks(guest, movingDisks(run.domain, params.disks), at);
           }
-          if ((flags & migrateFlag.tls) !== 0) await useTls(daemon, guest, 'server');
           const at = tunnelled ? `unix:${tunnelPath(run)}` : `tcp:${params.listen ?? '0.0.0.0'}:${port}`;
           await guest.qmp('migrate-incoming', { uri: at });
         },
@@ -272,12 +273,15 @@ export async function perform(
   let mirrors: Awaited<ReturnType<typeof mirrorDisks>> = [];
   try {
     const disks = withDisks(flags) ? movingDisks(run.domain, params.disks) : [];
+    const hostname = params.tlsName ?? target?.host ?? '';
+    if ((flags & migrateFlag.tls) !== 0) await useTls(daemon, guest, 'client', hostname);
     if (disks.length > 0 && target) {
       const diskPort = readCookie(cookie).port;
       if (diskPort === undefined) throw libvirtError('operationFailed', 'qemu', 'the destination does not take disks');
       const shallow = (flags & migrateFlag.nonSharedInc) !== 0;
       const speed = BigInt(params.bandwidth) * 1_048_576n;
-      mirrors = await mirrorDisks(daemon, guest, run, disks, { host: target.host, port: diskPort, shallow, speed });
+      const tls = (flags & migrateFlag.tls) !== 0 ? { creds: tlsObject, hostname } : undefined;
+      mirrors = await mirrorDisks(daemon, guest, run, disks, { host: target.host, port: diskPort, shallow, speed, tls });
     }
     if ((flags & migrateFlag.live) === 0 && wasRunning) {
       run.pauseReason = pausedReason.migration;
@@ -289,7 +293,6 @@ export async function perform(
     const speed = params.bandwidth > 0 ? BigInt(params.bandwidth) : guest.migrationSpeed;
     const bytes = speed > 8_796_093_022_207n ? 9_223_372_036_853_727_232n : speed * 1_048_576n;
     await guest.qmp('migrate-set-parameters', { 'max-bandwidth': bytes, 'downtime-limit': guest.migrationDowntime });
-    if ((flags & migrateFlag.tls) !== 0) await useTls(daemon, guest, 'client', params.tlsName ?? target?.host);
     run.pauseReason = pausedReason.migration;
     await guest.qmp('migrate', { uri: target ? `tcp:${target.host}:${target.port}` : tunnel!.uri });
     const reached = await migrationEnd(daemon, guest, run, ['pre-switchover', 'completed']);

@@ -5,6 +5,9 @@ import { parseDomain } from '../../domain/domain.ts';
 import { QmpClient } from '../../rpc/qmp/client.ts';
 import { isObject } from '../../rpc/qmp/json.ts';
 import type { Daemon } from '../daemon.ts';
+import { resumeBackup } from './backup.ts';
+import { resumeJobs } from './block-job-ends.ts';
+import { blockJobEvent } from './block-jobs.ts';
 import { Guest, type Run } from './guest.ts';
 import { newRun } from './launch.ts';
 import { removeLimits } from './limits.ts';
@@ -78,6 +81,10 @@ async function findAgain(daemon: Daemon, status: Status): Promise<void> {
   guest.set(status.state as State, status.reason, host.now());
   listenToMonitor(daemon, guest, run);
   await catchUp(daemon, guest, run);
+  if (run.stopped) return;
+  guest.backup = status.backup;
+  await resumeJobs(guest, run, status.blockJobs, (id, word) => blockJobEvent(daemon, guest, run, id, word));
+  if (status.backup) await resumeBackup(daemon, guest, run, status.backup);
 }
 
 /** What happened while nobody listened. */

@@ -1,7 +1,8 @@
 // The status file of a running guest: what a daemon that is started again needs to manage it on.
 import { formatDomain } from '../../domain/domain.ts';
 import type { DaemonHost, ProcessId } from '../host.ts';
-import type { Guest } from './guest.ts';
+import { type KeptJob, keepJob } from './block-job-ends.ts';
+import type { BackupState, Guest } from './guest.ts';
 import type { Owned } from './ownership.ts';
 
 export interface Status {
@@ -23,8 +24,8 @@ export interface Status {
   readonly domain: string;
   /** Files that the emulator's user was given, with whose they were. */
   readonly owned?: readonly Owned[];
-  /** Block jobs: what their end means for the definition. */
-  readonly blockJobs: readonly { readonly id: string; readonly disk: string; readonly type: number }[];
+  readonly blockJobs: readonly KeptJob[];
+  readonly backup?: BackupState;
 }
 
 export const statusPath = (runDirectory: string, name: string): string => `${runDirectory}/qemu/${name}.json`;
@@ -48,7 +49,8 @@ export async function saveStatus(host: DaemonHost, runDirectory: string, guest: 
     originalMemory: run.originalMemory,
     domain: formatDomain(run.domain, { secure: true }),
     ...(run.owned.length > 0 && { owned: run.owned }),
-    blockJobs: [...run.blockJobs.values()].map(({ id, disk, type }) => ({ id, disk, type })),
+    blockJobs: [...run.blockJobs.values()].map(keepJob),
+    ...(guest.backup && { backup: guest.backup }),
   };
   await host.files.write(statusPath(runDirectory, guest.name), JSON.stringify(status));
 }

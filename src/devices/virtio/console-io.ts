@@ -88,6 +88,11 @@ export class ConsoleIo {
   isOpen(n: number): boolean {
     return this.#guestOpen(n);
   }
+  /** The machine goes on, perhaps as another one that was saved: what its guest has opened is told. */
+  resumed(n: number): void {
+    const port = this.#ports.get(n);
+    if (port && this.#core.has(ConsoleFeature.multiport)) this.#tell(port, this.#guestOpen(n));
+  }
   /** The device was reset: the guest knows nothing of what was said. */
   reset(): void {
     this.#messages.length = 0;

@@ -3,12 +3,12 @@
 import { internalError, unsupported, xmlError } from '../errors.ts';
 import { type Cpu, cpu as cpuCodec } from '../model/system.ts';
 import { childNamed, formatXml, parseRoot, textOf } from '../xml.ts';
-import { type CpuFeature, type CpuMap, type CpuModel, type CpuSignature, dynamicFeatures } from './map.ts';
+import { type CpuFeature, type CpuMap, type CpuModel, dynamicFeatures } from './map.ts';
 
 /** A CPU by what it has. */
 export interface CpuData {
   readonly vendor?: string;
-  readonly signature?: CpuSignature;
+  readonly signature?: { readonly family: number; readonly model: number; readonly stepping?: number };
   readonly features: ReadonlySet<string>;
 }
 
@@ -143,8 +143,11 @@ function candidateOf(map: CpuMap, data: CpuData, model: CpuModel, usable: Usable
   };
 }
 
-const hasSignature = (model: CpuModel, signature: CpuSignature | undefined): boolean =>
-  model.signatures.some((one) => one.family === signature?.family && one.model === signature.model);
+const hasSignature = (model: CpuModel, signature: CpuData['signature']): boolean =>
+  model.signatures.some(({ family, model, steppings: [first, last] = [0, Number.POSITIVE_INFINITY] }) => {
+    const stepping = signature?.stepping ?? first;
+    return family === signature?.family && model === signature.model && stepping >= first && stepping <= last;
+  });
 
 /** The model that describes a CPU best: of its family and model if there is one, then with the fewest features said. */
 export function decodeCpu(map: CpuMap, data: CpuData, options: DecodeOptions): DecodedCpu | undefined {

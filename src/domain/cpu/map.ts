@@ -2,8 +2,21 @@
 // client library), or what an emulator says of its models when that is not on the host.
 import { elementsOf, type XmlElement } from '../xml.ts';
 
+export const cpuidRegisters = ['eax', 'ebx', 'ecx', 'edx'] as const;
+
+/** Where a processor says that it has a feature: all these bits are set in what a leaf of CPUID answers, or in an MSR. */
+export type FeatureBits =
+  | {
+      readonly leaf: number;
+      readonly subleaf: number;
+      readonly masks: Readonly<Record<(typeof cpuidRegisters)[number], number>>;
+    }
+  | { readonly msr: number; readonly mask: bigint };
+
 export interface CpuFeature {
   readonly name: string;
+  /** None when only the name is known. */
+  readonly bits: readonly FeatureBits[];
   /** Other spellings: QEMU's and Linux's. */
   readonly aliases: readonly string[];
   /** A guest that has it can be moved to another host. */
@@ -13,6 +26,8 @@ export interface CpuFeature {
 export interface CpuSignature {
   readonly family: number;
   readonly model: number;
+  /** Left out, all of them; a model may be of some steppings only. */
+  readonly steppings?: readonly [number, number];
 }
 
 export interface CpuModel {
@@ -70,7 +85,33 @@ const nameOf = (element: XmlElement): string => element.attributes['name'] ?? ''
 
 function readFeature(tree: XmlElement): CpuFeature {
   const { migratable } = tree.attributes;
-  return { name: nameOf(tree), aliases: named(tree, 'alias').map(nameOf), migratable: migratable !== 'no' };
+  const number = (text: string | undefined): number => Number(text ?? 0);
+  const cpuid = named(tree, 'cpuid').map(
+    ({ attributes: { eax_in, ecx_in, eax, ebx, ecx, edx } }): FeatureBits => ({
+      leaf: number(eax_in),
+      subleaf: number(ecx_in),
+      masks: { eax: number(eax), ebx: number(ebx), ecx: number(ecx), edx: number(edx) },
+    }),
+  );
+  const msrs = named(tree, 'msr').map(
+    ({ attributes: { index, eax, edx } }): FeatureBits => ({
+      msr: number(index),
+      mask: (BigInt(number(edx)) << 32n) | BigInt(number(eax)),
+    }),
+  );
+  return {
+    name: nameOf(tree),
+    bits: [...cpuid, ...msrs],
+    aliases: named(tree, 'alias').map(nameOf),
+    migratable: migratable !== 'no',
+  };
+}
+
+/** `5-7`, or one number. */
+function readSteppings(text: string | undefined): Pick<CpuSignature, 'steppings'> {
+  if (text === undefined) return {};
+  const [first = 0, last = first] = text.split('-').map(Number);
+  return { steppings: [first, last] };
 }
 
 function readModel(tree: XmlElement, earlier: ReadonlyMap<string, CpuModel>): CpuModel {
@@ -81,6 +122,7 @@ function readModel(tree: XmlElement, earlier: ReadonlyMap<string, CpuModel>): Cp
   const signatures = named(tree, 'signature').map(({ attributes }) => ({
     family: Number(attributes['family']),
     model: Number(attributes['model']),
+    ...readSteppings(attributes['stepping']),
   }));
   const removed = own.filter((one) => one.attributes['removed'] === 'yes').map(nameOf);
   return {
@@ -146,7 +188,7 @@ export function mapOfEmulator(models: Readonly<Record<string, ExpandedCpu>>, fea
     };
   });
   return makeMap(
-    features.map((name) => ({ name, aliases: [], migratable: !['invtsc', 'xsaves'].includes(name) })),
+    features.map((name) => ({ name, bits: [], aliases: [], migratable: !['invtsc', 'xsaves'].includes(name) })),
     list.reverse(),
     knownVendors,
   );

@@ -1,23 +1,10 @@
-// What the daemon says of its host: CPU, memory, topology, devices. proc(5), sysfs(5).
+// What the daemon says of its host: CPU, memory, devices. proc(5), sysfs(5).
 
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readlinkSync } from 'node:fs';
 import { arch, cpus, hostname, networkInterfaces } from 'node:os';
-import type { CpuTimes, HostDisk, HostFacts, HostInterface, HostPci } from '../../daemon/host.ts';
-
-function read(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8').trim();
-  } catch {
-    return undefined;
-  }
-}
-const names = (path: string): string[] => {
-  try {
-    return readdirSync(path).sort();
-  } catch {
-    return [];
-  }
-};
+import type { CpuIdentity, CpuTimes, HostDisk, HostFacts, HostInterface, HostPci } from '../../daemon/host.ts';
+import { readCpuIdentity } from './cpuid.ts';
+import { caches, cells, cpuList, names, read, topologyOf } from './daemon-topology.ts';
 
 function cpuFacts(): HostFacts['cpu'] {
   const lines = (read('/proc/cpuinfo') ?? '').split('\n\n')[0]!.split('\n');
@@ -37,26 +24,6 @@ function cpuFacts(): HostFacts['cpu'] {
     flags: value('flags').split(' '),
     addressBits: Number(/(\d+) bits physical/.exec(value('address sizes'))?.[1] ?? 0),
   };
-}
-
-function cpuList(): HostFacts['cpus'] {
-  const ids = names('/sys/devices/system/cpu').flatMap((name) => /^cpu(\d+)$/.exec(name)?.[1] ?? []);
-  const list = ids.map(Number).sort((a, b) => a - b);
-  return (list.length > 0 ? list : cpus().map((_, id) => id)).map((id) => {
-    const topology = `/sys/devices/system/cpu/cpu${id}/topology`;
-    return {
-      id,
-      socket: Math.max(0, Number(read(`${topology}/physical_package_id`) ?? 0)),
-      core: Number(read(`${topology}/core_id`) ?? id),
-      online: read(`/sys/devices/system/cpu/cpu${id}/online`) !== '0',
-    };
-  });
-}
-
-function topologyOf(list: HostFacts['cpus']): HostFacts['topology'] {
-  const sockets = new Set(list.map((one) => one.socket)).size || 1;
-  const cores = new Set(list.map((one) => `${one.socket} ${one.core}`)).size / sockets || 1;
-  return { sockets, cores: Math.max(1, Math.floor(cores)), threads: Math.max(1, Math.floor(list.length / (sockets * cores))) };
 }
 
 function cpuTimes(cpu?: number): CpuTimes | undefined {
@@ -134,14 +101,18 @@ const architectures: Readonly<Record<string, string>> = { x64: 'x86_64', arm64: 
 
 export function nodeFacts(): HostFacts {
   const list = cpuList();
+  let identity: { readonly found: CpuIdentity | undefined } | undefined;
   return {
     arch: architectures[arch()] ?? arch(),
     uid: process.getuid?.() ?? 0,
     hostname: hostname(),
     uuid: read('/sys/class/dmi/id/product_uuid')?.toLowerCase(),
     cpu: cpuFacts(),
+    identity: () => (identity ??= { found: readCpuIdentity() }).found,
     topology: topologyOf(list),
     cpus: list,
+    cells: () => cells(list, memory()),
+    caches: () => caches(list),
     memory,
     cpuTimes,
     interfaces,

@@ -123,6 +123,9 @@ export const nodeFiles: Files = {
       open(path, 'r').then(async (handle) => {
         try {
           return await handle.readFile('utf8');
+        } catch (error) {
+          // What fails on an open file does not say which.
+          throw Object.assign(error as Error, { path });
         } finally {
           await handle.close();
         }

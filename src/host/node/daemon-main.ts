@@ -146,6 +146,7 @@ function optionsOf(config: Configuration, place: Place, version: string): Daemon
     maxClients: config.number('max_clients', 5000),
     tls: tlsFiles(config),
     migrationTls: config.text('migrate_tls_x509_cert_dir') ?? '/etc/pki/qemu',
+    backupTls: config.text('backup_tls_x509_cert_dir') ?? '/etc/pki/qemu',
     bridges: networks === 'bridge' || (networks === 'auto' && able),
   };
 }
@@ -245,7 +246,7 @@ export async function connectDaemon(uri: string | undefined): Promise<RpcClient>
   try {
     return await connectUri(nodeSockets, wanted, socket, pki);
   } catch (error) {
-    throw new Error(`Cannot connect to ${wanted}: ${(error as Error).message}; \`nonroot daemon\` starts a daemon`);
+    throw new Error(`Cannot connect to ${wanted}: ${reasonOf(error)}; \`nonroot daemon\` starts a daemon`);
   }
 }
 

@@ -14,6 +14,8 @@ export interface Libc {
   pipe(): readonly [number, number];
   /** An ioctl with a structure that is read and written in place; an error number, or 0. */
   ioctl(fd: number, request: number, data: Uint8Array | number): number;
+  /** An ioctl that answers with a number; -1 on an error. */
+  ioctlResult(fd: number, request: number, data: Uint8Array | number): number;
   /** True when nobody has the other side of a terminal or pipe open. */
   hungUp(fd: number): boolean;
   /** A new pseudo-terminal in raw mode; undefined when the host has none. */
@@ -87,6 +89,9 @@ function bind(koffi: Koffi): Libc {
   const ioctlPointer = c.func('int ioctl(int fd, uint64_t request, void *data)');
   const ioctlValue = c.func('int ioctl(int fd, uint64_t request, uint64_t value)');
 
+  const ioctlResult = (fd: number, request: number, data: Uint8Array | number): number =>
+    typeof data === 'number' ? ioctlValue(fd, request, data) : ioctlPointer(fd, request, data);
+
   return {
     readable(fds, timeout) {
       const view = new DataView(new ArrayBuffer(8 * fds.length));
@@ -102,10 +107,8 @@ function bind(koffi: Koffi): Libc {
       if (pipe2(new Uint8Array(fds.buffer), O_CLOEXEC) !== 0) throw new Error(`Cannot make a pipe: error ${koffi.errno()}`);
       return [fds[0]!, fds[1]!];
     },
-    ioctl(fd, request, data) {
-      const result = typeof data === 'number' ? ioctlValue(fd, request, data) : ioctlPointer(fd, request, data);
-      return result < 0 ? koffi.errno() : 0;
-    },
+    ioctl: (fd, request, data) => (ioctlResult(fd, request, data) < 0 ? koffi.errno() : 0),
+    ioctlResult,
     dup: (fd) => dup(fd),
     close: (fd) => close(fd),
     shutdown: (fd, how) => shutdown(fd, how),

@@ -89,8 +89,10 @@ function port(
         },
         opened: (open) => io.setOpen(n, open),
       });
+      if (!console) chardev?.guestOpened?.(io.isOpen(n));
       io.setOpen(n, chardev?.isOpen ?? false);
       return {
+        resumed: () => io.resumed(n),
         close: () => {
           chardev?.disconnect();
           io.remove(n);

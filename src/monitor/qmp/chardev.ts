@@ -99,7 +99,7 @@ const fdsetInfo = object('AddfdInfo', { 'fdset-id': int, fd: int });
 
 export const chardevCommands: QmpTable = {
   'query-chardev': query({}, array(object('ChardevInfo', { label: str, filename: str, 'frontend-open': bool })), (e) =>
-    e.chardevs.list().map((c) => ({ 'frontend-open': c.used, filename: c.backend.filename, label: c.id })),
+    e.chardevs.list().map((c) => ({ 'frontend-open': c.listening, filename: c.backend.filename, label: c.id })),
   ),
   'query-chardev-backends': query({}, array(object('ChardevBackendInfo', { name: str })), () =>
     charKinds.map((name) => ({ name })),

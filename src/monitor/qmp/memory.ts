@@ -2,7 +2,7 @@
 
 import { QmpError } from '../../rpc/qmp/error.ts';
 import { any, array, bool, enumeration, int, object, optional, str } from '../../rpc/qmp/schema.ts';
-import { writeCore } from '../dump.ts';
+import { visibleMemory, writeCore } from '../dump.ts';
 import type { Emulator } from '../emulator.ts';
 import { VcpuMemory } from '../guest-memory.ts';
 import { action, type QmpTable, query } from './row.ts';
@@ -61,7 +61,10 @@ export const memoryCommands: QmpTable = {
   }),
   pmemsave: action({ val: int, size: int, filename: str }, (e, o) => {
     const { memory } = e.running.board;
-    return save(e, o.filename, o.size, (at, n) => memory.slice(o.val + at, n)?.slice() ?? new Uint8Array(0));
+    const end = Math.max(...memory.ranges.map((r) => r.gpa + r.length));
+    return save(e, o.filename, o.size, (at, n) =>
+      o.val < 0 || o.val + at + n > end ? new Uint8Array(0) : visibleMemory(e.running.board, o.val + at, n),
+    );
   }),
   'dump-guest-memory': action(
     {
