@@ -24,7 +24,7 @@ for (const firmware of ['seabios', 'ovmf'] as Firmware[])
     const seconds = (): string => ((performance.now() - start) / 1000).toFixed(0);
     const guest = await DebianGuest.start(disk, { controller, firmware, folder });
     try {
-      await guest.up(1_500_000);
+      await guest.up(3_600_000);
       const up = seconds();
       await useDebian(guest, mirror.port);
       await guest.off();
