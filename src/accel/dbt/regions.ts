@@ -26,6 +26,8 @@ const RENEWALS_MAX = 6;
 const TARGETS_MAX = 64;
 /** An access whose cell misses once in fewer instructions than this looks into the TLB instead. */
 const FEW = 100;
+/** By how many instructions the count that comes with a report may be behind. */
+const UNSURE = 400_000;
 /** Most wishes that wait for a translator. */
 const WISHES_MAX = 64;
 
@@ -120,7 +122,7 @@ export class Regions {
     this.#handlers = new Handlers(vm.library, vm.handlers);
   }
 
-  /** Notes the block that a slice ended at; translates its region when it was met before. */
+  /** Notes a block that runs, once in some 50,000 instructions; translates its region when it was met before. */
   sample(block: Block, base: () => bigint): void {
     const heat = (this.#heat.get(block) ?? 0) + 1;
     this.#heat.set(block, heat);
@@ -349,14 +351,18 @@ export class Regions {
   /** Accesses that hop between pages, and those whose look with others is often not served, by page number: offsets in the page. */
   readonly #hashed = new Map<number, Set<number>>();
   readonly #apart = new Map<number, Set<number>>();
-  /** When a cell had missed many times, by its host address: instructions retired until then. */
-  readonly #missed = new Map<number, number>();
+  /** Since when a cell has missed many times in short, by its host address: instructions retired until then, reports after that. */
+  readonly #missed = new Map<number, { since: number; reports: number }>();
   /** The host function `manyMisses`: see cells.ts. */
   manyMisses(cell: number, instructions: number): void {
     const at = cell >>> 0;
-    const before = this.#missed.get(at);
-    this.#missed.set(at, instructions);
-    if (before === undefined || instructions - before > CELL_MISSES * FEW) return;
+    const seen = this.#missed.get(at);
+    const enough = seen && ++seen.reports * CELL_MISSES * FEW;
+    if (enough === undefined || enough * 4 < instructions - seen!.since) {
+      this.#missed.set(at, { since: instructions, reports: 0 });
+      return;
+    }
+    if (enough < instructions - seen!.since + UNSURE) return;
     const n = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
     const index = REGION_FIRST + Math.floor(n / REGION_CELLS);
     const made = this.#made.get(index);

@@ -45,6 +45,9 @@ const entryPoints: readonly Sub[] = [
 export const Out = { fault: 0, jump: 1, resync: 2, exit: 3, repeat: 4, branch: 5, region: 6, returned: 7 } as const;
 const OUTS = 8;
 
+/** Instructions of regions of which one place is noted: a sample of what is hot. */
+const SAMPLE = 50_000;
+
 /** Arrivals at a block from afar before its region is translated. */
 const ARRIVALS = 30000;
 /** Entries of the table of arrivals, two bytes each. */
@@ -502,8 +505,48 @@ function mainLoop(
   close(); // region
   l.localGet(budget);
   l.stateI32(st.retired.offset);
+  l.stateI32(st.regionShift.offset);
+  l.op(0x75);
+  l.localTee(k);
   l.op(0x6b);
   l.localSet(budget);
+  l.localGet(0);
+  l.stateI32(st.spared.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0x6a);
+  l.localGet(k);
+  l.op(0x6b);
+  l.memory(0x36, st.spared.offset);
+  l.localGet(0);
+  l.stateI32(st.unnoted.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0x6a);
+  l.localTee(k);
+  l.memory(0x36, st.unnoted.offset);
+  l.localGet(k);
+  l.i32(SAMPLE);
+  l.op(0x4a);
+  l.open(0x04);
+  l.localGet(0);
+  l.i32(0);
+  l.memory(0x36, st.unnoted.offset);
+  l.localGet(0);
+  l.stateI32(st.noted.offset);
+  l.localTee(k);
+  l.i32(st.notes.length - 1);
+  l.op(0x71);
+  l.i32(3);
+  l.op(0x74);
+  l.localGet(0);
+  l.op(0x6a);
+  l.localGet(0);
+  l.memory(0x29, st.rip.offset);
+  l.memory(0x37, st.notes[0].offset);
+  l.localGet(k);
+  l.i32(1);
+  l.op(0x6a);
+  l.memory(0x36, st.noted.offset);
+  l.close();
   l.localGet(0);
   l.localGet(0);
   l.memory(0x29, st.inRegions.offset);

@@ -44,6 +44,14 @@ const IF = 0x200;
 /** Writes to a page without code after which its stores are fast again. */
 const IDLE_WRITES = 16;
 
+/** By how many bits instructions of regions count for less in a slice: the first that leaves enough time before something is due, in ns. */
+const REGION_SHIFTS = [
+  [1_000_000, 3],
+  [250_000, 2],
+  [0, 0],
+] as const;
+/** Returns from the loop between two times that the counters are brought up to date while the guest goes on. */
+const COUNT_EVERY = 8;
 /** Slow calls of a guest (ports, MMIO, decoding) after which it is left for a look at timers: a slice counts instructions, not time. */
 const CALLS_MAX = 512;
 /** An instruction pointer that no guest has: the bottom of the shadow stack. */
@@ -217,7 +225,9 @@ export class DbtVcpu implements Vcpu {
   }
   readonly startsItself = false;
   /** All state is in the slots at any time between two runs. */
-  publish(): void {}
+  publish(): void {
+    this.#count();
+  }
   refresh(): void {}
   /** Memory was changed behind the translator's back: all that it has decoded is dropped before the guest goes on. */
   forget(): void {
@@ -238,7 +248,7 @@ export class DbtVcpu implements Vcpu {
     return this.#code.stats;
   }
 
-  run(slice: number): VcpuExit {
+  run(slice: number, ns = 0): VcpuExit {
     const box = this.#boxes[this.index];
     box.setRunning(true);
     try {
@@ -260,11 +270,18 @@ export class DbtVcpu implements Vcpu {
         if (!this.#inject()) return 'shutdown';
         this.#setWord(st.exitReason.offset, Exit.none);
         const loop = this.#word(st.ctx.offset) & Ctx.long ? this.exports.run : this.exports.runLegacy;
-        const most = this.#pmu?.runs ? Math.max(1, Math.min(slice, this.#pmu.left())) : slice;
+        // Performance counters count each instruction as one.
+        const counting = this.#pmu?.runs === true;
+        const most = counting ? Math.max(1, Math.min(slice, this.#pmu!.left())) : slice;
+        const shift = counting ? 0 : REGION_SHIFTS.find(([least]) => ns >= least)![1];
+        this.#setWord(st.regionShift.offset, shift);
+        this.#setWord(st.noted.offset, 0);
+        this.#setWord(st.spared.offset, 0);
         const user = this.#word(st.cpl.offset) === 3;
-        const ran = most - loop(this.#env, most);
+        const used = most - loop(this.#env, most);
+        const ran = used + this.#word(st.spared.offset);
         this.instructions += ran;
-        slice -= ran;
+        slice -= used;
         const reason = this.#word(st.exitReason.offset);
         if (this.#pmu) this.#countEvents(this.#pmu, user);
         this.counters.exit(reason);
@@ -274,11 +291,8 @@ export class DbtVcpu implements Vcpu {
         }
         if (reason === Exit.mode) continue;
         // A counter was to overflow before the end of the slice. (Faults one after the other leave early, too, and use up nothing.)
-        if (reason === Exit.pmc || (reason === Exit.budget && ran >= most && slice > 0)) continue;
-        if (reason === Exit.budget && this.#vm.regions === 'hot') {
-          const block = this.#here();
-          if (block) this.#regions.sample(block, () => this.#herePage());
-        }
+        if (reason === Exit.pmc || (reason === Exit.budget && used >= most && slice > 0)) continue;
+        if (this.#vm.regions === 'hot') this.#sample(reason === Exit.budget);
         if (reason === Exit.shutdown) return 'shutdown';
         if (reason === Exit.debug) return 'debug';
         if (reason === Exit.rsm) {
@@ -303,7 +317,7 @@ export class DbtVcpu implements Vcpu {
       }
     } finally {
       box.setRunning(false);
-      this.#count();
+      if (++this.#runs % COUNT_EVERY === 0 || this.#word(st.exitReason.offset) !== Exit.budget) this.#count();
     }
   }
   /** Counts what has run, at CPL 3 or below, and serves the access to a counter that the vCPU was left for. */
@@ -324,6 +338,7 @@ export class DbtVcpu implements Vcpu {
       this.#quads[(this.#env + st.gpr[st.R.rdx].offset) >> 3] = value >> 32n;
     }
   }
+  #runs = 0;
   /** Brings the counters up to date. */
   #count(): void {
     const { counters } = this;
@@ -491,9 +506,9 @@ export class DbtVcpu implements Vcpu {
     return jumpOffset(low, high, whole ? high >>> 31 : low >= 0xc0000000 ? 1 : 0);
   }
   /** The block at `rip`, as far as the jump cache knows it. */
-  #here(): Block | undefined {
+  #here(rip = this.#quad(st.rip.offset)): Block | undefined {
     const ctx = this.#word(st.ctx.offset);
-    const linear = this.#linear(this.#quad(st.rip.offset));
+    const linear = this.#linear(rip);
     const low = Number(linear & 0xffffffffn);
     const high = Number(linear >> 32n) | 0;
     const view = this.#view;
@@ -504,9 +519,20 @@ export class DbtVcpu implements Vcpu {
     const block = holds(entry) ? this.#code.at(view.getInt32(entry + Jump.record, true)) : undefined;
     return block?.ctx === ctx ? block : undefined;
   }
+  /** What is hot: where regions have run for long in the slice that has ended, and where it ended, if it was over. */
+  #sample(over: boolean): void {
+    const noted = this.#word(st.noted.offset);
+    for (let n = Math.max(0, noted - st.notes.length); n < noted; n++)
+      this.#sampleAt(this.#quad(st.notes[n & (st.notes.length - 1)].offset));
+    if (over) this.#sampleAt(this.#quad(st.rip.offset));
+  }
+  #sampleAt(rip: bigint): void {
+    const block = this.#here(rip);
+    if (block) this.#regions.sample(block, () => this.#herePage(rip));
+  }
   /** Linear address of the page at `rip`. */
-  #herePage(): bigint {
-    return BigInt.asIntN(64, this.#linear(this.#quad(st.rip.offset)) & ~0xfffn);
+  #herePage(rip = this.#quad(st.rip.offset)): bigint {
+    return BigInt.asIntN(64, this.#linear(rip) & ~0xfffn);
   }
   /** Tier 0 reports a block that is jumped to often. */
   #hot(): void {

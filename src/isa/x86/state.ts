@@ -159,6 +159,13 @@ export const zero = slot('zero', 'i64');
 export const codeChanged = slot('codeChanged', 'i32');
 /** Instructions that the region which was just left has retired. */
 export const retired = slot('retired', 'i32');
+/** By how many bits what regions have retired counts for less in a slice, since they are faster; and what that has come to in this one. */
+export const regionShift = slot('regionShift', 'i32');
+export const spared = slot('spared', 'i32');
+/** Instructions that regions have retired since they were last noted; how often they were in this slice, and where they were left then. */
+export const unnoted = slot('unnoted', 'i32');
+export const noted = slot('noted', 'i32');
+export const notes = many('i64', ['note0', 'note1', 'note2', 'note3', 'note4', 'note5', 'note6', 'note7']);
 /** Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. Never 0. */
 export const epochs = many('i32', ['epochLower', 'epochUpper']);
 /**
