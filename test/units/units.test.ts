@@ -40,8 +40,6 @@ const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
 const DEBUG = /of MOV SS waits|DR7.GD/;
 // QEMU's WRMSR takes any value, and any register that it does not know.
 const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
-// Ours: an interrupt that an access to a device brings comes at the end of the block; STI holds the trap of single step off, and HLT loses it.
-const LATE = /interrupts again until/;
 // QEMU takes SMIs at the end of a block and knows no auto-halt restart; without a VGA, RAM shows in its window.
 const SMM = /hidden while it is closed|behind OUT|halts again|cannot be opened/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
@@ -75,8 +73,8 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['legacy/paging', '2-level and PAE paging', '-cpu max', undefined, WITHOUT_P],
   ['legacy/tasks', 'task switches', '-cpu max', undefined, NO_TASK_CHECKS],
   ['legacy/virtual8086', 'real and virtual-8086 mode, VME and PVI', '-cpu max', undefined, NO_VME],
-  ['events', 'interrupts and traps: when they come', '-cpu max', LATE, ENDS_EARLY],
-  ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`, LATE],
+  ['events', 'interrupts and traps: when they come', '-cpu max', undefined, ENDS_EARLY],
+  ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`],
   ['smm', 'system management mode on q35', '-M q35,smm=on -cpu max -smp 2', undefined, SMM],
   ['smm', 'system management mode on pc, in translated code', `-M pc,smm=on -cpu max -smp 2 ${EAGER}`],
   ['litmus', 'memory order, locked operations and changing code between two vCPUs', '-cpu max -smp 2'],

@@ -491,6 +491,32 @@ export class CodeCache {
     // The rest was no instruction.
     return end >= Math.min(to, block.gpa + block.length);
   }
+  /** Records that are stale for a moment: where, what they were, and whether they still stand for their code. */
+  readonly #held: { readonly at: number; readonly handler: number; readonly there: () => boolean }[] = [];
+  /** Decoded code goes no further than the instruction at `gpa`, which is running, until `resume`. */
+  pause(gpa: number): void {
+    const view = this.#view;
+    const page = Math.floor(gpa / 4096);
+    const hold = (at: number, there: () => boolean): void => {
+      const handler = view.getUint16(at + Rec.handler, true);
+      if (handler === STALE) return;
+      this.#held.push({ at, handler, there });
+      view.setUint16(at + Rec.handler, STALE, true);
+    };
+    for (const block of this.#pages.get(page) ?? []) {
+      if (gpa < block.gpa || gpa >= block.gpa + block.length) continue;
+      let n = 0;
+      while (n < block.count && view.getUint16(block.record + n * RECORD_BYTES + Rec.place, true) !== gpa % 4096) n++;
+      if (++n >= block.count) continue;
+      hold(block.record + n * RECORD_BYTES, () => this.#byRecord.get(block.record) === block);
+      for (const a of this.#regions.get(page) ?? [])
+        if (a.block === block) hold(a.copy + n * RECORD_BYTES, () => this.#regions.get(page)?.includes(a) ?? false);
+    }
+  }
+  resume(): void {
+    for (const { at, handler, there } of this.#held) if (there()) this.#view.setUint16(at + Rec.handler, handler, true);
+    this.#held.length = 0;
+  }
   #invalidate(block: Block): void {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     const page = Math.floor(block.gpa / 4096);

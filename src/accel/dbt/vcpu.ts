@@ -256,6 +256,7 @@ export class DbtVcpu implements Vcpu {
         Atomics.and(this.#words, (this.#env + st.kick.offset) >> 2, 0);
         this.#unstep();
         this.#setWord(st.codeChanged.offset, 0);
+        this.#code.resume();
         this.#code.tidy();
         this.#serve();
         this.#lookAtSlots();
@@ -759,6 +760,14 @@ export class DbtVcpu implements Vcpu {
     this.#forget = true;
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
+  /** The running instruction is the last one before the vCPU is left. */
+  #stopHere(): void {
+    const linear = this.#linear(this.#quad(st.rip.offset));
+    const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, linear)));
+    if (gpa === null) return;
+    this.#code.pause(Number(gpa));
+    this.#setWord(st.codeChanged.offset, 1);
+  }
   /** Own decoded code overlaps changed bytes. */
   #changed(gpa: number, bytes: number): void {
     for (let at = gpa; at < gpa + bytes; at = Math.floor(at / 4096) * 4096 + 4096) {
@@ -851,6 +860,12 @@ export class DbtVcpu implements Vcpu {
         this.#called('mmio');
         bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value));
         this.#lookAtSlots();
+        // An interrupt that this store has brought comes before the next instruction, not at the end of the block.
+        if (
+          this.#word(st.kick.offset) !== 0 &&
+          (this.#takesInterrupts() || (this.#nmi && this.#word(st.nmiBlocked.offset) === 0))
+        )
+          this.#stopHere();
       },
       portIn: (port: number, bytes: number): number => {
         this.#called('ports');
