@@ -14,6 +14,7 @@ import { pciBridges } from './types/pci-bridge.ts';
 import { rtl8139Type } from './types/rtl8139.ts';
 import { scsiUnits, virtioScsi } from './types/scsi.ts';
 import { isaSerial } from './types/serial.ts';
+import { testDevices } from './types/test-devices.ts';
 import { usbTypes } from './types/usb.ts';
 import { virtio9p } from './types/virtio-9p.ts';
 import { virtioBalloon } from './types/virtio-balloon.ts';
@@ -37,6 +38,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   ...floppyTypes,
   ...panicTypes,
   pcTestdev,
+  ...testDevices,
   ...displays,
   ...virtioBlk,
   ...virtioNet,
