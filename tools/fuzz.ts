@@ -6,6 +6,7 @@
 //        node tools/fuzz.ts --protocol net|rfb|gdb|nbd-server|nbd-client [--cases SEEDS] [--seed FIRST]: a hostile peer of that protocol
 //        node tools/fuzz.ts --case 'mode=64 code=4801d8 rax=1' [--undefined 8d5] [--tiers eval,tier0]
 
+import { readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { allRows } from '../src/isa/x86/rows/all.ts';
 import { buildTables } from '../src/isa/x86/table.ts';
@@ -40,8 +41,14 @@ const { values } = parseArgs({
     protocol: { type: 'string' },
     undefined: { type: 'string', default: '0' },
     prove: { type: 'boolean', default: false },
+    help: { type: 'boolean', short: 'h', default: false },
   },
 });
+if (values.help) {
+  const head = readFileSync(import.meta.filename, 'utf8').split(/^import /m)[0]!;
+  console.log(head.replace(/^\/\/ ?/gm, '').trim());
+  process.exit();
+}
 if (values.board !== undefined) {
   if (values.board !== 'pc' && values.board !== 'q35') {
     console.error(`Cannot use --board ${values.board}: accepted are pc and q35`);
@@ -125,10 +132,15 @@ if (values.case) {
   process.exit();
 }
 const seed = Number(values.seed);
+const modes = native.modes.filter((m) => values.mode === undefined || String(m) === values.mode);
+if (modes.length === 0) {
+  console.error(`Cannot run code of ${values.mode} bits on this host: its kernel lets programs run ${native.modes.join(', ')}`);
+  process.exit(2);
+}
 const generator = new Generator(tables, seed, {
   amd: hostIsAmd,
   has: hostHas,
-  modes: native.modes.filter((m) => values.mode === undefined || String(m) === values.mode),
+  modes,
   ...(values.loop ? { loop: Number(values.loop) } : {}),
   ...(values.rows ? { pattern: new RegExp(values.rows) } : {}),
 });
