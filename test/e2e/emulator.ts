@@ -9,6 +9,8 @@ import { openImage } from '../../src/host/node/fetch-image.ts';
 import { programPath } from './program.ts';
 
 const LIMIT = 90_000;
+/** Until there is a monitor: a process that ends before is noticed at once, one among many others may be slow. */
+const START = 600_000;
 
 interface Answer {
   readonly return?: unknown;
@@ -63,14 +65,18 @@ export class EmulatorProcess {
   }
 
   async #connect(): Promise<void> {
-    await this.until('a QMP socket', async () => {
-      const socket = createConnection(this.#path);
-      this.#socket = socket;
-      return new Promise<true | undefined>((resolve) => {
-        socket.once('connect', () => resolve(true));
-        socket.once('error', () => resolve(undefined));
-      });
-    });
+    await this.until(
+      'a QMP socket',
+      async () => {
+        const socket = createConnection(this.#path);
+        this.#socket = socket;
+        return new Promise<true | undefined>((resolve) => {
+          socket.once('connect', () => resolve(true));
+          socket.once('error', () => resolve(undefined));
+        });
+      },
+      START,
+    );
     let rest = '';
     this.#socket!.on('data', (bytes: Buffer) => {
       const lines = (rest + bytes.toString()).split('\n');
