@@ -14,6 +14,8 @@ export interface Sandbox {
   network: boolean;
   /** Files that the command line does not name. Ours; QEMU has no such property. */
   files: boolean;
+  /** With `files` denied: a folder all of which stays reachable, for whoever manages the process. Ours. */
+  folder?: string;
 }
 
 /**

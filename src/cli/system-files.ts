@@ -61,10 +61,14 @@ async function* ofDisks(s: Settings, host: DiskHost): AsyncGenerator<Grant> {
     if (typeof path === 'string') yield* ofImage(host, path, d.format, d.readOnly || d.snapshot || s.snapshot);
   }
   const withHeaders = new Set(s.blockdevs.filter((n) => n['driver'] === 'qcow2').map((n) => n['file']));
+  // What only read-only nodes are over is not written.
+  const above = new Set(s.blockdevs.map((n) => n['file']));
+  const written = new Set(s.blockdevs.filter((n) => n['read-only'] !== true).map((n) => n['file']));
   for (const node of s.blockdevs) {
     const hasHeader = node['driver'] === 'qcow2' || withHeaders.has(node['node-name'] as Json);
-    for (const path of strings(node, ['filename']))
-      yield* ofImage(host, path, hasHeader ? undefined : 'raw', node['read-only'] === true);
+    const readOnly =
+      node['read-only'] === true || (above.has(node['node-name'] as Json) && !written.has(node['node-name'] as Json));
+    for (const path of strings(node, ['filename'])) yield* ofImage(host, path, hasHeader ? undefined : 'raw', readOnly);
   }
 }
 
@@ -80,8 +84,9 @@ export async function filesOf(s: Settings, argv: readonly string[], host: DiskHo
   });
   for (const path of s.flash) add(s.readOnlyFlash.has(path) ? 'read' : 'write', path);
   add('create', s.log, s.pidfile);
+  add('folder', s.sandbox?.folder);
   for (const options of s.chardevs.values()) grants.push(...ofCharacters(options));
-  for (const object of s.objects) add('read', ...strings(object, ['filename', 'file']));
+  for (const object of s.objects) add('read', ...strings(object, ['filename', 'file', 'dir']));
   for (const object of s.objects) add('write', ...strings(object, ['mem-path']));
   for (const netdev of s.netdevs) {
     for (const path of strings(netdev, ['path'])) grants.push(socketAt(path));

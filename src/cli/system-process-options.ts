@@ -171,10 +171,13 @@ export const processOptions: readonly SystemOption[] = [
   },
   {
     names: ['-sandbox'],
-    value: 'on|off[,obsolete=…][,elevateprivileges=…][,spawn=…][,resourcecontrol=…][,network=…][,files=…]',
-    help: 'take rights from the process that it does not need; each is allow or deny (Linux)',
+    value: 'on|off[,obsolete=…][,elevateprivileges=…][,spawn=…][,resourcecontrol=…][,network=…][,files=…][,folder=…]',
+    help: 'take rights from the process that it does not need; each is allow or deny, folder= stays reachable (Linux)',
     group: 'sandbox',
-    parameters: parameters({ boolean: 'enable', string: 'obsolete elevateprivileges spawn resourcecontrol network files' }),
+    parameters: parameters({
+      boolean: 'enable',
+      string: 'obsolete elevateprivileges spawn resourcecontrol network files folder',
+    }),
     apply: does((s, text) => {
       const kept = keptByDefault();
       const allowed = (name: string, v: string): boolean => oneOf(`-sandbox ${name}=`, v, allowDeny) === 'allow';
@@ -201,6 +204,9 @@ export const processOptions: readonly SystemOption[] = [
         },
         files: (v) => {
           kept.files = allowed('files', v);
+        },
+        folder: (v) => {
+          kept.folder = v;
         },
       });
       s.sandbox = on ? kept : undefined;

@@ -17,6 +17,7 @@ const known: Readonly<Record<string, 'text' | 'number' | 'list'>> = {
   emulators: 'list',
   user: 'text',
   graphics_listen: 'text',
+  confine_files: 'number',
   networks: 'text',
   host_uuid: 'text',
   hostname: 'text',

@@ -64,6 +64,8 @@ export interface DaemonOptions {
   /** Certificates of emulators, by QEMU's names, for the memory of guests that migrate. */
   readonly migrationTls: string;
   readonly backupTls: string;
+  /** Whether the host can confine emulators to the files that they are given. */
+  readonly confine: boolean;
   /** Networks as bridges of the host, where it allows that. */
   readonly bridges: boolean;
 }

@@ -23,6 +23,8 @@ export interface FileStatus {
   readonly born: string;
 }
 
+export type FileMode = 'read' | 'write' | 'create';
+
 /** An open file of the host. */
 export interface OpenFile {
   /** Up to `length` bytes at `offset`; fewer only at the end. */
@@ -50,7 +52,11 @@ export interface Files {
   list(path: string): Promise<readonly string[]>;
   makeDirectory(path: string, mode?: number): Promise<void>;
   status(path: string): Promise<FileStatus | undefined>;
-  open(path: string, mode: 'read' | 'write' | 'create' | 'createNew'): Promise<OpenFile>;
+  open(path: string, mode: FileMode | 'createNew'): Promise<OpenFile>;
+  /** An open file as a descriptor, for somebody else; `close` gives up ours. */
+  descriptor(path: string, mode: FileMode): Promise<{ readonly fd: number; close(): void }>;
+  /** Makes a symbolic link, in the place of one that is there. */
+  link(target: string, path: string): Promise<void>;
   space(path: string): Promise<{ readonly capacity: number; readonly available: number }>;
   /** Sets what is given. */
   change(path: string, what: { readonly mode?: number; readonly uid?: number; readonly gid?: number }): Promise<void>;

@@ -88,6 +88,8 @@ export interface EmulatorHost {
   readonly now: () => Timestamp;
   /** Ends descriptors that monitors brought and nobody took. */
   readonly closeFd: (fd: number) => void;
+  /** Keeps a descriptor for a path that the process may not open by itself. */
+  readonly admit: (path: string, fd: number, write: boolean) => void;
   readonly log: (text: string) => void;
   /** Random bytes of a device of the host, or of the host's own generator. */
   readonly random: (path: string | undefined) => (count: number) => Promise<Uint8Array>;

@@ -9,10 +9,10 @@ export interface ByteDuplex {
   /** Takes all the bytes at once, in the order of the calls. Resolves when more are welcome, rejects when the transport broke. */
   write(bytes: Uint8Array): Promise<void> | void;
   /**
-   * As `write`, then for each descriptor one byte of zero that carries it. The descriptors stay open at this end. Only where the
-   * transport can pass descriptors.
+   * As `write`, then for each descriptor one byte, zero unless given, that carries it. The descriptors stay open at this end. Only where
+   * the transport can pass descriptors.
    */
-  writeWithFds?(bytes: Uint8Array, fds: readonly number[]): Promise<void>;
+  writeWithFds?(bytes: Uint8Array, fds: readonly number[], carrier?: number): Promise<void>;
   /** Ends both directions after what was written; `input` ends too. May be called twice. */
   close(): void;
 }

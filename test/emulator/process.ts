@@ -2,12 +2,13 @@
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { nodeSockets } from '../../src/host/node/daemon-sockets.ts';
 import { QmpClient } from '../../src/rpc/qmp/client.ts';
 import type { Json } from '../../src/rpc/qmp/json.ts';
+import type { ByteDuplex } from '../../src/rpc/transport.ts';
 import { programPath } from '../e2e/program.ts';
 
 export const OURS = programPath('nonroot-system-x86_64');
@@ -38,23 +39,14 @@ export async function emulator(t: TestContext, program: string, args: readonly s
     child.kill('SIGKILL');
     rmSync(folder, { recursive: true, force: true });
   });
-  const socket = await new Promise<ReturnType<typeof connect>>((resolve, reject) => {
-    const limit = Date.now() + 20_000;
-    const attempt = (): void => {
-      const s = connect(path);
-      s.once('connect', () => resolve(s));
-      s.once('error', () => {
-        if (child.exitCode !== null || Date.now() > limit) reject(new Error(`Cannot reach ${program}: ${said}`));
-        else setTimeout(attempt, 50);
-      });
-    };
-    attempt();
-  });
-  const qmp = new QmpClient({
-    input: socket,
-    write: (bytes) => void socket.write(bytes),
-    close: () => socket.destroy(),
-  });
+  const limit = Date.now() + 60_000;
+  let duplex: ByteDuplex | undefined;
+  while (!duplex) {
+    duplex = await nodeSockets.connect(path).catch(() => undefined);
+    if (!duplex && (child.exitCode !== null || Date.now() > limit)) throw new Error(`Cannot reach ${program}: ${said}`);
+    if (!duplex) await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  const qmp = new QmpClient(duplex);
   const events: Running['events'] = [];
   qmp.onEvent(({ event, data }) => events.push({ event, data }));
   await qmp.negotiate();

@@ -2,12 +2,13 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { keptByDefault, type Sandbox } from '../../src/cli/sandbox.ts';
+import { openFile } from '../../src/host/node/file.ts';
 import { emulator, OURS } from '../emulator/process.ts';
 
 const skip = process.platform !== 'linux' || process.arch !== 'x64' ? 'the attempts have numbers of Linux on x86-64' : false;
@@ -119,6 +120,59 @@ test('under files=deny the files of the command line are reached, and no others'
   );
   assert.ok(!existsSync(join(here, 'new')));
   assert.equal(((await qmp.execute('query-named-block-nodes')) as unknown[]).length, 2);
+});
+
+test('a file that a monitor brings as a descriptor is reached, for what it was opened, and no other', {
+  skip: skip || noLandlock,
+  timeout: 120_000,
+}, async (t) => {
+  const here = folder(t);
+  const [image, other] = [join(here, 'image.raw'), join(here, 'other.raw')];
+  for (const path of [image, other]) writeFileSync(path, Buffer.alloc(65536));
+  const { qmp } = await emulator(t, OURS, [...bare, '-sandbox', 'on,spawn=deny,files=deny']);
+  const add = (filename: string, node: string, readOnly: boolean): Promise<unknown> =>
+    qmp.execute('blockdev-add', { driver: 'file', filename, 'node-name': node, 'read-only': readOnly });
+  const admit = async (path: string, write: boolean): Promise<void> => {
+    const fd = openSync(path, write ? 'r+' : 'r');
+    try {
+      await qmp.execute('nonroot-admit-file', { path, write }, { fd });
+    } finally {
+      closeSync(fd);
+    }
+  };
+  await assert.rejects(add(image, 'a', true), /permission denied/);
+  await assert.rejects(qmp.execute('nonroot-admit-file', { path: '/etc/passwd' }), /No file descriptor supplied/);
+  await admit(image, false);
+  for (let n = 0; n < 3; n++) {
+    await add(image, 'a', true);
+    await assert.rejects(add(image, 'b', false), /permission denied/, 'for reading only');
+    await qmp.execute('blockdev-del', { 'node-name': 'a' });
+  }
+  await admit(image, true);
+  await add(image, 'w', false);
+  await assert.rejects(add(image, 'v', false), /uses it/, 'one writer');
+  await assert.rejects(openFile(image, { readOnly: false }), /another process uses it/);
+  await qmp.execute('blockdev-del', { 'node-name': 'w' });
+  await (await openFile(image, { readOnly: false })).close();
+  for (const path of [other, '/etc/passwd', '/etc/shadow', `${image}/../other.raw`, '/proc/self/fd/../../1/environ'])
+    await assert.rejects(add(path, 'x', true), /permission denied|no such file|not a directory/, path);
+  // What else opens files by name.
+  for (const [command, args] of [
+    ['pmemsave', { val: 0, size: 4096, filename: join(here, 'memory') }],
+    ['screendump', { filename: join(here, 'screen') }],
+    ['dump-guest-memory', { paging: false, protocol: `file:${join(here, 'core')}` }],
+    ['object-add', { 'qom-type': 'secret', id: 's', file: '/etc/shadow' }],
+    ['chardev-add', { id: 'p', backend: { type: 'file', data: { out: '/dev/null', in: '/etc/passwd' } } }],
+    ['migrate', { uri: `file:${join(here, 'state')}` }],
+    ['human-monitor-command', { 'command-line': `drive_add 0 if=none,file=/etc/passwd,id=h` }],
+  ] as const)
+    await qmp.execute(command, args as never).catch(() => {});
+  const nodes = (await qmp.execute('query-named-block-nodes')) as readonly { file: string }[];
+  assert.deepEqual(
+    nodes.filter((node) => node.file.startsWith('/etc')),
+    [],
+  );
+  assert.deepEqual(readdirSync(here).sort(), ['image.raw', 'other.raw']);
 });
 
 test('a mark of confinement that does not hold is refused', { skip, timeout: 60_000 }, async () => {

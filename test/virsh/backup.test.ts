@@ -1,7 +1,7 @@
 // Checkpoints and backups of a running guest of our emulator, by virsh: what changed since a checkpoint, over a restart of the guest.
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { nodeSockets } from '../../src/host/node/daemon-sockets.ts';
@@ -28,11 +28,13 @@ describe('backup of a guest of our emulator', { skip, timeout: 280_000 }, () => 
   };
   const monitor = (execute: string, args?: object): Promise<string> =>
     works('qemu-monitor-command', 'one', JSON.stringify({ execute, ...(args && { arguments: args }) }));
-  /** Writes to the disk of the running guest, as it would itself. */
+  /** Writes to the disk of the running guest, as it would itself; the emulator makes sockets in its own folder only. */
   const write = async (...commands: string[]): Promise<void> => {
-    await monitor('nbd-server-start', { addr: { type: 'unix', data: { path: at('in') } } });
+    const lib = at('state/lib/qemu');
+    const own = join(lib, readdirSync(lib).find((name) => name.startsWith('domain-'))!, 'in');
+    await monitor('nbd-server-start', { addr: { type: 'unix', data: { path: own } } });
     await monitor('block-export-add', { type: 'nbd', id: 'in', 'node-name': 'libvirt-1-format', writable: true, name: 'in' });
-    execFileSync('qemu-io', ['-f', 'raw', ...commands.flatMap((c) => ['-c', c]), `nbd+unix:///in?socket=${at('in')}`]);
+    execFileSync('qemu-io', ['-f', 'raw', ...commands.flatMap((c) => ['-c', c]), `nbd+unix:///in?socket=${own}`]);
     await monitor('nbd-server-stop');
   };
   const same = (a: string, b: string): string => {

@@ -58,8 +58,12 @@ interface Part {
   readonly exportBitmap: string;
 }
 
+type Server =
+  | { readonly type: 'unix'; readonly data: { readonly path: string } }
+  | { readonly type: 'inet'; readonly data: { readonly host: string; readonly port: string } };
+
 /** Where the emulator serves in pull mode. */
-function serverOf({ server }: Backup): Json {
+function serverOf({ server }: Backup): Server {
   if (!server) throw libvirtError('xmlError', 'domain', 'backup server element is missing');
   if (server.transport === 'unix') {
     if (server.socket === undefined || !server.socket.startsWith('/'))
@@ -95,6 +99,7 @@ export async function beginBackup(
       tls,
       jobs: [] as string[],
       bitmaps: [] as BackupState['bitmaps'],
+      link: linkTo(run, server),
     };
     const shown: NonNullable<Backup['disks']>['disks'] = [];
     let serving = false;
@@ -165,7 +170,7 @@ export async function beginBackup(
         await guest.qmp('object-add', { 'qom-type': 'tls-creds-x509', id: tls, ...creds });
       }
       serving = server !== undefined;
-      if (server) await guest.qmp('nbd-server-start', { addr: server, ...(tls !== undefined && { 'tls-creds': tls }) });
+      if (server) await serve(daemon, guest, server, tls);
       state.bitmaps = parts.flatMap(({ disk, bitmap, exportBitmap }) =>
         !pull || bitmap === undefined ? [] : [{ node: formatNode(disk.source!.index!), name: exportBitmap }],
       );
@@ -185,7 +190,7 @@ export async function beginBackup(
         });
       }
     } catch (error) {
-      if (serving) await endServing(guest, state);
+      if (serving) await endServing(daemon, guest, state);
       guest.backup = undefined;
       for (const { index, job, path } of parts) {
         if (started) {
@@ -210,7 +215,7 @@ export async function beginBackup(
 function follow(daemon: Daemon, guest: Guest, run: Run, backup: BackupState): void {
   let serving = backup.pull;
   const stopServing = async (): Promise<void> => {
-    if (serving && !run.stopped) await endServing(guest, backup);
+    if (serving && !run.stopped) await endServing(daemon, guest, backup);
     serving = false;
   };
   const job = backupJob(daemon, guest, run, backup, stopServing);
@@ -230,7 +235,7 @@ function follow(daemon: Daemon, guest: Guest, run: Run, backup: BackupState): vo
 /** A daemon that was started again goes on with a backup, or cleans up after one whose jobs have ended. */
 export async function resumeBackup(daemon: Daemon, guest: Guest, run: Run, backup: BackupState): Promise<void> {
   if (!backup.jobs.some((id) => run.blockJobs.has(id))) {
-    if (backup.pull) await endServing(guest, backup);
+    if (backup.pull) await endServing(daemon, guest, backup);
     guest.backup = undefined;
     return saveStatus(daemon.host, daemon.paths.run, guest);
   }
@@ -246,9 +251,23 @@ function bitmapOf(checkpoint: Checkpoint, dev: string): string {
   return disk.bitmap ?? checkpoint.name!;
 }
 
+/** The place that a client was told where the emulator itself makes no sockets elsewhere. */
+const linkTo = (run: Run, server: Server | undefined): string | undefined =>
+  server?.type === 'unix' && run.confined ? server.data.path : undefined;
+
+async function serve(daemon: Daemon, guest: Guest, server: Server, tls: string | undefined): Promise<void> {
+  const run = guest.live();
+  const link = linkTo(run, server);
+  const path = `${run.directory}/backup.sock`;
+  const addr = link === undefined ? server : { type: 'unix', data: { path } };
+  await guest.qmp('nbd-server-start', { addr: addr as Json, ...(tls !== undefined && { 'tls-creds': tls }) });
+  if (link !== undefined) await daemon.host.files.link(path, link);
+}
+
 /** Ends the server of pull mode, and what its exports showed. */
-async function endServing(guest: Guest, { bitmaps, tls }: BackupState): Promise<void> {
+async function endServing(daemon: Daemon, guest: Guest, { bitmaps, tls, link }: BackupState): Promise<void> {
   await guest.qmp('nbd-server-stop').catch(() => {});
+  if (link !== undefined) await daemon.host.files.remove(link).catch(() => {});
   for (const data of bitmaps) await guest.qmp('block-dirty-bitmap-remove', { ...data }).catch(() => {});
   if (tls !== undefined) await guest.qmp('object-del', { id: tls }).catch(() => {});
 }

@@ -59,6 +59,8 @@ export interface BackupState {
   readonly bitmaps: readonly { readonly node: string; readonly name: string }[];
   /** The emulator's credentials. */
   readonly tls: string | undefined;
+  /** Where a client finds the emulator's socket, if that is elsewhere. */
+  readonly link: string | undefined;
 }
 
 /** One life of a guest, from start to stop. */
@@ -96,6 +98,10 @@ export interface Run {
   /** Consoles in use: closes the stream of the one before. */
   readonly consoles: Map<string, () => void>;
   readonly originalMemory: number;
+  /** The emulator reaches its command line's files only, and what else it is given. */
+  readonly confined: boolean;
+  /** Sends the emulator what a command will open. */
+  readonly give: (command: string, args?: Readonly<Record<string, Json | undefined>>) => Promise<void>;
   /** Files that were handed to the emulator's user, with whose they were. */
   readonly owned: Owned[];
   /** Hands over what a disk needs. */
@@ -166,7 +172,8 @@ export class Guest {
   }
   /** A QMP command of the running guest. @throws {LibvirtError} in libvirt's words. */
   async qmp(command: string, args?: Readonly<Record<string, Json | undefined>>): Promise<Json> {
-    const { monitor } = this.live();
+    const { monitor, give } = this.live();
+    await give(command, args);
     try {
       return await monitor.execute(command, args);
     } catch (error) {

@@ -15,6 +15,7 @@ import { operationInvalid } from '../errors.ts';
 import type { ProcessId } from '../host.ts';
 import { wait } from '../host.ts';
 import { findChains } from './chain.ts';
+import { admitCommand, giveFiles } from './given-files.ts';
 import { copyDomain, type Guest, type Run } from './guest.ts';
 import { enabledEvents } from './limit-handlers.ts';
 import { applyLimits, numberIn } from './limits.ts';
@@ -164,8 +165,10 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
     await files.write(`${directory}/master-key.aes`, host.crypto.random(32));
     if (daemon.options.user) await giveOwn(daemon, [directory, channels, `${directory}/master-key.aes`]);
     const context = await commandContext(daemon, domain, directory, monitorPath);
+    const confined = daemon.options.confine && emulator.commands.includes(admitCommand);
     const { args, environment } = commandLine(domain, {
       ...context,
+      ...(confined && { reachable: directory }),
       ...(options.receive && { incoming: 'defer' }),
       ...(options.loadSnapshot !== undefined && { loadSnapshot: options.loadSnapshot }),
     });
@@ -180,7 +183,7 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
       return libvirtError('internalError', 'qemu', `process exited while connecting to monitor: ${said}`);
     };
     const monitor = await connectMonitor(daemon, monitorPath, process, failed);
-    guest.run = newRun(daemon, id, domain, process, monitorPath, directory, monitor, ports, owned);
+    guest.run = newRun(daemon, id, domain, process, monitorPath, directory, monitor, ports, owned, confined);
     guest.set(state.paused, pausedReason.startingUp, host.now());
     guest.updated = false;
     listenToMonitor(daemon, guest, guest.run);
@@ -254,9 +257,12 @@ export function newRun(
   monitor: QmpClient,
   ports: readonly number[],
   owned: Owned[],
+  confined: boolean,
 ): Run {
-  return {
+  const run: Run = {
     owned,
+    confined,
+    give: (command, args) => giveFiles(daemon, run, command, args),
     admit: (disk) => handOverDisk(daemon, { owned }, disk),
     id,
     domain,
@@ -282,6 +288,7 @@ export function newRun(
     originalMemory: domain.currentMemory ?? domain.memory ?? 0,
     lastNode: highestNodeIndex(domain),
   };
+  return run;
 }
 
 /** libvirt's limits of limits. */

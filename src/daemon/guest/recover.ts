@@ -70,9 +70,9 @@ async function findAgain(daemon: Daemon, status: Status): Promise<void> {
   } finally {
     stop();
   }
-  const run = newRun(daemon, status.id, domain, process, status.monitorPath, status.directory, monitor, status.ports, [
-    ...(status.owned ?? []),
-  ]);
+  const owned = [...(status.owned ?? [])];
+  const { monitorPath, directory, ports, confined = false } = status;
+  const run = newRun(daemon, status.id, domain, process, monitorPath, directory, monitor, ports, owned, confined);
   guest.run = run;
   for (const port of status.ports) daemon.ports.add(port);
   daemon.guests.add(guest);

@@ -22,6 +22,7 @@ export interface Status {
   readonly originalMemory: number;
   /** The running definition, with its secrets. */
   readonly domain: string;
+  readonly confined?: boolean;
   /** Files that the emulator's user was given, with whose they were. */
   readonly owned?: readonly Owned[];
   readonly blockJobs: readonly KeptJob[];
@@ -48,6 +49,7 @@ export async function saveStatus(host: DaemonHost, runDirectory: string, guest: 
     ...(run.ending !== undefined && { ending: run.ending }),
     originalMemory: run.originalMemory,
     domain: formatDomain(run.domain, { secure: true }),
+    ...(run.confined && { confined: true }),
     ...(run.owned.length > 0 && { owned: run.owned }),
     blockJobs: [...run.blockJobs.values()].map(keepJob),
     ...(guest.backup && { backup: guest.backup }),

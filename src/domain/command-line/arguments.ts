@@ -41,6 +41,8 @@ export interface CommandLineContext {
   hostModel?: string;
   /** Replaces the back-end of an interface, for hosts without taps; `undefined` leaves the usual one. */
   netdev?(device: NetworkInterface): JsonObject | undefined;
+  /** Confines the emulator to the files of its command line, this folder, and what it is given. */
+  reachable?: string;
   /** `-incoming`: `defer` to restore or receive a guest. */
   incoming?: string;
   /** `-loadvm`: the internal snapshot to start from. */

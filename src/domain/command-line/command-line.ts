@@ -103,7 +103,8 @@ export function commandLine(domain: Domain, context: CommandLineContext): Comman
   if (domain.features?.get('vmcoreinfo')?.attributes['state'] === 'on') to.device({ driver: 'vmcoreinfo' });
   if (context.loadSnapshot !== undefined) to.add('-loadvm', context.loadSnapshot);
   to.add(...(domain.commandLine?.args.map((one) => one.value) ?? []));
-  to.add('-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny');
+  const files = context.reachable === undefined ? '' : `,files=deny,folder=${escapeCommas(context.reachable)}`;
+  to.add('-sandbox', `on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny${files}`);
   addPanics(to);
   addVsocks(to);
   to.add('-msg', 'timestamp=on');

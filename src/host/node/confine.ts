@@ -167,9 +167,21 @@ function canList(folder: string): boolean {
   }
 }
 
+/** Whether the kernel confines processes to files (Linux 5.13 and newer, where it is switched on). */
+export function hasLandlock(): boolean {
+  try {
+    return landlockVersion(calls()) >= 1;
+  } catch {
+    return false;
+  }
+}
+const landlockVersion = ({ syscall }: Calls): number =>
+  Number(syscall(LANDLOCK_CREATE_RULESET, 0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0));
+
 /** Rules under which this thread, and what it executes, reaches `grants` and nothing else. Paths that are not there are left out. */
-function restrict(grants: readonly Grant[], { koffi, syscall, prctl }: Calls): void {
-  const version = Number(syscall(LANDLOCK_CREATE_RULESET, 0, 0, LANDLOCK_CREATE_RULESET_VERSION, 0, 0, 0));
+function restrict(grants: readonly Grant[], all: Calls): void {
+  const { koffi, syscall, prctl } = all;
+  const version = landlockVersion(all);
   if (version < 1)
     throw new Error(`the kernel has no Landlock (error ${koffi.errno()}); accepted is Linux 5.13 or newer with it`);
   const handled = versions[Math.min(version, versions.length - 1)]!;

@@ -17,8 +17,8 @@ const MSG_NOSIGNAL = 0x4000;
 const sizes = { message: 56, vector: 16, control: 24 } as const;
 const controlLength = 20;
 
-/** Sends one byte of zero with a descriptor; false when the socket takes nothing now. Undefined where this can't be done. */
-export function fdPasser(): ((socket: number, fd: number) => boolean) | undefined {
+/** Sends one byte with a descriptor; false when the socket takes nothing now. Undefined where this can't be done. */
+export function fdPasser(): ((socket: number, fd: number, carrier: number) => boolean) | undefined {
   if (process.platform !== 'linux' || !['x64', 'arm64', 'riscv64', 'ppc64'].includes(process.arch)) return undefined;
   let koffi: Koffi;
   let sendmsg: (...args: unknown[]) => number;
@@ -37,11 +37,12 @@ export function fdPasser(): ((socket: number, fd: number) => boolean) | undefine
     const array = new Uint8Array(new ArrayBuffer(bytes));
     return { array, view: new DataView(array.buffer), address: koffi.address(array) };
   };
-  return (socket, fd) => {
+  return (socket, fd, carrier) => {
     if (socket < 0) throw new Error('the connection is closed');
     // Node's descriptors do not wait; whoever gets this one may expect that it does.
     fcntl(fd, F_SETFL, O_RDWR);
     const byte = area(1);
+    byte.array[0] = carrier;
     const vector = area(sizes.vector);
     vector.view.setBigUint64(0, byte.address, native);
     vector.view.setBigUint64(8, 1n, native);

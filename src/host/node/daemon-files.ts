@@ -6,6 +6,7 @@ import {
   chmod,
   chown,
   type FileHandle,
+  lstat,
   mkdir,
   open,
   readdir,
@@ -15,6 +16,7 @@ import {
   rmdir,
   stat,
   statfs,
+  symlink,
   unlink,
 } from 'node:fs/promises';
 import { dirname } from 'node:path';
@@ -146,6 +148,14 @@ export const nodeFiles: Files = {
   },
   status: (path) => ifThere(stat(path, { bigint: true }).then(statusOf), undefined),
   open: async (path, mode) => openFile(await open(path, openFlags[mode], 0o600)),
+  async descriptor(path, mode) {
+    const handle = await open(path, openFlags[mode], 0o600);
+    return { fd: handle.fd, close: () => void handle.close() };
+  },
+  async link(target, path) {
+    if ((await ifThere(lstat(path), undefined))?.isSymbolicLink()) await unlink(path);
+    await symlink(target, path);
+  },
   async space(path) {
     const { blocks, bavail, bsize } = await statfs(path);
     return { capacity: blocks * bsize, available: bavail * bsize };

@@ -11,6 +11,7 @@ import type { ClientInfo, Listener, TlsFiles } from '../../daemon/host.ts';
 import { type Paths, privatePaths, readOnlySocketName, socketName, systemPaths, userPaths } from '../../daemon/paths.ts';
 import { connectUri } from '../../daemon/peer.ts';
 import type { RpcClient } from '../../rpc/client.ts';
+import { hasLandlock } from './confine.ts';
 import { nodeDaemonHost } from './daemon-host.ts';
 import { nodeSockets } from './daemon-sockets.ts';
 import { packageFile } from './package-file.ts';
@@ -147,6 +148,7 @@ function optionsOf(config: Configuration, place: Place, version: string): Daemon
     tls: tlsFiles(config),
     migrationTls: config.text('migrate_tls_x509_cert_dir') ?? '/etc/pki/qemu',
     backupTls: config.text('backup_tls_x509_cert_dir') ?? '/etc/pki/qemu',
+    confine: config.number('confine_files', 1) !== 0 && hasLandlock(),
     bridges: networks === 'bridge' || (networks === 'auto' && able),
   };
 }

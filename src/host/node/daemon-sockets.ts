@@ -35,14 +35,14 @@ function passingDuplex(socket: Socket): ByteDuplex {
   return {
     ...duplex,
     write: (bytes) => (busy === undefined ? duplex.write(bytes) : busy.then(() => duplex.write(bytes))),
-    writeWithFds(bytes, fds) {
+    writeWithFds(bytes, fds, carrier = 0) {
       const before = busy ?? Promise.resolve();
       const own = before
         .then(() => new Promise<void>((resolve, reject) => socket.write(bytes, (error) => (error ? reject(error) : resolve()))))
         .then(async () => {
           for (const fd of fds) {
             // The buffer of the socket may be full for a moment.
-            while (!pass(fdOf(socket), fd)) {
+            while (!pass(fdOf(socket), fd, carrier)) {
               if (socket.destroyed) throw new Error('the connection is closed');
               await new Promise((resolve) => setTimeout(resolve, 5));
             }
@@ -247,7 +247,7 @@ function terminal(path: string): ByteDuplex {
 const closeQuietly = (socket: Socket): Socket => socket.destroy();
 
 export const nodeSockets: Sockets = {
-  connect: async (path) => duplexOf(await connected(connect({ path }), 'connect')),
+  connect: async (path) => passingDuplex(await connected(connect({ path }), 'connect')),
   connectTcp,
   async connectFd(to) {
     const socket = await connected(connect('path' in to ? { path: to.path } : { ...to, noDelay: true }), 'connect');

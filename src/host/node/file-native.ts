@@ -27,6 +27,8 @@ export interface NativeFiles {
    * @returns the permission that another process holds or denies; undefined when all were had
    */
   lock(fd: number, mode: LockMode): string | undefined;
+  /** Gives up the locks of a descriptor that stays open. */
+  unlock(fd: number): void;
 }
 export type LockMode = 'write' | 'read' | 'share';
 
@@ -154,6 +156,9 @@ function bind(koffi: Koffi): NativeFiles {
       for (const n of denies) fcntl(fd, F_OFD_SETLK, region(F_RDLCK, DENIES + n));
       const clash = uses.find((n) => held(fd, DENIES + n)) ?? denies.find((n) => held(fd, USES + n));
       return clash === undefined ? undefined : PERMISSION[clash];
+    },
+    unlock(fd) {
+      for (const n of [0, 1, 3]) for (const at of [USES + n, DENIES + n]) fcntl(fd, F_OFD_SETLK, region(F_UNLCK, at));
     },
   };
 }

@@ -2,12 +2,13 @@
 // Node documentation, "File system", class FileHandle.
 
 import { constants, read, readv, write, writev } from 'node:fs';
-import { type FileHandle, open, realpath, stat } from 'node:fs/promises';
+import { open, realpath, stat } from 'node:fs/promises';
 import { dirname, isAbsolute, join } from 'node:path';
 import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
 import { Leases } from '../../disk/direct.ts';
 import { HttpFile, isHttp } from '../../disk/http/file.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
+import type { AdmittedFiles, Handle } from './admitted.ts';
 import { nodeHttp } from './disk-http.ts';
 import { diskSockets } from './disk-sockets.ts';
 import { nodeCodec } from './file-codec.ts';
@@ -15,15 +16,16 @@ import { type NativeFiles, nativeFiles } from './file-native.ts';
 
 const BLOCK = 512;
 
-/** Files and codecs of this process for `openDisk`. */
-export function nodeDiskHost(): DiskHost {
+/** Files and codecs of this process for `openDisk`. `admitted` has what a confined process cannot open by itself. */
+export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
   const native = nativeFiles();
   const http = nodeHttp();
   return {
     codec: nodeCodec,
     sockets: diskSockets,
     http,
-    open: (path, options) => (isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, native)),
+    open: (path, options) =>
+      isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, native, admitted),
     resolve: (from, name) => (isAbsolute(name) ? name : join(dirname(from), name)),
     async identity(path) {
       if (isHttp(path)) return path;
@@ -37,9 +39,13 @@ export function nodeDiskHost(): DiskHost {
  * Opens a file for one writer, or for readers while none writes, among all processes that keep QEMU's locks.
  * @throws DiskError (rejects) with one line
  */
-export async function openFile(path: string, options: FileOptions, native = nativeFiles()): Promise<NodeFile> {
-  const access = options.readOnly ? constants.O_RDONLY : constants.O_RDWR | (options.create ? constants.O_CREAT : 0);
-  const handle = await open(path, access, 0o644).catch((error: NodeJS.ErrnoException) => fail('open', path, error));
+export async function openFile(
+  path: string,
+  options: FileOptions,
+  native = nativeFiles(),
+  admitted?: AdmittedFiles,
+): Promise<NodeFile> {
+  const handle = await openHandle(path, options, native, admitted);
   try {
     const s = await handle.stat();
     if (!s.isFile() && !s.isBlockDevice())
@@ -50,6 +56,27 @@ export async function openFile(path: string, options: FileOptions, native = nati
   } catch (error) {
     await handle.close();
     throw error;
+  }
+}
+
+async function openHandle(
+  path: string,
+  options: FileOptions,
+  native: NativeFiles | undefined,
+  admitted: AdmittedFiles | undefined,
+): Promise<Handle> {
+  const access = options.readOnly ? constants.O_RDONLY : constants.O_RDWR | (options.create ? constants.O_CREAT : 0);
+  try {
+    return await open(path, access, 0o644);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') fail('open', path, error as NodeJS.ErrnoException);
+    try {
+      const given = admitted?.open(path, !options.readOnly, (fd) => native?.unlock(fd));
+      if (given) return given;
+    } catch (taken) {
+      throw new DiskError(`Cannot open ${path}: ${(taken as Error).message}`);
+    }
+    fail('open', path, error as NodeJS.ErrnoException);
   }
 }
 
@@ -76,7 +103,7 @@ function* batches(pieces: readonly Uint8Array[]): Generator<Uint8Array[]> {
 export class NodeFile implements ByteFile {
   readonly name: string;
   readonly readOnly: boolean;
-  readonly #handle: FileHandle;
+  readonly #handle: Handle;
   readonly #fd: number;
   readonly #regular: boolean;
   readonly #sync: boolean;
@@ -87,14 +114,7 @@ export class NodeFile implements ByteFile {
   /** Reads of what the host has in its memory are tried without another thread. */
   #quick: boolean;
 
-  constructor(
-    name: string,
-    handle: FileHandle,
-    readOnly: boolean,
-    regular: boolean,
-    sync: boolean,
-    native: NativeFiles | undefined,
-  ) {
+  constructor(name: string, handle: Handle, readOnly: boolean, regular: boolean, sync: boolean, native: NativeFiles | undefined) {
     this.name = name;
     this.#handle = handle;
     this.#fd = handle.fd;

@@ -6,6 +6,7 @@ import { connect, createServer, type NetConnectOpts, Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 import type { StateSink, StateStreams } from '../../monitor/migration.ts';
 import type { TlsCredentials } from '../../monitor/tls.ts';
+import type { AdmittedFiles } from './admitted.ts';
 import { certificates, securedClient, securedServer } from './tls-streams.ts';
 
 const ACCEPTED = 'accepted are tcp:HOST:PORT, unix:PATH, exec:COMMAND, file:PATH and fd:N';
@@ -24,8 +25,8 @@ function address(kind: string, rest: string): NetConnectOpts & { host?: string }
   return { port, ...(host ? { host } : {}) };
 }
 
-/** `namedFd` finds descriptors that monitors brought. */
-export function stateStreams(namedFd: (name: string) => number | undefined): StateStreams {
+/** `namedFd` finds descriptors that monitors brought, `admitted` files that this process may not open by itself. */
+export function stateStreams(namedFd: (name: string) => number | undefined, admitted?: AdmittedFiles): StateStreams {
   const descriptor = (name: string): number => {
     const fd = namedFd(name) ?? (/^\d+$/.test(name) ? Number(name) : undefined);
     if (fd === undefined) throw new Error(`Cannot use fd:${name}: no descriptor of that name was given`);
@@ -40,10 +41,10 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
         case 'unix': {
           const to = address(kind, rest);
           const socket = await connected(to, uri);
-          return sinkOf(tls ? await securedClient(socket, tls, to.host ?? 'localhost', uri) : socket);
+          return sinkOf(tls ? await securedClient(socket, tls, to.host ?? 'localhost', uri, admitted) : socket);
         }
         case 'file':
-          return sinkOf(await opened(createWriteStream(rest)));
+          return sinkOf(await toFile(rest, admitted));
         case 'fd':
           return sinkOf(createWriteStream('', { fd: descriptor(rest) }));
         case 'exec': {
@@ -67,7 +68,7 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
       switch (kind) {
         case 'tcp':
         case 'unix': {
-          const keys = tls && certificates(tls, 'server');
+          const keys = tls && certificates(tls, 'server', admitted);
           const socket = await accepted(address(kind, rest), uri, listening);
           return keys ? securedServer(socket, keys, tls.verifyPeer, uri) : socket;
         }
@@ -88,6 +89,17 @@ export function stateStreams(namedFd: (name: string) => number | undefined): Sta
 function refuseTls(kind: string, tls: TlsCredentials | undefined, uri: string): void {
   if (tls && kind !== 'tcp' && kind !== 'unix')
     throw new Error(`Cannot use TLS over ${uri}: accepted are tcp:HOST:PORT and unix:PATH`);
+}
+
+/** A file written from its beginning. */
+async function toFile(path: string, admitted?: AdmittedFiles): Promise<Writable> {
+  try {
+    return await opened(createWriteStream(path));
+  } catch (error) {
+    const fd = admitted?.get(path, true);
+    if (fd === undefined) throw error;
+    return createWriteStream('', { fd, start: 0, autoClose: false });
+  }
 }
 
 /** Throws Error where the process may start no others. */

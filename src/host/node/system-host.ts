@@ -2,23 +2,26 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, lstatSync, openSync, unlinkSync, writeSync } from 'node:fs';
-import { type FileHandle, open, writeFile } from 'node:fs/promises';
+import { closeSync, constants, lstatSync, open, openSync, read, unlinkSync, writeSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import type { Grant } from '../../cli/sandbox.ts';
 import { firmwareFolders } from '../../images/firmware.ts';
+import { AdmittedFiles } from './admitted.ts';
 import { userCache } from './cache.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
 import { confine, isRestarted, namedDescriptors, READY, restart } from './confine.ts';
+import { nodeDiskHost } from './file.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { packageFile } from './package-file.ts';
 import { stateStreams } from './state-streams.ts';
-import { openTap } from './tap.ts';
+import { openTap, TUN } from './tap.ts';
 import { startVnc, zlib } from './vnc.ts';
 
 export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
@@ -26,8 +29,11 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
   const readyFd = process.env[READY] === undefined ? undefined : Number(process.env[READY]);
   delete process.env[READY];
   let machine: NodeMachine | undefined;
+  const admitted = new AdmittedFiles();
+  const disks = nodeDiskHost(admitted);
   return {
     ...host,
+    disks,
     machine: (setup) => (machine = new NodeMachine(setup, ahead)),
     isDaemon: readyFd !== undefined,
     daemonize: () => startInBackground(),
@@ -47,7 +53,7 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
     emulator: ({ log, namedFd }) => ({
       pid: process.pid,
       chars: nodeChars(host, namedFd),
-      disks: host.disks,
+      disks,
       timers: {
         after(ms, run) {
           if (ms <= 0) {
@@ -64,12 +70,14 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
         return { seconds: Math.floor(us / 1e6), microseconds: us % 1e6 };
       },
       closeFd: (fd) => closeSync(fd),
+      admit: (path, fd, write) => admitted.admit(path, fd, write),
       log,
-      random: (path) => (path === undefined || path === '/dev/urandom' ? async (count) => randomBytes(count) : deviceBytes(path)),
+      random: (path) =>
+        path === undefined || path === '/dev/urandom' ? async (count) => randomBytes(count) : deviceBytes(path, admitted),
       base64: { encode: (bytes) => Buffer.from(bytes).toString('base64'), decode: (text) => Buffer.from(text, 'base64') },
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? new Map()) : new Map()),
-      streams: stateStreams(namedFd),
-      net: { sockets: nodeSockets(), tap: openTap, namedFd },
+      streams: stateStreams(namedFd, admitted),
+      net: { sockets: nodeSockets(), tap: (o) => openTap(o, () => admitted.take(TUN)), namedFd },
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),
   };
@@ -115,11 +123,11 @@ function ownFiles(): Grant[] {
 }
 
 /** Reads a random device of the host, which may take its time. */
-function deviceBytes(path: string): (count: number) => Promise<Uint8Array> {
-  let handle: Promise<FileHandle> | undefined;
+function deviceBytes(path: string, admitted: AdmittedFiles): (count: number) => Promise<Uint8Array> {
+  let fd: Promise<number> | undefined;
   return async (count) => {
-    handle ??= open(path, 'r');
-    const { buffer, bytesRead } = await (await handle).read(new Uint8Array(count), 0, count, null);
+    fd ??= Promise.resolve(admitted.get(path, false)).then((given) => given ?? promisify(open)(path, 'r'));
+    const { buffer, bytesRead } = await promisify(read)(await fd, new Uint8Array(count), 0, count, null);
     return buffer.subarray(0, bytesRead);
   };
 }

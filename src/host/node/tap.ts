@@ -9,6 +9,7 @@ import type { TapFrames, TapWork } from './tap-worker.ts';
 
 const WORKER = new URL(`./tap-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
 
+export const TUN = '/dev/net/tun';
 // include/uapi/linux/if_tun.h
 const TUNSETIFF = 0x400454ca;
 const TUNGETIFF = 0x800454d2;
@@ -22,12 +23,12 @@ const ifreqSize = 40;
 const nameSize = 16;
 
 /** Opens the host's device of that name, or makes one that ends with this process; `tap%d` chooses a free name. */
-function openDevice(c: Libc, ifname: string): number {
+function openDevice(c: Libc, ifname: string, given: number | undefined): number {
   if (ifname.length >= nameSize)
     throw new Error(`could not configure tap device ${ifname}: names have up to ${nameSize - 1} characters`);
   let fd: number;
   try {
-    fd = openSync('/dev/net/tun', 'r+');
+    fd = given ?? openSync(TUN, 'r+');
   } catch (error) {
     throw new Error(`could not open /dev/net/tun: ${(error as Error).message}`);
   }
@@ -59,11 +60,14 @@ function headerOf(c: Libc, fd: number): number {
   return c.ioctl(fd, TUNGETVNETHDRSZ, size) === 0 ? new DataView(size.buffer).getInt32(0, true) : 10;
 }
 
-/** @throws {Error} in one line, when the host has no such device or does not let it be used */
-export function openTap({ fd: given, ifname }: { readonly fd?: number; readonly ifname?: string }): NetBackend {
+/** `admitted` gives the device of all taps, open, where this process may not open it. @throws {Error} in one line, when the host has no such device or does not let it be used */
+export function openTap(
+  { fd: given, ifname }: { readonly fd?: number; readonly ifname?: string },
+  admitted?: () => number | undefined,
+): NetBackend {
   const c = libc();
   if (!c) throw new Error('this host has no tap devices');
-  const fd = given ?? openDevice(c, ifname ?? 'tap%d');
+  const fd = given ?? openDevice(c, ifname ?? 'tap%d', admitted?.());
   const header = given === undefined ? 0 : headerOf(c, fd);
   const blank = new Uint8Array(header);
   const [ended, end] = c.pipe();

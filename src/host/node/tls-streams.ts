@@ -1,11 +1,12 @@
 // TLS over a connection that is there already, by certificates in files of QEMU's names. QEMU "docs/system/tls": ca-cert.pem, and for each
 // end its own certificate and key.
 
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, fstatSync, readFileSync, readSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
 import type { TlsCredentials } from '../../monitor/tls.ts';
+import type { AdmittedFiles } from './admitted.ts';
 
 /**
  * For clients that stumble over a session ticket of TLS 1.3, which Node can't be told not to send: libvirt's reads once when it has finished the
@@ -15,11 +16,19 @@ export const oneRecord = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as con
 
 export type Certificates = { readonly ca: Buffer; readonly cert?: Buffer; readonly key?: Buffer };
 
-/** @throws Error naming the file that cannot be read */
-export function certificates(tls: TlsCredentials, end: 'client' | 'server'): Certificates {
+/** A small file, from its beginning whoever has read it before. */
+function wholeFile(path: string, admitted?: AdmittedFiles): Buffer {
+  const fd = admitted?.get(path, false);
+  if (fd === undefined) return readFileSync(path);
+  const bytes = Buffer.alloc(fstatSync(fd).size);
+  return bytes.subarray(0, readSync(fd, bytes, 0, bytes.length, 0));
+}
+
+/** `admitted` has files that this process may not open by itself. @throws Error naming the file that cannot be read */
+export function certificates(tls: TlsCredentials, end: 'client' | 'server', admitted?: AdmittedFiles): Certificates {
   const read = (name: string): Buffer => {
     try {
-      return readFileSync(join(tls.dir, name));
+      return wholeFile(join(tls.dir, name), admitted);
     } catch (error) {
       throw new Error(`Unable to access credentials ${join(tls.dir, name)}: ${(error as Error).message}`);
     }
@@ -31,7 +40,7 @@ export function certificates(tls: TlsCredentials, end: 'client' | 'server'): Cer
 }
 
 /** The end that connects: the other one has to be `host`, where it is to be verified. `at` is what errors call it. */
-export function securedClient(socket: Socket, tls: TlsCredentials, host: string, at: string): Promise<TLSSocket> {
+export function securedClient(socket: Socket, tls: TlsCredentials, host: string, at: string, admitted?: AdmittedFiles): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const name = tls.hostname ?? host;
     const failed = (error: Error): void => {
@@ -39,7 +48,7 @@ export function securedClient(socket: Socket, tls: TlsCredentials, host: string,
       reject(new Error(`Cannot make TLS to ${at}: ${error.message}`));
     };
     try {
-      const keys = certificates(tls, 'client');
+      const keys = certificates(tls, 'client', admitted);
       const names = isIP(name) === 0 ? { servername: name } : {};
       const secured = connect({ socket, host: name, ...keys, ...names, rejectUnauthorized: tls.verifyPeer });
       // One that is closed in the middle tells it so alone.

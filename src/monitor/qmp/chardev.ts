@@ -141,6 +141,10 @@ export const chardevCommands: QmpTable = {
   'remove-fd': action({ 'fdset-id': int, fd: optional(int) }, (e, { 'fdset-id': id, fd }) => {
     for (const gone of e.fdsets.remove(id, fd)) e.host.closeFd(gone);
   }),
+  // Ours: a file for a process under `-sandbox files=deny`, by its path and a descriptor that came along.
+  'nonroot-admit-file': action({ path: str, write: optional(bool) }, (e, { path, write }, session) =>
+    e.host.admit(path, e.takeFd(session), write ?? false),
+  ),
   'query-fdsets': query(
     {},
     array(object('FdsetInfo', { 'fdset-id': int, fds: array(object('FdsetFdInfo', { fd: int, opaque: optional(str) })) })),

@@ -15,6 +15,7 @@ interface Pending {
 }
 type Arguments = { readonly [name: string]: Json | undefined };
 
+const SPACE = 0x20;
 /** Bytes of one answer: QEMU's longest, the schema, has a quarter of a megabyte. */
 const maxAnswer = 64 * 1024 * 1024;
 
@@ -42,9 +43,16 @@ export class QmpClient {
     await this.execute('qmp_capabilities', enable.length > 0 ? { enable } : undefined);
     return greeting;
   }
-  /** Any command, unchecked. Commands may be sent before earlier ones are answered. @throws {QmpError} as `negotiate`. */
-  execute(name: string, args?: Arguments, { oob = false } = {}): Promise<Json> {
+  /**
+   * Any command, unchecked; `fd` goes with it. Commands may be sent before earlier ones are answered. @throws {QmpError} as `negotiate`.
+   */
+  execute(
+    name: string,
+    args?: Arguments,
+    { oob = false, fd }: { readonly oob?: boolean; readonly fd?: number } = {},
+  ): Promise<Json> {
     if (!this.#open) return Promise.reject(this.#lost());
+    if (fd !== undefined) return this.#withFd(fd).then(() => this.execute(name, args, { oob }));
     const id = ++this.#id;
     return new Promise((resolve, reject) => {
       this.#pending.set(id, { resolve, reject });
@@ -113,6 +121,11 @@ export class QmpClient {
     const error = errorOf(value);
     if (error !== undefined) call.reject(error);
     else call.resolve(value['return'] ?? null);
+  }
+  /** Sends a descriptor ahead of the command that takes it, on a byte that means nothing between commands. */
+  async #withFd(fd: number): Promise<void> {
+    if (!this.#duplex.writeWithFds) throw new Error('Cannot pass a descriptor to the monitor: this connection takes none');
+    await this.#duplex.writeWithFds(new Uint8Array(), [fd], SPACE);
   }
   async #write(bytes: Uint8Array): Promise<void> {
     try {
