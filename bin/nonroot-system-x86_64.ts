@@ -3,11 +3,17 @@
 import { threadAhead } from '../src/host/node/vcpu-thread.ts';
 
 const words = process.argv.slice(2);
-if (words.some((w) => /^--?sandbox$/.test(w))) (await import('../src/host/node/confine.ts')).restartEarly(words);
+let again = false;
+if (words.some((w) => /^--?sandbox$/.test(w))) {
+  const { restartEarly, restartsLater } = await import('../src/host/node/confine.ts');
+  restartEarly(words);
+  again = restartsLater(words);
+}
 /** Asked for itself rather than for a machine, or for one that does not run. */
 const machine = (word: string, n: number): boolean => /^--?(M|machine)$/.test(words[n - 1]) && /^(type=)?none(,|$)/.test(word);
 const idle = words.length === 0 || words.some((w, n) => /^--?(help|h|version)$|^(help|\?)(,|$)|,help$/.test(w) || machine(w, n));
-const ahead = idle ? undefined : threadAhead();
+// What starts once more needs no thread before.
+const ahead = idle || again ? undefined : threadAhead();
 const [{ main }, { system }, { nodeSystemHost }] = await Promise.all([
   import('./main.ts'),
   import('../src/cli/system.ts'),

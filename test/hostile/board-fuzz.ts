@@ -51,6 +51,8 @@ const common: readonly DeviceConfig[] = [
   { driver: 'isa-debug-exit' },
   { driver: 'pvpanic' },
   { driver: 'pvpanic-pci' },
+  { driver: 'edu' },
+  { driver: 'pci-testdev' },
   { driver: 'vmcoreinfo' },
   { driver: 'isa-fdc' },
   { driver: 'floppy', drive: true },

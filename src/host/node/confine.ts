@@ -149,6 +149,12 @@ export function restartEarly(words: readonly string[]): void {
   } catch {}
 }
 
+/** Whether this start only finds out which files the next one is confined to. */
+export function restartsLater(words: readonly string[]): boolean {
+  const asked = words[words.findIndex((w) => /^--?sandbox$/.test(w)) + 1] ?? '';
+  return process.env[MARK] === undefined && /^(on|enable=on)(,|$)/.test(asked) && /(^|,)files=deny(,|$)/.test(asked);
+}
+
 /** True in the process that `restart` has started. Throws where its rules do not hold. */
 export function isRestarted(): boolean {
   const mark = process.env[MARK];
