@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { DiskError } from '../../disk/block.ts';
 import type { NbdSockets, NbdStream } from '../../disk/nbd/protocol.ts';
+import type { AdmittedFiles } from './admitted.ts';
 import { certificates, securedClient, securedServer } from './tls-streams.ts';
 
 /** ms that the other side may take for the handshake. */
@@ -36,7 +37,8 @@ function streamOf(socket: Socket): NbdStream {
   return stream;
 }
 
-export const diskSockets: NbdSockets = {
+/** `admitted` has certificates that this process may not open by itself. */
+export const diskSockets = (admitted?: AdmittedFiles): NbdSockets => ({
   async connect(to) {
     const socket = connect('path' in to ? { path: to.path } : { host: to.host, port: to.port });
     await once(socket, 'connect');
@@ -53,8 +55,8 @@ export const diskSockets: NbdSockets = {
       const host = socket.remoteAddress ?? 'localhost';
       const secured =
         end === 'client'
-          ? securedClient(socket, tls, hosts.get(stream) ?? host, 'the server')
-          : securedServer(socket, certificates(tls, 'server'), tls.verifyPeer, 'the server');
+          ? securedClient(socket, tls, hosts.get(stream) ?? host, 'the server', admitted)
+          : securedServer(socket, certificates(tls, 'server', admitted), tls.verifyPeer, 'the server');
       return streamOf(await secured);
     } finally {
       clearTimeout(timer);
@@ -66,4 +68,4 @@ export const diskSockets: NbdSockets = {
     await once(server, 'listening');
     return () => void server.close();
   },
-};
+});

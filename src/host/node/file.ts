@@ -22,7 +22,7 @@ export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
   const http = nodeHttp();
   return {
     codec: nodeCodec,
-    sockets: diskSockets,
+    sockets: diskSockets(admitted),
     http,
     open: (path, options) =>
       isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, native, admitted),

@@ -40,7 +40,13 @@ export function certificates(tls: TlsCredentials, end: 'client' | 'server', admi
 }
 
 /** The end that connects: the other one has to be `host`, where it is to be verified. `at` is what errors call it. */
-export function securedClient(socket: Socket, tls: TlsCredentials, host: string, at: string, admitted?: AdmittedFiles): Promise<TLSSocket> {
+export function securedClient(
+  socket: Socket,
+  tls: TlsCredentials,
+  host: string,
+  at: string,
+  admitted?: AdmittedFiles,
+): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
     const name = tls.hostname ?? host;
     const failed = (error: Error): void => {
