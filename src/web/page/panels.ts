@@ -114,6 +114,7 @@ export const consolePanel: MakePanel = (guest, leave) => {
     });
   };
   const sizes = new ResizeObserver(() => fit.fit());
+  const watch = watchPower(status, connect);
   return {
     element: h(
       'div',
@@ -132,7 +133,11 @@ export const consolePanel: MakePanel = (guest, leave) => {
       sizes.observe(screen);
       terminal.focus();
     },
-    update: watchPower(status, connect),
+    update(now) {
+      watch(now);
+      // A page that was busy when it opened may not have known the size of a character then.
+      fit.fit();
+    },
     close() {
       closed = true;
       sizes.disconnect();
