@@ -26,8 +26,6 @@ const RENEWALS_MAX = 6;
 const TARGETS_MAX = 64;
 /** An access whose cell misses once in fewer instructions than this looks into the TLB instead. */
 const FEW = 100;
-/** By how many instructions the count that comes with a report may be behind. */
-const UNSURE = 400_000;
 /** Most wishes that wait for a translator. */
 const WISHES_MAX = 64;
 
@@ -353,8 +351,8 @@ export class Regions {
   readonly #apart = new Map<number, Set<number>>();
   /** Since when a cell has missed many times in short, by its host address: instructions retired until then, reports after that. */
   readonly #missed = new Map<number, { since: number; reports: number }>();
-  /** The host function `manyMisses`: see cells.ts. */
-  manyMisses(cell: number, instructions: number): void {
+  /** The host function `manyMisses`: see cells.ts. The count of instructions may be so many behind. */
+  manyMisses(cell: number, instructions: number, behind: number): void {
     const at = cell >>> 0;
     const seen = this.#missed.get(at);
     const enough = seen && ++seen.reports * CELL_MISSES * FEW;
@@ -362,7 +360,7 @@ export class Regions {
       this.#missed.set(at, { since: instructions, reports: 0 });
       return;
     }
-    if (enough < instructions - seen!.since + UNSURE) return;
+    if (enough < instructions - seen!.since + behind) return;
     const n = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
     const index = REGION_FIRST + Math.floor(n / REGION_CELLS);
     const made = this.#made.get(index);

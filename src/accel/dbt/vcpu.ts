@@ -276,6 +276,7 @@ export class DbtVcpu implements Vcpu {
         const most = counting ? Math.max(1, Math.min(slice, this.#pmu!.left())) : slice;
         const shift = counting ? 0 : REGION_SHIFTS.find(([least]) => ns >= least)![1];
         this.#setWord(st.regionShift.offset, shift);
+        this.#behind = most << shift;
         this.#setWord(st.noted.offset, 0);
         this.#setWord(st.spared.offset, 0);
         const user = this.#word(st.cpl.offset) === 3;
@@ -340,6 +341,8 @@ export class DbtVcpu implements Vcpu {
     }
   }
   #runs = 0;
+  /** Instructions that may have run since `instructions` was brought up to date. */
+  #behind = 0;
   /** Brings the counters up to date. */
   #count(): void {
     const { counters } = this;
@@ -819,7 +822,7 @@ export class DbtVcpu implements Vcpu {
     return {
       resolve: () => this.#resolve(),
       validateRegion: (index: number) => this.#regions.validate(index),
-      manyMisses: (cell: number) => this.#regions.manyMisses(cell, this.instructions),
+      manyMisses: (cell: number) => this.#regions.manyMisses(cell, this.instructions, this.#behind),
       manyTargets: (site: number) => this.#regions.manyTargets(site),
       codeWrite: (gpa: bigint, bytes: number) => {
         this.#called('codeWrite');
