@@ -95,7 +95,10 @@ export async function soak(initrd: string, folder: string, seconds: number, look
     );
     assert.match(set, /1\s*$/, 'the disk is mounted');
     const source = await vm.command('cat /sys/bus/clocksource/devices/*/current*', LIMIT);
-    const where = (await vm.command('find /tools -name stress-ng | head -n 1', LIMIT)).replace('/tools', '');
+    // A command that came before the shell asked is shown in front of its answer.
+    const found = await vm.command('find /tools -name stress-ng | head -n 1', LIMIT);
+    const where = /\/tools(\/\S+\/stress-ng)\s*$/.exec(found)?.[1];
+    assert.ok(where, found);
     const started = hostNow();
     const first = await offsetOf(vm, clock, 5);
     await vm.command(
