@@ -30,19 +30,35 @@ function rowsOf(bench: Benchmark, samples: ReadonlyMap<string, Sample[]>): strin
   });
 }
 
-const { values, positionals } = parseArgs({
-  options: {
-    rounds: { type: 'string' },
-    scale: { type: 'string' },
-    quick: { type: 'boolean', default: false },
-    v86: { type: 'boolean', default: false },
-  },
-  allowPositionals: true,
-});
+const USAGE = 'npm run bench [-- [--rounds N] [--scale X] [--quick] [--v86] NAMES | guests [PROGRAMS]]';
+/** One line about what was asked for, and no more. */
+function refuse(why: string): never {
+  console.error(`${why}; usage: ${USAGE}`);
+  process.exit(2);
+}
+const options = {
+  rounds: { type: 'string' },
+  scale: { type: 'string' },
+  quick: { type: 'boolean', default: false },
+  v86: { type: 'boolean', default: false },
+  help: { type: 'boolean', default: false },
+} as const;
+function asked(): ReturnType<typeof parseArgs<{ options: typeof options; allowPositionals: true }>> {
+  try {
+    return parseArgs({ options, allowPositionals: true });
+  } catch (error) {
+    return refuse((error as Error).message.split(/\. |\n/)[0]!);
+  }
+}
+const { values, positionals } = asked();
+if (values.help) {
+  console.log(`Usage: ${USAGE}\nBenchmarks: ${all.map((b) => b.name).join(', ')}`);
+  process.exit();
+}
 const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
 const scale = Number(values.scale ?? (values.quick ? 1 : 3));
-if (!Number.isInteger(rounds) || rounds < 1) throw new Error(`Cannot run ${values.rounds} rounds: a positive number is accepted`);
-if (!(scale > 0)) throw new Error(`Cannot scale the work by ${values.scale}: a positive number is accepted`);
+if (!Number.isInteger(rounds) || rounds < 1) refuse(`Cannot run ${values.rounds} rounds: a positive number is accepted`);
+if (!(scale > 0)) refuse(`Cannot scale the work by ${values.scale}: a positive number is accepted`);
 
 const machine = `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model ?? 'unknown CPU'}, ${Math.round(totalmem() / 2 ** 30)} GiB, ${type()} ${release()}, Node ${process.version}`;
 const FILE = new URL('RESULTS.md', import.meta.url);
@@ -60,7 +76,7 @@ if (positionals[0] === 'guests') {
   const names = words.filter((w) => !guests.some((g) => g.name === w));
   const strange = names.filter((name) => !programs().includes(name));
   if (strange.length > 0)
-    throw new Error(`Cannot run program ${strange.join(', ')}: accepted are ${programs().join(', ')}, amd64 and i386`);
+    refuse(`Cannot run program ${strange.join(', ')}: accepted are ${programs().join(', ')}, amd64 and i386`);
   for (const guest of chosen.length > 0 ? chosen : guests) {
     const result = await runSuite(guest, { names, rounds, scale, v86: values.v86, log: (line) => console.error(line) });
     const about = `Times inside the guest in milliseconds, medians of ${rounds} rounds in turn, work of scale ${scale}; 512 MiB, one vCPU, \`-cpu max\`, \`mitigations=off\`; ratios below 1: ours is faster.`;
@@ -71,8 +87,7 @@ if (positionals[0] === 'guests') {
 }
 
 const unknown = positionals.filter((name) => !all.some((b) => b.name === name));
-if (unknown.length > 0)
-  throw new Error(`Cannot run benchmark ${unknown.join(', ')}: accepted are ${all.map((b) => b.name).join(', ')}`);
+if (unknown.length > 0) refuse(`Cannot run benchmark ${unknown.join(', ')}: accepted are ${all.map((b) => b.name).join(', ')}`);
 const chosen = all.filter((b) => positionals.length === 0 || positionals.includes(b.name));
 
 const results = new Map(chosen.map((b) => [b, new Map<string, Sample[]>()]));
