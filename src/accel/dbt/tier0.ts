@@ -188,6 +188,68 @@ export function buildMain(
   return { bytes: m.finish(), hosts };
 }
 
+/** Takes over what a region has retired: from the slice, into the counters, and the place where it was left when a sample is due. `k` is free. */
+function countRegion(l: Lower, budget: number, k: number): void {
+  l.localGet(budget);
+  l.stateI32(st.retired.offset);
+  l.stateI32(st.regionShift.offset);
+  l.op(0x75);
+  l.localTee(k);
+  l.op(0x6b);
+  l.localSet(budget);
+  l.localGet(0);
+  l.stateI32(st.spared.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0x6a);
+  l.localGet(k);
+  l.op(0x6b);
+  l.memory(0x36, st.spared.offset);
+  l.localGet(0);
+  l.stateI32(st.unnoted.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0x6a);
+  l.localTee(k);
+  l.memory(0x36, st.unnoted.offset);
+  l.localGet(k);
+  l.i32(SAMPLE);
+  l.op(0x4a);
+  l.open(0x04);
+  l.localGet(0);
+  l.i32(0);
+  l.memory(0x36, st.unnoted.offset);
+  l.localGet(0);
+  l.stateI32(st.noted.offset);
+  l.localTee(k);
+  l.i32(st.notes.length - 1);
+  l.op(0x71);
+  l.i32(3);
+  l.op(0x74);
+  l.localGet(0);
+  l.op(0x6a);
+  l.localGet(0);
+  l.memory(0x29, st.rip.offset);
+  l.memory(0x37, st.notes[0].offset);
+  l.localGet(k);
+  l.i32(1);
+  l.op(0x6a);
+  l.memory(0x36, st.noted.offset);
+  l.close();
+  l.localGet(0);
+  l.localGet(0);
+  l.memory(0x29, st.inRegions.offset);
+  l.stateI32(st.retired.offset);
+  l.op(0xac, 0x7c);
+  l.memory(0x37, st.inRegions.offset);
+  l.localGet(0);
+  l.i32(0);
+  l.memory(0x36, st.retired.offset);
+  l.localGet(0);
+  l.stateI32(st.counters[4].offset);
+  l.i32(1);
+  l.op(0x6a);
+  l.memory(0x36, st.counters[4].offset);
+}
+
 /**
  * run(env, budget) → what is left of the budget (instructions); the reason is in `exitReason`. It holds the handlers from number `from` to
  * `to` of `all`, those that other loops hold make it leave.
@@ -503,64 +565,7 @@ function mainLoop(
   l.brTo(depth.check);
 
   close(); // region
-  l.localGet(budget);
-  l.stateI32(st.retired.offset);
-  l.stateI32(st.regionShift.offset);
-  l.op(0x75);
-  l.localTee(k);
-  l.op(0x6b);
-  l.localSet(budget);
-  l.localGet(0);
-  l.stateI32(st.spared.offset);
-  l.stateI32(st.retired.offset);
-  l.op(0x6a);
-  l.localGet(k);
-  l.op(0x6b);
-  l.memory(0x36, st.spared.offset);
-  l.localGet(0);
-  l.stateI32(st.unnoted.offset);
-  l.stateI32(st.retired.offset);
-  l.op(0x6a);
-  l.localTee(k);
-  l.memory(0x36, st.unnoted.offset);
-  l.localGet(k);
-  l.i32(SAMPLE);
-  l.op(0x4a);
-  l.open(0x04);
-  l.localGet(0);
-  l.i32(0);
-  l.memory(0x36, st.unnoted.offset);
-  l.localGet(0);
-  l.stateI32(st.noted.offset);
-  l.localTee(k);
-  l.i32(st.notes.length - 1);
-  l.op(0x71);
-  l.i32(3);
-  l.op(0x74);
-  l.localGet(0);
-  l.op(0x6a);
-  l.localGet(0);
-  l.memory(0x29, st.rip.offset);
-  l.memory(0x37, st.notes[0].offset);
-  l.localGet(k);
-  l.i32(1);
-  l.op(0x6a);
-  l.memory(0x36, st.noted.offset);
-  l.close();
-  l.localGet(0);
-  l.localGet(0);
-  l.memory(0x29, st.inRegions.offset);
-  l.stateI32(st.retired.offset);
-  l.op(0xac, 0x7c);
-  l.memory(0x37, st.inRegions.offset);
-  l.localGet(0);
-  l.i32(0);
-  l.memory(0x36, st.retired.offset);
-  l.localGet(0);
-  l.stateI32(st.counters[4].offset);
-  l.i32(1);
-  l.op(0x6a);
-  l.memory(0x36, st.counters[4].offset);
+  countRegion(l, budget, k);
   findOrExit();
   arrive();
   l.brTo(depth.check);
