@@ -146,8 +146,8 @@ test('a shell has the terminal: its size and changes of it, Ctrl-C, and the powe
   await type('stty size; echo $TERM\r', /\n24 80\r\ndumb\r\n/);
   await type('trap "stty size" WINCH; echo set\r', /\nset\r\n/);
   control.write('winsize 50 132\n');
-  // The shell may draw its line anew for the new size in the middle of what is typed, or at its end.
-  await type('sleep 1000\r', /00(\x1b\[J)?\r\n/);
+  // The shell may draw its line anew for the new size anywhere in what is typed: only the line's end is certain.
+  await type('sleep 1000\r', /\r\n/);
   // The command's start and the key may cross: the key is pressed until the prompt is there again.
   const before = guest.text(0).length;
   const press = setInterval(() => console.write('\x03'), 500);
