@@ -44,6 +44,6 @@ for (const name of globSync('{bin,src/host/node}/*.{js,map}', { cwd: out })) {
   const path = join(out, name);
   if (!made.has(path) && started.getTime() - statSync(path).mtimeMs > KEPT_MS) unlinkSync(path);
 }
-writePrebuilt(join(out, 'src/host/node'), prebuild());
+for (const wide of [false, true]) writePrebuilt(join(out, 'src/host/node'), prebuild(wide));
 writeFileSync(stamp, '');
 utimesSync(stamp, started, started);

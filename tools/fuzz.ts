@@ -113,6 +113,8 @@ const tiers: Readonly<Record<string, () => Runner>> = {
   eval: () => new Evaluator(tables),
   tier0: () => new Translator(),
   tier2: () => new Translator('tier2'),
+  'tier0 wide': () => new Translator('tier0 wide'),
+  'tier2 wide': () => new Translator('tier2 wide'),
 };
 const runners = values.tiers.split(',').map((name) => {
   const make = tiers[name];

@@ -114,14 +114,15 @@ export interface Vcpu {
 
 /** Where everything lies in the machine's one shared memory (host addresses, bytes). */
 export interface MemoryLayout {
-  /** Guest RAM below 4 GiB at `ramBase`, the rest (from 4 GiB up) right behind it. */
+  /** Guest RAM below 4 GiB at `ramBase`, then `extraBytes`, then the rest (from 4 GiB up) at `ramHighBase`, without gaps. */
   readonly ramBase: number;
   readonly ramLow: number;
   readonly ramHigh: number;
+  readonly ramHighBase: number;
   /** State block and private area of vCPU n at `vcpuBase + n * vcpuBytes`. */
   readonly vcpuBase: number;
   readonly vcpuBytes: number;
-  /** Memory for what is RAM-like and not guest RAM (video memory, ROM): bytes right behind guest RAM. See bus/slots.ts. */
+  /** Memory for what is RAM-like and not guest RAM (video memory, ROM), behind the RAM below 4 GiB: bytes. See bus/slots.ts. */
   readonly extraBytes: number;
   /** The table of memory slots: see bits/slot-table.ts. */
   readonly slots: number;
@@ -131,7 +132,7 @@ export interface MemoryLayout {
   readonly doorbells: number;
   /** What vCPUs on KVM hold of the kernel: see kvm/holdings.ts. */
   readonly holdings: number;
-  /** One byte for each page of RAM and of what is right behind it. */
+  /** One byte for each page of RAM and of what lies in between. */
   readonly codeMap: number;
   /** One byte for each page of RAM: 1 while it is clean and its next write is to be logged, by a 0. All 0 while nothing is logged. */
   readonly dirtyMap: number;

@@ -125,8 +125,8 @@ export class Ram implements GuestMemory {
   #touched(offset: number, length: number): void {
     const watch = this.#watch;
     if (!watch) return;
-    const last = (offset + length - 1 - watch.base) >>> 12;
-    for (let page = (offset - watch.base) >>> 12; page <= last; page++) {
+    const last = Math.floor((offset + length - 1 - watch.base) / 4096);
+    for (let page = Math.floor((offset - watch.base) / 4096); page <= last; page++) {
       if (watch.dirtyMap[page] !== 0) watch.dirtyMap[page] = 0;
       // An atomic load: a vCPU that has just counted itself here decodes what was written before.
       if (Atomics.load(watch.codeMap, page) !== 0) watch.codeChanged(page);

@@ -9,7 +9,7 @@ export interface SlotMemory {
   readonly ramBase: number;
   readonly ramLow: number;
   readonly ramHigh: number;
-  /** Memory for slots behind guest RAM: bytes from `ramBase + ramLow + ramHigh`. */
+  /** Memory for slots behind the RAM below 4 GiB: bytes from `ramBase + ramLow`. */
   readonly extraBytes: number;
   /** One byte for each page from `ramBase` on: how many vCPUs hold decoded code of it. */
   readonly codeMap: number;
@@ -47,11 +47,11 @@ export class MemorySlots {
 
   /** Bytes of the extra memory, from a multiple of 4,096; their offset. Every thread asks in the same order. Throws when there are too few. */
   alloc(name: string, bytes: number): number {
-    const { ramBase, ramLow, ramHigh, extraBytes } = this.#o;
+    const { ramBase, ramLow, extraBytes } = this.#o;
     const size = Math.ceil(bytes / PAGE) * PAGE;
     if (this.#extra + size > extraBytes)
       throw new Error(`Cannot give ${name} ${bytes} bytes: ${extraBytes - this.#extra} bytes are left for devices' memory`);
-    const at = ramBase + ramLow + ramHigh + this.#extra;
+    const at = ramBase + ramLow + this.#extra;
     this.#extra += size;
     return at;
   }

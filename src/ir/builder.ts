@@ -143,7 +143,10 @@ export class Builder {
     value.uses++;
     this.#push({ kind: 'set', slot, value });
   }
-  /** Reads host memory (state tables, decoded records) at `ptr` (i32) plus `offset`. Never guest-controlled. */
+  /**
+   * Reads host memory at `ptr` plus `offset`: state, tables and decoded records by an i32, guest RAM by an i64 (which a memory of less than
+   * 4 GiB cuts to 32 bits). Never guest-controlled.
+   */
   raw(access: AccessName, ptr: Value, offset = 0): Value {
     ptr.uses++;
     return this.#effect({
@@ -156,18 +159,18 @@ export class Builder {
       uses: 0,
     });
   }
-  /** Writes host memory at `ptr` (i32) plus `offset`. Never guest-controlled. */
+  /** Writes host memory at `ptr` plus `offset`: see `raw`. */
   setRaw(access: AccessName, ptr: Value, value: Value, offset = 0): void {
     ptr.uses++;
     value.uses++;
     this.#push({ kind: 'setraw', access: accesses[access], ptr, offset, value });
   }
-  /** Copies host memory, as if by an intermediate buffer. */
+  /** Copies `length` (i32) bytes of host memory, as if by an intermediate buffer. Addresses as in `raw`. */
   copy(to: Value, from: Value, length: Value): void {
     for (const v of [to, from, length]) v.uses++;
     this.#push({ kind: 'copy', to, from, length });
   }
-  /** Fills host memory with a byte. */
+  /** Fills `length` (i32) bytes of host memory with a byte (i32). The address is as in `raw`. */
   fill(to: Value, value: Value, length: Value): void {
     for (const v of [to, value, length]) v.uses++;
     this.#push({ kind: 'fill', to, value, length });

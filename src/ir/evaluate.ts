@@ -115,7 +115,8 @@ class Frame {
     this.#scope.push(id);
   }
   #address(v: Value, offset: number): number {
-    return ((this.#value(v) as number) >>> 0) + offset;
+    const at = this.#value(v);
+    return (typeof at === 'bigint' ? Number(BigInt.asUintN(32, at)) : (at as number) >>> 0) + offset;
   }
 
   #statement(s: Stmt): Signal {

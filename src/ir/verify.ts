@@ -75,6 +75,11 @@ class Verifier {
     if (v.type !== type) this.#fail(`${what} has type ${v.type}, ${type} is needed`);
     this.#value(v);
   }
+  /** A host address: an i32, or an i64 where it may be beyond 4 GiB. */
+  #address(v: Value, what: string): void {
+    if (v.type !== 'i32' && v.type !== 'i64') this.#fail(`${what} has type ${v.type}, i32 or i64 is needed`);
+    this.#value(v);
+  }
 
   #value(v: Value): void {
     switch (v.kind) {
@@ -153,17 +158,19 @@ class Verifier {
         this.#use(s.value, s.variable.type, `the value for variable ${s.variable.id}`);
         return false;
       case 'raw':
-        this.#use(s.ptr, 'i32', 'the address of a raw read');
+        this.#address(s.ptr, 'the address of a raw read');
         return this.#define(s.id);
       case 'setraw':
-        this.#use(s.ptr, 'i32', 'the address of a raw write');
+        this.#address(s.ptr, 'the address of a raw write');
         this.#use(s.value, s.access.type, 'the value of a raw write');
         return false;
       case 'copy':
-        for (const v of [s.to, s.from, s.length]) this.#use(v, 'i32', 'an operand of copy');
+        for (const v of [s.to, s.from]) this.#address(v, 'an address of copy');
+        this.#use(s.length, 'i32', 'the length of copy');
         return false;
       case 'fill':
-        for (const v of [s.to, s.value, s.length]) this.#use(v, 'i32', 'an operand of fill');
+        this.#address(s.to, 'the address of fill');
+        for (const v of [s.value, s.length]) this.#use(v, 'i32', 'an operand of fill');
         return false;
       case 'load':
         this.#guest('load');

@@ -188,7 +188,7 @@ export function buildBoard(o: BoardOptions): Board {
   const pages = (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096;
   const ranges = [
     { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
-    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramBase + layout.ramLow }] : []),
+    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramHighBase }] : []),
   ];
   const watch = {
     base: layout.ramBase,

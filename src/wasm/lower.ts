@@ -51,6 +51,8 @@ export interface Cells {
 export interface Target {
   readonly cells?: Cells;
   readonly tlb: TlbLayout;
+  /** The memory has addresses of 64 bits: see `Lower.memory`. */
+  readonly wide: boolean;
   /** Function index of a callee. */
   callee(callee: Callee): number;
   /** The slow paths of guest accesses. */
@@ -95,6 +97,17 @@ const log2Bytes = (bits: number): number => (bits === 8 ? 0 : bits === 16 ? 1 : 
 /** Bits of the `how` argument of the slow paths. */
 const HOW_WRITE = 4;
 const HOW_SYSTEM = 8;
+
+const WRAP = 0xa7;
+const EXTEND_U = 0xad;
+/** Type of what a store takes from the stack; null for a load. */
+function storedType(opcode: number): Type | null {
+  if (opcode === 0x36 || opcode === 0x3a || opcode === 0x3b) return 'i32';
+  if (opcode === 0x37 || (opcode >= 0x3c && opcode <= 0x3e)) return 'i64';
+  if (opcode === 0x38) return 'f32';
+  if (opcode === 0x39) return 'f64';
+  return opcode === 0x1000b ? 'v128' : null;
+}
 
 const LOCAL_GET = 0x20;
 const LOCAL_SET = 0x21;
@@ -266,8 +279,30 @@ export class Lower {
     this.out.u8(LOCAL_TEE);
     this.out.uleb(n);
   }
-  /** A load or store instruction with its offset. */
+  readonly #stored = new Map<Type, number>();
+  /**
+   * A load or store with its offset, for the i32 address on the stack (below the value that is stored). Where the memory is wide, the
+   * address is widened in between: what belongs to vCPUs lies below 4 GiB.
+   */
   memory(opcode: number, offset: number): void {
+    if (this.target.wide) {
+      const type = storedType(opcode);
+      if (type === null) this.out.u8(EXTEND_U);
+      else {
+        let local = this.#stored.get(type);
+        if (local === undefined) {
+          local = this.local(type);
+          this.#stored.set(type, local);
+        }
+        this.localSet(local);
+        this.out.u8(EXTEND_U);
+        this.localGet(local);
+      }
+    }
+    this.#access(opcode, offset);
+  }
+  /** The same for an address that has the memory's own width. */
+  #access(opcode: number, offset: number): void {
     if (opcode >= 0x10000) {
       this.out.u8(0xfd);
       this.out.uleb(opcode - 0x10000);
@@ -470,6 +505,12 @@ export class Lower {
     return n;
   }
 
+  /** Puts a host address, or a number of bytes, on the stack as the memory takes it. */
+  #address(v: Value): void {
+    this.value(v);
+    if ((v.type === 'i64') !== this.target.wide) this.out.u8(this.target.wide ? EXTEND_U : WRAP);
+  }
+
   // -- statements
 
   statements(list: readonly Stmt[]): void {
@@ -519,8 +560,8 @@ export class Lower {
       }
       case 'raw':
         if (s.uses === 0) return;
-        this.value(s.ptr);
-        this.memory(s.access.load, s.offset);
+        this.#address(s.ptr);
+        this.#access(s.access.load, s.offset);
         return this.#result(s);
       case 'getvar':
         if (s.uses === 0) return;
@@ -538,17 +579,19 @@ export class Lower {
         return this.memory(s.slot.access.store, s.slot.offset);
       }
       case 'setraw':
-        this.value(s.ptr);
+        this.#address(s.ptr);
         this.value(s.value);
-        return this.memory(s.access.store, s.offset);
+        return this.#access(s.access.store, s.offset);
       case 'setvar':
         this.value(s.value);
         return this.localSet(this.#varLocal(s.variable));
       case 'copy':
-        for (const v of [s.to, s.from, s.length]) this.value(v);
+        for (const v of [s.to, s.from, s.length]) this.#address(v);
         return this.op(0xfc, 10, 0, 0);
       case 'fill':
-        for (const v of [s.to, s.value, s.length]) this.value(v);
+        this.#address(s.to);
+        this.value(s.value);
+        this.#address(s.length);
         return this.op(0xfc, 11, 0);
       case 'load':
         return this.#load(s);
@@ -656,13 +699,21 @@ export class Lower {
     this.op(0x83, 0x51);
     return entry;
   }
-  /** Host address of the guest address in `addr`, through a TLB entry that hits. */
+  /** Host address, as the memory takes it, of the guest address in `addr`, through a TLB entry that hits. */
   #hostAddress(addr: number, entry: number): void {
     this.localGet(addr);
-    this.out.u8(0xa7);
+    this.out.u8(WRAP);
+    if (this.target.wide) this.out.u8(EXTEND_U);
     this.localGet(entry);
     this.memory(0x28, 8);
-    this.out.u8(0x6a);
+    this.#plusAddend();
+  }
+  /** Adds the addend on the stack to the low half of an address below it: bytes, or pages where the memory is wide. See isa/x86/tlb.ts. */
+  #plusAddend(): void {
+    if (!this.target.wide) return this.out.u8(0x6a);
+    this.out.u8(0xac);
+    this.i64(BigInt(this.target.tlb.pageBits));
+    this.op(0x86, 0x7c);
   }
   #slowLoad(addr: number, access: Access, how: number): void {
     const { slow } = this.target;
@@ -728,7 +779,8 @@ export class Lower {
       this.localSet(first);
     }
     this.#cellHit(look.cell, first, look.bytes);
-    this.open(0x04, typeCode('i32'), null, true);
+    const { wide } = this.target;
+    this.open(0x04, typeCode(this.addressType), null, true);
     this.#cellAddress(look.cell, first);
     this.out.u8(0x05);
     this.localGet(0);
@@ -736,8 +788,9 @@ export class Lower {
     this.i32(look.word);
     this.i32(look.cell);
     this.call(cells.miss);
+    if (!wide) this.out.u8(WRAP);
     this.localTee(near.local);
-    this.out.u8(0x45);
+    this.out.u8(wide ? 0x50 : 0x45);
     this.open(0x04, VOID, null, false);
     if (near.soft) this.checkPending();
     else cells.refused(this);
@@ -762,10 +815,23 @@ export class Lower {
   }
   #cellAddress(cell: number, addr: number): void {
     this.localGet(addr);
-    this.out.u8(0xa7);
+    this.out.u8(WRAP);
+    if (this.target.wide) this.out.u8(EXTEND_U);
     this.localGet(0);
     this.memory(0x28, cell + this.target.cells!.addend);
-    this.out.u8(0x6a);
+    this.#plusAddend();
+  }
+  /** Type of a host address in guest RAM. */
+  get addressType(): 'i32' | 'i64' {
+    return this.target.wide ? 'i64' : 'i32';
+  }
+  /** Takes the address of a near access as a condition: 0 where it was not served. */
+  #served(near: NearAccess): void {
+    this.localGet(near.local);
+    if (this.target.wide) {
+      this.i64(0n);
+      this.out.u8(0x52);
+    }
   }
 
   #load(s: Stmt & { kind: 'load' }): void {
@@ -775,11 +841,11 @@ export class Lower {
     if (near) {
       this.#near(near, addr);
       if (near.soft) {
-        this.localGet(near.local);
+        this.#served(near);
         this.open(0x04, typeCode(s.access.type), null, true);
       }
       this.localGet(near.local);
-      this.memory(s.access.load, near.offset);
+      this.#access(s.access.load, near.offset);
       if (near.soft) {
         this.out.u8(0x05);
         this.#slowLoad(addr, s.access, how);
@@ -796,7 +862,7 @@ export class Lower {
     const entry = s.forWrite ? this.#writeHit(addr, bytes, system) : this.#readHit(addr, bytes, system);
     this.open(0x04, typeCode(s.access.type), null, true);
     this.#hostAddress(addr, entry);
-    this.memory(s.access.load, 0);
+    this.#access(s.access.load, 0);
     this.out.u8(0x05);
     this.#slowLoad(addr, s.access, how);
     this.close();
@@ -813,12 +879,12 @@ export class Lower {
     if (near) {
       this.#near(near, addr);
       if (near.soft) {
-        this.localGet(near.local);
+        this.#served(near);
         this.open(0x04, VOID, null, true);
       }
       this.localGet(near.local);
       this.localGet(value);
-      this.memory(s.access.store, near.offset);
+      this.#access(s.access.store, near.offset);
       if (!near.soft) return;
       this.out.u8(0x05);
     } else if (this.target.inlineMemory) {
@@ -826,7 +892,7 @@ export class Lower {
       this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);
       this.localGet(value);
-      this.memory(s.access.store, 0);
+      this.#access(s.access.store, 0);
       this.out.u8(0x05);
     }
     const once = (offset: number, log2: number, push: () => void): void => {

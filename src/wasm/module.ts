@@ -11,11 +11,13 @@ export interface Signature {
   readonly result: Type | null;
 }
 
-/** Memory import: limits in 64 KiB pages. */
+/** Memory import: limits in 64 KiB pages. Addresses have 64 bits where it can hold more than 4 GiB: see `isWide`. */
 export interface MemoryImport {
   readonly initial: number;
   readonly maximum: number;
 }
+/** Whether a memory of so many pages is one with 64-bit addresses (core specification 3.0, section 2.3.17). */
+export const isWide = (pages: number): boolean => pages > 65536;
 
 /** A branch that goes one way as a rule: the place of its instruction in the function's body. */
 export interface BranchHint {
@@ -107,7 +109,7 @@ export class ModuleBuilder {
       if (this.#memory) {
         b.name('env');
         b.name('memory');
-        b.raw([2, 3]);
+        b.raw([2, isWide(this.#memory.maximum) ? 7 : 3]);
         b.uleb(this.#memory.initial);
         b.uleb(this.#memory.maximum);
       }

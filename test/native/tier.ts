@@ -25,7 +25,7 @@ import {
 } from './case.ts';
 import { changesOf, dataOf, putFp, type Runner, setSegments16, takeFp } from './evaluator.ts';
 
-// Guest-physical places; system pages are mapped one to one from SYSTEM on.
+// Guest-physical places from the machine's `physical` on; system pages are mapped one to one from SYSTEM on.
 const PML4 = 0x1000;
 const TABLES = 0x2000;
 const GDT = 0x10000;
@@ -40,7 +40,10 @@ const MEMORY = 24 << 20;
 const FRAMES = (MEMORY - CODE_FRAMES) / CODE_BYTES;
 /** Cases after which the machine is made anew. */
 const RENEW = FRAMES * 3;
-/** Linear address of guest-physical 0. */
+/** Where memory has 64-bit addresses: bytes of it, and the place whose host address is beyond 4 GiB as well. */
+const WIDE_MEMORY = 5 * 2 ** 30;
+const WIDE_PHYSICAL = 2 ** 32 + 2.5 * 2 ** 30;
+/** Linear address of the machine's `physical`. */
 const SYSTEM = 0xffff_8000_0000_0000n;
 /** Instructions, roughly, after which a case counts as endless. */
 const BUDGET = 300_000;
@@ -53,37 +56,44 @@ interface Machine {
   readonly view: DataView;
   readonly layout: MemoryLayout;
   readonly mailbox: Mailbox;
+  /** Where everything lies: guest-physical and host address. */
+  readonly physical: number;
+  readonly host: number;
   /** Guest-physical place of the page table entry of the first code page. */
   codeTable: number;
 }
 
 export class Translator implements Runner {
   readonly name: string;
+  readonly #wide: boolean;
   /** Regions leave flags that the next block overwrites as they were. */
   readonly flagsAtFaults: boolean;
   #machine!: Machine;
   #cases = 0;
   readonly #pristine = pristineData();
 
-  /** `tier2`: every block is translated at its first execution. */
-  constructor(name: 'tier0' | 'tier2' = 'tier0') {
+  /** `tier2`: every block is translated at its first execution. `wide`: in memory beyond 4 GiB. */
+  constructor(name: 'tier0' | 'tier2' | 'tier0 wide' | 'tier2 wide' = 'tier0') {
     this.name = name;
-    this.flagsAtFaults = name === 'tier0';
+    this.#wide = name.endsWith('wide');
+    this.flagsAtFaults = name.startsWith('tier0');
     this.#boot();
   }
 
   #boot(): void {
-    const layout = layoutOf(MEMORY, 1);
+    const layout = layoutOf(this.#wide ? WIDE_MEMORY : MEMORY, 1);
     const memory = createMemory(layout);
     const engine = createEngine();
-    const main = new WebAssembly.Module(mainModule(engine));
-    const vm = createVm(engine, memory, layout, 1, main, { regions: this.name === 'tier2' ? 'always' : 'off' });
+    const main = new WebAssembly.Module(mainModule(engine, this.#wide));
+    const vm = createVm(engine, memory, layout, 1, main, { regions: this.name.startsWith('tier2') ? 'always' : 'off' });
     const vcpu = new DbtVcpu(vm, 0, emptyBus());
     this.#machine = {
       vcpu,
       view: new DataView(memory.buffer),
       layout,
       mailbox: new Mailbox(memory.buffer, layout.vcpuBase + Area.mailbox, () => undefined),
+      physical: this.#wide ? WIDE_PHYSICAL : 0,
+      host: this.#wide ? layout.ramHighBase + WIDE_PHYSICAL - 2 ** 32 : layout.ramBase,
       codeTable: 0,
     };
     this.#prepare();
@@ -97,10 +107,10 @@ export class Translator implements Runner {
     return readDatum(this.#machine.view, this.#machine.layout.vcpuBase + slot.offset, slot.access);
   }
   #quad(gpa: number, value: bigint): void {
-    this.#machine.view.setBigUint64(this.#machine.layout.ramBase + gpa, value, true);
+    this.#machine.view.setBigUint64(this.#machine.host + gpa, value, true);
   }
   #ram(gpa: number, length: number): Uint8Array {
-    return new Uint8Array(this.#machine.view.buffer, this.#machine.layout.ramBase + gpa, length);
+    return new Uint8Array(this.#machine.view.buffer, this.#machine.host + gpa, length);
   }
 
   /** Page tables, descriptor tables, handlers. */
@@ -116,12 +126,12 @@ export class Translator implements Runner {
           below = next;
           next += 0x1000;
           entries.set(key, below);
-          this.#quad(table + Number((linear >> shift) & 511n) * 8, BigInt(below) | 7n);
+          this.#quad(table + Number((linear >> shift) & 511n) * 8, BigInt(this.#machine.physical + below) | 7n);
         }
         table = below;
       }
       const at = table + Number((linear >> 12n) & 511n) * 8;
-      this.#quad(at, BigInt(gpa) | flags);
+      this.#quad(at, BigInt(this.#machine.physical + gpa) | flags);
       return at;
     };
     const NX = 1n << 63n;
@@ -145,7 +155,7 @@ export class Translator implements Runner {
     const set = (slot: Slot, value: Datum): void => this.#set(slot, value);
     this.#machine.vcpu.reset();
     set(st.cr0, 0x8005_0033n);
-    set(st.cr3, PML4);
+    set(st.cr3, BigInt(this.#machine.physical + PML4));
     set(st.cr4, 0x406f0n);
     set(st.xcr0, 7n);
     set(st.efer, 0xd01n);
@@ -192,9 +202,10 @@ export class Translator implements Runner {
     this.#ram(frame, CODE_BYTES).fill(0xcc);
     this.#ram(frame + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
     this.#ram(DATA_AT, DATA_BYTES).set(before);
+    const { host, layout } = this.#machine;
     for (let p = 0; p < CODE_BYTES; p += 0x1000) {
-      this.#quad(this.#machine.codeTable + p / 512, BigInt(frame + p) | 5n);
-      this.#machine.mailbox.post(Request.changed, (frame + p) >> 12);
+      this.#quad(this.#machine.codeTable + p / 512, BigInt(this.#machine.physical + frame + p) | 5n);
+      this.#machine.mailbox.post(Request.changed, (host + frame + p - layout.ramBase) / 4096);
     }
     this.#enter(c);
     const { vcpu } = this.#machine;
@@ -208,7 +219,7 @@ export class Translator implements Runner {
     const vector =
       exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
     const pushed = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
-    const word = (i: number): bigint => this.#machine.view.getBigUint64(this.#machine.layout.ramBase + pushed + i * 8, true);
+    const word = (i: number): bigint => this.#machine.view.getBigUint64(this.#machine.host + pushed + i * 8, true);
     const first = WITH_ERROR.has(vector) ? 1 : 0;
     gpr[4] = word(first + 3);
     const state: State = { gpr, rip: word(first), flags: Number(word(first + 2)), fp };

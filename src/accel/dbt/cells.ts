@@ -9,7 +9,7 @@ import { place } from '../../isa/x86/memory.ts';
 import { How } from '../../isa/x86/mmu.ts';
 import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
-import { ChainedCell, entryOf, TlbFlag, tagHits } from '../../isa/x86/tlb.ts';
+import { ChainedCell, entryOf, hostOf, TlbFlag, tagHits } from '../../isa/x86/tlb.ts';
 
 /**
  * Layout of a cell: page (i64), key (i64; never 0 in one that holds), addend (i32), misses (i32), and the next one (i32) of the chain that a CR3
@@ -79,15 +79,15 @@ function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): voi
     b.setRaw('i64', cell, page, Cell.page);
     b.setRaw('i64', cell, now, Cell.key);
     b.setRaw('i32', cell, addend, Cell.addend);
-    b.ret(b.add(b.wrap(addr), addend));
+    b.ret(hostOf(c, addr, addend));
   });
 }
 
 /**
- * The cell at `cell` (from the state) has missed: host address of the group's lowest byte, which is at `addr`; or 0, where its first access
+ * The cell at `cell` (from the state) has missed: host address (i64) of the group's lowest byte, which is at `addr`; or 0, where its first access
  * has raised something, or tier 0 has to run it. `look`: see there.
  */
-export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i32', { faults: true }, (c, addr, look, cell) => {
+export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i64', { faults: true }, (c, addr, look, cell) => {
   const b = c.b;
   const field = (shift: number): Value => b.extu(b.and(b.shru(look, b.i32(shift)), b.i32(Look.mask)));
   const last = b.sub(b.add(addr, field(Look.bytesShift)), b.i64(1));
@@ -102,5 +102,5 @@ export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i32', { faults: 
     fill(c, addr, last, write, at);
   });
   b.if(b.eqz(b.and(look, b.i32(Look.soft))), () => miss(c, at, REFUSED));
-  b.ret(b.i32(0));
+  b.ret(b.i64(0));
 });

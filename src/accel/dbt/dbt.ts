@@ -6,10 +6,11 @@ import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
+import type { MemoryImport } from '../../wasm/module.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, type HandlerData, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
-import { createMemory, layoutOf } from './layout.ts';
+import { createMemory, layoutOf, WIDE_PAGES_MAX } from './layout.ts';
 import { Library } from './library.ts';
 import { buildHandlers, buildMain, type HandlerModule } from './tier0.ts';
 import { type ColdHandlers, DbtVcpu, type DbtVm } from './vcpu.ts';
@@ -54,20 +55,22 @@ export interface Prebuilt {
   readonly handlers: readonly HandlerData[];
   readonly hotCount: number;
   readonly legacyFrom: number;
+  /** The modules are for memories beyond 4 GiB. */
+  readonly wide: boolean;
   /** The main module, and that of the handlers that are not hot. */
   readonly main: Uint8Array<ArrayBuffer>;
   readonly cold: HandlerModule;
 }
 
 /** Makes it. */
-export function prebuild(): Prebuilt {
+export function prebuild(wide: boolean): Prebuilt {
   const engine = createEngine();
   const { hotCount, legacyFrom, handlers } = engine;
-  const main = mainModule(engine);
-  const { bytes, imports, hosts, exports } = coldModule(engine, new WebAssembly.Module(main));
+  const main = mainModule(engine, wide);
+  const { bytes, imports, hosts, exports } = coldModule(engine, new WebAssembly.Module(main), wide);
   const names = (list: readonly { readonly name: string }[]): { name: string }[] => list.map(({ name }) => ({ name }));
   const cold = { bytes, imports: names(imports), hosts: names(hosts), exports: names(exports) };
-  return { handlers: handlers.data(), hotCount, legacyFrom, main, cold };
+  return { handlers: handlers.data(), hotCount, legacyFrom, wide, main, cold };
 }
 
 /** Builds tables and hot handlers, or takes these from `prebuilt`. `hot` names the handlers of the main loops, hottest first. */
@@ -116,18 +119,24 @@ export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers
 
 /** Limits that every machine's memory keeps, so that one main module fits all. */
 const ANY_MEMORY = { initial: 1, maximum: 65536 };
+/** The same for memories beyond 4 GiB. */
+const ANY_WIDE_MEMORY = { initial: 1, maximum: WIDE_PAGES_MAX };
+const anyMemory = (wide: boolean): MemoryImport => (wide ? ANY_WIDE_MEMORY : ANY_MEMORY);
 
-/** The main module's bytes. */
-export const mainModule = (engine: Engine, profile = false): Uint8Array<ArrayBuffer> =>
-  buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), engine.legacyFrom, ANY_MEMORY, profile).bytes;
+/** The main module's bytes, for memories up to 4 GiB or `wide` ones. */
+export const mainModule = (engine: Engine, wide = false, profile = false): Uint8Array<ArrayBuffer> =>
+  buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), engine.legacyFrom, anyMemory(wide), profile).bytes;
 
-/** What a thread can have ready before there is a machine. */
-export function prepareEngine(prebuilt?: Prebuilt): { readonly engine: Engine; readonly main: WebAssembly.Module } {
+/** What a thread can have ready before there is a machine, whose memory is `wide` or not. */
+export function prepareEngine(
+  wide: boolean,
+  prebuilt?: Prebuilt,
+): { readonly engine: Engine; readonly main: WebAssembly.Module; readonly wide: boolean } {
   const plain = createEngine(prebuilt);
-  const main = new WebAssembly.Module(prebuilt?.main ?? mainModule(plain));
-  const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main)) };
-  warmUp(engine, main);
-  return { engine, main };
+  const main = new WebAssembly.Module(prebuilt?.main ?? mainModule(plain, wide));
+  const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main, wide)) };
+  warmUp(engine, main, wide);
+  return { engine, main, wide };
 }
 
 const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule): ColdHandlers => {
@@ -135,10 +144,10 @@ const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule): Cold
 };
 
 /** What boots need beside the hot handlers, as one module. */
-function coldModule({ handlers, library, hotCount, named }: Engine, main: WebAssembly.Module): HandlerModule {
+function coldModule({ handlers, library, hotCount, named }: Engine, main: WebAssembly.Module, wide: boolean): HandlerModule {
   hotHandlers.cold.forEach(named);
   const there = Object.fromEntries(WebAssembly.Module.exports(main).map((e) => [e.name, true]));
-  return buildHandlers(library, handlers.list.slice(hotCount), there, ANY_MEMORY);
+  return buildHandlers(library, handlers.list.slice(hotCount), there, anyMemory(wide));
 }
 
 /** again: inc rax; xor rbx,rax; jmp again */
@@ -146,8 +155,8 @@ const ROUND = Uint8Array.of(0x48, 0xff, 0xc0, 0x48, 0x31, 0xc3, 0xeb, 0xf8);
 const ROUNDS = 20_000;
 
 /** Runs the main loop for a moment, so that the host's optimising compiler begins with it while the machine is still being built. */
-function warmUp(engine: Engine, main: WebAssembly.Module): void {
-  const layout = layoutOf(1 << 20, 1, 0);
+function warmUp(engine: Engine, main: WebAssembly.Module, wide: boolean): void {
+  const layout = layoutOf(1 << 20, 1, 0, wide);
   const memory = createMemory(layout);
   const vcpu = new DbtVcpu(createVm(engine, memory, layout, 1, main, { regions: 'off' }), 0, emptyBus());
   const start = 0x1000;

@@ -12,6 +12,7 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_BYTES,
 } from '../../isa/x86/state.ts';
+import { isWide } from '../../wasm/module.ts';
 import type { MemoryLayout } from '../accel.ts';
 import { doorbellsLayout } from '../kvm/doorbells.ts';
 import { holdingsLayout } from '../kvm/holdings.ts';
@@ -88,11 +89,15 @@ export const LOW_RAM_MAX = 0x8000_0000;
 
 const align = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+/** Most pages of 64 KiB that V8 takes for a shared memory with 64-bit addresses. */
+export const WIDE_PAGES_MAX = 262144;
+const GIB4 = 2 ** 32;
+
 /**
- * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots. Throws where it does not fit into one 32-bit
- * WebAssembly memory.
+ * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots. The WebAssembly memory has 64-bit addresses where it
+ * would not fit otherwise, or where `wide` asks for it; all but guest RAM from 4 GiB up lies in its first 4 GiB. Throws where it does not fit.
  */
-export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout {
+export function layoutOf(memory: number, cpus: number, extra = 0, wide = false): MemoryLayout {
   const vcpuBase = 64 << 10;
   const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
   const devices = vcpuBase + cpus * vcpuBytes;
@@ -104,21 +109,30 @@ export function layoutOf(memory: number, cpus: number, extra = 0): MemoryLayout 
   const codeMap = holdings + align(holdingsLayout.size, 4096);
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
   const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
-  const total = align(ramBase + memory + extraBytes, 64 << 10);
-  if (total > 4096 * MIB) {
+  const ramLow = Math.min(memory, LOW_RAM_MAX);
+  const ramHighBase = ramBase + ramLow + extraBytes;
+  const pages = align(ramBase + memory + extraBytes, 64 << 10) / 65536;
+  if (pages > WIDE_PAGES_MAX) {
     // Each page takes a byte of either map; what is rounded up comes to 64 KiB twice at the most.
-    const room = (4096 * MIB - codeMap - extraBytes - extraBytes / 2048 - (128 << 10)) / (1 + 1 / 2048);
+    const room = (WIDE_PAGES_MAX * 65536 - codeMap - extraBytes - extraBytes / 2048 - (128 << 10)) / (1 + 1 / 2048);
     throw new Error(
       `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
     );
   }
-  const ramLow = Math.min(memory, LOW_RAM_MAX);
+  if (ramHighBase > GIB4)
+    throw new Error(
+      `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${vcpuBytes / MIB} MiB of 4 GiB, with devices and guest RAM below 2 GiB`,
+    );
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: total / 65536,
+    ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
   }; // biome-ignore format: one object
 }
 
 /** A new memory for a machine of this layout. */
 export function createMemory(layout: MemoryLayout): WebAssembly.Memory {
-  return new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
+  const { pages } = layout;
+  if (!isWide(pages)) return new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true });
+  // TypeScript's declarations do not have the form with an address type yet.
+  const wide = { address: 'i64', initial: BigInt(pages), maximum: BigInt(pages), shared: true };
+  return new WebAssembly.Memory(wide as never);
 }

@@ -15,7 +15,7 @@ import { Ctx, Exit, TLB_ENTRIES } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
-import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { cellLook } from './cells.ts';
 import { chainMiss, REGION_FIRST } from './chain.ts';
 import { type Handler, variantName } from './handlers.ts';
@@ -68,9 +68,10 @@ const zeroOf: Readonly<Record<Type, number[]>> = {
 };
 
 /** Lowering of subroutines. */
-function subTarget(index: (c: Callee) => number, result: Type | null): Target {
+function subTarget(index: (c: Callee) => number, result: Type | null, wide: boolean): Target {
   return {
     tlb: tlbLayout,
+    wide,
     callee: index,
     slow: slowPaths,
     inlineMemory: true,
@@ -111,13 +112,14 @@ function setRip(l: Lower, rec: number, after: boolean): void {
 }
 
 /** Lowering of a handler that is a function (env, rec) → `Out` or record. */
-function functionTarget(index: (c: Callee) => number): Target {
+function functionTarget(index: (c: Callee) => number, wide: boolean): Target {
   const out = (l: Lower, n: number): void => {
     l.i32(n);
     l.op(0x0f);
   };
   return {
     tlb: tlbLayout,
+    wide,
     callee: index,
     slow: slowPaths,
     inlineMemory: true,
@@ -180,9 +182,10 @@ export function buildMain(
     if (n === undefined) throw new Error(`Cannot call ${c.name}: it is not in the module`);
     return n;
   };
-  for (const s of subs) defineSub(m, library, s, of);
-  m.define(run, mainLoop(of, hot, 0, legacyFrom, handlerType, profile));
-  m.define(runLegacy, mainLoop(of, hot, legacyFrom, hot.length, handlerType, profile));
+  const wide = isWide(memory.maximum);
+  for (const s of subs) defineSub(m, library, s, of, wide);
+  m.define(run, mainLoop(of, hot, 0, legacyFrom, handlerType, wide, profile));
+  m.define(runLegacy, mainLoop(of, hot, legacyFrom, hot.length, handlerType, wide, profile));
   m.export('run', run);
   m.export('runLegacy', runLegacy);
   return { bytes: m.finish(), hosts };
@@ -260,12 +263,14 @@ function mainLoop(
   from: number,
   to: number,
   handlerType: number,
+  wide: boolean,
   profile: boolean,
 ): FunctionBody {
   const hot = all.slice(from, to);
   const depth = { exit: 0, region: 0, fault: 0, jump: 0, branch: 0, resync: 0, leave: 0, repeat: 0, check: 0, next: 0, top: 0 };
   const target: Target = {
     tlb: tlbLayout,
+    wide,
     callee: of,
     slow: slowPaths,
     inlineMemory: true,
@@ -662,8 +667,9 @@ export function buildHandlers(
   for (const s of exports) index.set(s.name, m.declare(s.name, { params: ['i32', ...s.params], result: s.result }));
   const numbers = handlers.map((h) => m.declare(variantName(h.variant), { params: ['i32', 'i32'], result: 'i32' }));
   const of = (c: Callee): number => index.get(c.name)!;
-  for (const s of exports) defineSub(m, library, s, of);
-  const target = functionTarget(of);
+  const wide = isWide(memory.maximum);
+  for (const s of exports) defineSub(m, library, s, of, wide);
+  const target = functionTarget(of, wide);
   handlers.forEach((h, i) => {
     const l = new Lower(target, ['i32']);
     l.piece(h.body);
@@ -680,15 +686,15 @@ export function buildHandlers(
 }
 
 /** The code of a subroutine. */
-export function lowerSub(library: Library, s: Sub, of: (c: Callee) => number): FunctionBody {
-  const lower = new Lower(subTarget(of, s.result), s.params);
+export function lowerSub(library: Library, s: Sub, of: (c: Callee) => number, wide: boolean): FunctionBody {
+  const lower = new Lower(subTarget(of, s.result, wide), s.params);
   lower.piece(library.get(s).body);
   // The end is not reached where the function has a result.
   if (s.result) lower.op(0x00);
   return lower.finish();
 }
 
-function defineSub(m: ModuleBuilder, library: Library, s: Sub, of: (c: Callee) => number): void {
-  m.define(of(s), lowerSub(library, s, of));
+function defineSub(m: ModuleBuilder, library: Library, s: Sub, of: (c: Callee) => number, wide: boolean): void {
+  m.define(of(s), lowerSub(library, s, of, wide));
   m.export(s.name, of(s));
 }

@@ -7,7 +7,7 @@ import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
-import { type FunctionBody, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
+import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
 import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
@@ -80,9 +80,10 @@ export function buildRegions(
   const callee = (c: Callee): number => functions.get(c.name)!;
   const numbers = regions.map(({ name }) => m.declare(name, { params: ['i32', 'i32'], result: 'i32' }));
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
-  for (const s of own) m.define(callee(s), lowerSub(library, s, callee));
+  const wide = isWide(memory.maximum);
+  for (const s of own) m.define(callee(s), lowerSub(library, s, callee, wide));
   const writers = regions.map(({ region, index, hashed, apart }, i) => {
-    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart);
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart, wide);
     m.define(numbers[i], writer.write());
     m.export(`r${index}`, numbers[i]);
     return writer;
@@ -100,6 +101,7 @@ class RegionWriter {
   readonly #index: number;
   readonly #l: Lower;
   readonly #legacy: boolean;
+  readonly #wide: boolean;
   /** The code segment may have another base than 0. */
   readonly #based: boolean;
   /** Kept slots that are used, and those that are written, in the region; and their locals. */
@@ -138,7 +140,9 @@ class RegionWriter {
     index: number,
     hashed: ReadonlySet<number>,
     apart: ReadonlySet<number>,
+    wide: boolean,
   ) {
+    this.#wide = wide;
     this.#hashed = hashed;
     this.#legacy = (region.ctx & Ctx.long) === 0;
     this.#groups = groupsOf(region.blocks, bodies, apart, this.#legacy);
@@ -239,7 +243,8 @@ class RegionWriter {
     }
     const cell = this.#newCell(group.places);
     if (cell === undefined) return undefined;
-    const local = group.shared ? this.#l.local('i32') : this.#l.hold('i32');
+    const type = this.#l.addressType;
+    const local = group.shared ? this.#l.local(type) : this.#l.hold(type);
     this.#groupLocals.set(group, local);
     const bytes = group.highest - group.lowest;
     const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0) | (group.soft ? Look.soft : 0);
@@ -308,6 +313,7 @@ class RegionWriter {
         this.#loadKey();
       },
       tlb: tlbLayout,
+      wide: this.#wide,
       callee: this.#callee,
       slow: slowPaths,
       inlineMemory: true,

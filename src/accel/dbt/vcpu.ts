@@ -25,6 +25,7 @@ import {
 } from '../../isa/x86/state.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import { JUMP_GROUP_SHIFT, jumpOffset } from '../../isa/x86/tlb.ts';
+import { isWide } from '../../wasm/module.ts';
 import { relaxedMaddIsFused } from '../../wasm/probe.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
@@ -140,8 +141,9 @@ export class DbtVcpu implements Vcpu {
     const i32 = (slot: { offset: number }, value: number): void => this.#view.setInt32(this.#env + slot.offset, value, true);
     i32(st.ramBase, layout.ramBase);
     i32(st.ramLow, layout.ramLow);
-    i32(st.ramHigh, layout.ramHigh);
-    i32(st.ramSplit, layout.ramBase + layout.ramLow);
+    this.#view.setBigInt64(this.#env + st.ramHigh.offset, BigInt(layout.ramHigh), true);
+    i32(st.ramSplit, layout.ramHighBase);
+    i32(st.addendShift, isWide(layout.pages) ? 12 : 0);
     i32(st.slotTable, layout.slots);
     i32(st.codeMap, layout.codeMap);
     i32(st.dirtyMap, layout.dirtyMap);
@@ -663,21 +665,26 @@ export class DbtVcpu implements Vcpu {
     this.#vm.trace(`vCPU ${this.index}: undefined opcode at ${ip}: ${text}`);
   }
   #hostPage(gpa: number): number {
-    const { ramBase, ramLow, ramHigh, slots } = this.#vm.layout;
+    const { ramBase, ramHigh, ramHighBase, slots } = this.#vm.layout;
     if (smramAt(this.#view, slots, gpa, this.#word(st.smm.offset) !== 0)) return ramBase + gpa;
     const slot = slotAt(this.#view, slots, gpa);
     if (slot === LowPage.bus) return -1;
     if (slot !== LowPage.ram) return (slot & ~READ_ONLY) >>> 0;
     if (gpa < this.#word(st.ramLow.offset) >>> 0) return ramBase + gpa;
     const above = gpa - 2 ** 32;
-    return above >= 0 && above < ramHigh ? ramBase + ramLow + above : -1;
+    return above >= 0 && above < ramHigh ? ramHighBase + above : -1;
+  }
+  /** Number of a page of RAM, from `ramBase` on. */
+  #pageNumber(host: number): number {
+    return Math.floor((host - this.#vm.layout.ramBase) / 4096);
   }
   /** Guest-physical address of a page by its number from `ramBase`; -1 where no address leads there now. */
   #pageAddress(page: number): number {
-    const { ramBase, ramLow, ramHigh, slots } = this.#vm.layout;
+    const { ramBase, ramLow, ramHighBase, slots } = this.#vm.layout;
     const at = page * 4096;
     if (at < ramLow) return at;
-    return at < ramLow + ramHigh ? at - ramLow + 2 ** 32 : slotOf(this.#view, slots, ramBase + at);
+    const host = ramBase + at;
+    return host >= ramHighBase ? host - ramHighBase + 2 ** 32 : slotOf(this.#view, slots, host);
   }
   #slotsSeen = -1;
   #slotCodeSeen = -1;
@@ -696,19 +703,19 @@ export class DbtVcpu implements Vcpu {
   /** This vCPU is about to decode code of a page: from now on nobody writes to it without saying so. */
   #claim(_gpa: number, host: number): void {
     if (host < 0) return;
-    const page = (host - this.#vm.layout.ramBase) >>> 12;
+    const page = this.#pageNumber(host);
     this.#idle[page] = 0;
     if (this.#holds[page]) return;
     this.#holds[page] = 1;
     if (Atomics.add(this.#codeMap, page, 1) !== 0) return;
-    this.exports.protectPage(this.#env, host);
+    this.exports.protectPage(this.#env, BigInt(host));
     this.#tellOthers(Request.protect, page, true);
   }
   /** Notes which pieces of the page at `gpa` hold code: see `Pieces` in isa/x86/memory.ts. */
   #pieces(gpa: number, lower: number, upper: number): void {
     const host = this.#hostPage(gpa);
     if (host < 0) return;
-    const page = (host - this.#vm.layout.ramBase) >>> 12;
+    const page = this.#pageNumber(host);
     // A page that shows at two addresses counts as full: nobody adds up what both have.
     const owner = this.#pieceOwners.get(page) ?? gpa;
     this.#pieceOwners.set(page, owner === gpa ? gpa : -1);
@@ -746,7 +753,7 @@ export class DbtVcpu implements Vcpu {
     const { ramBase } = this.#vm.layout;
     this.#boxes[this.index].drain(
       (kind, page) => {
-        if (kind === Request.protect) this.exports.protectPage(this.#env, ramBase + page * 4096);
+        if (kind === Request.protect) this.exports.protectPage(this.#env, BigInt(ramBase + page * 4096));
         else {
           const gpa = this.#pageAddress(page);
           if (gpa >= 0) this.#changed(gpa, 4096);
@@ -777,7 +784,7 @@ export class DbtVcpu implements Vcpu {
       const length = Math.min(gpa + bytes, Math.floor(at / 4096) * 4096 + 4096) - at;
       if (this.#code.written(at, length)) continue;
       const host = this.#hostPage(Math.floor(at / 4096) * 4096);
-      if (host >= 0) this.#mayDrop((host - this.#vm.layout.ramBase) >>> 12);
+      if (host >= 0) this.#mayDrop(this.#pageNumber(host));
     }
   }
   /** By page of RAM: writes that it has seen since its last code went. */
@@ -835,23 +842,23 @@ export class DbtVcpu implements Vcpu {
           Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
         }
         const host = this.#hostPage(Math.floor(at / 4096) * 4096);
-        const page = (host - this.#vm.layout.ramBase) >>> 12;
+        const page = this.#pageNumber(host);
         if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) > this.#holds[page])
           this.#tellOthers(Request.changed, page, false);
       },
-      cas: (at: number, expected: bigint, value: bigint, log2: number): bigint => {
-        if (log2 === 3) return Atomics.compareExchange(this.#quads, (at >>> 0) / 8, expected, value);
+      cas: (address: bigint, expected: bigint, value: bigint, log2: number): bigint => {
+        const at = Number(address);
+        if (log2 === 3) return Atomics.compareExchange(this.#quads, at / 8, expected, value);
         if (log2 === 2)
           return BigInt(
             Atomics.compareExchange(
               this.#words,
-              (at >>> 0) / 4,
+              at / 4,
               Number(BigInt.asIntN(32, expected)),
               Number(BigInt.asIntN(32, value)),
             ) >>> 0,
           );
-        const bytes =
-          log2 === 1 ? new Uint16Array(this.#vm.memory.buffer, at >>> 0, 1) : new Uint8Array(this.#vm.memory.buffer, at >>> 0, 1);
+        const bytes = log2 === 1 ? new Uint16Array(this.#vm.memory.buffer, at, 1) : new Uint8Array(this.#vm.memory.buffer, at, 1);
         const mask = log2 === 1 ? 0xffffn : 0xffn;
         return BigInt(Atomics.compareExchange(bytes, 0, Number(expected & mask), Number(value & mask)));
       },

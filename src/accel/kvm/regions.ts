@@ -12,7 +12,7 @@ const isBoundary = (page: number): boolean => page === 0xa0 || page === 0xb0 || 
 /** More cannot be: pages below 1 MiB one by one, two pieces of RAM, and the slots. */
 const REGIONS_MAX = LOW_PAGES + 2 + SLOTS_MAX;
 
-const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'u32', flags: 'u32' });
+const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'f64', flags: 'u32' });
 /** What is installed, by KVM slot; length 0 for a free one. */
 export const regionsLayout = struct({ entries: [entryLayout, REGIONS_MAX] });
 
@@ -27,7 +27,7 @@ const LOG_FLAG = 2;
 
 /** Regions that the layout and the table ask for, by address. */
 export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
-  const { ramBase, ramLow, ramHigh, slots } = layout;
+  const { ramBase, ramLow, ramHigh, ramHighBase, slots } = layout;
   const regions: Region[] = [];
   const add = (gpa: number, length: number, host: number, readOnly: boolean): void => {
     const last = regions.at(-1);
@@ -49,7 +49,7 @@ export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
   }
   const low = LOW_PAGES * PAGE;
   if (ramLow > low) regions.push({ gpa: low, length: ramLow - low, host: ramBase + low, readOnly: false });
-  if (ramHigh > 0) regions.push({ gpa: 2 ** 32, length: ramHigh, host: ramBase + ramLow, readOnly: false });
+  if (ramHigh > 0) regions.push({ gpa: 2 ** 32, length: ramHigh, host: ramHighBase, readOnly: false });
   for (let n = 0; n < view.getInt32(slots + SlotTable.count, true); n++) {
     const at = slots + SlotTable.entries + n * Slot.bytes;
     const length = Number(view.getBigInt64(at + Slot.length, true));

@@ -63,10 +63,10 @@ export interface KvmVcpuOptions {
 }
 
 /** Where RAM of a guest-physical address lies in the machine's memory. */
-function hostOf({ ramBase, ramLow, ramHigh }: MemoryLayout, gpa: bigint): number | undefined {
+function hostOf({ ramBase, ramLow, ramHigh, ramHighBase }: MemoryLayout, gpa: bigint): number | undefined {
   const at = Number(gpa);
   if (at < ramLow) return ramBase + at;
-  return at >= 2 ** 32 && at < 2 ** 32 + ramHigh ? ramBase + ramLow + at - 2 ** 32 : undefined;
+  return at >= 2 ** 32 && at < 2 ** 32 + ramHigh ? ramHighBase + at - 2 ** 32 : undefined;
 }
 
 export class KvmVcpu implements Vcpu {

@@ -141,9 +141,9 @@ export class GuestMemory {
     this.#map(host, contents);
     this.#goOnFrom(contents);
   }
-  /** Zeroes the first bytes; the machine stands still. What the host gave for them it gets back, where it can take it. */
-  clear(length: number): void {
-    const part = this.bytes.subarray(0, length);
+  /** Zeroes bytes; the machine stands still. What the host gave for them it gets back, where it can take it. */
+  clear(start = 0, end = this.bytes.length): void {
+    const part = this.bytes.subarray(start, end);
     if (!(this.#anonymous && nativeFiles()?.release(part))) clear(part);
   }
   /** Pages that may not be zero, in order; undefined where that is not known. */

@@ -51,9 +51,9 @@ function loadFirmware({ config, firmware, board: { rom }, layout: { ramBase }, m
 }
 
 function loadLinux({ config, board: { facts }, layout, memory, fresh }: LoadGuestOptions, files: KernelFiles): BootState {
-  const { ramBase, ramLow, ramHigh } = layout;
+  const { ramBase, ramLow, ramHigh, ramHighBase } = layout;
   if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
-  const place = (gpa: number): number => ramBase + (gpa < ramLow ? gpa : gpa - 2 ** 32 + ramLow);
+  const place = (gpa: number): number => (gpa < ramLow ? ramBase + gpa : gpa - 2 ** 32 + ramHighBase);
   const target: LoadTarget = {
     ramBelow4G: ramLow,
     ramAbove4G: ramHigh,

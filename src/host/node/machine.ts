@@ -595,12 +595,11 @@ export class NodeMachine implements RunningMachine {
   async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     if (this.#status !== 'paused' && this.#status !== 'prelaunch')
       throw new Error(`Cannot restore into a machine that is ${this.#status}: accepted are paused and not started`);
-    const { ramLow, ramHigh, extraBytes } = this.#layout;
     const begin = (saved: Manifest): void => {
       this.#refuseUnfit(saved);
       if (this.#status === 'prelaunch') this.board.reset();
       for (const { io } of this.devices.list()) io?.reset?.();
-      this.#guest.clear(ramLow + ramHigh + extraBytes);
+      this.#guest.clear();
     };
     const { clock, vcpus } = await loadMachine(this.#still, chunks, { packer: zstd, begin });
     const { skipped } = this.board.control;
@@ -927,7 +926,8 @@ export class NodeMachine implements RunningMachine {
       this.#bytes.fill(0, at, at + Area.records);
     }
     this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
-    this.#guest.clear(ramLow + ramHigh);
+    this.#guest.clear(0, ramLow);
+    this.#guest.clear(ramLow + extraBytes);
     if (this.#diverted) {
       this.#diverted = undefined;
       this.board.lock.run(() => {
@@ -976,7 +976,7 @@ function allocate(layout: MemoryLayout, config: MachineConfig): WebAssembly.Memo
     return createMemory(layout);
   } catch {
     throw new Error(
-      `Cannot give the guest ${config.memory >> 20} MiB of memory: this host refuses to reserve ${layout.pages >> 4} MiB of address space; a smaller -m may be accepted`,
+      `Cannot give the guest ${Math.ceil(config.memory / 2 ** 20)} MiB of memory: this host refuses to reserve ${layout.pages >> 4} MiB of address space; a smaller -m may be accepted`,
     );
   }
 }

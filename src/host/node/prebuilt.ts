@@ -5,19 +5,19 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Prebuilt } from '../../accel/dbt/dbt.ts';
 
-const NAME = 'translator';
+const nameOf = (wide: boolean): string => (wide ? 'translator-wide' : 'translator');
 
 /** Writes it to a folder. */
 export function writePrebuilt(folder: string, { main, cold: { bytes, ...cold }, ...data }: Prebuilt): void {
-  const path = join(folder, NAME);
+  const path = join(folder, nameOf(data.wide));
   writeFileSync(`${path}.wasm`, main);
   writeFileSync(`${path}-cold.wasm`, bytes);
   writeFileSync(`${path}.json`, JSON.stringify({ ...data, cold }));
 }
 
-/** Reads it from this file's folder; undefined where there is none. */
-export function readPrebuilt(): Prebuilt | undefined {
-  const path = join(import.meta.dirname, NAME);
+/** Reads it, for memories up to 4 GiB or `wide` ones, from this file's folder; undefined where there is none. */
+export function readPrebuilt(wide: boolean): Prebuilt | undefined {
+  const path = join(import.meta.dirname, nameOf(wide));
   try {
     const data = JSON.parse(readFileSync(`${path}.json`, 'utf8')) as Prebuilt;
     const bytes = (name: string): Uint8Array<ArrayBuffer> => Uint8Array.from(readFileSync(name));

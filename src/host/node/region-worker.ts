@@ -7,6 +7,7 @@ import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_
 import { createEngine } from '../../accel/dbt/dbt.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
+import { isWide } from '../../wasm/module.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
 /** What the thread is started with. */
@@ -28,7 +29,7 @@ export interface RegionWorkerData {
 const BATCH_MAX = 32;
 
 const { memory, pages, available, port, sent, features } = workerData as RegionWorkerData;
-const { tables, handlers, library } = createEngine(readPrebuilt());
+const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
 const bytes = new Uint8Array(memory.buffer);
 const translation: Translation = {
   tables: features ? tablesFor(tables, features) : tables,

@@ -25,6 +25,7 @@ import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { putVcpu } from '../../machine/snapshot/state.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
+import { isWide } from '../../wasm/module.ts';
 import { machineClock, wallClock } from './clock.ts';
 import { lazyReadNow } from './file-native.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
@@ -98,9 +99,12 @@ setFlagsFromString('--wasm-tiering-budget=300000');
 setFlagsFromString('--no-wasm-code-gc');
 const port = parentPort!;
 /** Without data, this thread was started ahead of its machine: it makes itself ready first. */
-const ready = workerData ? null : prepareEngine(readPrebuilt());
+const prepared = workerData ? null : prepareEngine(false, readPrebuilt(false));
 const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
+/** Memory beyond 4 GiB takes other modules than those that were made ahead. */
+const wide = isWide(layout.pages);
+const ready = prepared && prepared.wide === wide ? prepared : null;
 const send = (m: FromVcpu): void => port.postMessage(m);
 const clock = machineClock(epoch);
 /** What was asked for with -d, as much as a log takes. */
@@ -161,7 +165,8 @@ const random = (): bigint => {
 };
 
 const bus = vcpuBus(board, cpu, random);
-const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine(readPrebuilt()));
+const made = kvm || ready ? undefined : readPrebuilt(wide);
+const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine(made));
 let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<typeof regionMaker> | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
@@ -186,8 +191,8 @@ let parts: { readonly engine: Engine; readonly module: WebAssembly.Module } | un
 function assistant(): DbtVcpu {
   if (beside) return beside;
   if (!parts) {
-    const own = engine ?? createEngine(readPrebuilt());
-    parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own)) };
+    const own = engine ?? createEngine(readPrebuilt(wide));
+    parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own, wide)) };
   }
   beside = make(parts.engine, parts.module, true);
   return beside;
@@ -332,7 +337,7 @@ let main: WebAssembly.Module | null = null;
 let early: Start | null = null;
 
 if (engine && (cpu === 0 || alone)) {
-  main = ready?.main ?? new WebAssembly.Module(mainModule(engine));
+  main = ready?.main ?? new WebAssembly.Module(made?.main ?? mainModule(engine, wide));
   if (cpu === 0 && config.cpus > 1) send({ kind: 'module', module: main });
   vcpu = make(engine, main);
 }

@@ -70,7 +70,7 @@ export class EvalMachine {
     this.#flat = (options.memory ?? 'flat') === 'flat';
     this.memory = new DataView(new ArrayBuffer(RAM + this.#ramBytes));
     const open: Record<string, HostFunction> = {
-      cas: (ptr, expected, value, log2) => this.#cas(ptr as number, expected as bigint, value as bigint, log2 as number),
+      cas: (ptr, expected, value, log2) => this.#cas(Number(ptr), expected as bigint, value as bigint, log2 as number),
       mmioRead: () => -1n,
       mmioWrite: () => undefined,
       codeWrite: () => undefined,
@@ -81,7 +81,7 @@ export class EvalMachine {
       tscChanged: () => undefined,
     };
     const flat: Record<string, HostFunction> = {
-      hostSpan: (addr, how) => this.#flatAt(addr as bigint, ((how as number) & How.write) !== 0) ?? 0,
+      hostSpan: (addr, how) => BigInt(this.#flatAt(addr as bigint, ((how as number) & How.write) !== 0) ?? 0),
       probeRead: (addr, bytes) => void this.#flatCheck(addr as bigint, bytes as number, false),
       probeWrite: (addr, bytes) => void this.#flatCheck(addr as bigint, bytes as number, true),
     };
@@ -355,9 +355,8 @@ export class EvalMachine {
   #cas(ptr: number, expected: bigint, value: bigint, log2: number): bigint {
     const name = (['i64.8u', 'i64.16u', 'i64.32u', 'i64'] as const)[log2]!;
     const access: Access = { name, type: 'i64', bits: (8 << log2) as Access['bits'], load: 0, store: 0 };
-    const old = readDatum(this.memory, ptr >>> 0, access) as bigint;
-    if (BigInt.asUintN(access.bits, old) === BigInt.asUintN(access.bits, expected))
-      writeDatum(this.memory, ptr >>> 0, access, value);
+    const old = readDatum(this.memory, ptr, access) as bigint;
+    if (BigInt.asUintN(access.bits, old) === BigInt.asUintN(access.bits, expected)) writeDatum(this.memory, ptr, access, value);
     return old;
   }
 
@@ -416,7 +415,7 @@ export class EvalMachine {
     }
     const gpa = this.#callValue(fetchTranslate, addr) as bigint;
     if (this.pending) return null;
-    return (this.#callValue(ramAddress, gpa) as number) || null;
+    return Number(this.#callValue(ramAddress, gpa)) || null;
   }
 
   /**

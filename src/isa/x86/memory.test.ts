@@ -187,10 +187,10 @@ test('a probe visits every page of its range', () => {
 test('a span is the host address of plain RAM, and 0 for MMIO', () => {
   const m = machine();
   m.setCode(0xb000, 4);
-  assert.equal(m.run(hostSpan, 0x5123n, How.write).value, m.host(0x9123));
-  assert.equal(m.run(hostSpan, 0x6123n, 0).value, m.host(0xb123));
-  assert.equal(m.run(hostSpan, 0x6123n, How.write).value, m.host(0xb123));
-  assert.equal(m.run(hostSpan, 0x9123n, 0).value, 0);
+  assert.equal(m.run(hostSpan, 0x5123n, How.write).value, BigInt(m.host(0x9123)));
+  assert.equal(m.run(hostSpan, 0x6123n, 0).value, BigInt(m.host(0xb123)));
+  assert.equal(m.run(hostSpan, 0x6123n, How.write).value, BigInt(m.host(0xb123)));
+  assert.equal(m.run(hostSpan, 0x9123n, 0).value, 0n);
   assert.equal(m.run(hostSpan, 0x7123n, 0).how, 'fault');
 });
 

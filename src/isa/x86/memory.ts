@@ -7,11 +7,11 @@ import type { Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
 import { inspect } from './debug.ts';
 import type { Emit } from './emit.ts';
-import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, physicalOf, tlbFill } from './mmu.ts';
+import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, pageNumber, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { Ctx, FENCE, PIECE_ENTRIES, PIECE_ENTRY_BYTES, SPLIT_LOCK } from './state.ts';
 import { host, sub } from './sub.ts';
-import { entryOf, TlbFlag, tagHits } from './tlb.ts';
+import { entryOf, hostOf, TlbFlag, tagHits } from './tlb.ts';
 
 /** Reads `bytes` (1, 2, 4, 8) at a guest-physical address outside RAM; zero-extended. Parameters: gpa, bytes. */
 export const mmioRead = host('mmioRead', ['i64', 'i32'], 'i64');
@@ -62,14 +62,14 @@ export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, a
   const entry = entryOf(b, dataTlb(c, how), addr);
   const tag = b.raw('i64', entry);
   b.if(tagHits(b, tag, addr), () => {
-    const at = b.add(b.wrap(addr), b.raw('i32', entry, 8));
+    const at = hostOf(c, addr, b.raw('i32', entry, 8));
     const slow = b.and(b.wrap(tag), b.i32(1));
-    b.if(b.eqz(b.and(slow, b.ne(b.and(how, b.i32(How.write)), b.i32(0)))), () => b.ret(b.extu(at)));
+    b.if(b.eqz(b.and(slow, b.ne(b.and(how, b.i32(How.write)), b.i32(0)))), () => b.ret(at));
     b.if(b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.writable)), () => {
       noteDirty(c, at);
       // Decoded code alone makes it slow, or made it slow once.
       b.if(b.eqz(b.raw('i32.8u', codeByte(c, at))), () => b.setRaw('i64', entry, b.and(tag, b.i64(-2))));
-      b.ret(b.extu(at));
+      b.ret(at);
     });
   });
   b.ret(c.call(tlbFill, addr, how));
@@ -78,8 +78,7 @@ export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, a
 const readPlace = sub('readPlace', ['i64', 'i32'], 'i64', {}, (c, at, log2) => {
   const b = c.b;
   b.if(isOutside(c, at), () => b.ret(c.call(mmioRead, gpaOf(c, at), b.shl(b.i32(1), log2))));
-  const ptr = b.wrap(at);
-  bySize(c, log2, (size) => b.ret(b.raw(sizes[size], ptr)));
+  bySize(c, log2, (size) => b.ret(b.raw(sizes[size], at)));
   b.ret(b.i64(0));
 });
 
@@ -90,21 +89,21 @@ const readPlace = sub('readPlace', ['i64', 'i32'], 'i64', {}, (c, at, log2) => {
 export const Pieces = { page: 0, bits: 8 } as const;
 const PIECE_SHIFT = 6;
 
-/** Tells the host of a write to RAM at host address `at` where the page holds decoded code, unless it lies beside that. */
-export const noteWrite = sub('noteWrite', ['i32', 'i32'], null, {}, (c, at, bytes) => {
+/** Tells the host of a write to RAM at host address `at` (i64) where the page holds decoded code, unless it lies beside that. */
+export const noteWrite = sub('noteWrite', ['i64', 'i32'], null, {}, (c, at, bytes) => {
   const b = c.b;
   const holders = b.raw('i32.8u', codeByte(c, at));
   b.if(holders, () => {
     const table = c.get(st.codePieces);
     // More than one vCPU has code of the page: all must know. Longer writes come in bulk.
     b.if(b.and(b.ne(table, b.i32(0)), b.and(b.eq(holders, b.i32(1)), b.leu(bytes, b.i32(8)))), () => {
-      const page = b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12));
+      const page = pageNumber(c, at);
       const place = b.shl(b.and(page, b.i32(PIECE_ENTRIES - 1)), b.i32(Math.log2(PIECE_ENTRY_BYTES)));
       const entry = b.add(table, place);
       b.if(b.eq(b.raw('i32', entry, Pieces.page), b.add(page, b.i32(1))), () => {
         const bits = b.raw('i64', entry, Pieces.bits);
-        const bit = (address: Value): Value => b.shl(b.i64(1), b.extu(b.and(b.shru(address, b.i32(PIECE_SHIFT)), b.i32(63))));
-        const both = b.or(bit(at), bit(b.sub(b.add(at, bytes), b.i32(1))));
+        const bit = (address: Value): Value => b.shl(b.i64(1), b.and(b.shru(address, b.i64(PIECE_SHIFT)), b.i64(63)));
+        const both = b.or(bit(at), bit(b.sub(b.add(at, b.extu(bytes)), b.i64(1))));
         b.if(b.eq(b.and(bits, both), b.i64(0)), () => b.ret());
       });
     });
@@ -120,9 +119,8 @@ const writePlace = sub('writePlace', ['i64', 'i64', 'i32'], null, {}, (c, at, va
     c.do(mmioWrite, gpaOf(c, at), value, bytes);
     b.ret();
   });
-  const ptr = b.wrap(at);
-  bySize(c, log2, (size) => b.setRaw(sizes[size], ptr, value));
-  c.do(noteWrite, ptr, bytes);
+  bySize(c, log2, (size) => b.setRaw(sizes[size], at, value));
+  c.do(noteWrite, at, bytes);
   b.ret();
 });
 
@@ -214,15 +212,14 @@ export const probeWrite = sub('probeWrite', ['i64', 'i32', 'i32'], null, { fault
 });
 
 /**
- * Host address of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or while accesses are watched). Who
+ * Host address (i64) of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or while accesses are watched). Who
  * writes tells `noteWrite`. Raises what an access raises.
  */
-export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true }, (c, addr, how) => {
+export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, how) => {
   const b = c.b;
-  b.if(b.or(c.get(st.watch), c.get(st.alignCheck)), () => b.ret(b.i32(0)));
+  b.if(b.or(c.get(st.watch), c.get(st.alignCheck)), () => b.ret(b.i64(0)));
   const at = c.call(place, addr, how);
-  b.if(isOutside(c, at), () => b.ret(b.i32(0)));
-  b.ret(b.wrap(at));
+  b.ret(b.select(isOutside(c, at), b.i64(0), at));
 });
 
 // -- atomics
@@ -234,7 +231,7 @@ export const hostSpan = sub('hostSpan', ['i64', 'i32'], 'i32', { faults: true },
 export const splitLock = sub('splitLock', [], null, {}, (c) => {
   const b = c.b;
   b.loop((again) => {
-    const found = c.call(cas, b.i32(SPLIT_LOCK), b.i64(0), b.i64(1), b.i32(2));
+    const found = c.call(cas, b.i64(SPLIT_LOCK), b.i64(0), b.i64(1), b.i32(2));
     b.br(again, b.ne(found, b.i64(0)));
   });
   c.set(st.splitHeld, b.i32(1));
@@ -243,13 +240,13 @@ export const splitLock = sub('splitLock', [], null, {}, (c) => {
 export const splitUnlock = sub('splitUnlock', [], null, {}, (c) => {
   const b = c.b;
   c.set(st.splitHeld, b.i32(0));
-  c.call(cas, b.i32(SPLIT_LOCK), b.i64(1), b.i64(0), b.i32(2));
+  c.call(cas, b.i64(SPLIT_LOCK), b.i64(1), b.i64(0), b.i32(2));
   b.ret();
 });
 /** All stores before are seen by all before any load after. */
 export function fence(c: Emit): void {
   const b = c.b;
-  c.call(cas, b.i32(FENCE), b.i64(0), b.i64(0), b.i32(2));
+  c.call(cas, b.i64(FENCE), b.i64(0), b.i64(0), b.i32(2));
 }
 
 /** Operator numbers of `rmwSlow`, in bits 8 to 10 of `how`. */
@@ -282,11 +279,13 @@ function casServes(c: Emit, at: Value, how: Value): Value {
 }
 
 /** `cas` that also serves an address that is not aligned, by way of the 8 aligned bytes around it. */
-const casWithin = sub('casWithin', ['i32', 'i64', 'i64', 'i32'], 'i64', {}, (c, ptr, expected, value, how) => {
+const casWithin = sub('casWithin', ['i64', 'i64', 'i64', 'i32'], 'i64', {}, (c, ptr, expected, value, how) => {
   const b = c.b;
-  b.if(b.eqz(b.and(ptr, b.sub(bytesOf(c, how), b.i32(1)))), () => b.ret(c.call(cas, ptr, expected, value, b.and(how, b.i32(3)))));
-  const base = b.and(ptr, b.i32(~7));
-  const shift = b.extu(b.shl(b.and(ptr, b.i32(7)), b.i32(3)));
+  b.if(b.eqz(b.and(b.wrap(ptr), b.sub(bytesOf(c, how), b.i32(1)))), () =>
+    b.ret(c.call(cas, ptr, expected, value, b.and(how, b.i32(3)))),
+  );
+  const base = b.and(ptr, b.i64(~7));
+  const shift = b.shl(b.and(ptr, b.i64(7)), b.i64(3));
   const mask = b.shl(cut(c, b.i64(-1), how), shift);
   b.loop((again) => {
     const word = b.raw('i64', base);
@@ -322,14 +321,13 @@ export const rmwSlow = sub('rmwSlow', ['i64', 'i64', 'i32'], 'i64', { faults: tr
   b.if(
     b.eqz(split),
     () => {
-      const ptr = b.wrap(at);
       b.loop((again) => {
         const expected = b.getVar(old);
-        const found = c.call(casWithin, ptr, expected, cut(c, c.call(combine, expected, value, how), how), how);
+        const found = c.call(casWithin, at, expected, cut(c, c.call(combine, expected, value, how), how), how);
         b.setVar(old, found);
         b.br(again, b.ne(found, expected));
       });
-      c.do(noteWrite, ptr, bytesOf(c, how));
+      c.do(noteWrite, at, bytesOf(c, how));
     },
     () => {
       c.do(writePlace, at, c.call(combine, b.getVar(old), value, how), log2);
@@ -361,9 +359,8 @@ export const cmpxchgSlow = sub(
     });
     const at = c.call(place, addr, write);
     b.if(casServes(c, at, how), () => {
-      const ptr = b.wrap(at);
-      const found = c.call(casWithin, ptr, wanted, cut(c, value, how), how);
-      b.if(b.eq(found, wanted), () => c.do(noteWrite, ptr, bytesOf(c, how)));
+      const found = c.call(casWithin, at, wanted, cut(c, value, how), how);
+      b.if(b.eq(found, wanted), () => c.do(noteWrite, at, bytesOf(c, how)));
       b.ret(found);
     });
     c.do(splitLock);

@@ -211,7 +211,7 @@ test('an entry that another vCPU changes during the walk is read again', () => {
   const m = long(3n);
   const cas = m.hosts.cas!;
   m.hosts.cas = (ptr, ...rest) => {
-    if (ptr === m.host(0x4028)) m.write64(0x4028, 0xa023n);
+    if (ptr === BigInt(m.host(0x4028))) m.write64(0x4028, 0xa023n);
     return cas(ptr!, ...rest);
   };
   assert.equal(m.translate(ADDR), 0xa123n);
@@ -271,13 +271,13 @@ test('PAE paging maps 4 KiB and 2 MiB pages; the pointer table has no rights', (
 
 test('RAM lies below the hole and from 4 GiB; elsewhere there is none', () => {
   const m = new TestMachine();
-  assert.equal(m.run(ramAddress, 0x2fffffn).value, m.host(0x2fffff));
-  assert.equal(m.run(ramAddress, 0x300000n).value, 0);
-  assert.equal(m.run(ramAddress, 0x1_0000_0000n).value, m.host(0x300000));
-  assert.equal(m.run(ramAddress, 0x1_0001_0000n).value, 0);
-  assert.equal(m.run(ramAddress, 0xff_ffff_ffffn).value, 0);
-  assert.equal(m.run(physicalOf, m.host(0x1234)).value, 0x1234n);
-  assert.equal(m.run(physicalOf, m.host(0x300010)).value, 0x1_0000_0010n);
+  assert.equal(m.run(ramAddress, 0x2fffffn).value, BigInt(m.host(0x2fffff)));
+  assert.equal(m.run(ramAddress, 0x300000n).value, 0n);
+  assert.equal(m.run(ramAddress, 0x1_0000_0000n).value, BigInt(m.host(0x300000)));
+  assert.equal(m.run(ramAddress, 0x1_0001_0000n).value, 0n);
+  assert.equal(m.run(ramAddress, 0xff_ffff_ffffn).value, 0n);
+  assert.equal(m.run(physicalOf, BigInt(m.host(0x1234))).value, 0x1234n);
+  assert.equal(m.run(physicalOf, BigInt(m.host(0x300010))).value, 0x1_0000_0010n);
 });
 
 test('a fetch gives the physical address, or -1 with the fault pending', () => {
@@ -353,18 +353,18 @@ test('memory slots and pages of the first MiB lead to other bytes, or to the bus
   // The table and the bytes lie in RAM here, where nothing else uses them.
   const table = m.host(0x200000);
   const slots = new MemorySlots(m.memory.buffer, { ramBase: m.host(0), ramLow: 0x300000, ramHigh: 0x10000, extraBytes: 0, slots: table, codeMap: 0x80000 }, () => {}); // biome-ignore format: one object
-  assert.equal(m.run(pageAddress, 0xfd000000n).value, 0);
+  assert.equal(m.run(pageAddress, 0xfd000000n).value, 0n);
   m.set(st.slotTable, table);
-  assert.equal(m.run(pageAddress, 0xa0000n).value, m.host(0xa0000));
+  assert.equal(m.run(pageAddress, 0xa0000n).value, BigInt(m.host(0xa0000)));
   slots.low(0xa0, 1, 'bus');
   slots.low(0xa1, 1, m.host(0x210000), true);
   const slot = slots.slot('vram');
   slot.map(0x1_4000_0000, 0x2000, m.host(0x212000));
-  assert.equal(m.run(pageAddress, 0xa0000n).value, 0);
-  assert.equal(m.run(pageAddress, 0xa1000n).value, m.host(0x210001));
-  assert.equal(m.run(pageAddress, 0xa2000n).value, m.host(0xa2000));
-  assert.equal(m.run(pageAddress, 0x1_4000_1000n).value, m.host(0x213000));
-  assert.equal(m.run(pageAddress, 0x1_4000_2000n).value, 0);
+  assert.equal(m.run(pageAddress, 0xa0000n).value, 0n);
+  assert.equal(m.run(pageAddress, 0xa1000n).value, BigInt(m.host(0x210001)));
+  assert.equal(m.run(pageAddress, 0xa2000n).value, BigInt(m.host(0xa2000)));
+  assert.equal(m.run(pageAddress, 0x1_4000_1000n).value, BigInt(m.host(0x213000)));
+  assert.equal(m.run(pageAddress, 0x1_4000_2000n).value, 0n);
 
   // Unpaged: linear addresses are physical ones.
   assert.equal(m.run(tlbFill, 0xa1234n, 0).value, BigInt(m.host(0x210234)));

@@ -8,7 +8,7 @@ import type { Emit } from './emit.ts';
 import * as st from './state.ts';
 import { X } from './state.ts';
 import { host, sub } from './sub.ts';
-import { entryOf, inUpperHalf, markLarge, putEntry, TlbFlag } from './tlb.ts';
+import { addendOf, entryOf, inUpperHalf, markLarge, putEntry, TlbFlag } from './tlb.ts';
 
 /** Bits of `how`, the description of an access: log2 of its bytes in bits 0 and 1, then these. */
 export const How = {
@@ -27,7 +27,7 @@ export const PHYSICAL_BITS = 40;
  * Compare-and-exchange of 1 << `log2` bytes of host memory at the aligned address `ptr`, sequentially consistent: writes `value`
  * where the memory holds `expected`, and gives what it held (zero-extended). Parameters: ptr, expected, value, log2.
  */
-export const cas = host('cas', ['i32', 'i64', 'i64', 'i32'], 'i64');
+export const cas = host('cas', ['i64', 'i64', 'i64', 'i32'], 'i64');
 
 const P = 1;
 const A = 0x20;
@@ -58,12 +58,12 @@ function bit(c: Emit, value: Value, n: number): Value {
 }
 
 /** Host address of the guest-physical address `gpa` (i64), or 0 where there is no RAM. */
-export const ramAddress = sub('ramAddress', ['i64'], 'i32', {}, (c, gpa) => {
+export const ramAddress = sub('ramAddress', ['i64'], 'i64', {}, (c, gpa) => {
   const b = c.b;
-  b.if(b.ltu(gpa, b.extu(c.get(st.ramLow))), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
+  b.if(b.ltu(gpa, b.extu(c.get(st.ramLow))), () => b.ret(b.add(b.extu(c.get(st.ramBase)), gpa)));
   const above = b.sub(gpa, b.i64(0x1_0000_0000n));
-  b.if(b.ltu(above, b.extu(c.get(st.ramHigh))), () => b.ret(b.add(c.get(st.ramSplit), b.wrap(above))));
-  b.ret(b.i32(0));
+  b.if(b.ltu(above, c.get(st.ramHigh)), () => b.ret(b.add(b.extu(c.get(st.ramSplit)), above)));
+  b.ret(b.i64(0));
 });
 
 /** Runs `body` with the host address of each slot in use. */
@@ -100,37 +100,38 @@ const smramShows = sub('smramShows', ['i64'], 'i32', {}, (c, gpa) => {
  * Host address of the page at the guest-physical address `gpa` (i64, a multiple of 4,096), plus `READ_ONLY` where writes go to the bus;
  * or 0 where everything does.
  */
-export const pageAddress = sub('pageAddress', ['i64'], 'i32', {}, (c, gpa) => {
+export const pageAddress = sub('pageAddress', ['i64'], 'i64', {}, (c, gpa) => {
   const b = c.b;
   const table = c.get(st.slotTable);
   b.if(b.and(b.ltu(gpa, b.i64(LOW_PAGES * 4096)), b.ne(table, b.i32(0))), () => {
     const entry = b.raw('i32', b.add(table, b.shl(b.wrap(b.shru(gpa, b.i64(12))), b.i32(2))), SlotTable.low);
     b.if(entry, () => {
-      b.if(c.call(smramShows, gpa), () => b.ret(b.add(c.get(st.ramBase), b.wrap(gpa))));
-      b.ret(b.select(b.eq(entry, b.i32(LowPage.bus)), b.i32(0), entry));
+      b.if(c.call(smramShows, gpa), () => b.ret(b.add(b.extu(c.get(st.ramBase)), gpa)));
+      b.ret(b.select(b.eq(entry, b.i32(LowPage.bus)), b.i64(0), b.extu(entry)));
     });
   });
   const at = c.call(ramAddress, gpa);
-  b.if(at, () => b.ret(at));
+  b.if(b.ne(at, b.i64(0)), () => b.ret(at));
   forSlots(c, (slot) => {
     const offset = b.sub(gpa, b.raw('i64', slot, Slot.gpa));
-    b.if(b.ltu(offset, b.raw('i64', slot, Slot.length)), () => b.ret(b.add(b.raw('i32', slot, Slot.host), b.wrap(offset))));
+    b.if(b.ltu(offset, b.raw('i64', slot, Slot.length)), () => b.ret(b.add(b.raw('i64.32u', slot, Slot.host), offset)));
   });
-  b.ret(b.i32(0));
+  b.ret(b.i64(0));
 });
 
 /** Guest-physical address of a host address inside RAM or a memory slot. */
-export const physicalOf = sub('physicalOf', ['i32'], 'i64', {}, (c, at) => {
+export const physicalOf = sub('physicalOf', ['i64'], 'i64', {}, (c, at) => {
   const b = c.b;
-  const offset = b.sub(at, c.get(st.ramBase));
-  const low = b.sub(c.get(st.ramSplit), c.get(st.ramBase));
-  b.if(b.geu(offset, b.add(low, c.get(st.ramHigh))), () => {
+  const offset = b.sub(at, b.extu(c.get(st.ramBase)));
+  const above = b.sub(at, b.extu(c.get(st.ramSplit)));
+  b.if(b.ges(above, b.i64(0)), () => b.ret(b.add(b.i64(0x1_0000_0000n), above)));
+  b.if(b.geu(offset, b.extu(c.get(st.ramLow))), () => {
     forSlots(c, (slot) => {
-      const within = b.extu(b.sub(at, b.and(b.raw('i32', slot, Slot.host), b.i32(~READ_ONLY))));
+      const within = b.sub(at, b.and(b.raw('i64.32u', slot, Slot.host), b.i64(~READ_ONLY)));
       b.if(b.ltu(within, b.raw('i64', slot, Slot.length)), () => b.ret(b.add(b.raw('i64', slot, Slot.gpa), within)));
     });
   });
-  b.ret(b.select(b.ltu(offset, low), b.extu(offset), b.add(b.i64(0x1_0000_0000n), b.extu(b.sub(offset, low)))));
+  b.ret(offset);
 });
 
 /** Leaves a #PF pending with CR2 = `addr`. `code`: bits 0 (present), 3 (reserved bit) and 5 (protection key) of the error code. */
@@ -154,7 +155,7 @@ export function pointerAt(c: Emit, at: Value): Value {
   const ptr = c.call(ramAddress, at);
   return b.choose(
     'i64',
-    ptr,
+    b.ne(ptr, b.i64(0)),
     () => b.raw('i64', ptr),
     () => b.i64(-1),
   );
@@ -182,7 +183,7 @@ interface Walker {
 }
 
 interface Entry {
-  /** Host address of the entry, or 0 outside RAM. */
+  /** Host address (i64) of the entry, or 0 outside RAM. */
   readonly ptr: Value;
   /** The entry, i64; outside RAM all ones. */
   readonly value: Value;
@@ -194,14 +195,14 @@ function readEntry(w: Walker, table: Value, shift: number, indexBits: number, by
   const index = b.and(b.shru(w.addr, b.i64(shift)), b.i64((1 << indexBits) - 1));
   const at = b.add(table, b.shl(index, b.i64(bytes === 8 ? 3 : 2)));
   const ptr = b.choose(
-    'i32',
+    'i64',
     b.ltu(at, b.extu(w.c.get(st.ramLow))),
-    () => b.add(w.c.get(st.ramBase), b.wrap(at)),
+    () => b.add(b.extu(w.c.get(st.ramBase)), at),
     () => w.c.call(ramAddress, at),
   );
   const value = b.choose(
     'i64',
-    ptr,
+    b.ne(ptr, b.i64(0)),
     () => b.raw(bytes === 8 ? 'i64' : 'i64.32u', ptr),
     () => b.i64(bytes === 8 ? -1n : 0xffffffffn),
   );
@@ -219,7 +220,7 @@ function checkReserved(w: Walker, entry: Entry, mask: bigint, nx = true): void {
 function setBits(w: Walker, entry: Entry, bits: Value): void {
   const b = w.c.b;
   const old = b.wrap(entry.value);
-  b.if(b.and(b.ne(b.and(old, bits), bits), b.ne(entry.ptr, b.i32(0))), () => {
+  b.if(b.and(b.ne(b.and(old, bits), bits), b.ne(entry.ptr, b.i64(0))), () => {
     const found = w.c.call(cas, entry.ptr, b.extu(old), b.extu(b.or(old, bits)), b.i32(2));
     noteDirty(w.c, entry.ptr);
     b.br(w.again, b.ne(b.wrap(found), old));
@@ -256,7 +257,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
   const nxReserved = b.select(bit(c, efer, EFER_NXE), b.i64(0), b.i64(NX));
 
   // What the mode's part leaves for the common end. `rights` is the AND of all entries with bit 63 inverted.
-  const leafPtr = b.variable(b.i32(0));
+  const leafPtr = b.variable(b.i64(0));
   const leaf = b.variable(b.i64(0));
   const rights = b.variable(b.i64(0));
   const frame = b.variable(b.i64(0));
@@ -315,7 +316,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
       });
       b.if(bit(c, cr4, CR4.pae), () => {
         const index = b.and(b.wrap(b.shru(addr, b.i64(30))), b.i32(3));
-        const pdpte = { ptr: b.i32(0), value: b.raw('i64', b.add(b.env, b.shl(index, b.i32(3))), st.pointers[0].offset) };
+        const pdpte = { ptr: b.i64(0), value: b.raw('i64', b.add(b.env, b.shl(index, b.i32(3))), st.pointers[0].offset) };
         b.if(b.eqz(b.and(b.wrap(pdpte.value), b.i32(P))), () => w.fail(0));
         checkReserved(w, pdpte, RESERVED_PDPTE, false);
         lower(b.and(pdpte.value, b.i64(FRAME)), null, RESERVED_PAE);
@@ -393,16 +394,20 @@ export const fetchTranslate = sub('fetchTranslate', ['i64'], 'i64', {}, (c, addr
 /** Set in the place of an access (`tlbFill`, `place` in memory.ts) that is not in RAM; below it is the guest-physical address. */
 export const OUTSIDE = 1n << 63n;
 
-/** Host address of the `codeMap` byte of the page of RAM at host address `at`. */
-export function codeByte(c: Emit, at: Value): Value {
+/** Number (i32), from `ramBase` on, of the page at host address `at` (i64). */
+export function pageNumber(c: Emit, at: Value): Value {
   const b = c.b;
-  return b.add(c.get(st.codeMap), b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12)));
+  return b.wrap(b.shru(b.sub(at, b.extu(c.get(st.ramBase))), b.i64(12)));
 }
 
-/** Host address of the `dirtyMap` byte of the page at host address `at`; the map must be there. */
+/** Host address of the `codeMap` byte of the page of RAM at host address `at` (i64). */
+export function codeByte(c: Emit, at: Value): Value {
+  return c.b.add(c.get(st.codeMap), pageNumber(c, at));
+}
+
+/** Host address of the `dirtyMap` byte of the page at host address `at` (i64); the map must be there. */
 function dirtyByte(c: Emit, at: Value): Value {
-  const b = c.b;
-  return b.add(c.get(st.dirtyMap), b.shru(b.sub(at, c.get(st.ramBase)), b.i32(12)));
+  return c.b.add(c.get(st.dirtyMap), pageNumber(c, at));
 }
 
 /** Notes that the page at host address `at` is written, where writes are logged. */
@@ -456,11 +461,11 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   c.set(st.counters[0], b.add(c.get(st.counters[0]), b.i32(1)));
   const frame = b.and(page, b.i64(~0xfffn));
   const found = c.call(pageAddress, frame);
-  const readOnly = b.and(found, b.i32(READ_ONLY));
+  const readOnly = b.and(b.wrap(found), b.i32(READ_ONLY));
   const bus = b.or(b.eqz(found), b.and(readOnly, b.ne(b.and(how, b.i32(How.write)), b.i32(0))));
   b.if(bus, () => b.ret(b.or(joinPage(c, page, addr), b.i64(OUTSIDE))));
 
-  const at = b.and(found, b.i32(~READ_ONLY));
+  const at = b.and(found, b.i64(~READ_ONLY));
   const low = b.wrap(page);
   const linear = b.and(addr, b.i64(~0xfffn));
   const writable = b.and(b.and(low, b.i32(Walk.writable)), b.xor(readOnly, b.i32(1)));
@@ -472,8 +477,8 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));
   flags = b.or(flags, b.mul(isFragment, b.i32(TlbFlag.large)));
   b.if(b.eqz(c.call(breakpointIn, linear)), () => {
-    putEntry(c, entryOf(b, dataTlb(c, how), addr), b.or(linear, b.extu(slow)), b.sub(at, b.wrap(linear)), flags);
+    putEntry(c, entryOf(b, dataTlb(c, how), addr), b.or(linear, b.extu(slow)), addendOf(c, at, linear), flags);
     b.if(isFragment, () => c.do(markLarge, addr, bit(c, low, 3)));
   });
-  b.ret(b.extu(b.add(at, b.and(b.wrap(addr), b.i32(0xfff)))));
+  b.ret(b.add(at, b.and(addr, b.i64(0xfff))));
 });

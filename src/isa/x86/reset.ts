@@ -23,6 +23,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.ramLow,
     st.ramHigh,
     st.ramSplit,
+    st.addendShift,
     st.slotTable,
     st.codeMap,
     st.dirtyMap,

@@ -127,11 +127,11 @@ export const tlbs = many('i32', ['tlb0', 'tlb1', 'tlb2']);
 export const jumpCache = slot('jumpCache', 'i32');
 /**
  * Host address of guest-physical 0; bytes of RAM below 4 GiB, without what is hidden at its end outside of system management mode; bytes of RAM
- * from 4 GiB up, which lie at `ramSplit`.
+ * from 4 GiB up, which lie at `ramSplit` and may reach beyond host address 4 GiB: host addresses in RAM are i64, all others i32.
  */
 export const ramBase = slot('ramBase', 'i32');
 export const ramLow = slot('ramLow', 'i32');
-export const ramHigh = slot('ramHigh', 'i32');
+export const ramHigh = slot('ramHigh', 'i64');
 /** Host address of the table of memory slots (bits/slot-table.ts), or 0 for none. */
 export const slotTable = slot('slotTable', 'i32');
 /** Host address of one byte for each page of RAM: how many vCPUs hold decoded code of it. */
@@ -300,7 +300,7 @@ export const fusedMadd = slot('fusedMadd', 'i32');
 export const offLimits = slot('offLimits', 'i64');
 
 /** Host address of the line that MONITOR watches, or 0 for none, and a digest of what it held: see rows/monitor.ts. */
-export const monitorLine = slot('monitorLine', 'i32');
+export const monitorLine = slot('monitorLine', 'i64');
 export const monitorSum = slot('monitorSum', 'i64');
 
 /** One bit for each lower group of the jump cache that holds something: see tlb.ts. */
@@ -332,8 +332,10 @@ export const pmAsked = slot('pmAsked', 'i32');
 /** Iterations of repeated string instructions that were taken off the budget: they are no instructions. */
 export const repeats = slot('repeats', 'i32');
 
-/** Host address of guest-physical 4 GiB. */
+/** Host address of guest-physical 4 GiB: memory slots below it, RAM above. */
 export const ramSplit = slot('ramSplit', 'i32');
+/** 0, or 12 where host addresses may be beyond 4 GiB: see tlb.ts. */
+export const addendShift = slot('addendShift', 'i32');
 /** Bits of `Smm`; where the vCPU's part of SMRAM begins; 1 while an SMI waits; 1 while an INIT waits for the mode's end: see smm.ts. */
 export const smm = slot('smm', 'i32');
 export const smbase = slot('smbase', 'i32');

@@ -50,18 +50,17 @@ export class TestMachine {
   readonly #around: Surroundings;
 
   constructor() {
-    this.hosts.cas = (ptr, expected, value, log2) => {
+    this.hosts.cas = (at, expected, value, log2) => {
+      const ptr = Number(at);
       const bytes = 1 << (log2 as number);
-      if ((ptr as number) % bytes !== 0)
-        throw new Error(`Cannot compare and exchange at ${ptr}: it must be a multiple of ${bytes}`);
+      if (ptr % bytes !== 0) throw new Error(`Cannot compare and exchange at ${ptr}: it must be a multiple of ${bytes}`);
       const read = (): bigint =>
         [0, 1, 2, 3, 4, 5, 6, 7]
           .slice(0, bytes)
-          .reduce((v, i) => v | (BigInt(this.memory.getUint8((ptr as number) + i)) << BigInt(8 * i)), 0n);
+          .reduce((v, i) => v | (BigInt(this.memory.getUint8(ptr + i)) << BigInt(8 * i)), 0n);
       const old = read();
       if (old === BigInt.asUintN(64, expected as bigint)) {
-        for (let i = 0; i < bytes; i++)
-          this.memory.setUint8((ptr as number) + i, Number(((value as bigint) >> BigInt(8 * i)) & 0xffn));
+        for (let i = 0; i < bytes; i++) this.memory.setUint8(ptr + i, Number(((value as bigint) >> BigInt(8 * i)) & 0xffn));
       }
       return BigInt.asIntN(64, old);
     };
@@ -94,7 +93,7 @@ export class TestMachine {
     this.set(st.codeMap, CODE_MAP);
     this.set(st.ramBase, RAM);
     this.set(st.ramLow, RAM_BYTES);
-    this.set(st.ramHigh, RAM_HIGH);
+    this.set(st.ramHigh, BigInt(RAM_HIGH));
     this.set(st.ramSplit, RAM + RAM_BYTES);
     this.set(st.dr[6], 0xffff0ff0n);
     this.set(st.dr[7], 0x400n);

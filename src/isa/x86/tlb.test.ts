@@ -173,7 +173,7 @@ test('a page that comes to hold code loses its fast stores under every address',
   for (const addr of [0x5000n, 0x6000n, 0x9000n]) fill(m, addr, How.write);
   const tag = (addr: bigint): bigint => m.memory.getBigUint64((m.get(st.tlbs[1]!) as number) + Number(addr >> 12n) * 16, true);
   assert.equal(tag(0x5000n), 0x5000n);
-  m.run(protectPage, m.host(0x5000));
+  m.run(protectPage, BigInt(m.host(0x5000)));
   assert.deepEqual([tag(0x5000n), tag(0x6000n), tag(0x9000n)], [0x5001n, 0x6000n, 0x9001n]);
 });
 

@@ -1,6 +1,7 @@
 // Upkeep of the software TLBs and the jump cache: filling, flushing, write protection (Intel SDM volume 3, section 4.10).
 //
-// An entry is: tag (i64), addend (i32), and a word of four flags and a link. Entries filled from non-global pages form a chain
+// An entry is: tag (i64), addend (i32), and a word of four flags and a link. The addend is what makes the page's host address of the low 32
+// bits of its linear address: in bytes, and the sum has 32 bits; or in pages of 4 KiB, where host addresses may be beyond 4 GiB. Entries filled from non-global pages form a chain
 // through those links, so that a CR3 write visits what was filled since the last one and not three whole tables. An invalid
 // entry keeps its place in the chain. PCIDs do not tag entries: the TLBs hold the current PCID's pages and global ones.
 
@@ -148,7 +149,21 @@ export const markLarge = sub('markLarge', ['i64', 'i32'], null, {}, (c, addr, hu
   b.ret();
 });
 
-/** Writes an entry. `tag`: page | slow bit; `addend`: host page - low 32 bits of the page; `flags`: `TlbFlag` but `chained`. */
+const low32 = (b: Builder, addr: Value): Value => b.and(addr, b.i64(0xffffffffn));
+/** The addend (i32) of a page at host address `at` (i64) and linear address `linear`. */
+export function addendOf(c: Emit, at: Value, linear: Value): Value {
+  const b = c.b;
+  return b.wrap(b.shrs(b.sub(at, low32(b, linear)), b.extu(c.get(st.addendShift))));
+}
+/** Host address (i64) of the linear address `addr` by an entry's addend. */
+export function hostOf(c: Emit, addr: Value, addend: Value): Value {
+  const b = c.b;
+  const shift = c.get(st.addendShift);
+  const sum = b.add(low32(b, addr), b.shl(b.exts(addend), b.extu(shift)));
+  return b.select(shift, sum, low32(b, sum));
+}
+
+/** Writes an entry. `tag`: page | slow bit; `addend`: see `addendOf`; `flags`: `TlbFlag` but `chained`. */
 export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags: Value): void {
   const b = c.b;
   b.setRaw('i64', entry, tag);
@@ -334,9 +349,9 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
 
 /**
  * Makes every later store to one page of RAM take the slow path, because it holds decoded code now. The parameter is the host
- * address of the page. To be called on each vCPU when the page's byte in `codeMap` stops being zero.
+ * address (i64) of the page. To be called on each vCPU when the page's byte in `codeMap` stops being zero.
  */
-export const protectPage = sub('protectPage', ['i32'], null, {}, (c, page) => {
+export const protectPage = sub('protectPage', ['i64'], null, {}, (c, page) => {
   const b = c.b;
   const bases = st.tlbs.map((slot) => c.get(slot));
   forEach(c, b.i32(0), TLB_ENTRIES, (i) => {
@@ -344,7 +359,7 @@ export const protectPage = sub('protectPage', ['i32'], null, {}, (c, page) => {
     for (const base of bases) {
       const entry = b.add(base, offset);
       const tag = b.raw('i64', entry);
-      const host = b.add(b.and(b.wrap(tag), b.i32(~0xfff)), b.raw('i32', entry, ADDEND));
+      const host = hostOf(c, b.and(tag, b.i64(~0xfffn)), b.raw('i32', entry, ADDEND));
       b.if(b.eq(host, page), () => b.setRaw('i64', entry, b.or(tag, b.i64(1))));
     }
   });

@@ -15,8 +15,8 @@ import { sub } from '../sub.ts';
 export const MONITOR_LINE = 64;
 const FACTOR = 0x9e37_79b9_7f4a_7c15n;
 
-/** A digest of the line at a host address. */
-const digest = sub('lineDigest', ['i32'], 'i64', {}, (c, line) => {
+/** A digest of the line at a host address (i64). */
+const digest = sub('lineDigest', ['i64'], 'i64', {}, (c, line) => {
   const b = c.b;
   let sum: Value = b.i64(0);
   for (let at = 0; at < MONITOR_LINE; at += 8) sum = b.mul(b.xor(sum, b.raw('i64', line, at)), b.i64(BigInt.asIntN(64, FACTOR)));
@@ -38,9 +38,9 @@ export const monitorRows: readonly Row[] = [
     const at = c.linearData(offset, 1, false);
     c.load(at, 8);
     // Zero outside RAM: then nothing is armed.
-    const line = b.and(c.call(hostSpan, at, b.i32(0)), b.i32(-MONITOR_LINE));
+    const line = b.and(c.call(hostSpan, at, b.i32(0)), b.i64(-MONITOR_LINE));
     c.set(st.monitorLine, line);
-    b.if(line, () => c.set(st.monitorSum, c.call(digest, line)));
+    b.if(b.ne(line, b.i64(0)), () => c.set(st.monitorSum, c.call(digest, line)));
   }),
   // Bit 0 of ECX asks that interrupts end the wait even with IF clear, as they always do here.
   insn('0F 01 C9', 'mwait', { ends: true }, (c) => {
@@ -48,8 +48,8 @@ export const monitorRows: readonly Row[] = [
     check(c);
     c.gpIf(b.gtu(c.reg(R.rcx, 32), b.i32(1)));
     const line = c.get(st.monitorLine);
-    b.if(line, () => {
-      c.set(st.monitorLine, b.i32(0));
+    b.if(b.ne(line, b.i64(0)), () => {
+      c.set(st.monitorLine, b.i64(0));
       b.if(b.eq(c.call(digest, line), c.get(st.monitorSum)), () => c.exit(Exit.wait));
     });
     c.resync();

@@ -102,8 +102,8 @@ function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
         const source = c.call(hostSpan, from, b.i32(0));
         const target = c.call(hostSpan, to, b.i32(4));
         const length = b.shl(b.wrap(n), b.i32(LOG2[size]));
-        const apart = b.geu(b.sub(target, source), length);
-        b.if(b.and(b.and(b.ne(source, b.i32(0)), b.ne(target, b.i32(0))), apart), () => {
+        const apart = b.geu(b.sub(target, source), b.extu(length));
+        b.if(b.and(b.and(b.ne(source, b.i64(0)), b.ne(target, b.i64(0))), apart), () => {
           b.copy(target, source, length);
           c.do(noteWrite, target, length);
           const step = b.shl(n, b.i64(LOG2[size]));
@@ -136,7 +136,7 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
       const n = minimum(c, count, untilPageEnd(c, to, LOG2[size]));
       b.if(b.gtu(n, b.i64(1)), () => {
         const target = c.call(hostSpan, to, b.i32(4));
-        b.if(b.ne(target, b.i32(0)), () => {
+        b.if(b.ne(target, b.i64(0)), () => {
           const length = b.shl(b.wrap(n), b.i32(LOG2[size]));
           b.if(
             uniform,
@@ -148,7 +148,7 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
               b.loop((again) => {
                 const there = b.getVar(done);
                 const left = b.sub(length, there);
-                b.copy(b.add(target, there), target, b.select(b.ltu(there, left), there, left));
+                b.copy(b.add(target, b.extu(there)), target, b.select(b.ltu(there, left), there, left));
                 const now = b.shl(there, b.i32(1));
                 b.setVar(done, now);
                 b.br(again, b.ltu(now, length));
