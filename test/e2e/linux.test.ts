@@ -57,6 +57,20 @@ test('a 32-bit Linux runs a command', { skip: skip32 }, async () => {
   assert.equal(r.stdout.toString(), 'i686\n', r.text);
 });
 
+test('a guest of 6 GiB uses all of it', { skip }, async () => {
+  // The kernel takes what is asked of it from above 4 GiB first: the last GiB is where host addresses have more than 32 bits.
+  const command = `grep MemTotal /proc/meminfo
+    mount -t tmpfs -o size=2g large /mnt
+    head -c 20000000 /dev/urandom >/mnt/0
+    for i in 1 2 3 4 5 6 7 8 9 10; do cp /mnt/0 /mnt/$i; done
+    md5sum /mnt/* | cut -c1-32 | sort -u | wc -l`;
+  const r = await exec(command, ['-m', '6G', '--cpus', '2']);
+  assert.equal(r.code, 0, r.text);
+  const [total, sums] = r.stdout.toString().trim().split('\n');
+  assert.ok(Number(/\d+/.exec(total!)![0]) > 5.7 * 2 ** 20, r.text);
+  assert.equal(sums, '1', r.text);
+});
+
 test('a Linux guest uses five levels of pages where the processor has them', { skip }, async () => {
   const r = await exec('grep -o -m1 la57 /proc/cpuinfo; grep VmallocTotal /proc/meminfo', ['--cpu', 'max,+la57']);
   assert.equal(r.code, 0, r.text);

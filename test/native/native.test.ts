@@ -18,7 +18,13 @@ const SEED = 20260;
 const CASES = 4000;
 
 const tables = buildTables(allRows);
-const runners: readonly Runner[] = [new Evaluator(tables), new Translator(), new Translator('tier2'), new Translator('tier0 wide'), new Translator('tier2 wide')];
+const runners: readonly Runner[] = [
+  new Evaluator(tables),
+  new Translator(),
+  new Translator('tier2'),
+  new Translator('tier0 wide'),
+  new Translator('tier2 wide'),
+];
 const native = openNative();
 const skip = typeof native === 'string' ? native : (hostLimits() ?? false);
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { layoutOf } from './layout.ts';
+import { createMemory, layoutOf } from './layout.ts';
 import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
 import { findRegion, REACH, type RegionSource } from './region.ts';
 import { CODE, engine, MIB, rig, settle } from './testing.ts';
@@ -244,6 +244,23 @@ test('a full mailbox turns into "everything", and a receiver that does not run h
   assert.equal(box.waiting, false);
 });
 
+test('memory has 64-bit addresses where a machine needs more than 4 GiB of it, and all but RAM lies below', () => {
+  for (const [mib, wide] of [
+    [3900, false],
+    [4096, true],
+    [15_000, true],
+  ] as const) {
+    const layout = layoutOf(mib * MIB, 2, 16 * MIB);
+    assert.equal(layout.pages > 65536, wide);
+    assert.ok(layout.ramHighBase < 2 ** 32);
+    assert.equal(createMemory(layout).buffer.byteLength, layout.pages * 65536);
+  }
+  assert.throws(
+    () => layoutOf(1024 * MIB, 200),
+    /^Error: Cannot give the guest 200 vCPUs with 1024 MiB of memory: a vCPU takes \d+ MiB of 4 GiB/,
+  );
+});
+
 test('a machine that does not fit into one memory is refused with what fits', () => {
   const refused = (mib: number, cpus: number): string => {
     try {
@@ -254,7 +271,7 @@ test('a machine that does not fit into one memory is refused with what fits', ()
     }
   };
   for (const cpus of [1, 4])
-    for (const asked of [4096, 8192, 262_144]) {
+    for (const asked of [16_384, 32_768, 262_144]) {
       const said = /^Cannot give the guest (\d+) MiB of memory: at most (\d+) MiB are accepted with \d vCPUs$/.exec(
         refused(asked, cpus),
       );

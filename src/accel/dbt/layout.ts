@@ -121,7 +121,7 @@ export function layoutOf(memory: number, cpus: number, extra = 0, wide = false):
   }
   if (ramHighBase > GIB4)
     throw new Error(
-      `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${vcpuBytes / MIB} MiB of 4 GiB, with devices and guest RAM below 2 GiB`,
+      `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${Math.ceil(vcpuBytes / MIB)} MiB of 4 GiB, which devices and guest RAM up to 2 GiB share`,
     );
   return {
     ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
