@@ -25,6 +25,8 @@ export interface WasmFunction {
   readonly code: readonly WasmInsn[];
 }
 export interface WasmModule {
+  /** Its memory has 64-bit addresses. */
+  readonly wide: boolean;
   readonly types: readonly WasmType[];
   /** Imported functions: they come first in the index space. */
   readonly imports: readonly { readonly name: string; readonly type: WasmType }[];
@@ -75,6 +77,7 @@ export function decodeModule(bytes: Uint8Array): WasmModule {
   let declared: number[] = [];
   const functions: WasmFunction[] = [];
   const exports = new Map<string, number>();
+  let wide = false;
   while (r.at < bytes.length) {
     const id = r.u8();
     const end = r.uleb() + r.at;
@@ -92,6 +95,7 @@ export function decodeModule(bytes: Uint8Array): WasmModule {
         else if (kind === 1 || kind === 2) {
           if (kind === 1) r.u8();
           const flags = r.u8();
+          if (kind === 2) wide = (flags & 4) !== 0;
           r.uleb();
           if (flags & 1) r.uleb();
         } else throw new Error(`Cannot read module: import of kind ${kind}`);
@@ -120,7 +124,7 @@ export function decodeModule(bytes: Uint8Array): WasmModule {
     } else if (id !== 0) throw new Error(`Cannot read module: section ${id}`);
     r.at = end;
   }
-  return { types, imports, functions, exports };
+  return { wide, types, imports, functions, exports };
 }
 
 function instruction(r: Reader): WasmInsn {

@@ -28,14 +28,17 @@ watchRegions((module, proof) => {
 });
 
 test(`no access of the regions of ${CASES} random programs (seed ${SEED}) leaves what it may touch`, (t) => {
-  const translator = new Translator('tier2');
-  const generator = new Generator(buildTables(allRows), SEED, {});
-  for (let i = 0; i < CASES; i++) translator.run(generator.next().case);
+  for (const name of ['tier2', 'tier2 wide'] as const) {
+    const translator = new Translator(name);
+    const generator = new Generator(buildTables(allRows), SEED, {});
+    for (let i = 0; i < CASES; i++) translator.run(generator.next().case);
+  }
   assert.deepEqual(failures, []);
   t.diagnostic(
     `${modules.length} modules: ${proven.state} accesses to the state, ${proven.guest} to guest memory, ${given} taken as given`,
   );
-  assert.ok(modules.length > CASES / 2 && proven.guest > CASES / 2);
+  for (const wide of [false, true]) assert.ok(modules.filter(({ module }) => module.wide === wide).length > CASES / 2);
+  assert.ok(proven.guest > CASES);
 });
 
 /** The module with one instruction replaced. */

@@ -80,7 +80,9 @@ export interface Proof {
 }
 
 const PAGE = 4096;
-const [XOR64, OR64, AND64, ADD64, WRAP] = [0x85, 0x84, 0x83, 0x7c, 0xa7];
+const [XOR64, OR64, AND64, ADD64, SHL64, WRAP, EXTEND_S, EXTEND_U] = [0x85, 0x84, 0x83, 0x7c, 0x86, 0xa7, 0xac, 0xad];
+/** A state address before it was widened. */
+const narrow = (v: Value): Value => (v.op === EXTEND_U ? v.args[0]! : v);
 const OPAQUE = -1;
 const TLB_BYTES = st.TLB_ENTRIES * st.TLB_ENTRY_BYTES;
 const SYSTEM_TLBS = Area.mailbox - TLB_BYTES;
@@ -224,6 +226,14 @@ class FunctionProof {
       case 0x2f:
       case 0x33:
         return { kind: 'range', env: false, lo: 0, hi: 65535, step: 1 };
+      case EXTEND_U:
+        return x;
+      case WRAP: {
+        // What a callee gives is cut to 32 bits, but in a memory with 64-bit addresses.
+        const { tag } = args[0]!;
+        return tag?.kind === 'maybe' || tag?.kind === 'span' ? (this.#module.wide ? null : tag) : x;
+      }
+      case ADD64:
       case 0x6a: {
         const host = this.#hostOf(args, s);
         if (host) return host;
@@ -231,6 +241,7 @@ class FunctionProof {
         const constant = args.find((a) => a.op === 0x41);
         if (near?.tag?.kind === 'host' && constant)
           return { ...near.tag, from: near.tag.from + Number(BigInt.asIntN(32, constant.imm)) };
+        if (op === ADD64) return null;
         if (!x || !y || (x.env && y.env)) return null;
         const step = x.lo === x.hi ? y.step : y.lo === y.hi ? x.step : 1;
         // A constant near 2^32 is one that is taken away.
@@ -275,19 +286,25 @@ class FunctionProof {
   }
   /** The host address that adding an addend gives, where what it belongs to was found to hold. */
   #hostOf(args: readonly Value[], s: State): Tag | null {
-    const [wrapped, addend] = args[0]!.op === WRAP ? args : [args[1]!, args[0]!];
-    if (wrapped!.op !== WRAP || addend!.op !== 0x28) return null;
-    const address = wrapped!.args[0]!;
-    const from = addend!.args[0]!;
-    const place = this.#slotLoad(addend!);
+    const cut = (v: Value): Value | undefined =>
+      v.op === WRAP ? v : v.op === EXTEND_U && v.args[0]!.op === WRAP ? v.args[0]! : undefined;
+    const wrapped = cut(args[0]!) ?? cut(args[1]!);
+    let addend = cut(args[0]!) ? args[1]! : args[0]!;
+    // In a memory with 64-bit addresses it counts pages.
+    if (addend.op === SHL64)
+      addend = addend.args[1]!.imm === 12n && addend.args[0]!.op === EXTEND_S ? addend.args[0]!.args[0]! : addend;
+    if (!wrapped || addend.op !== 0x28) return null;
+    const address = wrapped.args[0]!;
+    const from = narrow(addend.args[0]!);
+    const place = this.#slotLoad(addend);
     let bytes = 0;
     for (const f of s.facts) {
       if (f.kind !== 'cell' && f.kind !== 'tlb') continue;
-      if (f.epoch !== addend!.epoch) continue;
+      if (f.epoch !== addend.epoch) continue;
       const holds =
         f.kind === 'cell'
           ? f.a === address.id && place === f.cell + Cell.addend
-          : f.a === from.id && f.b === address.id && addend!.imm === 8n;
+          : f.a === from.id && f.b === address.id && addend.imm === 8n;
       if (holds) bytes = Math.max(bytes, f.bytes);
     }
     return bytes > 0 ? { kind: 'host', bytes, from: 0 } : null;
@@ -301,11 +318,16 @@ class FunctionProof {
       this.#assume(s, c.args[0]!, !is);
       return;
     }
+    if (c.op === 0x50) {
+      if (!is) s.facts.push({ kind: 'some', a: c.args[0]!.id });
+      return;
+    }
     if (is && c.op === 0x71) for (const a of c.args) this.#assume(s, a, true);
     if (!is && c.op === 0x72) for (const a of c.args) this.#assume(s, a, false);
     if (is) s.facts.push({ kind: 'some', a: c.id });
     const [x, y] = c.args;
-    if (is && c.op === 0x47 && y!.op === 0x41 && y!.imm === 0n) s.facts.push({ kind: 'some', a: x!.id });
+    const zero = c.op === 0x47 ? 0x41 : c.op === 0x52 ? 0x42 : undefined;
+    if (is && zero !== undefined && y!.op === zero && y!.imm === 0n) s.facts.push({ kind: 'some', a: x!.id });
     if (c.op === 0x4f && !is) {
       const limit = rangeOf(y!);
       if (limit?.env && limit.lo === limit.hi) s.facts.push({ kind: 'below', a: x!.id, end: limit.hi });
@@ -344,7 +366,7 @@ class FunctionProof {
   /** The entry's tag names the page of `last`, the last byte of an access. */
   #assumeTlb(s: State, tag: Value, last: Value): void {
     if (tag.op !== 0x29 || tag.imm !== 0n) return;
-    const entry = tag.args[0]!;
+    const entry = narrow(tag.args[0]!);
     const range = rangeOf(entry);
     if (!range?.env || range.lo < Area.tlbs || range.hi + st.TLB_ENTRY_BYTES > Area.mailbox) return;
     // The entry is the one of the access's first byte: the table's base, and the page's number times 16 in it.
@@ -374,8 +396,9 @@ class FunctionProof {
     return hi === r.hi ? v : { ...v, tag: { ...r, hi: r.lo + Math.floor((hi - r.lo) / r.step) * r.step } };
   }
 
-  /** A page's address that a condition has told from 0. */
+  /** A page's address that a condition has told from 0, whole or cut to 32 bits. */
   #isSpan(v: Value, s: State): boolean {
+    if (v.op === WRAP && !this.#module.wide) return this.#isSpan(v.args[0]!, s);
     return v.tag?.kind === 'span' && s.facts.some((f) => f.kind === 'some' && f.a === v.id);
   }
 
@@ -532,7 +555,8 @@ class FunctionProof {
     // Copies go from such an address to such an address, or a place behind one.
     const bulk = op === 0xfc00a ? [args[0]!, args[1]!] : op === 0xfc00b ? [args[0]!] : [];
     for (const a of bulk) {
-      if (this.#isSpan(a, s) || (a.op === 0x6a && a.args.some((x) => this.#isSpan(x, s)))) this.counts.given++;
+      const whole = a.op === WRAP && !this.#module.wide ? a.args[0]! : a;
+      if (this.#isSpan(a, s) || (whole.op === ADD64 && whole.args.some((x) => this.#isSpan(x, s)))) this.counts.given++;
       else this.#refuse(insn, 'memory.copy or memory.fill at what is no address of a page');
     }
     const isLoad = effect.takes === 1 && effect.gives === 1;
