@@ -89,6 +89,8 @@ export const LOW_RAM_MAX = 0x8000_0000;
 
 const align = (n: number, to: number): number => Math.ceil(n / to) * to;
 
+export { isWide };
+
 /** Most pages of 64 KiB that V8 takes for a shared memory with 64-bit addresses. */
 export const WIDE_PAGES_MAX = 262144;
 const GIB4 = 2 ** 32;

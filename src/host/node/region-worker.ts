@@ -5,9 +5,9 @@ import { writeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createEngine } from '../../accel/dbt/dbt.ts';
+import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
-import { isWide } from '../../wasm/module.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
 /** What the thread is started with. */
