@@ -5,7 +5,7 @@ import { sessionOverlay } from '../images/overlay.ts';
 import type { Backends } from '../machine/backends.ts';
 import type { MachineConfig } from '../machine/config.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
-import { parseCpu, parseMemory } from '../machine/options.ts';
+import { parseCpu, parseMemory, tscOf } from '../machine/options.ts';
 import type { KernelFiles, MachineEnd, MachineSetup, RunningMachine } from '../machine/running.ts';
 import { type CommandResult, Commands } from './commands.ts';
 import { Console } from './console.ts';
@@ -133,10 +133,11 @@ export class Machine<F extends Frozen = Frozen> {
       () => this.#carried(),
     );
     const memory = typeof o.memory === 'number' ? o.memory * 2 ** 20 : parseMemory(o.memory ?? '512');
-    const { cpuModel, paravirtual } = parseCpu(o.cpu ?? 'max');
+    const { cpuModel, paravirtual, tscKhz } = parseCpu(o.cpu ?? 'max');
+    const accel = host.accel(o.accel ?? 'auto');
     this.#machine = host.machine({
       config: {
-        cpus: o.cpus ?? 1, memory, cpuModel, paravirtual, rtcOffset: 0, trace: [], devices: devices.devices, ...host.accel(o.accel ?? 'auto'),
+        cpus: o.cpus ?? 1, memory, cpuModel, paravirtual, rtcOffset: 0, trace: [], devices: devices.devices, ...accel, ...tscOf(tscKhz, accel.tscKhz),
       },
       files,
       backends: devices.backends,

@@ -4,7 +4,7 @@ import { catalog, defaultImage } from '../images/catalog.ts';
 import { concatenate } from '../images/initramfs.ts';
 import { execOverlay, type Session, sessionOverlay } from '../images/overlay.ts';
 import type { MachineConfig } from '../machine/config.ts';
-import { parseCpu, parseCpus, parseMemory } from '../machine/options.ts';
+import { parseCpu, parseCpus, parseMemory, tscOf } from '../machine/options.ts';
 import type { MachineEnd, RunningMachine } from '../machine/running.ts';
 import { AUTO, chooseAccel } from './accel.ts';
 import { type Arguments, describeOptions, type Option, parseArguments, UsageError } from './args.ts';
@@ -117,6 +117,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
     const full: MachineConfig = {
       ...config,
       ...accel,
+      ...tscOf(config.tscKhz, accel.tscKhz),
       devices: [...(parts?.devices ?? []), ...opened.devices],
       ...(parts ? { firmware: parts.firmware.shape } : {}),
     };
@@ -140,12 +141,13 @@ function readConfig(args: Arguments): MachineConfig {
   if (accel !== 'auto' && accel !== 'dbt' && accel !== 'kvm') {
     throw new Error(`Cannot use --accel ${accel}: accepted are auto, dbt and kvm`);
   }
-  const { cpuModel, paravirtual } = parseCpu(args.get('--cpu') ?? 'max');
+  const { cpuModel, paravirtual, tscKhz } = parseCpu(args.get('--cpu') ?? 'max');
   return {
     cpus: parseCpus(args.get('--cpus') ?? '1'),
     memory: parseMemory(args.get('--memory') ?? '512'),
     cpuModel,
     paravirtual,
+    ...tscOf(tscKhz, undefined),
     rtcOffset: 0,
     trace: [],
   };

@@ -3,6 +3,7 @@
 import type { Folder } from '../devices/ninep/folder.ts';
 import type { MachineConfig } from '../machine/config.ts';
 import { flashOf } from '../machine/flash.ts';
+import { tscOf } from '../machine/options.ts';
 import type { FlashImage, KernelFiles, MachineEnd } from '../machine/running.ts';
 import { onConnections } from '../monitor/chardevs.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
@@ -240,6 +241,7 @@ function makeMachine(
     config: {
       ...machineConfig(s),
       ...choice,
+      ...tscOf(s.cpu.tscKhz, choice.tscKhz),
       ...smmOf(s, choice, firmware !== undefined),
       ...(firmware ? { firmware: firmware.shape } : {}),
     },

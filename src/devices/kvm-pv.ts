@@ -24,6 +24,21 @@ export const kvmFeature = {
 } as const;
 export type KvmFeature = keyof typeof kvmFeature;
 
+/** Their names on a command line, as in QEMU; `kvm-hint-dedicated` is a hint and no feature of this interface. */
+export const kvmFeatureNames: Readonly<Record<string, readonly KvmFeature[]>> = {
+  kvmclock: ['clocksource', 'clocksource2'],
+  'kvm-nopiodelay': ['nopIoDelay'],
+  'kvm-steal-time': ['stealTime'],
+  'kvm-pv-eoi': ['pvEoi'],
+  'kvm-pv-unhalt': ['pvUnhalt'],
+  'kvm-pv-tlb-flush': ['pvTlbFlush'],
+  'kvm-pv-ipi': ['sendIpi'],
+  'kvm-poll-control': ['pollControl'],
+  'kvm-pv-sched-yield': ['schedYield'],
+  'kvm-msi-ext-dest-id': ['msiExtDestId'],
+  'kvmclock-stable-bit': ['clocksourceStable'],
+};
+
 /** All of them. */
 export const kvmAllFeatures: readonly KvmFeature[] = Object.keys(kvmFeature) as KvmFeature[];
 

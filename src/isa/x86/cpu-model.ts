@@ -159,9 +159,22 @@ export interface CpuModel {
   readonly features: ReadonlySet<string>;
   /** Whether there are performance counters. */
   readonly pmu: boolean;
+  /** Most leaves that CPUID tells of, basic and extended; undefined for all that it has. */
+  readonly level?: number;
+  readonly xlevel?: number;
+  /** CPUID has no leaf 0xB. */
+  readonly withoutTopology?: boolean;
+  /** The hypervisor's leaves name the translator, where there is no paravirtual interface. */
+  readonly withoutName?: boolean;
+  /** vCPUs have processors to themselves, the guest is told (KVM_HINTS_REALTIME). */
+  readonly dedicated?: boolean;
   /** Features that the model or the user asks for and that are not implemented: they are not in `features`. */
   readonly missing: readonly string[];
 }
+
+/** Last leaves of CPUID. */
+export const LAST_BASIC = 0x1f;
+export const LAST_EXTENDED = 0x8000001e;
 
 /** Versions and variants that QEMU has of a model: `-v2`, `-noTSX`, `-IBRS`. They share a definition here. */
 const VARIANT = /(-(v\d+|noTSX|IBRS|IBPB))+$/;
@@ -186,15 +199,37 @@ function property(key: string, value: string): Partial<CpuModel> {
       return { stepping: number(15) };
     case 'model-id':
       return { brand: value.slice(0, 47) };
+    // QEMU raises the first to the second where a feature needs more; here all leaves are there.
+    case 'level':
+      return { level: number(LAST_BASIC) };
+    case 'xlevel':
+      return { xlevel: number(LAST_EXTENDED) };
+    case 'min-level':
+    case 'min-xlevel':
+      number(0xffff_ffff);
+      return {};
     case 'phys-bits':
       if (value !== '40' && value !== '0') throw new Error(`Cannot set CPU property phys-bits=${value}: accepted is 40`);
       return {};
     default:
-      throw new Error(`Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id and phys-bits`);
+      throw new Error(
+        `Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id, level, xlevel, phys-bits and tsc-frequency`,
+      );
   }
 }
 /** Properties that change nothing here. */
-const WITHOUT_EFFECT = /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|full-cpuid-auto-level|hv-passthrough)$/;
+const WITHOUT_EFFECT =
+  /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|legacy-cache|full-cpuid-auto-level|fill-mtrr-mask)$/;
+/** Hyper-V's interface, which QEMU has under KVM alone and its translator leaves out without a word. */
+const HYPERV =
+  /^[+-]?hv-(relaxed|vapic|time|crash|reset|vpindex|runtime|synic|stimer|stimer-direct|frequencies|reenlightenment|tlbflush|tlbflush-ext|tlbflush-direct|evmcs|ipi|avic|syndbg|xmm-input|emsr-bitmap|passthrough|enforce-cpuid|no-nonarch-coresharing|spinlocks|vendor-id|version-id-\w+)$/;
+/** Switches of what is told, with what each makes of the model. */
+const SWITCHES: Readonly<Record<string, (on: boolean) => Partial<CpuModel>>> = {
+  pmu: (on) => ({ pmu: on }),
+  'cpuid-0xb': (on) => ({ withoutTopology: !on }),
+  'tcg-cpuid': (on) => ({ withoutName: !on }),
+  'kvm-hint-dedicated': (on) => ({ dedicated: on }),
+};
 
 /**
  * A model by name, with changes such as `+pcid`, `-sse4.2` (underscores count as hyphens) and `vendor=GenuineIntel`. Throws for names that are
@@ -207,20 +242,26 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const wanted = new Set(definition.features.split(' '));
   if (name.includes('-noTSX')) for (const f of ['hle', 'rtm']) wanted.delete(f);
   let set: Partial<CpuModel> = {};
+  const absent = new Set<string>();
   for (const change of changes) {
     const [key, value] = change.split('=') as [string, string | undefined];
+    const hv = HYPERV.exec(key.replaceAll('_', '-'));
+    if (hv) {
+      if (!change.startsWith('-')) absent.add(`hv-${hv[1]}`);
+      continue;
+    }
     if (value !== undefined) {
-      set = { ...set, ...property(key, value) };
+      set = { ...set, ...property(key.replaceAll('_', '-'), value) };
       continue;
     }
     if (WITHOUT_EFFECT.test(change.replaceAll('_', '-'))) continue;
     const sign = change[0];
     const given = change.slice(1);
-    if (given === 'pmu' && (sign === '+' || sign === '-')) {
-      set = { ...set, pmu: sign === '+' };
+    const hyphens = given.replaceAll('_', '-');
+    if (SWITCHES[hyphens] && (sign === '+' || sign === '-')) {
+      set = { ...set, ...SWITCHES[hyphens](sign === '+') };
       continue;
     }
-    const hyphens = given.replaceAll('_', '-');
     const feature = synonyms[given] ?? synonyms[hyphens] ?? hyphens;
     if ((sign !== '+' && sign !== '-') || !places.has(feature)) {
       throw new Error(`Cannot change CPU feature "${change}": accepted are + or - and one of ${cpuFeatures.join(' ')}`);
@@ -231,7 +272,7 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const { family, model, stepping, brand } = definition;
   const features = new Set([...wanted].filter((f) => SUPPORTED.has(f)));
   for (const [needed, by] of NEEDED) if (!features.has(needed)) for (const name of by) features.delete(name);
-  const missing = [...wanted].filter((f) => !SUPPORTED.has(f));
+  const missing = [...[...wanted].filter((f) => !SUPPORTED.has(f)), ...absent];
   return {
     name,
     vendor: definition.vendor ?? 'AuthenticAMD',

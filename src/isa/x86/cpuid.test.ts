@@ -113,6 +113,22 @@ test('the hypervisor leaves name KVM where it is offered, and vanish with the fe
   assert.deepEqual(cpuid(cpu('max', {}, ['-hypervisor']), 0x40000000, 0, STATE), [0, 0, 0, 0]);
 });
 
+test('leaves end where the user says, and the topology, the name and the hint are told as asked', () => {
+  const low = cpu('max', {}, ['level=4', 'xlevel=0x80000004']);
+  assert.deepEqual([cpuid(low, 0, 0, STATE)[0], cpuid(low, 0x80000000, 0, STATE)[0]], [4, 0x80000004]);
+  for (const leaf of [7, 0xd, 0x80000008])
+    assert.deepEqual(cpuid(low, leaf, 0, STATE), [0, 0, 0, 0], `leaf ${leaf.toString(16)}`);
+  assert.notEqual(cpuid(low, 4, 0, STATE)[0], 0);
+  assert.notEqual(cpuid(low, 0x40000000, 0, STATE)[0], 0);
+  assert.notEqual(cpuid(cpu(), 0xb, 0, STATE)[2], 0);
+  assert.deepEqual(cpuid(cpu('max', {}, ['-cpuid-0xb']), 0xb, 0, STATE), [0, 0, 0, 0]);
+  assert.notEqual(cpuid(cpu(), 0x40000000, 0, STATE)[1], 0);
+  assert.deepEqual(cpuid(cpu('max', {}, ['-tcg-cpuid']), 0x40000000, 0, STATE), [0, 0, 0, 0]);
+  assert.equal(cpuid(cpu('max', { kvm: 1 }, ['+kvm-hint-dedicated']), 0x40000001, 0, STATE)[3], 1);
+  assert.equal(cpuid(cpu('max', { kvm: 1 }), 0x40000001, 0, STATE)[3], 0);
+  assert.throws(() => cpuModel('max', ['level=0x100']), /Cannot set CPU property level=0x100: accepted are 0 to 31/);
+});
+
 test('the time-stamp frequency can be computed from leaf 0x15', () => {
   const [eax, ebx, ecx] = cpuid(cpu(), 0x15, 0, STATE);
   assert.equal((ecx * ebx) / eax, 2_500_000_000);

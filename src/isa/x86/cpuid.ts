@@ -1,7 +1,7 @@
 // What CPUID answers, as a pure function of the model, the machine's topology and a little guest state (Intel SDM volume 2, CPUID;
 // AMD APM volume 3, appendix E; the hypervisor leaves as Linux's Documentation/virt/kvm/x86/cpuid.rst has them).
 
-import { type CpuModel, featureBits } from './cpu-model.ts';
+import { type CpuModel, featureBits, LAST_BASIC, LAST_EXTENDED } from './cpu-model.ts';
 import { PHYSICAL_BITS } from './mmu.ts';
 import { PMU_LEAF, pmuKind } from './pmu.ts';
 import { MONITOR_LINE } from './rows/monitor.ts';
@@ -34,6 +34,8 @@ export interface CpuidState {
 export type CpuidResult = readonly [eax: number, ebx: number, ecx: number, edx: number];
 
 const NOTHING: CpuidResult = [0, 0, 0, 0];
+/** Leaf 0x40000001 EDX: KVM_HINTS_REALTIME. */
+const HINT_DEDICATED = 1;
 const OSXSAVE = 27;
 const PDCM = 15;
 const HT = 28;
@@ -41,8 +43,6 @@ const CR4_OSXSAVE = 18n;
 const OSPKE = 4;
 const CR4_PKE = 22n;
 const APIC_BUS_KHZ = 1_000_000;
-const LAST_BASIC = 0x1f;
-const LAST_EXTENDED = 0x8000001e;
 const CACHE_LINE = 64;
 
 const bitsFor = (count: number): number => (count <= 1 ? 0 : 32 - Math.clz32(count - 1));
@@ -130,7 +130,7 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
   const siblings = 1 << packageBits(t);
   switch (leaf) {
     case 0:
-      return [LAST_BASIC, word(model.vendor, 0), word(model.vendor, 8), word(model.vendor, 4)];
+      return [model.level ?? LAST_BASIC, word(model.vendor, 0), word(model.vendor, 8), word(model.vendor, 4)];
     case 1: {
       const ebx = (apicId << 24) | (Math.min(siblings, 255) << 16) | ((CACHE_LINE / 8) << 8);
       const enabled = features.has('xsave') && (state.cr4 >> CR4_OSXSAVE) & 1n ? 1 << OSXSAVE : 0;
@@ -165,6 +165,7 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
       return pmuKind(model) === 'intel' ? PMU_LEAF : NOTHING;
     case 0xb:
     case 0x1f:
+      if (model.withoutTopology) return NOTHING;
       return topologyLeaf(t, subleaf, apicId);
     case 0xd:
       return xsaveLeaf(model, subleaf, state.xcr0);
@@ -177,13 +178,13 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
 }
 
 function hypervisorLeaf(cpu: CpuDescription, leaf: number): CpuidResult {
-  if (!cpu.model.features.has('hypervisor')) return NOTHING;
+  if (!cpu.model.features.has('hypervisor') || (cpu.kvm === null && cpu.model.withoutName)) return NOTHING;
   const name = cpu.kvm === null ? 'NonrootDBT' : 'KVMKVMKVM';
   switch (leaf) {
     case 0x40000000:
       return [0x40000010, word(name, 0), word(name, 4), word(name, 8)];
     case 0x40000001:
-      return [cpu.kvm ?? 0, 0, 0, 0];
+      return [cpu.kvm ?? 0, 0, 0, cpu.kvm !== null && cpu.model.dedicated ? HINT_DEDICATED : 0];
     case 0x40000010:
       return [cpu.tscKhz, APIC_BUS_KHZ, 0, 0];
     default:
@@ -201,7 +202,7 @@ function extendedLeaf(cpu: CpuDescription, leaf: number, subleaf: number): Cpuid
   const threads = t.threads * t.cores;
   switch (leaf) {
     case 0x80000000:
-      return [LAST_EXTENDED, word(model.vendor, 0), word(model.vendor, 8), word(model.vendor, 4)];
+      return [model.xlevel ?? LAST_EXTENDED, word(model.vendor, 0), word(model.vendor, 8), word(model.vendor, 4)];
     case 0x80000001: {
       const several = threads > 1 ? 2 : 0;
       const repeated = featureBits(features, '1.edx') & REPEATED;
@@ -246,6 +247,8 @@ function extendedLeaf(cpu: CpuDescription, leaf: number, subleaf: number): Cpuid
 
 /** EAX, EBX, ECX, EDX (unsigned 32 bits each) of a leaf; zeros where there is none. */
 export function cpuid(cpu: CpuDescription, leaf: number, subleaf: number, state: CpuidState): CpuidResult {
+  const { level = LAST_BASIC, xlevel = LAST_EXTENDED } = cpu.model;
+  if (leaf > xlevel || (leaf > level && leaf < 0x40000000)) return NOTHING;
   const result =
     leaf >= 0x80000000
       ? extendedLeaf(cpu, leaf, subleaf)
