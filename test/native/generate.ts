@@ -87,6 +87,8 @@ export class Generator {
     const rows: RowInfo[] = [];
     const ends: Generated['ends'][number][] = [];
     const jumps: { end: number; bytes: number }[] = [];
+    /** An instruction that jumps by a register or by memory was there. */
+    let leaps = false;
     let undefinedFlags = 0;
     if (r.chance(0.03)) state.rip += BigInt(0x1000 - 1 - r.below(12));
     else if (r.chance(0.01)) state.rip += BigInt(CODE_BYTES - 64);
@@ -94,13 +96,16 @@ export class Generator {
     const room = iterations ? 46 : 60;
     for (let tries = 0; rows.length < count && tries < 40; tries++) {
       const info = r.pick(this.#rows[mode]);
-      if (undefinedFlags !== 0 && readsFlags(info.mnemonic)) continue;
+      // Behind a jump, what has run before may be any of the instructions.
+      const open = jumps.length > 0 || leaps ? ends.reduce((sum, end) => sum | end.undefinedFlags, 0) : undefinedFlags;
+      if (open !== 0 && readsFlags(info.mnemonic)) continue;
       // Inexact results stand alone, lest their last bit decides more; POPF takes one image that is prepared for it.
       if ((rows.length > 0 || iterations) && (this.#alone(info) || info.mnemonic === 'popf')) continue;
-      const piece = this.#piece(info, mode, state, code.length, undefinedFlags, rows.length === 0);
+      const piece = this.#piece(info, mode, state, code.length, open, rows.length === 0);
       if (!piece || code.length + piece.bytes.length > room || patches.length + piece.patches.length > 15) continue;
       code.push(...piece.bytes);
       if (piece.relative > 0) jumps.push({ end: code.length, bytes: piece.relative });
+      else if (/^(jmp|call|ret)/.test(info.mnemonic)) leaps = true;
       patches.push(...piece.patches);
       undefinedFlags = piece.undefinedFlags;
       rows.push(info);
@@ -125,7 +130,7 @@ export class Generator {
       case: { mode, code: Uint8Array.from(code), state, patches },
       undefinedFlags,
       rows,
-      jumps: jumps.length > 0,
+      jumps: jumps.length > 0 || leaps,
       ends,
       everUndefined,
     };

@@ -73,4 +73,8 @@ export const golden: readonly Golden[] = [
   ['mode=64 code=c4e2f8f7fb rax=1008 rbx=1234567890abcdef', 'vector=3 rdi=abcd rip=10000006'],
   ['mode=32 code=c4e265a7fd mxcsr=e39c xmm5=ffffffffffffffff0000000000000007 ymm7=ffff2dd4ef4dd4f53d19', 'vector=19 mxcsr=e39e'],
   ['mode=16 code=ffd3 rbx=3000', 'vector=13 m1ff8=2b311f9cadc4e'],
+  [
+    'mode=64 code=c4c179f7d9 rdi=20003fff xmm3=9c7be2520000000000000002ffffffff xmm9=7f8100000141514519000000befffffe',
+    'vector=14 address=20004000 error=7',
+  ],
 ];

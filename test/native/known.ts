@@ -158,6 +158,20 @@ const all: readonly Known[] = [
   },
   {
     amd: true,
+    why: 'a masked load whose first bytes lie within the segment checks no more of it there, and the whole operand here',
+    effects: /./,
+    code: /^c4....(2[cd]|8c)/,
+    when: (expected, found) => expected.vector === 3 && (found.vector === 12 || found.vector === 13),
+  },
+  {
+    amd: true,
+    why: 'bit 17 of MXCSR is that of misaligned SSE operands there (APM volume 2, section 11.1.1, MISALIGNSSE), and reserved here',
+    effects: /./,
+    code: /^0fae|^c5..ae/,
+    when: (expected, found) => expected.vector === 3 && found.vector === 13 && (expected.state.fp.mxcsr & 0x2_0000) !== 0,
+  },
+  {
+    amd: true,
     why: 'an x87 store that an unmasked exception suppresses checks its operand there, and not here',
     effects: /./,
     code: /^d[9bdf]/,

@@ -42,16 +42,26 @@ const duplicate = (opcode: string, name: string, size: number, order: readonly n
 /** (address, data, mask): stores the bytes whose mask byte has its sign bit set, lowest first. */
 const maskedStore = sub('sse.masked_store', ['i64', 'v128', 'v128'], null, { faults: true }, (c, address, data, mask) => {
   const b = c.b;
-  const left = b.variable(b.op('i8x16.bitmask', mask));
-  b.loop((again) => {
-    const bits = b.getVar(left);
-    b.if(bits, () => {
-      const place = b.ctz(bits);
-      const value = b.lane('i8x16.extract_lane_u', [0], b.op('i8x16.swizzle', data, b.op('i8x16.splat', place)));
-      b.store('i32.8u', b.add(address, b.extu(place)), value);
-      b.setVar(left, b.and(bits, b.sub(bits, b.i32(1))));
-      b.br(again);
+  const chosen = b.op('i8x16.bitmask', mask);
+  /** Runs `body` for the number of each byte that the mask names. */
+  const forBytes = (body: (place: Value) => void): void => {
+    const left = b.variable(chosen);
+    b.loop((again) => {
+      const bits = b.getVar(left);
+      b.if(bits, () => {
+        body(b.ctz(bits));
+        b.setVar(left, b.and(bits, b.sub(bits, b.i32(1))));
+        b.br(again);
+      });
     });
+  };
+  // What cannot be written faults before anything is, where there may be two pages.
+  b.if(b.gtu(b.and(b.wrap(address), b.i32(0xfff)), b.i32(0xff0)), () =>
+    forBytes((place) => void b.load('i32.8u', b.add(address, b.extu(place)), { forWrite: true })),
+  );
+  forBytes((place) => {
+    const value = b.lane('i8x16.extract_lane_u', [0], b.op('i8x16.swizzle', data, b.op('i8x16.splat', place)));
+    b.store('i32.8u', b.add(address, b.extu(place)), value);
   });
   b.ret();
 });
