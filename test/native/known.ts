@@ -161,7 +161,7 @@ const all: readonly Known[] = [
     why: 'a masked load whose first bytes lie within the segment checks no more of it there, and the whole operand here',
     effects: /./,
     code: /^c4....(2[cd]|8c)/,
-    when: (expected, found) => expected.vector === 3 && (found.vector === 12 || found.vector === 13),
+    when: (expected, found) => (expected.vector === 3 || expected.vector === 14) && (found.vector === 12 || found.vector === 13),
   },
   {
     amd: true,
