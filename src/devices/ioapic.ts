@@ -113,7 +113,8 @@ export class Ioapic implements EoiListener {
     remote.routes(
       Array.from({ length: ioapicPins }, (_, n) => {
         const entry = this.s.low[n]!;
-        if (entry & masked) return undefined;
+        // A masked pin's interrupt may be in service: an accelerator tells the end of what it has a route for, and of nothing else.
+        if (entry & masked && !(entry & remoteIrr)) return undefined;
         return messageOf(this.#destination(n), (entry & 0x800) !== 0, (entry >>> 8) & 7, entry & 0xff, (entry & level) !== 0);
       }),
     );

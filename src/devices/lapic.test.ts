@@ -403,3 +403,29 @@ test('an interrupt that the guest ended in its word stays ended when the word is
   l.eoi();
   assert.equal(l.pending(), true);
 });
+
+test('local APICs that are kept elsewhere know where a pin points that was masked while its interrupt is in service', () => {
+  const { bus, ioapic, program, entry } = board(1);
+  let known: readonly unknown[] = [];
+  const sent: number[] = [];
+  bus.remote = {
+    msi: (_, data) => sent.push(data & 0xff) > 0,
+    routes(pins) {
+      known = pins;
+    },
+  };
+  program(9, 0, 0x8049);
+  program(10, 0, 0x1804a);
+  assert.deepEqual([known[9], known[10]], [{ address: 0xfee0_0000, data: 0xc049 }, undefined]);
+  ioapic.pin(9).set(1);
+  assert.deepEqual(sent, [0x49]);
+  // Masked, ended, unmasked, as a driver that serves it later does; the wire stays high.
+  program(9, 0, 0x18049);
+  assert.deepEqual(known[9], { address: 0xfee0_0000, data: 0xc049 });
+  bus.eoi(0x49);
+  assert.equal(entry(9), 0x18049);
+  program(9, 0, 0x18049);
+  assert.equal(known[9], undefined);
+  program(9, 0, 0x8049);
+  assert.deepEqual(sent, [0x49, 0x49]);
+});

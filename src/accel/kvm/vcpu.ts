@@ -312,10 +312,7 @@ export class KvmVcpu implements Vcpu {
     }
     if (this.#kernelApic) {
       this.#apicBack(this.#apicChanged);
-      const { bytes, view } = block(mpStateLayout);
-      const activity = Atomics.load(this.#words, this.#word(st.activity));
-      view.state = mpStates[activity] ?? mpState.runnable;
-      this.#call('setMpState', bytes);
+      this.#setMpState(mpStates[Atomics.load(this.#words, this.#word(st.activity))] ?? mpState.runnable);
     } else this.#halted = Atomics.load(this.#words, this.#word(st.activity)) === Activity.halted;
     this.#debug();
     this.#inSlots = false;
@@ -379,9 +376,7 @@ export class KvmVcpu implements Vcpu {
     if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
     const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
     if (begun !== 0) {
-      // The kernel's local APIC has acknowledged it already; KVM_INTERRUPT would be an 8259A's then, which waits for LVT0.
-      if (this.#kernelApic) this.#state.inject(begun);
-      else this.#interrupt(begun);
+      this.#interrupt(begun);
       return;
     }
     if (this.#kernelPic || !this.#bus.pending()) return;
@@ -390,11 +385,24 @@ export class KvmVcpu implements Vcpu {
       if (vector >= 0) this.#interrupt(vector);
     } else run.requestInterruptWindow = 1;
   }
+  /** Has the kernel deliver an interrupt that was acknowledged elsewhere. */
   #interrupt(vector: number): void {
-    const bytes = new Uint8Array(4);
-    new DataView(bytes.buffer).setUint32(0, vector, true);
-    this.#call('interrupt', bytes);
+    if (this.#kernelApic) {
+      // Among the events, where `publish` finds it again: what KVM_INTERRUPT leaves beside a local APIC in the kernel is told by nothing until
+      // the guest takes it, and a vCPU that was moved or saved before would lose it, acknowledged. A vCPU that halts does not look there.
+      this.#state.inject(vector);
+      if (this.#activity() === Activity.halted) this.#setMpState(mpState.runnable);
+    } else {
+      const bytes = new Uint8Array(4);
+      new DataView(bytes.buffer).setUint32(0, vector, true);
+      this.#call('interrupt', bytes);
+    }
     this.#run.readyForInjection = 0;
+  }
+  #setMpState(state: number): void {
+    const { bytes, view } = block(mpStateLayout);
+    view.state = state;
+    this.#call('setMpState', bytes);
   }
 
   // -- out of the guest

@@ -11,6 +11,7 @@ import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
+import { kick } from '../../isa/x86/state.ts';
 import { kvmHost } from './kvm-native.ts';
 import { withoutKvm } from './kvm-testing.ts';
 
@@ -216,6 +217,45 @@ test('an interrupt is injected once the guest lets it in, and wakes it from HLT'
   assert.deepEqual(log, ['out 80 1 7', 'out 81 1 7']);
   assert.deepEqual(bus.interrupts, []);
 });
+
+test('an interrupt of the 8259As that was given to a vCPU, which then did not run, is in its state: the local APIC in the kernel', { skip }, (t) => {
+  const split = KvmVm.create(kvmHost(), 'split');
+  if (split.share.irqchip !== 'split') {
+    split.close();
+    return t.skip('this KVM has no local APIC for a board with other chips of its own');
+  }
+  const own = new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
+  const ram = new Uint8Array(own.buffer, layout.ramBase);
+  const words = new Int32Array(own.buffer);
+  new KvmRegions(split, own.buffer, layout).update();
+  const board = new Noting();
+  const guest = new KvmVcpu({ vm: split, memory: own.buffer, layout, index: 0, bus: board });
+  try {
+    // Vector 0x20: iret.   Main: mov sp,0x8000; sti; L: hlt; inc word [0x1200]; jmp L
+    ram.set([0x80, 0x10, 0, 0], 0x20 * 4);
+    ram.set([0xcf], 0x1080);
+    ram.set(Buffer.from('bc0080fbf4ff060012ebf9', 'hex'), 0x1000);
+    for (const [name, value] of [['cs.selector', 0n], ['cs.base', 0n], ['rip', 0x1000n]] as const) guest.set(name, value);
+    // It halts in the kernel, and would take an interrupt.
+    for (let n = 0; n < 20; n++) assert.equal(guest.run(0, 1e7), 'interrupted');
+    assert.deepEqual([guest.get('activity'), guest.get('inFlight'), guest.get('rip')], [1n, 0n, 0x1005n]);
+    guest.sync();
+    for (let n = 0; n < 5; n++) assert.equal(guest.run(0, 1e7), 'interrupted');
+    board.interrupts = [0x20];
+    Atomics.store(words, (layout.vcpuBase + kick.offset) >> 2, 1);
+    assert.equal(guest.run(0, 1e7), 'interrupted');
+    assert.deepEqual(board.interrupts, [], 'it was acknowledged');
+    assert.deepEqual([guest.get('inFlight'), guest.get('activity')], [0x20n, 0n]);
+    // The state goes back as if it had been elsewhere: the guest takes it, once.
+    guest.sync();
+    for (let n = 0; n < 20; n++) assert.equal(guest.run(0, 1e7), 'interrupted');
+    assert.equal(ram[0x1200], 1);
+    assert.deepEqual([guest.get('inFlight'), guest.get('rip')], [0n, 0x1005n]);
+  } finally {
+    guest.close();
+    split.close();
+  }
+}); // biome-ignore format: titles in one line
 
 test('a program in long mode runs', { skip }, async () => {
   const { longMode } = await import('./kvm-testing.ts');
