@@ -257,6 +257,13 @@ export const machineOptions: readonly SystemOption[] = [
     apply: does(smp),
   },
   {
+    names: ['-numa'],
+    value: 'node[,nodeid=N][,cpus=FIRST[-LAST]][,memdev=ID]',
+    help: 'a NUMA node; also dist,src=N,dst=N,val=N and cpu,node-id=N[,socket-id=N][,core-id=N][,thread-id=N]',
+    group: 'numa',
+    apply: does((s, text) => void s.numa.push(text)),
+  },
+  {
     names: ['-m'],
     value: '[size=]SIZE',
     help: 'memory in MiB, or with K, M, G (default 128)',

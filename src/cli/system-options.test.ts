@@ -224,3 +224,57 @@ test('the dirty rings of KVM have a power of two of entries', () => {
       `-accel dirty-ring-size=${size}: accepted are 0 and powers of two from 1024 to 65536`,
     );
 });
+
+test('NUMA nodes are what -numa says, with the refusals of QEMU', () => {
+  const line = (rows: string, more = '-m 256 -smp 4') =>
+    `-M q35 ${more} -object memory-backend-ram,id=a,size=128M -object memory-backend-memfd,id=b,size=128M ${rows}`;
+  const two = '-numa node,memdev=a -numa node,memdev=b';
+  const of = (rows: string, more?: string) => settings(line(rows, more)).numaNodes;
+  const MIB = 2 ** 20;
+  assert.equal(settings('').numaNodes, undefined);
+  assert.deepEqual(of(two, '-m 256 -smp 4,sockets=4'), { nodes: [128 * MIB, 128 * MIB], cpus: [0, 1, 0, 1] });
+  assert.deepEqual(of('-numa node,nodeid=1,memdev=a,cpus=0,cpus=2-3 -numa node,nodeid=0,cpus=1,memdev=b')?.cpus, [1, 0, 1, 1]);
+  assert.deepEqual(
+    of(`${two} -numa cpu,node-id=1,socket-id=0 -numa cpu,node-id=0,socket-id=1`, '-m 256 -smp 4,sockets=2')?.cpus,
+    [1, 1, 0, 0],
+  );
+  assert.deepEqual(of(`${two} -numa dist,src=0,dst=1,val=21`)?.distances, [10, 21, 21, 10]);
+  const partial = settings(line('-numa node,memdev=a,cpus=0-2 -numa node,memdev=b'));
+  assert.deepEqual(partial.warnings, [
+    'CPU(s) not present in any NUMA nodes: CPU 3 [socket-id: 0, core-id: 3, thread-id: 0]; node 0 has them',
+  ]);
+  const refused: readonly (readonly [rows: string, says: RegExp])[] = [
+    ['-numa node,memdev=a', /^total memory for NUMA nodes \(0x8000000\) should equal RAM size \(0x10000000\)$/],
+    ['-numa node,mem=256M', /^-numa node,mem=256M: Parameter -numa node,mem is not supported by this machine type/],
+    ['-numa node,mem=1,memdev=a', /should use either mem= or memdev=,mixing both is not allowed$/],
+    ['-numa node,memdev=x', /^-numa node,memdev=x: memdev=x: there is no memory back-end of that id$/],
+    ['-numa node,memdev=a -numa node,memdev=a', /^memory backend a can't be used multiple times\.$/],
+    ['-numa node,memdev=a,nodeid=0 -numa node,memdev=b,nodeid=2', /^numa: Node ID missing: 1$/],
+    ['-numa node,memdev=a,nodeid=0 -numa node,memdev=b,nodeid=0', /Duplicate NUMA nodeid: 0$/],
+    ['-numa node,nodeid=200', /Max number of NUMA nodes reached: 200$/],
+    ['-numa node,cpus=4', /CPU index \(4\) should be smaller than maxcpus \(4\)$/],
+    ['-numa node,cpus=0-99999999999999', /CPU index \(4\) should be smaller than maxcpus \(4\)$/],
+    ['-numa node,cpus=3-1', /Parameter 'cpus' expects a uint64 value or range$/],
+    ['-numa node,cpus=0-1 -numa node,cpus=1', /CPU is already assigned to node-id: 0$/],
+    ['-numa node,initiator=0', /HMAT\) is disabled/],
+    ['-numa node,bogus=1', /Invalid parameter 'bogus'$/],
+    [`${two} -numa dist,src=0,dst=5,val=20`, /Source\/Destination NUMA node is missing/],
+    [`${two} -numa dist,src=0,dst=1,val=5`, /NUMA distance \(5\) is invalid, it shouldn't be less than 10\.$/],
+    [`${two} -numa dist,src=0,dst=0,val=20`, /Local distance of node 0 should be 10\.$/],
+    [`${two} -numa dist,src=0,dst=1`, /Parameter 'val' is missing$/],
+    [`${two} -numa node -numa dist,src=0,dst=1,val=20`, /^The distance between node 0 and 2 is missing/],
+    [
+      `${two} -numa node -numa dist,src=0,dst=1,val=20 -numa dist,src=1,dst=0,val=30 -numa dist,src=0,dst=2,val=20 -numa dist,src=1,dst=2,val=20`,
+      /^At least one asymmetrical pair of distances is given/,
+    ],
+    [`${two} -numa cpu,socket-id=0`, /Missing mandatory node-id property$/],
+    [`${two} -numa cpu,node-id=2`, /Invalid node-id=2, NUMA node must be defined/],
+    [`${two} -numa cpu,node-id=0,socket-id=7`, /no match found$/],
+    [`${two} -numa cpu,node-id=0 -numa cpu,node-id=1,core-id=0`, /CPU is already assigned to node-id: 0$/],
+    ['-numa hmat-lb,initiator=0', /accepted: node, dist, cpu$/],
+  ];
+  for (const [rows, says] of refused) assert.match(refusal(line(rows)), says, rows);
+  assert.match(refusal(line(two, '-m 300')), /should equal RAM size \(0x12c00000\)$/);
+  assert.match(refusal(line('-numa node,memdev=a', '-m 128 -machine memory-backend=a')), /are mutually exclusive$/);
+  assert.match(refusal('-M microvm -kernel k -numa node'), /not supported with microvm; accepted with pc and q35$/);
+});

@@ -2,6 +2,7 @@
 // "Invocation").
 
 import type { CharOptions } from '../chardev/options.ts';
+import type { NumaConfig } from '../machine/config.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { findMachine, type MachineType } from '../machine/machine-types.ts';
 import type { MicrovmParts } from '../machine/microvm.ts';
@@ -44,6 +45,11 @@ export interface Settings {
   memory: number;
   memoryGiven: boolean;
   smp: { cpus?: number; maxcpus?: number; sockets?: number; dies?: number; cores?: number; threads?: number };
+  /** `-numa` as given; read when memory, objects and topology are known. */
+  numa: string[];
+  numaNodes?: NumaConfig | undefined;
+  /** What is to be said before the machine starts. */
+  warnings: string[];
   cpu: CpuChoice;
   hpet: boolean;
   /** Of a microvm: parts that are not as usual. */
@@ -123,6 +129,8 @@ export const defaults = (): Settings => ({
   memory: 128 << 20,
   memoryGiven: false,
   smp: {},
+  numa: [],
+  warnings: [],
   cpu: parseCpu('qemu64'),
   hpet: true,
   microvm: {},

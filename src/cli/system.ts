@@ -79,6 +79,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },
     memory: s.memory,
+    ...(s.numaNodes ? { numa: s.numaNodes } : {}),
     ...(s.machine.board === 'none' ? {} : { machine: s.machine.board }),
     cpuModel: s.cpu.cpuModel,
     paravirtual: s.cpu.paravirtual,
@@ -146,6 +147,7 @@ const emulatorConfig = (s: Settings, version: string, accel: string, accels: rea
 async function run(s: Settings, host: SystemHost): Promise<number> {
   const say = (text: string): Promise<void> => host.err.write(message(s, text));
   if (s.cpu.missing.length > 0) await say(`warning: -cpu ${s.cpu.cpuModel}: not implemented: ${s.cpu.missing.join(' ')}`);
+  for (const text of s.warnings) await say(`warning: ${text}`);
   const choice = accelOf(s, host);
   if (choice.note !== undefined && s.machine.board !== 'none') await say(`falling back to tcg: ${choice.note}`);
   const log: Write = s.log === undefined ? (text) => host.err.write(text) : await host.writer(s.log);

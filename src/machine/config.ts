@@ -11,6 +11,16 @@ export const TSC_KHZ = 1_000_000;
 /** Boards by QEMU's names. */
 export type MachineKind = 'pc' | 'q35' | 'microvm';
 
+/** The guest's NUMA nodes. */
+export interface NumaConfig {
+  /** Bytes of each node, which take the RAM in this order; their sum is the machine's memory. */
+  readonly nodes: readonly number[];
+  /** Node of each possible vCPU. */
+  readonly cpus: readonly number[];
+  /** Distances (10 to 255) between all pairs, row by row; the guest is told none when left out. */
+  readonly distances?: readonly number[];
+}
+
 export interface MachineConfig {
   /** Possible vCPUs. */
   readonly cpus: number;
@@ -22,6 +32,8 @@ export interface MachineConfig {
   readonly acpi?: boolean;
   /** Bytes of RAM. */
   readonly memory: number;
+  /** NUMA nodes; the machine has no such when this is left out. */
+  readonly numa?: NumaConfig;
   /** CPU model and feature changes, as QEMU writes them: `max`, `qemu64,+avx`. */
   readonly cpuModel: string;
   /** Paravirtual features that the guest sees; none hides KVM. */

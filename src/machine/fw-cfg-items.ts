@@ -59,7 +59,7 @@ export function fwCfgItems(
     [fwCfgKey.noGraphic, le(config.noGraphic ? 1 : 0, 2)],
     [fwCfgKey.cpus, () => le(facts().cpus?.length ?? config.cpus, 2)],
     [fwCfgKey.maxCpus, le(config.cpus, 2)],
-    [fwCfgKey.numa, new Uint8Array(8 * (1 + config.cpus))],
+    [fwCfgKey.numa, numaItem(config)],
     [fwCfgKey.bootMenu, le(menu?.on ? 1 : 0, 2)],
     [fwCfgKey.bootDevice, ascii(`${(config.bootOrder ?? 'cad')[0]}\0`)],
     [fwCfgKey.irq0Override, le(1, 4)],
@@ -81,6 +81,12 @@ export function fwCfgItems(
   if (menu?.timeout !== undefined) add('etc/boot-menu-wait', le(menu.timeout, 2));
   for (const [name, data] of blobs.files ?? []) add(name, data);
   return { numbered, files };
+}
+
+/** Quad words: number of nodes, node of each possible vCPU, bytes of each node. */
+function numaItem({ cpus, numa }: MachineConfig): Uint8Array {
+  const words = [numa?.nodes.length ?? 0, ...(numa?.cpus ?? new Array<number>(cpus).fill(0)), ...(numa?.nodes ?? [])];
+  return new Uint8Array(BigUint64Array.from(words, BigInt).buffer);
 }
 
 /** Big-endian, as text has it. */

@@ -5,7 +5,7 @@ import { ged } from '../devices/ged.ts';
 import { lptPorts } from '../devices/parallel.ts';
 import { PVPANIC_PORT } from '../devices/pvpanic.ts';
 import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
-import { type AcpiConfig, comPorts, i440fxIntx, q35Intx, type Window } from '../firmware/acpi/config.ts';
+import { type AcpiConfig, comPorts, i440fxIntx, type NumaRange, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
 import { PIIX4_GPE } from './chipset.ts';
@@ -77,6 +77,29 @@ function pcExtras({ devices = [] }: MachineConfig): Pick<AcpiConfig, 'pvpanic' |
   };
 }
 
+/** End of the memory below the video window, and where it goes on. */
+const LOW_END = 0xa_0000;
+const HIGH_START = 0x10_0000;
+
+/** Nodes' memory as guest-physical ranges: they take the RAM in turn, around the hole below 1 MiB and that below 4 GiB. */
+function numaRanges(nodes: readonly number[], { ramLow, ramHigh }: BoardFacts): readonly NumaRange[] {
+  const parts = [
+    { from: 0, base: 0, end: LOW_END },
+    { from: HIGH_START, base: HIGH_START, end: ramLow },
+    { from: ramLow, base: 2 ** 32, end: ramLow + ramHigh },
+  ];
+  let start = 0;
+  return nodes.flatMap((size, node) => {
+    const first = start;
+    start += size;
+    return parts.flatMap(({ from, base, end }) => {
+      const at = Math.max(first, from);
+      const bytes = Math.min(start, end) - at;
+      return bytes > 0 ? [{ node, base: base + at - from, size: bytes }] : [];
+    });
+  });
+}
+
 /** The ACPI tables of a board. */
 export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
   if (config.machine === 'microvm') return microvmImage(config, facts);
@@ -85,6 +108,9 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
   return buildAcpi({
     cpus: Array.from({ length: config.cpus }, (_, n) => n),
     ...(facts.cpus ? { absent: Array.from({ length: config.cpus }, (_, n) => n).filter((n) => !facts.cpus?.includes(n)) } : {}),
+    ...(config.numa
+      ? { numa: { ...config.numa, nodes: config.numa.nodes.length, memory: numaRanges(config.numa.nodes, facts) } }
+      : {}),
     ...(ports === undefined ? {} : { cpuHotplug: ports }),
     pci: {
       ...(pc ? {} : { mmconfig: { base: ECAM.base } }),

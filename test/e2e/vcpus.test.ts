@@ -42,3 +42,64 @@ test('Linux takes a vCPU that is added, works on it, and lets it go', { timeout:
     await e.quit();
   }
 });
+
+test('Linux has the NUMA nodes of -numa: memory, vCPUs, distances', { timeout: 120_000 }, async () => {
+  const e = await EmulatorProcess.linux(folder, 'numa', [
+    ...[
+      '-m',
+      '384',
+      '-smp',
+      '3,maxcpus=4',
+      '-object',
+      'memory-backend-ram,id=a,size=256M',
+      '-object',
+      'memory-backend-memfd,id=b,size=128M',
+    ],
+    ...['-numa', 'node,memdev=a,cpus=0-1', '-numa', 'node,memdev=b,cpus=2-3', '-numa', 'dist,src=0,dst=1,val=21'],
+  ]);
+  try {
+    await e.shell();
+    const nodes = '/sys/devices/system/node';
+    assert.match(
+      await e.command(`cat ${nodes}/online ${nodes}/node?/cpulist ${nodes}/node?/distance`),
+      /^0-1\s+0-1\s+2\s+10 21\s+21 10$/,
+    );
+    const total = await e.command(`awk '/MemTotal/ { print $4 }' ${nodes}/node?/meminfo`);
+    const [first = 0, second = 0] = total.trim().split(/\s+/).map(Number);
+    // What the kernel takes for itself before it counts is of the first node, for the most part.
+    assert.ok(first > 150 * 1024 && first <= 256 * 1024, total);
+    assert.ok(second > 100 * 1024 && second <= 128 * 1024, total);
+    type Possible = { props: Record<string, number>; type: string; 'qom-path'?: string };
+    const possible = (await e.qmp('query-hotpluggable-cpus')) as Possible[];
+    assert.deepEqual(
+      possible.map((one) => one.props['node-id']),
+      [1, 1, 0, 0],
+    );
+    const free = possible.find((one) => one['qom-path'] === undefined)!;
+    await assert.rejects(
+      e.qmp('device_add', { driver: free.type, ...free.props, 'node-id': 0 }),
+      /node-id=0 must match numa node/,
+    );
+    await e.qmp('device_add', { driver: free.type, id: 'third', ...free.props });
+    const cpu = '/sys/devices/system/cpu/cpu3';
+    assert.match(
+      await e.command(`until [ -e ${cpu}/online ]; do sleep 0.1; done; echo 1 > ${cpu}/online; cat ${nodes}/node1/cpulist`),
+      /2-3$/,
+    );
+    assert.equal(
+      String(await e.qmp('human-monitor-command', { 'command-line': 'info numa' }))
+        .replaceAll('\r', '')
+        .trim(),
+      '2 nodes\nnode 0 cpus: 0 1\nnode 0 size: 256 MB\nnode 0 plugged: 0 MB\nnode 1 cpus: 2 3\nnode 1 size: 128 MB\nnode 1 plugged: 0 MB',
+    );
+    assert.deepEqual(
+      ((await e.qmp('query-memdev')) as { id: string; size: number }[]).map(({ id, size }) => [id, size]),
+      [
+        ['a', 256 * 2 ** 20],
+        ['b', 128 * 2 ** 20],
+      ],
+    );
+  } finally {
+    await e.quit();
+  }
+});

@@ -19,6 +19,11 @@ export interface PciConfig {
   readonly isaBridge: number;
 }
 
+/** A proximity domain's memory. */
+export interface NumaRange extends Window {
+  readonly node: number;
+}
+
 export interface AcpiConfig {
   /** APIC ids, the boot CPU first; ids from 255 up get x2APIC entries. */
   readonly cpus: readonly number[];
@@ -27,6 +32,13 @@ export interface AcpiConfig {
   /** First of the ports by which CPUs come and go; their methods are described where this is given. */
   readonly cpuHotplug?: number;
   readonly pci?: PciConfig;
+  /** Proximity domains: memory, the domain of each CPU of `cpus`, and distances of all pairs, row by row. */
+  readonly numa?: {
+    readonly nodes: number;
+    readonly memory: readonly NumaRange[];
+    readonly cpus: readonly number[];
+    readonly distances?: readonly number[];
+  };
   /** ISA interrupts that are level-triggered and active high besides 9 (PCI interrupts on i440fx). */
   readonly levelIrqs?: readonly number[];
   /** There is no fixed hardware: events come by a generic event device, and sleep and reset are registers in memory. */

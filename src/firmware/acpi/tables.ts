@@ -1,5 +1,5 @@
 // The fixed ACPI tables, each as the bytes behind its common header, with the offsets of pointers left to the linker.
-// ACPI Specification 6.4: FADT 5.2.9, FACS 5.2.10, MADT 5.2.12, XSDT 5.2.8; PCI Firmware Specification 3.3, section 4.1.2
+// ACPI Specification 6.4: FADT 5.2.9, FACS 5.2.10, MADT 5.2.12, SRAT 5.2.16, SLIT 5.2.17, XSDT 5.2.8; PCI Firmware Specification 3.3, section 4.1.2
 // (MCFG); IA-PC HPET Specification 1.0a, section 3.2.4.
 
 import { bytesOf, little } from './aml.ts';
@@ -113,3 +113,31 @@ export const hpetBody = (): Uint8Array =>
   bytesOf(little(0x8086_a201, 4), bytesOf(0, 64, 0, 0, little(HPET_BASE, 8)), 0, little(0, 2), 0);
 
 export const mcfgBody = (base: number): Uint8Array => bytesOf(little(0, 8), little(base, 8), little(0, 2), 0, 255, little(0, 4));
+
+type Numa = NonNullable<AcpiConfig['numa']>;
+
+/** CPUs, then memory; entries that are not enabled fill it up to two more than there are nodes, as with QEMU. */
+export const sratBody = (cpus: readonly number[], { nodes, memory, cpus: domains }: Numa): Uint8Array => {
+  const entries = cpus.map((id, n) =>
+    id < 255
+      ? bytesOf(0, 16, domains[n]!, id, little(1, 4), 0, 0, 0, 0, little(0, 4))
+      : bytesOf(2, 24, little(0, 2), little(domains[n]!, 4), little(id, 4), little(1, 4), little(0, 8)),
+  );
+  const range = (node: number, base: number, size: number, enabled: number): Uint8Array =>
+    bytesOf(
+      1,
+      40,
+      little(node, 4),
+      little(0, 2),
+      little(base, 8),
+      little(size, 8),
+      little(0, 4),
+      little(enabled, 4),
+      little(0, 8),
+    );
+  for (const { node, base, size } of memory) entries.push(range(node, base, size, 1));
+  for (let n = memory.length; n < nodes + 2; n++) entries.push(range(0, 0, 0, 0));
+  return bytesOf(little(1, 4), little(0, 8), ...entries);
+};
+
+export const slitBody = (nodes: number, distances: readonly number[]): Uint8Array => bytesOf(little(nodes, 8), ...distances);

@@ -11,17 +11,21 @@ export const cpuTypeName = (config: MachineConfig): string => `${config.cpuModel
 
 /** How a machine's possible vCPUs are arranged. */
 export const arrangement = (
-  config: MachineConfig,
+  config: Pick<MachineConfig, 'topology' | 'cpus'>,
 ): { readonly sockets: number; readonly cores: number; readonly threads: number } =>
   config.topology ?? { threads: 1, cores: config.cpus, sockets: 1 };
 
-/** Socket, core and thread of vCPU n, threads counted first. */
-export function cpuPlace(config: MachineConfig, n: number): Readonly<Record<'socket-id' | 'core-id' | 'thread-id', number>> {
+/** Socket, core and thread of vCPU n, threads counted first; its node where there are nodes. */
+export function cpuPlace(
+  config: Pick<MachineConfig, 'topology' | 'cpus' | 'numa'>,
+  n: number,
+): Readonly<Record<'socket-id' | 'core-id' | 'thread-id', number>> & { readonly 'node-id'?: number } {
   const { cores, threads } = arrangement(config);
   return {
     'socket-id': Math.floor(n / (cores * threads)),
     'core-id': Math.floor(n / threads) % cores,
     'thread-id': n % threads,
+    ...(config.numa ? { 'node-id': config.numa.cpus[n]! } : {}),
   };
 }
 
@@ -58,6 +62,9 @@ export const cpuType = (config: MachineConfig): AnyDeviceType => {
       const socket = at('socket-id', sockets);
       const core = at('core-id', cores);
       const cpu = (socket * cores + core) * threads + at('thread-id', threads);
+      const node = config.numa?.cpus[cpu] ?? 0;
+      if ((p['node-id'] ?? node) !== node)
+        throw new Error(`node-id=${p['node-id']} must match numa node specified with -numa option: ${node}`);
       ctx.onRemove(ctx.bus.add(cpu, ctx.path));
       return { reset: () => {} };
     },

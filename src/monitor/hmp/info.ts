@@ -102,6 +102,26 @@ export const infos: readonly HmpCommand[] = [
     },
   },
   {
+    names: ['numa'],
+    help: 'show NUMA information',
+    run: (e) => {
+      const { board } = e.running;
+      const nodes = board.config.numa?.nodes ?? [];
+      return [
+        `${nodes.length} nodes`,
+        ...nodes.flatMap((size, node) => [
+          `node ${node} cpus:${board.cpus
+            .list()
+            .filter((n) => board.config.numa?.cpus[n] === node)
+            .map((n) => ` ${n}`)
+            .join('')}`,
+          `node ${node} size: ${Math.floor(size / 2 ** 20)} MB`,
+          `node ${node} plugged: 0 MB`,
+        ]),
+      ].join('\n');
+    },
+  },
+  {
     names: ['registers'],
     args: '[-a]',
     help: 'show the cpu registers (-a: of all vCPUs)',
