@@ -1,6 +1,8 @@
 // The daemon's small parts, each by itself: configuration, URIs, base 64, who may come in, one change at a time.
+
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
+import { formatBitmap } from '../domain/numa.ts';
 import { nodeDaemonHost } from '../host/node/daemon-host.ts';
 import { manualTimers } from '../rpc/testing.ts';
 import { isAllowed, parseUsers, scramLine } from './auth.ts';
@@ -10,7 +12,6 @@ import { JobLock } from './guest/job-lock.ts';
 import { keyNumber } from './guest/keys.ts';
 import { wanted } from './guest/list-flags.ts';
 import { parseMigrateUri } from './guest/migration.ts';
-import { formatCpus } from './guest/tune-handlers.ts';
 import { parseUri } from './peer.ts';
 import { admit, apiName, type Session } from './sessions.ts';
 
@@ -143,8 +144,8 @@ test('keys have numbers in each set of codes', () => {
 });
 
 test('sets of CPUs are written short', () => {
-  assert.equal(formatCpus([0, 1, 2, 5, 7, 8]), '0-2,5,7-8');
-  assert.equal(formatCpus([3]), '3');
+  assert.equal(formatBitmap([0, 1, 2, 5, 7, 8]), '0-2,5,7-8');
+  assert.equal(formatBitmap([3]), '3');
 });
 
 describe('a client', () => {

@@ -6,6 +6,7 @@ import type { Domain } from './domain.ts';
 import { boardOf, type DefineContext, type EmulatorInfo, findMachine, randomMac, randomUuid } from './emulator.ts';
 import { DomainXmlError, errorCode, unsupported, xmlError } from './errors.ts';
 import { completeVcpus } from './model/vcpus.ts';
+import { completeCells } from './numa.ts';
 import { assignPciAddresses } from './pci-devices.ts';
 import { assignUsbAddresses } from './usb.ts';
 import { validateDomain } from './validate.ts';
@@ -105,6 +106,7 @@ export function completeDomain(domain: Domain, context: DefineContext): Domain {
   completeBoot(domain);
   for (const one of domain.seclabels) if (one.type === 'none') one.model ??= 'none';
   completeVcpus(domain);
+  completeCells(domain.cpu?.numa?.cells ?? [], domain.vcpu.count);
   completeCpu(domain, emulator);
   completeDevices(domain);
   addDefaultDevices(domain, board, emulator);

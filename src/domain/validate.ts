@@ -2,6 +2,7 @@
 import type { Domain } from './domain.ts';
 import { DomainXmlError, errorCode, internalError, unsupported, xmlError } from './errors.ts';
 import { type Disk, diskSourceName, hasSource } from './model/disk.ts';
+import { cellVcpuEnd } from './numa.ts';
 
 /** As many as a guest could have disks for. */
 const maxIothreads = 1024;
@@ -38,6 +39,8 @@ function validateVcpus(domain: Domain, maxCpus: number | undefined): void {
   if (maxCpus !== undefined && count > maxCpus) {
     throw unsupported(`Maximum CPUs greater than specified machine type limit ${maxCpus}`);
   }
+  if (cellVcpuEnd(domain.cpu?.numa?.cells ?? []) > count)
+    throw internalError('Number of CPUs in <numa> exceeds the <vcpu> count');
   const topology = domain.cpu?.topology;
   if (topology) {
     const { sockets, dies, cores, threads } = topology;

@@ -161,9 +161,9 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
     await prepare(daemon, domain, id, ports);
     await daemon.networks.attachAll(guest, domain);
     await copyNvram(daemon, domain);
-    for (const one of [directory, channels, `${paths.log}/qemu`]) await files.makeDirectory(one, 0o700);
+    for (const one of [directory, `${directory}/ram`, channels, `${paths.log}/qemu`]) await files.makeDirectory(one, 0o700);
     await files.write(`${directory}/master-key.aes`, host.crypto.random(32));
-    if (daemon.options.user) await giveOwn(daemon, [directory, channels, `${directory}/master-key.aes`]);
+    if (daemon.options.user) await giveOwn(daemon, [directory, `${directory}/ram`, channels, `${directory}/master-key.aes`]);
     const context = await commandContext(daemon, domain, directory, monitorPath);
     const confined = daemon.options.confine && emulator.commands.includes(admitCommand);
     const { args, environment } = commandLine(domain, {

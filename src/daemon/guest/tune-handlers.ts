@@ -1,5 +1,6 @@
 // Parameters of a domain: disk throttles, network cards, pinning, I/O threads. libvirt 9.0's names and answers.
 import type { Domain } from '../../domain/domain.ts';
+import { formatBitmap } from '../../domain/numa.ts';
 import { childNamed, elementsOf, newElement } from '../../domain/xml.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
@@ -15,17 +16,6 @@ import { applyIoTune, setTune, tuneParams } from './tune.ts';
 
 const text = (field: string, value: string): TypedParam => ({ field, value: { type: 'string', value } });
 
-/** A set of CPUs as libvirt writes it. */
-export function formatCpus(cpus: readonly number[]): string {
-  const parts: string[] = [];
-  for (let i = 0; i < cpus.length; ) {
-    let end = i;
-    while (cpus[end + 1] === cpus[end]! + 1) end++;
-    parts.push(end === i ? `${cpus[i]}` : `${cpus[i]}-${cpus[end]}`);
-    i = end + 1;
-  }
-  return parts.join(',');
-}
 const cpusOf = (map: Uint8Array): number[] =>
   Array.from({ length: map.length * 8 }, (_, cpu) => cpu).filter((cpu) => (map[cpu >> 3]! & (1 << (cpu & 7))) !== 0);
 function mapOf(cpus: readonly number[], length: number): Uint8Array {
@@ -52,7 +42,7 @@ function setPin(domain: Domain, element: string, id: Readonly<Record<string, str
   const rest = (domain.cputune ? elementsOf(domain.cputune) : []).filter(
     (one) => one.name !== element || !Object.entries(id).every(([k, v]) => one.attributes[k] === v),
   );
-  domain.cputune = cputune([...rest, newElement(element, { ...id, cpuset: formatCpus(cpus) })]);
+  domain.cputune = cputune([...rest, newElement(element, { ...id, cpuset: formatBitmap(cpus) })]);
 }
 
 export function tuneHandlers(daemon: Daemon): RemoteHandlers {

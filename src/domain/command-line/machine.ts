@@ -3,6 +3,7 @@ import { boardOf } from '../emulator.ts';
 import { unsupported } from '../errors.ts';
 import { featureState } from '../model/system.ts';
 import { addedVcpus } from '../model/vcpus.ts';
+import { cellDistances } from '../numa.ts';
 import { childNamed, elementsOf, textOf, type XmlElement } from '../xml.ts';
 import { type Arguments, escapeCommas } from './arguments.ts';
 
@@ -135,9 +136,12 @@ function addRam(to: Arguments, id: string, kib: number, shared: boolean): void {
   const size = wholeMib(kib) * 1024 * 1024;
   if (memoryBacking?.hugepages) throw unsupported('hugepages are not available to this daemon');
   const share = shared || memoryBacking?.access?.mode === 'shared' || undefined;
-  switch (memoryBacking?.source?.type) {
+  // Only the board's own RAM goes by its name.
+  const canonical = id === to.context.machine.ramId ? { 'x-use-canonical-path-for-ramblock-id': false } : {};
+  // Memory that others can map has to be a file's.
+  switch (memoryBacking?.source?.type ?? (shared ? 'file' : undefined)) {
     case 'memfd':
-      to.object({ 'qom-type': 'memory-backend-memfd', id, share, 'x-use-canonical-path-for-ramblock-id': false, size });
+      to.object({ 'qom-type': 'memory-backend-memfd', id, share, ...canonical, size });
       break;
     case 'file':
       to.object({
@@ -145,7 +149,7 @@ function addRam(to: Arguments, id: string, kib: number, shared: boolean): void {
         id,
         'mem-path': `${to.context.directory}/ram/${id}`,
         share,
-        'x-use-canonical-path-for-ramblock-id': false,
+        ...canonical,
         size,
       });
       break;
@@ -183,6 +187,8 @@ export function addNuma(to: Arguments): void {
     const cpus = (cell.cpus ?? '').split(',').filter((range) => range !== '');
     to.add('-numa', [`node,nodeid=${id}`, ...cpus.map((range) => `cpus=${range}`), `memdev=ram-node${id}`].join(','));
   }
+  for (const { src, dst, val } of cellDistances(to.domain.cpu?.numa?.cells ?? []))
+    to.add('-numa', `dist,src=${src},dst=${dst},val=${val}`);
   for (const [index, one] of to.domain.devices.memories.entries()) {
     if (one.model !== 'dimm') throw unsupported(`memory device model '${one.model}' is not supported`);
     const id = one.alias?.name ?? `dimm${index}`;

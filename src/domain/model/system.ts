@@ -22,6 +22,7 @@ import {
   yesNo,
 } from '../codec.ts';
 import { unsupported, xmlError } from '../errors.ts';
+import { settleCells } from '../numa.ts';
 import { elementsOf, newElement, type XmlElement } from '../xml.ts';
 import { sizeInKib } from './common.ts';
 
@@ -105,10 +106,14 @@ const cell = refine(
     unit: attribute('unit', string),
     memAccess: attribute('memAccess', oneOf('shared', 'private')),
     discard: attribute('discard', yesNo),
-    distances: kept('distances'),
+    distances: child(
+      element('distances', {
+        siblings: children(element('sibling', { id: required('id', unsigned), value: required('value', unsigned) })),
+      }),
+    ),
   }),
   (value) => {
-    if (value.memory === undefined) throw xmlError("Missing required attribute 'memory' in element 'cell'");
+    if (value.memory === undefined) throw xmlError("missing element or attribute './@memory'");
     const kib = sizeInKib(value.memory, value.unit, './cpu/numa/cell/@memory');
     return { ...value, memory: String(kib), unit: 'KiB' };
   },
@@ -162,9 +167,7 @@ export const cpu = refine(
     }
     if (value.mode === 'custom' && value.model) value.model.fallback ??= 'allow';
     for (const feature of value.features) feature.policy ??= 'require';
-    value.numa?.cells.forEach((one, index) => {
-      one.id ??= index;
-    });
+    if (value.numa) value.numa.cells = settleCells(value.numa.cells);
     return value;
   },
 );
