@@ -44,6 +44,14 @@ function hostCells({ facts }: DaemonHost): HostInfo['cells'] {
   });
 }
 
+/** Emulators of a privileged daemon run as its `user`, whose the guest's files are meanwhile: libvirt's model `dac`. */
+export function ownership(own: number, user: Daemon['options']['user']): HostInfo['securityModels'] {
+  if (own !== 0) return [];
+  const { uid, gid } = user ?? { uid: 0, gid: 0 };
+  const label = `+${uid}:+${gid}`;
+  return [{ model: 'dac', doi: '0', labels: ['kvm', 'qemu'].map((type) => ({ type, label })) }];
+}
+
 async function hostInfo(daemon: Daemon): Promise<HostInfo> {
   const { host } = daemon;
   const { cpu, topology, arch, caches, identity } = host.facts;
@@ -68,7 +76,7 @@ async function hostInfo(daemon: Daemon): Promise<HostInfo> {
     migrationTransports: ['tcp', 'rdma'],
     cells,
     caches: caches(),
-    securityModels: [{ model: 'none', doi: '0', labels: [] }],
+    securityModels: [{ model: 'none', doi: '0', labels: [] }, ...ownership(host.facts.uid, daemon.options.user)],
   };
 }
 

@@ -7,6 +7,7 @@ import { nodeDaemonHost } from '../host/node/daemon-host.ts';
 import { manualTimers } from '../rpc/testing.ts';
 import { isAllowed, parseUsers, scramLine } from './auth.ts';
 import { base64, fromBase64 } from './base64.ts';
+import { ownership } from './capabilities.ts';
 import { parseConfig, parseListen } from './config.ts';
 import { JobLock } from './guest/job-lock.ts';
 import { keyNumber } from './guest/keys.ts';
@@ -195,4 +196,11 @@ describe('a client', () => {
     }
     assert.equal(apiName('domainDefineXml'), 'virDomainDefineXML');
   });
+});
+
+test('the security model dac is there where the daemon is root’s, with the user of its emulators', () => {
+  const labels = (label: string) => [{ model: 'dac', doi: '0', labels: ['kvm', 'qemu'].map((type) => ({ type, label })) }];
+  assert.deepEqual(ownership(0, undefined), labels('+0:+0'));
+  assert.deepEqual(ownership(0, { uid: 64055, gid: 108 }), labels('+64055:+108'));
+  assert.deepEqual(ownership(1000, undefined), []);
 });
