@@ -49,6 +49,8 @@ const PC = [
   'nls_ascii',
   'nls_cp437',
 ];
+/** What only kernels for PCs have drivers of. */
+const OLD_PC = ['parport_pc', 'lp', 'pvpanic_mmio', 'pvpanic_pci'];
 const APPEND = 'console=ttyS0 quiet panic=-1';
 
 /** Every image by name. The first is the default. */
@@ -70,7 +72,7 @@ export const catalog: readonly ImageRow[] = [
     guest: 'x86_64',
     kernel: 'linux-image-amd64',
     busybox: 'busybox-static',
-    modules: [...VIRTIO, ...PC, 'kvm_amd', 'kvm_intel'],
+    modules: [...VIRTIO, ...PC, ...OLD_PC, 'kvm_amd', 'kvm_intel'],
     append: APPEND,
   },
   {

@@ -22,6 +22,8 @@ export type Manifest = {
   readonly packages: readonly { readonly name: string; readonly version: string; readonly sha256: string }[];
   /** Where the packages came from. */
   readonly source: string;
+  /** What was asked for, as one word: another wish needs another image. */
+  readonly wish?: string;
   /** ISO 8601, UTC. */
   readonly date: string;
 };
@@ -92,7 +94,7 @@ export function imageFile(cache: Cache, manifest: Manifest, file: string): strin
  */
 export async function storeImage(
   cache: Cache,
-  image: Pick<Manifest, 'name' | 'packages' | 'source'>,
+  image: Pick<Manifest, 'name' | 'packages' | 'source' | 'wish'>,
   files: Readonly<Record<string, Uint8Array>>,
 ): Promise<Manifest> {
   const hashes = Object.entries(files).map(([path, bytes]) => ({ path, size: bytes.length, sha256: sha256(bytes) }));
@@ -106,6 +108,7 @@ export async function storeImage(
     files: Object.fromEntries(hashes.map((entry) => [entry.path, entry])),
     packages: image.packages.map(({ name, version, sha256 }) => ({ name, version, sha256 })),
     source: image.source,
+    ...(image.wish === undefined ? {} : { wish: image.wish }),
     date: new Date().toISOString(),
   };
   const scratch = await scratchDirectory(cache);

@@ -35,14 +35,25 @@ export type ImageOptions = {
 };
 
 /**
- * An image by name. When the cache has it, nothing is run and nothing is fetched.
+ * An image by name. When the cache has it, nothing is run and nothing is fetched; one that was made for another list of drivers is made anew
+ * where that can be done.
  * @throws Error (rejects) for an unknown name, or when no source has its packages
  */
 export async function openImage(name: string, options: ImageOptions = {}): Promise<Image> {
   const row = findImage(name);
   const cache = options.cache ?? userCache();
-  return assemble(row, cache, (await readManifest(cache, name)) ?? (await fetchImage(row, cache, options)));
+  const kept = await readManifest(cache, name);
+  if (kept?.wish === wishOf(row)) return assemble(row, cache, kept);
+  try {
+    return await assemble(row, cache, await fetchImage(row, cache, options));
+  } catch (error) {
+    // One that an earlier version of this program has made lacks drivers at the most.
+    if (!kept) throw error;
+    return assemble(row, cache, kept);
+  }
 }
+/** What an image is made of, as one word. */
+const wishOf = (row: ImageRow): string => sha256(JSON.stringify([row.kernel, row.busybox, row.modules])).slice(0, 16);
 
 /**
  * Fetches an image even when the cache has it, and makes it the current one.
@@ -86,7 +97,7 @@ async function fetchImage(row: ImageRow, cache: Cache, options: ImageOptions): P
       const { kernel, busybox, packages } = await fetchPackages(row, source);
       options.report?.({ label: `Unpacking ${row.name}`, done: 0 });
       const parts = await extractParts(row, { kernel, busybox }, decompressPackage);
-      return await storeImage(cache, { name: row.name, packages, source: source.label }, parts);
+      return await storeImage(cache, { name: row.name, packages, source: source.label, wish: wishOf(row) }, parts);
     } catch (error) {
       if (error instanceof NoApt) {
         throw new Error(

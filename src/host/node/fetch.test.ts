@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -113,6 +113,15 @@ test('an image comes from a mirror once, then from the cache; a pull brings the 
   const before = asked;
   assert.deepEqual(await openImage('debian-cloud', options), image);
   assert.equal(asked, before);
+  // One that was made for other drivers is made anew, or serves where that cannot be done.
+  const note = join(root, 'mirror/images/debian-cloud/manifest.json');
+  const asOther = (): void => writeFileSync(note, readFileSync(note, 'utf8').replace(/"wish": "\w+"/, '"wish": "other"'));
+  asOther();
+  assert.equal((await openImage('debian-cloud', options)).manifest.wish, image.manifest.wish);
+  assert.ok(asked > before);
+  asOther();
+  files = new Map();
+  assert.equal((await openImage('debian-cloud', options)).manifest.wish, 'other');
   files = makeMirror('6.1-2');
   assert.equal((await pullImage('debian-cloud', options)).manifest.packages[0]!.version, '6.1-2');
   assert.equal((await openImage('debian-cloud', options)).manifest.packages[0]!.version, '6.1-2');
