@@ -43,6 +43,7 @@ export function connectCard(
   return {
     drain: async () => io.hold(),
     resumed: () => io.release(),
+    reset: () => io.release(),
     close() {
       io.close();
       netdev.user = netdev.setLink = undefined;

@@ -53,7 +53,7 @@ describe("Debian's kernel for PCs", { skip, timeout: 300_000 }, () => {
     rmSync(folder, { recursive: true, force: true });
   });
 
-  test('fetches a file through an e1000e and through an rtl8139', async () => {
+  const fetchBoth = async (): Promise<void> => {
     const drivers = await vm.command('for d in eth0 eth1; do readlink /sys/class/net/$d/device/driver; done');
     const names = drivers.split(/\s+/).map((line) => line.slice(line.lastIndexOf('/') + 1));
     assert.deepEqual([...names].sort(), ['8139cp', 'e1000e'], drivers);
@@ -65,7 +65,8 @@ describe("Debian's kernel for PCs", { skip, timeout: 300_000 }, () => {
       const sum = await vm.command(`${up}; wget -q -O - http://${net}.2:${port}/ | md5sum`);
       assert.equal(/[0-9a-f]{32}/.exec(sum)?.[0], md5(page), `${driver}: ${sum}`);
     }
-  });
+  };
+  test('fetches a file through an e1000e and through an rtl8139', fetchBoth);
 
   test('reads and writes a floppy disk', async () => {
     const sum = await vm.command('modprobe floppy; dd if=/dev/fd0 bs=18k count=20 2>/dev/null | md5sum');
@@ -85,5 +86,12 @@ describe("Debian's kernel for PCs", { skip, timeout: 300_000 }, () => {
     await vm.command('modprobe -a pvpanic_mmio pvpanic_pci');
     vm.child.stdin!.write('echo c >/proc/sysrq-trigger\n');
     await vm.until('two reports', () => (vm.events.filter((e) => e.event === 'GUEST_PANICKED').length >= 2 ? true : undefined));
+  });
+
+  test('starts again, and fetches the same', async () => {
+    await vm.event('RESET');
+    vm.console = '';
+    await vm.shell();
+    await fetchBoth();
   });
 });
