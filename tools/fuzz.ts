@@ -89,7 +89,7 @@ if (values.protocol !== undefined) {
   for (let seed = first; seed < first + Number(values.cases); seed++)
     await fuzz(seed).catch((error: unknown) => {
       failed++;
-      console.log(error instanceof Error ? error.message : String(error));
+      console.log(`seed ${seed}: ${error instanceof Error ? error.message : String(error)}`);
     });
   console.log(`${values.protocol}: seeds ${first} to ${first + Number(values.cases) - 1}, ${failed} failures`);
   process.exit(failed > 0 ? 1 : 0);
