@@ -35,10 +35,10 @@ describe('a daemon with our emulator', { timeout: 600_000 }, () => {
   };
 
   test('says why an emulator refuses a guest, and nothing else', async () => {
-    const xml = idleGuest('large', uuidOf(90), '', ourEmulator).replace('>32<', '>4096<');
+    const xml = idleGuest('large', uuidOf(90), '', ourEmulator).replace('>32<', '>32768<');
     await assert.rejects(
       client.start(await client.define(xml)),
-      /process exited while connecting to monitor: nonroot-system-x86_64: Cannot give the guest 4096 MiB of memory: at most (39|40)\d\d MiB are accepted with 1 vCPUs$/,
+      /process exited while connecting to monitor: nonroot-system-x86_64: Cannot give the guest 32768 MiB of memory: at most 16\d\d\d MiB are accepted with 1 vCPUs$/,
     );
     await works('remove', 'large');
   });
