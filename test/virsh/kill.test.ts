@@ -131,7 +131,9 @@ test(`${rounds} rounds of SIGKILL lose and double nothing`, { skip, timeout: rou
                 by.rpc.call(remote, 'domainSnapshotDelete', { snap: { name: snapshot, dom: await by.find(name) }, flags: 0 }),
             };
           }
-          if (defined) next.snapshots.add(key);
+          // Also where the domain is not known yet: a killed client's definition may be carried out in this moment.
+          next.domains.add(name);
+          next.snapshots.add(key);
           const xml = `<domainsnapshot><name>${snapshot}</name></domainsnapshot>`;
           return {
             label: `snapshot ${key}`,
