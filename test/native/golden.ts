@@ -77,4 +77,5 @@ export const golden: readonly Golden[] = [
     'mode=64 code=c4c179f7d9 rdi=20003fff xmm3=9c7be2520000000000000002ffffffff xmm9=7f8100000141514519000000befffffe',
     'vector=14 address=20004000 error=7',
   ],
+  ['mode=16 code=c8ffff00 rsp=4000', 'vector=14 address=20004000 error=7 m3ff8=d7f4783e3d25'],
 ];

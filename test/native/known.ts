@@ -167,7 +167,7 @@ const all: readonly Known[] = [
     amd: true,
     why: 'bit 17 of MXCSR is that of misaligned SSE operands there (APM volume 2, section 11.1.1, MISALIGNSSE), and reserved here',
     effects: /./,
-    code: /^0fae|^c5..ae/,
+    code: /^0fae|^c5..ae|^c4....ae/,
     when: (expected, found) => expected.vector === 3 && found.vector === 13 && (expected.state.fp.mxcsr & 0x2_0000) !== 0,
   },
   {

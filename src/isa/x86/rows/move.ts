@@ -206,8 +206,8 @@ const enter = (c: InsnEmit, alloc: Operand, levels: Operand): void => {
     c.store(at(b.getVar(sp), true), size, size === 64 ? frame : c.truncate(b.wrap(frame), size));
   });
   const end = b.sub(b.getVar(sp), b.extu(frameSize));
-  // ENTER checks that the new top of stack could be written.
-  b.load('i32.8u', at(end, true), { forWrite: true });
+  // ENTER checks that a push's size could be written at the new top of the stack.
+  c.load(at(end, true), size, { forWrite: true });
   c.setReg(R.rbp, size, size === 64 ? frame : c.truncate(b.wrap(frame), size));
   c.setStackPointer(end);
 };
