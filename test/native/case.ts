@@ -200,6 +200,8 @@ export function parseCase(text: string): Case {
   return { mode, code, state, patches };
 }
 
+/** Where a program's addresses end: the last page of its half is a gap. */
+const KERNEL = (1n << 47n) - 0x1000n;
 /** Linear address of offset 0 in the code. */
 export const codeBase = (mode: Mode): number => (mode === 16 ? CODE : 0);
 
@@ -216,8 +218,8 @@ export function effects(c: Case, r: Result, undefinedFlags: number): Fields {
   if (r.vector === -1) return out;
   if (r.vector === 14) {
     out.set('address', r.address.toString(16));
-    // Linux reports every fault on a kernel address as one of protection.
-    out.set('error', (r.address >> 47n !== 0n ? r.error | 1 : r.error).toString(16));
+    // Linux reports every fault beyond a program's addresses as one of protection.
+    out.set('error', (r.address >= KERNEL ? r.error | 1 : r.error).toString(16));
   }
   const flags = FLAGS & ~undefinedFlags;
   const before = stateFields({ ...c.state, flags: c.state.flags & flags }, c.mode);

@@ -21,8 +21,8 @@ import {
   WRITABLE_BYTES,
 } from './case.ts';
 
-/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless. */
-const MAX_STEPS = 6000;
+/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless: more than fill 64 KiB with words. */
+const MAX_STEPS = 70_000;
 /** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
 const EXACT = 1 << 31;
 

@@ -78,4 +78,6 @@ export const golden: readonly Golden[] = [
     'vector=14 address=20004000 error=7',
   ],
   ['mode=16 code=c8ffff00 rsp=4000', 'vector=14 address=20004000 error=7 m3ff8=d7f4783e3d25'],
+  ['mode=64 code=f34190 rax=1234567800000001 r8=b7', 'vector=3 rax=b7 r8=1 rip=10000004'],
+  ['mode=64 code=66f34190 rax=12345678 r8=b7', 'vector=3 rax=123400b7 r8=5678 rip=10000005'],
 ];

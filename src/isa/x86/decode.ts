@@ -134,7 +134,9 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
       op = bytes[p++];
     }
   }
-  const prefix = pp >= 0 ? pp : rep === 3 ? 2 : rep === 2 ? 3 : opsize ? 1 : 0;
+  // F3 90 is PAUSE; with REX.B it exchanges with r8, and F3 means nothing.
+  const repeats = rep === 3 && !(op === 0x90 && map === 0 && rex & 1);
+  const prefix = pp >= 0 ? pp : repeats ? 2 : rep === 2 ? 3 : opsize ? 1 : 0;
   let index = tables.first[long ? 1 : 0][(map * 4 + prefix) * 256 + op];
   if (index === -1) return Decode.undefined;
   if (index < -1) {
