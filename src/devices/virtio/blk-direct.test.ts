@@ -84,6 +84,17 @@ test('a notification keeps the board no longer than some requests, and none that
   assert.equal(r.reports.length, 1);
 });
 
+test('requests that come to the bound together and are all there are do not wake the I/O side', () => {
+  const { r, q, left } = rig(false, (chain) => chain.in.length + (1 << 19));
+  for (let round = 0; round < 3; round++) {
+    for (let n = 0; n < 2; n++) q.add([{ gpa: r.data, length: 16, write: true }]);
+    kick(r);
+    assert.equal(q.used().length, 2, 'at the doorbell');
+  }
+  r.bells.hear();
+  assert.equal(left.length, 0);
+});
+
 test('places of a disk are found by range, replaced in turn, and forgotten together', () => {
   const s = new Arena(new SharedArrayBuffer(4096)).alloc(directLayout);
   assert.equal(placeOf(s, 0, 1), undefined);

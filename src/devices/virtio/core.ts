@@ -202,12 +202,9 @@ export class VirtioCore {
     let all = false;
     let bytes = 0;
     try {
-      while (!all && done.length < AT_ONCE.requests && bytes < AT_ONCE.bytes) {
+      while (done.length < AT_ONCE.requests && bytes < AT_ONCE.bytes) {
         const chain = queue.take(kind, epoch);
-        if (!chain) {
-          all = !queue.listen(kind);
-          continue;
-        }
+        if (!chain) break;
         const written = carry(chain);
         if (written < 0) {
           queue.untake(kind, chain);
@@ -216,6 +213,8 @@ export class VirtioCore {
         done.push([chain, written]);
         bytes += written;
       }
+      // The I/O side is not woken for a queue in which nothing is left: the next request would find it at work.
+      all = queue.empty(kind) && !queue.listen(kind);
     } catch (error) {
       this.#broken(n, error);
       all = true;
