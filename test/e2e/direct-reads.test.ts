@@ -66,6 +66,8 @@ test('a guest reads at the doorbell what the images hold, over snapshots, commit
       iops_wr: 0,
     });
     await compare('with a limit that is never reached');
+    const text = await vm.qmp('human-monitor-command', { 'command-line': 'info blockstats' });
+    assert.match(String(text), new RegExp(`rd_operations=${await operations()} `));
   } finally {
     await vm.quit();
     rmSync(folder, { recursive: true, force: true });

@@ -1,26 +1,45 @@
 // Runs inside the outer guest: boots the same guest by this project's emulator and by QEMU, both on the KVM that is real to them, in turn, and
-// reads the same disk. One line of JSON for each: who, seconds to the shell's prompt, MB/s by size of request.
+// reads the same disk. One line of JSON for each: who, seconds to the shell's prompt, MB/s by size of request. The argument is the round's number: the odd
+// ones begin with QEMU.
 
 import { spawn } from 'node:child_process';
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { connect } from 'node:net';
 
-const ROUNDS = Number(process.argv[2] ?? 3);
-const LIMIT = 600_000;
-const DISK = '/tmp/bars.img';
+const ROUND = Number(process.argv[2] ?? 0);
+/** Longest wait for a guest, in ms. */
+const LIMIT = 250_000;
+/** A block device that bars.ts has made. */
+const DISK = '/dev/loop0';
 await writeFile(DISK, new Uint8Array(64 << 20).fill(7));
+const MONITOR = '/tmp/monitor';
 const append = (await readFile('/inner/append', 'utf8')).trim();
 const common = [
   ...['-M', 'q35', '-accel', 'kvm', '-cpu', 'max,-xsave', '-smp', '2', '-m', '192', '-nodefaults', '-no-user-config', '-display', 'none'],
   ...['-serial', 'stdio', '-kernel', '/inner/kernel', '-initrd', '/inner/initrd', '-append', `${append} mitigations=off`],
   ...['-drive', `file=${DISK},format=raw,if=none,id=d`, '-device', 'virtio-blk-pci,drive=d'],
+  ...['-monitor', `unix:${MONITOR},server=on,wait=off`],
 ]; // biome-ignore format: one command
 const programs: readonly (readonly [string, readonly string[]])[] = [
   ['nonroot', [process.execPath, '--max-semi-space-size=2', 'dist/bin/nonroot-system-x86_64.js', ...common]],
   ['qemu', ['/usr/bin/qemu-system-x86_64', ...common]],
 ];
 
-/** Request sizes, and how many are read. */
+/** Request sizes, and how many are read: first without counting, so that neither is measured while it compiles or translates what it runs. */
 const READS = [['4k', 2000], ['64k', 500]] as const; // biome-ignore format: pairs
+const BEFORE = 500;
+
+/** Where the vCPUs of a guest that does not answer are. */
+const registers = (): Promise<string> =>
+  new Promise((resolve) => {
+    let text = '';
+    const socket = connect(MONITOR, () => socket.write('info registers -a\n'));
+    socket.on('data', (bytes) => {
+      text += bytes.toString();
+    });
+    socket.on('error', (error) => resolve(error.message));
+    setTimeout(() => resolve(text), 5000);
+  });
 
 async function round(who: string, [program, ...args]: readonly string[]): Promise<void> {
   const start = Date.now();
@@ -33,7 +52,8 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
     for (;;) {
       const found = pattern.exec(out);
       if (found) return found;
-      if (Date.now() > start + LIMIT || child.exitCode !== null) throw new Error(`no ${pattern} in: ${out.slice(-800)}`);
+      if (child.exitCode !== null) throw new Error(`it ended: ${out.slice(-800)}`);
+      if (Date.now() > start + LIMIT) throw new Error(`no ${pattern} in: ${out.slice(-800)}; ${await registers()}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   };
@@ -41,14 +61,18 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
   try {
     await until(/root# /);
     result['boot'] = (Date.now() - start) / 1000;
-    for (const [size, count] of READS) {
+    const read = async (size: string, count: number): Promise<number> => {
       out = '';
       // By the guest's own clock: the console takes no part.
       child.stdin.write(
         `a=$(cut -d' ' -f1 /proc/uptime); dd if=/dev/vda of=/dev/null bs=${size} count=${count} iflag=direct 2>/dev/null; echo T $a $(cut -d' ' -f1 /proc/uptime) E"ND"\n`,
       );
       const [, from, to] = await until(/T ([\d.]+) ([\d.]+) END/);
-      result[size] = (count * Number(size.slice(0, -1)) * 1024) / 1e6 / (Number(to) - Number(from));
+      return (count * Number(size.slice(0, -1)) * 1024) / 1e6 / (Number(to) - Number(from));
+    };
+    for (const [size, count] of READS) {
+      await read(size, BEFORE);
+      result[size] = await read(size, count);
     }
   } finally {
     child.kill('SIGKILL');
@@ -59,9 +83,8 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
   console.log(`bar ${JSON.stringify({ who, ...result })}`);
 }
 
-for (let n = 0; n < ROUNDS; n++) {
-  for (const [who, command] of n % 2 === 0 ? programs : programs.toReversed()) {
-    await round(who, command).catch((error: Error) => console.log(`bar ${who} failed: ${error.message.replaceAll(/\s+/g, ' ')}`));
-  }
+for (const [who, command] of ROUND % 2 === 0 ? programs : programs.toReversed()) {
+  await rm(MONITOR, { force: true });
+  await round(who, command).catch((error: Error) => console.log(`bar ${who} failed: ${error.message.replaceAll(/\s+/g, ' ')}`));
 }
 process.exit(0);

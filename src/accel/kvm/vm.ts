@@ -94,7 +94,10 @@ export class KvmVm {
       const has = (name: CapName): number => host.ioctl(kvm, ioctls.checkExtension.request, cap[name]);
       const missing = NEEDED.filter((name) => has(name) <= 0);
       if (missing.length > 0) throw new Error(`Cannot use /dev/kvm: this kernel has no ${missing.join(', ')}`);
-      const vm = host.ioctl(kvm, ioctls.createVm.request, 0);
+      let vm: number;
+      // A signal may end it, as those of a profiler do.
+      do vm = host.ioctl(kvm, ioctls.createVm.request, 0);
+      while (vm === -errno.EINTR);
       if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
       const messages = has('signalMsi') > 0;
       const whole = irqchip === 'on' && messages && CHIPS.every((name) => has(name) > 0);

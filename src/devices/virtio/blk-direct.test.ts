@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Arena } from '../../bits/arena.ts';
-import { addPlace, directLayout, forgetPlaces, placeOf } from './blk-direct.ts';
+import { addPlace, directLayout, forgetPlaces, hasPlace, placeOf } from './blk-direct.ts';
 import type { Chain } from './chain.ts';
 import { TestQueue, type VirtioRig, virtioRig } from './testing.ts';
 
@@ -95,14 +95,40 @@ test('requests that come to the bound together and are all there are do not wake
   assert.equal(left.length, 0);
 });
 
+test('no accelerator rings in the place of a doorbell where requests are carried out, and what it rang before is heard', () => {
+  let serves = false;
+  const config = { length: 0, read: () => 0 };
+  const atOnce = (chain: Chain): number => chain.in.length;
+  const r = virtioRig({ id: 2, queues: [16, 16], features: 0n, config, atOnce, servesAtOnce: () => serves });
+  const heard: number[] = [];
+  for (const n of [0, 1]) r.core.serve(n, () => heard.push(n));
+  r.bells.hear();
+  heard.length = 0;
+  const told = (): number[] => r.core.bells().map(({ queue }) => queue);
+  assert.deepEqual(told(), [0, 1]);
+  serves = true;
+  assert.deepEqual(told(), []);
+  r.lock.run(() => r.core.atOnceChanged());
+  assert.equal(r.told, 1);
+  r.bells.hear();
+  assert.deepEqual(heard, [0, 1], 'a notification may have ended in the accelerator');
+  serves = false;
+  r.lock.run(() => r.core.atOnceChanged());
+  assert.equal(r.told, 2);
+  assert.deepEqual(told(), [0, 1]);
+});
+
 test('places of a disk are found by range, replaced in turn, and forgotten together', () => {
   const s = new Arena(new SharedArrayBuffer(4096)).alloc(directLayout);
   assert.equal(placeOf(s, 0, 1), undefined);
+  assert.equal(hasPlace(s), false);
   for (let n = 0; n < 20; n++) addPlace(s, { start: n * 100, length: 100, at: n * 1000, fd: n });
   assert.equal(placeOf(s, 350, 10), undefined, 'the first ones had to go');
   assert.equal(placeOf(s, 450, 50)?.fd, 4);
   assert.equal(placeOf(s, 450, 51), undefined, 'no range of two places');
   assert.equal(placeOf(s, 1950, 50)?.at, 19000);
+  assert.equal(hasPlace(s), true);
   forgetPlaces(s);
+  assert.equal(hasPlace(s), false);
   assert.equal(placeOf(s, 1950, 50), undefined);
 });

@@ -23,6 +23,11 @@ export function placeOf(s: DirectState, offset: number, length: number): Place |
   for (const p of s.place) if (offset >= p.start && offset + length <= p.start + p.length) return p;
   return undefined;
 }
+/** Whether any place is known. With the board's lock held. */
+export function hasPlace(s: DirectState): boolean {
+  for (const p of s.place) if (p.length > 0) return true;
+  return false;
+}
 /** Adds a place, in turn for the one that was added first. With the board's lock held, as below. */
 export function addPlace(s: DirectState, { start, length, at, fd }: Place): void {
   Object.assign(s.place[s.next % PLACES]!, { start, length, at, fd });

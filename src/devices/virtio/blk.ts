@@ -47,7 +47,7 @@ const SECTOR = 512;
 const CONFIG_BYTES = 60;
 const WCE = 32;
 
-export function blkModel(s: BlkState, o: BlkOptions, atOnce?: VirtioModel['atOnce']): VirtioModel {
+export function blkModel(s: BlkState, o: BlkOptions, direct: Pick<VirtioModel, 'atOnce' | 'servesAtOnce'> = {}): VirtioModel {
   const bytes = new DataView(new ArrayBuffer(CONFIG_BYTES));
   const config = (): DataView => {
     const cylinders = Math.min(16383, Math.max(2, Math.floor(s.sectors / (16 * 63))));
@@ -72,7 +72,7 @@ export function blkModel(s: BlkState, o: BlkOptions, atOnce?: VirtioModel['atOnc
     return bytes;
   };
   return {
-    atOnce,
+    ...direct,
     id: 2,
     queues: new Array<number>(o.queues).fill(o.queueSize),
     get features() {

@@ -26,6 +26,11 @@ export interface VirtioModel {
    * I/O side. With the board's lock held.
    */
   readonly atOnce?: ((chain: Chain) => number) | undefined;
+  /**
+   * True while `atOnce` may carry requests out: notifications then have to reach the thread of the vCPU. The same on every thread; whoever changes it calls
+   * `VirtioCore.atOnceChanged`. With the board's lock held.
+   */
+  readonly servesAtOnce?: (() => boolean) | undefined;
   /** The driver's status changed, at the latest to 0 by a reset. With the board's lock held. */
   statusChanged?(status: number): void;
 }
@@ -174,10 +179,7 @@ export class VirtioCore {
     s.status = (value & ~Status.needsReset) | (before & Status.needsReset);
     if (s.status !== before) {
       this.model.statusChanged?.(s.status);
-      if (s.status & Status.driverOk) {
-        for (const q of this.queues) Atomics.store(q.s.kicked, 0, 1);
-        this.#bell.ring();
-      }
+      if (s.status & Status.driverOk) this.#look();
       if ((s.status ^ before) & Status.driverOk) this.#bellsChanged();
     }
   }
@@ -222,10 +224,16 @@ export class VirtioCore {
     this.#give(n, done);
     return all;
   }
-  /** Queues whose notification only rings, and what it rings; none until the driver is at work. */
+  /** Queues whose notification only rings, and what it rings; none until the driver is at work, and none while requests are carried out at the doorbell. */
   bells(): readonly { readonly queue: number; readonly words: BellWords }[] {
-    if (!this.ready) return [];
+    if (!this.ready || this.model.servesAtOnce?.()) return [];
     return this.queues.flatMap(({ s }, queue) => (s.enabled === 0 ? [] : [{ queue, words: this.#bell.words(s.kicked) }]));
+  }
+  /** What the kind's `servesAtOnce` tells is another thing than before. With the board's lock held. */
+  atOnceChanged(): void {
+    this.#bellsChanged();
+    // An accelerator that rang may have taken a notification that it will not pass on any more.
+    this.#look();
   }
   configRead(offset: number, size: number): number {
     let value = 0;
@@ -320,6 +328,10 @@ export class VirtioCore {
   /** The machine goes on, or its state was put in from elsewhere: whatever waits in the queues is looked at. */
   release(): void {
     this.#held = false;
+    this.#look();
+  }
+  /** Has the I/O side look at all queues. */
+  #look(): void {
     for (const q of this.queues) Atomics.store(q.s.kicked, 0, 1);
     this.#bell.ring();
   }

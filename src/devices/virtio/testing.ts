@@ -24,10 +24,12 @@ export function virtioRig(model: VirtioModel, o: TestOptions = {}) {
   const bells = new Bells(arena.alloc(bellsLayout));
   const reports: string[] = [];
   const interrupts = { queue: 0, config: 0 };
+  /** How often the core said that its `bells` are others. */
+  const counts = { told: 0 };
   const core = new VirtioCore({
     arena, name: 'test', model, memory, lock, bell: bells.add(arena.alloc(doorbellLayout, 'test')),
     options: { indirect_desc: true, event_idx: true, notify_on_empty: true, any_layout: true, packed: true, queue_reset: true },
-    report: (_, text) => reports.push(text),
+    report: (_, text) => reports.push(text), bellsChanged: () => counts.told++,
   }); // biome-ignore format: one object
   core.attach({ queue: () => interrupts.queue++, config: () => interrupts.config++, acknowledged: () => {} });
   const bytes = new Uint8Array(buffer, RAM_AT, RAM_BYTES);
@@ -54,7 +56,24 @@ export function virtioRig(model: VirtioModel, o: TestOptions = {}) {
   };
   bytes.fill(0);
   start();
-  return { arena, core, lock, memory, bells, bytes, view, areas, reports, interrupts, start, data: 0x4000 * model.queues.length };
+  counts.told = 0;
+  return {
+    get told() {
+      return counts.told;
+    },
+    arena,
+    core,
+    lock,
+    memory,
+    bells,
+    bytes,
+    view,
+    areas,
+    reports,
+    interrupts,
+    start,
+    data: 0x4000 * model.queues.length,
+  };
 }
 export type VirtioRig = ReturnType<typeof virtioRig>;
 

@@ -122,7 +122,7 @@ export class NodeFile implements ByteFile {
     this.#regular = regular;
     this.#sync = sync;
     this.#native = native;
-    this.#quick = native !== undefined && regular;
+    this.#quick = native !== undefined;
     this.#punches = native !== undefined && regular;
   }
 

@@ -10,7 +10,7 @@ import {
   blkModel,
   blkRequest,
 } from '../../devices/virtio/blk.ts';
-import { addPlace, type DirectState, directLayout, forgetPlaces, placeOf } from '../../devices/virtio/blk-direct.ts';
+import { addPlace, type DirectState, directLayout, forgetPlaces, hasPlace, placeOf } from '../../devices/virtio/blk-direct.ts';
 import type { Chain } from '../../devices/virtio/chain.ts';
 import type { VirtioCore } from '../../devices/virtio/core.ts';
 import { isZero, readPieces, writePieces } from '../../disk/block.ts';
@@ -102,7 +102,7 @@ export const virtioBlk = virtioTypes({
       return length + 1;
     };
     return {
-      model: blkModel(s, options, readNow && readAtOnce),
+      model: blkModel(s, options, { atOnce: readNow && readAtOnce, servesAtOnce: () => hasPlace(direct) }),
       bootNode: 'scsi/disk@0,0',
       io(core, services) {
         if (p.drive === undefined) throw new Error('drive property not set');
@@ -193,8 +193,16 @@ class BlkIo implements IoSide {
   #times = 0;
   readonly #gone = (): void => {
     this.#times++;
-    this.#core.lock.run(() => forgetPlaces(this.#direct));
+    this.#change(() => forgetPlaces(this.#direct));
   };
+  /** The first place, and the loss of all, decide who hears the doorbell. */
+  #change(places: () => void): void {
+    this.#core.lock.run(() => {
+      const before = hasPlace(this.#direct);
+      places();
+      if (hasPlace(this.#direct) !== before) this.#core.atOnceChanged();
+    });
+  }
   /** Tells where the bytes of a read are, for the next one. */
   async #tell(offset: number, length: number): Promise<void> {
     const { device } = this.#drive;
@@ -202,8 +210,7 @@ class BlkIo implements IoSide {
     const times = this.#times;
     const end = Math.min(device.size, offset + AHEAD);
     const extent = await device.direct(offset, end - offset, this.#gone);
-    if (extent && times === this.#times && this.#drive.device === device)
-      this.#core.lock.run(() => addPlace(this.#direct, extent));
+    if (extent && times === this.#times && this.#drive.device === device) this.#change(() => addPlace(this.#direct, extent));
   }
   /** Counts what was read at the doorbell. */
   #settle(): void {

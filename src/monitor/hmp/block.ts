@@ -40,7 +40,10 @@ export const blockInfos: readonly HmpCommand[] = [
     run: (e) =>
       e.blocks.backends
         .filter((b) => b.user !== undefined || b.id !== '')
-        .map(({ id, nodeName, stats: { rd, wr, flush } }) => {
+        .map((b) => {
+          b.settle?.();
+          const { id, nodeName } = b;
+          const { rd, wr, flush } = b.stats;
           const counts = [
             ['rd_bytes', rd.bytes],
             ['wr_bytes', wr.bytes],
