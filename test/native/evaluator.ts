@@ -21,8 +21,8 @@ import {
   WRITABLE_BYTES,
 } from './case.ts';
 
-/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless: more than fill 64 KiB with words. */
-const MAX_STEPS = 70_000;
+/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless: more than a loop of three with a 16-bit counter takes. */
+const MAX_STEPS = 250_000;
 /** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
 const EXACT = 1 << 31;
 
