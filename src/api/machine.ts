@@ -7,6 +7,7 @@ import type { MachineConfig } from '../machine/config.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { parseCpu, parseMemory, tscOf } from '../machine/options.ts';
 import type { KernelFiles, MachineEnd, MachineSetup, RunningMachine } from '../machine/running.ts';
+import { GuestAgent, withAgent } from './agent.ts';
 import { type CommandResult, Commands } from './commands.ts';
 import { Console } from './console.ts';
 
@@ -69,6 +70,7 @@ export interface ApiHost<F extends Frozen = Frozen> {
   accel(wanted: 'auto' | 'dbt' | 'kvm'): Pick<MachineConfig, 'accel' | 'tscKhz'>;
   devices(o: MachineOptions, ours: boolean): Promise<OpenedDevices>;
   readonly base64: (bytes: Uint8Array) => string;
+  readonly fromBase64: (text: string) => Uint8Array;
   readonly sleep: (ms: number) => Promise<void>;
   /** Writes a frozen machine to a file, and reads it; memory is read as it is used. */
   save(frozen: F, note: string, path: string): Promise<void>;
@@ -121,11 +123,21 @@ export class Machine<F extends Frozen = Frozen> {
   readonly #options: MachineOptions;
   readonly #machine: HostMachine<F>;
   readonly #commands: Commands;
+  /** For a guest that is not an image's. */
+  readonly #agent: GuestAgent | undefined;
   readonly #listeners: { [E in keyof MachineEvents]: Set<MachineEvents[E]> } = { exit: new Set(), reset: new Set() };
 
-  private constructor(host: ApiHost<F>, o: MachineOptions, files: KernelFiles, devices: OpenedDevices, restored: boolean) {
+  private constructor(
+    host: ApiHost<F>,
+    o: MachineOptions,
+    files: KernelFiles,
+    devices: OpenedDevices,
+    agent: GuestAgent | undefined,
+    restored: boolean,
+  ) {
     this.#host = host;
     this.#options = o;
+    this.#agent = agent;
     this.console = new Console((bytes) => this.#machine.input(CONSOLE, bytes));
     this.#commands = new Commands(
       host,
@@ -149,6 +161,7 @@ export class Machine<F extends Frozen = Frozen> {
       noReboot: false,
       restarted: () => {
         this.#commands.restarted();
+        this.#agent?.restarted();
         for (const listener of this.#listeners.reset) listener();
       },
       restored,
@@ -157,6 +170,7 @@ export class Machine<F extends Frozen = Frozen> {
     this.ended = this.#machine.ended.then(async (end) => {
       this.console.end();
       this.#commands.end();
+      this.#agent?.end();
       await devices.close();
       for (const listener of this.#listeners.exit) listener(end);
       return end;
@@ -190,7 +204,9 @@ export class Machine<F extends Frozen = Frozen> {
     const bytes = async (file: string | Uint8Array | undefined): Promise<Uint8Array | undefined> =>
       typeof file === 'string' ? host.readFile(file) : file;
     const ours = image !== undefined && o.initrd === undefined;
-    const devices = await host.devices(o, ours);
+    const opened = await host.devices(o, ours);
+    const agent = ours ? undefined : new GuestAgent(host);
+    const devices = agent ? withAgent(opened, agent) : opened;
     try {
       const kernel = (await bytes(o.kernel)) ?? image!.kernel;
       const initrd = (await bytes(o.initrd)) ?? image?.initrd;
@@ -202,7 +218,7 @@ export class Machine<F extends Frozen = Frozen> {
         ...(initrd ? { initrd: overlay ? concatenate([initrd, overlay]) : initrd } : {}),
         append: image ? [image.append, o.append ?? ''].join(' ').trim() : (o.append ?? APPEND),
       };
-      return new Machine(host, o, files, devices, restored);
+      return new Machine(host, o, files, devices, agent, restored);
     } catch (error) {
       await devices.close();
       throw error;
@@ -221,16 +237,16 @@ export class Machine<F extends Frozen = Frozen> {
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
     await this.#machine.setAccel(accel);
   }
-  /** Resolves when an image's userspace is up and takes commands. */
+  /** Resolves when the guest takes commands: an image's userspace is up, or another guest's qemu-guest-agent. */
   get ready(): Promise<void> {
-    return this.#commands.ready;
+    return (this.#agent ?? this.#commands).ready;
   }
   /**
-   * Runs a shell script in a guest of an image; one at a time, in the order of the calls. Rejects when the machine ends before it, or after
-   * `timeout` ms, which ends the script.
+   * Runs a shell script in a guest of an image, or in one that runs qemu-guest-agent; one at a time, in the order of the calls. Rejects when
+   * the machine ends before it, or after `timeout` ms, which ends the script.
    */
   exec(script: string, o: { readonly timeout?: number } = {}): Promise<CommandResult> {
-    return this.#commands.run(script, o.timeout);
+    return this.#agent ? this.#agent.run(script, o) : this.#commands.run(script, o.timeout);
   }
   async pause(): Promise<void> {
     await this.#machine.pause();
@@ -248,7 +264,8 @@ export class Machine<F extends Frozen = Frozen> {
   }
   /** The machine as it is at this moment. It stands still for as long as that takes, and goes on. No command may be running. */
   async snapshot(): Promise<Snapshot<F>> {
-    if (this.#commands.busy) throw new Error('Cannot take a snapshot while a command of `exec` runs: its result would be lost');
+    if ((this.#agent ?? this.#commands).busy)
+      throw new Error('Cannot take a snapshot while a command of `exec` runs: its result would be lost');
     const running = this.#machine.status === 'running';
     if (running) await this.#machine.pause();
     try {

@@ -107,6 +107,8 @@ export interface CliHost {
   kvm(): KvmFinding;
   /** Called on a signal, and (with SIGPIPE) when the reader of standard output is gone. */
   onSignal(listener: (signal: HostSignal | 'SIGPIPE') => void): void;
+  readonly base64: (bytes: Uint8Array) => string;
+  readonly fromBase64: (text: string) => Uint8Array;
   /** Milliseconds, monotonic. */
   now(): number;
   after(ms: number, action: () => void): { cancel(): void };

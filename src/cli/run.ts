@@ -1,5 +1,6 @@
 // `nonroot run`: one guest, from the command line to its end, on this terminal.
 
+import { GuestAgent, withAgent } from '../api/agent.ts';
 import { catalog, defaultImage } from '../images/catalog.ts';
 import { concatenate } from '../images/initramfs.ts';
 import { execOverlay, type Session, sessionOverlay } from '../images/overlay.ts';
@@ -38,7 +39,7 @@ export const runOptions: readonly Option[] = [
   {
     names: ['--exec'],
     value: 'COMMAND',
-    help: "run COMMAND in the guest's shell, print its output only, exit with its code (0 when it ends the guest itself); a pipe or file on standard input is the command's",
+    help: "run COMMAND in the guest's shell, print its output only, exit with its code (0 when it ends the guest itself); a pipe or file on standard input is the command's; a guest that is no image's needs qemu-guest-agent",
   },
   { names: ['--timeout'], value: 'SECONDS', help: 'end the guest so many seconds after its start, with exit code 124' },
   {
@@ -89,6 +90,8 @@ const APPEND = 'console=ttyS0 quiet panic=-1';
 const LAST_WORDS = 2000;
 const SIGNAL_CODES = { SIGHUP: 129, SIGINT: 130, SIGPIPE: 141, SIGTERM: 143 } as const;
 const EOT = Uint8Array.of(4);
+/** Bytes of standard input that an agent takes with a command. */
+const AGENT_INPUT = 16 << 20;
 
 /** Runs a guest; the exit code. */
 export async function run(argv: readonly string[], host: CliHost): Promise<number> {
@@ -112,7 +115,11 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
     throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
   const files = await bootFiles(args, host, display !== undefined);
   const parts = display && (await displayParts(host));
-  const opened = await openDevices(choices, host, { command: args.get('--exec') !== undefined, ours: files.ours });
+  const command = args.get('--exec') !== undefined;
+  const devices = await openDevices(choices, host, { command, ours: files.ours });
+  // Without an image's initramfs a command is carried out by the guest's agent, where it has one.
+  const agent = command && !files.ours ? new GuestAgent({ ...host, sleep: (ms) => sleep(host, ms) }) : undefined;
+  const opened = agent ? withAgent(devices, agent) : devices;
   try {
     const full: MachineConfig = {
       ...config,
@@ -121,11 +128,13 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
       devices: [...(parts?.devices ?? []), ...opened.devices],
       ...(parts ? { firmware: parts.firmware.shape } : {}),
     };
-    return await new Run(host, args, full, seconds, opened, display && parts && { choice: display, parts }).run(files);
+    return await new Run(host, args, full, seconds, opened, display && parts && { choice: display, parts }, agent).run(files);
   } finally {
     await opened.close();
   }
 }
+
+const sleep = (host: CliHost, ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve));
 
 /** What the user wrote is at fault. */
 function usage<T>(read: () => T): T {
@@ -187,6 +196,16 @@ interface Display {
   readonly parts: DisplayParts;
 }
 
+function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
 class Run {
   readonly #host: CliHost;
   readonly #command: string | undefined;
@@ -197,6 +216,7 @@ class Run {
   readonly #verbose: boolean;
   readonly #watch = new ConsoleWatch();
   readonly #control: Control;
+  readonly #agent: GuestAgent | undefined;
   #machine: RunningMachine | undefined;
   #console: ConsoleSession | undefined;
   #ending: Ending | undefined;
@@ -213,8 +233,10 @@ class Run {
     timeout: number | undefined,
     opened: GuestDevices,
     display: Display | undefined,
+    agent: GuestAgent | undefined,
   ) {
     this.#host = host;
+    this.#agent = agent;
     this.#display = display;
     this.#opened = opened;
     this.#command = args.get('--exec');
@@ -255,6 +277,7 @@ class Run {
       restarted: () => {
         this.#watch.clear();
         this.#ready = false;
+        this.#agent?.restarted();
       },
     });
     this.#machine = machine;
@@ -268,13 +291,17 @@ class Run {
     if (this.#ending) machine.quit();
     if (this.#verbose) await host.err.write(`nonroot: ${machine.kernelLine || files.name}; command line: ${files.append}\n`);
     if (interactive) this.#openConsole(files.ours);
-    else this.#openInput();
+    else {
+      const input = this.#openInput();
+      if (this.#agent) void this.#byAgent(this.#agent, input);
+    }
     const limit = this.#timeout === undefined ? undefined : host.after(this.#timeout * 1000, () => this.#timedOut());
     machine.start();
     const end = await machine.ended;
     limit?.cancel();
     this.#lastWords?.cancel();
     this.#console?.close();
+    this.#agent?.end();
     shown?.close();
     if (this.#verbose) {
       const millions = Math.round(machine.instructions / 1e6);
@@ -346,13 +373,41 @@ class Run {
     });
     if (host.input.isTTY && host.err.isTTY) void host.err.write('nonroot: starting; Ctrl-A x ends, Ctrl-A h helps\r\n');
   }
-  /** A command's standard input. */
-  #openInput(): void {
-    if (this.#host.input.isTTY) return;
-    this.#console = this.#host.input.open({
-      input: (bytes) => void this.#control.input(bytes),
-      end: () => this.#control.end(),
+  /** A command's standard input: for the control channel at once, and all of it for an agent; undefined where it is too long. */
+  #openInput(): Promise<Uint8Array | undefined> {
+    if (this.#host.input.isTTY) return Promise.resolve(new Uint8Array(0));
+    const kept: Uint8Array[] = [];
+    let length = 0;
+    return new Promise((resolve) => {
+      this.#console = this.#host.input.open({
+        input: (bytes) => {
+          void this.#control.input(bytes);
+          if (this.#agent && !this.#ready && (length += bytes.length) <= AGENT_INPUT) kept.push(bytes.slice());
+        },
+        end: () => {
+          this.#control.end();
+          resolve(length > AGENT_INPUT ? undefined : joined(kept));
+        },
+      });
     });
+  }
+  /** The command, by the agent of a guest that has not our init. */
+  async #byAgent(agent: GuestAgent, whole: Promise<Uint8Array | undefined>): Promise<void> {
+    try {
+      await agent.ready;
+      if (this.#ready) return;
+      const input = await whole;
+      if (!input)
+        throw new Error(`Cannot give the command its input: accepted are ${AGENT_INPUT} bytes where the guest's agent runs it`);
+      const { code, stdout, stderr } = await agent.run(this.#command!, { input });
+      await this.#host.out.write(stdout);
+      await this.#host.err.write(stderr);
+      await agent.settle().catch(() => {});
+      this.#end({ code });
+    } catch (error) {
+      if (this.#machine?.status === 'ended') return;
+      this.#end({ code: 1, message: error instanceof Error ? error.message : String(error) });
+    }
   }
   #isReady(): void {
     this.#ready = true;

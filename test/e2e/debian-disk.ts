@@ -18,9 +18,20 @@ const ESP = 2 * MIB;
 const ROOT = 32 * MIB;
 const SIZE = 2048 * MIB;
 
+/** Debian's architectures, with the kernel and the boot loaders of each. */
+export type DebianArch = 'amd64' | 'i386';
+const BOOT: Readonly<Record<DebianArch, readonly string[]>> = {
+  amd64: ['linux-image-amd64', 'grub-pc-bin', 'grub-efi-amd64-bin'],
+  i386: ['linux-image-686-pae', 'grub-pc-bin', 'grub-efi-ia32-bin'],
+};
+/** UEFI's firmware starts what has its own width. */
+const EFI: Readonly<Record<DebianArch, { readonly target: string; readonly name: string }>> = {
+  amd64: { target: 'x86_64-efi', name: 'bootx64.efi' },
+  i386: { target: 'i386-efi', name: 'bootia32.efi' },
+};
 const PACKAGES = [
   ...['systemd-sysv', 'systemd-resolved', 'udev', 'dbus', 'iproute2', 'openssh-server', 'ca-certificates', 'fio'],
-  ...['linux-image-amd64', 'initramfs-tools', 'zstd', 'grub-pc-bin', 'grub-efi-amd64-bin'],
+  ...['qemu-guest-agent', 'initramfs-tools', 'zstd'],
 ];
 
 /** Files of the guest beside what its packages bring. */
@@ -52,20 +63,21 @@ const FILES: Readonly<Record<string, string>> = {
 const MODULES = 'normal linux serial terminal echo configfile search search_label part_gpt ext2 fat boot halt reboot test'.split(
   ' ',
 );
-const SCRIPT = [
-  'set -e',
-  'mkdir -p /boot/efi /root/.ssh',
-  'chmod 700 /root/.ssh',
-  'passwd -d root >/dev/null',
-  'update-initramfs -u',
-  'systemctl enable systemd-networkd systemd-resolved ssh',
-  'systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer',
-  `grub-mkimage -O i386-pc -p '(,gpt3)/boot/grub' -o /boot/grub/core.img biosdisk ${MODULES.join(' ')}`,
-  `grub-mkimage -O x86_64-efi -c /boot/grub/embedded.cfg -p /boot/grub -o /boot/grub/bootx64.efi efi_gop ${MODULES.join(' ')}`,
-  'cp -r /usr/lib/grub/i386-pc /usr/lib/grub/x86_64-efi /boot/grub/',
-  'apt-get clean',
-  'rm -rf /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/*',
-].join('\n');
+const scriptOf = ({ target, name }: (typeof EFI)[DebianArch]): string =>
+  [
+    'set -e',
+    'mkdir -p /boot/efi /root/.ssh',
+    'chmod 700 /root/.ssh',
+    'passwd -d root >/dev/null',
+    'update-initramfs -u',
+    'systemctl enable systemd-networkd systemd-resolved ssh',
+    'systemctl mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer fstrim.timer',
+    `grub-mkimage -O i386-pc -p '(,gpt3)/boot/grub' -o /boot/grub/core.img biosdisk ${MODULES.join(' ')}`,
+    `grub-mkimage -O ${target} -c /boot/grub/embedded.cfg -p /boot/grub -o /boot/grub/${name} efi_gop ${MODULES.join(' ')}`,
+    `cp -r /usr/lib/grub/i386-pc /usr/lib/grub/${target} /boot/grub/`,
+    'apt-get clean',
+    'rm -rf /var/lib/apt/lists/* /usr/share/doc/* /usr/share/man/* /usr/share/locale/*',
+  ].join('\n');
 const TOOLS = ['debootstrap', 'unshare', 'parted', 'mkfs.ext4', 'mformat', 'mcopy', 'qemu-img', 'ssh', 'ssh-keygen'];
 
 export interface DebianDisk {
@@ -76,7 +88,7 @@ export interface DebianDisk {
 }
 
 /** The disk; a text that says why it cannot be had here. */
-export async function debianDisk(): Promise<DebianDisk | string> {
+export async function debianDisk(arch: DebianArch = 'amd64'): Promise<DebianDisk | string> {
   if (process.getuid?.() !== 0) return 'debootstrap needs root';
   for (const tool of TOOLS) {
     const there = await run('sh', ['-c', `command -v ${tool}`]).then(
@@ -89,7 +101,7 @@ export async function debianDisk(): Promise<DebianDisk | string> {
   const folder = join(
     cache.root,
     'derived',
-    `debian-disk-${sha256(JSON.stringify([FILES, SCRIPT, PACKAGES, MODULES])).slice(0, 16)}`,
+    `debian-disk-${sha256(JSON.stringify([FILES, scriptOf(EFI[arch]), BOOT[arch], PACKAGES, MODULES])).slice(0, 16)}`,
   );
   const disk = { image: join(folder, 'disk.qcow2'), key: join(folder, 'key') };
   const made = await access(disk.image).then(
@@ -101,7 +113,7 @@ export async function debianDisk(): Promise<DebianDisk | string> {
   if (typeof mirror === 'string') return mirror;
   const scratch = await scratchDirectory(cache);
   try {
-    await make(scratch, mirror);
+    await make(scratch, mirror, arch);
     await mkdir(join(cache.root, 'derived'), { recursive: true });
     await rename(join(scratch, 'out'), folder).catch(async (error: NodeJS.ErrnoException) => {
       // Another process was faster.
@@ -131,20 +143,18 @@ async function findMirror(): Promise<Mirror | string> {
   return { url: site!, suite: suite! };
 }
 
-async function make(scratch: string, { url, suite }: Mirror): Promise<void> {
+async function make(scratch: string, { url, suite }: Mirror, arch: DebianArch): Promise<void> {
   const root = join(scratch, 'root');
   const out = join(scratch, 'out');
   await mkdir(out);
   // In a mount namespace of its own: what debootstrap mounts (proc) goes with it, however it ends.
-  await run('unshare', ['--mount', 'debootstrap', '--variant=minbase', `--include=${PACKAGES.join()}`, suite, root, url], {
-    timeout: 7_200_000,
-    maxBuffer: 16 * MIB,
-  });
+  const options = [`--arch=${arch}`, '--variant=minbase', `--include=${[...PACKAGES, ...BOOT[arch]].join()}`];
+  await run('unshare', ['--mount', 'debootstrap', ...options, suite, root, url], { timeout: 7_200_000, maxBuffer: 16 * MIB });
   for (const [path, text] of Object.entries(FILES)) {
     await mkdir(join(root, path, '..'), { recursive: true });
     await writeFile(join(root, path), text);
   }
-  await run('chroot', [root, 'sh', '-c', SCRIPT], { maxBuffer: 16 * MIB });
+  await run('chroot', [root, 'sh', '-c', scriptOf(EFI[arch])], { maxBuffer: 16 * MIB });
   await rm(join(root, 'etc/resolv.conf'), { force: true });
   await symlink('../run/systemd/resolve/stub-resolv.conf', join(root, 'etc/resolv.conf'));
   await run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-C', 'test', '-f', join(out, 'key')]);
@@ -155,7 +165,7 @@ async function make(scratch: string, { url, suite }: Mirror): Promise<void> {
   const esp = ['-i', `${raw}@@${ESP}`];
   await run('mformat', [...esp, '-v', 'ESP', '-T', String((ROOT - ESP) / SECTOR), '-h', '64', '-s', '32', '::']);
   await run('mmd', [...esp, '::/EFI', '::/EFI/BOOT']);
-  await run('mcopy', [...esp, join(root, 'boot/grub/bootx64.efi'), '::/EFI/BOOT/BOOTX64.EFI']);
+  await run('mcopy', [...esp, join(root, 'boot/grub', EFI[arch].name), `::/EFI/BOOT/${EFI[arch].name.toUpperCase()}`]);
   await installBoot(raw, join(root, 'boot/grub'));
   await run('qemu-img', ['convert', '-O', 'qcow2', raw, join(out, 'disk.qcow2')]);
 }

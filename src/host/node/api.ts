@@ -57,6 +57,7 @@ function apiHost(): ApiHost<FrozenMachine> {
     devices: (o, ours) =>
       openDevices(deviceChoices(parseArguments(runOptions, 0, deviceArguments(o))), host, { command: false, ours }),
     base64: (bytes) => Buffer.from(bytes).toString('base64'),
+    fromBase64: (text) => Buffer.from(text, 'base64'),
     sleep: (ms) => sleep(ms, undefined, { ref: false }),
     async save({ state, memory }, note, path) {
       const fd = openSync(path, 'w');

@@ -95,6 +95,8 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     startVnc,
     webDisplay: serveDisplay,
     folder: openFolder,
+    base64: (bytes) => Buffer.from(bytes).toString('base64'),
+    fromBase64: (text) => Buffer.from(text, 'base64'),
     machine: (setup) => new NodeMachine(setup, ahead),
     kvm() {
       if (kvm) return kvm;
