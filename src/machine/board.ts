@@ -68,6 +68,7 @@ const controlLayout = struct({
   plugs: ['i32', 1],
   wake: ['i32', 64],
   skipped: ['f64', 1],
+  tscBase: ['i64', 1],
 });
 
 export interface BoardOptions {
@@ -144,7 +145,8 @@ export interface Board {
   readonly facts: BoardFacts;
   /**
    * `stop`: word that ends the vCPUs' loops; `pause`: word that holds them while it is not 0, `paused`: how many are held; `looked`: how many of them have looked at their state again since `pause` got another value; `wake`: a word for each vCPU
-   * to sleep on; `plugs`: how often devices were added or removed; `switched`: how often vCPUs have come to a meeting while they go over to another accelerator, `gate`: the meetings that are over, `refused`: 1 once a vCPU could not go over; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held.
+   * to sleep on; `plugs`: how often devices were added or removed; `switched`: how often vCPUs have come to a meeting while they go over to another accelerator, `gate`: the meetings that are over, `refused`: 1 once a vCPU could not go over; `skipped`: ns that the guest's clock has stood still, changed only while all vCPUs are held;
+   * `tscBase`: how far the board's time-stamp counter is ahead of what KVM's counts by, 0 where no vCPU has measured it yet.
    */
   readonly control: {
     readonly stop: Int32Array;
@@ -157,6 +159,7 @@ export interface Board {
     readonly gate: Int32Array;
     readonly wake: Int32Array;
     readonly skipped: Float64Array;
+    readonly tscBase: BigInt64Array;
   };
   /** Tells `bellsMoved` where writes that only ring are. With the board's lock held. */
   placeBells(): void;

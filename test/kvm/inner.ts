@@ -14,6 +14,7 @@ import { inMemory } from '../../src/firmware/target.ts';
 import { nodeHost } from '../../src/host/node/cli-host.ts';
 import { NodeMachine } from '../../src/host/node/machine.ts';
 import { activity, tscOffset } from '../../src/isa/x86/state.ts';
+import { TSC_KHZ } from '../../src/machine/config.ts';
 import { parseCpu } from '../../src/machine/options.ts';
 import type { MachineSetup } from '../../src/machine/running.ts';
 
@@ -150,6 +151,12 @@ async function moved(from: Guest, accel: 'dbt' | 'kvm'): Promise<Guest> {
 const uptime = async (g: Guest): Promise<number> =>
   Number(/^([\d.]+) [\d.]+\r?$/m.exec(await g.command('cat /proc/uptime'))?.[1]);
 
+/** How far the first vCPU's time-stamp counter is ahead of the board's, in ms. */
+const tscAhead = (g: Guest): Promise<number> =>
+  g.machine.hold(
+    () => Number(g.machine.vcpuState(0).getBigInt64(tscOffset.offset, true)) / (g.machine.board.config.tscKhz ?? TSC_KHZ),
+  );
+
 // A program that adds up, over and over: wrong registers or memory show in a sum. /tmp/n has the rounds that were right, /tmp/bad the others. Its
 // rounds are short: the translator makes some hundred thousand instructions a second here, where all its code is new.
 const PROGRAM = `rm -f /tmp/bad; echo 0 > /tmp/n; (n=0; while :; do i=0; s=0; while [ $i -lt 100 ]; do i=$((i+1)); s=$((s+i*i)); done; [ $s = 338350 ] && n=$((n+1)) || echo $s >> /tmp/bad; echo $n > /tmp/n; done) & true`;
@@ -203,7 +210,10 @@ if (booted && guest) {
     const to = n & 1 ? 'kvm' : 'dbt';
     await check(`the running guest moves to ${to} under load`, async () => {
       const before = await uptime(g);
+      const counter = await tscAhead(g);
       await g.machine.setAccel(to);
+      const moved = (await tscAhead(g)) - counter;
+      expect(Math.abs(moved) < 100, `the guest's time-stamp counter went on by ${moved.toFixed(0)} ms more than the board's`);
       expect(g.machine.accel === to, g.machine.accel);
       const out = await g.command(THREE_MORE);
       expect(out.includes('RIGHT'), out);

@@ -22,6 +22,7 @@ const numbers: Record<string, number> = {
   getDebugregs: 0x8080aea1, setDebugregs: 0x4080aea2, getXcrs: 0x8188aea6, setXcrs: 0x4188aea7, getLapic: 0x8400ae8e,
   getIrqchip: 0xc208ae62, setIrqchip: 0x8208ae63, getPit2: 0x8070ae9f, setPit2: 0x4070aea0,
   setClock: 0x4030ae7b, getClock: 0x8030ae7c, getMpState: 0x8004ae98, setGuestDebug: 0x4048ae9b, translate: 0xc018ae85,
+  setDeviceAttr: 0x4018aee1, getDeviceAttr: 0x4018aee2,
 }; // biome-ignore format: a table
 
 test('ioctls have the numbers of the kernel headers', () => {

@@ -130,6 +130,11 @@ export const runEoiLayout = struct({ vector: 'u8' });
 export const runDebugLayout = struct({ exception: 'u32', pad: 'u32', pc: 'u64', dr6: 'u64', dr7: 'u64' });
 export const runHypercallLayout = struct({ nr: 'u64', args: ['u64', 6], result: 'u64', flags: 'u64' });
 
+/** An attribute of a vCPU, whose value is at `addr`; Documentation/virt/kvm/devices/vcpu.rst. */
+export const deviceAttrLayout = struct({ flags: 'u32', group: 'u32', attr: 'u64', addr: 'u64' });
+/** What is added to the host's counter, scaled, for the guest's (64 bits, signed). */
+export const tscOffsetAttr = { group: 0, attr: 0n } as const;
+
 // -- capabilities
 
 /** Capabilities by their numbers. */
@@ -218,6 +223,8 @@ const rows = {
   setXcrs: [0xa7, 'in', xcrsLayout.size, 'xcrs'],
   resetDirtyRings: [0xc7, 'none', 0, 'dirtyLogRing'],
   kvmclockCtrl: [0xad, 'none', 0, 'kvmclockCtrl'],
+  setDeviceAttr: [0xe1, 'in', deviceAttrLayout.size],
+  getDeviceAttr: [0xe2, 'in', deviceAttrLayout.size],
 } as const satisfies Readonly<Record<string, Row>>;
 export type IoctlName = keyof typeof rows;
 

@@ -8,8 +8,8 @@ import { At } from '../../isa/x86/rows/xsave.ts';
 import * as st from '../../isa/x86/state.ts';
 import { S } from '../../isa/x86/state.ts';
 import {
-  debugRegsLayout, errno, eventsFlag, eventsLayout, type IoctlName, ioctls, MSRS_HEADER, msrEntryLayout, regsLayout, type Segment, 
-  shadowBit, sregsLayout,XSAVE_BYTES, xcrsLayout,
+  debugRegsLayout, deviceAttrLayout, errno, eventsFlag, eventsLayout, type IoctlName, ioctls, MSRS_HEADER, msrEntryLayout, regsLayout, type Segment,
+  shadowBit, sregsLayout, tscOffsetAttr, XSAVE_BYTES, xcrsLayout,
 } from './abi.ts'; // biome-ignore format: one list
 import type { CpuidEntry } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
@@ -94,12 +94,15 @@ export class KvmState {
     checkComponents(this.#get(st.xcr0), this.#components);
   }
 
-  /** Everything from the slots into the kernel. */
-  store(apicBase: bigint, tpr: number): void {
+  /**
+   * Everything from the slots into the kernel. Where the guest's counter may not go on as the kernel has it, `tscBase` is a word that all vCPUs share, 0 at
+   * first: see `#setTsc`.
+   */
+  store(apicBase: bigint, tpr: number, tscBase?: BigInt64Array): void {
     this.#storeSystem(apicBase, tpr);
     this.#storeRegisters();
     this.#storeFloat();
-    this.#storeMsrs();
+    this.#storeMsrs(tscBase);
     const d = this.#debug.view;
     st.dr.slice(0, 4).forEach((slot, n) => {
       d.db[n] = this.#get(slot);
@@ -124,7 +127,8 @@ export class KvmState {
     this.#loadRegisters();
     this.#loadFloat();
     for (const [index, slot] of this.#msrs) this.#set(slot, this.#readMsr(index) ?? 0n);
-    this.#loadTsc();
+    const ahead = this.#tscAhead();
+    if (ahead !== undefined) this.#set(st.tscOffset, ahead);
     if (this.#hasAdjust) this.#set(st.tscAdjust, this.#readMsr(IA32_TSC_ADJUST) ?? 0n);
     this.#call('getDebugregs', this.#debug.bytes);
     const d = this.#debug.view;
@@ -312,23 +316,48 @@ export class KvmState {
     });
   }
 
-  #storeMsrs(): void {
+  #storeMsrs(tscBase: BigInt64Array | undefined): void {
     for (const [index, slot] of this.#msrs) this.writeMsr(index, this.#get(slot));
-    this.writeMsr(IA32_TSC, BigInt.asUintN(64, this.#tsc() + this.#get(st.tscOffset)));
+    if (!tscBase || !this.#setTsc(tscBase)) this.writeMsr(IA32_TSC, BigInt.asUintN(64, this.#tsc() + this.#get(st.tscOffset)));
     if (this.#hasAdjust) this.writeMsr(IA32_TSC_ADJUST, this.#get(st.tscAdjust));
   }
-  /** How far the guest's counter is ahead. The host may run others between two looks: the best of some tries counts. */
-  #loadTsc(): void {
+  /**
+   * The counter as the slots have it, by the offset that the kernel adds: of IA32_TSC it takes a value within a second of what it expects for that. The first
+   * vCPU to come measures for all, what the board's counter is ahead of the host's, so that counters that are one stay one. False where the kernel has no
+   * such attribute.
+   */
+  #setTsc(tscBase: BigInt64Array): boolean {
+    if (Atomics.load(tscBase, 0) === 0n) {
+      const offset = this.#tscAttr('getDeviceAttr', 0n);
+      const ahead = this.#tscAhead();
+      if (offset === undefined || ahead === undefined) return false;
+      Atomics.compareExchange(tscBase, 0, 0n, BigInt.asIntN(64, offset - ahead) || 1n);
+    }
+    return this.#tscAttr('setDeviceAttr', Atomics.load(tscBase, 0) + this.#get(st.tscOffset)) !== undefined;
+  }
+  /** The kernel's offset, read or written; undefined where it has none. */
+  #tscAttr(call: 'getDeviceAttr' | 'setDeviceAttr', value: bigint): bigint | undefined {
+    const word = BigInt64Array.of(value);
+    const { bytes, view } = block(deviceAttrLayout);
+    view.group = tscOffsetAttr.group;
+    view.attr = tscOffsetAttr.attr;
+    view.addr = this.#host.address(new Uint8Array(word.buffer));
+    return this.#host.ioctl(this.#fd, ioctls[call].request, bytes) < 0 ? undefined : word[0];
+  }
+  /** How far the guest's counter is ahead of the board's. The host may run others between two looks: the best of some tries counts. */
+  #tscAhead(): bigint | undefined {
+    let ahead: bigint | undefined;
     let best: bigint | undefined;
     for (let n = 0; n < TSC_TRIES; n++) {
       const before = this.#tsc();
       const value = this.#readMsr(IA32_TSC);
-      if (value === undefined) return;
+      if (value === undefined) return undefined;
       const window = this.#tsc() - before;
       if (best !== undefined && window >= best) continue;
       best = window;
-      this.#set(st.tscOffset, value - before - window / 2n);
+      ahead = value - before - window / 2n;
     }
+    return ahead;
   }
   /** One MSR's value; undefined where the kernel has no such MSR. */
   #readMsr(index: number): bigint | undefined {

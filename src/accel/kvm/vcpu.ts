@@ -248,10 +248,13 @@ export class KvmVcpu implements Vcpu {
     this.#apicOnBoard = true;
     this.#apicChanged = true;
   }
-  /** Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. */
-  load(): void {
+  /**
+   * Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. The time-stamp counter is the slots', not what the
+   * kernel expects; `tscBase` is as for `KvmState.store`.
+   */
+  load(tscBase: BigInt64Array): void {
     if (!this.#inSlots) return;
-    this.#enter();
+    this.#enter(tscBase);
     // What comes before the guest runs shows in the next look at the state.
     this.#slotsFresh = false;
   }
@@ -304,8 +307,8 @@ export class KvmVcpu implements Vcpu {
 
   // -- into the guest
 
-  #enter(): void {
-    this.#state.store(this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, this.#bus.tpr);
+  #enter(tscBase?: BigInt64Array): void {
+    this.#state.store(this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, this.#bus.tpr, tscBase);
     for (const index of PARAVIRTUAL) {
       const value = this.#bus.rdmsr(index);
       if (value !== undefined) this.#state.writeMsr(index, value);

@@ -1,12 +1,15 @@
 // KVM vCPUs on this machine's /dev/kvm, whatever kind it is: small programs, exits, kicks, state to and fro.
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
+import { deviceAttrLayout, ioctls } from '../../accel/kvm/abi.ts';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
+import { block } from '../../accel/kvm/state.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
@@ -337,6 +340,60 @@ test('a vCPU whose slots were emptied while it was elsewhere can be kicked once 
   Atomics.store(words, at, 0);
   vcpu.takeOver();
   assert.equal(Atomics.load(words, at), thread);
+});
+
+test('a time-stamp counter that was set back by less than a second is set back, and those of all vCPUs by the same', {
+  skip,
+}, (t) => {
+  const khz = BigInt(vm.host.ioctl(vcpu.fd, ioctls.getTscKhz.request, 0));
+  bus.tsc = () => (BigInt(Math.floor(performance.now() * 1e6)) * khz) / 1_000_000n;
+  const base = new BigInt64Array(new SharedArrayBuffer(8));
+  /** How far the kernel's counter is ahead of the bus's, in ms, once the slots have said `ms`. */
+  const ahead = (ms: bigint): number => {
+    vcpu.set('tscOffset', ms * khz);
+    vcpu.sync();
+    vcpu.load(base);
+    vcpu.refresh();
+    return Number(BigInt.asIntN(64, vcpu.get('tscOffset'))) / Number(khz);
+  };
+  const value = BigInt64Array.of(-1n);
+  const { bytes: attr, view } = block(deviceAttrLayout);
+  view.addr = vm.host.address(new Uint8Array(value.buffer));
+  const done = [ioctls.setDeviceAttr, ioctls.getDeviceAttr].map((call) => vm.host.ioctl(vcpu.fd, call.request, attr));
+  // The KVM of some nested hosts takes offsets and goes on as before.
+  value[0] = 0n;
+  vm.host.ioctl(vcpu.fd, ioctls.getDeviceAttr.request, attr);
+  if (done.some((result) => result < 0) || value[0] !== -1n) return t.skip('this kernel keeps no offset of a vCPU');
+  vcpu.reset();
+  vcpu.load(base);
+  const zero = ahead(0n);
+  const near = (found: number, wanted: number): void => assert.ok(Math.abs(found - wanted) < 200, `${found} ms, not ${wanted}`);
+  near(zero, 0);
+  near(ahead(-500n), -500);
+  near(ahead(400n), 400);
+  const measured = base[0];
+  ahead(0n);
+  assert.equal(base[0], measured, 'what one vCPU has measured is for all');
+});
+
+test('a process ends that exits while its guest runs and never leaves', { skip }, () => {
+  const here = (name: string): string =>
+    new URL(`${name}${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url).href;
+  // Where the processor begins: mov dx,0x3f8; mov al,0x78; out dx,al; jmp $
+  const program = `import(${JSON.stringify(here('./machine'))}).then(({ NodeMachine }) => {
+    const rom = new Uint8Array(65536);
+    rom.set([0xba, 0xf8, 3, 0xb0, 0x78, 0xee, 0xeb, 0xfe], 65536 - 16);
+    const firmware = { rom: rom.length };
+    const config = { cpus: 2, memory: 16 << 20, cpuModel: 'qemu64', paravirtual: [], rtcOffset: 0, trace: [], accel: 'kvm', firmware };
+    const serial = () => setTimeout(() => process.exit(7), 300);
+    new NodeMachine({ config, firmware: { rom }, serial, report: () => {} }).start();
+  })`;
+  const { status, stderr } = spawnSync(process.execPath, ['-e', program], {
+    timeout: 60_000,
+    killSignal: 'SIGKILL',
+    encoding: 'utf8',
+  });
+  assert.equal(status, 7, stderr);
 });
 
 test('writes that only ring a doorbell end in the kernel, and a thread rings for them', { skip }, async () => {

@@ -607,13 +607,14 @@ export class NodeMachine implements RunningMachine {
       skipped[0] = this.#stoodStillAt - clock;
       const view = new DataView(this.#memory.buffer);
       vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
-      const { switched, gate, plugs } = this.board.control;
+      const { switched, gate, plugs, tscBase } = this.board.control;
       if (this.#localApicsInKernel) {
         this.#reloading?.deliver();
         this.#diverted = undefined;
         this.#reloading = { left: this.#running.size, deliver: this.#keepMessages() };
         Atomics.store(switched, 0, 0);
         Atomics.store(gate, 0, 0);
+        Atomics.store(tscBase, 0, 0n);
       }
       for (const port of this.#changes) port?.postMessage({ kind: 'reload' } satisfies DeviceChange);
       Atomics.add(plugs, 0, 1);
@@ -629,14 +630,18 @@ export class NodeMachine implements RunningMachine {
       const memory = this.#memory.buffer;
       this.#kvm = kvmThread(memory, this.#layout, { irqchip: config.irqchip ?? 'split', dirtyRing: config.dirtyRing });
       this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
+      // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
+      process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);
     }
     this.#accel = 'kvm';
     return this.#kvm;
   }
+  readonly #processEnds = (): void => this.#expel();
   /** Gives KVM's machine back. The threads that used it are gone. */
   #closeKvm(): void {
     const kvm = this.#kvm;
     if (!kvm) return;
+    process.off('exit', this.#processEnds).setMaxListeners(process.getMaxListeners() - 1);
     // What still comes from devices goes nowhere.
     this.#kvm = undefined;
     this.board.apicBus.remote = undefined;
@@ -682,6 +687,7 @@ export class NodeMachine implements RunningMachine {
       Atomics.store(control.switched, 0, 0);
       Atomics.store(control.refused, 0, 0);
       Atomics.store(control.gate, 0, 0);
+      Atomics.store(control.tscBase, 0, 0n);
       this.#changes.forEach((port, cpu) => {
         const away = !this.#running.has(cpu);
         port?.postMessage({ kind: 'accel', kvm: kvm?.vm.share, away, since } satisfies DeviceChange);
@@ -798,6 +804,7 @@ export class NodeMachine implements RunningMachine {
     if (restored) {
       this.#restored = undefined;
       this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
+      Atomics.store(this.board.control.tscBase, 0, 0n);
       if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
       const deliver = this.#localApicsInKernel ? this.#keepMessages() : undefined;
       if (deliver) Atomics.store(this.board.control.pause, 0, 1);

@@ -290,7 +290,7 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   board.apicBus.remote = toKvm ? kvm?.remoteApics : undefined;
   running = next;
   // Before any vCPU runs: an interrupt that the others or the board send must find the local APIC as it will be.
-  if (next instanceof KvmVcpu) next.load();
+  if (next instanceof KvmVcpu) next.load(board.control.tscBase);
   else takeParts();
   meet(() => {
     if (left && !toKvm) board.lock.run(() => board.apicsBack());
@@ -379,7 +379,7 @@ function takeParts(): void {
 function reload(): DbtVcpu | KvmVcpu | undefined {
   reloaded();
   if (!(running instanceof KvmVcpu) || !kvm?.remoteApics) return undefined;
-  running.load();
+  running.load(board.control.tscBase);
   const { chips } = kvm;
   meet(() => chips && chipsToKernel(board, chips, epoch));
   send({ kind: 'reloaded' });
@@ -405,7 +405,7 @@ function run(m: Start): void {
     reloaded();
     if (current instanceof KvmVcpu) {
       current.check();
-      current.load();
+      current.load(board.control.tscBase);
     }
   } else {
     if (m.boot) applyBootState(current, m.boot);
