@@ -18,7 +18,7 @@ const KEPT_MS = 24 * 3600 * 1000;
 const started = new Date();
 const { outputFiles } = await build({
   absWorkingDir: root,
-  entryPoints: ['bin/nonroot*.ts', 'src/host/node/*-worker.ts', 'src/host/node/api.ts'],
+  entryPoints: ['bin/nonroot*.ts', 'src/host/node/*-worker.ts', 'src/host/node/translator.ts', 'src/host/node/api.ts'],
   outdir: out,
   outbase: root,
   // Where the modules are that look for files beside themselves.

@@ -2,14 +2,14 @@
 // thread reads its command line, its own modules and the kernel.
 
 import { type Transferable, Worker } from 'node:worker_threads';
-import type { VcpuWorkerData } from './vcpu-worker.ts';
+import type { Ahead, VcpuWorkerData } from './vcpu-worker.ts';
 
 /** The worker's file has the extension of this one: `.ts` in a clone, `.js` in the package. */
 const WORKER = new URL(`./vcpu-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
 
-/** A thread that waits for its machine. It does not keep the process alive. */
-export function threadAhead(): Worker {
-  const worker = new Worker(WORKER, { stdin: false });
+/** A thread that waits for its machine. It does not keep the process alive. Where the machine is known to run on KVM, the translator can wait. */
+export function threadAhead(ahead: Ahead['ahead'] = 'translator'): Worker {
+  const worker = new Worker(WORKER, { workerData: { ahead } satisfies Ahead, stdin: false });
   worker.unref();
   return worker;
 }

@@ -2,15 +2,15 @@
 
 import { randomFillSync } from 'node:crypto';
 import { readlinkSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { basename } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
-import { createEngine, createVm, type Engine, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
+import type { Engine } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
-import { REACH } from '../../accel/dbt/region.ts';
-import { DbtVcpu } from '../../accel/dbt/vcpu.ts';
+import type { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import type { KvmShare } from '../../accel/kvm/vm.ts';
@@ -31,7 +31,6 @@ import { lazyReadNow } from './file-native.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
-import { regionMaker } from './region-maker.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -47,6 +46,11 @@ export interface VcpuWorkerData {
   readonly blobs: FwCfgBlobs;
   /** No other thread compiles the main module for this one. */
   readonly alone?: boolean;
+}
+
+/** What a thread is started with that is to wait for its machine, and what it makes ready for that. */
+export interface Ahead {
+  readonly ahead: 'translator' | 'modules';
 }
 
 /** What happens to the machine while its vCPUs are held. */
@@ -98,9 +102,18 @@ setFlagsFromString('--wasm-tiering-budget=300000');
 // dies. A module's code is given back with the module.
 setFlagsFromString('--no-wasm-code-gc');
 const port = parentPort!;
-/** Without data, this thread was started ahead of its machine: it makes itself ready first. */
-const prepared = workerData ? null : prepareEngine(false, readPrebuilt(false));
-const given = (workerData ?? (await new Promise((resolve) => port.once('message', resolve)))) as VcpuWorkerData;
+type Translator = typeof import('./translator.ts');
+let loaded: Translator | undefined;
+/** At once, since the guest that needs it may run already. */
+const translator = (): Translator =>
+  (loaded ??= createRequire(import.meta.url)(
+    `./translator${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`,
+  ) as Translator);
+/** A thread that was started ahead of its machine makes itself ready first. */
+const start = workerData as VcpuWorkerData | Ahead;
+const ahead = 'ahead' in start;
+const prepared = ahead && start.ahead === 'translator' ? translator().prepareEngine(false, readPrebuilt(false)) : null;
+const given = ahead ? await new Promise<VcpuWorkerData>((resolve) => port.once('message', resolve)) : start;
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 /** Memory beyond 4 GiB takes other modules than those that were made ahead. */
 const wide = isWide(layout.pages);
@@ -166,11 +179,12 @@ const random = (): bigint => {
 
 const bus = vcpuBus(board, cpu, random);
 const made = kvm || ready ? undefined : readPrebuilt(wide);
-const engine: Engine | null = kvm ? null : (ready?.engine ?? createEngine(made));
+const engine: Engine | null = kvm ? null : (ready?.engine ?? translator().createEngine(made));
 let vcpu: DbtVcpu | null = null;
-let maker: ReturnType<typeof regionMaker> | null = null;
+let maker: ReturnType<Translator['regionMaker']> | null = null;
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
   maker?.close();
+  const { createVm, DbtVcpu, REACH, regionMaker } = translator();
   maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features);
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
@@ -191,6 +205,7 @@ let parts: { readonly engine: Engine; readonly module: WebAssembly.Module } | un
 function assistant(): DbtVcpu {
   if (beside) return beside;
   if (!parts) {
+    const { createEngine, mainModule } = translator();
     const own = engine ?? createEngine(readPrebuilt(wide));
     parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own, wide)) };
   }
@@ -337,7 +352,7 @@ let main: WebAssembly.Module | null = null;
 let early: Start | null = null;
 
 if (engine && (cpu === 0 || alone)) {
-  main = ready?.main ?? new WebAssembly.Module(made?.main ?? mainModule(engine, wide));
+  main = ready?.main ?? new WebAssembly.Module(made?.main ?? translator().mainModule(engine, wide));
   if (cpu === 0 && config.cpus > 1) send({ kind: 'module', module: main });
   vcpu = make(engine, main);
 }
