@@ -1,4 +1,4 @@
-// A whole pass of memtest86+ (Debian's package `memtest86+`), by hand: `node test/e2e/memtest.long.ts [MIB] [LIMIT_SECONDS]`. Its screen comes over the
+// A whole pass of memtest86+ (Debian's package `memtest86+`), by hand: `node test/e2e/memtest.long.ts [MIB] [LIMIT_SECONDS] [x64|ia32]`. Its screen comes over the
 // serial port, drawn by cursor addresses; the counters of passes and errors are read off it.
 
 import { spawn } from 'node:child_process';
@@ -6,8 +6,8 @@ import { accessSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { programPath } from './program.ts';
 
-const KERNEL = '/boot/memtest86+x64.bin';
-const [memory = '16', limit = '3600'] = process.argv.slice(2);
+const [memory = '16', limit = '3600', width = 'x64'] = process.argv.slice(2);
+const KERNEL = `/boot/memtest86+${width}.bin`;
 try {
   accessSync(KERNEL);
 } catch {

@@ -101,7 +101,7 @@ export async function fuzzGdb(path: string, died: () => string | undefined, seed
 function served(path: string): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const s = connect(path, () => s.write(Buffer.concat([packet('qSupported'), packet('g')])));
-  const timer = setTimeout(() => reject(new Error('the next debugger is not served')), 30_000);
+  const timer = setTimeout(() => reject(new Error('the next debugger is not served')), 120_000);
   let text = '';
   s.on('data', (b) => {
     text += b.toString('latin1');
@@ -129,7 +129,7 @@ export async function fuzzGdbEmulator(seed: number, rounds: number): Promise<voi
   const died = (): string | undefined =>
     child.exitCode === null && child.signalCode === null ? undefined : `${child.exitCode ?? child.signalCode}: ${said}`;
   try {
-    for (let n = 0; n < 600 && !existsSync(path) && died() === undefined; n++) await sleep(50);
+    for (let n = 0; n < 2400 && !existsSync(path) && died() === undefined; n++) await sleep(50);
     await fuzzGdb(path, died, seed, rounds);
   } finally {
     child.kill('SIGKILL');
