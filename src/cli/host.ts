@@ -107,6 +107,13 @@ export interface CliHost {
   kvm(): KvmFinding;
   /** Called on a signal, and (with SIGPIPE) when the reader of standard output is gone. */
   onSignal(listener: (signal: HostSignal | 'SIGPIPE') => void): void;
+  /** Takes rights from the process, for good; throws where that cannot be done here. */
+  confine(kept: Sandbox): void;
+  /**
+   * Before `confine`: starts the program anew, without what it could only have been started without. With `files`, it reaches nothing
+   * but these and its own. Returns in the process that this has started. Throws where it cannot be done here.
+   */
+  prepareToConfine(files: (() => Promise<readonly Grant[]>) | undefined): Promise<void>;
   readonly base64: (bytes: Uint8Array) => string;
   readonly fromBase64: (text: string) => Uint8Array;
   /** Milliseconds, monotonic. */
@@ -122,12 +129,5 @@ export interface SystemHost extends CliHost {
   daemonize(): Promise<number>;
   /** Everything listens: whoever started a daemon may go on. */
   ready(): void;
-  /** Takes rights from the process, for good; throws where that cannot be done here. */
-  confine(kept: Sandbox): void;
-  /**
-   * Before `confine`: starts the program anew, without what it could only have been started without. With `files`, it reaches nothing
-   * but these and its own. Returns in the process that this has started. Throws where it cannot be done here.
-   */
-  prepareToConfine(files: (() => Promise<readonly Grant[]>) | undefined): Promise<void>;
   emulator(o: { readonly log: (text: string) => void; readonly namedFd: (name: string) => number | undefined }): EmulatorHost;
 }

@@ -1,7 +1,7 @@
 // What `nonroot run` gives a guest besides kernel and terminal: disks, network, folders. Read from the command line first, opened then.
 
 import { isHttp } from '../disk/http/file.ts';
-import { formatOf, openDisk } from '../disk/open.ts';
+import { type DiskHost, formatOf, openDisk } from '../disk/open.ts';
 import { openOverlay } from '../disk/overlay.ts';
 import type { Session } from '../images/overlay.ts';
 import { type Backends, noBackends } from '../machine/backends.ts';
@@ -10,6 +10,8 @@ import { makeDrive } from '../machine/drives.ts';
 import { parseHostForward } from '../net/user-options.ts';
 import type { Arguments } from './args.ts';
 import type { CliHost } from './host.ts';
+import type { Grant } from './sandbox.ts';
+import { ofImage } from './system-files.ts';
 
 interface DiskChoice {
   readonly path: string;
@@ -101,6 +103,15 @@ export function deviceChoices(args: Arguments): DeviceChoices {
   return { disks: args.all('--disk').map(diskChoice), cdrom: args.get('--cdrom'), net: net === 'user', forwards, shares };
 }
 
+/** The files of the host that this opens, images' backing files included. */
+export async function filesOfDevices(choices: DeviceChoices, host: DiskHost): Promise<Grant[]> {
+  const grants: Grant[] = choices.shares.map(({ path, readOnly }) => ({ path, access: readOnly ? 'read' : 'folder' }));
+  for (const { path, format, readOnly, snapshot } of choices.disks)
+    for await (const grant of ofImage(host, path, format, readOnly || snapshot)) grants.push(grant);
+  if (choices.cdrom !== undefined) grants.push({ path: choices.cdrom, access: 'read' });
+  return grants;
+}
+
 /**
  * Opens it all. `command`: the guest runs one command and ends. `ours`: its initramfs is the image's.
  * @throws Error (rejects) with one line
@@ -118,9 +129,9 @@ export async function openDevices(
   };
   const drive = async (id: string, d: DiskChoice): Promise<void> => {
     const open = await openDisk(host.disks, d.path, { format: d.format, readOnly: d.readOnly || d.snapshot });
-    const device = d.snapshot ? await openOverlay(open.device, host.disks.codec) : open.device;
+    const device = d.snapshot ? await openOverlay(open.device, host.disks.codec, host.disks.temporary) : open.device;
     closers.push(() => device.close());
-    backends.drives.add(id, makeDrive(id, device, { discard: true, readOnly: d.readOnly }));
+    backends.drives.add(id, makeDrive(id, device, { discard: true, readOnly: d.readOnly, onWriteError: 'report' }));
   };
   try {
     for (const [n, disk] of choices.disks.entries()) {

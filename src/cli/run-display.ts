@@ -8,6 +8,8 @@ import { linuxBootRom } from '../machine/kernel-items.ts';
 import type { FirmwareShape } from '../machine/rom.ts';
 import type { FirmwareImages } from '../machine/running.ts';
 import type { CliHost } from './host.ts';
+import type { Grant } from './sandbox.ts';
+import { socketAt } from './system-files.ts';
 
 export type DisplayChoice = { readonly kind: 'vnc'; readonly listen: VncListen } | { readonly kind: 'web' };
 
@@ -36,6 +38,10 @@ export function displayChoice(text: string): DisplayChoice | undefined {
   if (!place) throw new Error(`Cannot use --display ${text}: ${ACCEPTED}`);
   return { kind: 'vnc', listen: place.kind === 'tcp' && place.host === '' ? { ...place, host: LOOPBACK } : place };
 }
+
+/** The files of the host that a display makes. */
+export const filesOfDisplay = (choice: DisplayChoice): Grant[] =>
+  choice.kind === 'vnc' && choice.listen.kind === 'unix' ? [socketAt(choice.listen.path)] : [];
 
 /** The kernel is started by SeaBIOS, which draws the first text; so there is a text mode when the kernel comes. */
 export async function displayParts(host: CliHost): Promise<DisplayParts> {

@@ -13,8 +13,16 @@ import { ConsoleWatch } from './console-watch.ts';
 import { Control, PORT } from './control.ts';
 import type { BootFiles, CliHost, TerminalSize } from './host.ts';
 import { progressBar } from './progress.ts';
-import { deviceChoices, type GuestDevices, openDevices } from './run-devices.ts';
-import { type DisplayChoice, type DisplayParts, displayChoice, displayParts, showDisplay } from './run-display.ts';
+import { type DeviceChoices, deviceChoices, filesOfDevices, type GuestDevices, openDevices } from './run-devices.ts';
+import {
+  type DisplayChoice,
+  type DisplayParts,
+  displayChoice,
+  displayParts,
+  filesOfDisplay,
+  showDisplay,
+} from './run-display.ts';
+import { type Grant, keptByNothing } from './sandbox.ts';
 import { type ConsoleSession, openConsole } from './session.ts';
 
 const NO_KEEP = 'images have no disk of their own; what a guest writes to --disk is kept';
@@ -68,6 +76,10 @@ export const runOptions: readonly Option[] = [
     value: 'none|web|vnc[=ADDR]',
     help: "show a display: on a page of this machine, or by VNC at HOST:DISPLAY or unix:PATH (default host 127.0.0.1, display the first that is free); an image's guest has a shell there, too (default none)",
   },
+  {
+    names: ['--confine'],
+    help: "take from this process all of the host's files, programs and (without a network or a display) sockets that the command line does not name, for good; needs Linux with Landlock",
+  },
   { names: ['--verbose', '-v'], help: "show the kernel's messages (with --exec on standard error) and what was started" },
   { names: ['--keep'], help: '', refused: NO_KEEP },
 ];
@@ -113,6 +125,8 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const name = args.words[0];
   if (name !== undefined && !catalog.some((row) => row.name === name))
     throw new UsageError(`Cannot find image "${name}": accepted are ${catalog.map((row) => row.name).join(', ')}`);
+  const confined = args.get('--confine') !== undefined;
+  if (confined) await host.prepareToConfine(() => grantsOf(args, choices, display, host));
   const files = await bootFiles(args, host, display !== undefined);
   const parts = display && (await displayParts(host));
   const command = args.get('--exec') !== undefined;
@@ -121,6 +135,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const agent = command && !files.ours ? new GuestAgent({ ...host, sleep: (ms) => sleep(host, ms) }) : undefined;
   const opened = agent ? withAgent(devices, agent) : devices;
   try {
+    if (confined) host.confine({ ...keptByNothing, network: choices.net || display !== undefined });
     const full: MachineConfig = {
       ...config,
       ...accel,
@@ -132,6 +147,24 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   } finally {
     await opened.close();
   }
+}
+
+/** What a confined guest's process is to reach; what has to be fetched for it, by other programs, is there afterwards. */
+async function grantsOf(
+  args: Arguments,
+  choices: DeviceChoices,
+  display: DisplayChoice | undefined,
+  host: CliHost,
+): Promise<Grant[]> {
+  await bootFiles(args, host, display !== undefined);
+  if (display) await displayParts(host);
+  const named = ['--kernel', '--initrd'].map((name) => args.get(name)).filter((path) => path !== undefined);
+  return [
+    ...named.map((path): Grant => ({ path, access: 'read' })),
+    ...(await filesOfDevices(choices, host.disks)),
+    ...(display ? filesOfDisplay(display) : []),
+    { path: '/dev/kvm', access: 'write' },
+  ];
 }
 
 const sleep = (host: CliHost, ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve));

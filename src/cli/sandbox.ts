@@ -37,3 +37,13 @@ export const keptByDefault = (): Sandbox => ({
   network: true,
   files: true,
 });
+
+/** Nothing but what a machine needs while it runs. */
+export const keptByNothing: Readonly<Sandbox> = {
+  obsolete: false,
+  elevatePrivileges: false,
+  spawn: false,
+  resourceControl: false,
+  network: false,
+  files: false,
+};

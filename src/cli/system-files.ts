@@ -7,7 +7,7 @@ import type { Json } from '../rpc/qmp/json.ts';
 import type { Access, Grant } from './sandbox.ts';
 import type { Settings } from './system-settings.ts';
 
-const socketAt = (path: string): Grant => ({ path, access: 'socket' });
+export const socketAt = (path: string): Grant => ({ path, access: 'socket' });
 
 function* ofCharacters(o: CharOptions): Generator<Grant> {
   if (o.log) yield { path: o.log.path, access: 'create' };
@@ -40,7 +40,12 @@ function* strings(value: Json, names: readonly string[]): Generator<string> {
 }
 
 /** An image's file, and those that it names as its backing files, read only. What cannot be opened is refused later, by name. */
-async function* ofImage(host: DiskHost, path: string, format: string | undefined, readOnly: boolean): AsyncGenerator<Grant> {
+export async function* ofImage(
+  host: DiskHost,
+  path: string,
+  format: string | undefined,
+  readOnly: boolean,
+): AsyncGenerator<Grant> {
   if (!isHttp(path)) yield { path, access: readOnly ? 'read' : 'write' };
   if (format === 'raw') return;
   let disk: OpenDisk;

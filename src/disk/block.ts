@@ -17,6 +17,8 @@ export interface ByteFile {
   writePieces?(offset: number, from: readonly Uint8Array[]): Promise<void>;
   /** Writes all of `from`; the file grows as needed. Calls that do not overlap may run at the same time. */
   write(offset: number, from: Uint8Array): Promise<void>;
+  /** Throws where so many more bytes of a disk would have no room; an image's tables still have. Absent where only writing shows it. */
+  makeRoom?(bytes: number): void;
   /** Resolves when all that was written is on stable storage. */
   flush(): Promise<void>;
   truncate(size: number): Promise<void>;

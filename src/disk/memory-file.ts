@@ -1,17 +1,41 @@
 // A file in memory, sparse: for overlays that vanish, and for tests.
 
-import type { ByteFile } from './block.ts';
+import { type ByteFile, DiskError } from './block.ts';
 
 const CHUNK = 1 << 16;
+
+/** Memory that files may take together, in bytes. */
+export class MemoryBudget {
+  readonly limit: number;
+  #taken = 0;
+
+  constructor(limit: number) {
+    this.limit = limit;
+  }
+  /** @throws DiskError where there is no room for so much more */
+  check(bytes: number): void {
+    if (this.#taken + bytes > this.limit)
+      throw new DiskError(`no space is left: temporary disks may take ${this.limit} bytes of memory together`);
+  }
+  take(bytes: number): void {
+    this.#taken += bytes;
+  }
+  give(bytes: number): void {
+    this.#taken -= bytes;
+  }
+}
 
 export class MemoryFile implements ByteFile {
   readonly name: string;
   readonly readOnly = false;
   readonly #chunks = new Map<number, Uint8Array>();
+  readonly #budget: MemoryBudget | undefined;
   #size = 0;
 
-  constructor(name = 'memory') {
+  /** @param budget what it may take; as much as it needs when not given */
+  constructor(name = 'memory', budget?: MemoryBudget) {
     this.name = name;
+    this.#budget = budget;
   }
 
   async size(): Promise<number> {
@@ -33,10 +57,17 @@ export class MemoryFile implements ByteFile {
   async write(offset: number, from: Uint8Array): Promise<void> {
     this.#each(offset, from.length, (index, within, done, length) => {
       let chunk = this.#chunks.get(index);
-      if (!chunk) this.#chunks.set(index, (chunk = new Uint8Array(CHUNK)));
+      if (!chunk) {
+        this.#budget?.take(CHUNK);
+        this.#chunks.set(index, (chunk = new Uint8Array(CHUNK)));
+      }
       chunk.set(from.subarray(done, done + length), within);
     });
     this.#size = Math.max(this.#size, offset + from.length);
+  }
+
+  makeRoom(bytes: number): void {
+    this.#budget?.check(bytes);
   }
 
   async flush(): Promise<void> {}
@@ -57,12 +88,18 @@ export class MemoryFile implements ByteFile {
     return this.#size;
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    // What is temporary is gone; else the file may be opened again.
+    if (!this.#budget) return;
+    this.#budget.give(this.#chunks.size * CHUNK);
+    this.#chunks.clear();
+  }
 
   #zero(offset: number, length: number): void {
     this.#each(offset, length, (index, within, _done, part) => {
-      if (part === CHUNK) this.#chunks.delete(index);
-      else this.#chunks.get(index)?.fill(0, within, within + part);
+      if (part === CHUNK) {
+        if (this.#chunks.delete(index)) this.#budget?.give(CHUNK);
+      } else this.#chunks.get(index)?.fill(0, within, within + part);
     });
   }
 

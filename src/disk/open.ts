@@ -5,6 +5,7 @@ import { type BlockDevice, type ByteFile, DiskError } from './block.ts';
 import type { Codec } from './codec.ts';
 import { isHttp } from './http/file.ts';
 import type { HttpClient } from './http/protocol.ts';
+import type { MemoryBudget } from './memory-file.ts';
 import type { NbdSockets } from './nbd/protocol.ts';
 import { isQcow2 } from './qcow2/header.ts';
 import { Qcow2Image, readHeader } from './qcow2/image.ts';
@@ -20,6 +21,8 @@ export interface FileOptions {
 /** What opening images needs of the host. */
 export interface DiskHost {
   readonly codec: Codec;
+  /** Memory for temporary disks; without one as much as they need. */
+  readonly temporary?: MemoryBudget;
   /** Where the host has sockets: disks of other machines. */
   readonly sockets?: NbdSockets;
   /** Where the host has a web client: disks behind URLs. */

@@ -2,13 +2,24 @@
 
 import assert from 'node:assert/strict';
 import { execFile } from 'node:child_process';
-import { closeSync, existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { promisify } from 'node:util';
 import { keptByDefault, type Sandbox } from '../../src/cli/sandbox.ts';
 import { openFile } from '../../src/host/node/file.ts';
+import { programPath } from '../e2e/program.ts';
 import { emulator, OURS } from '../emulator/process.ts';
 
 const skip = process.platform !== 'linux' || process.arch !== 'x64' ? 'the attempts have numbers of Linux on x86-64' : false;
@@ -181,7 +192,48 @@ test('a mark of confinement that does not hold is refused', { skip, timeout: 60_
     timeout: 30_000,
   });
   await assert.rejects(run, (e: { stderr: string }) => {
-    assert.match(e.stderr, /^nonroot-system-x86_64: Cannot confine the process \(-sandbox files=deny\): .* is not confined\n$/);
+    assert.match(e.stderr, /^nonroot-system-x86_64: Cannot confine the process \(files\): .* is not confined\n$/);
     return true;
   });
+});
+
+/** Tried when the process ends, by a module that Node loads first. */
+const TRIES = `
+import { readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { isMainThread } from 'node:worker_threads';
+const tries = { passwd: () => readFileSync('/etc/passwd'), given: () => readFileSync(process.env.GIVEN), run: () => { const { error } = spawnSync('/bin/true'); if (error) throw error; } };
+if (isMainThread) process.on('exit', () => {
+  for (const [name, f] of Object.entries(tries)) { let how = 'done'; try { f(); } catch (e) { how = e.code; } console.error(name, how); }
+});`;
+
+test('`nonroot run --confine` reaches its disk, with what is below it, and its folder, and nothing else', {
+  skip: skip || noLandlock,
+  timeout: 300_000,
+}, async (t) => {
+  const here = folder(t);
+  const [shared, outside, hook] = [join(here, 'shared'), join(here, 'outside'), join(here, 'shared', 'tries.mjs')];
+  for (const path of [shared, outside]) mkdirSync(path);
+  writeFileSync(hook, TRIES);
+  writeFileSync(join(shared, 'hello'), 'from the host\n');
+  writeFileSync(join(outside, 'base.raw'), Buffer.from('base of the disk'.padEnd(65536)));
+  const disk = join(outside, 'disk.qcow2');
+  const nonroot = programPath('nonroot');
+  await promisify(execFile)(nonroot, ['img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', join(outside, 'base.raw'), disk]);
+  const script = 'head -c 16 /dev/vda; echo; cat /mnt/shared/hello; echo kept | dd of=/dev/vda conv=fsync 2>/dev/null';
+  const args = ['run', '--confine', '--disk', disk, '--share', `${shared}:ro`, '--exec', script];
+  for (const confined of [true, false]) {
+    const env = { ...process.env, NODE_OPTIONS: `--import file://${hook}`, GIVEN: disk };
+    const child = promisify(execFile)(nonroot, confined ? args : args.filter((a) => a !== '--confine'), {
+      env,
+      timeout: 120_000,
+    });
+    child.child.stdin?.end();
+    const { stdout, stderr } = await child;
+    assert.equal(stdout, `${confined ? 'base of the disk' : 'kept\nof the disk'}\nfrom the host\n`);
+    assert.deepEqual(
+      stderr.trim().split('\n'),
+      confined ? ['passwd EACCES', 'given done', 'run EPERM'] : ['passwd done', 'given done', 'run done'],
+    );
+  }
 });

@@ -180,6 +180,7 @@ export class Clusters {
         done += part.length;
       } else {
         const clusters = Math.ceil(((at % t.cluster) + length) / t.cluster);
+        t.file.makeRoom?.(clusters * t.cluster);
         const { first, count } = await t.refcounts.allocateUpTo(clusters);
         const part = from.subarray(done, done + Math.min(length, count * t.cluster - (at % t.cluster)));
         try {

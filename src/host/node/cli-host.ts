@@ -13,6 +13,8 @@ import type { KernelFiles } from '../../machine/running.ts';
 import { createUserNet } from '../../net/user.ts';
 import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, sha256, userCache } from './cache.ts';
+import { confine } from './confine.ts';
+import { prepareToConfine } from './confinement.ts';
 import { decompress } from './decompress.ts';
 import { readFirmware } from './fetch-firmware.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
@@ -98,6 +100,8 @@ export function nodeHost(version: string, ahead?: Worker): CliHost {
     base64: (bytes) => Buffer.from(bytes).toString('base64'),
     fromBase64: (text) => Buffer.from(text, 'base64'),
     machine: (setup) => new NodeMachine(setup, ahead),
+    confine,
+    prepareToConfine: (files) => prepareToConfine(files),
     kvm() {
       if (kvm) return kvm;
       try {

@@ -59,7 +59,7 @@ function calls(): Calls {
 }
 
 function cannot(what: string, why: unknown): Error {
-  return new Error(`Cannot confine the process (-sandbox ${what}): ${why instanceof Error ? why.message : String(why)}`);
+  return new Error(`Cannot confine the process (${what}): ${why instanceof Error ? why.message : String(why)}`);
 }
 
 /**
@@ -100,7 +100,7 @@ export function confine(kept: Sandbox): void {
     if (hasRings()) throw new Error('it has io_uring rings, through which calls would not be seen');
     install(refusals(kept, process.pid), SECCOMP_FILTER_FLAG_TSYNC, all);
   } catch (error) {
-    throw cannot('on', error);
+    throw cannot('seccomp', error);
   }
 }
 
@@ -155,12 +155,15 @@ export function restartsLater(words: readonly string[]): boolean {
   return process.env[MARK] === undefined && /^(on|enable=on)(,|$)/.test(asked) && /(^|,)files=deny(,|$)/.test(asked);
 }
 
+/** Whether a program that confines itself has yet to start anew. */
+export const startsAgain = (): boolean => process.env[MARK] === undefined;
+
 /** True in the process that `restart` has started. Throws where its rules do not hold. */
 export function isRestarted(): boolean {
   const mark = process.env[MARK];
   if (mark === undefined) return false;
   delete process.env[MARK];
-  if (mark === 'files' && canList('/')) throw cannot('files=deny', `${MARK} is set, but the process is not confined`);
+  if (mark === 'files' && canList('/')) throw cannot('files', `${MARK} is set, but the process is not confined`);
   return true;
 }
 
@@ -238,6 +241,6 @@ export function restart(grants: readonly Grant[] | undefined): never {
     execve(process.execPath, [...words, null], [...Object.entries(env).map(([k, v]) => `${k}=${v}`), null]);
     throw new Error(`the program cannot be started again (error ${koffi.errno()})`);
   } catch (error) {
-    throw cannot(grants ? 'files=deny' : 'on', error);
+    throw cannot(grants ? 'files' : 'seccomp', error);
   }
 }

@@ -3,10 +3,12 @@
 
 import { constants, read, readv, write, writev } from 'node:fs';
 import { open, realpath, stat } from 'node:fs/promises';
+import { totalmem } from 'node:os';
 import { dirname, isAbsolute, join } from 'node:path';
 import { type ByteFile, DiskError, piecesLength } from '../../disk/block.ts';
 import { Leases } from '../../disk/direct.ts';
 import { HttpFile, isHttp } from '../../disk/http/file.ts';
+import { MemoryBudget } from '../../disk/memory-file.ts';
 import type { DiskHost, FileOptions } from '../../disk/open.ts';
 import type { AdmittedFiles, Handle } from './admitted.ts';
 import { nodeHttp } from './disk-http.ts';
@@ -22,6 +24,7 @@ export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
   const http = nodeHttp();
   return {
     codec: nodeCodec,
+    temporary: new MemoryBudget(totalmem() / 2),
     sockets: diskSockets(admitted),
     http,
     open: (path, options) =>

@@ -2,24 +2,19 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, constants, lstatSync, open, openSync, read, unlinkSync, writeSync } from 'node:fs';
+import { closeSync, open, read, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
-import { createRequire } from 'node:module';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
 import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
-import type { Grant } from '../../cli/sandbox.ts';
-import { firmwareFolders } from '../../images/firmware.ts';
 import { AdmittedFiles } from './admitted.ts';
-import { userCache } from './cache.ts';
 import { nodeChars } from './chardev.ts';
 import { nodeHost } from './cli-host.ts';
-import { confine, isRestarted, namedDescriptors, READY, restart } from './confine.ts';
+import { namedDescriptors, READY } from './confine.ts';
+import { prepareToConfine } from './confinement.ts';
 import { nodeDiskHost } from './file.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
-import { packageFile } from './package-file.ts';
 import { stateStreams } from './state-streams.ts';
 import { openTap, TUN } from './tap.ts';
 import { startVnc, zlib } from './vnc.ts';
@@ -42,14 +37,10 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       writeSync(readyFd, 'ready\n');
       closeSync(readyFd);
     },
-    confine,
-    async prepareToConfine(files) {
-      if (isRestarted()) return;
-      const grants = files && [...ownFiles(), ...(await files())];
-      grants?.forEach(makeReady);
-      if (readyFd !== undefined) process.env[READY] = String(readyFd);
-      restart(grants);
-    },
+    prepareToConfine: (files) =>
+      prepareToConfine(files, () => {
+        if (readyFd !== undefined) process.env[READY] = String(readyFd);
+      }),
     emulator: ({ log, namedFd }) => ({
       pid: process.pid,
       chars: nodeChars(host, namedFd),
@@ -81,45 +72,6 @@ export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),
   };
-}
-
-/** Where this program's `src` and `bin` are: a clone, or `dist` of the package. */
-const ROOT = join(import.meta.dirname, '../../..');
-
-/** Makes files that will be written, and removes sockets of before: later it cannot. Failures are told when they are used. */
-function makeReady({ path, access }: Grant): void {
-  try {
-    if (access === 'create')
-      closeSync(openSync(path, constants.O_WRONLY | constants.O_CREAT | constants.O_NOCTTY | constants.O_NONBLOCK, 0o644));
-    else if (access === 'socket' && lstatSync(path).isSocket()) unlinkSync(path);
-  } catch {}
-}
-
-/** What the program itself needs while it runs, whatever its machine is. */
-function ownFiles(): Grant[] {
-  const run = [process.execPath, '/lib', '/lib64', '/usr/lib', '/usr/lib64'];
-  const read = [
-    ...['src', 'bin'].map((name) => join(ROOT, name)),
-    packageFile(ROOT),
-    ...(createRequire(import.meta.url).resolve.paths('koffi') ?? []),
-    ...firmwareFolders,
-    userCache().root,
-    // What is written there runs in later processes, so it is only read.
-    ...(process.env['NODE_COMPILE_CACHE'] ? [process.env['NODE_COMPILE_CACHE']] : []),
-    ...['ld.so.cache', 'ssl', 'resolv.conf', 'hosts', 'nsswitch.conf', 'gai.conf', 'host.conf', 'localtime'].map(
-      (f) => `/etc/${f}`,
-    ),
-    '/usr/share/zoneinfo',
-    '/proc',
-    '/dev/urandom',
-    '/dev/random',
-    '/dev/zero',
-  ];
-  return [
-    ...run.map((path) => ({ path, access: 'run' }) as const),
-    ...read.map((path) => ({ path, access: 'read' }) as const),
-    ...['/dev/null', '/dev/tty'].map((path) => ({ path, access: 'write' }) as const),
-  ];
 }
 
 /** Reads a random device of the host, which may take its time. */

@@ -447,7 +447,7 @@ export class BlockGraph {
   async addTemporary(file: { readonly [name: string]: Json }, format: string | undefined, id: string): Promise<BlockNode> {
     const base = await this.addFile(file, format, true);
     const name = `#snapshot-${id}`;
-    const device = await openOverlay(base.disk, this.#o.host.codec);
+    const device = await openOverlay(base.disk, this.#o.host.codec, this.#o.host.temporary);
     const threshold = this.#thresholdOf(name);
     const node: BlockNode = {
       name,
