@@ -117,6 +117,41 @@ test('steal time adds up, and a paused vCPU takes its TLB flush when it resumes'
   assert.equal(memory.read32(0x508) & 1, 0);
 });
 
+test('a guest that comes from elsewhere is told once that all its pages are there, and after its acknowledgement where it was being told', () => {
+  const { pv, memory } = guest();
+  const [en, vector, ack] = [0x4b56_4d02, 0x4b56_4d06, 0x4b56_4d07];
+  for (const [msr, value] of [
+    [en, 0x604n],
+    [en, 0x611n],
+    [vector, 0x100n],
+  ] as const)
+    assert.equal(pv.msrs.write(msr, value), false);
+  pv.takeOver();
+  assert.equal(pv.lapic.pending(), false, 'not enabled');
+  pv.msrs.write(vector, 0xf3n);
+  pv.msrs.write(en, 0x609n);
+  assert.equal(pv.msrs.read(en), 0x609n);
+  pv.takeOver();
+  assert.equal(memory.read32(0x604), 0xffff_ffff);
+  assert.equal(pv.lapic.acknowledge(), 0xf3);
+  // The guest has not looked yet when it is moved again.
+  memory.write32(0x604, 7);
+  pv.takeOver();
+  assert.equal(memory.read32(0x604), 7);
+  memory.write32(0x604, 0);
+  pv.lapic.msrs.write(0x80b, 0n);
+  assert.equal(pv.msrs.write(ack, 1n), true);
+  assert.equal(memory.read32(0x604), 0xffff_ffff);
+  assert.equal(pv.lapic.acknowledge(), 0xf3);
+  memory.write32(0x604, 0);
+  pv.msrs.write(ack, 1n);
+  assert.equal(memory.read32(0x604), 0, 'once');
+  const { pv: without } = guest(['asyncPf']);
+  assert.equal(without.msrs.write(en, 0x609n), false);
+  assert.equal(without.msrs.write(en, 0x601n), true);
+  assert.equal(without.msrs.read(vector), undefined);
+});
+
 test('KICK_CPU ends the HLT of the vCPU that it names', () => {
   const { call, cpus, kicks } = guest();
   kicks.length = 0;

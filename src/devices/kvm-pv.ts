@@ -1,9 +1,10 @@
-// KVM's paravirtual interface of one vCPU: clock, EOI, steal time, and the hypercalls. Linux 6.1, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst.
+// KVM's paravirtual interface of one vCPU: clock, EOI, steal time, asynchronous page faults, and the hypercalls. Linux 6.1, Documentation/virt/kvm/x86/{cpuid,msr,hypercalls}.rst.
 import type { Arena } from '../bits/arena.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import type { Clock, WallClock } from '../bus/clock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
 import type { MsrHandler } from '../bus/msr.ts';
+import { delivery } from './apic-bus.ts';
 import type { Lapic } from './lapic.ts';
 import type { Tsc } from './lapic-timer.ts';
 
@@ -12,6 +13,7 @@ export const kvmFeature = {
   clocksource: 1 << 0,
   nopIoDelay: 1 << 1,
   clocksource2: 1 << 3,
+  asyncPf: 1 << 4,
   stealTime: 1 << 5,
   pvEoi: 1 << 6,
   pvUnhalt: 1 << 7,
@@ -19,6 +21,7 @@ export const kvmFeature = {
   sendIpi: 1 << 11,
   pollControl: 1 << 12,
   schedYield: 1 << 13,
+  asyncPfInt: 1 << 14,
   msiExtDestId: 1 << 15,
   clocksourceStable: 1 << 24,
 } as const;
@@ -28,6 +31,7 @@ export type KvmFeature = keyof typeof kvmFeature;
 export const kvmFeatureNames: Readonly<Record<string, readonly KvmFeature[]>> = {
   kvmclock: ['clocksource', 'clocksource2'],
   'kvm-nopiodelay': ['nopIoDelay'],
+  'kvm-asyncpf': ['asyncPf'],
   'kvm-steal-time': ['stealTime'],
   'kvm-pv-eoi': ['pvEoi'],
   'kvm-pv-unhalt': ['pvUnhalt'],
@@ -35,6 +39,7 @@ export const kvmFeatureNames: Readonly<Record<string, readonly KvmFeature[]>> = 
   'kvm-pv-ipi': ['sendIpi'],
   'kvm-poll-control': ['pollControl'],
   'kvm-pv-sched-yield': ['schedYield'],
+  'kvm-asyncpf-int': ['asyncPfInt'],
   'kvm-msi-ext-dest-id': ['msiExtDestId'],
   'kvmclock-stable-bit': ['clocksourceStable'],
 };
@@ -64,9 +69,12 @@ export const kvmMsr = {
   systemTimeOld: 0x12,
   wallClock: 0x4b56_4d00,
   systemTime: 0x4b56_4d01,
+  asyncPf: 0x4b56_4d02,
   stealTime: 0x4b56_4d03,
   eoi: 0x4b56_4d04,
   pollControl: 0x4b56_4d05,
+  asyncPfInt: 0x4b56_4d06,
+  asyncPfAck: 0x4b56_4d07,
   first: 0x4b56_4d00,
   last: 0x4b56_4dff,
 } as const;
@@ -78,17 +86,24 @@ export const kvmPvLayout = struct(
     stealTime: 'u64',
     eoi: 'u64',
     pollControl: 'u64',
+    asyncPf: 'u64',
+    asyncPfInt: 'u64',
+    /** The guest is to be told that all pages are there, once it has acknowledged what it was told last. */
+    allReady: 'u8',
     /** ns during which the vCPU wanted to run and did not, not yet written to the guest. */
     stolen: 'f64',
     /** KICK_CPU has been called for this vCPU. */
     unhalted: ['i32', 1],
   },
-  { name: 'kvm-pv', version: 1 },
+  { name: 'kvm-pv', version: 2 },
 );
 
 /** Byte of the steal time structure that says whether the vCPU runs, and its bits. */
 const preemptedAt = 16;
 const preempted = { yes: 1, flushTlb: 2 } as const;
+
+/** Bits of the register for asynchronous page faults; where its structure says which page is there, and what means all of them. */
+const asyncPf = { enabled: 1n, byInterrupt: 8n, reserved: 0x34n, tokenAt: 4, all: 0xffff_ffff } as const;
 
 export interface KvmPvOptions {
   readonly arena: Arena;
@@ -130,6 +145,9 @@ export class KvmPv {
     s.stealTime = 0n;
     s.eoi = 0n;
     s.pollControl = 1n;
+    s.asyncPf = 0n;
+    s.asyncPfInt = 0n;
+    s.allReady = 0;
     s.stolen = 0;
     Atomics.store(s.unhalted, 0, 0);
   }
@@ -167,11 +185,28 @@ export class KvmPv {
     else if (msr === kvmMsr.stealTime) s.stealTime = value;
     else if (msr === kvmMsr.eoi) s.eoi = value;
     else if (msr === kvmMsr.pollControl) s.pollControl = value;
+    else if (msr === kvmMsr.asyncPf) s.asyncPf = value;
+    else if (msr === kvmMsr.asyncPfInt) s.asyncPfInt = value;
   }
   /** The registers are served here again, with what was kept. */
   takeOver(): void {
     this.updateClock();
     this.lapic.setPvEoi(this.s.eoi & 1n ? Number(this.s.eoi & ~3n) : 0);
+    this.#allReady();
+  }
+  /** Pages that the guest waits for are there: it waits for none that this serves. It may have been told of some elsewhere. */
+  #allReady(): void {
+    const { s } = this;
+    s.allReady = 0;
+    if (!(s.asyncPf & asyncPf.enabled) || !(s.asyncPf & asyncPf.byInterrupt)) return;
+    const { memory } = this.#o;
+    const at = Number(s.asyncPf & ~0x3fn) + asyncPf.tokenAt;
+    if (memory.read32(at) !== 0) {
+      s.allReady = 1;
+      return;
+    }
+    memory.write32(at, asyncPf.all);
+    this.lapic.accept(delivery.fixed, Number(s.asyncPfInt), false);
   }
 
   /** The vCPU stops running for a while (HLT, or the host takes it off): others may leave its TLB flushes to `resumed`. */
@@ -223,6 +258,12 @@ export class KvmPv {
         return this.has('pvEoi') ? s.eoi : undefined;
       case kvmMsr.pollControl:
         return this.has('pollControl') ? s.pollControl : undefined;
+      case kvmMsr.asyncPf:
+        return this.has('asyncPf') ? s.asyncPf : undefined;
+      case kvmMsr.asyncPfInt:
+        return this.has('asyncPfInt') ? s.asyncPfInt : undefined;
+      case kvmMsr.asyncPfAck:
+        return this.has('asyncPfInt') ? 0n : undefined;
       default:
         return undefined;
     }
@@ -255,6 +296,18 @@ export class KvmPv {
       case kvmMsr.pollControl:
         if (value & ~1n) return false;
         s.pollControl = value;
+        return true;
+      case kvmMsr.asyncPf:
+        // No page of the guest is ever waited for here: all that is kept is where it wants to be told.
+        if (value & asyncPf.reserved || (value & asyncPf.byInterrupt && !this.has('asyncPfInt'))) return false;
+        s.asyncPf = value;
+        return true;
+      case kvmMsr.asyncPfInt:
+        if (value >> 8n) return false;
+        s.asyncPfInt = value;
+        return true;
+      case kvmMsr.asyncPfAck:
+        if (value & 1n && s.allReady) this.#allReady();
         return true;
       default:
         return false;

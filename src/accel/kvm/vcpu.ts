@@ -21,7 +21,7 @@ import { block, KvmState, keptComponents } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
 /** MSRs of the paravirtual interface that both the kernel and the board keep. */
-const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05] as const;
+const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05, 0x4b564d06, 0x4b564d02] as const;
 const IA32_APIC_BASE = 0x1b;
 const IA32_TSC_DEADLINE = 0x6e0;
 const IF = 0x200n;
