@@ -6,6 +6,9 @@ import { type IrqLine, unconnected } from '../bus/irq.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
 import { command, type PciFunction, pci } from './pci-function.ts';
 
+/** The register that says where the next access to configuration space goes. */
+export const CONFIG_ADDRESS = { port: 0xcf8, size: 4 } as const;
+
 export const pciHostLayout = struct({ address: 'u32' }, { name: 'pci-host', version: 1 });
 
 /** Where free addresses are, for `assign`. Ends are exclusive. */
@@ -76,7 +79,7 @@ export class PciHost {
       read: (offset, size) => this.#read(Math.floor(offset / 0x1000), offset & 0xfff, size),
       write: (offset, size, value) => this.#write(Math.floor(offset / 0x1000), offset & 0xfff, size, value),
     };
-    o.ports.map(0xcf8, 4, this.#addressPort(), 'pci address');
+    o.ports.map(CONFIG_ADDRESS.port, CONFIG_ADDRESS.size, this.#addressPort(), 'pci address');
     o.ports.map(
       0xcfc,
       4,

@@ -1,8 +1,8 @@
 // Runs inside the outer guest: boots the same guest by this project's emulator and by QEMU, both on the KVM that is real to them, in turn, and
-// reads the same disk. One line of JSON for each: who, seconds to the shell's prompt, MB/s by size of request. The argument is the round's number: the odd
+// reads the same disk, after each was started once without running its guest: files are in memory then, and this project has decompressed the kernel. One line of JSON for each: who, seconds to the shell's prompt, MB/s by size of request. The argument is the round's number: the odd
 // ones begin with QEMU.
 
-import { spawn } from 'node:child_process';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 
@@ -29,17 +29,32 @@ const programs: readonly (readonly [string, readonly string[]])[] = [
 const READS = [['4k', 2000], ['64k', 500]] as const; // biome-ignore format: pairs
 const BEFORE = 500;
 
-/** Where the vCPUs of a guest that does not answer are. */
-const registers = (): Promise<string> =>
+/** What the monitor says to a command, once it has said `all` or `ms` are over; an error's message. */
+const monitor = (command: string, all: RegExp, ms: number): Promise<string> =>
   new Promise((resolve) => {
     let text = '';
-    const socket = connect(MONITOR, () => socket.write('info registers -a\n'));
+    const socket = connect(MONITOR, () => socket.write(`${command}\n`));
     socket.on('data', (bytes) => {
       text += bytes.toString();
+      if (all.test(text)) socket.destroy();
     });
     socket.on('error', (error) => resolve(error.message));
-    setTimeout(() => resolve(text), 5000);
+    socket.on('close', () => resolve(text));
+    setTimeout(() => socket.destroy(), ms);
   });
+const end = async (child: ChildProcess): Promise<void> => {
+  child.kill('SIGKILL');
+  if (child.exitCode === null && child.signalCode === null) await new Promise((resolve) => child.once('exit', resolve));
+  await rm(MONITOR, { force: true });
+};
+
+async function startOnce([program, ...args]: readonly string[]): Promise<void> {
+  const child = spawn(program!, [...args, '-S'], { stdio: ['pipe', 'ignore', 'inherit'] });
+  const limit = Date.now() + LIMIT;
+  while (Date.now() < limit && !/VM status/.test(await monitor('info status', /VM status/, LIMIT)))
+    await new Promise((resolve) => setTimeout(resolve, 200));
+  await end(child);
+}
 
 async function round(who: string, [program, ...args]: readonly string[]): Promise<void> {
   const start = Date.now();
@@ -53,7 +68,8 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
       const found = pattern.exec(out);
       if (found) return found;
       if (child.exitCode !== null) throw new Error(`it ended: ${out.slice(-800)}`);
-      if (Date.now() > start + LIMIT) throw new Error(`no ${pattern} in: ${out.slice(-800)}; ${await registers()}`);
+      if (Date.now() > start + LIMIT)
+        throw new Error(`no ${pattern} in: ${out.slice(-800)}; ${await monitor('info registers -a', /never/, 5000)}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   };
@@ -75,16 +91,13 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
       result[size] = await read(size, count);
     }
   } finally {
-    child.kill('SIGKILL');
-    await new Promise((resolve) =>
-      child.exitCode === null && child.signalCode === null ? child.once('exit', resolve) : resolve(0),
-    );
+    await end(child);
   }
   console.log(`bar ${JSON.stringify({ who, ...result })}`);
 }
 
 for (const [who, command] of ROUND % 2 === 0 ? programs : programs.toReversed()) {
-  await rm(MONITOR, { force: true });
+  await startOnce(command);
   await round(who, command).catch((error: Error) => console.log(`bar ${who} failed: ${error.message.replaceAll(/\s+/g, ' ')}`));
 }
 process.exit(0);

@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  COALESCED_WRITES,
+  coalescedRingLayout,
+  coalescedWriteLayout,
   eventsLayout,
   ioctls,
   RUN_UNION,
@@ -21,7 +24,7 @@ const numbers: Record<string, number> = {
   signalMsi: 0x4020aea5, enableCap: 0x4068aea3, ioeventfd: 0x4040ae79, irqfd: 0x4020ae76, getDirtyLog: 0x4010ae42,
   getDebugregs: 0x8080aea1, setDebugregs: 0x4080aea2, getXcrs: 0x8188aea6, setXcrs: 0x4188aea7, getLapic: 0x8400ae8e,
   getIrqchip: 0xc208ae62, setIrqchip: 0x8208ae63, getPit2: 0x8070ae9f, setPit2: 0x4070aea0,
-  setClock: 0x4030ae7b, getClock: 0x8030ae7c, getMpState: 0x8004ae98, setGuestDebug: 0x4048ae9b, translate: 0xc018ae85,
+  setClock: 0x4030ae7b, getClock: 0x8030ae7c, getMpState: 0x8004ae98, setGuestDebug: 0x4048ae9b, translate: 0xc018ae85, registerCoalesced: 0x4010ae67,
   setDeviceAttr: 0x4018aee1, getDeviceAttr: 0x4018aee2,
 }; // biome-ignore format: a table
 
@@ -45,4 +48,5 @@ test('structures have the sizes and offsets of the kernel headers', () => {
   assert.deepEqual([runIoLayout.offsets.port, runIoLayout.offsets.dataOffset], [2, 8]);
   assert.deepEqual([runMmioLayout.offsets.length, runMmioLayout.offsets.isWrite], [16, 20]);
   assert.equal(xcrsLayout.size, 392);
+  assert.deepEqual([coalescedRingLayout.size, coalescedWriteLayout.size, COALESCED_WRITES], [8, 24, 170]);
 });

@@ -130,6 +130,14 @@ export const runEoiLayout = struct({ vector: 'u8' });
 export const runDebugLayout = struct({ exception: 'u32', pad: 'u32', pc: 'u64', dr6: 'u64', dr7: 'u64' });
 export const runHypercallLayout = struct({ nr: 'u64', args: ['u64', 6], result: 'u64', flags: 'u64' });
 
+/** Addresses whose writes the kernel keeps (`kvm_coalesced_mmio_zone`). */
+export const coalescedZoneLayout = struct({ addr: 'u64', size: 'u32', pio: 'u32' });
+/** Where it keeps them (`kvm_coalesced_mmio_ring`), in a page of each vCPU's run area: writes from `first` up to `last` wait. */
+export const coalescedRingLayout = struct({ first: ['u32', 1], last: ['u32', 1] });
+export const coalescedWriteLayout = struct({ addr: 'u64', len: 'u32', pio: 'u32', data: ['u8', 8] });
+/** `COALESCED_MMIO_MAX`, for pages of 4 KiB. */
+export const COALESCED_WRITES = Math.floor((4096 - coalescedRingLayout.size) / coalescedWriteLayout.size);
+
 /** An attribute of a vCPU, whose value is at `addr`; Documentation/virt/kvm/devices/vcpu.rst. */
 export const deviceAttrLayout = struct({ flags: 'u32', group: 'u32', attr: 'u64', addr: 'u64' });
 /** What is added to the host's counter, scaled, for the guest's (64 bits, signed). */
@@ -144,7 +152,7 @@ export const cap = {
   ioeventfd: 36, setIdentityMapAddr: 37, adjustClock: 39, internalErrorData: 40, vcpuEvents: 41, debugregs: 50, xsave: 55, xcrs: 56,
   tscControl: 60, getTscKhz: 61, maxVcpus: 66, readonlyMem: 81, checkExtensionVm: 105, enableCapVm: 98, tscDeadlineTimer: 72, kvmclockCtrl: 76,
   signalMsi: 77, syncRegs: 74, splitIrqchip: 121, immediateExit: 136, x2apicApi: 129, x86UserSpaceMsr: 188, x86MsrFilter: 189,
-  dirtyLogRing: 192, maxVcpuId: 128, xsave2: 208, exitHypercall: 201, tripleFaultEvent: 218,
+  coalescedPio: 162, dirtyLogRing: 192, maxVcpuId: 128, xsave2: 208, exitHypercall: 201, tripleFaultEvent: 218,
 } as const; // biome-ignore format: a table
 export type CapName = keyof typeof cap;
 
@@ -184,6 +192,7 @@ const rows = {
   setIrqchip: [0x63, 'out', irqchipLayout.size, 'irqchip'],
   irqLine: [0x61, 'in', irqLevelLayout.size, 'irqchip'],
   setGsiRouting: [0x6a, 'in', 8, 'irqRouting'],
+  registerCoalesced: [0x67, 'in', coalescedZoneLayout.size, 'coalescedMmio'],
   irqfd: [0x76, 'in', irqfdLayout.size, 'irqfd'],
   createPit2: [0x77, 'in', pitConfigLayout.size, 'pit2'],
   setBootCpuId: [0x78, 'none', 0, 'setBootCpuId'],

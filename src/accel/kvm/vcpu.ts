@@ -13,6 +13,7 @@ import {
   debugControl, type ExitReason, errno, exitReasons, guestDebugLayout, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runDebugLayout, runEoiLayout,
   runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout,
 } from './abi.ts'; // biome-ignore format: one list
+import { CoalescedRing, type PortWrite } from './coalesced.ts';
 import { ExitCounters } from './counters.ts';
 import { guestCpuid, lackingFeatures, setCpuid } from './cpuid.ts';
 import { DirtyRing } from './dirty-ring.ts';
@@ -30,6 +31,8 @@ const NMI = 2;
 const MMIO_DATA = RUN_UNION + 8;
 /** The kernel's states by `Activity`. */
 const mpStates = [mpState.runnable, mpState.halted, mpState.uninitialized];
+/** Longest time for which a write to a coalesced port waits: the reset control register lies among them, and who has written it may wait. */
+const COALESCED_NS = 250e6;
 /** Bits of leaf 0x40000001 that need the local APIC in the kernel: asynchronous page faults, EOI, unhalt, IPIs. */
 const NEEDS_KERNEL_APIC = (1 << 4) | (1 << 6) | (1 << 7) | (1 << 10) | (1 << 11) | (1 << 14);
 
@@ -56,6 +59,8 @@ export interface KvmVcpuOptions {
   readonly tscKhz?: number;
   /** Told of pages that the guest has written, by slot, where the machine has dirty rings. */
   readonly written?: (slot: number, page: number) => void;
+  /** Carries out writes to coalesced ports that `take` gives, with the board's lock held; where the machine has such ports. */
+  readonly coalesced?: (take: () => PortWrite | undefined) => void;
   /** The same vCPU on the translator: executes what the kernel cannot. It is told before each use that state and memory changed. */
   readonly assist?: () => Vcpu & { forget(): void };
   /** Tells of an instruction that was handed to the translator. */
@@ -106,6 +111,7 @@ export class KvmVcpu implements Vcpu {
   /** A debugger outside of the guest has something set in the kernel; DR6 of the last stop for it. */
   #debugged = false;
   #stoppedDr6: bigint | undefined;
+  readonly #coalesced: CoalescedRing | undefined;
   /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
   #assisting = false;
 
@@ -129,6 +135,7 @@ export class KvmVcpu implements Vcpu {
     this.#area = host.map(fd, share.runBytes);
     held.area = host.address(new Uint8Array(this.#area));
     held.areaBytes = share.runBytes;
+    if (share.coalesced !== undefined && o.coalesced) this.#coalesced = new CoalescedRing(this.#area, share.coalesced);
     if (share.dirtyRing !== undefined) this.#ring = new DirtyRing(host, fd, share.dirtyRing, held);
     this.#bytes = new DataView(this.#area);
     this.#run = runLayout.view(this.#area, 0);
@@ -273,7 +280,7 @@ export class KvmVcpu implements Vcpu {
   run(_slice: number, ns: number): VcpuExit {
     const { host } = this.#o.vm;
     this.#dropTold();
-    host.interruptIn(ns);
+    host.interruptIn(this.#coalesced && this.#o.index === 0 ? Math.min(ns, COALESCED_NS) : ns);
     const kick = this.#word(st.kick);
     const entered = this.#word(st.hostEntered);
     for (;;) {
@@ -288,6 +295,7 @@ export class KvmVcpu implements Vcpu {
       this.#slotsFresh = false;
       const result = kicked ? -errno.EINTR : host.ioctl(this.fd, ioctls.run.request, 0);
       Atomics.store(this.#words, entered, 0);
+      if (this.#coalesced && !this.#coalesced.empty) this.#o.coalesced!(() => this.#coalesced!.take());
       if (!kicked) this.#unfinished = false;
       if (!this.#kernelApic) this.#bus.tpr = this.#run.cr8 & 15;
       if (result < 0) {

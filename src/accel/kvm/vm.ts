@@ -5,6 +5,7 @@ import {
   type CapName,
   cap,
   clockDataLayout,
+  coalescedZoneLayout,
   dirtyGfnLayout,
   dirtyLogLayout,
   enableCapLayout,
@@ -22,6 +23,7 @@ import {
   routeType,
 } from './abi.ts';
 import { wires } from './chips.ts';
+import type { CoalescedPorts } from './coalesced.ts';
 import { type CpuidEntry, supportedCpuid } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
 import { block } from './state.ts';
@@ -38,6 +40,8 @@ export interface KvmShare {
   readonly runBytes: number;
   /** The eventfds that a thread waits for (`KvmHost.waitSet`), where the kernel rings doorbells. */
   readonly waits?: number;
+  /** Where in each vCPU's run area writes to coalesced ports wait (coalesced.ts), where there are such. */
+  readonly coalesced?: number;
   /** Entries of each vCPU's dirty ring, where pages that are written are noted there and not in bitmaps. */
   readonly dirtyRing?: number;
 }
@@ -45,11 +49,14 @@ export interface KvmShare {
 export interface KvmVmOptions {
   /** ioeventfds: see doorbells.ts. */
   readonly bells?: boolean;
+  /** Ports that are coalesced where the kernel can. */
+  readonly coalesced?: CoalescedPorts | undefined;
   /** Entries of the dirty rings: see dirty-ring.ts. Where the kernel has none, bitmaps take their place. */
   readonly dirtyRing?: number | undefined;
 }
 
 const API_VERSION = 12;
+const PAGE = 4096;
 /** Four pages below the firmware that Intel's processors need for real mode, where nothing else lies. */
 const TSS_ADDRESS = 0xfeff_d000;
 const IDENTITY_MAP = 0xfeff_c000n;
@@ -105,12 +112,15 @@ export class KvmVm {
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
       const waits = o.bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
       const ring = Math.min(o.dirtyRing ?? 0, Math.max(0, has('dirtyLogRing')) / dirtyGfnLayout.size);
+      // The capability tells the page of the ring.
+      const coalesced = o.coalesced && has('coalescedPio') > 0 ? has('coalescedMmio') : 0;
       const made = new KvmVm(host, {
         ...{ kvm, vm, irqchip: whole ? 'on' : split ? 'split' : 'off', runBytes },
         ...(waits < 0 ? {} : { waits }),
         ...(ring > 0 ? { dirtyRing: ring } : {}),
+        ...(coalesced > 0 ? { coalesced: coalesced * PAGE } : {}),
       });
-      made.#setUp();
+      made.#setUp(o);
       return made;
     } catch (error) {
       host.close(kvm);
@@ -241,7 +251,14 @@ export class KvmVm {
     this.call('enableCap', bytes);
   }
 
-  #setUp(): void {
+  #setUp({ coalesced }: KvmVmOptions): void {
+    if (coalesced && this.share.coalesced !== undefined) {
+      const { bytes, view } = block(coalescedZoneLayout);
+      view.addr = BigInt(coalesced.port);
+      view.size = coalesced.size;
+      view.pio = 1;
+      this.call('registerCoalesced', bytes);
+    }
     // Only Intel's processors need these; others accept them.
     if (this.has('setIdentityMapAddr') > 0) this.call('setIdentityMapAddr', u64(IDENTITY_MAP));
     if (this.has('setTssAddr') > 0) this.call('setTssAddr', TSS_ADDRESS);

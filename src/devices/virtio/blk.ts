@@ -121,7 +121,7 @@ export function blkRequest(chain: Chain, s: BlkState, o: BlkOptions): BlkRequest
   if (chain.in.length < 1 || chain.out.length < BLK_HEADER) return undefined;
   const size = s.sectors * SECTOR;
   const head = new DataView(chain.out.bytes(0, BLK_HEADER).buffer);
-  const sector = Number(head.getBigUint64(8, true));
+  const sector = head.getUint32(12, true) * 2 ** 32 + head.getUint32(8, true);
   const within = (offset: number, length: number): boolean =>
     Number.isSafeInteger(offset) && offset % o.blockSize === 0 && length % o.blockSize === 0 && offset + length <= size;
   const bad = { kind: 'bad', status: BlkStatus.error } as const;

@@ -95,14 +95,17 @@ function bind(koffi: Koffi): NativeFiles {
   const preadv2 = libc.func('int64_t preadv64v2(int fd, void *pieces, int count, int64_t offset, int flags)');
   // Addresses within shared memory, which does not move, by its buffer.
   const bases = new WeakMap<ArrayBufferLike, bigint>();
-  const addressOf = (piece: Uint8Array): bigint => {
-    let base = bases.get(piece.buffer);
+  const baseOf = (buffer: ArrayBufferLike): bigint => {
+    let base = bases.get(buffer);
     if (base === undefined) {
-      base = koffi.address(new Uint8Array(piece.buffer));
-      bases.set(piece.buffer, base);
+      base = koffi.address(new Uint8Array(buffer));
+      bases.set(buffer, base);
     }
-    return base + BigInt(piece.byteOffset);
+    return base;
   };
+  const addressOf = (piece: Uint8Array): bigint => baseOf(piece.buffer) + BigInt(piece.byteOffset);
+  /** `struct iovec` of one call, in words. */
+  let list = new Uint32Array(256);
 
   const region = (type: number, at: number): Uint8Array => {
     const lock = new Uint8Array(32);
@@ -118,12 +121,24 @@ function bind(koffi: Koffi): NativeFiles {
   };
   return {
     readNow(fd, pieces, offset) {
-      const list = new BigUint64Array(2 * pieces.length);
-      for (const [n, piece] of pieces.entries()) {
-        list[2 * n] = addressOf(piece);
-        list[2 * n + 1] = BigInt(piece.length);
+      const words = 4 * pieces.length;
+      if (list.length < words) list = new Uint32Array(2 * words);
+      // Addresses are below 2^53: this is done for each small read, and bigints cost more than the rest of it.
+      let base = 0;
+      let buffer: ArrayBufferLike | undefined;
+      for (let n = 0; n < pieces.length; n++) {
+        const piece = pieces[n]!;
+        if (piece.buffer !== buffer) {
+          buffer = piece.buffer;
+          base = Number(baseOf(buffer));
+        }
+        const address = base + piece.byteOffset;
+        list[4 * n] = address % 2 ** 32;
+        list[4 * n + 1] = address / 2 ** 32;
+        list[4 * n + 2] = piece.length % 2 ** 32;
+        list[4 * n + 3] = piece.length / 2 ** 32;
       }
-      const count = Number(preadv2(fd, new Uint8Array(list.buffer), pieces.length, offset, RWF_NOWAIT));
+      const count = Number(preadv2(fd, list, pieces.length, offset, RWF_NOWAIT));
       if (count >= 0) return count;
       const error = koffi.errno();
       return error === EAGAIN || error === EINTR ? 0 : -1;

@@ -5,7 +5,7 @@ import type { MemoryLayout } from '../../accel/accel.ts';
 import { KvmChips } from '../../accel/kvm/chips.ts';
 import { KvmDoorbells } from '../../accel/kvm/doorbells.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
-import { type Irqchip, type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
+import { type Irqchip, type KvmShare, KvmVm, type KvmVmOptions } from '../../accel/kvm/vm.ts';
 import * as st from '../../isa/x86/state.ts';
 import type { BoardOptions } from '../../machine/board.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
@@ -35,11 +35,10 @@ export interface KvmThread {
 export function kvmThread(
   memory: SharedArrayBuffer,
   layout: MemoryLayout,
-  share: KvmShare | { readonly irqchip: Irqchip; readonly dirtyRing?: number | undefined },
+  share: KvmShare | ({ readonly irqchip: Irqchip } & Pick<KvmVmOptions, 'dirtyRing' | 'coalesced'>),
 ): KvmThread {
   const host = kvmHost();
-  const vm =
-    'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, { bells: true, dirtyRing: share.dirtyRing });
+  const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, { ...share, bells: true });
   const regions = new KvmRegions(vm, memory, layout);
   if (!('vm' in share)) regions.update();
   const words = new Int32Array(memory);

@@ -64,9 +64,18 @@ let vcpu: KvmVcpu;
 const bus = new Noting();
 before(() => {
   if (skip) return;
-  vm = KvmVm.create(kvmHost(), 'off', { bells: true });
+  vm = KvmVm.create(kvmHost(), 'off', { bells: true, coalesced: { port: 0xcf8, size: 4 } });
   new KvmRegions(vm, wasm.buffer, layout).update();
-  vcpu = new KvmVcpu({ vm, memory: wasm.buffer, layout, index: 0, bus });
+  vcpu = new KvmVcpu({
+    vm,
+    memory: wasm.buffer,
+    layout,
+    index: 0,
+    bus,
+    coalesced(take) {
+      for (let w = take(); w; w = take()) bus.portOut(w.port, w.size, w.value);
+    },
+  });
 });
 after(() => {
   vcpu?.close();
@@ -100,6 +109,34 @@ test('port accesses of each width, and those of string instructions, reach the b
     'out 3f8 1 2',
     'out 3f8 1 3',
   ]);
+});
+
+test('writes to coalesced ports wait for the next exit, keep their order and their sizes, and are no exits', { skip }, (t) => {
+  if (vm.share.coalesced === undefined) return t.skip('this kernel has no coalesced ports');
+  const before = vcpu.exits.read().io?.exits ?? 0;
+  // mov dx,0xcf8; mov eax,0x80001234; out dx,eax; mov dx,0xcf9; mov al,6; out dx,al; mov dx,0xcfc; in al,dx; mov dx,0xcfa; out dx,ax; hlt
+  const log = real('baf80c 66b834120080 66ef baf90c b006 ee bafc0c ec bafa0c ef f4');
+  assert.deepEqual(log, ['out cf8 4 80001234', 'out cf9 1 6', 'in cfc 1', 'out cfa 2 125a']);
+  assert.equal((vcpu.exits.read().io?.exits ?? 0) - before, 1);
+  // More than wait together: mov dx,0xcf8; mov cx,300; 1: mov ax,cx; out dx,ax; loop 1b; hlt
+  const many = real('baf80c b92c01 89c8 ef e2fb f4');
+  assert.deepEqual(
+    many,
+    Array.from({ length: 300 }, (_, n) => `out cf8 2 ${(300 - n).toString(16)}`),
+  );
+});
+
+test('a write to a coalesced port does not wait for an exit that never comes', { skip }, () => {
+  // mov dx,0xcf8; mov al,1; out dx,al; jmp $
+  bytes.set(Buffer.from('baf80cb001eeebfe', 'hex'), layout.ramBase + 0x1000);
+  vcpu.reset();
+  vcpu.set('cs.selector', 0n);
+  vcpu.set('cs.base', 0n);
+  vcpu.set('rip', 0x1000n);
+  vcpu.sync();
+  bus.log = [];
+  for (let n = 0; n < 100 && bus.log.length === 0; n++) vcpu.run(0, Number.POSITIVE_INFINITY);
+  assert.deepEqual(bus.log, ['out cf8 1 1']);
 });
 
 test('exits are counted by reason, and the time outside of the guest with them', { skip }, () => {

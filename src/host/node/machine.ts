@@ -12,6 +12,7 @@ import { giveAllBack } from '../../accel/kvm/holdings.ts';
 import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import type { Msi } from '../../bus/irq.ts';
+import { CONFIG_ADDRESS } from '../../devices/pci-host.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
 import { type Board, buildBoard } from '../../machine/board.ts';
@@ -628,7 +629,10 @@ export class NodeMachine implements RunningMachine {
     const { config } = this.#o;
     if (!this.#kvm) {
       const memory = this.#memory.buffer;
-      this.#kvm = kvmThread(memory, this.#layout, { irqchip: config.irqchip ?? 'split', dirtyRing: config.dirtyRing });
+      const { irqchip = 'split', dirtyRing, machine } = config;
+      // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
+      const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
+      this.#kvm = kvmThread(memory, this.#layout, { irqchip, dirtyRing, coalesced });
       this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
       // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
       process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);

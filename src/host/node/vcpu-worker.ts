@@ -233,6 +233,14 @@ function kvmVcpu({ vm, written }: KvmThread, keep: boolean): KvmVcpu {
     keep,
     tscKhz: config.tscKhz ?? TSC_KHZ,
     written,
+    coalesced: (take) =>
+      board.lock.run(() => {
+        for (let write = take(); write; write = take()) {
+          const { port, size, value } = write;
+          const found = board.ports.find(port);
+          found?.handler.write(port - found.base, size, value);
+        }
+      }),
     assist: assistant,
     apic: {
       save: () => board.lock.run(() => ({ page: saveLapicPage(lapic), deadline: lapic.timer.deadline })),
