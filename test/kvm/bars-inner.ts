@@ -8,14 +8,14 @@ import { connect } from 'node:net';
 
 const ROUND = Number(process.argv[2] ?? 0);
 /** Longest wait for a guest, in ms. */
-const LIMIT = 250_000;
+const LIMIT = 150_000;
 /** A block device that bars.ts has made. */
 const DISK = '/dev/loop0';
 await writeFile(DISK, new Uint8Array(64 << 20).fill(7));
 const MONITOR = '/tmp/monitor';
 const append = (await readFile('/inner/append', 'utf8')).trim();
 const common = [
-  ...['-M', 'q35', '-accel', 'kvm', '-cpu', 'max,-xsave', '-smp', '2', '-m', '192', '-nodefaults', '-no-user-config', '-display', 'none'],
+  ...['-M', 'q35', '-accel', 'kvm', '-cpu', 'max,-xsave', '-smp', '2', '-m', '192', '-nodefaults', '-no-user-config', '-no-reboot', '-display', 'none'],
   ...['-serial', 'stdio', '-kernel', '/inner/kernel', '-initrd', '/inner/initrd', '-append', `${append} mitigations=off`],
   ...['-drive', `file=${DISK},format=raw,if=none,id=d`, '-device', 'virtio-blk-pci,drive=d'],
   ...['-monitor', `unix:${MONITOR},server=on,wait=off`],
@@ -69,7 +69,7 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
       if (found) return found;
       if (child.exitCode !== null) throw new Error(`it ended: ${out.slice(-800)}`);
       if (Date.now() > start + LIMIT)
-        throw new Error(`no ${pattern} in: ${out.slice(-800)}; ${await monitor('info registers -a', /never/, 5000)}`);
+        throw new Error(`no ${pattern} in: ${out.slice(-800)}; ${await monitor('info kvm\ninfo registers -a', /never/, 5000)}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   };
