@@ -24,6 +24,15 @@ export interface MemorySlot {
   unmap(): void;
 }
 
+/** A slot as it is mapped. */
+export interface MappedSlot {
+  readonly name: string;
+  readonly gpa: number;
+  readonly length: number;
+  readonly host: number;
+  readonly readOnly: boolean;
+}
+
 export class MemorySlots {
   readonly #o: SlotMemory;
   readonly #view: DataView;
@@ -31,6 +40,8 @@ export class MemorySlots {
   readonly #codeMap: Uint8Array;
   readonly #tellVcpus: () => void;
   readonly #bytes: Uint8Array;
+  /** By number. */
+  readonly #names: string[] = [];
   /** Derived at construction: slots and extra bytes that were given out. */
   #given = 0;
   #extra = 0;
@@ -61,6 +72,7 @@ export class MemorySlots {
     if (this.#given === SLOTS_MAX) throw new Error(`Cannot give ${name} a memory slot: all ${SLOTS_MAX} are taken`);
     const entry = SlotTable.entries + this.#given++ * Slot.bytes;
     const count = this.#given;
+    this.#names.push(name);
     const set = (gpa: number, length: number, host: number): void => {
       const v = this.#view;
       const [oldLength, oldHost] = [Number(v.getBigInt64(entry + Slot.length, true)), v.getInt32(entry + Slot.host, true) >>> 0];
@@ -107,6 +119,29 @@ export class MemorySlots {
       this.#words[page] = value;
     }
     if (changed) this.#tell(held);
+  }
+
+  /** Slots that are mapped, by name. */
+  mapped(): readonly MappedSlot[] {
+    return this.#names.flatMap((name, n) => {
+      const entry = SlotTable.entries + n * Slot.bytes;
+      const length = Number(this.#view.getBigInt64(entry + Slot.length, true));
+      const host = this.#view.getInt32(entry + Slot.host, true) >>> 0;
+      const gpa = Number(this.#view.getBigInt64(entry + Slot.gpa, true));
+      return length === 0 ? [] : [{ name, gpa, length, host: host - (host & READ_ONLY), readOnly: (host & READ_ONLY) !== 0 }];
+    });
+  }
+
+  /** What a page of the first MiB is; SMRAM aside. */
+  lowPage(page: number): 'ram' | 'read-only ram' | 'bus' {
+    const value = this.#words[page]!;
+    if (value === LowPage.ram) return 'ram';
+    return (value & ~READ_ONLY) === this.#o.ramBase + page * PAGE ? 'read-only ram' : 'bus';
+  }
+
+  /** What `smram` was last told. */
+  get smramState(): { readonly flags: number; readonly tseg: number } {
+    return { flags: this.#words[SlotTable.smram / 4]!, tseg: this.#words[SlotTable.tseg / 4]! };
   }
 
   /** SMRAM: RAM that shows below 1 MiB (bits of `Smram`), and bytes at the end of low RAM that show in system management mode alone. */

@@ -40,6 +40,8 @@ export interface Region {
   readonly length: number;
   readonly name: string;
   readonly handler: Handler;
+  /** It lies in the memory of PCI, below what the board itself has. */
+  readonly bus?: 'pci' | undefined;
 }
 
 /** An access that met no device. `value` is what was written; a read gave all ones. */
@@ -102,7 +104,7 @@ export class AddressSpace {
   }
 
   /** Puts a device at a place that stays. Throws where the range overlaps another fixed one or leaves the space. */
-  map(base: number, length: number, handler: Handler, name: string): void {
+  map(base: number, length: number, handler: Handler, name: string, bus?: 'pci'): void {
     if (!(length > 0) || base < 0 || base + length > this.size) {
       throw new Error(
         `Cannot map ${name} at ${hex(base)}+${hex(length)}: the ${this.name} space has ${hex(this.size)} addresses`,
@@ -114,7 +116,7 @@ export class AddressSpace {
         `Cannot map ${name} at ${hex(base)}+${hex(length)}: ${other.name} is at ${hex(other.base)}+${hex(other.length)}`,
       );
     }
-    this.#fixed.push({ base, length, name, handler });
+    this.#fixed.push({ base, length, name, handler, bus });
     this.#seen = -1;
   }
 

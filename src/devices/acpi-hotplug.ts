@@ -34,7 +34,7 @@ export class AcpiHotplug {
   }
 
   map(ports: AddressSpace): void {
-    ports.map(acpiHotplug.base, acpiHotplug.length, acpiHotplugRegisters.bind(this), 'acpi-hotplug');
+    ports.map(acpiHotplug.base, acpiHotplug.length, acpiHotplugRegisters.bind(this), 'acpi-pci-hotplug');
   }
 
   /** A device came into a slot. With the board's lock held, as what follows. */

@@ -110,7 +110,7 @@ export class AcpiPm implements Timed {
           else this.s.smiStatus = v;
         },
       },
-      'apm',
+      'apm-io',
     );
   }
 
@@ -129,7 +129,7 @@ export class AcpiPm implements Timed {
           this.update();
         },
       },
-      'gpe0',
+      'acpi-gpe0',
     );
   }
 

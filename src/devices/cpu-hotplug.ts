@@ -56,7 +56,7 @@ export class CpuHotplug {
   }
 
   map(ports: AddressSpace, base: number): void {
-    ports.map(base, cpuHotplug.length, this.handler, 'cpu-hotplug');
+    ports.map(base, cpuHotplug.length, this.handler, 'acpi-cpu-hotplug');
   }
 
   /** A vCPU came. With the board's lock held, as what follows. */

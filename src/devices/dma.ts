@@ -8,6 +8,11 @@ import type { AddressSpace, Handler } from '../bus/space.ts';
 
 /** Channel of a page register's offset from 0x80; -1 for those of no channel, which are plain bytes. */
 const pageChannel = [-1, 2, 3, 1, -1, -1, -1, 0, -1, 6, 7, 5, -1, -1, -1, 4];
+/** First ports of the controllers, ports between registers, and the first of their page registers. */
+export const dmaControllers = [
+  { n: 0, base: 0x00, spacing: 1, pages: 0x80 },
+  { n: 1, base: 0xc0, spacing: 2, pages: 0x88 },
+] as const;
 const mode = { transfer: 0x0c, fromMemory: 0x08, toMemory: 0x04, auto: 0x10, down: 0x20 } as const;
 
 export const dmaLayout = struct(
@@ -51,8 +56,10 @@ export class Dma {
     s.mask.fill(15);
   }
   map(ports: AddressSpace): void {
-    ports.map(0x00, 16, this.#controller(0, 1), 'dma');
-    ports.map(0xc0, 32, this.#controller(1, 2), 'dma');
+    for (const { n, base, spacing } of dmaControllers) {
+      ports.map(base, 8 * spacing, this.#controller(n, spacing), 'dma-chan');
+      ports.map(base + 8 * spacing, 8 * spacing, this.#controller(n, spacing, 8), 'dma-cont');
+    }
     const { page } = this.#s;
     const pages: Handler = {
       max: 1,
@@ -62,15 +69,16 @@ export class Dma {
       },
     };
     // Port 0x80 is nobody's page: codes of firmware go there.
-    ports.map(0x81, 15, pages, 'dma pages');
+    ports.map(0x81, 15, pages, 'dma-page');
   }
 
-  #controller(n: 0 | 1, spacing: 1 | 2): Handler {
+  /** Registers of a controller from the `first` one on. */
+  #controller(n: 0 | 1, spacing: 1 | 2, first = 0): Handler {
     return {
       max: 1,
-      read: (offset) => (offset % spacing === 0 ? this.#read(n, offset / spacing) : 0xff),
+      read: (offset) => (offset % spacing === 0 ? this.#read(n, first + offset / spacing) : 0xff),
       write: (offset, _, value) => {
-        if (offset % spacing === 0) this.#write(n, offset / spacing, value);
+        if (offset % spacing === 0) this.#write(n, first + offset / spacing, value);
       },
     };
   }

@@ -124,8 +124,8 @@ export class FwCfg {
   }
 
   map(ports: AddressSpace): void {
-    ports.map(fwCfgPorts.base, 2, this.#traditional, 'fw-cfg');
-    ports.map(fwCfgPorts.dma, 8, this.#dmaPort, 'fw-cfg DMA');
+    ports.map(fwCfgPorts.base, 2, this.#traditional, 'fwcfg');
+    ports.map(fwCfgPorts.dma, 8, this.#dmaPort, 'fwcfg.dma');
   }
 
   readonly #traditional: Handler = {

@@ -10,7 +10,9 @@ import type { AddressSpace } from '../bus/space.ts';
 /** What the firmware's tables say of it. */
 export const ged = {
   events: 0xfea0_0000,
+  eventBytes: 4,
   registers: 0xfea0_0200,
+  registerBytes: 3,
   irq: 9,
   /** The event's bit of a power button. */
   powerButton: 2,
@@ -31,10 +33,10 @@ export interface GedOptions {
   readonly reset: () => void;
 }
 
-const eventRegisters = registers<Ged>('ged events', 4, [
+const eventRegisters = registers<Ged>('acpi-ged', 4, [
   rw(0, 4, 'selector', (d) => d.takeEvents(), () => {}),
 ]); // biome-ignore format: one row per register
-const powerRegisters = registers<Ged>('ged registers', 3, [
+const powerRegisters = registers<Ged>('acpi-ged-regs', 3, [
   rw(0, 1, 'sleep control', () => 0, (d, v) => d.sleep(v)),
   rw(1, 1, 'sleep status', () => 0, () => {}),
   wo(2, 1, 'reset', (d, v) => d.resetBy(v)),
@@ -49,8 +51,8 @@ export class Ged {
     this.s = o.arena.alloc(gedLayout);
   }
   map(space: AddressSpace): void {
-    space.map(ged.events, 4, eventRegisters.bind(this), 'ged events');
-    space.map(ged.registers, 3, powerRegisters.bind(this), 'ged registers');
+    space.map(ged.events, ged.eventBytes, eventRegisters.bind(this), 'acpi-ged');
+    space.map(ged.registers, ged.registerBytes, powerRegisters.bind(this), 'acpi-ged-regs');
   }
   reset(): void {
     this.s.events = 0;

@@ -6,6 +6,7 @@ import type { IrqLine, MsiSink } from '../bus/irq.ts';
 import type { AddressSpace, Handler } from '../bus/space.ts';
 
 export const hpetBase = 0xfed0_0000;
+export const hpetBytes = 0x400;
 
 const timerFields = {
   config: 'u32',
@@ -115,7 +116,7 @@ export class Hpet implements Timed {
   }
 
   map(mmio: AddressSpace): void {
-    mmio.map(hpetBase, 0x400, this.handler, 'hpet');
+    mmio.map(hpetBase, hpetBytes, this.handler, 'hpet');
   }
 
   /** Legacy replacement is on. */

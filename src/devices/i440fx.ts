@@ -133,7 +133,7 @@ export function piix4Pm(o: {
     const base = f.read(pm.base, 2) & 0xffc0;
     if (base !== 0 && f.read(pm.misc, 1) & 1) map({ base, length: pmLength, name: 'acpi-pm', handler: o.pm.handler });
     const smb = f.read(pm.smbBase, 2) & 0xfff0;
-    if (smb !== 0 && f.read(pm.smbConfig, 1) & 1) map({ base: smb, length: 0x10, name: 'smbus', handler: o.smbus });
+    if (smb !== 0 && f.read(pm.smbConfig, 1) & 1) map({ base: smb, length: 0x10, name: 'pm-smbus', handler: o.smbus });
   });
   o.host.add(f, 1, 3);
   return f;

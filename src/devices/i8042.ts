@@ -77,8 +77,8 @@ export class I8042 {
       read: () => (o === 0 ? this.#readData() : this.#status()),
       write: (_: number, __: number, v: number) => (o === 0 ? this.#writeData(v) : this.#command(v)),
     });
-    ports.map(0x60, 1, at(0), 'i8042 data');
-    ports.map(0x64, 1, at(1), 'i8042 command');
+    ports.map(0x60, 1, at(0), 'i8042-data');
+    ports.map(0x64, 1, at(1), 'i8042-cmd');
   }
 
   /** A key goes down or up; see `Ps2Keyboard.key`. */

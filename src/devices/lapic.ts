@@ -358,7 +358,7 @@ export class Lapic implements Timed {
     if (this.mode !== 'xapic') return;
     const page =
       this.s.baseHigh * 2 ** 32 + (this.s.baseLow & 0xffff_f000) + ((this.s.baseLow & 0x8000_0000) !== 0 ? 2 ** 32 : 0);
-    map({ base: page, length: 0x1000, name: 'lapic', handler: this.mmio });
+    map({ base: page, length: 0x1000, name: 'apic-msi', handler: this.mmio });
   };
 
   /** MSR_KVM_EOI_EN: the word's guest-physical address, 0 for none. */

@@ -11,6 +11,8 @@ export interface Bar {
   readonly kind: 'io' | 'mem32' | 'mem64';
   readonly size: number;
   readonly handler: Handler;
+  /** What monitors call its range. */
+  readonly name?: string;
   readonly prefetchable?: boolean;
   /** Plain memory behind the BAR (`host`: see `MemorySlot`), which the guest reaches without `handler`; the size is at least 4,096. */
   readonly memory?: { readonly slot: MemorySlot; readonly host: number };
@@ -152,6 +154,11 @@ export class PciFunction {
   /** Contents at reset from `offset` on. */
   preset(offset: number, bytes: readonly number[]): void {
     this.#initial.set(bytes, offset);
+  }
+
+  /** The header says that the slot has other functions as well. */
+  setMultifunction(): void {
+    this.#initial[0x0e] = this.#initial[0x0e]! | 0x80;
   }
 
   /** Bits that the guest can write from `offset` on. */

@@ -3,7 +3,7 @@ import type { Arena } from '../bits/arena.ts';
 import { ones } from '../bits/fields.ts';
 import { struct, type ViewOf } from '../bits/struct.ts';
 import { type IrqLine, unconnected } from '../bus/irq.ts';
-import type { AddressSpace, Handler } from '../bus/space.ts';
+import type { AddressSpace, Handler, Region } from '../bus/space.ts';
 import { command, type PciFunction, pci } from './pci-function.ts';
 
 /** The register that says where the next access to configuration space goes. */
@@ -79,7 +79,7 @@ export class PciHost {
       read: (offset, size) => this.#read(Math.floor(offset / 0x1000), offset & 0xfff, size),
       write: (offset, size, value) => this.#write(Math.floor(offset / 0x1000), offset & 0xfff, size, value),
     };
-    o.ports.map(CONFIG_ADDRESS.port, CONFIG_ADDRESS.size, this.#addressPort(), 'pci address');
+    o.ports.map(CONFIG_ADDRESS.port, CONFIG_ADDRESS.size, this.#addressPort(), 'pci-conf-idx');
     o.ports.map(
       0xcfc,
       4,
@@ -93,7 +93,7 @@ export class PciHost {
           if (a & 0x8000_0000) this.#write((a >>> 8) & 0xffff, (a & 0xfc) + offset, size, value);
         },
       },
-      'pci data',
+      'pci-conf-data',
     );
     o.ports.movable((map) => this.#mapBars(map, true));
     for (const space of o.mmio) space.movable((map) => this.#mapBars(map, false));
@@ -158,6 +158,11 @@ export class PciHost {
         this.#changed();
       },
     };
+  }
+
+  /** All buses, the root first: the bridge that each is behind, and what is on it. */
+  buses(): readonly { readonly bridge: PciFunction | undefined; readonly functions: readonly Placed[] }[] {
+    return this.#segments.map((s) => ({ bridge: s.bridge, functions: sorted(s) }));
   }
 
   /** All functions in order of their places. */
@@ -244,15 +249,16 @@ export class PciHost {
     if (offset + size <= 256) this.#find(place)?.write(offset, size, value);
   }
 
-  #mapBars(map: (r: { base: number; length: number; name: string; handler: Handler }) => void, io: boolean): void {
+  #mapBars(map: (r: Region) => void, io: boolean): void {
     for (const { placed } of this.#segments) {
       for (const { f } of placed) {
         const rom = io ? undefined : f.romRange();
-        if (rom) map({ ...rom, name: `${f.name} ROM` });
+        if (rom) map({ ...rom, name: `${f.name}.rom`, bus: 'pci' });
         for (const bar of f.bars) {
           if ((bar.kind === 'io') !== io) continue;
           const base = f.barAddress(bar);
-          if (base >= 0) map({ base, length: bar.size, name: `${f.name} BAR ${bar.index}`, handler: bar.handler });
+          if (base >= 0)
+            map({ base, length: bar.size, name: bar.name ?? `${f.name} BAR ${bar.index}`, handler: bar.handler, bus: 'pci' });
         }
       }
     }

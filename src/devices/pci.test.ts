@@ -100,7 +100,7 @@ test('ECAM and the power management block are where firmware puts them', () => {
   const { mmio, ports, w } = q35(false);
   assert.equal(mmio.find(0xb000_0000), undefined);
   w(0, 0x60, 0xe000_0001);
-  assert.equal(mmio.find(0xe000_0000)?.name, 'ecam');
+  assert.equal(mmio.find(0xe000_0000)?.name, 'pcie-mmcfg-mmio');
   assert.equal(ports.find(0x600), undefined);
   w(31, 0x40, 0x601);
   w(31, 0x44, 0x80, 1);

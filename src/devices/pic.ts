@@ -39,7 +39,9 @@ export const picLayout = struct({ chips: [chipLayout, 2] }, { name: 'pic', versi
 
 const cascade = 2;
 /** Inputs that ELCR can make level-triggered. */
-const elcrWritable = [0xf8, 0xde] as const;
+export const elcrWritable = [0xf8, 0xde] as const;
+/** Ports of the first and the second chip, and of their edge and level control. */
+export const picPorts = { base: [0x20, 0xa0], elcr: 0x4d0 } as const;
 
 export class Pic {
   readonly s: View<typeof picLayout.fields>;
@@ -79,10 +81,10 @@ export class Pic {
   }
 
   map(ports: AddressSpace): void {
-    ports.map(0x20, 2, this.#ports(this.#master), 'pic');
-    ports.map(0xa0, 2, this.#ports(this.#slave), 'pic (second)');
+    ports.map(picPorts.base[0], 2, this.#ports(this.#master), 'pic');
+    ports.map(picPorts.base[1], 2, this.#ports(this.#slave), 'pic');
     ports.map(
-      0x4d0,
+      picPorts.elcr,
       2,
       {
         max: 1,

@@ -7,6 +7,8 @@ import type { AddressSpace } from '../bus/space.ts';
 
 /** Input clock in Hz. */
 export const pitHz = 1_193_182;
+/** Ports of the counters, and that of the speaker. */
+export const pitPorts = { base: 0x40, speaker: 0x61 } as const;
 const nsPerTick = 1e9 / pitHz;
 
 const channelFields = {
@@ -83,7 +85,7 @@ export class Pit implements Timed {
 
   map(ports: AddressSpace): void {
     ports.map(
-      0x40,
+      pitPorts.base,
       4,
       {
         max: 1,
@@ -95,7 +97,12 @@ export class Pit implements Timed {
       },
       'pit',
     );
-    ports.map(0x61, 1, { max: 1, read: () => this.#readPort61(), write: (_, __, v) => this.#writePort61(v) }, 'port 61h');
+    ports.map(
+      pitPorts.speaker,
+      1,
+      { max: 1, read: () => this.#readPort61(), write: (_, __, v) => this.#writePort61(v) },
+      'pcspk',
+    );
   }
 
   /** Level of a channel's output at this time. */

@@ -46,7 +46,7 @@ export function hostBridge(
     const length = [0x1000_0000, 0x800_0000, 0x400_0000, 0][(low >>> 1) & 3]!;
     if ((low & 1) === 0 || length === 0) return;
     const base = f.read(pciexbar + 4, 4) * 2 ** 32 + Math.floor(low / length) * length;
-    map({ base, length, name: 'ecam', handler: host.ecam });
+    map({ base, length, name: 'pcie-mmcfg-mmio', handler: host.ecam });
   });
   host.add(f, 0, 0);
   return { f, smram: smramControl };

@@ -50,7 +50,7 @@ export class ResetPorts {
 
   /** `withControl` maps 0xCF9 too, for boards without PCI. */
   map(ports: AddressSpace, withControl = false): void {
-    if (withControl) ports.map(0xcf9, 1, this.control, 'reset control');
+    if (withControl) ports.map(0xcf9, 1, this.control, 'reset-control');
     ports.map(
       0x92,
       1,
@@ -64,7 +64,7 @@ export class ResetPorts {
           if (v & 1) this.#o.reset();
         },
       },
-      'port 92h',
+      'port92',
     );
     ports.map(
       0x80,
@@ -76,7 +76,7 @@ export class ResetPorts {
           this.s.post = v;
         },
       },
-      'post code',
+      'ioport80',
     );
   }
 }

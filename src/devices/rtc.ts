@@ -21,6 +21,8 @@ export const rtcLayout = struct(
 type State = ViewOf<typeof rtcLayout>;
 
 /** CMOS addresses. */
+export const rtcPort = 0x70;
+
 export const cmos = {
   statusA: 10,
   statusB: 11,
@@ -85,7 +87,7 @@ export class Rtc implements Timed {
   /** Bit 7 of port 0x70, the NMI mask of a PC, is not kept. */
   map(ports: AddressSpace): void {
     ports.map(
-      0x70,
+      rtcPort,
       2,
       {
         max: 1,

@@ -30,17 +30,17 @@ export class Smbus {
 }
 
 /** ICH9's function, 8086:2930 at 1f.3. */
-export function ich9Smbus(arena: Arena, host: PciHost): Smbus {
+export function ich9Smbus(arena: Arena, host: PciHost): { readonly f: PciFunction; reset(): void } {
   const smbus = new Smbus(arena);
   const f = new PciFunction({
-    ...{ arena, name: 'ich9-smbus', vendor: 0x8086, device: 0x2930, revision: 2, classCode: 0x0c_0500 },
+    ...{ arena, name: 'ich9-smbus', vendor: 0x8086, device: 0x2930, revision: 2, classCode: 0x0c_0500, multifunction: true },
     ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
-    bars: [{ index: 4, kind: 'io', size: 0x40, handler: smbus.handler }],
+    bars: [{ index: 4, kind: 'io', name: 'pm-smbus', size: 0x40, handler: smbus.handler }],
   });
   // Host configuration.
   f.writable(0x40, [0x1f]);
   host.add(f, 31, 3);
-  return smbus;
+  return { f, reset: () => smbus.reset() };
 }
 
 /** Offsets from SMBBASE. */

@@ -109,7 +109,7 @@ export class Uart {
   }
 
   map(ports: AddressSpace, base: number): void {
-    ports.map(base, 8, this.handler, 'uart');
+    ports.map(base, 8, this.handler, 'serial');
   }
 
   // ── The I/O thread's side; with the board's lock held ──

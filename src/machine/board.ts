@@ -34,6 +34,7 @@ import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
 import { smm, tscOffset } from '../isa/x86/state.ts';
+import { boardChips, type Chip, ioapicPages } from './chip.ts';
 import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
@@ -49,8 +50,6 @@ import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
 const EXTENDED_TSEG = 16;
-const IOAPIC_PAGE = 0xfec00000;
-const IOAPIC2_PAGE = 0xfec10000;
 /** MMIO addresses reach to the end of the guest-physical space. */
 const MMIO_SIZE = 2 ** 40;
 
@@ -131,6 +130,8 @@ export interface Board {
   /** Timers of the board; each vCPU serves its local APIC's itself, the first one these too. */
   readonly timers: Timers;
   readonly uarts: readonly Uart[];
+  /** The chips that are not devices, in the order in which they were made. */
+  readonly chips: readonly Chip[];
   /** None where the board has no keyboard controller. */
   readonly keyboard: I8042 | undefined;
   /** Presses the power button. With the board's lock held. */
@@ -246,7 +247,7 @@ export function buildBoard(o: BoardOptions): Board {
   // Interrupt controllers.
   const bus = new ApicBus(o.remoteApics);
   const ioapic = new Ioapic({ arena, bus, report });
-  onAll((space) => space.map(IOAPIC_PAGE, 0x1000, ioapic.mmio, 'ioapic'));
+  onAll((space) => space.map(ioapicPages[0], 0x1000, ioapic.mmio, 'ioapic'));
   const lapics: Lapic[] = [];
   const remoteChips = () => bus.remote?.chips;
   const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) }, remote: remoteChips });
@@ -275,7 +276,7 @@ export function buildBoard(o: BoardOptions): Board {
   }
   const micro = microvmParts(config);
   const ioapic2 = hasIoapic2(config) ? new Ioapic({ arena, bus, report, instance: 'second' }) : undefined;
-  if (ioapic2) onAll((space) => space.map(IOAPIC2_PAGE, 0x1000, ioapic2.mmio, 'ioapic2'));
+  if (ioapic2) onAll((space) => space.map(ioapicPages[1], 0x1000, ioapic2.mmio, 'ioapic'));
   const isa = (n: number): IrqLine =>
     micro?.pic === false ? ioapic.pin(n === 0 ? 2 : n) : fanOut(pic.irq(n), ioapic.pin(n === 0 ? 2 : n));
   /** Global system interrupt n. */
@@ -443,11 +444,12 @@ export function buildBoard(o: BoardOptions): Board {
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
+  const chips = boardChips(config, chipset.chips, transports);
   const items = fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {});
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles, ...(chipset.files ?? [])]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, chips, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },

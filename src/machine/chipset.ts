@@ -16,8 +16,10 @@ import { hostBridge, IsaBridge } from '../devices/q35.ts';
 import { ich9Smbus, Smbus } from '../devices/smbus.ts';
 import { SmiFeatures } from '../devices/smi.ts';
 import type { PciBus } from './buses.ts';
+import type { Chip } from './chip.ts';
 import type { MachineKind } from './config.ts';
 import type { DeviceConfig } from './device-type.ts';
+import { bool, uint16 } from './properties.ts';
 
 /** General-purpose events of the `pc` board, as in its ACPI tables. */
 export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
@@ -26,7 +28,7 @@ export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
 export const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[]>> = {
   bare: [],
   pc: [{ driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' }],
-  q35: [{ driver: 'ich9-ahci', bus: 'pcie.0', addr: '1f.2' }],
+  q35: [{ driver: 'ich9-ahci', bus: 'pcie.0', addr: '1f.2', multifunction: true }],
   microvm: [],
 };
 
@@ -62,6 +64,8 @@ export interface Chipset {
   readonly host: PciHost;
   /** None where the board has no PCI. */
   readonly bus: PciBus | undefined;
+  /** Host bridge and functions, for monitors; the order is that in which they were made. */
+  readonly chips: readonly Chip[];
   /** Interrupt line register of a PIRQ, for boards without firmware. */
   interruptLine(pirq: number): number;
   /** Where the guest has put the power management registers. */
@@ -114,14 +118,21 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
   // The first vCPU's space maps ECAM by itself; the others show the same window.
   for (const space of mmio.slice(1)) {
     space.movable((map) => {
-      const window = mmio[0]!.regions().find((r) => r.name === 'ecam');
+      const window = mmio[0]!.regions().find((r) => r.name === 'pcie-mmcfg-mmio');
       if (window) map(window);
     });
   }
   const smbus = o.full ? ich9Smbus(arena, host) : undefined;
+  const root = 'pcie.0';
   return {
+    chips: [
+      { type: 'q35-pcihost', bus: 'main-system-bus', buses: [root] },
+      { type: 'mch', bus: root, f: mch, properties: { 'extended-tseg-mbytes': uint16(o.extendedTseg) } },
+      { type: 'ICH9-LPC', bus: root, f: bridge.f, buses: ['isa.0'] },
+      ...(smbus ? [{ type: 'ICH9-SMB', bus: root, f: smbus.f, ownBus: { name: 'i2c', kind: 'i2c-bus' } }] : []),
+    ],
     host,
-    bus: pciBus(host, 'pcie.0', true),
+    bus: pciBus(host, root, true),
     interruptLine: (pirq) => 10 + (pirq & 1),
     pmBase: () => bridge.f.read(0x40, 2) & 0xff80 || acpiPm.base,
     ...(o.smi ? { files: new Map(features.files()) } : {}),
@@ -144,7 +155,7 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
 export function noChipset({ arena, lock }: ChipsetOptions): Chipset {
   const nowhere = new AddressSpace({ name: 'no pci', size: 0x10000, lock, shared: arena.alloc(spaceLayout, 'no pci') });
   const host = new PciHost({ arena, ports: nowhere, mmio: [], pirqs: [] });
-  return { host, bus: undefined, interruptLine: () => 0, pmBase: () => 0, apm: () => {}, reset: () => host.reset() };
+  return { host, bus: undefined, chips: [], interruptLine: () => 0, pmBase: () => 0, apm: () => {}, reset: () => host.reset() };
 }
 
 /** PIIX3 and PIIX4 behind the i440FX host bridge: four PIRQs that go to ISA interrupts. */
@@ -177,8 +188,9 @@ export function pcChipset(o: ChipsetOptions): Chipset {
     eject: (slot) => o.eject(inSlot(slot)),
   });
   hotplug.map(ports);
+  const root = 'pci.0';
   const bus: PciBus = {
-    ...pciBus(host, 'pci.0', false),
+    ...pciBus(host, root, false),
     add(f, slot, fn, path, removable = false) {
       host.add(f, slot, fn);
       if (removable && path !== undefined) paths.set(f, { slot, path });
@@ -196,6 +208,15 @@ export function pcChipset(o: ChipsetOptions): Chipset {
   return {
     host,
     bus,
+    chips: [
+      { type: 'i440FX-pcihost', bus: 'main-system-bus', buses: [root] },
+      { type: 'i440FX', bus: root, f: northbridge },
+      { type: 'PIIX3', bus: root, f: bridge.f, buses: ['isa.0'] },
+      {
+        ...{ type: 'PIIX4_PM', bus: root, f: power, ownBus: { name: 'i2c', kind: 'i2c-bus' } },
+        properties: { 'smm-enabled': bool(o.smi !== undefined) },
+      },
+    ],
     hotplugSlots: slots,
     interruptLine: (pirq) => [10, 10, 11, 11][pirq]!,
     pmBase: () => power.read(0x40, 2) & 0xffc0 || acpiPm.base,

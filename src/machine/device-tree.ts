@@ -5,6 +5,7 @@ import { Arena, type Section } from '../bits/arena.ts';
 import type { Timers } from '../bus/clock.ts';
 import { type Bells, doorbellLayout } from '../bus/doorbell.ts';
 import type { AddressSpace } from '../bus/space.ts';
+import type { PciFunction } from '../devices/pci-function.ts';
 import { addEndpoint } from '../devices/pcie-port.ts';
 import type { AnyBus } from './buses.ts';
 import type {
@@ -53,6 +54,8 @@ export interface Plugged {
   readonly place: { readonly slot: number; readonly fn: number } | undefined;
   readonly values: Values<PropertyTable>;
   readonly device: Device;
+  /** Of a device on PCI. */
+  readonly f: PciFunction | undefined;
   readonly buses: readonly AnyBus[];
   /** Set on the I/O thread. */
   io: IoSide | undefined;
@@ -143,6 +146,7 @@ export class DeviceTree {
     const arena = new Arena(this.#o.buffer, hole.start, hole.end);
     const undo: (() => void)[] = [];
     const buses: AnyBus[] = [];
+    const plugged: { f?: PciFunction } = {};
     const ordinal = this.#counts.get(type.category) ?? 0;
     const ctx = this.#context({
       ordinal,
@@ -154,13 +158,15 @@ export class DeviceTree {
       place,
       undo,
       buses,
+      plugged,
       romFile: romFile(type, values),
       removable: type.hotplug !== false,
+      multifunction: values['multifunction'] === true,
     });
     let entry: Entry;
     try {
       const device = type.build(ctx, values);
-      entry = { config, type, id, path, name, bus, place, values, device, buses, io: undefined, arena, undo };
+      entry = { config, type, id, path, name, bus, place, values, device, f: plugged.f, buses, io: undefined, arena, undo };
       if (first) {
         this.#o.services.lock.run(() => device.reset());
         if (first.io) entry.io = device.io?.(first.io);
@@ -300,15 +306,17 @@ export class DeviceTree {
     place: { slot: number; fn: number } | undefined;
     undo: (() => void)[];
     buses: AnyBus[];
+    plugged: { f?: PciFunction };
     romFile: string | undefined;
     removable: boolean;
+    multifunction: boolean;
   }): DeviceContext {
     const { services, bells, timers } = this.#o;
     const { arena, undo, bus, place } = e;
     const mappable = (spaces: readonly AddressSpace[]): Mappable => ({
       map(base, length, handler, name) {
         for (const s of spaces) {
-          s.map(base, length, handler, name);
+          s.map(base, length, handler, name, bus.kind === 'PCI' ? 'pci' : undefined);
           undo.push(() => s.unmap(base));
         }
       },
@@ -334,7 +342,9 @@ export class DeviceTree {
         if (bus.kind !== 'PCI' || !place) throw new Error(`Cannot plug ${f.name} into ${bus.name}: it is no PCI bus`);
         const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
         if (rom) f.setRom(rom);
+        if (e.multifunction) f.setMultifunction();
         if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604 && !f.hasCapability(EXPRESS)) addEndpoint(f);
+        e.plugged.f = f;
         undo.push(bus.add(f, place.slot, place.fn, e.path, e.removable));
       },
       addTimer(timed) {
@@ -384,6 +394,10 @@ export function romFile(type: AnyDeviceType, values: Readonly<Record<string, unk
   const file = values['romfile'] ?? type.romFile;
   return typeof file === 'string' && file !== '' ? file : undefined;
 }
+
+/** A property as the device has it: what was given, the default, or what the device chose. */
+export const propertyOf = ({ device, values }: Plugged, name: string): unknown =>
+  device.chosen?.[name] ?? (name === 'mac' ? device.mac : undefined) ?? values[name];
 
 /** For monitors: what `device-list-properties` and `-device X,help` tell. */
 export const propertiesOf = (type: AnyDeviceType): PropertyTable => ({ ...busProperties[type.bus], ...type.properties });

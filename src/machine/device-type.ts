@@ -178,6 +178,8 @@ export interface Device {
   readonly bootNode?: string;
   /** Where the guest has put an ELF note that belongs into cores of its memory. */
   coreNote?(): { readonly gpa: number; readonly length: number } | undefined;
+  /** Values of properties that were left to the device. */
+  readonly chosen?: Readonly<Record<string, unknown>>;
   /** Of a network card: its address. */
   readonly mac?: readonly number[];
 }

@@ -71,7 +71,7 @@ export function virtioBuses(config: MachineConfig, gsi: (n: number) => IrqLine, 
       write: (offset: number, size: number, value: number) => device.write(offset, size, value),
       bells: () => device.bells?.() ?? [],
     };
-    for (const space of mmio) space.map(place.base, place.size, handler, `virtio-mmio.${n}`);
+    for (const space of mmio) space.map(place.base, place.size, handler, 'virtio-mmio');
     return {
       kind: 'virtio-bus',
       name: `virtio-mmio-bus.${n}`,

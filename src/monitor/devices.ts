@@ -1,7 +1,7 @@
 // A machine's devices as monitors see them: objects with properties, found by id or path.
 
 import type { Plugged } from '../machine/device-tree.ts';
-import { propertiesOf } from '../machine/device-tree.ts';
+import { propertiesOf, propertyOf } from '../machine/device-tree.ts';
 import { deviceTypes } from '../machine/device-types.ts';
 import type { RunningMachine } from '../machine/running.ts';
 import type { Json } from '../rpc/qmp/json.ts';
@@ -31,7 +31,7 @@ const plain = (value: unknown): Json =>
 /** The object of one device, with properties that others have for it. */
 function deviceNode(device: Plugged, hotplugged: boolean, more: readonly QomProperty[]): QomNode {
   const table = propertiesOf(device.type);
-  const own: QomProperty[] = Object.entries(table).map(([name, p]) => qomValue(name, p.type, plain(device.values[name])));
+  const own: QomProperty[] = Object.entries(table).map(([name, p]) => qomValue(name, p.type, plain(propertyOf(device, name))));
   return qomNode(device.type.name, [
     qomValue('realized', 'bool', true),
     qomValue('hotplugged', 'bool', hotplugged),

@@ -69,6 +69,9 @@ function describe(machine: RunningMachine, slot: number, fn: number, f: PciFunct
   };
 }
 
+/** The class as QEMU's monitor names it. */
+export const className = (f: PciFunction): string => classes[f.read(0x0a, 2)] ?? `Class ${hex(f.read(0x0a, 2), 4)}`;
+
 /** All functions of the root bus. */
 export const pciDevices = (machine: RunningMachine): PciDeviceInfo[] =>
   machine.board.pci.functions().map(({ slot, fn, f }) => describe(machine, slot, fn, f));

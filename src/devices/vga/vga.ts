@@ -110,7 +110,7 @@ export class Vga {
         read: (offset) => this.readPort(base + offset),
         write: (offset, _, value) => this.writePort(base + offset, value),
       };
-      ports.map(base, length, handler, `${this.#o.name} ${base.toString(16)}`);
+      ports.map(base, length, handler, 'vga');
     }
     this.mapVbe(ports);
   }
@@ -126,7 +126,7 @@ export class Vga {
         else this.writeVbe(this.s.vbeIndex, value);
       },
     };
-    ports.map(0x1ce, 4, handler, `${this.#o.name} vbe`);
+    ports.map(0x1ce, 4, handler, 'vbe');
   }
 
   /** The window: bytes one after the other, as the planes' logic takes them. */

@@ -171,13 +171,32 @@ export class VirtioPci {
       interruptPin: 1,
       multifunction: o.multifunction,
       bars: [
-        ...(old ? [{ index: 0, kind: 'io', size: Math.max(32, ioSize), handler: this.#legacy() } as const] : []),
+        ...(old
+          ? [{ index: 0, kind: 'io', name: 'virtio-pci', size: Math.max(32, ioSize), handler: this.#legacy() } as const]
+          : []),
         ...bars,
         ...(this.#msix
-          ? [{ index: msixBar, kind: 'mem32', size: msixBarSize(o.vectors), handler: this.#msix.handler } as const]
+          ? [
+              {
+                index: msixBar,
+                kind: 'mem32',
+                name: 'virtio-pci-msix',
+                size: msixBarSize(o.vectors),
+                handler: this.#msix.handler,
+              } as const,
+            ]
           : []),
         ...(modern
-          ? [{ index: memoryBar, kind: 'mem64', size: start === 0 ? At.size : 2 * At.size, handler, prefetchable: true } as const]
+          ? [
+              {
+                index: memoryBar,
+                kind: 'mem64',
+                name: 'virtio-pci',
+                size: start === 0 ? At.size : 2 * At.size,
+                handler,
+                prefetchable: true,
+              } as const,
+            ]
           : []),
       ],
     });

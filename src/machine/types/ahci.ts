@@ -31,8 +31,8 @@ export const ich9Ahci = deviceType({
       ...{ arena: ctx.arena, name: ctx.name, vendor: 0x8086, device: 0x2922, revision: 2, classCode: 0x01_0601 },
       ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
       bars: [
-        { index: 4, kind: 'io', size: 32, handler: ahciIndexed(ahci) },
-        { index: 5, kind: 'mem32', size: AHCI_BAR, handler: ahci.handler },
+        { index: 4, kind: 'io', name: 'ahci-idp', size: 32, handler: ahciIndexed(ahci) },
+        { index: 5, kind: 'mem32', name: 'ahci', size: AHCI_BAR, handler: ahci.handler },
       ],
     });
     f.startCapabilitiesAt(0x80);

@@ -106,7 +106,7 @@ const pciVga = (name: string, description: string, legacy: boolean) =>
       const { vga, host, vram } = makeVga(ctx, vramBytes(p.vgamem_mb), legacy);
       if (legacy) {
         vga.map(ctx.ports);
-        ctx.mmio.map(0xa0000, 0x20000, vga.window, `${ctx.name} window`);
+        ctx.mmio.map(0xa0000, 0x20000, vga.window, 'vga-lowmem');
       }
       const f = new PciFunction({
         arena: ctx.arena,
@@ -114,8 +114,8 @@ const pciVga = (name: string, description: string, legacy: boolean) =>
         ...pciCard,
         classCode: legacy ? 0x030000 : 0x038000,
         bars: [
-          { index: 0, kind: 'mem32', size: vram.length, prefetchable: true, handler: linearHandler(vram), memory: { slot: ctx.slots.slot(ctx.name), host } },
-          ...(p.mmio ? [{ index: 2, kind: 'mem32', size: MMIO_BYTES, handler: vgaMmio(vga, edidOf(p), true) } as const] : []),
+          { index: 0, kind: 'mem32', name: 'vga.vram', size: vram.length, prefetchable: true, handler: linearHandler(vram), memory: { slot: ctx.slots.slot(ctx.name), host } },
+          ...(p.mmio ? [{ index: 2, kind: 'mem32', name: 'vga.mmio', size: MMIO_BYTES, handler: vgaMmio(vga, edidOf(p), true) } as const] : []),
         ],
       }); // biome-ignore format: one row for each BAR
       ctx.plug(f);
@@ -137,7 +137,7 @@ const isaVga = deviceType({
   build(ctx, p) {
     const { vga } = makeVga(ctx, vramBytes(p.vgamem_mb), true);
     vga.map(ctx.ports);
-    ctx.mmio.map(0xa0000, 0x20000, vga.window, `${ctx.name} window`);
+    ctx.mmio.map(0xa0000, 0x20000, vga.window, 'vga-lowmem');
     return vgaDevice(ctx.name, vga);
   },
 });
@@ -160,8 +160,8 @@ const bochsDisplay = deviceType({
       ...pciCard,
       classCode: 0x038000,
       bars: [
-        { index: 0, kind: 'mem32', size: vram.length, prefetchable: true, handler: linearHandler(vram), memory: { slot: ctx.slots.slot(ctx.name), host } },
-        { index: 2, kind: 'mem32', size: MMIO_BYTES, handler: vgaMmio(vga, edidOf(p), false) },
+        { index: 0, kind: 'mem32', name: 'vga.vram', size: vram.length, prefetchable: true, handler: linearHandler(vram), memory: { slot: ctx.slots.slot(ctx.name), host } },
+        { index: 2, kind: 'mem32', name: 'vga.mmio', size: MMIO_BYTES, handler: vgaMmio(vga, edidOf(p), false) },
       ],
     }); // biome-ignore format: one row for each BAR
     ctx.plug(f);

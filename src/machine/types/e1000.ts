@@ -50,8 +50,8 @@ const e1000 = deviceType({
       ...{ arena: ctx.arena, name: ctx.name, vendor: VENDOR, device: DEVICE, revision: 3, classCode: 0x02_0000 },
       ...{ subsystemVendor: 0x1af4, subsystem: SUBSYSTEM, interruptPin: 1 as const },
       bars: [
-        { index: 0, kind: 'mem32', size: E1000_BAR, handler: e.handler },
-        { index: 1, kind: 'io', size: 64, handler: e.portHandler },
+        { index: 0, kind: 'mem32', name: 'e1000-mmio', size: E1000_BAR, handler: e.handler },
+        { index: 1, kind: 'io', name: 'e1000-io', size: 64, handler: e.portHandler },
       ],
     });
     wire.irq = f.intx;
@@ -117,10 +117,10 @@ const e1000e = deviceType({
       ...{ arena: ctx.arena, name: ctx.name, vendor: VENDOR, device: E1000E_DEVICE, revision: 0, classCode: 0x02_0000 },
       ...{ subsystemVendor: p.subsys_ven, subsystem: p.subsys, interruptPin: 1 as const },
       bars: [
-        { index: 0, kind: 'mem32', size: E1000E_BAR, handler: e.handler },
-        { index: 1, kind: 'mem32', size: FLASH, handler: noFlash },
-        { index: 2, kind: 'io', size: E1000E_PORTS, handler: e.portHandler },
-        { index: 3, kind: 'mem32', size: MSIX_BAR, handler: msix.handler },
+        { index: 0, kind: 'mem32', name: 'e1000e-mmio', size: E1000E_BAR, handler: e.handler },
+        { index: 1, kind: 'mem32', name: 'e1000e-flash', size: FLASH, handler: noFlash },
+        { index: 2, kind: 'io', name: 'e1000e-io', size: E1000E_PORTS, handler: e.portHandler },
+        { index: 3, kind: 'mem32', name: 'e1000e-msix', size: MSIX_BAR, handler: msix.handler },
       ],
     });
     f.startCapabilitiesAt(place.power);

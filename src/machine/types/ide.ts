@@ -47,8 +47,8 @@ const piix3Ide = deviceType({
         irq: ctx.isa(c.irq),
         ring: () => bell.ring(),
       });
-      ctx.ports.map(c.command, 8, channel.commandBlock, `ide${n}`);
-      ctx.ports.map(c.control, 1, channel.controlBlock, `ide${n} control`);
+      ctx.ports.map(c.command, 8, channel.commandBlock, 'ide');
+      ctx.ports.map(c.control, 1, channel.controlBlock, 'ide');
       const units: (IdeUnit | undefined)[] = [undefined, undefined];
       ctx.addBus({
         kind: 'IDE',
@@ -73,6 +73,7 @@ const piix3Ide = deviceType({
         {
           index: 4,
           kind: 'io',
+          name: 'piix-bmdma-container',
           size: 16,
           handler: {
             read: (offset, bytes) => parts[offset >> 3]!.channel.busMaster.read(offset & 7, bytes),

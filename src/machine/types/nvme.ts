@@ -58,8 +58,8 @@ export const nvmeType = deviceType({
       ...{ arena: ctx.arena, name: ctx.name, vendor: 0x1b36, device: 0x0010, revision: 2, classCode: 0x01_0802 },
       ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
       bars: [
-        { index: 0, kind: 'mem64', size: NVME_BAR, handler: nvme.handler },
-        { index: 4, kind: 'mem32', size: msixBarSize(p.msix_qsize), handler: msix.handler },
+        { index: 0, kind: 'mem64', name: 'nvme-bar0', size: NVME_BAR, handler: nvme.handler },
+        { index: 4, kind: 'mem32', name: 'nvme-msix', size: msixBarSize(p.msix_qsize), handler: msix.handler },
       ],
     });
     wire.irq = f.intx;

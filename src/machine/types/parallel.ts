@@ -23,11 +23,13 @@ export const isaParallel = deviceType({
   },
   build(ctx, p) {
     if (p.chardev === undefined) throw new Error("Can't create parallel device, empty char device");
-    const usual = lptPorts[p.index === UNSET ? 0 : p.index];
+    const index = p.index === UNSET ? 0 : p.index;
+    const usual = lptPorts[index];
     if (!usual) throw new Error(`Max. supported number of parallel ports is ${lptPorts.length}.`);
     const port = new ParallelPort({ arena: ctx.arena, name: ctx.name, irq: ctx.isa(p.irq), report: ctx.report });
-    ctx.ports.map(p.iobase === UNSET ? usual.base : p.iobase, 8, port.handler, 'parallel');
-    return { reset: () => port.reset(), io: (services) => connect(port, services, p.chardev!) };
+    const iobase = p.iobase === UNSET ? usual.base : p.iobase;
+    ctx.ports.map(iobase, 8, port.handler, 'parallel');
+    return { reset: () => port.reset(), chosen: { index, iobase }, io: (services) => connect(port, services, p.chardev!) };
   },
 });
 

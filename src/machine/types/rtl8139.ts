@@ -36,8 +36,8 @@ export const rtl8139Type = deviceType({
       },
       ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
       bars: [
-        { index: 0, kind: 'io', size: RTL8139_BAR, handler: d.handler },
-        { index: 1, kind: 'mem32', size: RTL8139_BAR, handler: d.handler },
+        { index: 0, kind: 'io', name: 'rtl8139', size: RTL8139_BAR, handler: d.handler },
+        { index: 1, kind: 'mem32', name: 'rtl8139', size: RTL8139_BAR, handler: d.handler },
       ],
     });
     part.irq = f.intx;

@@ -25,9 +25,11 @@ export const isaSerial = deviceType({
     if (!usual) throw new Error(`Max. supported number of ISA serial ports is ${comPorts.length}.`);
     const irq = p.irq === UNSET ? usual.irq : p.irq;
     const uart = new Uart({ arena: ctx.arena, instance: ctx.name, irq: ctx.isa(irq), report: ctx.report });
-    ctx.ports.map(p.iobase === UNSET ? usual.base : p.iobase, 8, uart.handler, 'uart');
+    const iobase = p.iobase === UNSET ? usual.base : p.iobase;
+    ctx.ports.map(iobase, 8, uart.handler, 'serial');
     return {
       reset: () => uart.reset(),
+      chosen: { iobase, irq },
       ...(p.chardev === undefined ? {} : { io: (io: IoServices) => connect(uart, io, io.backends.chardevs.get(p.chardev!)) }),
     };
   },

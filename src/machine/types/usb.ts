@@ -89,6 +89,7 @@ const xhciType = (o: { name: string; description: string; vendor: number; device
           {
             index: 0,
             kind: 'mem64',
+            name: 'xhci',
             size: XHCI_BYTES,
             handler: {
               read: (at, n) => (at < XHCI_MSIX ? xhci.handler.read(at, n) : (msix?.handler.read(at - XHCI_MSIX, n) ?? 0)),
@@ -176,6 +177,7 @@ const uhciType = (name: string, vendorDevice: number, interruptPin: 1 | 2 | 3 | 
           {
             index: 4,
             kind: 'io',
+            name: 'uhci',
             size: UHCI_BYTES,
             handler: { read: (at, n) => uhci.handler.read(at, n), write: (at, n, v) => uhci.handler.write(at, n, v) },
           },
@@ -231,6 +233,7 @@ const ehciType = (name: string, device: number) =>
           {
             index: 0,
             kind: 'mem32',
+            name: 'ehci',
             size: EHCI_BYTES,
             handler: { read: (at, n) => ehci.handler.read(at, n), write: (at, n, v) => ehci.handler.write(at, n, v) },
           },

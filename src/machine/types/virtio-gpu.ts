@@ -148,7 +148,7 @@ const vga = virtioTypes({
     const s = ctx.arena.alloc(gpuLayout, ctx.name);
     const { vga, host, vram } = makeVga(ctx, VGA_BYTES, true);
     vga.map(ctx.ports);
-    ctx.mmio.map(0xa0000, 0x20000, vga.window, `${ctx.name} window`);
+    ctx.mmio.map(0xa0000, 0x20000, vga.window, 'vga-lowmem');
     return {
       model: gpuModel(s, p.edid),
       shape: {

@@ -1,18 +1,18 @@
 // What `info` shows, as a table. QEMU 7.2 "System Emulation", section "QEMU Monitor".
 
 import { exitText } from '../../accel/kvm/counters.ts';
-import type { Plugged } from '../../machine/device-tree.ts';
-import { propertiesOf } from '../../machine/device-tree.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
 import { listSnapshots } from '../machine-snapshots.ts';
 import type { Cable } from '../netdevs.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
 import { blockInfos } from './block.ts';
-import { type HmpCommand, HmpError, hex } from './command.ts';
+import { type HmpCommand, HmpError } from './command.ts';
 import { displayInfos } from './display.ts';
 import { lapicText, picText } from './interrupts.ts';
+import { flatText, treeText } from './mtree.ts';
 import { memText, tlbText } from './paging.ts';
+import { deviceTree } from './qtree.ts';
 import { registerText } from './registers.ts';
 
 /** Does something while the guest stands still; before its start, it stands before its first instruction. */
@@ -21,32 +21,6 @@ export async function held<T>(e: Emulator, action: () => T): Promise<T> {
   if (machine?.status === 'prelaunch') await machine.prepare();
   if (!machine || machine.status !== 'running') return action();
   return machine.hold(action);
-}
-
-/** A property's value as `info qtree` prints it. */
-function shown(value: unknown, type: string): string {
-  if (value === undefined) return '""';
-  if (Array.isArray(value)) return `"${value.map((b) => Number(b).toString(16).padStart(2, '0')).join(':')}"`;
-  if (typeof value === 'number')
-    return type.startsWith('uint') || type.startsWith('int') ? `${value} (0x${value.toString(16)})` : String(value);
-  return typeof value === 'string' ? `"${value}"` : String(value);
-}
-
-function deviceTree(e: Emulator): string {
-  const { devices } = e.running;
-  const lines: string[] = [];
-  const bus = (b: { readonly name: string; readonly kind: string }, indent: string): void => {
-    lines.push(`${indent}bus: ${b.name}`, `${indent}  type ${b.kind}`);
-    for (const d of devices.list().filter((x) => x.bus === b)) device(d, `${indent}  `);
-  };
-  const device = (d: Plugged, indent: string): void => {
-    lines.push(`${indent}dev: ${d.type.name}, id "${d.id ?? ''}"`);
-    for (const [name, p] of Object.entries(propertiesOf(d.type)))
-      lines.push(`${indent}  ${name} = ${shown(d.values[name], p.type)}`);
-    for (const b of d.buses) bus(b, `${indent}  `);
-  };
-  for (const b of devices.buses) bus(b, '');
-  return lines.join('\n');
 }
 
 function objectTree(node: QomNode, path: string, indent = ''): string[] {
@@ -145,7 +119,7 @@ export const infos: readonly HmpCommand[] = [
     help: 'show the network state',
     run: (e) => networks(e),
   },
-  { names: ['qtree'], help: 'show device tree', run: (e) => deviceTree(e) },
+  { names: ['qtree'], help: 'show device tree', run: (e) => held(e, () => deviceTree(e.running)) },
   {
     names: ['qom-tree'],
     help: 'show QOM composition tree',
@@ -153,28 +127,9 @@ export const infos: readonly HmpCommand[] = [
   },
   {
     names: ['mtree'],
-    help: 'show memory tree',
-    run: (e) => {
-      const { memory, mmio, ports } = e.running.board;
-      const ram = memory.ranges.map((r) => ({
-        base: r.gpa,
-        length: r.length,
-        name: e.config.machine.ramId ?? 'ram',
-        kind: 'ram',
-      }));
-      const io = mmio[0]!.regions().map((r) => ({ ...r, kind: 'i/o' }));
-      return [
-        { name: 'memory', regions: [...ram, ...io] },
-        { name: 'I/O', regions: ports.regions().map((r) => ({ ...r, kind: 'i/o' })) },
-      ]
-        .map(({ name, regions }) => {
-          const rows = [...regions]
-            .sort((a, b) => a.base - b.base)
-            .map((r) => `    ${hex(r.base, 16)}-${hex(r.base + r.length - 1, 16)} (prio 0, ${r.kind}): ${r.name}`);
-          return `address-space: ${name}\n${rows.join('\n')}\n`;
-        })
-        .join('\n');
-    },
+    args: '[-f]',
+    help: 'show memory tree (-f: dump flat view for address spaces)',
+    run: (e, { words }) => held(e, () => (words[0] === '-f' ? flatText(e) : treeText(e))),
   },
   {
     names: ['mem'],
