@@ -96,6 +96,8 @@ function characters(s: Settings): void {
     ...ports,
     ...s.devices.map((d) => (d.driver === 'isa-serial' && d['index'] === undefined ? { ...d, index: free.shift() ?? 4 } : d)),
   ];
+  const hasPrinter = s.parallel.length > 0 || s.devices.some((d) => d.driver === 'isa-parallel');
+  if (!hasPrinter && !s.nodefaults && ['pc', 'q35'].includes(s.machine.board)) s.parallel.push('null');
   s.parallel.forEach((text, index) => {
     if (text === 'none') return;
     s.devices.push({ driver: 'isa-parallel', index, chardev: shortChardev(s, '-parallel', text, `parallel${index}`) });

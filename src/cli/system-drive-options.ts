@@ -77,18 +77,21 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
   const mode = caches[cache];
   if (!mode) throw new Refused(`-drive cache=${cache}: not supported; accepted: ${Object.keys(caches).join(', ')}`);
   const [writeback, direct, noFlush] = mode;
+  const q35 = s.machine.board === 'q35';
+  /** Drives on a bus: q35 has a port for each. */
+  const units = kind === 'ide' && q35 ? 1 : 2;
   const index = take('index');
   const [bus, unit] = [take('bus'), take('unit')];
   const number =
     index !== undefined
       ? integer('-drive index=', index, 0, 255)
       : bus !== undefined
-        ? 2 * Number(bus) + Number(unit ?? 0)
+        ? units * Number(bus) + Number(unit ?? 0)
         : undefined;
   const at = number ?? freeIndex(s, kind, media);
   const id =
     take('id') ??
-    `${kind === 'ide' ? `ide${at >> 1}-${media === 'cdrom' ? 'cd' : 'hd'}${at & 1}` : kind === 'none' ? `none${at}` : `${kind}${at}`}`;
+    `${kind === 'ide' ? `ide${Math.floor(at / units)}-${media === 'cdrom' ? 'cd' : 'hd'}${at % units}` : kind === 'none' ? `none${at}` : `${kind}${at}`}`;
   if (s.drives.some((d) => d.id === id)) throw new Refused(`-drive id=${id}: there is one of that id already`);
   oneOf('-drive aio=', take('aio') ?? 'threads', ['threads', 'native', 'io_uring']);
   if (flag('copy-on-read', false)) throw new Refused('-drive copy-on-read=on: not supported');
@@ -132,16 +135,16 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
     limits: limits as unknown as Limits,
   };
   for (const name of map.keys()) throw new Refused(`-drive ${name}: not supported`);
-  if (setting.file === undefined && media === 'disk' && kind !== 'floppy') throw new Refused(`-drive ${text}: file= is missing`);
+  if (setting.file === undefined && media === 'disk' && kind !== 'floppy' && id !== CARD)
+    throw new Refused(`-drive ${text}: file= is missing`);
   s.drives.push(setting);
-  const q35 = s.machine.board === 'q35';
   if (kind === 'virtio') addDevice(s, { driver: 'virtio-blk-pci', drive: id }, text);
   else if (kind === 'ide') {
     const driver = media === 'cdrom' ? 'ide-cd' : 'ide-hd';
-    addDevice(s, { driver, bus: `ide.${q35 ? at : at >> 1}`, unit: q35 ? 0 : at & 1, drive: id }, text);
+    addDevice(s, { driver, bus: `ide.${Math.floor(at / units)}`, unit: at % units, drive: id }, text);
   } else if (kind === 'floppy') {
     if (at > 1) throw new Refused(`-drive ${text}: accepted are floppy drives 0 and 1`);
-    if (!s.devices.some((d) => d.driver === 'isa-fdc')) addDevice(s, { driver: 'isa-fdc' }, text);
+    if (q35 && !s.devices.some((d) => d.driver === 'isa-fdc')) addDevice(s, { driver: 'isa-fdc' }, text);
     addDevice(s, { driver: 'floppy', unit: at, drive: id }, text);
   }
   s.driveIndexes.add(`${kind}${at}`);
@@ -184,9 +187,24 @@ function freeIndex(s: Settings, kind: string, media: 'disk' | 'cdrom'): number {
   return n;
 }
 
-/** Makes the devices of `-drive`s, once the machine is known. */
+/** An SD card that no board has a slot for: QEMU names it all the same. */
+const CARD = 'sd0';
+/** Devices of `-device` or `-global` that take the place of the usual CD-ROM drive. */
+const drivesOfUsers = ['ide-cd', 'ide-hd', 'scsi-cd', 'scsi-hd'];
+
+/** Makes the devices of `-drive`s, once the machine is known, and the drives that QEMU's boards have without. */
 export function addDrives(s: Settings): void {
+  const named = new Set([...s.devices, ...s.globals].map((d) => d.driver));
   for (const text of s.driveTexts) drive(s, optionMap(text, 'file'), text);
+  if (s.nodefaults || s.machine.board === 'none') return;
+  const empty = (text: string): void => drive(s, optionMap(text, 'file'), text);
+  const pc = s.machine.board === 'pc';
+  if (pc || s.machine.board === 'q35') {
+    const taken = s.driveIndexes.has('ide2') || drivesOfUsers.some((driver) => named.has(driver));
+    if (!taken) empty('if=ide,media=cdrom,index=2');
+    if (pc && !s.driveIndexes.has('floppy0') && !named.has('floppy') && !named.has('isa-fdc')) empty('if=floppy,index=0');
+  }
+  empty(`if=none,id=${CARD}`);
 }
 
 /** Opens the nodes and places of a command line. */

@@ -11,6 +11,9 @@ function settings(line: string, more: readonly string[] = ['-nic', 'none']): Set
   if (!('settings' in asked)) throw new Error(`Cannot read settings of "${line}": it asks for text`);
   return asked.settings;
 }
+/** Devices without the drives and the printer that QEMU's boards have in any case. */
+const withoutUsual = ({ devices }: Settings): Settings['devices'] =>
+  devices.filter((d) => !['ide1-cd0', 'ide2-cd0', 'floppy0'].includes(String(d['drive'])) && d['chardev'] !== 'parallel0');
 const refusal = (line: string): string => {
   try {
     settings(line);
@@ -34,14 +37,32 @@ test('the default devices are those of QEMU', () => {
   assert.deepEqual(monitors('-nographic -serial mon:stdio'), ['serial0 readline']);
   const { memory, machine, cpu } = settings('');
   assert.deepEqual([memory, machine.name, cpu.cpuModel], [128 << 20, 'pc-i440fx-7.2', 'qemu64']);
-  assert.deepEqual(settings('-vga none -serial none -serial null').devices, [
+  assert.deepEqual(withoutUsual(settings('-vga none -serial none -serial null')), [
     { driver: 'isa-serial', index: 1, chardev: 'serial1' },
   ]);
 });
 
+test('a CD-ROM drive, a floppy drive on pc, and a printer are there unless something stands in their place', () => {
+  const usual = (line: string): string[] => {
+    const s = settings(`-serial none -vga none ${line}`);
+    return [...s.drives.map((d) => d.id), ...s.parallel.map((p) => `lpt ${p}`)];
+  };
+  assert.deepEqual(usual(''), ['ide1-cd0', 'floppy0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-M q35'), ['ide2-cd0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-M microvm'), ['sd0']);
+  assert.deepEqual(usual('-nodefaults'), []);
+  assert.deepEqual(usual('-parallel none'), ['ide1-cd0', 'floppy0', 'sd0', 'lpt none']);
+  assert.deepEqual(usual('-chardev null,id=c -device isa-parallel,chardev=c'), ['ide1-cd0', 'floppy0', 'sd0']);
+  assert.deepEqual(usual('-M q35 -cdrom f'), ['ide2-cd0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-M q35 -drive if=ide,bus=2,file=f'), ['ide2-hd0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-drive file=f,index=3'), ['ide1-hd1', 'ide1-cd0', 'floppy0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-device ide-cd -fda f'), ['floppy0', 'sd0', 'lpt null']);
+  assert.deepEqual(usual('-global isa-fdc.fdtypeA=144 -hda f'), ['ide0-hd0', 'ide1-cd0', 'sd0', 'lpt null']);
+});
+
 test('the default network is that of QEMU: a user-mode network on the board’s card, before what -device adds', () => {
   const cards = (line: string): string[] =>
-    settings(`-serial none -vga none ${line}`, []).devices.map((d) =>
+    withoutUsual(settings(`-serial none -vga none ${line}`, [])).map((d) =>
       [d.driver, ...(d['netdev'] ? [d['netdev']] : [])].join(' '),
     );
   assert.deepEqual(cards(''), ['e1000 nic0']);
@@ -97,7 +118,7 @@ test('values reach the settings', () => {
   );
   assert.equal(s.memory, 2 ** 30);
   assert.deepEqual([s.cpu.cpuModel, s.cpu.paravirtual], ['max', []]);
-  assert.deepEqual(s.devices, [{ driver: 'isa-debug-exit', iobase: '0xf4', iosize: '4' }, { driver: 'pc-testdev' }]);
+  assert.deepEqual(withoutUsual(s), [{ driver: 'isa-debug-exit', iobase: '0xf4', iosize: '4' }, { driver: 'pc-testdev' }]);
   assert.deepEqual([s.trace, s.log, s.hpet, s.noReboot, s.name], [['bus', 'cpu'], 'l', false, true, 'a,b']);
 });
 
@@ -118,7 +139,7 @@ test('folders are shared as with QEMU, and what is missing is said', () => {
   assert.deepEqual(one!.mapped, { store: 'xattr', fileMode: 0o640, folderMode: 0o700 });
   assert.deepEqual([two!.id, two!.mapped], ['t', undefined]);
   assert.deepEqual(two!.options, { readOnly: false, owners: 'try', writeThrough: true, oneDevice: true });
-  const { devices } = settings('-serial none -vga none -virtfs local,path=/srv,mount_tag=t,security_model=none,id=x');
+  const devices = withoutUsual(settings('-serial none -vga none -virtfs local,path=/srv,mount_tag=t,security_model=none,id=x'));
   assert.deepEqual(devices, [{ driver: 'virtio-9p-pci', fsdev: 'x', mount_tag: 't' }]);
   assert.match(refusal('-fsdev local,path=/,security_model=none'), /id is missing$/);
   assert.match(refusal('-fsdev local,id=f,security_model=none'), /path is missing$/);
@@ -156,7 +177,7 @@ test('a microvm has its own options, no card and one serial port', () => {
 });
 
 test('there is one card unless another is named, and USB has what the board has', () => {
-  const drivers = (line: string): string[] => settings(`-serial none ${line}`).devices.map((d) => d.driver);
+  const drivers = (line: string): string[] => withoutUsual(settings(`-serial none ${line}`)).map((d) => d.driver);
   assert.deepEqual(drivers(''), ['VGA']);
   assert.deepEqual(drivers('-vga virtio'), ['virtio-vga']);
   assert.deepEqual(drivers('-nodefaults'), []);
@@ -209,7 +230,7 @@ test('a file of options stands for them, and -set changes a device', async () =>
   ]);
   assert.throws(() => configOptions('f', '[nothing]', systemOptions), /-readconfig f: line 1: \[nothing\] is not supported/);
   assert.throws(() => configOptions('f', 'x', systemOptions), /line 1: accepted are/);
-  const { devices } = settings('-serial none -vga none -device isa-debug-exit,id=d0 -set device.d0.iobase=0xf8');
+  const devices = withoutUsual(settings('-serial none -vga none -device isa-debug-exit,id=d0 -set device.d0.iobase=0xf8'));
   assert.deepEqual(devices, [{ driver: 'isa-debug-exit', id: 'd0', iobase: '0xf8' }]);
   assert.match(refusal('-set device.x.y=1'), /there is no device 'x'/);
 });

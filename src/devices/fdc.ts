@@ -9,6 +9,8 @@ import { registers, ro, rw, wo } from '../bus/registers.ts';
 import type { Handler } from '../bus/space.ts';
 
 export const DRIVES = 2;
+/** Where a PC has its controller: the first of eight ports. */
+export const fdcPort = 0x3f0;
 const msr = { busy: 0x10, noDma: 0x20, fromController: 0x40, ready: 0x80 } as const;
 const dor = { select: 3, notReset: 4, gate: 8, motor: 0x10 } as const;
 /** Status register 0 (table 5-1). */

@@ -35,7 +35,7 @@ import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
 import { smm, tscOffset } from '../isa/x86/state.ts';
 import { boardChips, type Chip, ioapicPages } from './chip.ts';
-import { boardDevices, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
+import { boardDevicesOf, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
@@ -442,7 +442,7 @@ export function buildBoard(o: BoardOptions): Board {
   if (cpus.bus) devices.addBus(cpus.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
-  for (const device of boardDevices[config.machine ?? 'bare']) devices.plug(device, undefined, true);
+  for (const device of boardDevicesOf(config)) devices.plug(device, undefined, true);
   for (const device of config.devices ?? []) devices.plug(device);
   const chips = boardChips(config, chipset.chips, transports);
   const items = fwCfgItems(config, () => ({ ...facts(), pmBase: chipset.pmBase() }), devices.bootPaths(), o.blobs ?? {});

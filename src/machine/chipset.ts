@@ -7,6 +7,7 @@ import type { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, type Handler, spaceLayout } from '../bus/space.ts';
 import { AcpiHotplug } from '../devices/acpi-hotplug.ts';
 import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
+import { fdcPort } from '../devices/fdc.ts';
 import type { FwCfgFile } from '../devices/fw-cfg.ts';
 import { apmEnable, i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
 import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
@@ -17,7 +18,7 @@ import { ich9Smbus, Smbus } from '../devices/smbus.ts';
 import { SmiFeatures } from '../devices/smi.ts';
 import type { PciBus } from './buses.ts';
 import type { Chip } from './chip.ts';
-import type { MachineKind } from './config.ts';
+import type { MachineConfig, MachineKind } from './config.ts';
 import type { DeviceConfig } from './device-type.ts';
 import { bool, uint16 } from './properties.ts';
 
@@ -25,12 +26,21 @@ import { bool, uint16 } from './properties.ts';
 export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
 
 /** Devices that boards have besides their chipsets; a machine whose board was not named has none, and starts faster. */
-export const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[]>> = {
+const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[]>> = {
   bare: [],
-  pc: [{ driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' }],
+  pc: [
+    { driver: 'piix3-ide', bus: 'pci.0', addr: '1.1' },
+    { driver: 'isa-fdc', bus: 'isa.0' },
+  ],
   q35: [{ driver: 'ich9-ahci', bus: 'pcie.0', addr: '1f.2', multifunction: true }],
   microvm: [],
 };
+
+/** What a configuration's board has of them: a controller of its own stands in place of the board's at the same ports. */
+export function boardDevicesOf({ machine, devices = [] }: MachineConfig): readonly DeviceConfig[] {
+  const own = devices.some((d) => d.driver === 'isa-fdc' && (d['iobase'] === undefined || Number(d['iobase']) === fdcPort));
+  return boardDevices[machine ?? 'bare'].filter((d) => d.driver !== 'isa-fdc' || !own);
+}
 
 export interface ChipsetOptions {
   readonly arena: Arena;

@@ -8,7 +8,7 @@ import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { type AcpiConfig, comPorts, i440fxIntx, type NumaRange, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
-import { PIIX4_GPE } from './chipset.ts';
+import { boardDevicesOf, PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 import { cpuPorts } from './cpus.ts';
 import { hasIoapic2, microvmParts, type VirtioPlace } from './microvm.ts';
@@ -64,12 +64,13 @@ function microvmImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
 }
 
 /** What of ISA's devices that come by `-device` the tables tell of. */
-function pcExtras({ devices = [] }: MachineConfig): Pick<AcpiConfig, 'pvpanic' | 'floppy' | 'parallel'> {
+function pcExtras(config: MachineConfig): Pick<AcpiConfig, 'pvpanic' | 'floppy' | 'parallel'> {
+  const { devices = [] } = config;
   const panic = devices.find((d) => d.driver === 'pvpanic');
   const printers = devices.filter((d) => d.driver === 'isa-parallel');
   return {
     ...(panic ? { pvpanic: Number(panic['ioport'] ?? PVPANIC_PORT) } : {}),
-    floppy: devices.some((d) => d.driver === 'isa-fdc'),
+    floppy: [...boardDevicesOf(config), ...devices].some((d) => d.driver === 'isa-fdc'),
     parallel: printers.map((d, n) => {
       const usual = lptPorts[Number(d['index'] ?? n)] ?? lptPorts[0];
       return { port: Number(d['iobase'] ?? usual.base), irq: Number(d['irq'] ?? usual.irq) };

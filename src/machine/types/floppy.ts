@@ -1,6 +1,6 @@
 // Floppy disks: `isa-fdc`, the controller, and `floppy`, a drive on its cable.
 
-import { DRIVES, Fdc } from '../../devices/fdc.ts';
+import { DRIVES, Fdc, fdcPort } from '../../devices/fdc.ts';
 import { FdcIo, floppyFormat } from '../../devices/fdc-io.ts';
 import type { FloppyBus } from '../buses.ts';
 import { type AnyDeviceType, deviceType } from '../device-type.ts';
@@ -25,7 +25,7 @@ const fdc = deviceType({
   parents: ['isa-device', 'device'],
   hotplug: false,
   properties: {
-    iobase: uint32(0x3f0),
+    iobase: uint32(fdcPort),
     irq: uint32(6),
     dma: uint32(2),
     fdtypeA: driveKind('auto'),

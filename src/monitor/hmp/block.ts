@@ -23,7 +23,8 @@ function blockText(e: Emulator): string {
           : `${name}: [not inserted]`,
       ];
       if (b.user !== undefined) lines.push(`    Attached to:      ${b.virtio ? qdev(b) : b.user}`);
-      if (b.removable) lines.push(`    Removable device: not locked, tray ${b.trayOpen ? 'open' : 'closed'}`);
+      if (b.removable || b.user === undefined)
+        lines.push(`    Removable device: not locked, tray ${b.trayOpen ? 'open' : 'closed'}`);
       if (node) lines.push(`    Cache mode:       ${b.writeThrough ? 'writethrough' : 'writeback'}`);
       if (node?.backing)
         lines.push(`    Backing file:     ${node.backing.filename} (chain depth: ${e.blocks.chain(node).length - 1})`);

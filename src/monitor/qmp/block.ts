@@ -178,7 +178,8 @@ export const blockCommands: QmpTable = {
           ...(b.user === undefined ? {} : { qdev: qdev(b) }),
           type: 'unknown',
           locked: false,
-          removable: b.removable,
+          // A place that no device uses may be given to any.
+          removable: b.removable || b.user === undefined,
           ...(b.removable ? { tray_open: b.trayOpen } : {}),
           'io-status': 'ok',
           ...(b.node ? { inserted: await nodeInfo(e.blocks, b.node, b, false) } : {}),
