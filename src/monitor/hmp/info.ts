@@ -47,9 +47,13 @@ export const infos: readonly HmpCommand[] = [
     run: (e) => {
       const list = listSnapshots(e);
       if (list.length === 0) return 'There is no snapshot available.';
-      const rows = list.map((s) => [s.id, s.name, `${s.vmStateSize}`, new Date(s.seconds * 1000).toISOString().slice(0, 19).replace('T', ' ')]);
-      const line = (r: readonly string[]): string =>
-        `${r[0]!.padEnd(10)}${r[1]!.padEnd(20)}${r[2]!.padStart(12)}  ${r[3]}`;
+      const rows = list.map((s) => [
+        s.id,
+        s.name,
+        `${s.vmStateSize}`,
+        new Date(s.seconds * 1000).toISOString().slice(0, 19).replace('T', ' '),
+      ]);
+      const line = (r: readonly string[]): string => `${r[0]!.padEnd(10)}${r[1]!.padEnd(20)}${r[2]!.padStart(12)}  ${r[3]}`;
       return ['List of snapshots present on all disks:', line(['ID', 'TAG', 'VM SIZE', 'DATE']), ...rows.map(line)].join('\n');
     },
   },
