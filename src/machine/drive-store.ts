@@ -26,7 +26,7 @@ export class DriveStore implements MediumStore {
   readonly #services: IoServices;
   readonly #policy: DrivePolicy;
   /** Requests that wait for the machine to go on. */
-  #held: (() => void)[] = [];
+  #held: { readonly again: () => void; readonly drop: (error: Error) => void }[] = [];
   #watchers: (() => void)[] = [];
 
   constructor(drive: Drive, services: IoServices, policy: DrivePolicy) {
@@ -67,7 +67,13 @@ export class DriveStore implements MediumStore {
   resumed(): void {
     const held = this.#held;
     this.#held = [];
-    for (const again of held) again();
+    for (const { again } of held) again();
+  }
+  /** Drops it: the machine is reset, and whoever asked is gone. Such requests fail without a word. */
+  reset(): void {
+    const held = this.#held;
+    this.#held = [];
+    for (const { drop } of held) drop(new Error('Cannot go on: the machine was reset'));
   }
   /** Resolves when `work` does, or once a request of it is held. */
   async drained(work: Promise<unknown> | undefined): Promise<void> {
@@ -95,8 +101,8 @@ export class DriveStore implements MediumStore {
         if (what === 'ignore') return;
         if (what === 'report') throw error;
         this.#services.stop();
-        await new Promise<void>((resolve) => {
-          this.#held.push(resolve);
+        await new Promise<void>((again, drop) => {
+          this.#held.push({ again, drop });
           for (const watcher of this.#watchers.splice(0)) watcher();
         });
       }

@@ -207,11 +207,12 @@ export class Emulator {
     return this.machine;
   }
   /** QEMU's run state. */
-  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' | 'guest-panicked' {
+  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' | 'guest-panicked' | 'io-error' {
     const status = this.machine?.status ?? this.#idle;
     if (status === 'prelaunch' && this.migration.incoming) return 'inmigrate';
     if (status === 'paused' && this.postMigrate) return 'postmigrate';
     if (status === 'paused' && this.#panicked) return 'guest-panicked';
+    if (status === 'paused' && this.#ioError) return 'io-error';
     if (status === 'prelaunch' && this.#began) return 'paused';
     return status === 'ended' ? 'shutdown' : status;
   }
@@ -235,7 +236,7 @@ export class Emulator {
     const { status } = this;
     if (status === 'running') return;
     this.postMigrate = false;
-    this.#panicked = false;
+    this.#panicked = this.#ioError = false;
     if (status === 'shutdown') throw new QmpError('Resetting the Virtual Machine is required');
     if (status === 'inmigrate') {
       this.contAfterIncoming = true;
@@ -278,6 +279,7 @@ export class Emulator {
     this.#lookAtDrives();
     machine.subscribe((name, data) => {
       if (name === 'RESUME') this.#began = true;
+      else if (name === 'BLOCK_IO_ERROR' && 'action' in data && data.action === 'stop') this.#ioError = true;
       this.emit(name, Object.keys(data).length === 0 ? undefined : data);
     });
   }
@@ -286,6 +288,8 @@ export class Emulator {
     for (const [name, value] of Object.entries(actions)) if (value !== undefined) Object.assign(this.actions, { [name]: value });
   }
   #panicked = false;
+  /** A request of a drive is held. */
+  #ioError = false;
   /** A crash of the guest is to be an error of the process. */
   failed = false;
   /** The guest's kernel has said that it crashed, or that another one takes over: what `-action panic=` says follows. */

@@ -27,6 +27,8 @@ export interface ScsiUnit {
   readonly device: ScsiTarget;
   /** What is in the drive. */
   store(): MediumStore | undefined;
+  /** Resolves when a request of the drive is held by an error. */
+  held(): Promise<void>;
 }
 
 const REPORT_LUNS = 0xa0;

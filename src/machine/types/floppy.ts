@@ -126,6 +126,7 @@ const floppy = deviceType({
         if (drive) drive.changed = () => services.lock.run(() => ctx.bus.changed(unit));
         return {
           resumed: () => store?.resumed(),
+          reset: () => store?.reset(),
           close() {
             if (drive) drive.user = drive.changed = undefined;
           },

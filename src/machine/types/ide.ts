@@ -187,6 +187,7 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
             };
           return {
             resumed: () => store?.resumed(),
+            reset: () => store?.reset(),
             close() {
               if (!drive) return;
               drive.user = undefined;

@@ -88,6 +88,7 @@ export const nvmeType = deviceType({
         return {
           drain: () => over.drained(io.drain()),
           resumed: () => over.resumed(),
+          reset: () => over.reset(),
           close() {
             drive.user = undefined;
           },

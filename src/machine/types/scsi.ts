@@ -73,7 +73,7 @@ export const virtioScsi = virtioTypes({
       bootNode: 'scsi',
       io(core) {
         io = new ScsiIo(core, options.queues, () => units);
-        return { drain: () => io!.drain() };
+        return { drain: () => Promise.race([io!.drain(), ...units.map((u) => u.held())]) };
       },
     };
   },
@@ -140,7 +140,12 @@ const unitType = (kind: 'disk' | 'cdrom'): AnyDeviceType =>
         tray: (open) =>
           ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
       });
-      const unit: ScsiUnit = { ...place, device, store: () => (device.s.trayOpen ? undefined : store?.inserted) };
+      const unit: ScsiUnit = {
+        ...place,
+        device,
+        store: () => (device.s.trayOpen ? undefined : store?.inserted),
+        held: () => store?.drained(new Promise<void>(() => {})) ?? new Promise<void>(() => {}),
+      };
       ctx.onRemove(ctx.bus.attach(unit));
       return {
         bootNode: `channel@0/disk@${place.target.toString(16)},${place.lun.toString(16)}`,
@@ -161,6 +166,7 @@ const unitType = (kind: 'disk' | 'cdrom'): AnyDeviceType =>
           };
           return {
             resumed: () => store?.resumed(),
+            reset: () => store?.reset(),
             close() {
               drive.user = undefined;
               drive.changed = undefined;

@@ -468,6 +468,7 @@ const usbStorage = deviceType({
       return {
         drain: async () => store?.drained(work),
         resumed: () => store?.resumed(),
+        reset: () => store?.reset(),
         close() {
           drive.user = undefined;
           drive.changed = undefined;

@@ -133,7 +133,7 @@ class BlkIo implements IoSide {
   readonly #services: IoServices;
   readonly #policy: Policy;
   /** Requests that failed while errors stop the machine: tried again when it goes on. */
-  #held: (() => void)[] = [];
+  #held: { readonly again: () => void; readonly drop: () => void }[] = [];
   #active = 0;
   #idle: (() => void)[] = [];
 
@@ -172,11 +172,13 @@ class BlkIo implements IoSide {
   resumed(): void {
     const held = this.#held;
     this.#held = [];
-    for (const again of held) again();
+    for (const { again } of held) again();
   }
   reset(): void {
-    // Requests of before the reset were forgotten by the guest; they are only given back.
-    this.resumed();
+    // The guest has forgotten them: they are not carried out any more, and nothing is written into its memory.
+    const held = this.#held;
+    this.#held = [];
+    for (const { drop } of held) drop();
   }
   async close(): Promise<void> {
     await this.drain();
@@ -274,7 +276,7 @@ class BlkIo implements IoSide {
       reason: text,
     });
     if (action === 'stop') {
-      this.#held.push(() => this.#try(n, chain, request));
+      this.#held.push({ again: () => this.#try(n, chain, request), drop: () => this.#core.give(n, [[chain, 0]]) });
       this.#rest();
       this.#services.stop();
     } else this.#done(n, chain, 0, action === 'ignore' ? BlkStatus.ok : BlkStatus.error);
