@@ -41,7 +41,8 @@ function bootSector(): Uint8Array {
 
 const kinds: readonly { readonly name: string; readonly args: readonly string[]; readonly oursAlone?: boolean }[] = [
   { name: 'virtio-blk', args: ['-device', 'virtio-blk-pci,drive=n0,werror=stop,bootindex=0'] },
-  { name: 'ide', args: ['-device', 'ide-hd,drive=n0,werror=stop,bootindex=0'] },
+  // QEMU 7.2's AHCI carries it out after the reset all the same.
+  { name: 'ide', args: ['-device', 'ide-hd,drive=n0,werror=stop,bootindex=0'], oursAlone: true },
   { name: 'scsi', args: ['-device', 'virtio-scsi-pci', '-device', 'scsi-hd,drive=n0,werror=stop,bootindex=0'] },
   // QEMU's has no werror=.
   { name: 'nvme', args: ['-device', 'nvme,drive=n0,serial=s,werror=stop,bootindex=0'], oursAlone: true },
@@ -113,7 +114,7 @@ const until = async (what: () => boolean | Promise<boolean>, why: string): Promi
 for (const { name, args, oursAlone } of kinds)
   for (const [who, program] of Object.entries({ ours: OURS, QEMU }))
     test(`a write of ${name} that is held is carried out when the machine goes on, and dropped when it is reset (${who})`, {
-      skip: who === 'QEMU' && (oursAlone ? "QEMU's has no werror=" : noQemu),
+      skip: who === 'QEMU' && (oursAlone ? "QEMU's has no werror=, or does not drop" : noQemu),
       timeout: 180_000,
     }, async (t) => {
       const status = async (e: Running): Promise<unknown> => ((await e.qmp.execute('query-status')) as { status: string }).status;

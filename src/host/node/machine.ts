@@ -353,7 +353,8 @@ export class NodeMachine implements RunningMachine {
       }
     }
     this.#status = 'running';
-    for (const { io } of this.devices.list()) io?.resumed?.();
+    // Where a reset is under way, it drops what was held.
+    if (!this.#asked) for (const { io } of this.devices.list()) io?.resumed?.();
     if (!this.#loading) this.#letGo();
     this.#notify('RESUME', {});
   }
