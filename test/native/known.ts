@@ -165,6 +165,13 @@ const all: readonly Known[] = [
   },
   {
     amd: true,
+    why: 'lanes of a masked operand wrap at 64 KiB where addresses have 16 bits there, and lie one after another here',
+    effects: /^address$/,
+    code: /^c4....(2[c-f]|8[ce])/,
+    when: (expected, found) => faulted(expected, found) && (expected.address ^ found.address) === 0x10000n,
+  },
+  {
+    amd: true,
     why: 'bit 17 of MXCSR is that of misaligned SSE operands there (APM volume 2, section 11.1.1, MISALIGNSSE), and reserved here',
     effects: /./,
     code: /^0fae|^c5..ae|^c4....ae/,
