@@ -3,7 +3,7 @@
 
 import type { Backends, CharBackend, CharFront } from '../machine/backends.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
-import type { CommandResult } from './commands.ts';
+import { type CommandResult, joined } from './commands.ts';
 
 /** What the agent finds its port by. */
 const AGENT_PORT = 'org.qemu.guest_agent.0';
@@ -192,15 +192,9 @@ export class GuestAgent {
       this.#waiting = undefined;
       return;
     }
-    const all = new Uint8Array(this.#length);
-    let at = 0;
-    for (const part of this.#line) {
-      all.set(part, at);
-      at += part.length;
-    }
     let answer: Answer;
     try {
-      answer = JSON.parse(new TextDecoder().decode(all)) as Answer;
+      answer = JSON.parse(new TextDecoder().decode(joined(this.#line))) as Answer;
     } catch {
       return;
     }

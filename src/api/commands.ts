@@ -10,6 +10,17 @@ export interface CommandResult {
 /** Serial ports of the channels, as images/overlay.ts names them. */
 const PORT = { out: 1, err: 2, control: 3 } as const;
 
+/** Pieces one after another. */
+export function joined(parts: readonly Uint8Array[]): Uint8Array {
+  const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+}
+
 interface Waiting {
   readonly script: string;
   readonly timeout: number | undefined;
@@ -107,15 +118,7 @@ export class Commands {
     if (!ended) return;
     this.#running = undefined;
     const text = (port: number): string => {
-      const decoder = new TextDecoder();
-      const chunks = this.#output[port]!.splice(0);
-      const all = new Uint8Array(chunks.reduce((n, c) => n + c.length, 0));
-      let at = 0;
-      for (const c of chunks) {
-        all.set(c, at);
-        at += c.length;
-      }
-      return decoder.decode(all);
+      return new TextDecoder().decode(joined(this.#output[port]!.splice(0)));
     };
     const result = { code, stdout: text(PORT.out), stderr: text(PORT.err) };
     if (ended.late) ended.reject(new Error(`Cannot finish the command within ${ended.timeout} ms: it was ended`));

@@ -1,6 +1,7 @@
 // `nonroot run`: one guest, from the command line to its end, on this terminal.
 
 import { GuestAgent, withAgent } from '../api/agent.ts';
+import { joinPieces } from '../disk/block.ts';
 import { catalog, defaultImage } from '../images/catalog.ts';
 import { concatenate } from '../images/initramfs.ts';
 import { execOverlay, type Session, sessionOverlay } from '../images/overlay.ts';
@@ -229,16 +230,6 @@ interface Display {
   readonly parts: DisplayParts;
 }
 
-function joined(parts: readonly Uint8Array[]): Uint8Array {
-  const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    all.set(part, at);
-    at += part.length;
-  }
-  return all;
-}
-
 class Run {
   readonly #host: CliHost;
   readonly #command: string | undefined;
@@ -419,7 +410,7 @@ class Run {
         },
         end: () => {
           this.#control.end();
-          resolve(length > AGENT_INPUT ? undefined : joined(kept));
+          resolve(length > AGENT_INPUT ? undefined : joinPieces(kept));
         },
       });
     });

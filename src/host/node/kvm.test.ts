@@ -82,8 +82,8 @@ after(() => {
   vm?.close();
 });
 
-/** Real-mode code at 0x1000, given as hexadecimal bytes, up to its HLT. */
-function real(code: string): string[] {
+/** Puts real-mode code, given as hexadecimal bytes, at 0x1000, where the vCPU goes on. */
+function place(code: string): void {
   bytes.set(Buffer.from(code.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
   vcpu.reset();
   vcpu.set('cs.selector', 0n);
@@ -91,6 +91,10 @@ function real(code: string): string[] {
   vcpu.set('rip', 0x1000n);
   vcpu.sync();
   bus.log = [];
+}
+/** Runs such code up to its HLT. */
+function real(code: string): string[] {
+  place(code);
   for (let n = 0; n < 100; n++) if (vcpu.run(0, Number.POSITIVE_INFINITY) === 'hlt') return bus.log;
   throw new Error(`the program does not halt: ${bus.log.join(', ')}`);
 }
@@ -128,13 +132,7 @@ test('writes to coalesced ports wait for the next exit, keep their order and the
 
 test('a write to a coalesced port does not wait for an exit that never comes', { skip }, () => {
   // mov dx,0xcf8; mov al,1; out dx,al; jmp $
-  bytes.set(Buffer.from('baf80cb001eeebfe', 'hex'), layout.ramBase + 0x1000);
-  vcpu.reset();
-  vcpu.set('cs.selector', 0n);
-  vcpu.set('cs.base', 0n);
-  vcpu.set('rip', 0x1000n);
-  vcpu.sync();
-  bus.log = [];
+  place('ba f8 0c  b0 01  ee  eb fe');
   for (let n = 0; n < 100 && bus.log.length === 0; n++) vcpu.run(0, Number.POSITIVE_INFINITY);
   assert.deepEqual(bus.log, ['out cf8 1 1']);
 });

@@ -1,17 +1,9 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
-import { keptByDefault, type Sandbox } from '../../cli/sandbox.ts';
+import { keptByDefault, keptByNothing, type Sandbox } from '../../cli/sandbox.ts';
 import { filterProgram, type Processor, refusals } from './seccomp.ts';
 
-const nothing: Sandbox = {
-  obsolete: false,
-  elevatePrivileges: false,
-  spawn: false,
-  resourceControl: false,
-  network: false,
-  files: false,
-};
 const PID = 4711;
 
 /** The kernel's evaluation of classic BPF over struct seccomp_data, as far as filters use it. */
@@ -42,10 +34,10 @@ const audit = { x64: 0xc000003e, arm64: 0xc00000b7 } as const;
 for (const [column, processor] of (['x64', 'arm64'] as const).entries()) {
   const run = (kept: Sandbox, number: number, ...args: bigint[]): number =>
     evaluate(filterProgram(refusals(kept, PID), processor), audit[processor], number, args);
-  const numberOf = (name: string): number => refusals(nothing, PID).find((r) => r.name === name)!.numbers[column]!;
+  const numberOf = (name: string): number => refusals(keptByNothing, PID).find((r) => r.name === name)!.numbers[column]!;
 
   test(`on ${processor}, each refused call has its error, and calls between them go through`, () => {
-    const list = refusals(nothing, PID);
+    const list = refusals(keptByNothing, PID);
     const program = filterProgram(list, processor);
     const numbers = new Set(list.map((r) => r.numbers[column]));
     for (const { name, numbers: n, errno: e, when } of list) {
@@ -56,24 +48,26 @@ for (const [column, processor] of (['x64', 'arm64'] as const).entries()) {
 
   test(`on ${processor}, arguments decide: threads, signals to itself, sockets, limits, the terminal`, () => {
     const clone = numberOf('clone');
-    assert.equal(run(nothing, clone, 0x3d0f00n), ALLOW);
-    assert.equal(run(nothing, clone, 17n), errno(1));
+    assert.equal(run(keptByNothing, clone, 0x3d0f00n), ALLOW);
+    assert.equal(run(keptByNothing, clone, 17n), errno(1));
     // CLONE_VM and CLONE_VFORK: posix_spawn.
-    assert.equal(run(nothing, clone, 0x4111n), errno(1));
+    assert.equal(run(keptByNothing, clone, 0x4111n), errno(1));
     assert.equal(run(keptByDefault(), clone, 17n), ALLOW);
-    assert.equal(run(nothing, numberOf('kill'), BigInt(PID), 9n), ALLOW);
-    for (const pid of [0n, 1n, 0xffffffffn, 0xffffffffffffffffn]) assert.equal(run(nothing, numberOf('kill'), pid, 9n), errno(1));
+    assert.equal(run(keptByNothing, numberOf('kill'), BigInt(PID), 9n), ALLOW);
+    for (const pid of [0n, 1n, 0xffffffffn, 0xffffffffffffffffn])
+      assert.equal(run(keptByNothing, numberOf('kill'), pid, 9n), errno(1));
     const socket = numberOf('socket');
-    assert.equal(run(nothing, socket, 1n), ALLOW);
-    assert.equal(run(nothing, socket, 2n), errno(1));
+    assert.equal(run(keptByNothing, socket, 1n), ALLOW);
+    assert.equal(run(keptByNothing, socket, 2n), errno(1));
     assert.equal(run(keptByDefault(), socket, 2n), ALLOW);
     assert.equal(run(keptByDefault(), socket, 17n), errno(97));
     const limits = numberOf('prlimit64');
-    assert.equal(run(nothing, limits, 0n, 7n, 0n, 1n), ALLOW);
-    for (const pointer of [1n, 0x100000000n, 0x7fff12345678n]) assert.equal(run(nothing, limits, 0n, 7n, pointer), errno(1));
+    assert.equal(run(keptByNothing, limits, 0n, 7n, 0n, 1n), ALLOW);
+    for (const pointer of [1n, 0x100000000n, 0x7fff12345678n])
+      assert.equal(run(keptByNothing, limits, 0n, 7n, pointer), errno(1));
     // The kernel looks at the low half of a request.
-    assert.equal(run(nothing, numberOf('ioctl'), 0n, 0x100005412n), errno(1));
-    assert.equal(run(nothing, numberOf('ioctl'), 0n, 0x5413n), ALLOW);
+    assert.equal(run(keptByNothing, numberOf('ioctl'), 0n, 0x100005412n), errno(1));
+    assert.equal(run(keptByNothing, numberOf('ioctl'), 0n, 0x5413n), ALLOW);
   });
 
   test(`on ${processor}, calls by another processor's numbers end the process`, () => {
@@ -110,7 +104,7 @@ for (const [column, processor] of (['x64', 'arm64'] as const).entries()) {
     const known = new Map<string, number>();
     for (const [, name, number] of readFileSync(path, 'utf8').matchAll(/^#define __NR(?:3264)?_(\w+)\s+(\d+)/gm))
       if (!known.has(name!)) known.set(name!, Number(number));
-    // `umount2` has another name in one of the lists; nothing else differs.
-    for (const { name, numbers } of refusals(nothing, PID)) assert.equal(numbers[column], known.get(name) ?? null, name);
+    // `umount2` has another name in one of the lists; keptByNothing else differs.
+    for (const { name, numbers } of refusals(keptByNothing, PID)) assert.equal(numbers[column], known.get(name) ?? null, name);
   });
 }
