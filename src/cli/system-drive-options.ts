@@ -211,14 +211,12 @@ export function addDrives(s: Settings): void {
 export async function openDrives(s: Settings, e: Emulator): Promise<void> {
   for (const node of s.blockdevs) await e.blocks.add(node);
   for (const d of s.drives) {
-    if (d.snapshot || s.snapshot) {
-      if (d.file === undefined) continue;
-      await e.blocks.addTemporary(d.file, d.format, d.id);
-    }
+    const temporary = d.snapshot || s.snapshot;
+    if (d.file && temporary) await e.blocks.addTemporary(d.file, d.format, d.id);
     const node =
       d.file === undefined
         ? undefined
-        : d.snapshot || s.snapshot
+        : temporary
           ? e.blocks.get(`#snapshot-${d.id}`)
           : await e.blocks.addFile(
               { ...d.file, ...(d.cache.noFlush ? { cache: { 'no-flush': true } } : {}) },

@@ -39,18 +39,22 @@ export function loadGuest(o: LoadGuestOptions): BootState | null {
   return loadLinux(o, files);
 }
 
-function loadFirmware({ config, firmware, board: { rom }, layout: { ramBase }, memory }: LoadGuestOptions): void {
+function loadFirmware({ config, firmware, board, layout: { ramBase }, memory }: LoadGuestOptions): void {
+  const { rom } = board;
   const image = firmware?.rom;
   if (image) memory.set(image, rom.host);
   // A board without a chipset has it below 1 MiB as RAM, to begin with a copy.
   if (image && config.machine === 'microvm') {
     const low = image.subarray(-Math.min(image.length, 128 << 10));
-    memory.set(low, ramBase + (1 << 20) - low.length);
+    const gpa = (1 << 20) - low.length;
+    memory.set(low, ramBase + gpa);
+    board.ram.written(gpa, low.length);
   }
   for (const [file, bytes] of rom.roms) bytes.set(firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
 }
 
-function loadLinux({ config, board: { facts }, layout, memory, fresh }: LoadGuestOptions, files: KernelFiles): BootState {
+function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, files: KernelFiles): BootState {
+  const { facts } = board;
   const { ramBase, ramLow, ramHigh, ramHighBase } = layout;
   if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
   const place = (gpa: number): number => (gpa < ramLow ? ramBase + gpa : gpa - 2 ** 32 + ramHighBase);
@@ -58,8 +62,14 @@ function loadLinux({ config, board: { facts }, layout, memory, fresh }: LoadGues
     ramBelow4G: ramLow,
     ramAbove4G: ramHigh,
     fresh,
-    write: (gpa, bytes) => memory.set(bytes, place(gpa)),
-    load: (gpa, file, start, end) => file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start)),
+    write(gpa, bytes) {
+      memory.set(bytes, place(gpa));
+      board.ram.written(gpa, bytes.length);
+    },
+    load(gpa, file, start, end) {
+      file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start));
+      board.ram.written(gpa, end - start);
+    },
   };
   const acpi = hasAcpi(config);
   if (acpi) target.write(ACPI_ADDRESS, acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE));

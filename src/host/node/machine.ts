@@ -929,7 +929,7 @@ export class NodeMachine implements RunningMachine {
     }
     await this.#finish();
   }
-  /** Memory, vCPUs and devices as after power-on. */
+  /** vCPUs and devices as after power-on. Memory keeps what the guest has left in it; what the machine starts with is loaded over it again. */
   #restart(why: MachineEvent): void {
     const { ramLow, ramHigh, extraBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
     this.#why = null;
@@ -938,8 +938,6 @@ export class NodeMachine implements RunningMachine {
       this.#bytes.fill(0, at, at + Area.records);
     }
     this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
-    this.#guest.clear(0, ramLow);
-    this.#guest.clear(ramLow + extraBytes);
     if (this.#diverted) {
       this.#diverted = undefined;
       this.board.lock.run(() => {
