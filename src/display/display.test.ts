@@ -170,6 +170,79 @@ test('a client that asks is sent what changed, once', async () => {
   assert.equal(events.at(-1), 'VNC_DISCONNECTED');
 });
 
+/** A fence, and the pseudo-encodings of continuous updates and fences. */
+const fenceOf = (flags: number, ...payload: number[]): number[] => [
+  248,
+  0,
+  0,
+  0,
+  flags >>> 24,
+  0,
+  0,
+  flags & 255,
+  payload.length,
+  ...payload,
+];
+const PACED = Uint8Array.of(2, 0, 0, 2, 0xff, 0xff, 0xfe, 0xc8, 0xff, 0xff, 0xfe, 0xc7);
+
+test('a client is sent what changes without asking, as far as it keeps up', async () => {
+  const { screen, client, run } = server();
+  screen.surface.resize(32, 16);
+  const { session, sent } = client();
+  const take = async (ms = 100): Promise<number[]> => {
+    await run(ms);
+    return sent.splice(0);
+  };
+  let colour = 1;
+  const draw = (): void => void screen.surface.span(20, 5, Uint32Array.of(colour++), 0, 1);
+  const update = 4 + 12 + 16 * 16 * 4;
+  hello(session);
+  await take();
+  session.receive(PACED);
+  assert.deepEqual(await take(), [...fenceOf(0x80000000), 150], 'the server has both');
+  session.receive(request(0));
+  assert.equal((await take()).length, 4 + 12 + 32 * 16 * 4, 'an update that was asked for has no fence');
+  session.receive(Uint8Array.of(150, 1, 0, 0, 0, 0, 0, 32, 0, 16));
+  for (let n = 0; n < 4; n++) {
+    draw();
+    const bytes = await take();
+    assert.equal(bytes.length, update + 10);
+    assert.deepEqual(bytes.slice(update), fenceOf(0x80000001, 1));
+  }
+  draw();
+  assert.equal((await take()).length, 0, 'four are not answered');
+  session.receive(request(1));
+  assert.equal((await take()).length, 0, 'requests for changes mean nothing meanwhile');
+  session.receive(Uint8Array.from(fenceOf(1, 1)));
+  assert.equal((await take()).length, update + 10);
+  session.receive(Uint8Array.of(150, 0, 0, 0, 0, 0, 0, 0, 0, 0));
+  assert.deepEqual(await take(), [150]);
+  for (let n = 0; n < 4; n++) session.receive(Uint8Array.from(fenceOf(1, 1)));
+  draw();
+  assert.equal((await take()).length, 0);
+  session.receive(request(1));
+  assert.equal((await take()).length, update);
+});
+
+test('a fence is answered behind the update under way, with what the server understands of it', async () => {
+  const { screen, client, run } = server();
+  screen.surface.resize(32, 16);
+  const { session, sent } = client();
+  hello(session);
+  await run(0);
+  sent.length = 0;
+  session.receive(request(0));
+  session.receive(Uint8Array.from(fenceOf(0x80000007, 7, 8)));
+  await run(0);
+  const update = 4 + 12 + 32 * 16 * 4;
+  assert.deepEqual(sent.slice(update), fenceOf(3, 7, 8));
+  // One that is too long is passed over, and the rest is read.
+  session.receive(Uint8Array.of(248, 0, 0, 0, 0x80, 0, 0, 1, 65, ...new Uint8Array(65)));
+  session.receive(request(0));
+  await run(0);
+  assert.equal(sent.length, update + 11 + update);
+});
+
 test('clients that can follow a new size are told of it; others keep theirs', async () => {
   const { screen, client, run } = server();
   screen.surface.resize(32, 16);

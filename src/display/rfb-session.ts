@@ -8,6 +8,9 @@ import {
   COMPRESS_LOW,
   colourMap,
   Encoding,
+  endOfContinuousUpdates,
+  Fence,
+  fence,
   isUsable,
   mappedFormat,
   message,
@@ -22,7 +25,7 @@ import {
 import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter } from './input.ts';
 import { keyNumbered, keyOfKeysym } from './keys.ts';
 import type { Screen } from './screen.ts';
-import { Damage, type PointerShape } from './surface.ts';
+import { Damage, type PointerShape, type Rect } from './surface.ts';
 
 /** The bytes' way to the client. */
 export interface RfbTransport {
@@ -45,6 +48,8 @@ export interface RfbService {
   readonly password?: () => ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
   readonly random: (bytes: number) => Uint8Array;
   readonly deflate?: (level: number) => Deflater;
+  /** What clients with TLS do under it. */
+  readonly vencrypt: keyof typeof VeNCrypt | undefined;
   /** Input of the client is ignored. */
   readonly readOnly: boolean;
   /** The client is in. `shared`: it lets others stay. False sends it away. */
@@ -60,6 +65,11 @@ const UPDATE_PIXELS = 1 << 20;
 const RECT_PIXELS = 1 << 16;
 
 const VENCRYPT_VERSION = [0, 2] as const;
+
+/** Updates that nobody asked for may be on their way to a client, by what its answers to fences tell. */
+const UNASKED_MAX = 4;
+/** What the fence behind such an update holds. */
+const UNASKED = 1;
 
 /** Bytes of answers that may wait. */
 const UNREAD_MAX = 1 << 18;
@@ -86,7 +96,11 @@ export class RfbSession {
   #encoding: EncodingName = 'raw';
   #supports = new Set<number>();
   // What it asked for, and what it has been told.
-  #wants: { x: number; y: number; width: number; height: number } | undefined;
+  #wants: Rect | undefined;
+  /** Changes in here are sent without being asked for. */
+  #continuous: Rect | undefined;
+  /** Updates of this kind that the client has not come to. */
+  #unasked = 0;
   #updating = false;
   #width: number;
   #height: number;
@@ -222,7 +236,7 @@ export class RfbSession {
     return true;
   }
   get #subtypeOffered(): number {
-    return this.#inner === Security.none ? VeNCrypt.x509None : VeNCrypt.x509Vnc;
+    return VeNCrypt[this.#o.vencrypt!];
   }
   #subtype(): boolean {
     const bytes = this.#in.take(4);
@@ -315,9 +329,26 @@ export class RfbSession {
         this.#offered(m.list);
         return;
       case 'update': {
+        if (m.incremental && this.#continuous) return;
         this.#wants = m;
         if (!m.incremental) this.#damage.add(m.x, m.y, m.width, m.height);
         this.#update();
+        return;
+      }
+      case 'continuous': {
+        const was = this.#continuous;
+        this.#continuous = m.on ? m : undefined;
+        if (was && !m.on) this.#send(endOfContinuousUpdates());
+        this.#update();
+        return;
+      }
+      case 'fence': {
+        // What came before is done when it is read, all but the update under way, which the answer waits for.
+        if (m.flags >>> 31) this.#send(fence(m.flags & (Fence.blockBefore | Fence.blockAfter), m.payload));
+        else if (m.payload.length === 1 && m.payload[0] === UNASKED && this.#unasked > 0) {
+          this.#unasked--;
+          this.#update();
+        }
         return;
       }
       case 'key':
@@ -339,7 +370,12 @@ export class RfbSession {
   }
 
   #offered(list: readonly number[]): void {
+    const before = this.#supports;
     this.#supports = new Set(list);
+    const begins = (e: number): boolean => this.#supports.has(e) && !before.has(e);
+    // So a client learns that the server has them.
+    if (begins(Encoding.fence)) this.#send(fence(Fence.request, new Uint8Array(0)));
+    if (begins(Encoding.continuousUpdates)) this.#send(endOfContinuousUpdates());
     const level = list.find((e) => e >= COMPRESS_LOW && e <= COMPRESS_HIGH);
     if (level !== undefined) this.#encoder.level = Math.max(1, Math.min(9, level - COMPRESS_LOW));
     const known = list.find((e) => encodings.some((name) => Encoding[name] === e && this.#encoder.supports(name)));
@@ -388,50 +424,54 @@ export class RfbSession {
 
   // ── Updates ──
 
+  /** Bytes behind all that is on its way, an update included. */
   #send(bytes: Uint8Array): void {
     this.#unread += bytes.length;
     // A client that asks for answers and does not read them is not served.
     if (this.#unread > UNREAD_MAX) return this.close();
-    this.#writing = this.#writing
-      .then(() => this.#t.write(bytes))
-      .then(() => {
-        this.#unread -= bytes.length;
-      })
-      .catch(() => this.close());
+    this.#write(async () => {
+      await this.#t.write(bytes);
+      this.#unread -= bytes.length;
+    });
+  }
+  #write(task: () => Promise<void>): void {
+    this.#writing = this.#writing.then(() => (this.#state === 'closed' ? undefined : task())).catch(() => this.close());
   }
 
   /** Sends what has changed, if the client waits for it. One update is on its way at a time. */
   #update(): void {
-    if (this.#state !== 'normal' || this.#updating || this.#wants === undefined) return;
+    if (this.#state !== 'normal' || this.#updating) return;
+    const area = this.#wants ?? (this.#unasked < UNASKED_MAX ? this.#continuous : undefined);
+    if (area === undefined) return;
     const rects: Uint8Array[] = this.#news();
-    const area = this.#wants;
     const { surface } = this.#o.screen;
     const resized = this.#width !== surface.width || this.#height !== surface.height;
     // A client that was told of a new size asks for the whole of it.
     const dirty = resized && !this.#canResize ? this.#clip(area) : area;
     const pixels = this.#damage.any ? this.#cut(dirty) : [];
     if (rects.length === 0 && pixels.length === 0) return;
+    const paced = this.#wants === undefined && this.#supports.has(Encoding.fence);
     this.#wants = undefined;
     this.#updating = true;
-    void this.#deliver(rects, pixels);
+    this.#write(() => this.#deliver(rects, pixels));
+    if (paced) {
+      this.#unasked++;
+      this.#send(fence((Fence.request | Fence.blockBefore) >>> 0, Uint8Array.of(UNASKED)));
+    }
+    this.#write(async () => {
+      this.#updating = false;
+      this.#update();
+    });
   }
 
   async #deliver(rects: readonly Uint8Array[], pixels: readonly PixelRect[]): Promise<void> {
-    try {
-      await this.#writing;
-      await this.#t.write(message(updateHeader(rects.length + pixels.length), ...rects));
-      for (const r of pixels) {
-        for (const bytes of await this.#encoder.rect(r, this.#encoding)) {
-          if (this.#state === 'closed') return;
-          await this.#t.write(bytes);
-        }
+    await this.#t.write(message(updateHeader(rects.length + pixels.length), ...rects));
+    for (const r of pixels) {
+      for (const bytes of await this.#encoder.rect(r, this.#encoding)) {
+        if (this.#state === 'closed') return;
+        await this.#t.write(bytes);
       }
-    } catch {
-      this.close();
-    } finally {
-      this.#updating = false;
     }
-    this.#update();
   }
 
   get #canResize(): boolean {
@@ -439,12 +479,12 @@ export class RfbSession {
   }
 
   /** What a client that keeps its size can show of an area. */
-  #clip(a: { x: number; y: number; width: number; height: number }): typeof a {
+  #clip(a: Rect): Rect {
     return { ...a, width: Math.min(a.width, this.#width - a.x), height: Math.min(a.height, this.#height - a.y) };
   }
 
   /** Copies of the changed pixels in an area. */
-  #cut(area: { x: number; y: number; width: number; height: number }): PixelRect[] {
+  #cut(area: Rect): PixelRect[] {
     const { surface } = this.#o.screen;
     const out: PixelRect[] = [];
     for (const r of this.#damage.take(area, RECT_PIXELS, UPDATE_PIXELS)) {

@@ -15,6 +15,8 @@ export interface VncAddress {
 /** Certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`. */
 export interface VncTls {
   readonly dir: string;
+  /** Nobody has a certificate. */
+  readonly anonymous?: boolean;
   /** Clients have to have a certificate of the authority, too. */
   readonly verifyPeer: boolean;
 }
@@ -118,9 +120,9 @@ export class Vnc {
     return this.#o.password ? 'vnc' : 'none';
   }
   /** What is asked under TLS. */
-  get vencrypt(): 'x509-none' | 'x509-vnc' | undefined {
-    if (!this.#o.tls) return undefined;
-    return this.#o.password ? 'x509-vnc' : 'x509-none';
+  get vencrypt(): `${'tls' | 'x509'}-${'none' | 'vnc'}` | undefined {
+    const { tls } = this.#o;
+    return tls && `${tls.anonymous ? 'tls' : 'x509'}-${this.inner}`;
   }
 
   /** Throws where the server does not ask for passwords. */
@@ -171,6 +173,7 @@ export class Vnc {
         name,
         random,
         ...(deflate === undefined ? {} : { deflate }),
+        vencrypt: this.vencrypt,
         ...(this.#o.password ? { password: () => this.#checker() } : {}),
         readOnly: this.#o.readOnly ?? false,
         initialized: (shared) => {

@@ -1,10 +1,10 @@
 // TLS over a connection that is there already, by certificates in files of QEMU's names. QEMU "docs/system/tls": ca-cert.pem, and for each
-// end its own certificate and key.
+// end its own certificate and key; or anonymously, without any.
 
 import { existsSync, fstatSync, readFileSync, readSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { connect, createServer, type TLSSocket } from 'node:tls';
+import { connect, createServer, type SecureContextOptions, type TLSSocket } from 'node:tls';
 import type { TlsCredentials } from '../../monitor/tls.ts';
 import type { AdmittedFiles } from './admitted.ts';
 
@@ -14,7 +14,14 @@ import type { AdmittedFiles } from './admitted.ts';
  */
 export const oneRecord = { minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' } as const;
 
-export type Certificates = { readonly ca: Buffer; readonly cert?: Buffer; readonly key?: Buffer };
+/** What one end makes itself known by. */
+export type Certificates = Pick<
+  SecureContextOptions,
+  'ca' | 'cert' | 'key' | 'ciphers' | 'dhparam' | 'minVersion' | 'maxVersion'
+>;
+
+/** Keys are agreed on without anybody's signature, which TLS 1.3 has no longer (RFC 5246, appendix F.1.1.1); OpenSSL has no security level for it. */
+const anonymous: Certificates = { ...oneRecord, ciphers: 'ADH+AESGCM:ADH+AES:AECDH+AES:@SECLEVEL=0', dhparam: 'auto' };
 
 /** A small file, from its beginning whoever has read it before. */
 function wholeFile(path: string, admitted?: AdmittedFiles): Buffer {
@@ -26,6 +33,7 @@ function wholeFile(path: string, admitted?: AdmittedFiles): Buffer {
 
 /** `admitted` has files that this process may not open by itself. @throws Error naming the file that cannot be read */
 export function certificates(tls: TlsCredentials, end: 'client' | 'server', admitted?: AdmittedFiles): Certificates {
+  if (tls.anonymous) return anonymous;
   const read = (name: string): Buffer => {
     try {
       return wholeFile(join(tls.dir, name), admitted);

@@ -1,4 +1,4 @@
-// VNC under TLS: VeNCrypt with certificates, and WebSocket's own.
+// VNC under TLS: VeNCrypt with certificates and anonymous, and WebSocket's own.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync, rmSync } from 'node:fs';
@@ -17,7 +17,7 @@ after(() => {
   if (dir) rmSync(dir, { recursive: true });
 });
 
-async function serving(o: { readonly password?: boolean; readonly verifyPeer?: boolean } = {}) {
+async function serving(o: { readonly password?: boolean; readonly verifyPeer?: boolean; readonly anonymous?: boolean } = {}) {
   const reports: string[] = [];
   const server = await startVnc({
     id: 'default',
@@ -28,7 +28,7 @@ async function serving(o: { readonly password?: boolean; readonly verifyPeer?: b
     ),
     input: new InputRouter(),
     password: o.password ?? false,
-    tls: { dir, verifyPeer: o.verifyPeer ?? false },
+    tls: o.anonymous ? { dir: '', anonymous: true, verifyPeer: false } : { dir, verifyPeer: o.verifyPeer ?? false },
     share: 'allow-exclusive',
     listen: { kind: 'tcp', host: '127.0.0.1', port: 0, websocket: 0 },
     event: () => {},
@@ -159,6 +159,25 @@ test('where clients are to be known, one without a certificate of the authority 
     reports.join('\n'),
   );
 });
+
+for (const [kind, ciphers] of [
+  ['Diffie-Hellman', 'ADH'],
+  ['elliptic curves', 'AECDH'],
+] as const) {
+  test(`keys are agreed on without certificates: ${kind}`, { timeout: 120_000 }, async (t) => {
+    const { server, ports, reports } = await serving({ anonymous: true, password: true });
+    t.after(() => server.close());
+    assert.equal(server.vnc.vencrypt, 'tls-vnc');
+    server.vnc.setPassword('secret');
+    const socket = await begin(ports[0]!, 258);
+    const tls = connect({ socket, ciphers: `${ciphers}:@SECLEVEL=0`, maxVersion: 'TLSv1.2', rejectUnauthorized: false });
+    tls.on('error', (error) => reports.push(error.message));
+    await once(tls, 'secureConnect');
+    assert.match(tls.getCipher().name, new RegExp(`^${ciphers}-`));
+    assert.equal((await take(tls, 16)).length, 16, reports.join('\n'));
+    tls.destroy();
+  });
+}
 
 test('WebSocket is served under TLS of its own', LIMIT, async (t) => {
   const { server, ports } = await serving();

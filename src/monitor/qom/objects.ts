@@ -35,6 +35,14 @@ const memory = {
 } as const;
 const loop = { 'aio-max-batch': optional(int), 'thread-pool-min': optional(int), 'thread-pool-max': optional(int) } as const;
 
+const credentials = {
+  'verify-peer': optional(bool),
+  dir: optional(str),
+  endpoint: optional(enumeration('QCryptoTLSCredsEndpoint', ['client', 'server'])),
+  priority: optional(str),
+  loaded: optional(bool),
+} as const;
+
 /** By `qom-type`. */
 export const objectTypes: Readonly<Record<string, ObjectType>> = {
   'memory-backend-ram': row('memory-backend', memory),
@@ -68,15 +76,8 @@ export const objectTypes: Readonly<Record<string, ObjectType>> = {
     data: optional(str),
     file: optional(str),
   }),
-  'tls-creds-x509': row('tls-creds', {
-    'verify-peer': optional(bool),
-    dir: optional(str),
-    endpoint: optional(enumeration('QCryptoTLSCredsEndpoint', ['client', 'server'])),
-    priority: optional(str),
-    loaded: optional(bool),
-    'sanity-check': optional(bool),
-    passwordid: optional(str),
-  }),
+  'tls-creds-anon': row('tls-creds', credentials),
+  'tls-creds-x509': row('tls-creds', { ...credentials, 'sanity-check': optional(bool), passwordid: optional(str) }),
 };
 
 /** What object-add and `-object` take. */

@@ -15,14 +15,20 @@ export const Encoding = {
   ledState: -261,
   desktopName: -307,
   extendedDesktopSize: -308,
+  fence: -312,
+  continuousUpdates: -313,
 } as const;
+/** What a fence asks for: an answer; that what came before it is done, and that what comes after it waits. */
+export const Fence = { request: 0x8000_0000, blockBefore: 1, blockAfter: 2 } as const;
+/** Bytes of a fence's own at most. */
+const FENCE_MAX = 64;
 /** Pseudo-encodings that carry a level: `tight` quality and compression. */
 export const COMPRESS_LOW = -256;
 export const COMPRESS_HIGH = -247;
 
 export const Security = { invalid: 0, none: 1, vnc: 2, veNCrypt: 19 } as const;
-/** What goes on under the TLS of VeNCrypt with certificates of X.509. rfbproto.rst, "VeNCrypt". */
-export const VeNCrypt = { x509None: 260, x509Vnc: 261 } as const;
+/** What goes on under the TLS of VeNCrypt, anonymous or with certificates of X.509. rfbproto.rst, "VeNCrypt". */
+export const VeNCrypt = { 'tls-none': 257, 'tls-vnc': 258, 'x509-none': 260, 'x509-vnc': 261 } as const;
 
 export interface PixelFormat {
   /** 8, 16 or 32. */
@@ -58,6 +64,8 @@ export type ClientMessage =
   | { readonly kind: 'key'; readonly down: boolean; readonly keysym: number; /** Scan code set 1; E0 codes have bit 7. 0 where the client does not say. */ readonly number: number }
   | { readonly kind: 'pointer'; readonly buttons: number; readonly x: number; readonly y: number }
   | { readonly kind: 'desktopSize'; readonly width: number; readonly height: number }
+  | { readonly kind: 'continuous'; readonly on: boolean; readonly x: number; readonly y: number; readonly width: number; readonly height: number }
+  | { readonly kind: 'fence'; readonly flags: number; readonly payload: Uint8Array }
   | { readonly kind: 'ignored' }; // biome-ignore format: one line each
 
 /** Encodings of one message that are looked at; a client names a few dozen. */
@@ -140,13 +148,20 @@ export class ClientMessages {
         this.#drop(Math.abs(u32(m, 4) | 0));
         return { kind: 'ignored' };
       }
-      case 150: // Continuous updates and fences are not offered; clients that send them all the same are let.
-        return this.take(10) && { kind: 'ignored' };
+      case 150: {
+        const m = this.take(10);
+        return m && { kind: 'continuous', on: m[1] !== 0, x: u16(m, 2), y: u16(m, 4), width: u16(m, 6), height: u16(m, 8) };
+      }
       case 248: {
         if (b.length < 9) return undefined;
-        this.take(9);
-        this.#drop(b[8]!);
-        return { kind: 'ignored' };
+        const length = b[8]!;
+        if (length > FENCE_MAX) {
+          this.take(9);
+          this.#drop(length);
+          return { kind: 'ignored' };
+        }
+        const m = this.take(9 + length);
+        return m && { kind: 'fence', flags: u32(m, 4), payload: m.slice(9) };
       }
       case 250:
         return this.take(4) && { kind: 'ignored' };
@@ -235,6 +250,10 @@ export const formatBytes = (f: PixelFormat): Uint8Array =>
 
 export const serverInit = (width: number, height: number, name: string): Uint8Array =>
   message([2, width], [2, height], formatBytes(serverFormat), [4, text(name).length], text(name));
+
+export const fence = (flags: number, payload: Uint8Array): Uint8Array =>
+  message([1, 248], new Uint8Array(3), [4, flags], [1, payload.length], payload);
+export const endOfContinuousUpdates = (): Uint8Array => Uint8Array.of(150);
 
 /** The reason of a refusal. */
 export const reason = (why: string): Uint8Array => message([4, text(why).length], text(why));
