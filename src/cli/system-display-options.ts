@@ -32,6 +32,7 @@ function vnc(s: Settings, text: string): void {
     share: 'allow-exclusive' as SharePolicy,
     display: undefined as string | undefined,
     tls: undefined as string | undefined,
+    lossy: false,
   };
   const number = place.kind === 'tcp' ? place.port - VNC_PORT : 0;
   const option = rest.map(({ key, value }) => `${key}=${(value ?? 'on').replaceAll(',', ',,')}`).join(',');
@@ -47,8 +48,8 @@ function vnc(s: Settings, text: string): void {
     share: (v) => void (o.share = oneOf('-vnc share=', v, ['allow-exclusive', 'force-shared', 'ignore']) as SharePolicy),
     display: (v) => void (o.display = v),
     'tls-creds': (v) => void (o.tls = v),
-    // Pictures are never lossy here, and locks are told as they are; sound has nowhere to go.
-    lossy: (v) => void onOff('-vnc lossy=', v),
+    lossy: (v) => void (o.lossy = onOff('-vnc lossy=', v)),
+    // Locks are told as they are; sound has nowhere to go.
     'non-adaptive': (v) => void onOff('-vnc non-adaptive=', v),
     'lock-key-sync': (v) => void onOff('-vnc lock-key-sync=', v),
     'key-delay-ms': (v) => void integer('-vnc key-delay-ms=', v, 0, 1000),

@@ -243,6 +243,54 @@ test('a fence is answered behind the update under way, with what the server unde
   assert.equal(sent.length, update + 11 + update);
 });
 
+test('where pictures may lose something, a client that asks for it gets JPEGs, and what stands still as it is', async () => {
+  for (const lossy of [true, false]) {
+    const { screen, client, run } = server({
+      lossy,
+      deflate: () => ({ push: (bytes) => Promise.resolve(bytes), close: () => {} }),
+    });
+    const { session, sent } = client();
+    screen.surface.resize(64, 64);
+    const draw = (seed: number): void => {
+      for (let y = 0; y < 64; y++)
+        screen.surface.span(
+          0,
+          y,
+          Uint32Array.from({ length: 64 }, (_, x) => x * 1024 + y * 4 + seed),
+          0,
+          64,
+        );
+    };
+    draw(0);
+    hello(session);
+    // Tight, quality 5.
+    session.receive(Uint8Array.of(2, 0, 0, 2, 0, 0, 0, 7, 0xff, 0xff, 0xff, 0xe5));
+    await run(0);
+    const exact = 4 + 12 + 1 + 2 + 64 * 64 * 3;
+    const next = async (ms: number): Promise<number[]> => {
+      sent.length = 0;
+      session.receive(request(1));
+      await run(ms);
+      return [...sent];
+    };
+    const first = await next(0);
+    const control = first[4 + 12];
+    assert.deepEqual([control, first.length < exact / 4], lossy ? [0x90, true] : [0, false]);
+    if (!lossy) continue;
+    // Each change puts it off.
+    await run(300);
+    draw(7);
+    assert.equal((await next(40))[4 + 12], 0x90);
+    sent.length = 0;
+    session.receive(request(1));
+    await run(300);
+    assert.equal(sent.length, 0);
+    await run(300);
+    assert.deepEqual([sent.length, sent[4 + 12]], [exact, 0]);
+    assert.equal((await next(2000)).length, 0);
+  }
+});
+
 test('clients that can follow a new size are told of it; others keep theirs', async () => {
   const { screen, client, run } = server();
   screen.surface.resize(32, 16);

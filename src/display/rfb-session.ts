@@ -14,6 +14,8 @@ import {
   isUsable,
   mappedFormat,
   message,
+  QUALITY_HIGH,
+  QUALITY_LOW,
   reason,
   rectHeader,
   Security,
@@ -50,6 +52,9 @@ export interface RfbService {
   readonly deflate?: (level: number) => Deflater;
   /** What clients with TLS do under it. */
   readonly vencrypt: keyof typeof VeNCrypt | undefined;
+  /** Clients that ask for a quality get JPEGs; what has stood still is sent again as it is. */
+  readonly lossy: boolean;
+  readonly after: (ms: number, f: () => void) => () => void;
   /** Input of the client is ignored. */
   readonly readOnly: boolean;
   /** The client is in. `shared`: it lets others stay. False sends it away. */
@@ -65,6 +70,11 @@ const UPDATE_PIXELS = 1 << 20;
 const RECT_PIXELS = 1 << 16;
 
 const VENCRYPT_VERSION = [0, 2] as const;
+
+/** Quality of JPEGs by the level that a client asks for: QEMU's. */
+const qualities = [5, 10, 15, 25, 37, 50, 60, 70, 75, 80] as const;
+/** ms without a change after which what was lost is sent. */
+const SETTLED_MS = 500;
 
 /** Updates that nobody asked for may be on their way to a client, by what its answers to fences tell. */
 const UNASKED_MAX = 4;
@@ -83,6 +93,8 @@ export class RfbSession {
   readonly #in = new ClientMessages();
   readonly #encoder: Encoder;
   readonly #damage: Damage;
+  /** What the client has as a JPEG. */
+  readonly #lossy: Damage;
   readonly #undo: (() => void)[] = [];
   #state: State = 'version';
   #minor = 8;
@@ -94,6 +106,7 @@ export class RfbSession {
 
   // What the client can do.
   #encoding: EncodingName = 'raw';
+  #quality: number | undefined;
   #supports = new Set<number>();
   // What it asked for, and what it has been told.
   #wants: Rect | undefined;
@@ -121,6 +134,7 @@ export class RfbSession {
     this.#width = surface.width;
     this.#height = surface.height;
     this.#damage = new Damage(surface.width, surface.height);
+    this.#lossy = new Damage(surface.width, surface.height);
     this.#encoder = new Encoder(new PixelWriter(serverFormat), service.deflate);
     this.#send(new TextEncoder().encode('RFB 003.008\n'));
   }
@@ -301,14 +315,19 @@ export class RfbSession {
     this.#width = screen.surface.width;
     this.#height = screen.surface.height;
     this.#damage.resize(this.#width, this.#height);
+    this.#lossy.resize(this.#width, this.#height);
     this.#send(serverInit(this.#width, this.#height, name));
     this.#undo.push(
       screen.surface.watch({
         changed: (x, y, width, height) => this.#damage.add(x, y, width, height),
-        resized: (width, height) => this.#damage.resize(width, height),
+        resized: (width, height) => {
+          this.#damage.resize(width, height);
+          this.#lossy.resize(width, height);
+        },
       }),
       screen.look(() => this.#update()),
       input.onChange(() => this.#update()),
+      () => this.#unsettle(),
     );
     this.#state = 'normal';
     return true;
@@ -378,6 +397,8 @@ export class RfbSession {
     if (begins(Encoding.continuousUpdates)) this.#send(endOfContinuousUpdates());
     const level = list.find((e) => e >= COMPRESS_LOW && e <= COMPRESS_HIGH);
     if (level !== undefined) this.#encoder.level = Math.max(1, Math.min(9, level - COMPRESS_LOW));
+    const quality = this.#o.lossy ? list.find((e) => e >= QUALITY_LOW && e <= QUALITY_HIGH) : undefined;
+    this.#quality = quality === undefined ? undefined : qualities[quality - QUALITY_LOW];
     const known = list.find((e) => encodings.some((name) => Encoding[name] === e && this.#encoder.supports(name)));
     this.#encoding = encodings.find((name) => Encoding[name] === known) ?? 'raw';
     this.#absolute = undefined;
@@ -448,12 +469,14 @@ export class RfbSession {
     const resized = this.#width !== surface.width || this.#height !== surface.height;
     // A client that was told of a new size asks for the whole of it.
     const dirty = resized && !this.#canResize ? this.#clip(area) : area;
-    const pixels = this.#damage.any ? this.#cut(dirty) : [];
+    let pixels = this.#damage.any ? this.#cut(dirty, this.#damage) : [];
+    const exact = pixels.length === 0 && this.#settled && this.#lossy.any;
+    if (exact) pixels = this.#cut(dirty, this.#lossy);
     if (rects.length === 0 && pixels.length === 0) return;
     const paced = this.#wants === undefined && this.#supports.has(Encoding.fence);
     this.#wants = undefined;
     this.#updating = true;
-    this.#write(() => this.#deliver(rects, pixels));
+    this.#write(() => this.#deliver(rects, pixels, exact ? undefined : this.#quality));
     if (paced) {
       this.#unasked++;
       this.#send(fence((Fence.request | Fence.blockBefore) >>> 0, Uint8Array.of(UNASKED)));
@@ -464,14 +487,30 @@ export class RfbSession {
     });
   }
 
-  async #deliver(rects: readonly Uint8Array[], pixels: readonly PixelRect[]): Promise<void> {
+  async #deliver(rects: readonly Uint8Array[], pixels: readonly PixelRect[], quality: number | undefined): Promise<void> {
     await this.#t.write(message(updateHeader(rects.length + pixels.length), ...rects));
     for (const r of pixels) {
-      for (const bytes of await this.#encoder.rect(r, this.#encoding)) {
+      const parts = await this.#encoder.rect(r, this.#encoding, quality);
+      if (this.#encoder.lossy) this.#lossy.add(r.x, r.y, r.width, r.height);
+      for (const bytes of parts) {
         if (this.#state === 'closed') return;
         await this.#t.write(bytes);
       }
     }
+    if (quality === undefined || !this.#lossy.any) return;
+    this.#unsettle();
+    this.#waits = this.#o.after(SETTLED_MS, () => {
+      this.#settled = true;
+      this.#update();
+    });
+  }
+  /** Nothing was sent with a loss for a while. */
+  #settled = false;
+  #waits: (() => void) | undefined;
+  #unsettle(): void {
+    this.#settled = false;
+    this.#waits?.();
+    this.#waits = undefined;
   }
 
   get #canResize(): boolean {
@@ -483,11 +522,12 @@ export class RfbSession {
     return { ...a, width: Math.min(a.width, this.#width - a.x), height: Math.min(a.height, this.#height - a.y) };
   }
 
-  /** Copies of the changed pixels in an area. */
-  #cut(area: Rect): PixelRect[] {
+  /** Copies of an area's pixels that are marked. */
+  #cut(area: Rect, marked: Damage): PixelRect[] {
     const { surface } = this.#o.screen;
     const out: PixelRect[] = [];
-    for (const r of this.#damage.take(area, RECT_PIXELS, UPDATE_PIXELS)) {
+    for (const r of marked.take(area, RECT_PIXELS, UPDATE_PIXELS)) {
+      this.#lossy.take(r);
       // Where a client keeps its size, tiles may reach over it.
       const [width, height] = [Math.min(r.width, this.#width - r.x), Math.min(r.height, this.#height - r.y)];
       for (let x = 0; x < width; x += WIDTH_MAX) {

@@ -34,6 +34,8 @@ export interface VncOptions {
   /** Clients come in under TLS alone: VeNCrypt, or WebSocket's own. */
   readonly tls?: VncTls | undefined;
   readonly share: SharePolicy;
+  /** Pictures may be JPEGs for clients that ask for a quality. */
+  readonly lossy?: boolean | undefined;
   /** Clients may not send input where this is set. */
   readonly readOnly?: boolean;
   /** DES in ECB mode, encrypting 8-byte blocks, under a key of 8 bytes. */
@@ -153,7 +155,7 @@ export class Vnc {
       transport.close();
       return undefined;
     }
-    const { screen, input, name, random, deflate } = this.#o;
+    const { screen, input, name, random, deflate, after } = this.#o;
     const told = { server: { ...server, auth: this.auth }, client: address };
     let client: Client;
     const session: RfbSession = new RfbSession(
@@ -175,6 +177,8 @@ export class Vnc {
         ...(deflate === undefined ? {} : { deflate }),
         vencrypt: this.vencrypt,
         ...(this.#o.password ? { password: () => this.#checker() } : {}),
+        lossy: this.#o.lossy ?? false,
+        after,
         readOnly: this.#o.readOnly ?? false,
         initialized: (shared) => {
           cancel();
@@ -185,7 +189,7 @@ export class Vnc {
         report: (message) => this.#o.report(`client ${address.host}:${address.service}: ${message}`),
       },
     );
-    const cancel = this.#o.after(HANDSHAKE_MS, () => session.close());
+    const cancel = after(HANDSHAKE_MS, () => session.close());
     client = { session, server, address, since: this.#count++, in: false, shared: true };
     this.#clients.add(client);
     this.#o.event('VNC_CONNECTED', told);

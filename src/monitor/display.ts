@@ -25,6 +25,7 @@ export interface VncSetting {
   /** The password itself, of a secret. */
   readonly secret: string | undefined;
   readonly share: VncServerOptions['share'];
+  readonly lossy?: boolean;
   /** Credentials by their id. */
   readonly tls?: string | undefined;
   /** The display device that it shows; the first one without. */
@@ -129,6 +130,7 @@ export class DisplayControl {
       input: e.backends.input,
       password: o.password,
       share: o.share,
+      lossy: o.lossy,
       tls: o.tls === undefined ? undefined : tlsCredentials(e.objects, o.tls, 'server'),
       listen: o.listen,
       event: (event, data) => e.emit(event, data),

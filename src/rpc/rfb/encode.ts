@@ -1,4 +1,5 @@
-// Rectangles of pixels in RFB's encodings: raw, hextile, zlib, ZRLE, and tight without JPEG. RFC 6143, section 7.7; rfbproto.rst, "Zlib Encoding", "Tight Encoding".
+// Rectangles of pixels in RFB's encodings: raw, hextile, zlib, ZRLE, and tight, with JPEG where a client may lose something. RFC 6143, section 7.7; rfbproto.rst, "Zlib Encoding", "Tight Encoding".
+import { jpeg } from './jpeg.ts';
 import type { PixelWriter } from './pixels.ts';
 import { Encoding, message, rectHeader } from './protocol.ts';
 
@@ -31,6 +32,8 @@ const stream = { zlib: 0, zrle: 1, tight: 2 } as const;
 export const WIDTH_MAX = 2048;
 /** Bytes below which `tight` does not compress. */
 const TIGHT_PLAIN = 12;
+/** Pixels of a rectangle from which on it may be a JPEG. */
+const JPEG_MIN = 1024;
 
 export class Encoder {
   readonly #deflate: ((level: number) => Deflater) | undefined;
@@ -38,6 +41,8 @@ export class Encoder {
   #writer: PixelWriter;
   /** zlib's level for streams that are begun from now on. */
   level = 6;
+  /** The last rectangle was not sent exactly. */
+  lossy = false;
 
   /** `deflate` begins a zlib stream; without it only hextile and raw can be asked for. */
   constructor(writer: PixelWriter, deflate?: (level: number) => Deflater) {
@@ -53,10 +58,14 @@ export class Encoder {
     return this.#deflate !== undefined || name === 'hextile' || name === 'raw';
   }
 
-  /** The bytes of one rectangle, its header first. Calls must not overlap: the streams have an order. */
-  async rect(r: PixelRect, name: EncodingName): Promise<Uint8Array[]> {
+  /**
+   * The bytes of one rectangle, its header first; in `tight` maybe a JPEG of this quality, 1 to 100. Calls must not overlap: the streams have
+   * an order.
+   */
+  async rect(r: PixelRect, name: EncodingName, quality?: number): Promise<Uint8Array[]> {
     const out: Uint8Array[] = [rectHeader(r.x, r.y, r.width, r.height, Encoding[name])];
-    for (const piece of this.#pieces(r, name)) {
+    this.lossy = false;
+    for (const piece of this.#pieces(r, name, quality)) {
       if (piece instanceof Uint8Array) {
         out.push(piece);
         continue;
@@ -81,7 +90,7 @@ export class Encoder {
     return (this.#streams[n] ??= this.#deflate!(this.level));
   }
 
-  #pieces(r: PixelRect, name: EncodingName): readonly Piece[] {
+  #pieces(r: PixelRect, name: EncodingName, quality: number | undefined): readonly Piece[] {
     const w = this.#writer;
     switch (name) {
       case 'raw':
@@ -93,8 +102,19 @@ export class Encoder {
       case 'zrle':
         return [{ stream: stream.zrle, bytes: zrle(r, w), length: 'u32' }];
       case 'tight':
-        return tight(r, w);
+        return this.#tight(r, quality);
     }
+  }
+
+  #tight(r: PixelRect, quality: number | undefined): readonly Piece[] {
+    const w = this.#writer;
+    const colours = paletteOf(r.pixels, 256);
+    const few = colours !== undefined && (colours.size <= 2 || colours.size * 8 < r.pixels.length);
+    if (few || quality === undefined || w.bytes === 1 || r.pixels.length < JPEG_MIN)
+      return tight(r, w, few ? colours : undefined);
+    this.lossy = true;
+    const bytes = jpeg(r.pixels, r.width, r.height, quality);
+    return [Uint8Array.of(Tight.jpeg), compactLength(bytes.length), bytes];
   }
 }
 
@@ -289,10 +309,10 @@ function zrleTile(t: PixelRect, w: PixelWriter, out: Uint8Array, at: number): nu
 
 // ── Tight ──
 
-const Tight = { fill: 0x80, filter: 0x40, palette: 1 } as const;
+const Tight = { fill: 0x80, jpeg: 0x90, filter: 0x40, palette: 1 } as const;
 
-function tight(r: PixelRect, w: PixelWriter): readonly Piece[] {
-  const colours = paletteOf(r.pixels, 256);
+/** `colours`: the rectangle's, where they are worth a palette. */
+function tight(r: PixelRect, w: PixelWriter, colours: ReadonlyMap<number, number> | undefined): readonly Piece[] {
   const pixel = (p: number): Uint8Array => {
     const out = new Uint8Array(w.tightBytes);
     w.putTight(out, 0, p);
@@ -302,7 +322,7 @@ function tight(r: PixelRect, w: PixelWriter): readonly Piece[] {
   const data = (n: number, control: Uint8Array, bytes: Uint8Array): readonly Piece[] =>
     bytes.length < TIGHT_PLAIN ? [control, bytes] : [control, { stream: stream.tight + n, bytes, length: 'compact' }];
   // Streams 0 to 2: full colour, two colours, palette.
-  if (colours !== undefined && (colours.size === 2 || colours.size * 8 < r.pixels.length)) {
+  if (colours !== undefined) {
     const n = colours.size === 2 ? 1 : 2;
     const palette = [...colours.keys()].map(pixel);
     const control = message([1, (n << 4) | Tight.filter], [1, Tight.palette], [1, colours.size - 1], ...palette);

@@ -22,7 +22,9 @@ export const Encoding = {
 export const Fence = { request: 0x8000_0000, blockBefore: 1, blockAfter: 2 } as const;
 /** Bytes of a fence's own at most. */
 const FENCE_MAX = 64;
-/** Pseudo-encodings that carry a level: `tight` quality and compression. */
+/** Pseudo-encodings that carry a level: quality of JPEGs in `tight`, and compression. */
+export const QUALITY_LOW = -32;
+export const QUALITY_HIGH = -23;
 export const COMPRESS_LOW = -256;
 export const COMPRESS_HIGH = -247;
 
