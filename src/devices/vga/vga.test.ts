@@ -153,6 +153,43 @@ test('VBE modes have their size, and what does not fit is made to', () => {
   assert.equal(vga.readVbe(10), 256);
 });
 
+test('VBE modes of 4 bits are planar: writes go through the map mask, also behind a mode of bytes', () => {
+  const vga = testVga(4);
+  setMode(vga, modes.mode12);
+  const mode = (bpp: number): void => {
+    for (const [index, value] of [
+      [4, 0],
+      [1, 800],
+      [2, 600],
+      [3, bpp],
+      [4, 0x41],
+    ] as const)
+      vga.writeVbe(index, value);
+  };
+  for (const before of [undefined, 8]) {
+    if (before !== undefined) mode(before);
+    mode(4);
+    // A line has 100 bytes of each plane; eight pixels have the colours 0 to 7 where each plane takes its byte.
+    for (const [plane, byte] of [0b01010101, 0b00110011, 0b00001111].entries()) {
+      vga.writePort(0x3c4, 2);
+      vga.writePort(0x3c5, 1 << plane);
+      vga.window.write(100, 1, byte);
+    }
+    const { width, height, pixels } = shot(vga);
+    assert.deepEqual([width, height], [800, 600]);
+    assert.deepEqual([...pixels[1]!.subarray(0, 9)], [0, 0xa8, 0xa800, 0xa8a8, 0xa80000, 0xa800a8, 0xa85700, GREY, 0]);
+    assert.ok(pixels[0]!.every((p) => p === 0));
+  }
+});
+
+test('a reset keeps the picture in memory, and shows none', () => {
+  const vga = testVga();
+  vga.vram.fill(7, 0x80000, 0x80004);
+  vga.reset();
+  assert.deepEqual([...vga.vram.subarray(0x7ffff, 0x80005)], [0, 7, 7, 7, 7, 0]);
+  assert.ok(shot(vga).pixels.every((line) => line.every((p) => p === 0)));
+});
+
 test('the window is plain memory where no plane is masked, and the bus elsewhere', () => {
   const buffer = new SharedArrayBuffer(0x130_0000);
   const places = { ramBase: 0x10000, ramLow: 0x10_0000, ramHigh: 0, extraBytes: 1 << 20, slots: 0, codeMap: 0x2000 };

@@ -62,7 +62,7 @@ export class Vga {
     this.#words = new Uint32Array(o.vram.buffer, o.vram.byteOffset, o.vram.length >>> 2);
   }
 
-  /** Registers as after power-on, memory cleared. */
+  /** Registers as after power-on; memory keeps its picture, as QEMU's does. */
   reset(): void {
     const { s } = this;
     for (const a of [s.sr, s.gr, s.ar, s.cr, s.palette, s.dacCache, s.vbe]) a.fill(0);
@@ -71,10 +71,6 @@ export class Vga {
     s.dacState = s.dacRead = s.dacWrite = s.dacPart = 0;
     s.latch = s.bank = s.vbeIndex = s.vbeLine = s.vbeStart = 0;
     s.vbe[Vbe.id] = 0xb0c5;
-    for (let at = 0; at < this.#words.length; at += 1024) {
-      const page = this.#words.subarray(at, at + 1024);
-      if (page.some((w) => w !== 0)) page.fill(0);
-    }
     this.remap();
   }
 
