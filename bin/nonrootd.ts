@@ -4,4 +4,4 @@ import { nonrootd } from '../src/cli/daemon.ts';
 import { nodeHost } from '../src/host/node/cli-host.ts';
 import { main } from './main.ts';
 
-await main(nonrootd, nodeHost);
+void main(nonrootd, nodeHost);

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, globSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
@@ -22,7 +22,7 @@ function place(root: string, files: readonly string[], age: number): void {
 }
 
 const SOURCES = ['src/a/b.ts', 'bin/nonroot.ts', 'package-lock.json'];
-const BUNDLE = ['dist/bin/nonroot.js', 'dist/.bundle'];
+const BUNDLE = ['dist/bin/nonroot.cjs', 'dist/.bundle'];
 
 /** A clone, or a package in node_modules, with a Node that says what it was started with. Returns its root. */
 function project(name: string): string {
@@ -47,7 +47,7 @@ test('a clone starts its sources until it is bundled', () => {
   const root = project('clone');
   assert.equal(started(root), 'bin/nonroot.ts');
   place(root, BUNDLE, 100);
-  assert.equal(started(root), 'dist/bin/nonroot.js');
+  assert.equal(started(root), 'dist/bin/nonroot.cjs');
 });
 
 test('a source, a folder or the lockfile that is newer makes a clone start its sources', () => {
@@ -57,7 +57,7 @@ test('a source, a folder or the lockfile that is newer makes a clone start its s
     place(root, [file], 50);
     assert.equal(started(root), 'bin/nonroot.ts', file);
     place(root, [file], 200);
-    assert.equal(started(root), 'dist/bin/nonroot.js', file);
+    assert.equal(started(root), 'dist/bin/nonroot.cjs', file);
   }
   rmSync(join(root, 'src/a/b.ts'));
   assert.equal(started(root), 'bin/nonroot.ts', 'a file is gone');
@@ -72,5 +72,33 @@ test('a bundle without its programs is not one', () => {
 test('an installed package starts its bundle whatever the times are', () => {
   const root = project('node_modules/nonroot');
   place(root, BUNDLE, 300);
-  assert.equal(started(root), 'dist/bin/nonroot.js');
+  assert.equal(started(root), 'dist/bin/nonroot.cjs');
+});
+
+/** Prints the files of code that V8 does not take. */
+const LOOK = `
+const [extension, ...paths] = process.argv.slice(1);
+for (const filename of paths) {
+  const cachedData = fs.readFileSync(filename + '.' + extension);
+  if (new vm.Script(fs.readFileSync(filename, 'latin1'), { filename, cachedData }).cachedDataRejected) console.log(filename);
+}`;
+const dist = join(dirname(import.meta.dirname), 'dist');
+
+test('V8 takes what the bundles keep of its code, with the flags of either kind of processor', {
+  skip: !existsSync(join(dist, '.bundle')) && 'this clone has no bundle',
+}, () => {
+  for (const [extension, flags] of [
+    ['plain', []],
+    ['unprotected', ['--no-memory-protection-keys']],
+  ] as const) {
+    const files = globSync(`src/host/node/*.${extension}`, { cwd: dist });
+    for (const name of ['nonroot-system-x86_64', 'nonroot', 'nonrootd', 'vcpu-worker', 'region-worker'])
+      assert.ok(
+        files.some((file) => new RegExp(`/${name}-[A-Z0-9]+\\.cjs`).test(file)),
+        `${name} ${extension}`,
+      );
+    const paths = files.map((file) => join(dist, file.slice(0, -extension.length - 1)));
+    const { stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', LOOK, extension, ...paths], { encoding: 'utf8' });
+    assert.equal(stdout + stderr, '');
+  }
 });

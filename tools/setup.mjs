@@ -3,7 +3,7 @@
 // Usage: node tools/setup.mjs PROGRAM [ARGS...]
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -42,10 +42,12 @@ if (['src', 'bin', 'package-lock.json'].some((name) => newer(join(root, name), t
 
 const [program, ...args] = process.argv.slice(2);
 if (program) {
-  // The flag: see bin/nonroot.
-  // As the launchers in bin/ start it, where the reasons stand.
+  // The programs are started by their launchers. Everything else as these would, where the reasons stand.
+  const launched = program.startsWith('bin/') && process.platform !== 'win32';
+  const words = launched ? [program.replace(/\.ts$/, '')] : [node, '--no-memory-protection-keys', program];
+  const [command, ...before] = words.map((word) => (word.includes('/') ? resolve(root, word) : word));
   const env = { MALLOC_ARENA_MAX: '2', GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1', ...process.env };
-  const child = spawn(node, ['--no-memory-protection-keys', join(root, program), ...args], { stdio: 'inherit', env });
+  const child = spawn(command, [...before, ...args], { stdio: 'inherit', env });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   child.on('exit', (code, signal) => process.exit(signal ? 128 + 15 : (code ?? 1)));
 }

@@ -21,7 +21,7 @@ const common = [
   ...['-monitor', `unix:${MONITOR},server=on,wait=off`],
 ]; // biome-ignore format: one command
 const programs: readonly (readonly [string, readonly string[]])[] = [
-  ['nonroot', [process.execPath, '--max-semi-space-size=2', 'dist/bin/nonroot-system-x86_64.js', ...common]],
+  ['nonroot', [process.execPath, '--max-semi-space-size=2', 'dist/bin/nonroot-system-x86_64.cjs', ...common]],
   ['qemu', ['/usr/bin/qemu-system-x86_64', ...common]],
 ];
 

@@ -2,7 +2,7 @@
 
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Worker } from 'node:worker_threads';
+
 import {
   type ApiHost,
   Machine as ApiMachine,
@@ -19,7 +19,7 @@ import { defaultImage } from '../../images/catalog.ts';
 import { nodeHost } from './cli-host.ts';
 import { openFrozen } from './frozen-memory.ts';
 import { type FrozenMachine, NodeMachine } from './machine.ts';
-import { threadAhead } from './vcpu-thread.ts';
+import { type ThreadAhead, threadAhead } from './vcpu-thread.ts';
 
 export type { CommandResult } from '../../api/commands.ts';
 export type { Console } from '../../api/console.ts';
@@ -36,7 +36,7 @@ const SPARE_AFTER = 300;
 function apiHost(): ApiHost<FrozenMachine> {
   const host = nodeHost('api');
   /** A thread that is ready for the next machine: making one takes longer than a restored guest needs to go on. */
-  let spare: Worker | undefined;
+  let spare: ThreadAhead | undefined;
   return {
     machine(setup) {
       const ahead = setup.config.accel === 'kvm' ? undefined : spare;

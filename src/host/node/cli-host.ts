@@ -3,7 +3,6 @@
 import { createWriteStream } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
-import type { Worker } from 'node:worker_threads';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import type { KvmFinding } from '../../cli/accel.ts';
 import type { BootFiles, CliHost, HostSignal, ImageLine, Output } from '../../cli/host.ts';
@@ -25,6 +24,7 @@ import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { openTerminal } from './terminal.ts';
+import type { ThreadAhead } from './vcpu-thread.ts';
 import { startVnc } from './vnc.ts';
 import { serveDisplay } from './web-display.ts';
 
@@ -33,7 +33,7 @@ const DRAIN = 2000;
 const SIGNALS: readonly HostSignal[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
 
 /** The host of this process. `version` is the package's. */
-export function nodeHost(version: string, ahead?: Worker): CliHost {
+export function nodeHost(version: string, ahead?: ThreadAhead): CliHost {
   const listeners: ((signal: HostSignal | 'SIGPIPE') => void)[] = [];
   const tell = (signal: HostSignal | 'SIGPIPE'): void => {
     for (const listener of listeners) listener(signal);

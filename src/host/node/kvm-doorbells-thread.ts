@@ -3,9 +3,10 @@
 import { Worker } from 'node:worker_threads';
 import type { DoorbellsWorkerData } from './kvm-doorbells-worker.ts';
 import type { KvmThread } from './kvm-thread.ts';
+import { sibling } from './sibling.ts';
 
 /** The worker's file has the extension of this one: `.ts` in a clone, `.js` in the package. */
-const WORKER = new URL(`./kvm-doorbells-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+const WORKER = sibling('kvm-doorbells-worker', import.meta.url);
 
 /** Starts it where the machine has such doorbells; what comes back ends it. It does not keep the process alive. */
 export function waitForDoorbells(

@@ -49,7 +49,7 @@ import { FlashFiles, firmwareBlobs, loadGuest } from './load-guest.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
-import { vcpuThread } from './vcpu-thread.ts';
+import { type ThreadAhead, vcpuThread } from './vcpu-thread.ts';
 import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-worker.ts';
 import { zstd } from './zstd.ts';
 
@@ -140,7 +140,7 @@ export class NodeMachine implements RunningMachine {
   /**
    * Throws one clear line for a kernel or configuration that cannot be used.
    */
-  constructor(o: MachineSetup, ahead?: Worker) {
+  constructor(o: MachineSetup, ahead?: ThreadAhead) {
     this.#o = o;
     const { config } = o;
     this.cpus = config.cpus;
@@ -416,7 +416,7 @@ export class NodeMachine implements RunningMachine {
     return new Map(await Promise.all(list.map(async (cpu) => [cpu, await this.#threads[cpu]!.promise] as const)));
   }
   /** The thread of a vCPU, made when there is none. */
-  #thread(cpu: number, ahead?: Worker): Worker {
+  #thread(cpu: number, ahead?: ThreadAhead): Worker {
     const known = this.#workers[cpu];
     if (known) return known;
     const { config } = this.#o;

@@ -3,8 +3,9 @@
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { RegionBatch, RegionMaker } from '../../accel/dbt/translate.ts';
 import type { RegionWorkerData } from './region-worker.ts';
+import { sibling } from './sibling.ts';
 
-const WORKER = new URL(`./region-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+const WORKER = sibling('region-worker', import.meta.url);
 
 /**
  * A translator of its own for a vCPU; the thread starts with the first wish. `main` is the machine's main module, `features` are

@@ -5,9 +5,10 @@
 import type { Socket } from 'node:net';
 import { Worker } from 'node:worker_threads';
 import { libc } from './libc.ts';
+import { sibling } from './sibling.ts';
 import type { FdMessage } from './socket-fds-worker.ts';
 
-const WORKER = new URL(`./socket-fds-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+const WORKER = sibling('socket-fds-worker', import.meta.url);
 const SHUT_RD = 0;
 
 export interface FdReader {

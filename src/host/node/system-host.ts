@@ -5,7 +5,6 @@ import { randomBytes } from 'node:crypto';
 import { closeSync, open, read, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import type { Worker } from 'node:worker_threads';
 import type { SystemHost } from '../../cli/host.ts';
 import { AdmittedFiles } from './admitted.ts';
 import { nodeChars } from './chardev.ts';
@@ -17,9 +16,10 @@ import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
 import { stateStreams } from './state-streams.ts';
 import { openTap, TUN } from './tap.ts';
+import type { ThreadAhead } from './vcpu-thread.ts';
 import { startVnc, zlib } from './vnc.ts';
 
-export function nodeSystemHost(version: string, ahead?: Worker): SystemHost {
+export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost {
   const host = nodeHost(version, ahead);
   const readyFd = process.env[READY] === undefined ? undefined : Number(process.env[READY]);
   delete process.env[READY];

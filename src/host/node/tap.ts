@@ -5,9 +5,10 @@ import { closeSync, openSync, writevSync } from 'node:fs';
 import { Worker } from 'node:worker_threads';
 import { maxFrame, type NetBackend } from '../../net/backend.ts';
 import { type Libc, libc } from './libc.ts';
+import { sibling } from './sibling.ts';
 import type { TapFrames, TapWork } from './tap-worker.ts';
 
-const WORKER = new URL(`./tap-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+const WORKER = sibling('tap-worker', import.meta.url);
 
 export const TUN = '/dev/net/tun';
 // include/uapi/linux/if_tun.h

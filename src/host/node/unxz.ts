@@ -2,7 +2,6 @@
 
 import { promisify } from 'node:util';
 import { gunzip, zstdDecompress } from 'node:zlib';
-import xz from 'xz-decompress';
 import type { Compression } from '../../images/deb.ts';
 
 /**
@@ -22,6 +21,7 @@ export async function decompressPackage(format: Compression, bytes: Uint8Array):
 }
 
 async function unxz(bytes: Uint8Array): Promise<Uint8Array> {
+  const { default: xz } = await import('xz-decompress');
   const compressed = new ReadableStream<Uint8Array>({
     start(controller) {
       controller.enqueue(bytes);

@@ -2,22 +2,32 @@
 // thread reads its command line, its own modules and the kernel.
 
 import { type Transferable, Worker } from 'node:worker_threads';
+import { sibling } from './sibling.ts';
 import type { Ahead, VcpuWorkerData } from './vcpu-worker.ts';
 
-/** The worker's file has the extension of this one: `.ts` in a clone, `.js` in the package. */
-const WORKER = new URL(`./vcpu-worker${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`, import.meta.url);
+const WORKER = sibling('vcpu-worker', import.meta.url);
 
-/** A thread that waits for its machine. It does not keep the process alive. Where the machine is known to run on KVM, the translator can wait. */
-export function threadAhead(ahead: Ahead['ahead'] = 'translator'): Worker {
-  const worker = new Worker(WORKER, { workerData: { ahead } satisfies Ahead, stdin: false });
+/** A thread that waits for its machine. */
+export interface ThreadAhead {
+  readonly worker: Worker;
+  readonly gate: Int32Array<SharedArrayBuffer>;
+}
+
+/** Starts one. It does not keep the process alive. Where the machine is known to run on KVM, the translator can wait. */
+export function threadAhead(ahead: Ahead['ahead'] = 'translator'): ThreadAhead {
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  const worker = new Worker(WORKER, { workerData: { ahead, gate } satisfies Ahead, stdin: false });
   worker.unref();
-  return worker;
+  return { worker, gate };
 }
 
 /** A thread with what it runs: `ahead`, or a new one. */
-export function vcpuThread(data: VcpuWorkerData, transfer: readonly Transferable[], ahead?: Worker): Worker {
+export function vcpuThread(data: VcpuWorkerData, transfer: readonly Transferable[], ahead?: ThreadAhead): Worker {
   if (!ahead) return new Worker(WORKER, { workerData: data, transferList: [...transfer], stdin: false });
-  ahead.ref();
-  ahead.postMessage(data, [...transfer]);
-  return ahead;
+  const { worker, gate } = ahead;
+  worker.ref();
+  worker.postMessage(data, [...transfer]);
+  Atomics.store(gate, 0, 1);
+  Atomics.notify(gate, 0);
+  return worker;
 }

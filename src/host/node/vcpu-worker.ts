@@ -31,6 +31,7 @@ import { lazyReadNow } from './file-native.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
+import { extension, isBundle } from './sibling.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -51,6 +52,8 @@ export interface VcpuWorkerData {
 /** What a thread is started with that is to wait for its machine, and what it makes ready for that. */
 export interface Ahead {
   readonly ahead: 'translator' | 'modules';
+  /** One word, which is 0 until the machine was sent. */
+  readonly gate: Int32Array<SharedArrayBuffer>;
 }
 
 /** What happens to the machine while its vCPUs are held. */
@@ -96,24 +99,34 @@ export type FromVcpu =
   | { readonly kind: 'unmade'; readonly message: string }
   | { readonly kind: 'failed'; readonly message: string };
 
-// V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
-setFlagsFromString('--wasm-tiering-budget=300000');
-// Its book-keeping of code that is given back function by function goes wrong where several threads make code (nodejs/node#64500): the process
-// dies. A module's code is given back with the module.
-setFlagsFromString('--no-wasm-code-gc');
 const port = parentPort!;
 type Translator = typeof import('./translator.ts');
 let loaded: Translator | undefined;
 /** At once, since the guest that needs it may run already. */
-const translator = (): Translator =>
-  (loaded ??= createRequire(import.meta.url)(
-    `./translator${import.meta.url.slice(import.meta.url.lastIndexOf('.'))}`,
-  ) as Translator);
+function translator(): Translator {
+  if (loaded) return loaded;
+  // Bundles know the module by its name in the source.
+  loaded = isBundle(import.meta.url)
+    ? (require('./translator.ts') as Translator)
+    : (createRequire(import.meta.url)(`./translator${extension(import.meta.url)}`) as Translator);
+  // Now, since V8 does not take what Node and the bundles keep of compiled code once a flag is another one: other threads load theirs meanwhile.
+  // V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
+  setFlagsFromString('--wasm-tiering-budget=300000');
+  // Its book-keeping of code that is given back function by function goes wrong where several threads make code (nodejs/node#64500): the process
+  // dies. A module's code is given back with the module.
+  setFlagsFromString('--no-wasm-code-gc');
+  return loaded;
+}
 /** A thread that was started ahead of its machine makes itself ready first. */
 const start = workerData as VcpuWorkerData | Ahead;
 const ahead = 'ahead' in start;
 const prepared = ahead && start.ahead === 'translator' ? translator().prepareEngine(false, readPrebuilt(false)) : null;
-const given = ahead ? await new Promise<VcpuWorkerData>((resolve) => port.once('message', resolve)) : start;
+const given = ahead ? machineOf(start.gate) : start;
+/** Waits for the machine. */
+function machineOf(gate: Int32Array): VcpuWorkerData {
+  Atomics.wait(gate, 0, 0);
+  return receiveMessageOnPort(port)!.message as VcpuWorkerData;
+}
 const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 /** Memory beyond 4 GiB takes other modules than those that were made ahead. */
 const wide = isWide(layout.pages);
