@@ -136,6 +136,8 @@ export interface MemoryLayout {
   readonly codeMap: number;
   /** One byte for each page of RAM: 1 while it is clean and its next write is to be logged, by a 0. All 0 while nothing is logged. */
   readonly dirtyMap: number;
+  /** One byte for each page of RAM and of what lies in between: 1 once a vCPU's TLB has let stores to it through. */
+  readonly openMap: number;
   /** State of the devices. */
   readonly devices: number;
   readonly deviceBytes: number;

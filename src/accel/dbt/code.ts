@@ -76,6 +76,7 @@ export interface CodeHost {
 export class CodeCache {
   readonly #view: DataView;
   readonly #bytes: Uint8Array;
+  readonly #words: Int32Array;
   readonly #tables: Tables;
   readonly #handlers: Handlers;
   readonly #host: CodeHost;
@@ -111,6 +112,7 @@ export class CodeCache {
   ) {
     this.#view = new DataView(memory);
     this.#bytes = new Uint8Array(memory);
+    this.#words = new Int32Array(memory);
     this.#tables = tables;
     this.#handlers = handlers;
     this.#host = host;
@@ -202,9 +204,8 @@ export class CodeCache {
     next: number,
     step: boolean,
   ): number {
-    const view = this.#view;
     const long = (ctx & Ctx.long) !== 0;
-    const lonely = step || next >= 0;
+    const link = step || next >= 0 ? Link.forbidden : 0;
     const record = this.#next;
     // Backwards: which flags can still be read.
     let live = ALL_FLAGS;
@@ -215,26 +216,23 @@ export class CodeCache {
       // The frame of a fault shows them all.
       live = handler.faults ? ALL_FLAGS : (live & ~handler.kills) | handler.reads;
       this.#found[i] = handler;
-      view.setUint16(record + i * RECORD_BYTES + Rec.handler, handler.number, true);
     }
-    // Two in a row that one handler does: the second record keeps its own, for those who come to it alone.
-    for (let i = 0; i + 1 < count; i++) {
-      const both = this.#handlers.pairOf(this.#found[i], this.#found[i + 1]);
-      if (both) view.setUint16(record + i++ * RECORD_BYTES + Rec.handler, both.number, true);
-    }
+    const words = this.#words;
     let place = offset;
     let n = 0;
+    // Two in a row that one handler does: the second record keeps its own, for those who come to it alone.
+    let paired = false;
     for (; n < count; n++) {
       const insn = this.#insns[n];
-      const at = record + n * RECORD_BYTES;
-      writeRecord(view, at, insn, long, place);
-      view.setUint8(at + Rec.count, n + 1);
-      if (lonely) view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
+      const own = this.#found[n];
+      const both: Handler | undefined = paired || n + 1 === count ? undefined : this.#handlers.pairOf(own, this.#found[n + 1]);
+      paired = both !== undefined;
+      writeRecord(words, (record + n * RECORD_BYTES) >> 2, insn, long, place, (both ?? own).number, n + 1, link);
       place += insn.length;
     }
     if (!ended) {
       // What is no instruction counts as one: a guest that does nothing but #UD uses up its slice, too.
-      this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, extra ? n + 1 : n, ctx, lonely);
+      this.#pseudo(extra ?? this.#infos.goto, record + n * RECORD_BYTES, place, extra ? n + 1 : n, ctx, link);
       n++;
     }
     this.#host.install();
@@ -295,17 +293,14 @@ export class CodeCache {
     else this.#pieces.delete(page);
     this.#tell(page, pieces);
   }
-  #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, lonely: boolean): void {
+  #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, link: number): void {
     const insn = this.#extra;
     insn.row = info;
     insn.length = 0;
     insn.size = ctx & Ctx.long ? 64 : 32;
     insn.addressSize = ctx & Ctx.long ? 64 : 32;
-    writeRecord(this.#view, at, insn, (ctx & Ctx.long) !== 0, place);
     const handler = this.#handlers.of(insn, ctx & ~Ctx.fpTrap);
-    this.#view.setUint16(at + Rec.handler, handler.number, true);
-    this.#view.setUint8(at + Rec.count, count);
-    if (lonely) this.#view.setUint8(at + Rec.link, this.#view.getUint8(at + Rec.link) | Link.forbidden);
+    writeRecord(this.#words, at >> 2, insn, (ctx & Ctx.long) !== 0, place, handler.number, count, link);
   }
   #makeRoom(): void {
     if (this.#next + (BLOCK_MAX + 2) * RECORD_BYTES > this.#end) this.flush();
@@ -316,7 +311,7 @@ export class CodeCache {
     this.#makeRoom();
     const record = this.#next;
     this.#next += RECORD_BYTES;
-    this.#pseudo(info, record, offset, 1, ctx, true);
+    this.#pseudo(info, record, offset, 1, ctx, Link.forbidden);
     this.#host.install();
     return record;
   }
@@ -484,9 +479,8 @@ export class CodeCache {
       if (!variant || !kinds.includes(variant)) return false;
       const count = view.getUint8(at + Rec.count);
       const forbidden = view.getUint8(at + Rec.link) & Link.forbidden;
-      writeRecord(view, at, insn, (block.ctx & Ctx.long) !== 0, place);
-      view.setUint8(at + Rec.count, count);
-      view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | forbidden);
+      const handler = view.getUint16(at + Rec.handler, true);
+      writeRecord(this.#words, at >> 2, insn, (block.ctx & Ctx.long) !== 0, place, handler, count, forbidden);
     }
     // The rest was no instruction.
     return end >= Math.min(to, block.gpa + block.length);

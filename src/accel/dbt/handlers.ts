@@ -176,13 +176,12 @@ export class Handlers {
   /** The handler of a decoded instruction; `flagsLive` as in `Variant`. */
   of(insn: Insn, ctx: number, flagsLive = true): Handler {
     // The key of `variantKey`, without a variant: this runs for every instruction that is decoded.
-    const options = insn.row.row.options;
-    let key = insn.row.index;
+    const { row } = insn;
+    let key = row.index;
     key = key * 4 + sizeCode(insn.size);
     key = key * 4 + sizeCode(insn.addressSize);
-    key = key * 4 + (options.rep ? insn.rep : 0);
-    const { fp } = options;
-    const fpTrap = checksFpu(fp, ctx);
+    key = key * 4 + (row.repeats ? insn.rep : 0);
+    const fpTrap = checksFpu(row.fp, ctx);
     key =
       key * 256 +
       (insn.isMemory ? 1 : 0) +
@@ -191,7 +190,7 @@ export class Handlers {
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
       (insn.wide ? 32 : 0) +
-      (options.near && ctx & Ctx.limited ? 64 : 0) +
+      (row.near && ctx & Ctx.limited ? 64 : 0) +
       (isFlat(insn, ctx) ? 128 : 0);
     return (
       this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive))

@@ -110,13 +110,14 @@ export function layoutOf(memory: number, cpus: number, extra = 0, wide = false):
   const holdings = doorbells + align(doorbellsLayout.size, 4096);
   const codeMap = holdings + align(holdingsLayout.size, 4096);
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
-  const ramBase = align(dirtyMap + (memory + extraBytes) / 4096, 64 << 10);
+  const openMap = dirtyMap + (memory + extraBytes) / 4096;
+  const ramBase = align(openMap + (memory + extraBytes) / 4096, 64 << 10);
   const ramLow = Math.min(memory, LOW_RAM_MAX);
   const ramHighBase = ramBase + ramLow + extraBytes;
   const pages = align(ramBase + memory + extraBytes, 64 << 10) / 65536;
   if (pages > WIDE_PAGES_MAX) {
-    // Each page takes a byte of either map; what is rounded up comes to 64 KiB twice at the most.
-    const room = (WIDE_PAGES_MAX * 65536 - codeMap - extraBytes - extraBytes / 2048 - (128 << 10)) / (1 + 1 / 2048);
+    // Each page takes a byte of each of the three maps; what is rounded up comes to 64 KiB twice at the most.
+    const room = (WIDE_PAGES_MAX * 65536 - codeMap - extraBytes - (3 * extraBytes) / 4096 - (128 << 10)) / (1 + 3 / 4096);
     throw new Error(
       `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
     );
@@ -126,7 +127,7 @@ export function layoutOf(memory: number, cpus: number, extra = 0, wide = false):
       `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${Math.ceil(vcpuBytes / MIB)} MiB of 4 GiB, which devices and guest RAM up to 2 GiB share`,
     );
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
+    ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, openMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
   }; // biome-ignore format: one object
 }
 

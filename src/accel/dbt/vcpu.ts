@@ -147,6 +147,7 @@ export class DbtVcpu implements Vcpu {
     i32(st.slotTable, layout.slots);
     i32(st.codeMap, layout.codeMap);
     i32(st.dirtyMap, layout.dirtyMap);
+    i32(st.openMap, layout.openMap);
     i32(st.blockTable, this.#env + Area.blocks);
     i32(st.codePieces, this.#env + Area.pieces);
     i32(st.cpuIndex, index);
@@ -708,6 +709,8 @@ export class DbtVcpu implements Vcpu {
     if (this.#holds[page]) return;
     this.#holds[page] = 1;
     if (Atomics.add(this.#codeMap, page, 1) !== 0) return;
+    // Another vCPU may be about to let stores through that it has not noted yet.
+    if (this.#vm.cpus === 1 && this.#bytes[this.#vm.layout.openMap + page] === 0) return;
     this.exports.protectPage(this.#env, BigInt(host));
     this.#tellOthers(Request.protect, page, true);
   }

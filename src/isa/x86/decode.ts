@@ -145,7 +145,6 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     if (index === -1) return Decode.undefined;
   }
   const row = tables.rows[index];
-  const options = row.row.options;
   if (pp >= 0 && ((row.wide >= 0 && out.wide !== (row.wide === 1)) || (!row.vvvv && out.vvvv !== 0))) return Decode.undefined;
   out.row = row;
   out.rex = rex;
@@ -155,10 +154,10 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
     const wide = long || (ctx & Ctx.big) !== 0;
     out.addressSize = long ? (adsize ? 32 : 64) : wide !== adsize ? 32 : 16;
   } else if (long) {
-    if (options.size === 'f64') out.size = 64;
+    if (row.defaultSize === 'f64') out.size = 64;
     else if (rex & 8) out.size = 64;
     else if (opsize) out.size = 16;
-    else out.size = options.size === 'd64' ? 64 : 32;
+    else out.size = row.defaultSize === 'd64' ? 64 : 32;
     out.addressSize = adsize ? 32 : 64;
   } else {
     const big = (ctx & Ctx.big) !== 0;
@@ -286,6 +285,6 @@ export function decode(tables: Tables, bytes: Uint8Array, at: number, end: numbe
   // Destination, index and mask of a gather must be three registers.
   if (row.vsib && (out.addressSize === 16 || out.reg === out.vvvv || out.reg === out.index || out.index === out.vvvv))
     return Decode.undefined;
-  if (out.lock && !(options.lock && out.isMemory)) return Decode.undefined;
+  if (out.lock && !(row.lockable && out.isMemory)) return Decode.undefined;
   return Decode.ok;
 }

@@ -472,6 +472,9 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   b.if(b.and(how, b.i32(How.write)), () => noteDirty(c, at));
   const watched = b.or(b.raw('i32.8u', codeByte(c, at)), logged(c, at));
   const slow = b.or(b.xor(writable, b.i32(1)), b.ne(watched, b.i32(0)));
+  b.if(b.select(slow, b.i32(0), c.get(st.openMap)), () => {
+    b.setRaw('i32.8u', b.add(c.get(st.openMap), pageNumber(c, at)), b.i32(1));
+  });
   const isFragment = b.ne(b.and(low, b.i32(Walk.large | Walk.huge)), b.i32(0));
   let flags = b.mul(writable, b.i32(TlbFlag.writable));
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));

@@ -7,6 +7,7 @@ import type { Insn } from './decode.ts';
 import { accessOf, type Operand, type Size } from './emit.ts';
 import type { OperandSpec } from './operand.ts';
 import * as st from './state.ts';
+import type { RowInfo } from './table.ts';
 
 /** Bytes of a record, and the places of its fields. Register fields hold byte offsets from the vCPU's state pointer. */
 export const RECORD_BYTES = 32;
@@ -163,72 +164,115 @@ export class RecordEmit extends BoundEmit {
   }
 }
 
-/** State offset of the register that a decoded instruction names for an operand of this kind. */
-function registerOffset(spec: OperandSpec, n: number, bits: number, rex: number): number {
-  if (spec.cls === 'xmm') return st.xmm[n].offset;
-  if (spec.cls === 'mmx') return st.fpr[n & 7].mant.offset;
-  if (spec.cls === 'gpr') {
-    // Without REX, 4 to 7 name the second bytes of the first four registers.
-    if (bits === 8 && rex === 0 && n >= 4 && n < 8) return st.gpr[n - 4].offset + 1;
-    return st.gpr[n].offset;
-  }
-  return st.zero.offset;
+const ZERO: number = st.zero.offset;
+const offsets = (slots: readonly { readonly offset: number }[]): Uint16Array => Uint16Array.from(slots, (s) => s.offset);
+const GPR = offsets(st.gpr);
+/** Without REX, 4 to 7 name the second bytes of the first four registers. */
+const BYTES = GPR.map((offset, n) => (n >= 4 && n < 8 ? GPR[n - 4] + 1 : offset));
+const XMM = offsets(st.xmm);
+const MMX = Uint16Array.from({ length: 16 }, (_, n) => st.fpr[n & 7].mant.offset);
+const NONE = new Uint16Array(16).fill(ZERO);
+const SEGMENTS = offsets(st.segBase);
+
+/** Where the operand fields of a row's records come from. */
+interface Fields {
+  readonly row: RowInfo;
+  /** State offsets by register number of what ModRM.reg, ModRM.rm (or the opcode) and VEX.vvvv name, with a REX prefix and without; null: nothing. */
+  readonly reg: Files | null;
+  readonly rm: Files | null;
+  /** It has a register in ModRM.rm only where that is no memory. */
+  readonly rmOrMemory: boolean;
+  readonly vvvv: Uint16Array | null;
+  readonly number: 'none' | 'rm' | 'segment' | 'reg';
+  readonly immediate: 'plain' | 'relative' | 'second' | 'moffs' | 'is4';
+}
+type Files = readonly [Uint16Array, Uint16Array];
+
+function filesOf({ cls, width }: OperandSpec): Files {
+  if (cls === 'xmm') return [XMM, XMM];
+  if (cls === 'mmx') return [MMX, MMX];
+  if (cls === 'gpr') return [width === 8 ? BYTES : GPR, GPR];
+  return [NONE, NONE];
+}
+function fieldsOf(row: RowInfo): Fields {
+  const { specs } = row;
+  const last = (test: (s: OperandSpec) => boolean): OperandSpec | undefined => specs.findLast(test);
+  const has = (from: OperandSpec['from']): boolean => specs.some((s) => s.from === from);
+  const reg = last((s) => s.from === 'reg');
+  const rm = last((s) => s.from === 'rm' || s.from === 'op');
+  const vvvv = last((s) => s.from === 'vvvv');
+  const named = last((s) => s.cls === 'x87' || s.cls === 'seg' || s.cls === 'control' || s.cls === 'debug')?.cls;
+  return {
+    row,
+    reg: reg ? filesOf(reg) : null,
+    rm: rm ? filesOf(rm) : null,
+    rmOrMemory: rm?.from === 'rm',
+    vvvv: vvvv ? filesOf(vvvv)[1] : null,
+    number: named === undefined ? 'none' : named === 'x87' ? 'rm' : named === 'seg' ? 'segment' : 'reg',
+    immediate: has('rel') ? 'relative' : has('moffs') ? 'moffs' : has('is4') ? 'is4' : has('imm2') ? 'second' : 'plain',
+  };
+}
+/** By the rows' numbers, which other tables may give to other rows. */
+const known: (Fields | undefined)[] = [];
+function fieldsFor(row: RowInfo): Fields {
+  const found = row.index < known.length ? known[row.index] : undefined;
+  if (found?.row === row) return found;
+  while (known.length <= row.index) known.push(undefined);
+  const made = fieldsOf(row);
+  known[row.index] = made;
+  return made;
 }
 
-/** Writes the operand fields of a record for a decoded instruction. `at` is a byte offset in `view`. */
-export function writeRecord(view: DataView, at: number, insn: Insn, long: boolean, place: number): void {
-  const specs = insn.row.specs;
-  let rm: number = st.zero.offset;
-  let reg: number = st.zero.offset;
-  let number = 0;
-  let vvvv = -1;
-  let is4 = -1;
-  view.setUint8(at + Rec.link, 0);
-  let relative = false;
-  let second = false;
-  let moffs = false;
-  for (const s of specs) {
-    const bits = s.width === 8 ? 8 : 64;
-    if (s.from === 'reg') reg = registerOffset(s, insn.reg, bits, insn.rex);
-    else if ((s.from === 'rm' && !insn.isMemory) || s.from === 'op') rm = registerOffset(s, insn.rm, bits, insn.rex);
-    else if (s.from === 'rel') relative = true;
-    else if (s.from === 'imm2') second = true;
-    else if (s.from === 'moffs') moffs = true;
-    else if (s.from === 'vvvv') vvvv = registerOffset(s, insn.vvvv, bits, 1);
-    else if (s.from === 'is4') is4 = st.xmm[(insn.immLow >> 4) & (long ? 15 : 7)].offset;
-    if (s.cls === 'x87') number = insn.rm & 7;
-    else if (s.cls === 'seg') number = insn.reg & 7;
-    else if (s.cls === 'control' || s.cls === 'debug') number = insn.reg;
-  }
-  if (vvvv >= 0 && insn.isMemory) rm = vvvv;
-  view.setUint8(at + Rec.length, insn.length);
-  view.setUint8(at + Rec.scale, insn.scale);
-  view.setUint16(at + Rec.rm, rm, true);
-  view.setUint16(at + Rec.reg, reg, true);
-  let disp = insn.disp;
-  let base: number = st.zero.offset;
+/**
+ * Writes the record of a decoded instruction at word `at` of `words`, whole: `handler` is its handler's number, `count` the instructions of its
+ * block up to it, `link` is added to its bits of `Link`.
+ */
+export function writeRecord(
+  words: Int32Array,
+  at: number,
+  insn: Insn,
+  long: boolean,
+  place: number,
+  handler: number,
+  count: number,
+  link: number,
+): void {
+  const { row, rex, isMemory } = insn;
+  const f = fieldsFor(row);
+  const plain = rex === 0 ? 0 : 1;
+  const vvvv = f.vvvv === null ? ZERO : f.vvvv[insn.vvvv];
+  let rm = ZERO;
+  if (isMemory && f.vvvv !== null) rm = vvvv;
+  else if (f.rm !== null && !(isMemory && f.rmOrMemory)) rm = f.rm[plain][insn.rm];
+  const reg = f.reg === null ? ZERO : f.reg[plain][insn.reg];
+  let { disp } = insn;
+  let base = isMemory ? ZERO : vvvv;
   if (insn.base === 16) {
     base = st.pageBase.offset;
     disp += place + insn.length;
-  } else if (insn.base >= 0) base = st.gpr[insn.base].offset;
-  else if (vvvv >= 0 && !insn.isMemory) base = vvvv;
-  view.setUint16(at + Rec.base, base, true);
-  view.setUint16(at + Rec.index, insn.index >= 0 ? (insn.row.vsib ? st.xmm : st.gpr)[insn.index].offset : st.zero.offset, true);
-  const flat = long && insn.segment < 4;
-  view.setUint16(at + Rec.segmentBase, flat ? st.zero.offset : st.segBase[insn.segment].offset, true);
-  view.setUint8(at + Rec.segment, insn.segment);
-  view.setUint8(at + Rec.number, number);
-  view.setInt32(at + Rec.disp, disp, true);
-  view.setUint16(at + Rec.place, place, true);
-  if (relative) {
-    view.setInt32(at + Rec.imm, 0, true);
-    view.setInt32(at + Rec.imm + 4, insn.immLow, true);
-    view.setUint8(at + Rec.link, Link.branch);
-  } else if (moffs) {
-    view.setInt32(at + Rec.imm, insn.disp, true);
-    view.setInt32(at + Rec.imm + 4, insn.dispHigh, true);
-  } else {
-    view.setInt32(at + Rec.imm, insn.immLow, true);
-    view.setInt32(at + Rec.imm + 4, is4 >= 0 ? is4 : second ? insn.imm2 : insn.immHigh, true);
+  } else if (insn.base >= 0) base = GPR[insn.base];
+  const index = insn.index < 0 ? ZERO : row.vsib ? XMM[insn.index] : GPR[insn.index];
+  const { segment } = insn;
+  const segmentBase = long && segment < 4 ? ZERO : SEGMENTS[segment];
+  const number = f.number === 'none' ? 0 : f.number === 'rm' ? insn.rm & 7 : f.number === 'segment' ? insn.reg & 7 : insn.reg;
+  let low = insn.immLow;
+  let high = insn.immHigh;
+  if (f.immediate === 'relative') {
+    high = low;
+    low = 0;
+    link |= Link.branch;
+  } else if (f.immediate === 'second') high = insn.imm2;
+  else if (f.immediate === 'is4') high = XMM[(low >> 4) & (long ? 15 : 7)];
+  else if (f.immediate === 'moffs') {
+    low = insn.disp;
+    high = insn.dispHigh;
   }
+  words[at] = handler | (insn.length << 16) | (insn.scale << 24);
+  words[at + 1] = rm | (reg << 16);
+  words[at + 2] = base | (index << 16);
+  words[at + 3] = segmentBase | (segment << 16) | (number << 24);
+  words[at + 4] = disp;
+  words[at + 5] = place | (count << 16) | (link << 24);
+  words[at + 6] = low;
+  words[at + 7] = high;
 }

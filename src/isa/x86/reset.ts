@@ -27,6 +27,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.slotTable,
     st.codeMap,
     st.dirtyMap,
+    st.openMap,
     st.blockTable,
     st.codePieces,
     st.cpuIndex,

@@ -138,6 +138,8 @@ export const slotTable = slot('slotTable', 'i32');
 export const codeMap = slot('codeMap', 'i32');
 /** Host address of one byte for each page of RAM, or 0 for none: 1 where the next write is to be noted by a 0 (see machine/board.ts). */
 export const dirtyMap = slot('dirtyMap', 'i32');
+/** Host address of one byte for each page of RAM, or 0 for none: 1 once a TLB has let stores to it through without a look. */
+export const openMap = slot('openMap', 'i32');
 /** Host address of the table of decoded blocks by guest-physical address, or 0 for none: see fetch.ts. */
 export const blockTable = slot('blockTable', 'i32');
 /** Host address of the table of pieces of pages that hold decoded code of this vCPU, or 0 for none: see memory.ts. */

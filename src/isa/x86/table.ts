@@ -2,7 +2,7 @@
 
 import type { OperandSource } from './emit.ts';
 import { type OperandSpec, parseOperands } from './operand.ts';
-import type { Row } from './row.ts';
+import type { Row, RowOptions, Unit } from './row.ts';
 
 /** A row with what follows from its opcode and operands. */
 export interface RowInfo {
@@ -33,6 +33,12 @@ export interface RowInfo {
   readonly modrm: number;
   /** Operands or rows whose meaning follows the operand size. */
   readonly sized: boolean;
+  // Of the row's options, what decoding asks for each instruction: they are objects of many shapes, which is slow.
+  readonly defaultSize: RowOptions['size'];
+  readonly lockable: boolean;
+  readonly repeats: boolean;
+  readonly near: boolean;
+  readonly fp: Unit | undefined;
 }
 
 const VEX_MAPS: Readonly<Record<string, 1 | 2 | 3>> = { '0F': 1, '0F38': 2, '0F3A': 3 };
@@ -103,8 +109,10 @@ function analyse(row: Row, index: number): RowInfo {
   const vvvv = specs.some((s) => s.from === 'vvvv');
   const vsib = specs.some((s) => s.vsib);
   const trailing = specs.filter((s) => TRAILING.has(s.from));
+  const { size: defaultSize, lock: lockable = false, rep: repeats = false, near = false, fp } = row.options;
   return {
     index, row, mnemonic, specs, trailing, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
+    defaultSize, lockable, repeats, near, fp,
   }; // biome-ignore format: one object
 }
 
