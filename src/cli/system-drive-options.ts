@@ -140,6 +140,8 @@ function drive(s: Settings, map: Map<string, string>, text: string): void {
   s.drives.push(setting);
   if (kind === 'virtio') addDevice(s, { driver: 'virtio-blk-pci', drive: id }, text);
   else if (kind === 'ide') {
+    if (!hasIde(s))
+      throw new Refused(`-drive ${text}: machine type does not support if=ide,bus=${Math.floor(at / units)},unit=${at % units}`);
     const driver = media === 'cdrom' ? 'ide-cd' : 'ide-hd';
     addDevice(s, { driver, bus: `ide.${Math.floor(at / units)}`, unit: at % units, drive: id }, text);
   } else if (kind === 'floppy') {
@@ -192,6 +194,8 @@ const CARD = 'sd0';
 /** Devices of `-device` or `-global` that take the place of the usual CD-ROM drive. */
 const drivesOfUsers = ['ide-cd', 'ide-hd', 'scsi-cd', 'scsi-hd'];
 
+const hasIde = (s: Settings): boolean => s.machine.board !== 'q35' || s.machineProperties.get('sata') !== 'off';
+
 /** Makes the devices of `-drive`s, once the machine is known, and the drives that QEMU's boards have without. */
 export function addDrives(s: Settings): void {
   const named = new Set([...s.devices, ...s.globals].map((d) => d.driver));
@@ -201,7 +205,8 @@ export function addDrives(s: Settings): void {
   const pc = s.machine.board === 'pc';
   if (pc || s.machine.board === 'q35') {
     const taken = s.driveIndexes.has('ide2') || drivesOfUsers.some((driver) => named.has(driver));
-    if (!taken) empty('if=ide,media=cdrom,index=2');
+    // Without a controller there is the drive alone.
+    if (!taken) empty(hasIde(s) ? 'if=ide,media=cdrom,index=2' : 'if=none,id=ide2-cd0,media=cdrom');
     if (pc && !s.driveIndexes.has('floppy0') && !named.has('floppy') && !named.has('isa-fdc')) empty('if=floppy,index=0');
   }
   empty(`if=none,id=${CARD}`);

@@ -85,6 +85,8 @@ const machineConfig = (s: Settings): MachineConfig => {
     paravirtual: s.cpu.paravirtual,
     devices: s.devices,
     hpet: s.hpet,
+    sata: s.machineProperties.get('sata') !== 'off',
+    smbus: s.machineProperties.get('smbus') !== 'off',
     ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : s.microvm.pit === false ? { microvm: { pit: false } } : {}),
     acpi: s.acpi,
     serial: [],

@@ -9,6 +9,7 @@ import { I8042 } from './i8042.ts';
 import { Ioapic } from './ioapic.ts';
 import { PcTestdev } from './pc-testdev.ts';
 import { Pic } from './pic.ts';
+import { eeproms, Smbus } from './smbus.ts';
 import { testBoard, wire } from './testing.ts';
 
 const program = 'qemu-system-x86_64';
@@ -49,12 +50,16 @@ function both(t: TestContext) {
   keyboard.map(board.ports);
   hpet.map(board.mmio);
   testdev.map(board.ports, board.mmio);
+  const smbusLine = wire();
+  const smbus = new Smbus(board.arena, smbusLine);
+  smbus.reset();
+  board.ports.map(0xc000, 0x40, smbus.handler, 'pm-smbus');
   board.mmio.map(0xfec0_0000, 0x1000, ioapic.mmio, 'ioapic');
   const history: string[] = [];
   const compare = (what: string, theirs: number, ours: number, mask: number) => {
     history.push(`${what} is ${theirs.toString(16)}`);
     const message = () =>
-      `${what}: QEMU ${theirs.toString(16)}, here ${ours.toString(16)}, after\n${history.slice(-30).join('\n')}`;
+      `${what}: QEMU ${theirs.toString(16)}, here ${ours.toString(16)}, after\n${history.slice(-70).join('\n')}`;
     if ((theirs & mask) !== (ours & mask)) assert.fail(message());
   };
   let state = seed;
@@ -63,6 +68,22 @@ function both(t: TestContext) {
     random(n: number): number {
       state = (Math.imul(state, 1_103_515_245) + 12_345) >>> 0;
       return Math.floor((state / 2 ** 32) * n);
+    },
+    smbusLine,
+    /** Has QEMU's SMBus controller at the same place. */
+    async mapSmbus() {
+      for (const [at, value] of [
+        [0x20, 0xc001],
+        [0x04, 1],
+      ] as const) {
+        await ask(`outl ${0xcf8} ${(0x8000_fb00 | at) >>> 0}`);
+        await ask(`outl ${0xcfc} ${value}`);
+      }
+    },
+    /** Whether the interrupt of QEMU's SMBus controller is up. */
+    async smbusInterrupts(): Promise<number> {
+      await ask(`outl ${0xcf8} ${0x8000_fb04}`);
+      return ((await ask(`inl ${0xcfc}`)) >> 19) & 1;
     },
     async out(port: number, value: number) {
       history.push(`outb ${port.toString(16)} ${value.toString(16)}`);
@@ -198,6 +219,39 @@ test('the keyboard controller and its devices answer what QEMU answers', { skip 
     if (aux && chosen === 0xee) {
       await send(0x55);
       await send(0xec);
+    }
+  }
+});
+
+test('SMBus and its EEPROMs do what QEMU does', { skip }, async (t) => {
+  const q = both(t);
+  await q.mapSmbus();
+  const base = 0xc000;
+  // Blocks are left out: QEMU's place in their buffer is its own.
+  const I2C_READ = 6;
+  for (let i = 0; i < 600; i++) {
+    const kind = [0, 1, 2, 3, I2C_READ][q.random(5)]!;
+    // Addresses: mostly those of EEPROMs, now and then nobody's.
+    const chip = q.random(10) === 0 ? 0x30 : eeproms.first + q.random(2);
+    await q.out(base, 0xff);
+    await q.out(base + 4, (chip << 1) | q.random(2));
+    await q.out(base + 3, q.random(4) * 8);
+    await q.out(base + 5, q.random(256));
+    await q.out(base + 6, q.random(4) * 8);
+    await q.in(base + 2);
+    const interrupts = q.random(2);
+    await q.out(base + 2, 0x40 | (kind << 2) | interrupts);
+    for (let n = 0; n < 8; n++) {
+      assert.equal(q.smbusLine.level, await q.smbusInterrupts(), `the interrupt, round ${i}`);
+      await q.in(base);
+      await q.in(base + 5);
+      await q.in(base + 6);
+      if (kind === I2C_READ) {
+        await q.in(base + 7);
+        // The last byte is announced.
+        if (n === 6) await q.out(base + 2, (kind << 2) | 0x20 | interrupts);
+      }
+      await q.out(base, 0x80);
     }
   }
 });

@@ -374,7 +374,7 @@ export function buildBoard(o: BoardOptions): Board {
     eject: (paths) => {
       for (const path of paths) o.event({ kind: 'eject', path });
     },
-    full: config.machine !== undefined,
+    smbus: config.machine !== undefined && (config.smbus ?? true),
   });
   const { host } = chipset;
   const transports = micro ? virtioBuses(config, gsi, mmio) : [];

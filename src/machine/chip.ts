@@ -29,7 +29,7 @@ export interface Chip {
   readonly f?: PciFunction;
   /** Names of the machine's buses that are behind it. */
   readonly buses?: readonly string[];
-  /** A bus that nothing plugs into. */
+  /** A bus of the chip's own, with chips alone. */
   readonly ownBus?: { readonly name: string; readonly kind: string };
 }
 

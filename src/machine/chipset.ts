@@ -14,13 +14,13 @@ import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
 import { type PciFunction, pci } from '../devices/pci-function.ts';
 import { PciHost } from '../devices/pci-host.ts';
 import { hostBridge, IsaBridge } from '../devices/q35.ts';
-import { ich9Smbus, Smbus } from '../devices/smbus.ts';
+import { eeproms, ich9Smbus, Smbus } from '../devices/smbus.ts';
 import { SmiFeatures } from '../devices/smi.ts';
 import type { PciBus } from './buses.ts';
 import type { Chip } from './chip.ts';
 import type { MachineConfig, MachineKind } from './config.ts';
 import type { DeviceConfig } from './device-type.ts';
-import { bool, uint16 } from './properties.ts';
+import { bool, uint8, uint16 } from './properties.ts';
 
 /** General-purpose events of the `pc` board, as in its ACPI tables. */
 export const PIIX4_GPE = { base: 0xafe0, length: 4 } as const;
@@ -37,10 +37,18 @@ const boardDevices: Readonly<Record<MachineKind | 'bare', readonly DeviceConfig[
 };
 
 /** What a configuration's board has of them: a controller of its own stands in place of the board's at the same ports. */
-export function boardDevicesOf({ machine, devices = [] }: MachineConfig): readonly DeviceConfig[] {
+export function boardDevicesOf({ machine, devices = [], sata = true }: MachineConfig): readonly DeviceConfig[] {
   const own = devices.some((d) => d.driver === 'isa-fdc' && (d['iobase'] === undefined || Number(d['iobase']) === fdcPort));
-  return boardDevices[machine ?? 'bare'].filter((d) => d.driver !== 'isa-fdc' || !own);
+  const left = new Set([...(own ? ['isa-fdc'] : []), ...(sata ? [] : ['ich9-ahci'])]);
+  return boardDevices[machine ?? 'bare'].filter((d) => !left.has(d.driver));
 }
+
+const i2c = { name: 'i2c', kind: 'i2c-bus' } as const;
+const memoryModules: readonly Chip[] = Array.from({ length: eeproms.count }, (_, n) => ({
+  type: 'smbus-eeprom',
+  bus: i2c.name,
+  properties: { address: uint8(eeproms.first + n) },
+}));
 
 export interface ChipsetOptions {
   readonly arena: Arena;
@@ -66,8 +74,8 @@ export interface ChipsetOptions {
   /** Asks for what is in the slots of the root bus to be removed, by the paths of its devices. */
   readonly eject: (paths: readonly string[]) => void;
   readonly lock: Lock;
-  /** Chips that a board without them does as well: SMBus. */
-  readonly full: boolean;
+  /** q35 has its SMBus. */
+  readonly smbus: boolean;
 }
 
 export interface Chipset {
@@ -132,14 +140,14 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
       if (window) map(window);
     });
   }
-  const smbus = o.full ? ich9Smbus(arena, host) : undefined;
+  const smbus = o.smbus ? ich9Smbus(arena, host) : undefined;
   const root = 'pcie.0';
   return {
     chips: [
       { type: 'q35-pcihost', bus: 'main-system-bus', buses: [root] },
       { type: 'mch', bus: root, f: mch, properties: { 'extended-tseg-mbytes': uint16(o.extendedTseg) } },
       { type: 'ICH9-LPC', bus: root, f: bridge.f, buses: ['isa.0'] },
-      ...(smbus ? [{ type: 'ICH9-SMB', bus: root, f: smbus.f, ownBus: { name: 'i2c', kind: 'i2c-bus' } }] : []),
+      ...(smbus ? [{ type: 'ICH9-SMB', bus: root, f: smbus.f, ownBus: i2c }, ...memoryModules] : []),
     ],
     host,
     bus: pciBus(host, root, true),
@@ -223,9 +231,10 @@ export function pcChipset(o: ChipsetOptions): Chipset {
       { type: 'i440FX', bus: root, f: northbridge },
       { type: 'PIIX3', bus: root, f: bridge.f, buses: ['isa.0'] },
       {
-        ...{ type: 'PIIX4_PM', bus: root, f: power, ownBus: { name: 'i2c', kind: 'i2c-bus' } },
+        ...{ type: 'PIIX4_PM', bus: root, f: power, ownBus: i2c },
         properties: { 'smm-enabled': bool(o.smi !== undefined) },
       },
+      ...memoryModules,
     ],
     hotplugSlots: slots,
     interruptLine: (pirq) => [10, 10, 11, 11][pirq]!,

@@ -73,6 +73,9 @@ export interface MachineConfig {
   /** There is system management mode, under the translator; MiB of q35's extended TSEG, 16 when left out. */
   readonly smm?: boolean;
   readonly extendedTseg?: number;
+  /** Of q35: its disk controller and its SMBus are there; both are when left out. */
+  readonly sata?: boolean;
+  readonly smbus?: boolean;
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */

@@ -48,7 +48,7 @@ function devices(text: string): Map<string, Map<string, string>> {
 }
 
 /** What QEMU's boards have and ours have not. */
-const qemuAlone = /dev: (vmmouse|vmport|kvmvapic|smbus-eeprom|sgabios|virtio-\w+-device)/;
+const qemuAlone = /dev: (vmmouse|vmport|kvmvapic|sgabios|virtio-\w+-device)/;
 /** Properties whose values differ with a reason: our own file names, and what is not there to be switched. */
 const differing = new Set([
   'romfile',
@@ -163,6 +163,19 @@ for (const board of boards)
     }
     await same();
   });
+
+test('sata=off and smbus=off take from q35 what they take from QEMU', { skip: noQemu, timeout: 90_000 }, async (t) => {
+  const line = ['-M', 'q35,sata=off,smbus=off', '-accel', 'tcg', '-m', '128', '-display', 'none', '-S'];
+  const told = async (program: string): Promise<unknown> => {
+    const e = await emulator(t, program, line);
+    const blocks = (await e.qmp.execute('query-block')) as { device: string }[];
+    const places = [...devices(await ask(e, 'info qtree')).keys()].filter((k) => !qemuAlone.test(k));
+    return { places: places.sort(), blocks: blocks.map((b) => b.device) };
+  };
+  const [ours, theirs] = [await told(OURS), await told(QEMU)];
+  assert.deepEqual(ours, theirs);
+  assert.doesNotMatch(JSON.stringify(ours), /ahci|SMB/);
+});
 
 test('info mtree -f shows each address of a space once, what covers it first', { timeout: 60_000 }, async (t) => {
   const e = await emulator(t, OURS, args('pc'));
