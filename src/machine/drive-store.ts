@@ -4,6 +4,7 @@ import type { MediumStore } from '../devices/scsi/plan.ts';
 import type { BlockDevice } from '../disk/block.ts';
 import type { Drive } from './backends.ts';
 import type { IoServices } from './device-type.ts';
+import type { DirectPlaces } from './direct-reads.ts';
 
 /** What is done about errors: QEMU's `rerror` and `werror`. */
 export interface DrivePolicy {
@@ -25,14 +26,17 @@ export class DriveStore implements MediumStore {
   readonly drive: Drive;
   readonly #services: IoServices;
   readonly #policy: DrivePolicy;
+  readonly #places: DirectPlaces | undefined;
   /** Requests that wait for the machine to go on. */
   #held: { readonly again: () => void; readonly drop: (error: Error) => void }[] = [];
   #watchers: (() => void)[] = [];
 
-  constructor(drive: Drive, services: IoServices, policy: DrivePolicy) {
+  /** `places`: the device reads at its doorbell what lies where reads were. */
+  constructor(drive: Drive, services: IoServices, policy: DrivePolicy, places?: DirectPlaces) {
     this.drive = drive;
     this.#services = services;
     this.#policy = policy;
+    this.#places = places;
   }
 
   /** Itself while a medium is in the drive. */
@@ -46,8 +50,9 @@ export class DriveStore implements MediumStore {
     return this.drive.readOnly || this.drive.device?.readOnly === true;
   }
 
-  read(offset: number, into: Uint8Array): Promise<void> {
-    return this.#try('read', (d) => d.read(offset, into));
+  async read(offset: number, into: Uint8Array): Promise<void> {
+    await this.#try('read', (d) => d.read(offset, into));
+    this.#places?.tell(offset, into.length);
   }
   async write(offset: number, from: Uint8Array): Promise<void> {
     await this.#try('write', (d) => d.write(offset, from));

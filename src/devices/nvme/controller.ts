@@ -77,6 +77,8 @@ export interface NvmeOptions {
   readonly ring: () => void;
   /** The level of the INTx wire; ignored while MSI-X is on. */
   readonly wire: (level: 0 | 1) => void;
+  /** Carries out what can be at once of a submission queue; true where nothing is left for the I/O thread. */
+  readonly atOnce?: ((queue: number) => boolean) | undefined;
   /** Sends an MSI-X vector; false where MSI-X is off. */
   readonly notify: (vector: number) => boolean;
   readonly report?: Report;
@@ -282,11 +284,11 @@ export class Nvme {
     if (completion) {
       q.cqHead = value;
       this.drive();
-      // There may be answers that found no room.
-      this.#o.ring();
+      // Answers that found no room.
+      if (this.s.waiting > 0) this.#o.ring();
     } else {
       q.sqTail = value;
-      this.#o.ring();
+      if (!this.#o.atOnce?.(index >>> 1)) this.#o.ring();
     }
   }
 }

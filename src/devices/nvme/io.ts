@@ -3,7 +3,6 @@
 
 import type { Lock } from '../../bus/lock.ts';
 import type { GuestMemory } from '../../bus/memory.ts';
-import { Scatter } from '../scatter.ts';
 import { fill, gather, perform, type ScsiResult } from '../scsi/perform.ts';
 import type { MediumStore, ScsiPlan } from '../scsi/plan.ts';
 import { ENTRIES_MAX, IO_QUEUES_MAX, type Nvme, PAGE, WAITING_MAX } from './controller.ts';
@@ -20,6 +19,7 @@ import {
   namespaceList,
   smartLog,
 } from './identify.ts';
+import { type Answer, headOf, type Posted, prps, put, REFUSED_FLAGS, type Sqe, spanOf } from './queue.ts';
 
 /** Status codes: type in bits 8 to 10; `noRetry` is set for what would fail again. */
 const noRetry = 0x4000;
@@ -46,28 +46,8 @@ const Sc = {
   compare: 0x285 | noRetry,
 } as const;
 
-interface Sqe {
-  readonly queue: number;
-  readonly epoch: number;
-  readonly opcode: number;
-  readonly id: number;
-  readonly flags: number;
-  readonly nsid: number;
-  readonly prp1: number;
-  readonly prp2: number;
-  /** Double words 10 to 15. */
-  readonly dw: readonly number[];
-}
-interface Answer {
-  readonly status: number;
-  readonly result?: number;
-}
 const answer = (status: number, result = 0): Answer => ({ status, result });
 const ok = answer(Sc.ok);
-
-interface Posted extends Answer {
-  readonly sqe: Pick<Sqe, 'queue' | 'id' | 'epoch'>;
-}
 
 export interface NvmeIoOptions {
   readonly nvme: Nvme;
@@ -151,15 +131,7 @@ export class NvmeIo {
       const taken: Sqe[] = [];
       const room = WAITING_MAX - s.waiting - this.#active.size;
       for (let i = 0; i < Math.min(q.sqSize, room) && q.sqHead !== q.sqTail; i++) {
-        const at = q.sqBase + 64 * q.sqHead;
-        const word = (k: number): number => memory.read32(at + 4 * k);
-        const first = word(0);
-        taken.push({
-          ...{ queue: n, epoch: s.epoch, opcode: first & 0xff, flags: (first >>> 8) & 0xff, id: first >>> 16, nsid: word(1) },
-          prp1: word(7) * 2 ** 32 + word(6),
-          prp2: word(9) * 2 ** 32 + word(8),
-          dw: [10, 11, 12, 13, 14, 15].map(word),
-        });
+        taken.push(headOf(s, memory, n));
         q.sqHead = (q.sqHead + 1) % q.sqSize;
       }
       if (taken.length === room) this.#held = true;
@@ -169,8 +141,7 @@ export class NvmeIo {
 
   #begin(sqe: Sqe): void {
     const handler = (sqe.queue === 0 ? this.#admin : this.#commands).get(sqe.opcode);
-    // Scatter gather lists are not offered, nor fused commands.
-    const found = !handler ? answer(Sc.badOpcode) : sqe.flags & 0xc3 ? answer(Sc.badField) : handler(sqe);
+    const found = !handler ? answer(Sc.badOpcode) : sqe.flags & REFUSED_FLAGS ? answer(Sc.badField) : handler(sqe);
     if (found === undefined) return;
     if (!(found instanceof Promise)) {
       this.#post(sqe, found);
@@ -198,6 +169,9 @@ export class NvmeIo {
     s.answers.set([sqe.queue * 0x1_0000 + sqe.id, status, result], 3 * s.waiting++);
   }
 
+  #put(posted: Posted): boolean {
+    return put(this.#o.nvme, this.#o.memory, posted);
+  }
   #postWaiting(): void {
     const { s } = this.#o.nvme;
     const answers = s.answers.slice(0, 3 * s.waiting);
@@ -209,68 +183,11 @@ export class NvmeIo {
     }
   }
 
-  /** Writes an entry; false where the queue is full. With the board's lock held. */
-  #put({ sqe, status, result = 0 }: Posted): boolean {
-    const { nvme, memory } = this.#o;
-    const { s } = nvme;
-    if (sqe.epoch !== s.epoch) return true;
-    const sq = s.queues[sqe.queue]!;
-    if (sq.sqSize === 0) return true;
-    const cq = s.queues[sq.cqOf]!;
-    if (cq.cqSize === 0) return true;
-    const next = (cq.cqTail + 1) % cq.cqSize;
-    if (next === cq.cqHead) return false;
-    const at = cq.cqBase + 16 * cq.cqTail;
-    memory.write32(at, result);
-    memory.write32(at + 4, 0);
-    memory.write32(at + 8, sq.sqHead | (sqe.queue << 16));
-    // The phase bit makes the entry valid: it comes last.
-    memory.write32(at + 12, (sqe.id | (cq.phase << 16) | (status << 17)) >>> 0);
-    cq.cqTail = next;
-    if (next === 0) cq.phase ^= 1;
-    nvme.raise(sq.cqOf);
-    return true;
-  }
-
   // ── Data ──
-
-  /** Guest memory of `length` bytes by the command's physical region pages; undefined where they are not well formed. */
-  #prps(sqe: Sqe, length: number): Scatter | undefined {
-    const { memory } = this.#o;
-    const scatter = new Scatter(memory);
-    if (sqe.prp1 % 4 !== 0) return undefined;
-    let left = length;
-    const take = (gpa: number): void => {
-      const n = Math.min(left, PAGE - (gpa % PAGE));
-      scatter.add(gpa, n);
-      left -= n;
-    };
-    take(sqe.prp1);
-    if (left === 0) return scatter;
-    if (left <= PAGE) {
-      if (sqe.prp2 % PAGE !== 0) return undefined;
-      take(sqe.prp2);
-      return scatter;
-    }
-    let list = sqe.prp2;
-    if (list % 8 !== 0) return undefined;
-    while (left > 0) {
-      const entry = memory.read32(list + 4) * 2 ** 32 + memory.read32(list);
-      if (entry % PAGE !== 0) return undefined;
-      // The last entry of a page of a list points to the next one, unless it is all that is left.
-      if (list % PAGE === PAGE - 8 && left > PAGE) {
-        list = entry;
-        continue;
-      }
-      take(entry);
-      list += 8;
-    }
-    return scatter;
-  }
 
   /** Data for the host, from `offset` of `bytes`. */
   #send(sqe: Sqe, bytes: Uint8Array, length = bytes.length): Answer {
-    const scatter = this.#prps(sqe, Math.min(length, 1 << (MDTS + 12)));
+    const scatter = prps(this.#o.memory, sqe, Math.min(length, 1 << (MDTS + 12)));
     if (!scatter) return answer(Sc.badPrp);
     const data = new Uint8Array(Math.max(length, bytes.length));
     data.set(bytes);
@@ -450,11 +367,11 @@ export class NvmeIo {
 
   // ── I/O commands ──
 
-  #span(c: Sqe, blocks: number): { readonly offset: number; readonly length: number } | undefined {
-    const [low = 0, high = 0] = c.dw;
-    const lba = high * 2 ** 32 + low;
-    const { blocks: all, blockShift } = this.#identity;
-    return lba + blocks <= all ? { offset: lba * 2 ** blockShift, length: blocks * 2 ** blockShift } : undefined;
+  /** Where a command is; undefined where that is not on the medium. */
+  #span(c: Sqe): ReturnType<typeof spanOf> | undefined {
+    const { blocks, blockShift } = this.#identity;
+    const span = spanOf(c, blockShift);
+    return span.offset + span.length <= blocks * 2 ** blockShift ? span : undefined;
   }
 
   #done(result: ScsiResult, kind: 'read' | 'write' | 'compare'): Answer {
@@ -471,12 +388,12 @@ export class NvmeIo {
   #transfer(c: Sqe, kind: 'read' | 'write' | 'compare'): Answer | Promise<Answer> {
     if (c.nsid !== NSID) return answer(Sc.badNamespace);
     const d12 = c.dw[2]!;
-    const span = this.#span(c, (d12 & 0xffff) + 1);
+    const span = this.#span(c);
     if (!span) return answer(Sc.lbaRange);
     if (span.length > 1 << (MDTS + 12)) return answer(Sc.badField);
     const store = this.#o.store();
     if (kind === 'write' && store?.readOnly) return answer(Sc.readOnly);
-    const scatter = this.#prps(c, span.length);
+    const scatter = prps(this.#o.memory, c, span.length);
     if (!scatter) return answer(Sc.badPrp);
     // FUA is bit 30; without a write cache every write is forced.
     const force = (d12 & 0x4000_0000) !== 0 || this.#o.nvme.s.writeCache === 0;
@@ -490,7 +407,7 @@ export class NvmeIo {
   #writeZeroes(c: Sqe): Answer | Promise<Answer> {
     if (c.nsid !== NSID) return answer(Sc.badNamespace);
     const d12 = c.dw[2]!;
-    const span = this.#span(c, (d12 & 0xffff) + 1);
+    const span = this.#span(c);
     if (!span) return answer(Sc.lbaRange);
     const store = this.#o.store();
     if (store?.readOnly) return answer(Sc.readOnly);
@@ -502,7 +419,7 @@ export class NvmeIo {
     if (c.nsid !== NSID) return answer(Sc.badNamespace);
     const [d10 = 0, d11 = 0] = c.dw;
     const count = (d10 & 0xff) + 1;
-    const scatter = this.#prps(c, 16 * count);
+    const scatter = prps(this.#o.memory, c, 16 * count);
     if (!scatter) return answer(Sc.badPrp);
     // Hints for reading and writing change nothing.
     if (!(d11 & 4)) return ok;

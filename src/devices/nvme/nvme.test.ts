@@ -1,15 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Ram } from '../../bus/memory.ts';
+import { fill } from '../scsi/perform.ts';
 import { memoryStore } from '../scsi/testing.ts';
 import { testBoard, wire } from '../testing.ts';
+import { readsAtOnce } from './at-once.ts';
 import { Nvme } from './controller.ts';
 import { NvmeIo } from './io.ts';
 
 const RAM = 1 << 20;
 
-/** A controller with its admin queues at 0x1000 and 0x2000, enabled. */
-async function rig() {
+/** A controller with its admin queues at 0x1000 and 0x2000, enabled. `lies` bytes of the disk are where the doorbell can read them. */
+async function rig(lies = 0) {
   const b = testBoard();
   const bytes = new Uint8Array(new SharedArrayBuffer(RAM));
   const memory = new Ram(bytes.buffer, [{ gpa: 0, length: RAM, offset: 0 }]);
@@ -18,12 +20,22 @@ async function rig() {
   const disk = Uint8Array.from({ length: 1 << 20 }, (_, i) => (i >> 9) ^ (i * 3));
   const store = memoryStore(disk);
   let io: NvmeIo | undefined;
-  const nvme = new Nvme({
+  let rings = 0;
+  const nvme: Nvme = new Nvme({
     arena: b.arena,
     name: 'nvme',
-    ring: () => void queueMicrotask(() => io?.serve()),
+    ring: () => {
+      rings++;
+      queueMicrotask(() => io?.serve());
+    },
+    atOnce: lies > 0 ? (queue) => atOnce(queue) : undefined,
     wire: (level) => irq.set(level),
     notify: () => false,
+  });
+  const atOnce = readsAtOnce({ nvme, memory, blockShift: 9 }, (offset, length, pieces) => {
+    const to = offset + length <= lies ? pieces() : undefined;
+    if (to) fill(to, disk.subarray(offset, offset + length));
+    return to !== undefined;
   });
   io = new NvmeIo({
     ...{ nvme, lock: b.lock, memory, store: () => store, vectors: 2, ioQueues: 4 },
@@ -48,6 +60,12 @@ async function rig() {
   const at = (queue: number) => ({ sq: 0x1000 + 0x2000 * queue, cq: 0x2000 + 0x2000 * queue });
   return {
     ...{ b, bytes, view, memory, nvme, io, irq, disk, write, read, settle },
+    /** How often the I/O thread was rung for since this was asked. */
+    rings: (): number => {
+      const since = rings;
+      rings = 0;
+      return since;
+    },
     /** Submits a command and gives its completion: status and result. */
     async command(queue: number, opcode: number, o: { nsid?: number; prp1?: number; prp2?: number; dw?: number[] } = {}) {
       const { sq, cq } = at(queue);
@@ -106,6 +124,71 @@ test('data is written and read through region pages and lists of them', async ()
   assert.ok(r.disk.slice(51200, 53248).every((byte) => byte === 0));
   assert.equal((await r.command(1, 2, { prp1: 0x30000, dw: [2047, 0, 1] })).status, 0x4080);
   assert.equal((await r.command(1, 0)).status, 0);
+});
+
+test('reads of what lies near are over when the doorbell was rung, others are left to the I/O thread from there on', async () => {
+  const r = await rig(8192);
+  await r.queues();
+  r.rings();
+  /** Puts commands into queue 1 and rings once; the status of each entry that is there at once. */
+  let [tail, head] = [0, 0];
+  const submit = (
+    ...commands: readonly { opcode: number; lba: number; blocks: number; prp: number; nsid?: number }[]
+  ): number[] => {
+    for (const c of commands) {
+      const place = 0x3000 + 64 * tail;
+      r.bytes.fill(0, place, place + 64);
+      r.view.setUint32(place, c.opcode | (0x4321 << 16), true);
+      r.view.setUint32(place + 4, c.nsid ?? 1, true);
+      r.view.setUint32(place + 24, c.prp, true);
+      r.view.setUint32(place + 40, c.lba, true);
+      r.view.setUint32(place + 48, c.blocks - 1, true);
+      tail = (tail + 1) % 16;
+    }
+    r.write(0x1008, tail);
+    return entries();
+  };
+  const entries = (): number[] => {
+    const found: number[] = [];
+    for (; head !== r.nvme.s.queues[1]!.cqTail; head = (head + 1) % 16) {
+      assert.equal(r.view.getUint16(0x4000 + 16 * head + 12, true), 0x4321);
+      found.push(r.view.getUint16(0x4000 + 16 * head + 14, true) >>> 1);
+    }
+    r.write(0x100c, head);
+    return found;
+  };
+  const near = { opcode: 2, lba: 2, blocks: 8, prp: 0x20000 };
+  r.irq.edges = 0;
+  assert.deepEqual(submit(near, { ...near, lba: 8, prp: 0x22000 }), [0, 0]);
+  assert.deepEqual(r.bytes.slice(0x20000, 0x21000), r.disk.slice(1024, 5120));
+  assert.deepEqual(r.bytes.slice(0x22000, 0x23000), r.disk.slice(4096, 8192));
+  assert.equal(r.irq.edges, 1);
+  assert.equal(r.rings(), 0);
+  await r.settle();
+  // A write, and what is behind it; bad addresses; another namespace; far away.
+  for (const [commands, later] of [
+    [
+      [{ ...near, opcode: 1, lba: 2000 }, near],
+      [0, 0],
+    ],
+    [[{ ...near, prp: 0x20002 }], [0x4013]],
+    [[{ ...near, nsid: 2 }], [0x400b]],
+    [[{ ...near, lba: 100 }], [0]],
+    [[{ ...near, lba: 5000 }], [0x4080]],
+  ] as const) {
+    assert.deepEqual(submit(...commands), []);
+    assert.ok(r.rings() > 0);
+    await r.settle();
+    assert.deepEqual(entries().sort(), [...later].sort());
+    await r.settle();
+  }
+  // No more entries than the completion queue has room for: the rest comes when there is some.
+  const many = Array.from({ length: 15 }, () => near);
+  r.nvme.s.queues[1]!.cqHead = (r.nvme.s.queues[1]!.cqTail + 5) % 16;
+  submit(...many);
+  await r.settle();
+  for (let n = 0; n < 4; n++, await r.settle()) entries();
+  assert.equal(r.nvme.s.queues[1]!.sqHead, tail);
 });
 
 test('queues are checked when they are made and taken away', async () => {

@@ -1,11 +1,13 @@
 // `nvme`: an NVMe controller with one namespace over a drive.
 
 import type { IrqLine } from '../../bus/irq.ts';
+import { readsAtOnce } from '../../devices/nvme/at-once.ts';
 import { IO_QUEUES_MAX, NVME_BAR, Nvme } from '../../devices/nvme/controller.ts';
 import { NvmeIo } from '../../devices/nvme/io.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import { Msix, msixBarSize } from '../../devices/pci-msix.ts';
 import { deviceType } from '../device-type.ts';
+import { DirectPlaces, DirectReader } from '../direct-reads.ts';
 import { DriveStore, drivePolicy } from '../drive-store.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, size, str, uint8, uint16, uint32 } from '../properties.ts';
@@ -46,14 +48,17 @@ export const nvmeType = deviceType({
     const bell = ctx.doorbell();
     const msix = new Msix({ arena: ctx.arena, name: ctx.name, vectors: p.msix_qsize, send: ctx.msi });
     const wire: { irq?: IrqLine } = {};
-    const nvme = new Nvme({
+    const direct = new DirectReader(ctx);
+    const nvme: Nvme = new Nvme({
       arena: ctx.arena,
       name: ctx.name,
       ring: () => bell.ring(),
+      atOnce: direct.able ? (queue) => atOnce(queue) : undefined,
       wire: (level) => wire.irq?.set(msix.enabled ? 0 : level),
       notify: (vector) => msix.notify(vector),
       report: ctx.report,
     });
+    const atOnce = readsAtOnce({ nvme, memory: ctx.memory, blockShift: shift }, (...read) => direct.read(...read));
     const f = new PciFunction({
       ...{ arena: ctx.arena, name: ctx.name, vendor: 0x1b36, device: 0x0010, revision: 2, classCode: 0x01_0802 },
       ...{ subsystemVendor: 0x1af4, subsystem: 0x1100, interruptPin: 1 as const },
@@ -77,7 +82,8 @@ export const nvmeType = deviceType({
       io(services) {
         if (p.drive === undefined) throw new Error('drive property not set');
         const drive = takeDrive(services.backends, p.drive, ctx.path);
-        const over = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror));
+        const places = new DirectPlaces(direct.state, services.lock, drive);
+        const over = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror), places);
         store = over;
         const io = new NvmeIo({
           ...{ nvme, lock: services.lock, memory: services.memory, vectors: p.msix_qsize, ioQueues: p.max_ioqpairs },
@@ -90,6 +96,7 @@ export const nvmeType = deviceType({
           resumed: () => over.resumed(),
           reset: () => over.reset(),
           close() {
+            places.close();
             drive.user = undefined;
           },
         };

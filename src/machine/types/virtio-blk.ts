@@ -1,5 +1,6 @@
 // `virtio-blk-pci`: a disk for the guest over a drive.
 
+import { hasPlace } from '../../devices/direct.ts';
 import {
   BLK_HEADER,
   type BlkOptions,
@@ -10,21 +11,17 @@ import {
   blkModel,
   blkRequest,
 } from '../../devices/virtio/blk.ts';
-import { addPlace, type DirectState, directLayout, forgetPlaces, hasPlace, placeOf } from '../../devices/virtio/blk-direct.ts';
 import type { Chain } from '../../devices/virtio/chain.ts';
 import type { VirtioCore } from '../../devices/virtio/core.ts';
 import { isZero, readPieces, writePieces } from '../../disk/block.ts';
 import type { Drive } from '../backends.ts';
 import type { IoServices, IoSide } from '../device-type.ts';
+import { AT_ONCE_BYTES, DirectPlaces, DirectReader } from '../direct-reads.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, onOffAuto, size, str, uint16, uint32 } from '../properties.ts';
 import { virtioTypes } from './virtio.ts';
 
 const AUTO_QUEUES = 0xffff;
-/** How far ahead of a read it is asked where bytes are. */
-const AHEAD = 32 << 20;
-/** The largest read that is carried out at the doorbell: the board's lock is held meanwhile. */
-const AT_ONCE_BYTES = 1 << 20;
 
 export const virtioBlk = virtioTypes({
   name: 'virtio-blk',
@@ -83,31 +80,25 @@ export const virtioBlk = virtioTypes({
       maxWriteZeroesSectors: p['max-write-zeroes-sectors'],
     };
     const s = ctx.arena.alloc(blkLayout, ctx.name);
-    const direct = ctx.arena.alloc(directLayout);
-    const { readNow, clock } = ctx;
+    const direct = new DirectReader(ctx);
     const readAtOnce = (chain: Chain): number => {
-      if (!readNow || chain.in.length > AT_ONCE_BYTES + 1) return -1;
+      if (chain.in.length > AT_ONCE_BYTES + 1) return -1;
       const request = blkRequest(chain, s, options);
       if (request?.kind !== 'read' || request.length === 0) return -1;
       const { offset, length } = request;
-      const place = placeOf(direct, offset, length);
-      if (!place) return -1;
-      const start = clock.now();
-      if (readNow(place.fd, chain.in.range(0, length), place.at + offset - place.start) !== length) return -1;
+      if (!direct.read(offset, length, () => chain.in.range(0, length))) return -1;
       chain.in.written(0, length);
       chain.in.write(length, Uint8Array.of(BlkStatus.ok));
-      direct.operations++;
-      direct.bytes += length;
-      direct.ns += Math.round(clock.now() - start);
       return length + 1;
     };
     return {
-      model: blkModel(s, options, { atOnce: readNow && readAtOnce, servesAtOnce: () => hasPlace(direct) }),
+      model: blkModel(s, options, { atOnce: direct.able ? readAtOnce : undefined, servesAtOnce: () => hasPlace(direct.state) }),
       bootNode: 'scsi/disk@0,0',
       io(core, services) {
         if (p.drive === undefined) throw new Error('drive property not set');
         const drive = takeDrive(services.backends, p.drive, ctx.path);
-        return new BlkIo(core, s, direct, options, drive, services, {
+        const places = new DirectPlaces(direct.state, core.lock, drive, () => core.atOnceChanged());
+        return new BlkIo(core, s, places, options, drive, services, {
           serial: p.serial ?? drive.serial ?? '',
           onRead: p.rerror === 'auto' ? (drive.onReadError ?? 'report') : p.rerror,
           onWrite: p.werror === 'auto' ? (drive.onWriteError ?? 'enospc') : p.werror,
@@ -127,7 +118,7 @@ interface Policy {
 class BlkIo implements IoSide {
   readonly #core: VirtioCore;
   readonly #s: BlkState;
-  readonly #direct: DirectState;
+  readonly #places: DirectPlaces;
   readonly #o: BlkOptions;
   readonly #drive: Drive;
   readonly #services: IoServices;
@@ -140,7 +131,7 @@ class BlkIo implements IoSide {
   constructor(
     core: VirtioCore,
     s: BlkState,
-    direct: DirectState,
+    places: DirectPlaces,
     o: BlkOptions,
     drive: Drive,
     services: IoServices,
@@ -148,7 +139,7 @@ class BlkIo implements IoSide {
   ) {
     this.#core = core;
     this.#s = s;
-    this.#direct = direct;
+    this.#places = places;
     this.#o = o;
     this.#drive = drive;
     this.#services = services;
@@ -158,7 +149,6 @@ class BlkIo implements IoSide {
       this.#look();
       core.lock.run(() => core.configChanged());
     };
-    drive.settle = () => this.#settle();
     for (let n = 0; n < o.queues; n++) core.serve(n, () => this.#work(n));
   }
   #look(): void {
@@ -182,47 +172,9 @@ class BlkIo implements IoSide {
   }
   async close(): Promise<void> {
     await this.drain();
-    this.#gone();
-    this.#settle();
+    this.#places.close();
     this.#drive.user = undefined;
     this.#drive.changed = undefined;
-    delete this.#drive.settle;
-  }
-
-  // -- reads at the doorbell
-
-  /** How often places were taken back. */
-  #times = 0;
-  readonly #gone = (): void => {
-    this.#times++;
-    this.#change(() => forgetPlaces(this.#direct));
-  };
-  /** The first place, and the loss of all, decide who hears the doorbell. */
-  #change(places: () => void): void {
-    this.#core.lock.run(() => {
-      const before = hasPlace(this.#direct);
-      places();
-      if (hasPlace(this.#direct) !== before) this.#core.atOnceChanged();
-    });
-  }
-  /** Tells where the bytes of a read are, for the next one. */
-  async #tell(offset: number, length: number): Promise<void> {
-    const { device } = this.#drive;
-    if (!device?.direct || this.#core.lock.run(() => placeOf(this.#direct, offset, length))) return;
-    const times = this.#times;
-    const end = Math.min(device.size, offset + AHEAD);
-    const extent = await device.direct(offset, end - offset, this.#gone);
-    if (extent && times === this.#times && this.#drive.device === device) this.#change(() => addPlace(this.#direct, extent));
-  }
-  /** Counts what was read at the doorbell. */
-  #settle(): void {
-    const d = this.#direct;
-    const { operations, bytes, ns } = this.#core.lock.run(() => {
-      const seen = { operations: d.operations, bytes: d.bytes, ns: d.ns };
-      d.operations = d.bytes = d.ns = 0;
-      return seen;
-    });
-    this.#drive.countReads?.(operations, bytes, ns);
   }
 
   #work(n: number): void {
@@ -297,8 +249,7 @@ class BlkIo implements IoSide {
         if (request.length === 0) return 0;
         await readPieces(device, request.offset, chain.in.range(0, request.length));
         chain.in.written(0, request.length);
-        // Whoever knows not where they are serves the next read as well.
-        void this.#tell(request.offset, request.length).catch(() => {});
+        this.#places.tell(request.offset, request.length);
         return request.length;
       }
       case 'write': {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Arena } from '../../bits/arena.ts';
-import { addPlace, directLayout, forgetPlaces, hasPlace, placeOf } from './blk-direct.ts';
+import { addPlace, directLayout, forgetPlaces, hasPlace, placeOf } from '../direct.ts';
 import type { Chain } from './chain.ts';
 import { TestQueue, type VirtioRig, virtioRig } from './testing.ts';
 

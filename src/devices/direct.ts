@@ -1,6 +1,6 @@
 // Reads of a disk at the doorbell, on the vCPU's thread: what the host has in its memory costs less than the way to the I/O thread, the
 // sleep of a halted vCPU and its interrupt. The I/O side says in shared memory where in files of the host which bytes of the disk are.
-import { struct, type ViewOf } from '../../bits/struct.ts';
+import { struct, type ViewOf } from '../bits/struct.ts';
 
 const PLACES = 16;
 
