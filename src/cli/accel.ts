@@ -25,16 +25,17 @@ export const accelNames = ['dbt', 'tcg', 'kvm'] as const;
 export const AUTO: readonly string[] = ['kvm', 'dbt'];
 
 /**
- * The first of `names` that this host has.
+ * The first of `names` that this host has. `probe` is told whether KVM is to be tried out: not where it is used as it is.
  * @throws Error, one line, where it has none of them
  */
-export function chooseAccel(names: readonly string[], probe: () => KvmFinding): AccelChoice {
+export function chooseAccel(names: readonly string[], probe: (trial: boolean) => KvmFinding): AccelChoice {
   let note: string | undefined;
   for (const name of names) {
     if (name === 'dbt' || name === 'tcg') return { accel: 'dbt', ...(note ? { note } : {}) };
     if (name !== 'kvm') throw new Error(`Cannot use accelerator ${name}: accepted are ${accelNames.join(', ')}`);
-    const found = probe();
-    if (found.why === undefined || (found.usable && names.length === 1)) {
+    const alone = names.length === 1;
+    const found = probe(!alone);
+    if (found.why === undefined || (found.usable && alone)) {
       return {
         accel: 'kvm',
         ...(found.tscControl || found.tscKhz === 0 ? {} : { tscKhz: found.tscKhz }),

@@ -75,6 +75,8 @@ export interface CliHost {
    * @throws Error (rejects) with one line
    */
   readFile(path: string): Promise<Uint8Array>;
+  /** A word for a file and the state that it is in: another one once it was written to. Undefined where that cannot be told, or it was written to just now. */
+  identity(path: string): string | undefined;
   /** Opens a file for writing from its beginning. */
   writer(path: string): Promise<(data: Uint8Array | string) => Promise<void>>;
   writeFile(path: string, text: string): Promise<void>;
@@ -103,8 +105,8 @@ export interface CliHost {
   /** A folder to share. */
   folder(path: string, options: FolderOptions): Promise<Folder>;
   machine(setup: MachineSetup): RunningMachine;
-  /** Looks at this host's KVM. */
-  kvm(): KvmFinding;
+  /** Looks at this host's KVM; for a `trial`, which tells whether it is good, a short program runs on it. */
+  kvm(trial: boolean): KvmFinding;
   /** Called on a signal, and (with SIGPIPE) when the reader of standard output is gone. */
   onSignal(listener: (signal: HostSignal | 'SIGPIPE') => void): void;
   /** Takes rights from the process, for good; throws where that cannot be done here. */

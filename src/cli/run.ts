@@ -117,7 +117,7 @@ export async function run(argv: readonly string[], host: CliHost): Promise<numbe
   const choices = usage(() => deviceChoices(args));
   const display = usage(() => displayChoice(args.get('--display') ?? 'none'));
   const names = args.get('--accel') ?? 'auto';
-  const { note, ...accel } = chooseAccel(names === 'auto' ? AUTO : [names], () => host.kvm());
+  const { note, ...accel } = chooseAccel(names === 'auto' ? AUTO : [names], (trial) => host.kvm(trial));
   if (note !== undefined && args.get('--verbose') !== undefined) await host.err.write(`nonroot: using dbt: ${note}\n`);
   const timeout = args.get('--timeout');
   const seconds = timeout === undefined ? undefined : Number(timeout);

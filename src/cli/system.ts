@@ -121,12 +121,12 @@ function smmOf(
 /** The accelerator that `-accel` leads to; of names that QEMU has and we have not, another of the list takes the place. */
 const accelOf = (s: Settings, host: SystemHost): AccelChoice => {
   const known = s.accel.filter((name) => accelNames.includes(name));
-  return chooseAccel(known.length > 0 ? known : ['tcg'], () => host.kvm());
+  return chooseAccel(known.length > 0 ? known : ['tcg'], (trial) => host.kvm(trial));
 };
 
 /** Accelerators by QEMU's names, for monitors: without a machine, what could be used counts. */
 function qemuAccels(s: Settings, host: SystemHost, choice: AccelChoice): string[] {
-  const kvm = choice.accel === 'kvm' || (s.machine.board === 'none' && host.kvm().usable);
+  const kvm = choice.accel === 'kvm' || (s.machine.board === 'none' && host.kvm(false).usable);
   return kvm ? ['tcg', 'kvm'] : ['tcg'];
 }
 
@@ -274,9 +274,10 @@ async function flashNodes(s: Settings, { blocks }: Emulator): Promise<FlashImage
 
 async function kernelFiles(s: Settings, host: SystemHost): Promise<KernelFiles | undefined> {
   if (s.kernel === undefined) return undefined;
+  const identity = host.identity(s.kernel);
   const kernel = await host.readFile(s.kernel);
   const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
-  return { kernel, name: s.kernel, initrd, append: s.append ?? '' };
+  return { kernel, identity, name: s.kernel, initrd, append: s.append ?? '' };
 }
 
 async function exitCode(end: MachineEnd, say: (text: string) => Promise<void>): Promise<number> {

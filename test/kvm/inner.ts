@@ -22,7 +22,7 @@ import type { MachineSetup } from '../../src/machine/running.ts';
 const MOVES = Number(process.argv[2] ?? 4);
 const ALL = process.argv[2] === undefined;
 const host = nodeHost('0');
-const found = host.kvm();
+const found = host.kvm(true);
 /** Longest wait for the guest, in ms. A busy machine emulates the outer guest at a tenth of its speed. */
 const LIMIT = 300_000;
 

@@ -86,6 +86,44 @@ export type HandlerData = Omit<Handler, 'variant' | 'body' | 'second' | 'leaves'
   readonly second: number;
 };
 
+/** A handler of which only its code is not known yet. */
+class Adopted implements Handler {
+  readonly number: number;
+  readonly variant: Variant;
+  readonly second: Handler | null;
+  readonly reads: number;
+  readonly tested: number;
+  readonly writes: number;
+  readonly kills: number;
+  readonly ends: boolean;
+  readonly sharesFlags: boolean;
+  readonly stores: boolean;
+  readonly faults: boolean;
+  readonly segmented: boolean;
+  readonly leaves: ReadonlySet<LeaveKind>;
+  #body: readonly Stmt[] | undefined;
+
+  constructor(known: HandlerData, variant: Variant, second: Handler | null, leaves: ReadonlySet<LeaveKind>) {
+    this.number = known.number;
+    this.variant = variant;
+    this.second = second;
+    this.reads = known.reads;
+    this.tested = known.tested;
+    this.writes = known.writes;
+    this.kills = known.kills;
+    this.ends = known.ends;
+    this.sharesFlags = known.sharesFlags;
+    this.stores = known.stores;
+    this.faults = known.faults;
+    this.segmented = known.segmented;
+    this.leaves = leaves;
+  }
+  get body(): readonly Stmt[] {
+    this.#body ??= emitted(this.variant).b.take();
+    return this.#body;
+  }
+}
+
 /** The handlers made so far. Numbers are given in order of first use. */
 export class Handlers {
   readonly list: Handler[] = [];
@@ -136,19 +174,13 @@ export class Handlers {
   }
   /** Takes over what `data` gave; `rows` by index. There must be none yet. */
   adopt(data: readonly HandlerData[], rows: readonly RowInfo[]): void {
-    for (const { row, variant: rest, leaves, second, ...known } of data) {
-      const variant: Variant = { info: rows[row], ...rest };
-      let body: readonly Stmt[] | undefined;
-      const h: Handler = {
-        ...known,
-        variant,
-        leaves: new Set(leaves),
-        second: second < 0 ? null : this.list[second],
-        get body() {
-          body ??= emitted(variant).b.take();
-          return body;
-        },
-      };
+    const sets = new Map<string, ReadonlySet<LeaveKind>>();
+    for (const known of data) {
+      const name = known.leaves.join();
+      const leaves = sets.get(name) ?? new Set(known.leaves);
+      sets.set(name, leaves);
+      const variant: Variant = { info: rows[known.row], ...known.variant };
+      const h = new Adopted(known, variant, known.second < 0 ? null : this.list[known.second], leaves);
       this.list.push(h);
       // What does two instructions has the variant of the first.
       const key = variantKey(variant);
@@ -159,7 +191,7 @@ export class Handlers {
   /** Makes a handler that does two instructions in a row, as `first` and `second` would. */
   pair(first: Handler, second: Handler): void {
     if (this.pairOf(first, second)) return;
-    const h: Handler = { ...first, number: this.list.length, second };
+    const h: Handler = { ...first, body: first.body, number: this.list.length, second };
     this.list.push(h);
     this.#setPair(first, second, h);
   }

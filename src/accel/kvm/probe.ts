@@ -61,10 +61,10 @@ const cpuid = [
 ] as const;
 
 /**
- * Probes the device. As few calls as do it, with a vCPU that is no part of a machine: whoever waits for the answer has not begun yet. Some
+ * Probes the device; without a `trial` it is not run, and good as far as is known. As few calls as do it, with a vCPU that is no part of a machine: whoever waits for the answer has not begun yet. Some
  * milliseconds of processor time where KVM is good, 10 to 30 where it is slow.
  */
-export function probeKvm(host: KvmHost): KvmProbe {
+export function probeKvm(host: KvmHost, trial = true): KvmProbe {
   let vm: KvmVm;
   try {
     vm = KvmVm.create(host, 'off');
@@ -74,17 +74,18 @@ export function probeKvm(host: KvmHost): KvmProbe {
   const vendor = hostVendor(vm.supported);
   const known = { usable: true, ...(vendor === undefined ? {} : { vendor }) };
   let tsc = { ...known, tscKhz: 0, tscControl: false };
-  // KVM uses it until the machine is closed.
-  const memory = new WebAssembly.Memory({ initial: MEMORY >> 16, maximum: MEMORY >> 16 });
   let vcpu: ProbeVcpu | undefined;
   try {
+    vcpu = new ProbeVcpu(vm);
+    tsc = { ...known, tscKhz: Math.max(0, vcpu.ask('getTscKhz', 0)), tscControl: vm.has('tscControl') > 0 };
+    if (!trial) return { ...tsc, why: undefined };
+    // KVM uses it until the machine is closed.
+    const memory = new WebAssembly.Memory({ initial: MEMORY >> 16, maximum: MEMORY >> 16 });
     const bytes = new Uint8Array(memory.buffer);
     const { bytes: region, view } = block(memoryRegionLayout);
     view.size = BigInt(bytes.length);
     view.hva = host.address(bytes);
     vm.call('setMemoryRegion', region);
-    vcpu = new ProbeVcpu(vm);
-    tsc = { ...known, tscKhz: Math.max(0, vcpu.ask('getTscKhz', 0)), tscControl: vm.has('tscControl') > 0 };
     longMode(bytes, vcpu);
     return { ...tsc, why: verdict(vcpu) };
   } catch (error) {

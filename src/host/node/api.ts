@@ -51,7 +51,7 @@ function apiHost(): ApiHost<FrozenMachine> {
     },
     readFile: (path) => host.readFile(path),
     accel(wanted) {
-      const { note: _, ...choice } = chooseAccel(wanted === 'auto' ? AUTO : [wanted], () => host.kvm());
+      const { note: _, ...choice } = chooseAccel(wanted === 'auto' ? AUTO : [wanted], (trial) => host.kvm(trial));
       return choice;
     },
     devices: (o, ours) =>

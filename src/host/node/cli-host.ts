@@ -1,6 +1,6 @@
 // The Node process as the commands see it (cli/host.ts): standard streams, signals, files, images, machines.
 
-import { createWriteStream } from 'node:fs';
+import { createWriteStream, readFileSync, statSync } from 'node:fs';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { basename, resolve } from 'node:path';
 import { probeKvm } from '../../accel/kvm/probe.ts';
@@ -11,7 +11,7 @@ import { isBzImage } from '../../firmware/setup-header.ts';
 import type { KernelFiles } from '../../machine/running.ts';
 import { createUserNet } from '../../net/user.ts';
 import { parseUserNet } from '../../net/user-options.ts';
-import { cached, type Manifest, sha256, userCache } from './cache.ts';
+import { cached, type Manifest, userCache } from './cache.ts';
 import { confine } from './confine.ts';
 import { prepareToConfine } from './confinement.ts';
 import { decompress } from './decompress.ts';
@@ -20,6 +20,7 @@ import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
 import { nodeDiskHost } from './file.ts';
 import { openFolder } from './folder.ts';
 import { openImageFile } from './image-file.ts';
+import { fileIdentity } from './kept-kernel.ts';
 import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
@@ -38,7 +39,7 @@ export function nodeHost(version: string, ahead?: ThreadAhead): CliHost {
   const tell = (signal: HostSignal | 'SIGPIPE'): void => {
     for (const listener of listeners) listener(signal);
   };
-  let kvm: KvmFinding | undefined;
+  const kvm = new Map<boolean, KvmFinding>();
   return {
     version,
     disks: nodeDiskHost(),
@@ -67,7 +68,8 @@ export function nodeHost(version: string, ahead?: ThreadAhead): CliHost {
       return isTTY && rows > 0 && columns > 0 ? { rows, cols: columns } : undefined;
     },
     pid: process.pid,
-    readFile: (path) => readFile(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error)),
+    readFile: (path) => readWhole(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error)),
+    identity: fileIdentity,
     writeFile: (path, text) =>
       writeFile(path, text).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error)),
     removeFile: (path) => rm(path, { force: true }),
@@ -102,11 +104,13 @@ export function nodeHost(version: string, ahead?: ThreadAhead): CliHost {
     machine: (setup) => new NodeMachine(setup, ahead),
     confine,
     prepareToConfine: (files) => prepareToConfine(files),
-    kvm() {
-      if (kvm) return kvm;
+    kvm(trial) {
+      const known = kvm.get(trial);
+      if (known) return known;
       try {
-        kvm = probeKvm(kvmHost());
-        return kvm;
+        const found = probeKvm(kvmHost(), trial);
+        kvm.set(trial, found);
+        return found;
       } catch (error) {
         return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
       }
@@ -121,6 +125,11 @@ export function nodeHost(version: string, ahead?: ThreadAhead): CliHost {
       return { cancel: () => clearTimeout(timer) };
     },
   };
+}
+
+/** A regular file in one piece: Node reads 512 KiB at a time otherwise, each on a thread of its pool. */
+async function readWhole(path: string): Promise<Uint8Array> {
+  return statSync(path).isFile() ? readFileSync(path) : readFile(path);
 }
 
 function reject(what: string, error: NodeJS.ErrnoException): never {
@@ -167,13 +176,13 @@ async function openWriter(path: string): Promise<(data: Uint8Array | string) => 
 }
 
 /**
- * Reads an image's decompressed kernel from the cache, where it is put now if it is not there: decompressing takes ten times as long.
+ * Reads an image's decompressed kernel from the cache, where it is put now if it is not there: decompressing takes ten times as long. `hash` is its SHA-256.
  * Kernels that users bring are not kept: who builds kernels would fill the cache.
  */
-async function vmlinux(kernel: Uint8Array): Promise<KernelFiles['vmlinux']> {
+async function vmlinux(kernel: Uint8Array, hash: string): Promise<KernelFiles['vmlinux']> {
   if (!isBzImage(kernel)) return undefined;
   try {
-    const key = `vmlinux-${sha256(kernel)}`;
+    const key = `vmlinux-${hash}`;
     const path = await cached(userCache(), key, () => {
       const found = extractVmlinux(kernel, decompress);
       if (!found) throw new Error('Cannot decompress kernel: its format is not known');
@@ -194,8 +203,9 @@ async function vmlinux(kernel: Uint8Array): Promise<KernelFiles['vmlinux']> {
 }
 
 async function bootFiles(image: Image): Promise<BootFiles> {
-  const [kernel, initrd] = await Promise.all([readFile(image.kernel), readFile(image.initrd)]);
-  return { kernel, initrd, vmlinux: await vmlinux(kernel), name: basename(image.kernel), append: image.append };
+  const [kernel, initrd] = await Promise.all([readWhole(image.kernel), readWhole(image.initrd)]);
+  const hash = image.manifest.files['kernel']!.sha256;
+  return { kernel, initrd, vmlinux: await vmlinux(kernel, hash), name: basename(image.kernel), append: image.append };
 }
 
 const line = (row: Image['row'], manifest?: Manifest): ImageLine => ({

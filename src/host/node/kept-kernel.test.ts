@@ -1,16 +1,17 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
-import { keptKernel } from './kept-kernel.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileIdentity, keptKernel } from './kept-kernel.ts';
 
 test('a kernel is decompressed once, whatever else was kept in its place, and a broken cache does no harm', (t) => {
   const root = mkdtempSync(join(tmpdir(), 'nonroot-kernels-'));
   t.after(() => rmSync(root, { recursive: true, force: true }));
   let made = 0;
   const get = (n: number): Uint8Array | undefined => {
-    const file = keptKernel(Uint8Array.of(n), () => Uint8Array.of(n, n, n).fill(++made > 0 ? n : 0), { root });
+    const file = keptKernel(Uint8Array.of(n), () => Uint8Array.of(n, n, n).fill(++made > 0 ? n : 0), undefined, { root });
     const bytes = file?.bytes(0, file.length);
     file?.close?.();
     return bytes;
@@ -23,7 +24,46 @@ test('a kernel is decompressed once, whatever else was kept in its place, and a 
   for (const name of readdirSync(join(root, 'kernels'))) writeFileSync(join(root, 'kernels', name), 'cut');
   assert.deepEqual([...get(11)!], [11, 11, 11]);
   assert.equal(
-    keptKernel(Uint8Array.of(1), () => undefined, { root }),
+    keptKernel(Uint8Array.of(1), () => undefined, undefined, { root }),
     undefined,
   );
+});
+
+test('a kernel is found by the identity of its file, also where another file has the same contents', (t) => {
+  const root = mkdtempSync(join(tmpdir(), 'nonroot-kernels-'));
+  t.after(() => rmSync(root, { recursive: true, force: true }));
+  const get = (n: number, identity: string, kept: number): void => {
+    const file = keptKernel(Uint8Array.of(n), () => Uint8Array.of(n, n), identity, { root });
+    assert.deepEqual([...file!.bytes(0, file!.length)], [kept, kept], `${n} ${identity}`);
+    file?.close?.();
+  };
+  get(1, 'a', 1);
+  // By its name alone: nobody looks at the bytes.
+  get(2, 'a', 1);
+  get(1, 'b', 1);
+  get(2, 'b', 1);
+  get(2, 'a', 2);
+});
+
+test('the identity of a file that is written to is another one, once there is one', async (t) => {
+  const root = mkdtempSync(join(tmpdir(), 'nonroot-kernels-'));
+  t.after(() => rmSync(root, { recursive: true, force: true }));
+  const path = join(root, 'kernel');
+  const identity = async (): Promise<string> => {
+    for (;;) {
+      const word = fileIdentity(path);
+      if (word !== undefined) return word;
+      await sleep(100);
+    }
+  };
+  writeFileSync(path, 'one');
+  assert.equal(fileIdentity(path), undefined, 'it was written to just now');
+  const first = await identity();
+  assert.equal(fileIdentity(path), first);
+  const { mtime } = statSync(path);
+  writeFileSync(path, 'two');
+  utimesSync(path, mtime, mtime);
+  assert.notEqual(await identity(), first);
+  assert.equal(fileIdentity(root), undefined);
+  assert.equal(fileIdentity(join(root, 'none')), undefined);
 });

@@ -2,7 +2,7 @@
 // so that who builds kernels all day does not fill it.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ImageFile, inMemory } from '../../firmware/target.ts';
 import { type Cache, userCache } from './cache.ts';
@@ -10,44 +10,90 @@ import { openImageFile } from './image-file.ts';
 
 /** Files; which one a kernel takes depends on its hash. */
 const PLACES = 4;
-const HASH_BYTES = 32;
+/** A file begins with the identity of the file that the kernel was in, padded with zeros, and the kernel's SHA-256. */
+const NAME_BYTES = 224;
+const HEAD_BYTES = NAME_BYTES + 32;
+/** For so long after a file was written to, another write may leave the same time. Milliseconds. */
+const SETTLED = 2000;
+
+/** A word for a host file and the state that it is in, as `CliHost.identity` has it. */
+export function fileIdentity(path: string): string | undefined {
+  try {
+    const s = statSync(path, { bigint: true });
+    if (!s.isFile() || Date.now() - Number(s.ctimeMs) < SETTLED) return undefined;
+    return [s.dev, s.ino, s.size, s.mtimeNs, s.ctimeNs].join(' ');
+  } catch {
+    return undefined;
+  }
+}
+
+/** A file without its head. */
+const behindHead = ({ length, bytes, copy, close }: Required<ImageFile>): ImageFile => ({
+  length: length - HEAD_BYTES,
+  bytes: (start, end) => bytes(HEAD_BYTES + start, HEAD_BYTES + end),
+  copy: (start, place) => copy(HEAD_BYTES + start, place),
+  close,
+});
 
 /**
  * The decompressed form of `kernel`: from the cache, else by `make`, whose result is kept. A cache that cannot be read or written costs
- * time only.
+ * time only. By the `identity` of its file it is found without looking at all of it.
  */
 export function keptKernel(
   kernel: Uint8Array,
   make: () => Uint8Array | undefined,
+  identity?: string,
   cache: Cache = userCache(),
 ): ImageFile | undefined {
-  const hash = createHash('sha256').update(kernel).digest();
   const folder = join(cache.root, 'kernels');
-  const path = join(folder, `vmlinux-${hash[0] % PLACES}`);
-  try {
-    const { length, bytes, copy, close } = openImageFile(path);
-    if (length > HASH_BYTES && hash.equals(bytes(0, HASH_BYTES))) {
-      return {
-        length: length - HASH_BYTES,
-        bytes: (start, end) => bytes(HASH_BYTES + start, HASH_BYTES + end),
-        copy: (start, place) => copy(HASH_BYTES + start, place),
-        close,
-      };
+  const name = Buffer.alloc(NAME_BYTES);
+  name.write(identity ?? '', 'latin1');
+  const pathOf = (n: number): string => join(folder, `vmlinux-${n}`);
+  const find = (path: string, from: number, what: Uint8Array): ImageFile | undefined => {
+    try {
+      const file = openImageFile(path);
+      if (file.length > HEAD_BYTES && Buffer.compare(file.bytes(from, from + what.length), what) === 0) return behindHead(file);
+      file.close();
+    } catch {
+      // It was not there.
     }
-    close();
-  } catch {
-    // It was not there.
+    return undefined;
+  };
+  for (let n = 0; identity !== undefined && n < PLACES; n++) {
+    const found = find(pathOf(n), 0, name);
+    if (found) return found;
+  }
+  const hash = createHash('sha256').update(kernel).digest();
+  const path = pathOf(hash[0]! % PLACES);
+  const found = find(path, NAME_BYTES, hash);
+  if (found) {
+    rename(path, name);
+    return found;
   }
   const made = make();
   if (!made) return undefined;
   const temporary = `${path}-${randomUUID()}`;
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    writeFileSync(temporary, hash);
+    writeFileSync(temporary, Buffer.concat([name, hash]));
     writeFileSync(temporary, made, { flag: 'a' });
     renameSync(temporary, path);
   } catch {
     rmSync(temporary, { force: true });
   }
   return inMemory(made);
+}
+
+/** Has a kept kernel be that of another file with the same contents. */
+function rename(path: string, name: Uint8Array): void {
+  try {
+    const fd = openSync(path, 'r+');
+    try {
+      writeSync(fd, name, 0, name.length, 0);
+    } finally {
+      closeSync(fd);
+    }
+  } catch {
+    // A cache that is only read.
+  }
 }

@@ -82,7 +82,9 @@ function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, f
   const vmlinux = inGuest
     ? undefined
     : (files.vmlinux?.() ??
-      (isBzImage(files.kernel) ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress)) : undefined));
+      (isBzImage(files.kernel)
+        ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress), files.identity)
+        : undefined));
   try {
     const rsdp = acpi ? ACPI_ADDRESS : 0;
     return loadKernel(target, { ...files, append, vmlinux, inGuest, rsdp, memoryMap: memoryMap(config, facts), decompress });

@@ -92,6 +92,7 @@ for (const w of ['b', 'w', 'd', 'q', 'v', 'y', 'z']) {
   table[`R${w}`] = { width: widths[w], form: 'reg' };
 }
 table.Mdq = { cls: 'mem', width: 128, form: 'mem' };
+const known = new Map(Object.entries(table).map(([code, entry]): [string, OperandSpec] => [code, { ...base, ...entry, code }]));
 
 /** The operands of a row's `asm`. Throws for a code that is not known. */
 export function parseOperands(asm: string): OperandSpec[] {
@@ -99,13 +100,13 @@ export function parseOperands(asm: string): OperandSpec[] {
   if (space < 0) return [];
   const specs: OperandSpec[] = [];
   for (const code of asm.slice(space + 1).split(',')) {
-    const entry = table[code.trim()];
-    if (!entry)
+    const spec = known.get(code.trim());
+    if (!spec)
       throw new Error(
-        `Cannot declare row "${asm}": operand code ${code} is not known, accepted are ${Object.keys(table).join(' ')}`,
+        `Cannot declare row "${asm}": operand code ${code} is not known, accepted are ${[...known.keys()].join(' ')}`,
       );
-    const second = entry.from === 'imm' && specs.some((s) => s.from === 'imm');
-    specs.push({ ...base, ...entry, code: code.trim(), from: second ? 'imm2' : (entry.from ?? 'rm') });
+    const second = spec.from === 'imm' && specs.some((s) => s.from === 'imm');
+    specs.push(second ? { ...spec, from: 'imm2' } : spec);
   }
   return specs;
 }

@@ -135,26 +135,48 @@ const exactness = (r: RowInfo): number =>
   (r.rexW >= 0 ? 1 : 0) +
   (r.prefix >= 0 ? 16 : 0);
 
+/** The ModRM bytes that a row claims, as pieces from the first up to one behind the last. */
+function claimed({ modrm, digit, form }: RowInfo): readonly (readonly [number, number])[] {
+  const [from, to] = [form === 'reg' ? 0xc0 : 0, form === 'mem' ? 0xc0 : 0x100];
+  if (modrm >= 0) {
+    const right = modrm >= from && modrm < to && (digit < 0 || digit === ((modrm >> 3) & 7));
+    return right ? [[modrm, modrm + 1]] : [];
+  }
+  if (digit < 0) return [[from, to]];
+  const pieces: [number, number][] = [];
+  for (let m = from + digit * 8; m < to; m += 0x40) pieces.push([m, m + 8]);
+  return pieces;
+}
+
 /** The table by REX.W and ModRM for an opcode that these rows share. Throws where two equally exact ones claim one encoding. */
 function secondTable(list: readonly RowInfo[]): Int16Array {
   const table = new Int16Array(512).fill(-1);
-  const exact = list.map(exactness);
-  for (let w = 0; w < 2; w++) {
-    for (let m = 0; m < 256; m++) {
-      let best = -1;
-      for (let i = 0; i < list.length; i++) {
-        const r = list[i];
-        if (r.modrm >= 0 && r.modrm !== m) continue;
-        if (r.digit >= 0 && r.digit !== ((m >> 3) & 7)) continue;
-        if (r.form !== 'both' && (r.form === 'reg') !== m >= 0xc0) continue;
-        if (r.rexW >= 0 && r.rexW !== w) continue;
-        if (best >= 0 && exact[best] === exact[i]) {
-          const [x, y] = [list[best].row, r.row];
-          throw new Error(`Cannot build decoder: rows "${x.opcode}" ${x.asm} and "${y.opcode}" ${y.asm} claim one encoding`);
+  const claims = list.map((r) => ({ r, exact: exactness(r), pieces: claimed(r) })).sort((a, b) => a.exact - b.exact);
+  for (const { r, pieces } of claims) {
+    for (const [from, to] of pieces) {
+      if (r.rexW <= 0) table.fill(r.index, from, to);
+      if (r.rexW !== 0) table.fill(r.index, 0x100 + from, 0x100 + to);
+    }
+  }
+  // Of two equally exact rows the later one has taken what both claim, unless a more exact one has.
+  for (let n = 1; n < claims.length; n++) {
+    const y = claims[n];
+    for (let i = n - 1; i >= 0 && claims[i].exact === y.exact; i--) {
+      const x = claims[i];
+      if (x.r.digit !== y.r.digit && x.r.digit >= 0 && y.r.digit >= 0) continue;
+      if (x.r.rexW + y.r.rexW === 1 && x.r.rexW >= 0 && y.r.rexW >= 0) continue;
+      const w = Math.max(x.r.rexW, y.r.rexW);
+      for (const [from, to] of x.pieces) {
+        for (const [first, end] of y.pieces) {
+          for (let m = Math.max(from, first); m < Math.min(to, end); m++) {
+            const held = w <= 0 && table[m] === y.r.index;
+            if (!held && (w === 0 || table[0x100 + m] !== y.r.index)) continue;
+            throw new Error(
+              `Cannot build decoder: rows "${x.r.row.opcode}" ${x.r.row.asm} and "${y.r.row.opcode}" ${y.r.row.asm} claim one encoding`,
+            );
+          }
         }
-        if (best < 0 || exact[i] > exact[best]) best = i;
       }
-      if (best >= 0) table[w * 256 + m] = list[best].index;
     }
   }
   return table;
@@ -168,45 +190,54 @@ export const restrictTables = (tables: Tables, there: (row: RowInfo) => boolean)
 
 function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): Tables {
   const size = 8 * 4 * 256;
-  const second: Int16Array[] = [];
-  /** Numbers of second tables by the rows that share them: prefixes and modes have most in common. */
-  const known = new Map<string, number>();
-  const secondOf = (list: readonly RowInfo[]): number => {
-    const key = list.map((r) => r.index).join();
-    let number = known.get(key);
+  // Lists of rows that claim an opcode, each once: prefixes and modes have most in common. A list is one that is shorter and a row.
+  const lists: (readonly RowInfo[])[] = [[]];
+  const longer = new Map<number, number>();
+  const add = (list: number, r: RowInfo): number => {
+    const key = list * infos.length + r.index;
+    let number = longer.get(key);
     if (number === undefined) {
-      number = second.push(secondTable(list)) - 1;
-      known.set(key, number);
+      number = lists.push([...lists[list], r]) - 1;
+      longer.set(key, number);
     }
     return number;
   };
-  const build = (long: boolean): Int16Array => {
-    const first = new Int16Array(size).fill(-1);
-    const claims = new Map<number, RowInfo[]>();
-    for (const r of infos) {
-      if (r.row.opcode === '' || !there(r)) continue;
-      const mode = r.row.options.mode;
-      if (mode && (mode === 'long') !== long) continue;
-      for (let p = 0; p < 4; p++) {
-        if (r.prefix >= 0 && r.prefix !== p) continue;
-        for (let o = 0; o < r.span; o++) {
-          const key = ((r.map + (r.vex ? 4 : 0)) * 4 + p) * 256 + r.opcode + o;
-          const list = claims.get(key);
-          if (list) list.push(r);
-          else claims.set(key, [r]);
-        }
+  const claims = [new Uint32Array(size), new Uint32Array(size)] as const;
+  for (const r of infos) {
+    const { opcode: text, options } = r.row;
+    if (text === '' || !there(r)) continue;
+    const { mode } = options;
+    const from = ((r.map + (r.vex ? 4 : 0)) * 4 + Math.max(r.prefix, 0)) * 256 + r.opcode;
+    for (let p = 0; p < (r.prefix < 0 ? 4 : 1); p++) {
+      for (let o = 0; o < r.span; o++) {
+        const key = from + p * 256 + o;
+        if (mode !== 'long') claims[0][key] = add(claims[0][key], r);
+        if (!mode || mode === 'long') claims[1][key] = add(claims[1][key], r);
       }
     }
-    for (const [key, list] of claims) {
+  }
+  const second: Int16Array[] = [];
+  /** Entries of the first tables by lists. */
+  const entries: (number | undefined)[] = [-1];
+  const entryOf = (number: number): number => {
+    let entry = entries[number];
+    if (entry === undefined) {
+      const list = lists[number];
       const [only] = list;
       const plain = list.length === 1 && only.modrm < 0 && only.digit < 0 && only.form === 'both' && only.rexW < 0;
-      first[key] = plain ? only.index : -2 - secondOf(list);
+      entry = plain ? only.index : -1 - second.push(secondTable(list));
+      entries[number] = entry;
     }
+    return entry;
+  };
+  const build = (numbers: Uint32Array): Int16Array => {
+    const first = new Int16Array(size);
+    for (let key = 0; key < size; key++) first[key] = entryOf(numbers[key]);
     return first;
   };
   return {
     rows: infos,
-    first: [build(false), build(true)],
+    first: [build(claims[0]), build(claims[1])],
     second,
     nop: infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop'),
   };
