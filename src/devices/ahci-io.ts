@@ -3,40 +3,30 @@
 
 import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
-import { AHCI_PORTS, AHCI_SLOTS, type Ahci, type AhciPort, pxCmd, pxIs } from './ahci.ts';
-import { type AtaDevice, ataError, ataStatus, type TaskFile, trimRanges } from './ata/device.ts';
+import { AHCI_PORTS, AHCI_SLOTS, type Ahci, pxCmd, pxIs } from './ahci.ts';
+import {
+  type AhciCommand,
+  accept,
+  commandAt,
+  fis,
+  queued,
+  queuedDone,
+  queuedSectors,
+  regionsOf,
+  sendFis,
+  takes,
+} from './ahci-command.ts';
+import { ataError, ataStatus, trimRanges } from './ata/device.ts';
 import { Scatter } from './scatter.ts';
 import { fill, gather, perform, type ScsiResult, sizeOf } from './scsi/perform.ts';
 import type { MediumStore, ScsiPlan } from './scsi/plan.ts';
 
 const { ready, seek, error: failed } = ataStatus;
-/** Type of a register FIS from the host. */
-const H2D = 0x27;
-const fis = { d2h: { at: 0x40, type: 0x34 }, pioSetup: { at: 0x20, type: 0x5f }, setBits: { at: 0x58, type: 0xa1 } } as const;
-const header = { write: 0x40, atapi: 0x20 } as const;
-
 export interface AhciIoOptions {
   readonly ahci: Ahci;
   readonly lock: Lock;
   readonly memory: GuestMemory;
   readonly store: (port: number) => MediumStore | undefined;
-}
-
-interface Job {
-  readonly n: number;
-  readonly port: AhciPort;
-  readonly device: AtaDevice;
-  readonly slot: number;
-  readonly epoch: number;
-  /** Guest-physical addresses of the command's header and table. */
-  readonly header: number;
-  readonly table: number;
-  /** Entries of the region table. */
-  readonly regions: number;
-  readonly task: TaskFile;
-  readonly control: number;
-  readonly isCommand: boolean;
-  readonly packet: Uint8Array | undefined;
 }
 
 export class AhciIo {
@@ -63,8 +53,11 @@ export class AhciIo {
     for (let n = 0; n < AHCI_PORTS; n++) {
       const jobs = this.#o.lock.run(() => this.#take(n));
       for (const job of jobs) {
-        const queued = job.isCommand && (job.task.command === 0x60 || job.task.command === 0x61);
-        const work = queued ? this.#queued(job) : (this.#chains[n] = this.#chains[n]!.then(() => this.#command(job)));
+        const { command } = job.task;
+        const work =
+          job.isCommand && (command === queued.read || command === queued.write)
+            ? this.#queued(job)
+            : (this.#chains[n] = this.#chains[n]!.then(() => this.#command(job)));
         this.#active.add(work);
         void work.finally(() => this.#active.delete(work));
       }
@@ -77,63 +70,28 @@ export class AhciIo {
   }
 
   /** Commands of a port that were issued and not taken. With the board's lock held. */
-  #take(n: number): Job[] {
+  #take(n: number): AhciCommand[] {
     const { ahci, memory } = this.#o;
     const port = ahci.s.ports[n]!;
     const device = ahci.devices[n];
     const fresh = (port.ci & ~port.taken) >>> 0;
-    const running = pxCmd.start | pxCmd.fisReceive;
-    if (fresh === 0 || !device || (port.cmd & running) !== running) return [];
+    if (fresh === 0 || !device || !takes(port)) return [];
     port.taken = (port.taken | fresh) >>> 0;
-    const jobs: Job[] = [];
-    for (let slot = 0; slot < AHCI_SLOTS; slot++) {
-      if (!(fresh & (1 << slot))) continue;
-      const at = port.clbu * 2 ** 32 + port.clb + slot * 32;
-      const word = memory.read32(at);
-      const table = memory.read32(at + 12) * 2 ** 32 + ((memory.read32(at + 8) & ~0x7f) >>> 0);
-      const byte = (i: number): number => memory.read8(table + i);
-      jobs.push({
-        ...{ n, port, device, slot, epoch: port.epoch, header: at, regions: word >>> 16 },
-        table,
-        isCommand: byte(0) === H2D && (byte(1) & 0x80) !== 0,
-        control: byte(0) === H2D ? byte(15) : 0,
-        task: {
-          command: byte(2),
-          feature: byte(3) | (byte(11) << 8),
-          lba: (byte(4) | (byte(5) << 8) | (byte(6) << 16)) + (byte(8) | (byte(9) << 8) | (byte(10) << 16)) * 2 ** 24,
-          count: byte(12) | (byte(13) << 8),
-          device: byte(7),
-        },
-        packet: word & header.atapi ? Uint8Array.from({ length: 16 }, (_, i) => byte(0x40 + i)) : undefined,
-      });
-    }
+    const jobs: AhciCommand[] = [];
+    for (let slot = 0; slot < AHCI_SLOTS; slot++) if (fresh & (1 << slot)) jobs.push(commandAt(ahci, memory, n, device, slot));
     return jobs;
   }
 
   /** Runs `f` with the lock held, unless the command was dropped. */
-  #now(job: Job, f: () => void): void {
+  #now(job: AhciCommand, f: () => void): void {
     this.#o.lock.run(() => {
       if (job.port.epoch === job.epoch) f();
     });
   }
 
-  /** Guest memory of the first `wanted` bytes of a command's regions. */
-  #regions(job: Job, wanted: number): Scatter {
-    const { memory } = this.#o;
-    const scatter = new Scatter(memory);
-    let left = wanted;
-    for (let i = 0; i < job.regions && left > 0; i++) {
-      const at = job.table + 0x80 + 16 * i;
-      const n = Math.min(left, (memory.read32(at + 12) & 0x3f_ffff) + 1);
-      scatter.add(memory.read32(at + 4) * 2 ** 32 + memory.read32(at), n);
-      left -= n;
-    }
-    return scatter;
-  }
-
   // ── Commands that are not queued ──
 
-  async #command(job: Job): Promise<void> {
+  async #command(job: AhciCommand): Promise<void> {
     if (!job.isCommand) {
       this.#now(job, () => this.#controlWrite(job));
       return;
@@ -148,39 +106,39 @@ export class AhciIo {
       case 'signature':
         return this.#end(job, { signature: true, error: 1 });
       case 'in': {
-        const scatter = this.#regions(job, plan.data.length);
+        const scatter = regionsOf(this.#o.memory, job, plan.data.length);
         const moved = fill(scatter.pieces, plan.data);
         return this.#end(job, { moved, scatter, pio: true });
       }
       case 'flush':
         return this.#finish(job, { kind: 'flush' }, new Scatter(this.#o.memory), false);
       case 'trim': {
-        const scatter = this.#regions(job, plan.length);
+        const scatter = regionsOf(this.#o.memory, job, plan.length);
         const ranges = trimRanges(job.device, gather(scatter.pieces, plan.length));
         if (!ranges) return this.#end(job, { error: ataError.aborted });
         return this.#finish(job, { kind: 'discard', ranges }, scatter, false);
       }
       case 'read':
       case 'write':
-        return this.#finish(job, plan, this.#regions(job, plan.length), !plan.dma);
+        return this.#finish(job, plan, regionsOf(this.#o.memory, job, plan.length), !plan.dma);
       case 'packet':
         return this.#packet(job, plan.dma);
     }
   }
 
-  async #finish(job: Job, plan: ScsiPlan, scatter: Scatter, pio: boolean): Promise<void> {
+  async #finish(job: AhciCommand, plan: ScsiPlan, scatter: Scatter, pio: boolean): Promise<void> {
     const result = await perform(plan, this.#o.store(job.n), { in: scatter.pieces, out: scatter.pieces });
     const { transferred: moved } = result;
     this.#end(job, { moved, error: errorOf(result), ...(plan.kind === 'read' ? { scatter } : {}), pio });
   }
 
-  async #packet(job: Job, dma: boolean): Promise<void> {
+  async #packet(job: AhciCommand, dma: boolean): Promise<void> {
     const { packet: target } = job.device;
     const block = job.packet;
     if (!target || !block) return this.#end(job, { error: ataError.aborted });
     const plan = this.#o.lock.run(() => target.plan(block));
     const wanted = plan.kind === 'in' ? plan.data.length : plan.kind === 'read' || plan.kind === 'out' ? plan.length : 0;
-    const scatter = this.#regions(job, wanted);
+    const scatter = regionsOf(this.#o.memory, job, wanted);
     const result = await perform(plan, this.#o.store(job.n), { in: scatter.pieces, out: scatter.pieces });
     this.#now(job, () => target.finish(result.sense));
     const error = result.status === 0 ? 0 : ((result.sense?.key ?? 0) << 4) | ataError.aborted;
@@ -189,11 +147,10 @@ export class AhciIo {
   }
 
   /** A FIS that writes the control register: software reset. */
-  #controlWrite(job: Job): void {
+  #controlWrite(job: AhciCommand): void {
     const { ahci } = this.#o;
     const { port, n } = job;
-    port.ci = (port.ci & ~(1 << job.slot)) >>> 0;
-    port.taken = (port.taken & ~(1 << job.slot)) >>> 0;
+    accept(job);
     if (job.control & 4) port.resetting = 1;
     else if (port.resetting) {
       const { ci, taken } = port;
@@ -205,7 +162,7 @@ export class AhciIo {
 
   /** The command is over. */
   #end(
-    job: Job,
+    job: AhciCommand,
     o: {
       readonly moved?: number;
       readonly error?: number;
@@ -221,13 +178,12 @@ export class AhciIo {
     this.#now(job, () => {
       o.scatter?.written();
       memory.write32(job.header + 4, moved);
-      const { port, slot, n, task } = job;
+      const { n, task } = job;
       const wrong = error !== 0 && !(signature && error === 1);
       const status = ready | seek | (wrong ? failed : 0);
       const lba = signature ? job.device.signature : (o.lba ?? task.lba);
       if (o.pio && moved > 0) this.#pioSetup(job, moved, status);
-      port.ci = (port.ci & ~(1 << slot)) >>> 0;
-      port.taken = (port.taken & ~(1 << slot)) >>> 0;
+      accept(job);
       this.#registers(
         job,
         signature && job.device.packet && !wrong ? 0 : status,
@@ -240,49 +196,37 @@ export class AhciIo {
   }
 
   /** Registers of the device to the host. */
-  #registers(job: Job, status: number, error: number, lba: number, count: number): void {
+  #registers(job: AhciCommand, status: number, error: number, lba: number, count: number): void {
     const { port, n, task } = job;
     port.tfd = (error << 8) | status;
     const at = (i: number): number => Math.floor(lba / 2 ** (8 * i)) & 0xff;
-    this.#send(port, fis.d2h, [
+    sendFis(this.#o.memory, port, fis.d2h, [
       ...[0x40, status, error, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
       ...[count & 0xff, (count >> 8) & 0xff, 0, 0, 0, 0, 0, 0],
     ]);
     this.#o.ahci.raise(n, pxIs.d2h);
   }
 
-  #pioSetup(job: Job, bytes: number, status: number): void {
+  #pioSetup(job: AhciCommand, bytes: number, status: number): void {
     const { port, n, task } = job;
     const at = (i: number): number => Math.floor(task.lba / 2 ** (8 * i)) & 0xff;
-    this.#send(port, fis.pioSetup, [
+    sendFis(this.#o.memory, port, fis.pioSetup, [
       ...[0x60, status, 0, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
       ...[task.count & 0xff, (task.count >> 8) & 0xff, 0, status, bytes & 0xff, (bytes >> 8) & 0xff, 0, 0],
     ]);
     this.#o.ahci.raise(n, pxIs.pioSetup);
   }
 
-  /** Writes a FIS where the port receives them: its type, then `bytes`. */
-  #send(port: AhciPort, { at, type }: { readonly at: number; readonly type: number }, bytes: readonly number[]): void {
-    if (!(port.cmd & pxCmd.fisReceive)) return;
-    const base = port.fbu * 2 ** 32 + port.fb + at;
-    [type, ...bytes].forEach((byte, i) => this.#o.memory.write8(base + i, byte));
-  }
-
   // ── Native command queuing ──
 
-  async #queued(job: Job): Promise<void> {
-    const { task, device, port, n, slot } = job;
-    const tag = task.count >> 3;
-    const write = task.command === 0x61;
-    const span = device.span(task.lba, task.feature || 0x1_0000);
-    this.#now(job, () => {
-      // The command is accepted: its slot is free again once the tag is done.
-      port.ci = (port.ci & ~(1 << slot)) >>> 0;
-      port.taken = (port.taken & ~(1 << slot)) >>> 0;
-    });
+  async #queued(job: AhciCommand): Promise<void> {
+    const { task, device, n } = job;
+    const write = task.command === queued.write;
+    const span = device.span(task.lba, queuedSectors(job));
+    this.#now(job, () => accept(job));
     const store = this.#o.store(n);
     let result: ScsiResult = { status: 2, sense: { key: 5, asc: 0x21, ascq: 0 }, transferred: 0 };
-    const scatter = this.#regions(job, span?.length ?? 0);
+    const scatter = regionsOf(this.#o.memory, job, span?.length ?? 0);
     if (span && device.o.ncq && !device.packet && !(write && store?.readOnly)) {
       const force = write && ((task.device & 0x80) !== 0 || device.s.writeCache === 0);
       const plan: ScsiPlan = write ? { kind: 'write', ...span, force } : { kind: 'read', ...span };
@@ -293,22 +237,7 @@ export class AhciIo {
     }
     this.#now(job, () => {
       if (!write) scatter.written();
-      const error = errorOf(result);
-      const status = ready | (error ? failed : 0);
-      port.tfd = (error << 8) | status;
-      const bit = tag === slot ? (1 << tag) >>> 0 : 0;
-      if (!error) port.sact = (port.sact & ~bit) >>> 0;
-      const bits = error ? 0 : bit;
-      this.#send(port, fis.setBits, [
-        0x40,
-        status & 0x77,
-        error,
-        bits & 0xff,
-        (bits >>> 8) & 0xff,
-        (bits >>> 16) & 0xff,
-        bits >>> 24,
-      ]);
-      this.#o.ahci.raise(n, error ? pxIs.setBits | pxIs.taskFile : pxIs.setBits);
+      queuedDone(this.#o.ahci, this.#o.memory, job, errorOf(result));
     });
   }
 }

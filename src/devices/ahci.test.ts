@@ -2,8 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Ram } from '../bus/memory.ts';
 import { Ahci } from './ahci.ts';
+import { readsAtOnce } from './ahci-at-once.ts';
 import { AhciIo } from './ahci-io.ts';
 import { AtaDevice } from './ata/device.ts';
+import { fill } from './scsi/perform.ts';
 import { memoryStore } from './scsi/testing.ts';
 import { testBoard, wire } from './testing.ts';
 
@@ -13,8 +15,8 @@ const FIS = 0x2000;
 const TABLE = 0x3000;
 const BASE = 0xf000_0000;
 
-/** A disk at port 0 and a CD-ROM at port 1, both started. */
-function rig() {
+/** A disk at port 0 and a CD-ROM at port 1, both started. `lies` bytes of the disk are where they can be read at once. */
+function rig(lies = 0) {
   const b = testBoard();
   const bytes = new Uint8Array(new SharedArrayBuffer(RAM));
   const memory = new Ram(bytes.buffer, [{ gpa: 0, length: RAM, offset: 0 }]);
@@ -30,7 +32,12 @@ function rig() {
     heard.push(ahci.s.ports[0]!.cmd);
     queueMicrotask(() => io?.serve());
   };
-  const ahci: Ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring });
+  const ahci: Ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring, atOnce: (n, bits) => atOnce(n, bits) });
+  const atOnce = readsAtOnce(ahci, memory, () => (offset, length, pieces) => {
+    const to = offset + length <= lies ? pieces() : undefined;
+    if (to) fill(to, disk.subarray(offset, offset + length));
+    return to !== undefined;
+  });
   for (const n of [0, 1] as const) {
     const kind = n === 0 ? 'disk' : 'cdrom';
     const ids = { model: 'QEMU', serial: `QM${n}`, version: '2.5+', discard: true, ncq: true };
@@ -121,6 +128,54 @@ test('reads and writes go by their region tables, queued or not', async () => {
   assert.ok(r.disk.slice(4608, 5120).every((byte) => byte === 0x33));
   assert.equal(r.read(0x134), 0);
   assert.deepEqual([r.bytes[FIS + 0x58], r.bytes[FIS + 0x5c]], [0xa1, 1]);
+});
+
+test('queued reads of what lies near are over when they were issued, all else is left to the I/O thread', async () => {
+  const r = rig(8192);
+  const heads = (slot: number, table: number, regions: number): void => {
+    r.view.setUint32(LIST + 32 * slot, 5 | (regions << 16), true);
+    r.view.setUint32(LIST + 32 * slot + 8, table, true);
+  };
+  /** A command for a slot, with one region. */
+  const put = (slot: number, command: number, lba: number, sectors: number, gpa: number, room = sectors * 512): void => {
+    const table = TABLE + 0x100 * slot;
+    heads(slot, table, 1);
+    r.bytes.fill(0, table, table + 0x100);
+    r.bytes.set([0x27, 0x80, command, sectors, lba & 0xff, lba >> 8, 0, 0x40], table);
+    r.bytes.set([0, 0, 0, 0, slot << 3], table + 8);
+    r.view.setUint32(table + 0x80, gpa, true);
+    r.view.setUint32(table + 0x8c, room - 1, true);
+  };
+  const issue = (bits: number): number => {
+    r.heard.length = 0;
+    r.write(0x134, bits);
+    r.write(0x138, bits);
+    return r.read(0x134);
+  };
+  put(0, 0x60, 2, 4, 0x8000);
+  put(5, 0x60, 8, 8, 0x9000);
+  assert.equal(issue(0x21), 0);
+  assert.deepEqual([r.read(0x138), r.heard.length, r.irq.level], [0, 0, 1]);
+  assert.deepEqual(r.bytes.slice(0x8000, 0x8800), r.disk.slice(1024, 3072));
+  assert.deepEqual(r.bytes.slice(0x9000, 0xa000), r.disk.slice(4096, 8192));
+  assert.deepEqual([...r.bytes.slice(FIS + 0x58, FIS + 0x60)], [0xa1, 0x40, 0x40, 0, 0x20, 0, 0, 0]);
+  // Far away, a write, memory that is too small, and a near one behind: they come by the I/O thread.
+  put(1, 0x60, 100, 4, 0x8000);
+  put(2, 0x60, 2, 4, 0xa000);
+  assert.equal(issue(6), 6);
+  assert.equal(r.heard.length, 1);
+  await r.settle();
+  assert.deepEqual([r.read(0x134), r.read(0x138)], [0, 0]);
+  assert.deepEqual(r.bytes.slice(0x8000, 0x8800), r.disk.slice(51200, 53248));
+  assert.deepEqual(r.bytes.slice(0xa000, 0xa800), r.disk.slice(1024, 3072));
+  put(3, 0x61, 2, 1, 0x8000);
+  assert.equal(issue(8), 8);
+  await r.settle();
+  assert.deepEqual(r.disk.slice(1024, 1536), r.bytes.slice(0x8000, 0x8200));
+  put(4, 0x60, 2, 4, 0x8000, 512);
+  assert.equal(issue(16), 16);
+  await r.settle();
+  assert.equal(r.read(0x120) & 1, 1);
 });
 
 test('packets reach the CD-ROM', async () => {

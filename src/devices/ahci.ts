@@ -76,6 +76,8 @@ export interface AhciOptions {
   readonly irq: IrqLine;
   /** Wakes the I/O thread. */
   readonly ring: () => void;
+  /** Carries out what can be at once of the slots of a port; true where nothing is left for the I/O thread. */
+  readonly atOnce?: (port: number, bits: number) => boolean;
   readonly report?: Report;
 }
 
@@ -204,8 +206,9 @@ export class Ahci {
   issue(n: number, bits: number): void {
     const p = this.s.ports[n]!;
     if (!(p.cmd & pxCmd.start)) return;
+    const fresh = (bits & ~p.ci) >>> 0;
     p.ci = (p.ci | bits) >>> 0;
-    this.#o.ring();
+    if (!this.#o.atOnce?.(n, fresh)) this.#o.ring();
   }
 }
 

@@ -9,6 +9,7 @@ import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
+import type { DirectReader } from './direct-reads.ts';
 import type { DriveStore } from './drive-store.ts';
 import type { VirtioPlace } from './microvm.ts';
 
@@ -67,6 +68,8 @@ export interface IdeUnit {
   store(): MediumStore | undefined;
   /** Resolves when a request of the drive is held by an error. */
   held(): Promise<void>;
+  /** Fills pieces with the disk's bytes at once; false where that is for the I/O thread to do. On vCPUs' threads, with the board's lock held. */
+  readonly readNow: DirectReader['read'] | undefined;
 }
 /** An IDE channel or a port of AHCI. */
 export interface IdeBus extends Bus<'IDE'> {

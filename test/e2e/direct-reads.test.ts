@@ -15,9 +15,10 @@ const SIZE = 4 * MIB;
 const BLOCK = 4096;
 type Stats = { readonly stats: { readonly rd_operations: number; readonly rd_bytes: number } }[];
 
-for (const [device, disk, limited] of [
-  ['virtio-blk-pci', '/dev/vda', '/machine/peripheral/disk/virtio-backend'],
-  ['nvme,serial=x', '/dev/nvme0n1', 'disk'],
+for (const [device, disk, limited, image] of [
+  ['virtio-blk-pci', '/dev/vda', '/machine/peripheral/disk/virtio-backend', 'debian-cloud'],
+  ['nvme,serial=x', '/dev/nvme0n1', 'disk', 'debian-cloud'],
+  ['ide-hd,bus=ide.0', '/dev/sda', 'disk', 'debian-amd64'],
 ] as const)
   test(`a guest reads at the doorbell of ${device} what the images hold, over snapshots, commits and new media`, async () => {
     const folder = mkdtempSync(join(tmpdir(), 'nonroot-direct-'));
@@ -27,10 +28,10 @@ for (const [device, disk, limited] of [
     writeFileSync(base, held);
     execFileSync('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'raw', '-b', base, top]);
     const drive = ['-blockdev', `driver=qcow2,node-name=top,file.driver=file,file.filename=${top}`];
-    const vm = await EmulatorProcess.linux(folder, 'vm', [...drive, '-device', `${device},drive=top,id=disk`]);
+    const vm = await EmulatorProcess.linux(folder, 'vm', [...drive, '-device', `${device},drive=top,id=disk`], image);
     try {
       await vm.shell();
-      await vm.command(`modprobe nvme; for i in $(seq 100); do [ -b ${disk} ] && break; sleep 0.1; done`);
+      await vm.command(`modprobe -a nvme ahci sd_mod; for i in $(seq 100); do [ -b ${disk} ] && break; sleep 0.1; done`);
       const operations = async (): Promise<number> => ((await vm.qmp('query-blockstats')) as Stats)[0]!.stats.rd_operations;
       /** The disk's sum as the guest sees it, past its own cache, in small pieces; it has to be what `held` is. */
       const compare = async (when: string): Promise<void> => {

@@ -2,6 +2,7 @@
 
 import type { IrqLine } from '../../bus/irq.ts';
 import { AHCI_BAR, AHCI_PORTS, Ahci, ahciIndexed } from '../../devices/ahci.ts';
+import { readsAtOnce } from '../../devices/ahci-at-once.ts';
 import { AhciIo } from '../../devices/ahci-io.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import { addMsi } from '../../devices/pci-msi.ts';
@@ -20,11 +21,12 @@ export const ich9Ahci = deviceType({
   build(ctx) {
     const bell = ctx.doorbell();
     let irq: IrqLine | undefined;
-    const ahci = new Ahci({
+    const ahci: Ahci = new Ahci({
       arena: ctx.arena,
       name: ctx.name,
       irq: { set: (level) => irq?.set(level) },
       ring: () => bell.ring(),
+      atOnce: (port, bits) => atOnce(port, bits),
       report: ctx.report,
     });
     const f = new PciFunction({
@@ -44,6 +46,7 @@ export const ich9Ahci = deviceType({
     f.preset(0x90, [0x40]);
     ctx.plug(f);
     const units: (IdeUnit | undefined)[] = new Array(AHCI_PORTS).fill(undefined);
+    const atOnce = readsAtOnce(ahci, ctx.memory, (n) => units[n]?.readNow);
     for (let n = 0; n < AHCI_PORTS; n++) {
       ctx.addBus({
         kind: 'IDE',

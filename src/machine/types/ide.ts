@@ -7,6 +7,7 @@ import { PciFunction } from '../../devices/pci-function.ts';
 import type { Drive } from '../backends.ts';
 import type { IdeUnit } from '../buses.ts';
 import { type AnyDeviceType, deviceType, type IoServices } from '../device-type.ts';
+import { DirectPlaces, DirectReader } from '../direct-reads.ts';
 import { DriveStore, drivePolicy } from '../drive-store.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, size, str, uint32, uint64, type Values } from '../properties.ts';
@@ -165,8 +166,11 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
         tray: (open) =>
           ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
       });
+      // IDE's channels take one command at a time, through registers.
+      const direct = kind === 'disk' && ctx.bus.ncq ? new DirectReader(ctx) : undefined;
       const unit: IdeUnit = {
         ata,
+        readNow: direct?.able ? (...read) => direct.read(...read) : undefined,
         store: () => (ata.packet?.s.trayOpen ? undefined : store?.inserted),
         held: () => store?.drained(new Promise<void>(() => {})) ?? new Promise<void>(() => {}),
       };
@@ -180,7 +184,8 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
         },
         io(services) {
           const drive = driveOf(services, p, ctx.path, kind);
-          if (drive) store = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror));
+          const places = drive && direct && new DirectPlaces(direct.state, services.lock, drive);
+          if (drive) store = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror), places);
           if (drive)
             drive.changed = () => {
               services.lock.run(() => ata.packet?.mediumChanged());
@@ -190,6 +195,7 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
             reset: () => store?.reset(),
             close() {
               if (!drive) return;
+              places?.close();
               drive.user = undefined;
               drive.changed = undefined;
             },
