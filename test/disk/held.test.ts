@@ -44,6 +44,7 @@ const kinds: readonly { readonly name: string; readonly args: readonly string[];
   // QEMU 7.2's AHCI carries it out after the reset all the same.
   { name: 'ide', args: ['-device', 'ide-hd,drive=n0,werror=stop,bootindex=0'], oursAlone: true },
   { name: 'scsi', args: ['-device', 'virtio-scsi-pci', '-device', 'scsi-hd,drive=n0,werror=stop,bootindex=0'] },
+  { name: 'usb', args: ['-device', 'qemu-xhci', '-device', 'usb-storage,drive=n0,werror=stop,bootindex=0'] },
   // QEMU's has no werror=.
   { name: 'nvme', args: ['-device', 'nvme,drive=n0,serial=s,werror=stop,bootindex=0'], oursAlone: true },
 ];

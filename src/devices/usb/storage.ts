@@ -118,17 +118,11 @@ export class Storage implements UsbFunction {
       case Phase.dataOut:
         return 'nak';
       case Phase.dataIn: {
-        const left = this.#data.length - s.done;
-        if (left > 0) {
-          const bytes = this.#data.slice(s.done, s.done + max);
-          s.done += bytes.length;
-          // A short packet ends the data as well.
-          if (s.done === s.expected || bytes.length < max) s.phase = Phase.status;
-          return bytes;
-        }
-        // Less than the host expects: the transfer ends short, and what follows is the status.
-        s.phase = Phase.status;
-        return new Uint8Array(0);
+        const bytes = this.#data.slice(s.done, s.done + max);
+        s.done += bytes.length;
+        // A short packet ends the data as well.
+        if (s.done === s.expected || bytes.length < max) s.phase = Phase.status;
+        return bytes;
       }
       case Phase.status: {
         const csw = new Uint8Array(13);
@@ -185,7 +179,9 @@ export class Storage implements UsbFunction {
     s.done = 0;
     const toHost = data.subarray(0, s.expected);
     s.residue = s.expected - (s.toHost ? toHost.length : Math.min(s.expected, used));
-    this.#data = toHost;
+    // Less than the host expects is filled up with zeros, as QEMU does it (Bulk-Only Transport 1.0, section 6.7.2): SeaBIOS knows no short packets of xHCI.
+    this.#data = new Uint8Array(s.toHost ? s.expected : 0);
+    this.#data.set(toHost.subarray(0, this.#data.length));
     s.phase = s.toHost && s.expected > 0 ? Phase.dataIn : Phase.status;
     this.ready(0x81);
     this.ready(0x02);

@@ -97,7 +97,8 @@ test('bulk-only transport: command, data, status; what is wrong stalls until it 
     20,
     true,
   );
-  assert.equal((disk.in(1, 512) as Uint8Array).length, 20);
+  const filled = Uint8Array.from({ length: 36 }, (_, i) => (i < 20 ? i : 0));
+  assert.deepEqual(disk.in(1, 512), filled, 'what is missing is zeros, and the residue tells');
   const csw = new DataView((disk.in(1, 512) as Uint8Array).slice().buffer);
   assert.deepEqual([csw.getUint32(4, true), csw.getUint32(8, true), csw.getUint8(12)], [77, 16, 0]);
   assert.equal(disk.out(2, new Uint8Array(31)), 'stall');
