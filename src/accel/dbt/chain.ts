@@ -20,7 +20,7 @@ export const Site = {
   epoch: 8,
   /** i32: place of the target's region in the table; of the first site, the records to run where the region may not. */
   index: 12,
-  /** i32: how often another target was met. */
+  /** i32: how often another target was met; of the first site, how often the region was left by a way that was new. */
   misses: 16,
   /** i32: targets noted so far; and the low halves of the last ones. */
   count: 20,
@@ -34,7 +34,7 @@ export const MISSES_MAX = 4000;
 
 /** Pages of a region behind its entry's are mapped as when it was translated: 1, else 0. The parameter is its place in the table. */
 export const validateRegion = host('validateRegion', ['i32'], 'i32');
-/** A site has met many targets. The parameter is its host address. */
+/** A site has met many targets, or a region was left by ways that are new (its first site). The parameter is its host address. */
 export const manyTargets = host('manyTargets', ['i32'], null);
 
 /** The epoch of the half in which an address lies. */

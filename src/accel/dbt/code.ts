@@ -15,6 +15,9 @@ const SPARE = 256 << 10;
 /** Most bytes of a write that may leave a block as it is but for its constants. */
 const PATCH_MAX = 8;
 
+/** Writes to a page between two changes of its code after which its code is known byte by byte. */
+const WRITES_BESIDE = 8;
+
 /** Most bytes of an instruction that lie on the page behind its first one. */
 const TAIL = 14;
 
@@ -87,6 +90,8 @@ export class CodeCache {
   /** Blocks by page number, then by place in the page and context: small integers, which hash fast. */
   readonly #blocks = new Map<number, Map<number, Block>>();
   readonly #pieces = new Map<number, Pieces>();
+  /** By page: writes since its code changed last, and a bit for each byte that is code where these are many. */
+  readonly #exact = new Map<number, { writes: number; bits: Uint8Array | null }>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
   /** Pages whose blocks may be linked to stale ones. */
@@ -260,6 +265,7 @@ export class CodeCache {
     const list = this.#pages.get(page);
     if (list) list.push(block);
     else this.#pages.set(page, [block]);
+    this.#exact.delete(page);
     const pieces = this.#piecesOf(page);
     this.#cover(pieces, page, block);
     this.#tell(page, pieces);
@@ -362,6 +368,7 @@ export class CodeCache {
       const list = this.#regions.get(page);
       if (list) list.push(attached);
       else this.#regions.set(page, [attached]);
+      this.#exact.delete(page);
       const pieces = this.#piecesOf(page);
       for (const [from, to] of parts) cover(pieces, from, to);
       this.#tell(page, pieces);
@@ -408,13 +415,14 @@ export class CodeCache {
       const rest = this.#regions.get(page)?.filter((x) => x !== a) ?? [];
       if (rest.length > 0) this.#regions.set(page, rest);
       else this.#regions.delete(page);
+      this.#exact.delete(page);
     }
     this.#host.release(a.index);
   }
-  /** Detaches the regions of a page that bytes from `from` to `to` (offsets in the page) are part of. */
-  #detach(page: number, from: number, to: number): void {
+  /** Detaches the regions of a page that bytes from `from` to `to` (offsets in the page) are part of: whether there were any. */
+  #detach(page: number, from: number, to: number): boolean {
     const list = this.#regions.get(page);
-    if (!list) return;
+    if (!list) return false;
     const hit = (a: Attached): boolean => {
       const start = a.block.gpa - page * 4096;
       return (
@@ -423,10 +431,11 @@ export class CodeCache {
       );
     };
     const gone = list.filter(hit);
-    if (gone.length === 0) return;
+    if (gone.length === 0) return false;
     for (const a of gone) this.#drop(a);
     const count = (this.#losses.get(page)?.count ?? 0) + 1;
     this.#losses.set(page, { count, refuse: count > 4 ? 1 << Math.min(count - 4, 12) : 0 });
+    return true;
   }
 
   /**
@@ -435,7 +444,8 @@ export class CodeCache {
    */
   written(gpa: number, length: number): boolean {
     const page = Math.floor(gpa / 4096);
-    this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
+    if (this.#beside(page, gpa - page * 4096, gpa + length - page * 4096)) return true;
+    const detached = this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
     const list = this.#pages.get(page);
     if (!list) {
       this.#recount(page);
@@ -449,11 +459,51 @@ export class CodeCache {
       if ((here || tail) && (tail || length > PATCH_MAX || !this.#patch(block, gpa, gpa + length))) this.#invalidate(block);
       else list[kept++] = block;
     }
-    if (kept < list.length) this.#linked.add(page);
+    // Patched blocks are where they were.
+    if (kept === list.length && !detached) return true;
+    if (kept < list.length) {
+      this.#linked.add(page);
+      this.#exact.delete(page);
+    }
     list.length = kept;
     if (kept === 0) this.#pages.delete(page);
     this.#recount(page);
     return kept > 0 || this.#regions.has(page);
+  }
+  /** Whether a page has code, none of it from byte `from` to `to`; also no where that is not known. */
+  #beside(page: number, from: number, to: number): boolean {
+    let exact = this.#exact.get(page);
+    if (!exact) {
+      exact = { writes: 0, bits: null };
+      this.#exact.set(page, exact);
+    }
+    if (!exact.bits) {
+      if (++exact.writes < WRITES_BESIDE) return false;
+      exact.bits = this.#codeBits(page);
+    }
+    const { bits } = exact;
+    if (bits.length === 0) return false;
+    for (let at = from; at < to; at++) if (bits[at >> 3] & (1 << (at & 7))) return false;
+    return true;
+  }
+  /** A bit for each byte of a page that is code; none at all where there is no code. */
+  #codeBits(page: number): Uint8Array {
+    const blocks = this.#pages.get(page) ?? [];
+    const regions = this.#regions.get(page) ?? [];
+    const bits = new Uint8Array(blocks.length + regions.length > 0 ? 512 : 0);
+    const mark = (from: number, to: number): void => {
+      for (let at = Math.max(0, from); at < Math.min(to, 4096); at++) bits[at >> 3] |= 1 << (at & 7);
+    };
+    const markBlock = (block: Block): void => mark(block.gpa - page * 4096, block.gpa - page * 4096 + block.length);
+    for (const block of blocks) {
+      markBlock(block);
+      if (block.next === page * 4096) mark(0, TAIL);
+    }
+    for (const { block, ranges } of regions) {
+      markBlock(block);
+      for (const [from, to] of ranges.get(page) ?? []) mark(from, to);
+    }
+    return bits;
   }
   /**
    * A few bytes from `from` to `to` of a block were written: where each of the instructions there is of the same kind and length as before, its
@@ -545,6 +595,7 @@ export class CodeCache {
     this.#regions.clear();
     this.#linked.clear();
     this.#pieces.clear();
+    this.#exact.clear();
     this.#next = this.#start;
     this.stats.flushes++;
     this.#host.dropped();

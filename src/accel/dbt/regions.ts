@@ -320,6 +320,8 @@ export class Regions {
     const index = REGION_FIRST + Math.floor(n / REGION_SITES);
     const made = this.#made.get(index);
     const jumps = made?.sites[n % REGION_SITES];
+    // Ways that are known now.
+    if (made && n % REGION_SITES === 0) return this.#renew(index, made, false);
     if (made && jumps && this.#learn(site, jumps, made)) this.#renew(index, made);
   }
   /** Notes where the indirect jumps behind a site went; whether anything is new. */
@@ -383,12 +385,13 @@ export class Regions {
     }
     this.#renew(index, made);
   }
-  #renew(index: number, made: Made): void {
+  /** It is translated anew; where it is not `stale`, only if there is more of it now. */
+  #renew(index: number, made: Made, stale = true): void {
     const renewals = this.#renewals.get(made.block) ?? 0;
     if (renewals >= RENEWALS_MAX || this.#followed.has(index)) return;
     this.#renewals.set(made.block, renewals + 1);
     this.stats.renewed++;
-    made.stale = true;
+    if (stale) made.stale = true;
     this.#again.set(index, this.#again.get(index) ?? made.reach);
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }

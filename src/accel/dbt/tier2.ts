@@ -9,7 +9,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
-import { chainMiss, REGION_FIRST, Site, validateRegion } from './chain.ts';
+import { chainMiss, MISSES_MAX, manyTargets, REGION_FIRST, Site, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
@@ -66,7 +66,7 @@ export function buildRegions(
   memory: MemoryImport,
 ): RegionModule {
   const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
-  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, validateRegion, cellLook]);
+  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, manyTargets, validateRegion, cellLook]);
   for (const blocks of bodies)
     for (const parts of blocks.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
@@ -118,7 +118,7 @@ class RegionWriter {
   readonly #changed: number;
   #current: RegionBlock;
   #part: Part | null = null;
-  readonly #level = { cold: 0, chain: 0, return: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
+  readonly #level = { cold: 0, chain: 0, return: 0, unmet: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
   /** What the sites are for; the first one is the region's. */
   readonly sites: number[][] = [[]];
   /** Places of the accesses behind each cell, in the cells' order. */
@@ -657,8 +657,8 @@ class RegionWriter {
     const last = b.steps[b.steps.length - 1];
     const beside = last.place + last.insn.length;
     if (b.end === 'call') return this.#call([]);
-    // Where nobody has been, nobody is hurried.
-    if (to !== beside && !this.#region.met(to)) return this.#l.brTo(this.#level.cold);
+    // Where nobody has been, nobody is hurried, unless they come often.
+    if (to !== beside && !this.#region.met(to)) return this.#l.brTo(this.#level.unmet);
     this.#goOn(this.#level.chain, [], false);
   }
   #go(block: RegionBlock): void {
@@ -819,8 +819,13 @@ class RegionWriter {
     l.open(0x02);
     this.#level.return = l.depth;
     l.open(0x02);
+    this.#level.unmet = l.depth;
+    l.open(0x02);
     this.#tree(this.#region.entry);
     l.op(0x00);
+    l.close(); // unmet
+    this.#countUnmet();
+    l.brTo(this.#level.chain);
     l.close(); // return
     this.#move(this.#written, true);
     this.#putRip();
@@ -847,6 +852,32 @@ class RegionWriter {
     if (this.#stuck !== 0) this.#passEntry();
     l.i32(Out.region);
     return l.finish();
+  }
+  /** A way has been taken that nobody had taken when the region was translated: where that happens often, it is translated again. */
+  #countUnmet(): void {
+    const l = this.#l;
+    const own = this.#siteAt(0);
+    const misses = l.local('i32');
+    l.localGet(0);
+    l.localGet(0);
+    l.memory(0x28, own + Site.misses);
+    l.i32(1);
+    l.op(0x6a);
+    l.localTee(misses);
+    l.memory(0x36, own + Site.misses);
+    l.localGet(misses);
+    l.i32(MISSES_MAX);
+    l.op(0x46);
+    l.open(0x04, 0x40, null, false);
+    l.localGet(0);
+    l.i32(own);
+    l.op(0x6a);
+    l.call(manyTargets);
+    l.close();
+    l.i32(NO_SITE);
+    l.localSet(this.#site);
+    l.i32(0);
+    l.localSet(this.#profile);
   }
   /** Where the entry's first instruction could not run here, tier 0 must not come straight back: it runs the entry's records. */
   #passEntry(): void {

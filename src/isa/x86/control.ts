@@ -89,7 +89,8 @@ export const writeCr0 = sub('writeCr0', ['i64'], null, { faults: true }, (c, val
   const caching = b.and(has(c, changed, CR0.cd | CR0.nw), b.eqz(has(c, changed, CR0.pg)));
   b.if(b.and(b.and(caching, paging), pae), () => c.do(checkPointers, c.get(st.cr3)));
   c.set(st.cr0, b.extu(v));
-  b.if(has(c, changed, CR0.pg | CR0.pe | CR0.wp), () => c.do(flushAll));
+  // Without paging before and after, addresses are what they were: firmware and boot loaders change between real and protected mode for each call.
+  b.if(b.or(has(c, changed, CR0.pg), b.and(paging, has(c, changed, CR0.wp))), () => c.do(flushAll));
   c.do(updateContext);
   b.ret();
 });
