@@ -56,8 +56,8 @@ export const ARRIVAL_ENTRIES = 8192;
 /** What a burst of a string instruction counts for in a slice. */
 const REPEAT = 64;
 
-/** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF. */
-export const Kick = { now: 1, waiting: 2 } as const;
+/** Bits of the `kick` slot: look at requests and interrupts now; an interrupt waits for IF (and is that bit, so that one operation tells whether it has come). */
+export const Kick = { now: 1, waiting: 0x200 } as const;
 
 const zeroOf: Readonly<Record<Type, number[]>> = {
   i32: [0x41, 0],

@@ -16,7 +16,7 @@ import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES 
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
-import { lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
+import { Kick, lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
 
 /** Instructions after which a loop looks whether its slice is over. */
 const FUEL = 50_000;
@@ -581,13 +581,21 @@ class RegionWriter {
     l.op(0x6a);
     l.memory(0x36, st.retired.offset);
   }
+  /** Puts on the stack whether somebody wants us: an interrupt that waits for IF does not while that is clear. */
+  #kicked(): void {
+    const l = this.#l;
+    l.stateI32(st.kick.offset);
+    l.stateI32(st.sysFlags.offset);
+    l.i32(Kick.now);
+    l.op(0x72, 0x71);
+  }
   /** Puts on the stack whether the slice is over or somebody wants us. */
   #checkSlice(): void {
     const l = this.#l;
     l.stateI32(st.retired.offset);
     l.i32(FUEL);
     l.op(0x4a);
-    l.stateI32(st.kick.offset);
+    this.#kicked();
     l.op(0x72);
     if (this.#based) {
       // Regions are found by linear address: with another base than 0 by tier 0 only.
@@ -678,7 +686,7 @@ class RegionWriter {
       l.localGet(this.#count);
       l.i32(FUEL);
       l.op(0x4a);
-      l.stateI32(st.kick.offset);
+      this.#kicked();
       l.op(0x72, 0x45);
       l.brTo(loop, true, true);
       there();
