@@ -53,3 +53,31 @@ test('code that comes to lie where stores went unseen is met by the next store',
   assert.equal(settle(vcpu), 'hlt');
   assert.deepEqual(out, [1, 2]);
 });
+
+test('a call that is patched each time, with data beside it, costs no decoding; another instruction in its place runs', () => {
+  // mov ecx,40; L: mov [f+1],ecx; mov [D],ecx; call f; dec ecx; jnz L; mov byte [f],SUB; call f; hlt; f: add eax,0; ret; D:
+  const { vcpu } = rig(
+    'off',
+    'b928000000 890d1d000000 890d1c000000 e811000000 ffc9 75eb c605060000002d e801000000 f4 0500000000 c3 00000000',
+  );
+  assert.equal(settle(vcpu), 'hlt');
+  assert.equal(vcpu.get('rax'), 820n - 1n);
+  assert.equal(vcpu.codeStats.invalidated, 1);
+});
+
+test('a region that is left by a way that was new when it was translated is translated again', () => {
+  // mov ecx,150000; mov edx,75000; L: cmp ecx,edx; jbe B; A: inc rax; dec ecx; jnz L; hlt; B: inc rbx; jmp A
+  const { vcpu } = rig('hot', 'b9f0490200 baf8240100 39d1 7608 48ffc0 ffc9 75f5 f4 48ffc3 ebf3');
+  assert.equal(settle(vcpu), 'hlt');
+  assert.deepEqual([vcpu.get('rax'), vcpu.get('rbx')], [150_000n, 75_000n]);
+  assert.equal(vcpu.regionStats.renewed, 1);
+  assert.ok(vcpu.get('regionEntries') < 10_000n, `${vcpu.get('regionEntries')} entries`);
+});
+
+test('an interrupt that waits while IF is clear does not end regions', () => {
+  // mov ecx,20000; L: inc rax; dec ecx; jnz L; hlt
+  const { vcpu } = rig('always', 'b9204e0000 48ffc0 ffc9 75f9 f4', 'long', { pending: () => true });
+  assert.equal(settle(vcpu), 'hlt');
+  assert.equal(vcpu.get('rax'), 20_000n);
+  assert.ok(vcpu.get('regionEntries') < 100n, `${vcpu.get('regionEntries')} entries`);
+});

@@ -90,8 +90,8 @@ export class CodeCache {
   /** Blocks by page number, then by place in the page and context: small integers, which hash fast. */
   readonly #blocks = new Map<number, Map<number, Block>>();
   readonly #pieces = new Map<number, Pieces>();
-  /** By page: writes since its code changed last, and a bit for each byte that is code where these are many. */
-  readonly #exact = new Map<number, { writes: number; bits: Uint8Array | null }>();
+  /** By page: writes since its code changed last; where these are many, a bit for each byte that is code, and the blocks that short writes met, by these. */
+  readonly #exact = new Map<number, { writes: number; bits: Uint8Array | null; readonly met: Map<number, Block[]> }>();
   readonly #byRecord = new Map<number, Block>();
   readonly #regions = new Map<number, Attached[]>();
   /** Pages whose blocks may be linked to stale ones. */
@@ -451,6 +451,7 @@ export class CodeCache {
       this.#recount(page);
       return this.#regions.has(page);
     }
+    if (!detached && length <= PATCH_MAX && this.#patchAll(page, list, gpa, length)) return true;
     let kept = 0;
     for (const block of list) {
       const here = gpa < block.gpa + block.length && gpa + length > block.gpa;
@@ -459,8 +460,6 @@ export class CodeCache {
       if ((here || tail) && (tail || length > PATCH_MAX || !this.#patch(block, gpa, gpa + length))) this.#invalidate(block);
       else list[kept++] = block;
     }
-    // Patched blocks are where they were.
-    if (kept === list.length && !detached) return true;
     if (kept < list.length) {
       this.#linked.add(page);
       this.#exact.delete(page);
@@ -474,7 +473,7 @@ export class CodeCache {
   #beside(page: number, from: number, to: number): boolean {
     let exact = this.#exact.get(page);
     if (!exact) {
-      exact = { writes: 0, bits: null };
+      exact = { writes: 0, bits: null, met: new Map() };
       this.#exact.set(page, exact);
     }
     if (!exact.bits) {
@@ -504,6 +503,19 @@ export class CodeCache {
       for (const [from, to] of ranges.get(page) ?? []) mark(from, to);
     }
     return bits;
+  }
+  /** Writes that code takes all the time (a boot loader that patches its call of the BIOS each time): true where all blocks stay, with other constants. */
+  #patchAll(page: number, list: readonly Block[], gpa: number, length: number): boolean {
+    const exact = this.#exact.get(page);
+    if (!exact?.bits) return false;
+    const key = (gpa - page * 4096) * (PATCH_MAX + 1) + length;
+    let met = exact.met.get(key);
+    if (!met) {
+      const tail = gpa - page * 4096 < TAIL;
+      met = list.filter((b) => (gpa < b.gpa + b.length && gpa + length > b.gpa) || (tail && b.next === page * 4096));
+      exact.met.set(key, met);
+    }
+    return met.every((block) => this.#patch(block, gpa, gpa + length));
   }
   /**
    * A few bytes from `from` to `to` of a block were written: where each of the instructions there is of the same kind and length as before, its

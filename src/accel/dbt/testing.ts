@@ -40,12 +40,17 @@ const FLAT = {
 };
 
 /** A vCPU in 64-bit code or in 32-bit code with flat segments, without paging, the program at CODE, the stack below it. */
-export function rig(regions: 'off' | 'always', hex: string, mode: 'long' | 'flat' = 'long'): Rig {
+export function rig(
+  regions: 'off' | 'always' | 'hot',
+  hex: string,
+  mode: 'long' | 'flat' = 'long',
+  board: Partial<VcpuBus> = {},
+): Rig {
   const layout = layoutOf(16 * MIB, 1);
   const memory = createMemory(layout);
   const vm = createVm(engine, memory, layout, 1, main, { regions });
   const out: number[] = [];
-  const vcpu = new DbtVcpu(vm, 0, bus(out));
+  const vcpu = new DbtVcpu(vm, 0, { ...bus(out), ...board });
   const bytes = new Uint8Array(memory.buffer);
   bytes.set(
     Uint8Array.from(hex.replaceAll(' ', '').match(/../g) ?? [], (byte) => Number.parseInt(byte, 16)),

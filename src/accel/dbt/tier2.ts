@@ -118,7 +118,14 @@ class RegionWriter {
   readonly #changed: number;
   #current: RegionBlock;
   #part: Part | null = null;
-  readonly #level = { cold: 0, chain: 0, return: 0, unmet: 0, loops: new Map<RegionBlock, number>(), ends: new Map<RegionBlock, number>() };
+  readonly #level = {
+    cold: 0,
+    chain: 0,
+    return: 0,
+    unmet: 0,
+    loops: new Map<RegionBlock, number>(),
+    ends: new Map<RegionBlock, number>(),
+  };
   /** What the sites are for; the first one is the region's. */
   readonly sites: number[][] = [[]];
   /** Places of the accesses behind each cell, in the cells' order. */
