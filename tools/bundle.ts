@@ -4,7 +4,18 @@
 // Usage: node tools/bundle.ts
 
 import { spawnSync } from 'node:child_process';
-import { globSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
@@ -25,6 +36,22 @@ const LATE = ['child_process', 'crypto', 'dgram', 'dns', 'http', 'https', 'modul
 /** Flags that V8's code goes by: as the launchers give them on processors with protection keys, and on others. */
 const FLAGS = { plain: [], unprotected: ['--no-memory-protection-keys'] } as const;
 
+/** What our modules import of one of Node's, by name. */
+function used(name: string): ReadonlySet<string> {
+  const names = new Set<string>();
+  for (const file of globSync('{bin,src}/**/*.ts', { cwd: root })) {
+    for (const [, what] of readFileSync(join(root, file), 'utf8').matchAll(
+      new RegExp(`^(?:import|export) ([^;]*) from 'node:${name}';`, 'gm'),
+    )) {
+      const list = /^{([^}]*)}$/.exec(what!)?.[1];
+      if (list === undefined && !what!.startsWith('type '))
+        throw new Error(`Cannot bundle ${file}: accepted of node:${name} are imports by name`);
+      for (const word of list?.split(',') ?? []) names.add(word.trim().split(' ')[0]!);
+    }
+  }
+  return names;
+}
+
 /** Reads one of Node's modules when one of its exports is used. */
 const late: Plugin = {
   name: 'late',
@@ -32,8 +59,8 @@ const late: Plugin = {
     onResolve({ filter: /^node:/ }, ({ path, kind }) =>
       kind === 'import-statement' && LATE.includes(path.slice(5)) ? { path: path.slice(5), namespace: 'late' } : undefined,
     );
-    onLoad({ filter: /./, namespace: 'late' }, async ({ path }) => {
-      const names = Object.keys((await import(`node:${path}`)) as object);
+    onLoad({ filter: /./, namespace: 'late' }, ({ path }) => {
+      const names = [...used(path)];
       const contents = `for (const name of ${JSON.stringify(names)}) Object.defineProperty(exports, name, { enumerable: true, get: () => require('${path}')[name] });`;
       return { contents };
     });

@@ -176,23 +176,15 @@ function compound(f: Exclude<Field, Scalar>, buffer: ArrayBufferLike, at: number
   return Array.from({ length: count }, (_, i) => kind.view(buffer, at + i * kind.size));
 }
 
-/**
- * A layout from a literal of field kinds, in order of declaration. `as` names and versions it for snapshots.
- * Fields that threads change at the same time are arrays (`['i32', 1]`), which `Atomics` takes.
- */
-export function struct<const F extends Fields>(fields: F, as: { name?: string; version?: number } = {}): Layout<F> {
-  const offsets: Record<string, number> = {};
-  let end = 0;
-  let align = 1;
-  for (const [name, f] of Object.entries(fields)) {
-    const m = measure(f);
-    const at = Math.ceil(end / m.align) * m.align;
-    offsets[name] = at;
-    end = at + m.size;
-    align = Math.max(align, m.align);
-  }
-  const size = Math.ceil(end / align) * align;
-
+/** The class of a layout's views. */
+function viewClass(
+  fields: Fields,
+  offsets: Readonly<Record<string, number>>,
+  size: number,
+): new (
+  buffer: ArrayBufferLike,
+  offset: number,
+) => Base {
   const parts = Object.entries(fields).filter((e): e is [string, Exclude<Field, Scalar>] => !isScalar(e[1]));
   class StructView {
     readonly d: DataView;
@@ -203,10 +195,30 @@ export function struct<const F extends Fields>(fields: F, as: { name?: string; v
       }
     }
   }
+  for (const [name, f] of Object.entries(fields))
+    if (isScalar(f)) Object.defineProperty(StructView.prototype, name, { ...accessor[f](offsets[name]!), enumerable: true });
+  return StructView;
+}
+
+/**
+ * A layout from a literal of field kinds, in order of declaration. `as` names and versions it for snapshots.
+ * Fields that threads change at the same time are arrays (`['i32', 1]`), which `Atomics` takes.
+ */
+export function struct<const F extends Fields>(fields: F, as: { name?: string; version?: number } = {}): Layout<F> {
+  const offsets: Record<string, number> = {};
+  let end = 0;
+  let align = 1;
   for (const [name, f] of Object.entries(fields)) {
     if (name === 'd') throw new Error("Cannot lay out a struct: a field is named 'd', which the view uses itself");
-    if (isScalar(f)) Object.defineProperty(StructView.prototype, name, { ...accessor[f](offsets[name]!), enumerable: true });
+    const m = measure(f);
+    const at = Math.ceil(end / m.align) * m.align;
+    offsets[name] = at;
+    end = at + m.size;
+    align = Math.max(align, m.align);
   }
+  const size = Math.ceil(end / align) * align;
+  // Most layouts of a program are never looked at.
+  let views: ReturnType<typeof viewClass> | undefined;
 
   return {
     name: as.name ?? '',
@@ -217,7 +229,8 @@ export function struct<const F extends Fields>(fields: F, as: { name?: string; v
     fields,
     view(buffer, offset) {
       if (offset % align !== 0) throw new Error(`Cannot view a struct at ${offset}: not a multiple of its alignment ${align}`);
-      return new StructView(buffer, offset) as unknown as View<F>;
+      views ??= viewClass(fields, offsets, size);
+      return new views(buffer, offset) as unknown as View<F>;
     },
   };
 }

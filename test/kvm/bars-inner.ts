@@ -20,6 +20,8 @@ const common = [
   ...['-drive', `file=${DISK},format=raw,if=none,id=d`, '-device', 'virtio-blk-pci,drive=d'],
   ...['-monitor', `unix:${MONITOR},server=on,wait=off`],
 ]; // biome-ignore format: one command
+/** As the launcher has it. */
+const env = { ...process.env, MALLOC_ARENA_MAX: '2', GLIBC_TUNABLES: 'glibc.malloc.hugetlb=1' };
 const programs: readonly (readonly [string, readonly string[]])[] = [
   ['nonroot', [process.execPath, '--max-semi-space-size=2', 'dist/bin/nonroot-system-x86_64.cjs', ...common]],
   ['qemu', ['/usr/bin/qemu-system-x86_64', ...common]],
@@ -49,7 +51,7 @@ const end = async (child: ChildProcess): Promise<void> => {
 };
 
 async function startOnce([program, ...args]: readonly string[]): Promise<void> {
-  const child = spawn(program!, [...args, '-S'], { stdio: ['pipe', 'ignore', 'inherit'] });
+  const child = spawn(program!, [...args, '-S'], { stdio: ['pipe', 'ignore', 'inherit'], env });
   const limit = Date.now() + LIMIT;
   while (Date.now() < limit && !/VM status/.test(await monitor('info status', /VM status/, LIMIT)))
     await new Promise((resolve) => setTimeout(resolve, 200));
@@ -58,7 +60,7 @@ async function startOnce([program, ...args]: readonly string[]): Promise<void> {
 
 async function round(who: string, [program, ...args]: readonly string[]): Promise<void> {
   const start = Date.now();
-  const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+  const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'inherit'], env });
   let out = '';
   child.stdout.on('data', (bytes: Buffer) => {
     out += bytes.toString('latin1');
