@@ -41,6 +41,64 @@ test('a bus behind a bridge is reached by its number, with windows around its de
   assert.notEqual(r.b.mmio.read(0xc000_0000, 4), 0x77);
 });
 
+test('what is behind a bridge is reached within its windows alone, while it passes on', () => {
+  const r = rig();
+  const byPort = { index: 1, kind: 'io', size: 0x10, handler: { read: () => 0x55, write: () => {} } };
+  const wide = { index: 2, kind: 'mem64', prefetchable: true, size: 0x2000, handler: { read: () => 0x33, write: () => {} } };
+  const card = r.make('card', {
+    classCode: 0xff_0000,
+    bars: [{ index: 0, kind: 'mem32', size: 0x1000, handler: { read: () => 0x77, write: () => {} } }, byPort, wide],
+  });
+  const inner = r.make('inner', { bridge: true });
+  r.behind.add(inner, 1, 0);
+  const innermost = r.host.behind(inner);
+  innermost.add(card, 2, 0);
+  r.host.reset();
+  card.write(4, 2, 3);
+  card.write(0x10, 4, 0xe020_0000);
+  card.write(0x14, 4, 0xd000);
+  card.write(0x18, 4, 0x0010_0000);
+  card.write(0x1c, 4, 4);
+  const reached = (): boolean[] => [
+    (r.b.mmio.read(0xe020_0000, 4) & 0xff) === 0x77,
+    (r.b.ports.read(0xd000, 1) & 0xff) === 0x55,
+    (r.b.mmio.read(0x4_0010_0000, 4) & 0xff) === 0x33,
+  ];
+  assert.deepEqual(reached(), [false, false, false]);
+  for (const f of [r.bridge, inner]) {
+    f.write(4, 2, 7);
+    f.write(0x20, 4, 0xe020_e020);
+    f.write(0x1c, 2, 0xd0d0);
+    f.write(0x24, 4, 0x0010_0010);
+    f.write(0x28, 4, 4);
+    f.write(0x2c, 4, 4);
+  }
+  assert.deepEqual(reached(), [true, true, true]);
+  for (const [offset, size, closed, open, lost] of [
+    [0x20, 4, 0xe010_e010, 0xe020_e020, 0],
+    [0x20, 4, 0xe010_e030, 0xe020_e020, 0],
+    [0x1c, 2, 0xc0c0, 0xd0d0, 1],
+    [0x30, 4, 0x1_0001, 0, 1],
+    [0x2c, 4, 3, 4, 2],
+    [0x24, 4, 0x0010_0020, 0x0010_0010, 2],
+  ] as const) {
+    for (const f of [r.bridge, inner]) {
+      f.write(offset, size, closed);
+      assert.deepEqual(
+        reached(),
+        [0, 1, 2].map((n) => n !== lost),
+        `${f.name}: ${closed.toString(16)} at ${offset.toString(16)}`,
+      );
+      f.write(offset, size, open);
+    }
+  }
+  r.bridge.write(4, 2, 4);
+  assert.deepEqual(reached(), [false, false, false]);
+  inner.write(4, 2, 1);
+  r.bridge.write(4, 2, 7);
+  assert.deepEqual(reached(), [false, true, false]);
+});
+
 test('interrupt pins rotate by slot behind a bridge', () => {
   const r = rig();
   r.behind.add(r.device, 5, 0);

@@ -54,11 +54,16 @@ export const pci = {
   ioBase: 0x1c,
   memoryBase: 0x20,
   prefetchBase: 0x24,
+  prefetchUpper: 0x28,
+  ioUpper: 0x30,
   bridgeControl: 0x3e,
 } as const;
 export const command = { io: 1, memory: 2, master: 4, intxOff: 0x400 } as const;
 const statusIntx = 8;
 const statusCapabilities = 0x10;
+
+/** Whether all of `length` bytes from `base` on, of ports or memory, come through. */
+export type Reached = (io: boolean, base: number, length: number) => boolean;
 
 export class PciFunction {
   readonly name: string;
@@ -77,6 +82,8 @@ export class PciFunction {
   #line: IrqLine = unconnected;
   /** Set by the host: mappings may have changed. */
   #moved: () => void = () => {};
+  /** Set by the host: whether the bridges above pass addresses on. */
+  #reached: Reached = () => true;
 
   constructor(o: PciFunctionOptions) {
     this.name = o.name;
@@ -135,15 +142,15 @@ export class PciFunction {
   reset(): void {
     this.#s.config.set(this.#initial);
     this.#line.set(0);
-    this.#mapMemory();
+    this.mapMemory();
     this.#moved();
   }
 
   /** Puts BARs of plain memory where the guest has them. */
-  #mapMemory(): void {
+  mapMemory(): void {
     for (const bar of this.bars) {
       if (bar.memory === undefined) continue;
-      const address = this.barAddress(bar);
+      const address = this.reachedAt(bar);
       if (address < 0) bar.memory.slot.unmap();
       else bar.memory.slot.map(address, bar.size, bar.memory.host);
     }
@@ -214,9 +221,10 @@ export class PciFunction {
   }
 
   /** Called by the host bridge. */
-  attach(line: IrqLine, moved: () => void): void {
+  attach(line: IrqLine, moved: () => void, reached: Reached = () => true): void {
     this.#line = line;
     this.#moved = moved;
+    this.#reached = reached;
   }
 
   /** Gives the function an expansion ROM: a power of two of bytes, at least 2,048 (PCI 3.0, section 6.2.5.2). */
@@ -235,7 +243,7 @@ export class PciFunction {
     const register = this.read(pci.rom, 4);
     if (rom === undefined || !(register & 1) || !(this.#s.config[pci.command]! & command.memory)) return undefined;
     const base = (register & 0xffff_f800) >>> 0;
-    if (base === 0) return undefined;
+    if (base === 0 || !this.#reached(false, base, rom.length)) return undefined;
     const view = new DataView(rom.buffer, rom.byteOffset, rom.byteLength);
     return {
       ...{ base, length: rom.length },
@@ -266,8 +274,9 @@ export class PciFunction {
       const w = this.#writable[at]!;
       config[at] = ((config[at]! & ~w) | (byte & w)) & ~(byte & this.#clearable[at]!);
     }
-    if ((offset < pci.bar0 + 24 && offset + size > pci.command) || (offset < pci.rom + 4 && offset + size > pci.rom)) {
-      this.#mapMemory();
+    // From the command register to the expansion ROM: BARs, and a bridge's windows.
+    if (offset < pci.rom + 4 && offset + size > pci.command) {
+      this.mapMemory();
       this.#moved();
       if ((before ^ this.read(pci.command, 2)) & command.intxOff) this.#drive();
     }
@@ -293,6 +302,32 @@ export class PciFunction {
     if (bar.kind === 'io') return low & 0xfffc || -1;
     const high = bar.kind === 'mem64' ? this.read(at + 4, 4) : 0;
     return high * 2 ** 32 + ((low & 0xffff_fff0) >>> 0) || -1;
+  }
+
+  /** The same; -1 also where no bridge above has a window around it. */
+  reachedAt(bar: Bar): number {
+    const at = this.barAddress(bar);
+    return at >= 0 && this.#reached(bar.kind === 'io', at, bar.size) ? at : -1;
+  }
+
+  /** Whether a bridge passes accesses on to the bus behind it. PCI-to-PCI Bridge Architecture Specification 1.2, section 3.2.5. */
+  passes(io: boolean, base: number, length: number): boolean {
+    const window = (low: number, high: number): boolean => base >= low && base + length - 1 <= high;
+    const enabled = this.#s.config[pci.command]! & (io ? command.io : command.memory);
+    if (!enabled) return false;
+    const r = (at: number, size: 1 | 2 | 4): number => this.read(at, size);
+    if (io) {
+      const [low, high] = [r(pci.ioBase, 1), r(pci.ioBase + 1, 1)].map((v) => (v & 0xf0) << 8) as [number, number];
+      return window(low + r(pci.ioUpper, 2) * 0x1_0000, high + 0xfff + r(pci.ioUpper + 2, 2) * 0x1_0000);
+    }
+    const memory = (at: number, upper: number): number => (r(at, 2) & 0xfff0) * 0x1_0000 + upper * 2 ** 32;
+    return (
+      window(memory(pci.memoryBase, 0), memory(pci.memoryBase + 2, 0) + 0xf_ffff) ||
+      window(
+        memory(pci.prefetchBase, r(pci.prefetchUpper, 4)),
+        memory(pci.prefetchBase + 2, r(pci.prefetchUpper + 4, 4)) + 0xf_ffff,
+      )
+    );
   }
 
   /** Sets a BAR's address, as firmware does. */

@@ -117,7 +117,32 @@ export class PciHost {
     if (other !== undefined) throw new Error(`Cannot add ${f.name} at ${slot}.${fn}: ${other.name} is there`);
     to.functions[at] = f;
     to.placed.push({ slot, fn, f });
-    f.attach({ set: () => this.#route(to, slot, f) }, () => this.#changed());
+    f.attach(
+      { set: () => this.#route(to, slot, f) },
+      () => this.#moved(f),
+      (io, base, length) => this.#reaches(to, io, base, length),
+    );
+  }
+  /** A function's BARs or a bridge's windows are others. */
+  #moved(f: PciFunction): void {
+    this.#mapBehind(f);
+    this.#changed();
+  }
+  #mapBehind(bridge: PciFunction): void {
+    for (const s of this.#segments) {
+      if (s.bridge !== bridge) continue;
+      for (const { f } of s.placed) {
+        f.mapMemory();
+        this.#mapBehind(f);
+      }
+    }
+  }
+  /** Whether accesses come to a bus through all bridges above it. */
+  #reaches(s: Segment, io: boolean, base: number, length: number): boolean {
+    const { bridge } = s;
+    if (bridge === undefined) return true;
+    const above = this.#segments.find((other) => other.placed.some((p) => p.f === bridge));
+    return above !== undefined && bridge.passes(io, base, length) && this.#reaches(above, io, base, length);
   }
   #changed(): void {
     this.#o.ports.changed();
@@ -256,7 +281,7 @@ export class PciHost {
         if (rom) map({ ...rom, name: `${f.name}.rom`, bus: 'pci' });
         for (const bar of f.bars) {
           if ((bar.kind === 'io') !== io) continue;
-          const base = f.barAddress(bar);
+          const base = f.reachedAt(bar);
           if (base >= 0)
             map({ base, length: bar.size, name: bar.name ?? `${f.name} BAR ${bar.index}`, handler: bar.handler, bus: 'pci' });
         }
