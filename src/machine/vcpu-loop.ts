@@ -4,7 +4,7 @@ import type { MemoryLayout, Vcpu, VcpuBus } from '../accel/accel.ts';
 import { kvmCpuid } from '../devices/kvm-pv.ts';
 import { event, sipiVector } from '../devices/lapic.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
-import { type CpuDescription, cpuid } from '../isa/x86/cpuid.ts';
+import { type CpuDescription, keptCpuid } from '../isa/x86/cpuid.ts';
 import { pmuKind } from '../isa/x86/pmu.ts';
 import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
@@ -52,6 +52,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
   const lapic = board.lapics[cpu];
   const model = describe(board.config, cpu);
   const pmu = pmuKind(model.model);
+  const cpuid = keptCpuid(model);
   return {
     portIn: (port, bytes) => ports.read(port, bytes),
     portOut: (port, bytes, value) => ports.write(port, bytes, value),
@@ -64,7 +65,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
     wrmsr: (msr, value) => msrs.write(msr, value),
     keepMsr: (msr, value) => board.pvs[cpu].keep(msr, value),
     cpuid(leaf, subleaf, state) {
-      const [eax, ebx, ecx, edx] = cpuid(model, leaf, subleaf, state);
+      const [eax, ebx, ecx, edx] = cpuid(leaf, subleaf, state);
       // A local APIC that is off is not shown.
       return [eax, ebx, ecx, leaf === 1 && lapic.mode === 'off' ? edx & ~0x200 : edx];
     },

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
 import { cpuFeatures, cpuModel, featureBits } from './cpu-model.ts';
-import { apicIdOf, type CpuDescription, type CpuTopology, cpuid } from './cpuid.ts';
+import { apicIdOf, type CpuDescription, type CpuTopology, cpuid, keptCpuid } from './cpuid.ts';
 import type { Row } from './row.ts';
 
 const STATE = { cr4: 0n, xcr0: 3n };
@@ -156,4 +156,14 @@ test('every instruction that the largest model offers has a row', async () => {
   const lacking = Object.entries(wanted).filter(([feature, mnemonic]) => features.has(feature) && !mnemonics.has(mnemonic));
   assert.deepEqual(lacking, []);
   for (const unknown of ['avx512f', 'mpx', 'hle']) assert.equal(features.has(unknown), false);
+});
+
+test('answers that are kept follow CR4 and XCR0', () => {
+  const ask = keptCpuid(cpu());
+  const states = [STATE, { cr4: 1n << 18n, xcr0: 7n }, { cr4: (1n << 18n) | (1n << 22n), xcr0: 0x207n }, STATE];
+  for (const state of states)
+    for (const _ of [1, 2])
+      for (const leaf of [0, 1, 4, 7, 0xd, 0x1f, 0x80000001, 0x8000001d, 0x12345])
+        for (const subleaf of [0, 1, 2, 255, 256, 0xffffffff])
+          assert.deepEqual(ask(leaf, subleaf, state), cpuid(cpu(), leaf, subleaf, state), `${leaf} ${subleaf}`);
 });

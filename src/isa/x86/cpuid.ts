@@ -257,3 +257,27 @@ export function cpuid(cpu: CpuDescription, leaf: number, subleaf: number, state:
         : basicLeaf(cpu, leaf, subleaf, state);
   return result.map((v) => v >>> 0) as unknown as CpuidResult;
 }
+
+/** Most answers that `keptCpuid` keeps; and their subleaves are below this. */
+const KEPT_MAX = 256;
+const SUBLEAVES = 256;
+/** The same for one vCPU that asks again and again (UEFI firmware does): its answers are kept while the state is as it was. */
+export function keptCpuid(cpu: CpuDescription): (leaf: number, subleaf: number, state: CpuidState) => CpuidResult {
+  const kept = new Map<number, CpuidResult>();
+  let cr4 = 0n;
+  let xcr0 = 0n;
+  return (leaf, subleaf, state) => {
+    if (subleaf >= SUBLEAVES) return cpuid(cpu, leaf, subleaf, state);
+    if (state.cr4 !== cr4 || state.xcr0 !== xcr0 || kept.size >= KEPT_MAX) {
+      kept.clear();
+      ({ cr4, xcr0 } = state);
+    }
+    const key = leaf * SUBLEAVES + subleaf;
+    let result = kept.get(key);
+    if (!result) {
+      result = cpuid(cpu, leaf, subleaf, state);
+      kept.set(key, result);
+    }
+    return result;
+  };
+}
