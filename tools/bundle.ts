@@ -3,7 +3,7 @@
 // runs the TypeScript.
 // Usage: node tools/bundle.ts
 
-import { spawnSync } from 'node:child_process';
+import { execFile } from 'node:child_process';
 import {
   globSync,
   mkdirSync,
@@ -144,7 +144,7 @@ for (const source of [...programs, ...threads]) {
   loader(join(source.startsWith('bin/') ? join(out, 'bin') : place, `${name}.cjs`), bundle);
 }
 for (const wide of [false, true]) writePrebuilt(place, prebuild(wide));
-keepCode();
+await keepCode();
 for (const name of globSync('{bin,src/host/node}/*.{js,cjs,map,plain,unprotected}', { cwd: out })) {
   const path = join(out, name);
   if (!made.has(path.replace(/\.(plain|unprotected)$/, '')) && started.getTime() - statSync(path).mtimeMs > KEPT_MS)
@@ -154,7 +154,7 @@ writeFileSync(stamp, '');
 utimesSync(stamp, started, started);
 
 /** Starts the programs, each with the flags that it may be started with, so that code-cache.ts keeps what V8 has compiled. */
-function keepCode(): void {
+async function keepCode(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'nonroot-bundle-'));
   const guest = (name: string, code: readonly number[]): string => {
     const path = join(folder, name);
@@ -168,24 +168,21 @@ function keepCode(): void {
   const fault = guest('fault', [0x0f, 0x0b]); // ud2
   const machine = ['-M', 'q35', '-nodefaults', '-display', 'none', '-serial', 'stdio', '-device', 'isa-debug-exit'];
   const drive = ['-drive', `file=${short},format=raw,if=none,id=d,readonly=on`, '-device', 'virtio-blk-pci,drive=d'];
-  const devices = [
-    ...drive,
-    '-nic',
-    'user,model=virtio-net-pci',
-    '-monitor',
-    `unix:${join(folder, 'monitor')},server=on,wait=off`,
-  ];
-  const starts = [
-    ['nonroot-system-x86_64', ...machine, ...devices, '-kernel', loop],
+  const devices = [...drive, '-nic', 'user,model=virtio-net-pci', '-monitor'];
+  const starts = (socket: string): string[][] => [
+    ['nonroot-system-x86_64', ...machine, ...devices, `unix:${socket},server=on,wait=off`, '-kernel', loop],
     // Where there is no KVM, what only this needs is compiled when it is run.
-    ['nonroot-system-x86_64', ...machine, ...devices, '-accel', 'kvm', '-kernel', short],
+    ['nonroot-system-x86_64', ...machine, ...devices, 'none', '-accel', 'kvm', '-kernel', short],
     ['nonroot', 'run', '--kernel', fault],
     ['nonrootd', '--version'],
   ];
   const preload = ['--import', join(import.meta.dirname, 'code-cache.ts')];
-  for (const flags of Object.values(FLAGS)) {
-    for (const [name, ...words] of starts)
-      spawnSync(process.execPath, [...flags, ...preload, join(out, 'bin', `${name}.cjs`), ...words], { timeout: 60_000 });
-  }
+  const start = (program: string, args: readonly string[]): Promise<void> =>
+    new Promise((resolve) => void execFile(program, args, { timeout: 60_000 }, () => resolve()).stdin?.end());
+  const kinds = Object.entries(FLAGS).map(async ([kind, flags]) => {
+    for (const [name, ...words] of starts(join(folder, kind)))
+      await start(process.execPath, [...flags, ...preload, join(out, 'bin', `${name}.cjs`), ...words]);
+  });
+  await Promise.all(kinds);
   rmSync(folder, { recursive: true });
 }
