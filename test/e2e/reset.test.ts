@@ -79,7 +79,7 @@ const withKernel = ['-kernel', path('kernel'), '-initrd', path('module')];
 const withDisk = ['-drive', `file=${path('disk')},format=raw,if=ide`, '-snapshot'];
 
 async function says(emulator: string, args: readonly string[], text: string): Promise<void> {
-  const r = await program(emulator, [...args, ...ends], { seconds: 100 });
+  const r = await program(emulator, [...args, ...ends], { seconds: 280 });
   assert.equal(r.stdout.toString(), text, r.text);
   assert.equal(r.code, 33, r.text);
 }
@@ -97,7 +97,7 @@ for (const machine of ['pc', 'q35']) {
     });
     // Once: firmware takes half a minute under a KVM that is emulated itself.
     if (machine === 'q35') continue;
-    test(`… under KVM: ${what}`, { skip: withoutKvm() || skip, timeout: 120_000 }, async () => {
+    test(`… under KVM: ${what}`, { skip: withoutKvm() || skip, timeout: 300_000 }, async () => {
       await says('nonroot-system-x86_64', ['-M', machine, '-m', '64', '-accel', 'kvm', ...args], text);
     });
   }
