@@ -444,14 +444,14 @@ export class CodeCache {
    */
   written(gpa: number, length: number): boolean {
     const page = Math.floor(gpa / 4096);
-    if (this.#beside(page, gpa - page * 4096, gpa + length - page * 4096)) return true;
+    if (this.#beside(page, gpa - page * 4096, gpa + length - page * 4096)) return this.#unchanged(page);
     const detached = this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
     const list = this.#pages.get(page);
     if (!list) {
       this.#recount(page);
       return this.#regions.has(page);
     }
-    if (!detached && length <= PATCH_MAX && this.#patchAll(page, list, gpa, length)) return true;
+    if (!detached && length <= PATCH_MAX && this.#patchAll(page, list, gpa, length)) return this.#unchanged(page);
     let kept = 0;
     for (const block of list) {
       const here = gpa < block.gpa + block.length && gpa + length > block.gpa;
@@ -460,6 +460,8 @@ export class CodeCache {
       if ((here || tail) && (tail || length > PATCH_MAX || !this.#patch(block, gpa, gpa + length))) this.#invalidate(block);
       else list[kept++] = block;
     }
+    // Nothing lies elsewhere than before.
+    if (kept === list.length && kept > 0 && !detached) return this.#unchanged(page);
     if (kept < list.length) {
       this.#linked.add(page);
       this.#exact.delete(page);
@@ -468,6 +470,11 @@ export class CodeCache {
     if (kept === 0) this.#pages.delete(page);
     this.#recount(page);
     return kept > 0 || this.#regions.has(page);
+  }
+  /** Code of the page lies where it did: another page may have taken the place where that is noted. */
+  #unchanged(page: number): true {
+    this.#tell(page, this.#piecesOf(page));
+    return true;
   }
   /** Whether a page has code, none of it from byte `from` to `to`; also no where that is not known. */
   #beside(page: number, from: number, to: number): boolean {
