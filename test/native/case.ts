@@ -148,17 +148,34 @@ export function readFx(image: DataView): FpState {
 
 type Fields = Map<string, string>;
 
-/** Everything of a state by name, in hexadecimal. */
-function stateFields(s: State, mode: Mode): Fields {
-  const out: Fields = new Map();
-  for (let i = 0; i < (mode === 64 ? 16 : 8); i++) out.set(GPR[i]!, (s.gpr[i]! & mask(mode === 64 ? 64 : 32)).toString(16));
-  out.set('rip', s.rip.toString(16));
-  out.set('flags', s.flags.toString(16));
-  for (const name of ['fcw', 'fsw', 'ftw', 'mxcsr'] as const) out.set(name, s.fp[name].toString(16));
-  s.fp.st.forEach((v, i) => void out.set(`st${i}`, v.toString(16)));
-  s.fp.xmm.slice(0, mode === 64 ? 16 : 8).forEach((v, i) => void out.set(`xmm${i}`, v.toString(16)));
-  s.fp.ymm.slice(0, mode === 64 ? 16 : 8).forEach((v, i) => void out.set(`ymm${i}`, v.toString(16)));
+const CONTROL = ['fcw', 'fsw', 'ftw', 'mxcsr'] as const;
+const namesOf = (registers: number): string[] => {
+  const numbered = (name: string, count: number): string[] => Array.from({ length: count }, (_, i) => `${name}${i}`);
+  const vectors = [...numbered('xmm', registers), ...numbered('ymm', registers)];
+  return [...GPR.slice(0, registers), 'rip', 'flags', ...CONTROL, ...numbered('st', 8), ...vectors];
+};
+const NAMES = { 64: namesOf(16), 32: namesOf(8), 16: namesOf(8) } as const;
+/** Everything of a state, in the order of `NAMES`. */
+function stateValues(s: State, mode: Mode): (bigint | number)[] {
+  const registers = mode === 64 ? 16 : 8;
+  const out: (bigint | number)[] = [];
+  const bits = mask(mode === 64 ? 64 : 32);
+  for (let i = 0; i < registers; i++) out.push(s.gpr[i]! & bits);
+  out.push(s.rip, s.flags);
+  for (const name of CONTROL) out.push(s.fp[name]);
+  for (let i = 0; i < 8; i++) out.push(s.fp.st[i]!);
+  for (let i = 0; i < registers; i++) out.push(s.fp.xmm[i]!);
+  for (let i = 0; i < registers; i++) out.push(s.fp.ymm[i]!);
   return out;
+}
+/** What of a state differs from another one, by name, in hexadecimal. */
+function changed(before: State, after: State, mode: Mode): Fields {
+  const old = stateValues(before, mode);
+  const fields: Fields = new Map();
+  stateValues(after, mode).forEach((value, i) => {
+    if (value !== old[i]) fields.set(NAMES[mode][i]!, value.toString(16));
+  });
+  return fields;
 }
 
 function assign(s: State, name: string, value: string): void {
@@ -177,8 +194,7 @@ function assign(s: State, name: string, value: string): void {
 /** The case as one line: what differs from `emptyState`. */
 export function formatCase(c: Case): string {
   const words = [`mode=${c.mode}`, `code=${Buffer.from(c.code).toString('hex')}`];
-  const empty = stateFields(emptyState(c.mode), c.mode);
-  for (const [name, value] of stateFields(c.state, c.mode)) if (value !== empty.get(name)) words.push(`${name}=${value}`);
+  for (const [name, value] of changed(emptyState(c.mode), c.state, c.mode)) words.push(`${name}=${value}`);
   for (const p of c.patches) words.push(`m${p.offset.toString(16)}=${p.value.toString(16)}`);
   return words.join(' ');
 }
@@ -222,10 +238,8 @@ export function effects(c: Case, r: Result, undefinedFlags: number): Fields {
     out.set('error', (r.address >= KERNEL ? r.error | 1 : r.error).toString(16));
   }
   const flags = FLAGS & ~undefinedFlags;
-  const before = stateFields({ ...c.state, flags: c.state.flags & flags }, c.mode);
-  for (const [name, value] of stateFields({ ...r.state, flags: r.state.flags & flags }, c.mode)) {
-    if (before.get(name) !== value) out.set(name, value);
-  }
+  const before = { ...c.state, flags: c.state.flags & flags };
+  for (const [name, value] of changed(before, { ...r.state, flags: r.state.flags & flags }, c.mode)) out.set(name, value);
   for (const [offset, value] of r.changes) out.set(`m${offset.toString(16)}`, value.toString(16));
   return out;
 }

@@ -40,9 +40,17 @@ export interface Slots {
   set(slot: Slot, value: number | bigint | Uint8Array): void;
 }
 
-const bytesOf = (value: bigint): Uint8Array =>
-  Uint8Array.from({ length: 16 }, (_, i) => Number((value >> BigInt(i * 8)) & 0xffn));
-const numberOf = (bytes: Uint8Array): bigint => bytes.reduceRight((sum, byte) => (sum << 8n) | BigInt(byte), 0n);
+function bytesOf(value: bigint): Uint8Array {
+  const bytes = new Uint8Array(16);
+  const view = new DataView(bytes.buffer);
+  view.setBigUint64(0, BigInt.asUintN(64, value), true);
+  view.setBigUint64(8, value >> 64n, true);
+  return bytes;
+}
+function numberOf(bytes: Uint8Array): bigint {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, 16);
+  return view.getBigUint64(0, true) | (view.getBigUint64(8, true) << 64n);
+}
 
 /** Writes the floating-point state into slots. */
 export function putFp(m: Slots, fp: FpState): void {
@@ -88,11 +96,11 @@ export function setSegments16(set: (slot: Slot, value: number | bigint) => void)
 /** Aligned words that differ, as `Result` has them. */
 export function changesOf(before: Uint8Array, after: Uint8Array): Map<number, bigint> {
   const changes = new Map<number, bigint>();
-  const [a, b] = [before, after].map((x) => new DataView(x.buffer, x.byteOffset, DATA_BYTES));
-  for (let i = 0; i < DATA_BYTES; i += 8) {
-    const value = b!.getBigUint64(i, true);
-    if (a!.getBigUint64(i, true) !== value) changes.set(i, value);
-  }
+  // Most words are as they were: halves are compared as numbers.
+  const [a, b] = [before, after].map((x) => new Int32Array(x.buffer, x.byteOffset, DATA_BYTES / 4)) as [Int32Array, Int32Array];
+  const view = new DataView(after.buffer, after.byteOffset, DATA_BYTES);
+  for (let i = 0; i < DATA_BYTES / 4; i += 2)
+    if (a[i] !== b[i] || a[i + 1] !== b[i + 1]) changes.set(i * 4, view.getBigUint64(i * 4, true));
   return changes;
 }
 
