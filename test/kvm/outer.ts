@@ -43,6 +43,10 @@ export async function whyNot(): Promise<string | false> {
   }
 }
 
+/** The outer guest says this by itself, every 20 s: where not even that comes, it stands still, which it does now and then for the same cause as it ends. */
+const ALIVE = 'OUTER-ALIVE';
+const STILL_MS = 180_000;
+
 export interface OuterOptions {
   /** For longer it does not run. */
   readonly seconds: number;
@@ -88,14 +92,20 @@ export async function outerGuest(script: string, line: (text: string) => void, o
     const limit = setTimeout(() => end(`it was not over after ${o.seconds} s`), o.seconds * 1000);
     const silence =
       o.silent === undefined ? undefined : setTimeout(() => end(`it said nothing for ${o.silent} s`), o.silent * 1000);
+    let still: NodeJS.Timeout | undefined;
     let rest = '';
     let over = false;
     child.stdout!.setEncoding('utf8').on('data', (text: string) => {
-      silence?.refresh();
       const lines = (rest + text).split('\n');
       rest = lines.pop()!;
       for (const whole of lines) {
         const text = whole.replace(/\r$/, '');
+        if (text === ALIVE) {
+          still ??= setTimeout(() => end(`its kernel stood still for ${STILL_MS / 1000} s`), STILL_MS);
+          still.refresh();
+          continue;
+        }
+        silence?.refresh();
         over ||= text === 'OUTER-END';
         // With some time to say where.
         if (!over && DIED.test(text)) end(`its kernel ended: ${text}`, 2000);
@@ -108,6 +118,7 @@ export async function outerGuest(script: string, line: (text: string) => void, o
     });
     clearTimeout(limit);
     clearTimeout(silence);
+    clearTimeout(still);
     return over ? undefined : (why ?? 'it ended before the script did');
   } finally {
     await rm(folder, { recursive: true });
@@ -125,6 +136,7 @@ ip link set lo up
 modprobe kvm_amd
 export HOME=/root PATH=/bin TERM=dumb NO_COLOR=1
 cd /${APP}
+while sleep 20; do echo ${ALIVE}; done &
 sh /outer-script
 echo OUTER-END
 poweroff -f
