@@ -16,9 +16,9 @@ import { ChainedCell, entryOf, hostOf, TlbFlag, tagHits } from '../../isa/x86/tl
  * write goes through: those filled from pages that are not global.
  */
 export const Cell = { page: 0, key: ChainedCell.key, addend: 16, misses: 20, link: ChainedCell.link } as const;
-/** Misses of a cell between two reports (a power of two), and how many a look counts for that is not served. */
+/** Misses of a cell between two reports (a power of two), and how many a look counts for that is not served: tier 0 goes on then for a while. */
 export const CELL_MISSES = 1024;
-const REFUSED = 16;
+const REFUSED = 128;
 /** Bits of the TLB's host address that tell the TLBs apart, and how far they are moved down into the key: bits 12 and 13. */
 export const TLB_BITS = { mask: 0x30000, shift: 4 } as const;
 

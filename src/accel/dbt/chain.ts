@@ -29,8 +29,10 @@ export const Site = {
   ctx: 24,
 } as const;
 export const SITE_TARGETS = 10;
-/** Misses of a site after which the region is translated again, with its targets known. */
-export const MISSES_MAX = 4000;
+/** Misses of a site after which the region is translated again, with its targets known: it costs as much as a million of them. */
+export const MISSES_MAX = 20_000;
+/** Ways out that nobody had taken after which it is: tier 0 runs what comes then. */
+export const UNMET_MAX = 4000;
 
 /** Pages of a region behind its entry's are mapped as when it was translated: 1, else 0. The parameter is its place in the table. */
 export const validateRegion = host('validateRegion', ['i32'], 'i32');

@@ -330,6 +330,11 @@ export class CodeCache {
   knows(gpa: number, ctx: number): boolean {
     return this.#known(gpa, ctx) !== undefined;
   }
+  /** Whether a region starts at a guest-physical address, or is about to. */
+  starts(gpa: number, ctx: number): boolean {
+    const block = this.#known(gpa, ctx);
+    return block !== undefined && this.#regions.get(Math.floor(gpa / 4096))?.some((a) => a.block === block) === true;
+  }
   /** Whether a region may be made for a block: it has none yet but `old`, and its page does not keep changing. */
   suits(block: Block, old = -1): boolean {
     const page = Math.floor(block.gpa / 4096);

@@ -185,6 +185,7 @@ const onePage = (page: Uint8Array): RegionSource => ({
   page: (n) => (n === 0 ? page : undefined),
   met: () => true,
   seen: () => [],
+  stops: () => false,
 });
 
 test('a region keeps the loops of its page and leaves out what other pages hold', () => {
@@ -199,6 +200,20 @@ test('a region keeps the loops of its page and leaves out what other pages hold'
     region.ranges.map(([, start, end]) => end - start),
     [4, 5],
   );
+});
+
+test('a region ends where another one starts, but not in functions that it inlines, nor where a call comes back', () => {
+  // 0: nop; call 0x10; 6: nop; 7: dec eax; jnz 0; nop; hlt. 0x10: nop; 0x11: nop; ret
+  const page = new Uint8Array(4096).fill(0xf4);
+  page.set([0x90, 0xe8, 0x0a, 0, 0, 0, 0x90, 0xff, 0xc8, 0x75, 0xf5, 0x90]);
+  page.set([0x90, 0x90, 0xc3], 0x10);
+  const places = (stops: readonly number[]): number[] | undefined =>
+    findRegion(engine.tables, engine.handlers, { ...onePage(page), stops: (place) => stops.includes(place) })
+      ?.blocks.map((b) => b.place)
+      .sort((x, y) => x - y);
+  assert.deepEqual(places([]), [0, 6, 11, 0x10]);
+  assert.deepEqual(places([0, 6, 0x10, 0x11]), [0, 6, 11, 0x10]);
+  assert.deepEqual(places([7, 11]), [0, 6, 0x10]);
 });
 
 test('functions of a few instructions are inlined one call deeper than others', () => {

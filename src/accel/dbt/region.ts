@@ -48,6 +48,8 @@ export interface RegionSource {
   met(place: number): boolean;
   /** Places that the indirect jump or call at `place` went to. */
   seen(place: number): readonly number[];
+  /** Whether another region starts here, to which this one hands over. */
+  stops(place: number): boolean;
 }
 
 export interface Step {
@@ -151,6 +153,8 @@ class Finder {
   total = 0;
   /** There is an indirect jump or call whose targets are not known. */
   open = false;
+  /** It hands over to other regions. */
+  stopped = false;
   /** Functions that a frame jumps to, too large to be followed at once. */
   readonly waiting: [Frame, number][] = [];
 
@@ -259,6 +263,12 @@ class Finder {
       f.leaders.add(place);
       work.push(place);
     };
+    // Inlined functions return into this region, and calls come back to it.
+    const stops = (place: number): boolean => {
+      if (f.parent || place === this.#source.entry || !this.#source.stops(place)) return false;
+      this.stopped = true;
+      return true;
+    };
     for (let leader = work.shift(); leader !== undefined; leader = work.shift()) {
       for (let place = leader; !f.steps.has(place) && this.total < this.#reach.instructions; ) {
         const s = this.step(place);
@@ -281,7 +291,7 @@ class Finder {
           break;
         }
         if (handler.leaves.has('branch')) {
-          if (target !== null) lead(target);
+          if (target !== null && !stops(target)) lead(target);
           if (!handler.ends) f.leaders.add(next);
         } else if (jumps(handler) && !RETURNS.has(opcode)) {
           const seen = this.#source.seen(place);
@@ -297,7 +307,7 @@ class Finder {
             lead(t);
           }
         }
-        if (handler.ends) break;
+        if (handler.ends || stops(next)) break;
         place = next;
       }
     }
@@ -493,7 +503,7 @@ export function findRegion(tables: Tables, handlers: Handlers, source: RegionSou
     blocks,
     ranges: rangesOf(blocks),
     instructions: blocks.reduce((n, b) => n + b.steps.length, 0),
-    limited: limited || finder.open || finder.total >= source.reach.instructions,
+    limited: limited || finder.open || finder.stopped || finder.total >= source.reach.instructions,
     met: (place) => source.met(place),
   };
 }

@@ -16,8 +16,8 @@ import type { DbtVm } from './vcpu.ts';
 const HOT = 10;
 /** How many times as often a block is met before it gets a region where another region has its code already. */
 const PATIENCE = 4;
-/** Samples after which it is translated again, with all that it calls. */
-const VERY_HOT = 50;
+/** Samples after which it is translated again, with all that it calls: that takes the time of some ten million instructions. */
+const VERY_HOT = 200;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
 const MISMAPPED_MAX = 4000;
 /** How often a region is translated anew because more targets are known. */
@@ -55,6 +55,8 @@ interface Made {
   /** More is known about its code than when it was translated. */
   stale: boolean;
   readonly reach: Reach;
+  /** Where it hands over to others. */
+  readonly stops: ReadonlySet<number>;
   /** Place in the table of the region that this one takes the place of, or -1. */
   readonly old: number;
   sites: readonly (readonly number[])[];
@@ -76,6 +78,8 @@ export class Regions {
   /** Regions reach instructions that tier 0 has not met. */
   readonly #handlers: Handlers;
   readonly #heat = new Map<Block, number>();
+  /** Samples in tier 0. */
+  readonly #slow = new Map<Block, number>();
   readonly #free: number[] = [];
   #next = REGION_FIRST;
   #number = 0;
@@ -120,15 +124,16 @@ export class Regions {
     this.#handlers = new Handlers(vm.library, vm.handlers);
   }
 
-  /** Notes a block that runs, once in some 50,000 instructions; translates its region when it was met before. */
-  sample(block: Block, base: () => bigint): void {
-    const heat = (this.#heat.get(block) ?? 0) + 1;
-    this.#heat.set(block, heat);
-    if (heat === HOT && !this.#code.covered(block)) this.translate(block, base());
-    else if (heat === HOT * PATIENCE && this.#code.regionOf(block) < 0) this.translate(block, base());
-    else if (heat % VERY_HOT === 0) this.#grow(block);
-    // Old counts fade: what is met twice in a long time is not hot.
-    if (this.#heat.size > 4096) this.#heat.clear();
+  /**
+   * Notes a block that runs, once in some 50,000 instructions; translates its region when it was met before. `left`: other regions were left
+   * there after they had run for so long, so that it needs none of its own if they have its code.
+   */
+  sample(block: Block, base: () => bigint, left: boolean): void {
+    const heat = count(this.#heat, block);
+    if (heat % HOT === 0 && !this.#code.covered(block)) this.translate(block, base());
+    else if (!left && count(this.#slow, block) === HOT * PATIENCE && this.#code.regionOf(block) < 0)
+      this.translate(block, base());
+    if (heat % VERY_HOT === 0) this.#grow(block);
   }
   /** Tier 0 arrives at a block often. Where a region has its code already, perhaps only until more of what it calls is translated, it waits. */
   arrived(block: Block, base: bigint): void {
@@ -180,8 +185,12 @@ export class Regions {
     }
     const begin = performance.now();
     const places = new Map<number, number>();
-    const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map() };
-    const source = noted(this.#source(block, base, places, reach), (n) => this.#host.hostPage(places.get(n)!), notes);
+    const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map(), stops: new Set() };
+    const source = noted(
+      this.#source(block, base, places, reach, this.#made.get(old)),
+      (n) => this.#host.hostPage(places.get(n)!),
+      notes,
+    );
     const region = findRegion(vm.tables, this.#handlers, source);
     if (!region) return;
     const before = this.#made.get(old);
@@ -221,6 +230,7 @@ export class Regions {
       grows: region.limited && reach !== REACH.hot,
       stale: false,
       reach,
+      stops: notes.stops,
       old,
       sites: [],
       cells: [],
@@ -238,6 +248,7 @@ export class Regions {
       pages: [...notes.pages],
       met: vm.regions === 'always' ? null : [...notes.met],
       seen: [...notes.seen],
+      stops: [...notes.stops],
       hashed: placesIn(this.#hashed, pages),
       apart: placesIn(this.#apart, pages),
     };
@@ -419,7 +430,7 @@ export class Regions {
     );
   }
   /** The code around a block whose page is at linear address `base`; guest-physical addresses of pages go to `places`. */
-  #source(block: Block, base: bigint, places: Map<number, number>, reach: Reach): RegionSource {
+  #source(block: Block, base: bigint, places: Map<number, number>, reach: Reach, old?: Made): RegionSource {
     const always = this.#vm.regions === 'always';
     const flat = this.#unbased;
     const placeOf = (n: number): number => {
@@ -452,8 +463,24 @@ export class Regions {
         const targets = this.#targets.get(placeOf(n) + place - n * 4096);
         return targets ? [...targets].map((d) => place + d) : [];
       },
+      // What stays hot goes on wherever it leads; what is translated anew ends where it did.
+      stops: (place) => {
+        if (reach !== REACH.warm) return false;
+        if (old) return old.stops.has(place);
+        const n = Math.floor(place / 4096);
+        const gpa = placeOf(n);
+        return gpa >= 0 && this.#code.starts(gpa + place - n * 4096, block.ctx);
+      },
     };
   }
+}
+
+/** Counts a sample. Old counts fade: what is met twice in a long time is not hot. */
+function count(samples: Map<Block, number>, block: Block): number {
+  const n = (samples.get(block) ?? 0) + 1;
+  samples.set(block, n);
+  if (samples.size > 4096) samples.clear();
+  return n;
 }
 
 /** Places of a region on these pages (number relative to the entry's, guest-physical address), of offsets by page. */

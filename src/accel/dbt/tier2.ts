@@ -9,7 +9,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
-import { chainMiss, MISSES_MAX, manyTargets, REGION_FIRST, Site, validateRegion } from './chain.ts';
+import { chainMiss, manyTargets, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
@@ -881,7 +881,7 @@ class RegionWriter {
     l.localTee(misses);
     l.memory(0x36, own + Site.misses);
     l.localGet(misses);
-    l.i32(MISSES_MAX);
+    l.i32(UNMET_MAX);
     l.op(0x46);
     l.open(0x04, 0x40, null, false);
     l.localGet(0);

@@ -25,6 +25,8 @@ export interface RegionWish {
   readonly met: readonly number[] | null;
   /** Where indirect jumps went. */
   readonly seen: readonly (readonly [number, readonly number[]])[];
+  /** Where it hands over to other regions. */
+  readonly stops: readonly number[];
   /** Places of accesses that hop between pages; and of those that share no look with others. */
   readonly hashed: readonly number[];
   readonly apart: readonly number[];
@@ -61,6 +63,7 @@ export interface Questions {
   readonly pages: Map<number, number>;
   readonly met: Set<number>;
   readonly seen: Map<number, readonly number[]>;
+  readonly stops: Set<number>;
 }
 
 /** A source that notes what it is asked; `host` gives the host address of a page. */
@@ -83,6 +86,11 @@ export function noted(source: RegionSource, host: (n: number) => number, notes: 
       const places = source.seen(place);
       if (places.length > 0) notes.seen.set(place, places);
       return places;
+    },
+    stops: (place) => {
+      const stops = source.stops(place);
+      if (stops) notes.stops.add(place);
+      return stops;
     },
   };
 }
@@ -115,6 +123,7 @@ export function translate(
     const pages = new Map(wish.pages);
     const met = wish.met && new Set(wish.met);
     const seen = new Map(wish.seen);
+    const stops = new Set(wish.stops);
     const region = findRegion(t.tables, t.handlers, {
       ctx: wish.ctx,
       reach: wish.reach,
@@ -125,6 +134,7 @@ export function translate(
       },
       met: (place) => met === null || met.has(place),
       seen: (place) => seen.get(place) ?? [],
+      stops: (place) => stops.has(place),
     });
     if (region) found.push({ wish, region });
     else failed.push([wish.number, wish.index]);

@@ -530,12 +530,12 @@ export class DbtVcpu implements Vcpu {
   #sample(over: boolean): void {
     const noted = this.#word(st.noted.offset);
     for (let n = Math.max(0, noted - st.notes.length); n < noted; n++)
-      this.#sampleAt(this.#quad(st.notes[n & (st.notes.length - 1)].offset));
-    if (over) this.#sampleAt(this.#quad(st.rip.offset));
+      this.#sampleAt(this.#quad(st.notes[n & (st.notes.length - 1)].offset), true);
+    if (over) this.#sampleAt(this.#quad(st.rip.offset), false);
   }
-  #sampleAt(rip: bigint): void {
+  #sampleAt(rip: bigint, left: boolean): void {
     const block = this.#here(rip);
-    if (block) this.#regions.sample(block, () => this.#herePage(rip));
+    if (block) this.#regions.sample(block, () => this.#herePage(rip), left);
   }
   /** Linear address of the page at `rip`. */
   #herePage(rip = this.#quad(st.rip.offset)): bigint {
