@@ -6,13 +6,14 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem, type } from 'node:os';
 import { parseArgs } from 'node:util';
 import { boot } from './boot.ts';
+import { disks } from './disks.ts';
 import { io } from './io.ts';
 import { loop } from './loop.ts';
 import { type Benchmark, median, type Sample, versionOf } from './measure.ts';
 import { sha256 } from './sha256.ts';
 import { guests, programs, runSuite } from './suite.ts';
 
-const all: readonly Benchmark[] = [boot, loop, sha256, io];
+const all: readonly Benchmark[] = [boot, loop, sha256, io, disks];
 const peers: Readonly<Record<string, string | undefined>> = { qemu: versionOf('qemu-system-x86_64', '-version') };
 
 /** One table row for each metric: contestants' medians with the range, and how they compare. */

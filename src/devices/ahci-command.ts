@@ -8,7 +8,7 @@ import { Scatter } from './scatter.ts';
 
 /** Type of a register FIS from the host. */
 const H2D = 0x27;
-export const fis = {
+const fis = {
   d2h: { at: 0x40, type: 0x34 },
   pioSetup: { at: 0x20, type: 0x5f },
   setBits: { at: 0x58, type: 0xa1 },
@@ -76,7 +76,7 @@ export function regionsOf(memory: GuestMemory, command: AhciCommand, wanted: num
 }
 
 /** Writes a FIS where the port receives them: its type, then `bytes`. */
-export function sendFis(
+function sendFis(
   memory: GuestMemory,
   port: AhciPort,
   { at, type }: (typeof fis)[keyof typeof fis],
@@ -107,4 +107,62 @@ export function queuedDone(ahci: Ahci, memory: GuestMemory, { port, n, slot, tas
   const bytes = [0, 8, 16, 24].map((by) => (bits >>> by) & 0xff);
   sendFis(memory, port, fis.setBits, [0x40, status & 0x77, error, ...bytes]);
   ahci.raise(n, error ? pxIs.setBits | pxIs.taskFile : pxIs.setBits);
+}
+
+/** How a command that is not queued ended. */
+export interface AhciEnd {
+  /** Bytes that moved, those to the guest by `scatter`, and whether by PIO. */
+  readonly moved?: number;
+  readonly scatter?: Scatter;
+  readonly pio?: boolean;
+  readonly error?: number;
+  /** Registers that it leaves; as they were where not given. */
+  readonly lba?: number | undefined;
+  readonly count?: number | undefined;
+  readonly signature?: boolean;
+}
+
+const { ready, seek, error: failed } = ataStatus;
+export function ended(ahci: Ahci, memory: GuestMemory, command: AhciCommand, o: AhciEnd): void {
+  const { moved = 0, error = 0, signature = false } = o;
+  const { n, task, device } = command;
+  o.scatter?.written();
+  memory.write32(command.header + 4, moved);
+  const wrong = error !== 0 && !(signature && error === 1);
+  const status = ready | seek | (wrong ? failed : 0);
+  const count = signature ? 1 : (o.count ?? task.count);
+  if (o.pio && moved > 0) pioSetup(ahci, memory, command, moved, status);
+  accept(command);
+  registersOf(ahci, memory, command, {
+    status: signature && device.packet && !wrong ? 0 : status,
+    error,
+    lba: signature ? device.signature : (o.lba ?? task.lba),
+    count,
+  });
+  if (wrong) ahci.raise(n, pxIs.taskFile);
+}
+
+/** Sends registers of the device to the host. */
+export function registersOf(
+  ahci: Ahci,
+  memory: GuestMemory,
+  { port, n, task }: AhciCommand,
+  o: { readonly status: number; readonly error: number; readonly lba: number; readonly count: number },
+): void {
+  port.tfd = (o.error << 8) | o.status;
+  const at = (i: number): number => Math.floor(o.lba / 2 ** (8 * i)) & 0xff;
+  sendFis(memory, port, fis.d2h, [
+    ...[0x40, o.status, o.error, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
+    ...[o.count & 0xff, (o.count >> 8) & 0xff, 0, 0, 0, 0, 0, 0],
+  ]);
+  ahci.raise(n, pxIs.d2h);
+}
+
+function pioSetup(ahci: Ahci, memory: GuestMemory, { port, n, task }: AhciCommand, bytes: number, status: number): void {
+  const at = (i: number): number => Math.floor(task.lba / 2 ** (8 * i)) & 0xff;
+  sendFis(memory, port, fis.pioSetup, [
+    ...[0x60, status, 0, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
+    ...[task.count & 0xff, (task.count >> 8) & 0xff, 0, status, bytes & 0xff, (bytes >> 8) & 0xff, 0, 0],
+  ]);
+  ahci.raise(n, pxIs.pioSetup);
 }

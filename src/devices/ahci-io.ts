@@ -3,25 +3,25 @@
 
 import type { Lock } from '../bus/lock.ts';
 import type { GuestMemory } from '../bus/memory.ts';
-import { AHCI_PORTS, AHCI_SLOTS, type Ahci, pxCmd, pxIs } from './ahci.ts';
+import { AHCI_PORTS, AHCI_SLOTS, type Ahci, pxCmd } from './ahci.ts';
 import {
   type AhciCommand,
+  type AhciEnd,
   accept,
   commandAt,
-  fis,
+  ended,
   queued,
   queuedDone,
   queuedSectors,
   regionsOf,
-  sendFis,
+  registersOf,
   takes,
 } from './ahci-command.ts';
-import { ataError, ataStatus, trimRanges } from './ata/device.ts';
+import { ataError, trimRanges } from './ata/device.ts';
 import { Scatter } from './scatter.ts';
 import { fill, gather, perform, type ScsiResult, sizeOf } from './scsi/perform.ts';
 import type { MediumStore, ScsiPlan } from './scsi/plan.ts';
 
-const { ready, seek, error: failed } = ataStatus;
 export interface AhciIoOptions {
   readonly ahci: Ahci;
   readonly lock: Lock;
@@ -156,65 +156,13 @@ export class AhciIo {
       const { ci, taken } = port;
       ahci.link(n);
       Object.assign(port, { ci, taken });
-      this.#registers(job, port.tfd & 0xff, 1, job.device.signature, 1);
+      registersOf(ahci, this.#o.memory, job, { status: port.tfd & 0xff, error: 1, lba: job.device.signature, count: 1 });
     }
   }
 
   /** The command is over. */
-  #end(
-    job: AhciCommand,
-    o: {
-      readonly moved?: number;
-      readonly error?: number;
-      readonly scatter?: Scatter;
-      readonly pio?: boolean;
-      readonly lba?: number | undefined;
-      readonly count?: number | undefined;
-      readonly signature?: boolean;
-    },
-  ): void {
-    const { moved = 0, error = 0, signature = false } = o;
-    const { memory } = this.#o;
-    this.#now(job, () => {
-      o.scatter?.written();
-      memory.write32(job.header + 4, moved);
-      const { n, task } = job;
-      const wrong = error !== 0 && !(signature && error === 1);
-      const status = ready | seek | (wrong ? failed : 0);
-      const lba = signature ? job.device.signature : (o.lba ?? task.lba);
-      if (o.pio && moved > 0) this.#pioSetup(job, moved, status);
-      accept(job);
-      this.#registers(
-        job,
-        signature && job.device.packet && !wrong ? 0 : status,
-        error,
-        lba,
-        signature ? 1 : (o.count ?? task.count),
-      );
-      if (wrong) this.#o.ahci.raise(n, pxIs.taskFile);
-    });
-  }
-
-  /** Registers of the device to the host. */
-  #registers(job: AhciCommand, status: number, error: number, lba: number, count: number): void {
-    const { port, n, task } = job;
-    port.tfd = (error << 8) | status;
-    const at = (i: number): number => Math.floor(lba / 2 ** (8 * i)) & 0xff;
-    sendFis(this.#o.memory, port, fis.d2h, [
-      ...[0x40, status, error, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
-      ...[count & 0xff, (count >> 8) & 0xff, 0, 0, 0, 0, 0, 0],
-    ]);
-    this.#o.ahci.raise(n, pxIs.d2h);
-  }
-
-  #pioSetup(job: AhciCommand, bytes: number, status: number): void {
-    const { port, n, task } = job;
-    const at = (i: number): number => Math.floor(task.lba / 2 ** (8 * i)) & 0xff;
-    sendFis(this.#o.memory, port, fis.pioSetup, [
-      ...[0x60, status, 0, at(0), at(1), at(2), task.device, at(3), at(4), at(5), 0],
-      ...[task.count & 0xff, (task.count >> 8) & 0xff, 0, status, bytes & 0xff, (bytes >> 8) & 0xff, 0, 0],
-    ]);
-    this.#o.ahci.raise(n, pxIs.pioSetup);
+  #end(job: AhciCommand, o: AhciEnd): void {
+    this.#now(job, () => ended(this.#o.ahci, this.#o.memory, job, o));
   }
 
   // ── Native command queuing ──

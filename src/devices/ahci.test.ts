@@ -33,11 +33,13 @@ function rig(lies = 0) {
     queueMicrotask(() => io?.serve());
   };
   const ahci: Ahci = new Ahci({ arena: b.arena, name: 'ahci', irq, ring, atOnce: (n, bits) => atOnce(n, bits) });
-  const atOnce = readsAtOnce(ahci, memory, () => (offset, length, pieces) => {
-    const to = offset + length <= lies ? pieces() : undefined;
-    if (to) fill(to, disk.subarray(offset, offset + length));
-    return to !== undefined;
-  });
+  const atOnce = readsAtOnce(ahci, memory, (n) => ({
+    read(offset, length, pieces) {
+      const to = offset + length <= lies ? pieces() : undefined;
+      if (to) fill(to, [disk, cd][n]!.subarray(offset, offset + length));
+      return to !== undefined;
+    },
+  }));
   for (const n of [0, 1] as const) {
     const kind = n === 0 ? 'disk' : 'cdrom';
     const ids = { model: 'QEMU', serial: `QM${n}`, version: '2.5+', discard: true, ncq: true };
@@ -250,4 +252,39 @@ test('a port that is being stopped rings when its register says so, and then say
   );
   await settle();
   assert.equal(read(0x118) & 0x8001, 0);
+});
+
+test('reads by DMA and of packets are carried out when they are issued, where their bytes are at hand', async () => {
+  const r = rig(1 << 16);
+  const run = async (n: number, o: Parameters<typeof r.command>[1]): Promise<boolean> => {
+    r.heard.length = 0;
+    assert.equal((await r.command(n, o)) & 1, 0);
+    assert.equal(
+      r.view.getUint32(LIST + 4, true),
+      o.regions!.reduce((sum, [, length]) => sum + length, 0),
+      'bytes that moved',
+    );
+    assert.equal(r.bytes[FIS + 0x40], 0x34);
+    return r.heard.length === 0;
+  };
+  const regions: [number, number][] = [
+    [0x8000, 1024],
+    [0xa000, 3072],
+  ];
+  for (const command of [0x25, 0xc8, 0x24]) {
+    r.bytes.fill(0, 0x8000, 0xb000);
+    assert.equal(await run(0, { command, lba: 5, count: 8, regions }), true);
+    assert.deepEqual(r.bytes.slice(0x8000, 0x8400), r.disk.slice(2560, 3584));
+    assert.deepEqual(r.bytes.slice(0xa000, 0xac00), r.disk.slice(3584, 2560 + 4096));
+    assert.equal(await run(0, { command, lba: 200, count: 8, regions }), false, 'not at hand');
+    assert.deepEqual(r.bytes.slice(0x8000, 0x8400), r.disk.slice(200 * 512, 202 * 512));
+  }
+  const packet = [0x28, 0, 0, 0, 0, 3, 0, 0, 2, 0, 0, 0];
+  for (const feature of [1, 0]) {
+    r.bytes.fill(0, 0x8000, 0xb000);
+    assert.equal(await run(1, { command: 0xa0, feature, packet, regions }), true);
+    assert.deepEqual(r.bytes.slice(0xa000, 0xac00), r.cd.slice(3 * 2048 + 1024, 5 * 2048));
+  }
+  r.ahci.devices[1]!.packet!.s.attention = 2;
+  assert.equal((await r.command(1, { command: 0xa0, feature: 1, packet, regions })) & 1, 1, 'another medium is told first');
 });

@@ -36,3 +36,13 @@ export function addPlace(s: DirectState, { start, length, at, fd }: Place): void
 export function forgetPlaces(s: DirectState): void {
   for (const p of s.place) p.length = 0;
 }
+
+/** The vCPUs' side of a disk whose bytes can be read at the doorbell. With the board's lock held. */
+export interface Direct {
+  /** It is known where the bytes are, so the medium has them. */
+  has(offset: number, length: number): boolean;
+  /** It is known of any bytes. */
+  some(): boolean;
+  /** Fills the pieces, which have `length` bytes, with the disk's bytes from `offset` on; false where that is for the I/O thread to do. */
+  read(offset: number, length: number, pieces: () => readonly Uint8Array[] | undefined): boolean;
+}

@@ -227,9 +227,7 @@ export class IdeIo {
     const { packet } = job.drive;
     if (!packet) return;
     const { plan, dma, limit } = lock.run(() => {
-      const bytes = s.mid[job.unit]! | (s.high[job.unit]! << 8);
-      // A limit of 0 is taken as the largest; an odd one is only good for a last block.
-      const limit = bytes === 0 || bytes === 0xffff ? 0xfffe : bytes & ~1 || 2;
+      const limit = channel.packetLimit(job.unit);
       return { plan: packet.plan(s.buffer.slice(0, 12)), dma: (s.feature[job.unit]! & 1) !== 0, limit };
     });
     if (dma && (plan.kind === 'in' || plan.kind === 'read')) {
@@ -351,7 +349,7 @@ const errorOf = (result: ScsiResult): number =>
   result.status === 0 ? 0 : result.sense?.key === 3 ? ataError.uncorrectable : ataError.aborted;
 
 /** The regions of the table at `table`, up to `wanted` bytes; `ended`: the table's last entry was used up. */
-function regions(memory: GuestMemory, table: number, wanted: number): { scatter: Scatter; ended: boolean } {
+export function regions(memory: GuestMemory, table: number, wanted: number): { scatter: Scatter; ended: boolean } {
   const scatter = new Scatter(memory);
   let left = wanted;
   for (let i = 0; i < PRDS_MAX; i++) {

@@ -69,6 +69,8 @@ export interface IdeChannelOptions {
   readonly irq: IrqLine;
   /** Wakes the I/O thread: `action` is set. */
   readonly ring: () => void;
+  /** Does what the I/O thread would be asked for; false where that is for it to do. */
+  readonly atOnce?: (what: number) => boolean;
 }
 
 export class IdeChannel {
@@ -215,6 +217,7 @@ export class IdeChannel {
   /** Asks the I/O thread for something. */
   ask(what: number): void {
     const { s, unit } = this;
+    if (this.#o.atOnce?.(what)) return;
     s.phase = phase.busy;
     s.status[unit] = busy | ready | seek;
     s.action = what;
@@ -431,6 +434,13 @@ export class IdeChannel {
       if (s.phase === phase.dma) this.ask(action.dma);
     }
     if (stops) s.bmStatus &= ~bm.active;
+  }
+
+  /** The most bytes of a block that a packet's data come in. */
+  packetLimit(unit: number): number {
+    const bytes = this.s.mid[unit]! | (this.s.high[unit]! << 8);
+    // A limit of 0 is taken as the largest; an odd one is only good for a last block.
+    return bytes === 0 || bytes === 0xffff ? 0xfffe : bytes & ~1 || 2;
   }
 
   /** A command of the DMA protocol is ready: it goes on once the bus master is started. True when it is. */

@@ -3,13 +3,13 @@
 import type { IrqLine } from '../bus/irq.ts';
 import type { Handler } from '../bus/space.ts';
 import type { AtaDevice } from '../devices/ata/device.ts';
+import type { Direct } from '../devices/direct.ts';
 import type { PciFunction } from '../devices/pci-function.ts';
 import type { MediumStore } from '../devices/scsi/plan.ts';
 import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
-import type { DirectReader } from './direct-reads.ts';
 import type { DriveStore } from './drive-store.ts';
 import type { VirtioPlace } from './microvm.ts';
 
@@ -68,8 +68,8 @@ export interface IdeUnit {
   store(): MediumStore | undefined;
   /** Resolves when a request of the drive is held by an error. */
   held(): Promise<void>;
-  /** Fills pieces with the disk's bytes at once; false where that is for the I/O thread to do. On vCPUs' threads, with the board's lock held. */
-  readonly readNow: DirectReader['read'] | undefined;
+  /** On vCPUs' threads that read at the doorbell. */
+  readonly direct: Direct | undefined;
 }
 /** An IDE channel or a port of AHCI. */
 export interface IdeBus extends Bus<'IDE'> {
@@ -99,6 +99,8 @@ export interface ScsiBus extends Bus<'SCSI'> {
   attach(unit: ScsiUnit): () => void;
   /** Tells the guest of a unit's change, by its sense code. */
   changed(unit: ScsiUnit, asc: number, ascq: number): void;
+  /** Of a unit it is known now where its bytes are, or not any more. With the board's lock held. */
+  directChanged(): void;
 }
 
 /** The ports of a virtio-serial controller. */

@@ -3,7 +3,7 @@
 import type { Arena } from '../bits/arena.ts';
 import type { Clock } from '../bus/clock.ts';
 import type { Lock } from '../bus/lock.ts';
-import { addPlace, type DirectState, directLayout, forgetPlaces, hasPlace, placeOf } from '../devices/direct.ts';
+import { addPlace, type Direct, type DirectState, directLayout, forgetPlaces, hasPlace, placeOf } from '../devices/direct.ts';
 import type { Drive } from './backends.ts';
 import type { ReadNow } from './device-type.ts';
 
@@ -13,7 +13,7 @@ const AHEAD = 32 << 20;
 export const AT_ONCE_BYTES = 1 << 20;
 
 /** For a device's constructor on every thread; used on vCPUs' threads, with the board's lock held. */
-export class DirectReader {
+export class DirectReader implements Direct {
   readonly state: DirectState;
   /** This thread reads itself. */
   readonly able: boolean;
@@ -24,7 +24,12 @@ export class DirectReader {
     this.able = o.readNow !== undefined;
     this.#o = o;
   }
-  /** Fills the pieces, which have `length` bytes, from the disk's `offset`; false where that is for the I/O thread to do. */
+  some(): boolean {
+    return hasPlace(this.state);
+  }
+  has(offset: number, length: number): boolean {
+    return placeOf(this.state, offset, length) !== undefined;
+  }
   read(offset: number, length: number, pieces: () => readonly Uint8Array[] | undefined): boolean {
     const { readNow, clock } = this.#o;
     const place = readNow && length <= AT_ONCE_BYTES ? placeOf(this.state, offset, length) : undefined;

@@ -53,6 +53,16 @@ export interface TaskFile {
   readonly device: number;
 }
 
+export interface AtaTransfer {
+  readonly kind: 'read' | 'write';
+  readonly offset: number;
+  readonly length: number;
+  readonly dma: boolean;
+  /** Bytes of a block of PIO. */
+  readonly block: number;
+  readonly force: boolean;
+}
+
 /** What a command comes to. Offsets and lengths are bytes of the medium. */
 export type AtaPlan =
   /** Over; registers that it leaves. */
@@ -60,15 +70,7 @@ export type AtaPlan =
   | { readonly kind: 'fail'; readonly error: number }
   /** `data` is read by PIO, one block of 512 bytes. */
   | { readonly kind: 'in'; readonly data: Uint8Array }
-  | {
-      readonly kind: 'read' | 'write';
-      readonly offset: number;
-      readonly length: number;
-      readonly dma: boolean;
-      /** Bytes of a block of PIO. */
-      readonly block: number;
-      readonly force: boolean;
-    }
+  | AtaTransfer
   | { readonly kind: 'flush' }
   /** Lists of ranges come by DMA. */
   | { readonly kind: 'trim'; readonly length: number }
@@ -109,6 +111,14 @@ const transfers: ReadonlyMap<number, Transfer> = new Map([
   [0xcb, { kind: 'write', wide: false, how: 'dma' }],
   [0xce, { kind: 'write', wide: true, how: 'multiple', force: true }],
 ]);
+
+const countOf = (t: TaskFile, wide: boolean): number => (wide ? t.count || 0x1_0000 : t.count & 0xff || 0x100);
+/** The blocks of a task file whose address is linear; undefined where it is a cylinder, head and sector. */
+function linear(t: TaskFile, wide: boolean): { readonly lba: number; readonly count: number } | undefined {
+  const count = countOf(t, wide);
+  if (wide) return { lba: t.lba, count };
+  return t.device & 0x40 ? { lba: (t.lba % 0x100_0000) + (t.device & 15) * 0x100_0000, count } : undefined;
+}
 
 /** Commands that succeed and do nothing: power management, seeks, idle. */
 const accepted = new Set([
@@ -212,12 +222,26 @@ export class AtaDevice {
     return lba >= 0 && lba + count <= this.blocks ? { offset: lba * SECTOR, length: count * SECTOR } : undefined;
   }
 
+  /**
+   * What is read by a command with a linear address, whether the medium has it or not: for threads that do not know the medium. With the board's lock held.
+   */
+  reads(t: TaskFile): AtaTransfer | undefined {
+    const transfer = this.packet ? undefined : transfers.get(t.command);
+    if (transfer?.kind !== 'read' || (transfer.how === 'multiple' && this.s.multiple === 0)) return undefined;
+    const place = linear(t, transfer.wide);
+    return place && this.#carried(transfer, { offset: place.lba * SECTOR, length: place.count * SECTOR });
+  }
+
+  /** A packet follows. Overlapped commands are not possible. */
+  takesPacket(t: TaskFile): boolean {
+    return this.packet !== undefined && t.command === 0xa0 && (t.feature & 2) === 0;
+  }
+
   #planPacket(t: TaskFile): AtaPlan {
     const c = t.command;
     switch (c) {
       case 0xa0:
-        // Overlapped commands are not possible.
-        return t.feature & 2 ? abort : { kind: 'packet', dma: (t.feature & 1) !== 0 };
+        return !this.takesPacket(t) ? abort : { kind: 'packet', dma: (t.feature & 1) !== 0 };
       case 0xa1:
         return { kind: 'in', data: this.#identify() };
       case 0x08:
@@ -239,22 +263,26 @@ export class AtaDevice {
   }
 
   #place(t: TaskFile, wide: boolean): { readonly offset: number; readonly length: number } | undefined {
-    const count = wide ? t.count || 0x1_0000 : t.count & 0xff || 0x100;
-    if (wide) return this.span(t.lba, count);
-    if (t.device & 0x40) return this.span((t.lba % 0x100_0000) + (t.device & 15) * 0x100_0000, count);
+    const place = linear(t, wide);
+    if (place) return this.span(place.lba, place.count);
     // Cylinder, head and sector.
     const { heads, sectors } = geometryOf(this.blocks);
     const sector = t.lba & 0xff;
     const cylinder = Math.floor(t.lba / 256) & 0xffff;
     if (sector === 0) return undefined;
-    return this.span((cylinder * heads + (t.device & 15)) * sectors + sector - 1, count);
+    return this.span((cylinder * heads + (t.device & 15)) * sectors + sector - 1, countOf(t, wide));
   }
 
-  #transfer(t: TaskFile, { kind, wide, how, force = false }: Transfer): AtaPlan {
+  #transfer(t: TaskFile, transfer: Transfer): AtaPlan {
+    const { kind, wide, how } = transfer;
     const place = this.#place(t, wide);
     if (how === 'multiple' && this.s.multiple === 0) return abort;
     if (place === undefined) return { kind: 'fail', error: ataError.notFound | ataError.aborted };
     if (kind === 'write' && this.o.medium()?.readOnly) return abort;
+    return this.#carried(transfer, place);
+  }
+
+  #carried({ kind, how, force = false }: Transfer, place: { readonly offset: number; readonly length: number }): AtaTransfer {
     return {
       kind,
       ...place,

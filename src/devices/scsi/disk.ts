@@ -25,7 +25,22 @@ const writable =
   (t, cdb) =>
     t.medium?.readOnly ? check(senses.writeProtected) : command(t, cdb);
 
-export const read = (span: (c: Uint8Array) => Span): Command =>
+/** Commands that read blocks, which all kinds of media have. */
+const reads: readonly (readonly [op: number, span: (c: Uint8Array) => Span])[] = [
+  [0x28, span10],
+  [0xa8, span12],
+];
+/** Those that only disks have. */
+const diskReads: typeof reads = [
+  [0x08, span6],
+  [0x88, span16],
+];
+const spans = { cdrom: new Map(reads), disk: new Map([...reads, ...diskReads]) };
+
+/** The blocks that a command block reads, whether they are on the medium or not; undefined for other commands. */
+export const readSpan = (kind: 'cdrom' | 'disk', cdb: Uint8Array): Span | undefined => spans[kind].get(cdb[0]!)?.(cdb);
+
+const read = (span: (c: Uint8Array) => Span): Command =>
   ready((t, cdb) => {
     const { lba, blocks } = span(cdb);
     const size = t.o.blockSize;
@@ -172,10 +187,7 @@ const diskModeSense = modeSense(
 const flush: Command = ready((t) => (t.medium?.readOnly ? done : { kind: 'flush' }));
 
 export const diskCommands: readonly (readonly [number, Command])[] = [
-  [0x08, read(span6)],
-  [0x28, read(span10)],
-  [0xa8, read(span12)],
-  [0x88, read(span16)],
+  ...[...reads, ...diskReads].map(([op, span]) => [op, read(span)] as const),
   [0x0a, write(span6)],
   [0x2a, write(span10)],
   [0xaa, write(span12)],
@@ -204,7 +216,4 @@ export const diskCommands: readonly (readonly [number, Command])[] = [
   [0x34, ready(() => done)],
 ];
 
-export const cdReads: readonly (readonly [number, Command])[] = [
-  [0x28, read(span10)],
-  [0xa8, read(span12)],
-];
+export const cdReads: readonly (readonly [number, Command])[] = reads.map(([op, span]) => [op, read(span)] as const);

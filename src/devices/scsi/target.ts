@@ -5,7 +5,7 @@ import type { Arena } from '../../bits/arena.ts';
 import { struct, type ViewOf } from '../../bits/struct.ts';
 import { cdCommands } from './cdrom.ts';
 import { type Command, ready } from './command.ts';
-import { diskCommands } from './disk.ts';
+import { diskCommands, readSpan } from './disk.ts';
 import { be16, big, check, done, type Medium, type ScsiPlan, text } from './plan.ts';
 import { descriptorSense, fixedSense, type Sense, senses } from './sense.ts';
 
@@ -141,6 +141,20 @@ export class ScsiTarget {
     }
     const plan = command(this, cdb);
     return plan.kind === 'check' ? this.#checked(plan.sense) : plan;
+  }
+
+  /**
+   * The bytes that a command block reads where nothing stands in its way but what the medium may not have: for threads that do not know the medium. Who has
+   * read them tells `readDone`. With the board's lock held.
+   */
+  reads(block: Uint8Array): { readonly offset: number; readonly length: number } | undefined {
+    if (this.s.attention || this.s.trayOpen) return undefined;
+    const span = readSpan(this.o.kind, block);
+    const size = this.o.blockSize;
+    return span && span.blocks > 0 ? { offset: span.lba * size, length: span.blocks * size } : undefined;
+  }
+  readDone(): void {
+    this.setSense(senses.none);
   }
 
   /** Keeps the sense data of a command that failed while it was carried out. With the board's lock held. */

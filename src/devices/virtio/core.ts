@@ -25,7 +25,7 @@ export interface VirtioModel {
    * Carries out a request at the doorbell, on the thread of the vCPU that rang; how many bytes were written into the chain, -1 where it is left to the
    * I/O side. With the board's lock held.
    */
-  readonly atOnce?: ((chain: Chain) => number) | undefined;
+  readonly atOnce?: ((chain: Chain, queue: number) => number) | undefined;
   /**
    * True while `atOnce` may carry requests out: notifications then have to reach the thread of the vCPU. The same on every thread; whoever changes it calls
    * `VirtioCore.atOnceChanged`. With the board's lock held.
@@ -197,7 +197,7 @@ export class VirtioCore {
     if (Atomics.exchange(q.s.kicked, 0, 1) === 0) this.#bell.ring();
   }
   /** True when all that waits in a queue is done. */
-  #atOnce(n: number, queue: Virtqueue, carry: (chain: Chain) => number): boolean {
+  #atOnce(n: number, queue: Virtqueue, carry: (chain: Chain, queue: number) => number): boolean {
     if (!this.ready) return true;
     const { kind, epoch } = this;
     const done: [Chain, number][] = [];
@@ -207,7 +207,7 @@ export class VirtioCore {
       while (done.length < AT_ONCE.requests && bytes < AT_ONCE.bytes) {
         const chain = queue.take(kind, epoch);
         if (!chain) break;
-        const written = carry(chain);
+        const written = carry(chain, n);
         if (written < 0) {
           queue.untake(kind, chain);
           break;

@@ -1,5 +1,6 @@
 // The I/O side of the SCSI host device: commands to the units of its bus, task management, events.
 // Virtual I/O Device (VIRTIO) 1.2, section 5.6.6.
+import type { Direct } from '../direct.ts';
 import { perform } from '../scsi/perform.ts';
 import { big, type MediumStore } from '../scsi/plan.ts';
 import { fixedSense } from '../scsi/sense.ts';
@@ -29,9 +30,28 @@ export interface ScsiUnit {
   store(): MediumStore | undefined;
   /** Resolves when a request of the drive is held by an error. */
   held(): Promise<void>;
+  /** Reads at the doorbell, on threads that can. */
+  readonly direct: Direct;
 }
 
 const REPORT_LUNS = 0xa0;
+
+/** For `VirtioModel.atOnce`: reads of units whose bytes are at hand. */
+export function scsiReadAtOnce(units: readonly ScsiUnit[], chain: Chain, queue: number): number {
+  if (queue < FIRST_REQUEST_QUEUE || chain.out.length < REQUEST_BYTES) return -1;
+  const request = chain.out.bytes(0, REQUEST_BYTES);
+  const place = parseLun(request);
+  const unit = place && units.find((u) => u.target === place.target && u.lun === place.lun);
+  const span = unit?.device.reads(request.subarray(19, 19 + 16));
+  const room = chain.in.length - RESPONSE_BYTES;
+  if (!span || span.length > room) return -1;
+  const { offset, length } = span;
+  if (!unit!.direct.read(offset, length, () => chain.in.range(RESPONSE_BYTES, length))) return -1;
+  unit!.device.readDone();
+  chain.in.written(RESPONSE_BYTES, length);
+  chain.in.write(0, scsiResponse({ response: Response.ok, residual: room - length }));
+  return RESPONSE_BYTES + length;
+}
 
 export class ScsiIo {
   readonly #core: VirtioCore;

@@ -26,13 +26,14 @@ export interface ScsiHostOptions {
   readonly change: boolean;
 }
 
-export function scsiModel(o: ScsiHostOptions): VirtioModel {
+export function scsiModel(o: ScsiHostOptions, direct?: Pick<VirtioModel, 'atOnce' | 'servesAtOnce'>): VirtioModel {
   const config = new DataView(new ArrayBuffer(36));
   for (const [n, value] of [o.queues, o.queueSize - 2, o.maxSectors, o.commandsPerLun, 16, SENSE_BYTES, CDB_BYTES].entries())
     config.setUint32(4 * n, value, true);
   config.setUint16(30, 255, true);
   config.setUint32(32, 16383, true);
   return {
+    ...direct,
     id: 8,
     queues: new Array<number>(o.queues + 2).fill(o.queueSize),
     features: (o.hotplug ? ScsiFeature.hotplug : 0n) | (o.change ? ScsiFeature.change : 0n),

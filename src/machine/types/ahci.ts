@@ -46,7 +46,7 @@ export const ich9Ahci = deviceType({
     f.preset(0x90, [0x40]);
     ctx.plug(f);
     const units: (IdeUnit | undefined)[] = new Array(AHCI_PORTS).fill(undefined);
-    const atOnce = readsAtOnce(ahci, ctx.memory, (n) => units[n]?.readNow);
+    const atOnce = readsAtOnce(ahci, ctx.memory, (n) => units[n]?.direct);
     for (let n = 0; n < AHCI_PORTS; n++) {
       ctx.addBus({
         kind: 'IDE',

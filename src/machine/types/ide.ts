@@ -2,6 +2,7 @@
 
 import { AtaDevice } from '../../devices/ata/device.ts';
 import { IdeChannel } from '../../devices/ide.ts';
+import { readsAtOnce } from '../../devices/ide-at-once.ts';
 import { IdeIo } from '../../devices/ide-io.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import type { Drive } from '../backends.ts';
@@ -42,15 +43,17 @@ const piix3Ide = deviceType({
   build(ctx) {
     const parts = channels.map((c, n) => {
       const bell = ctx.doorbell(String(n));
-      const channel = new IdeChannel({
+      const channel: IdeChannel = new IdeChannel({
         arena: ctx.arena,
         name: `${ctx.name}.${n}`,
         irq: ctx.isa(c.irq),
         ring: () => bell.ring(),
+        atOnce: (what) => atOnce(what),
       });
+      const units: (IdeUnit | undefined)[] = [undefined, undefined];
+      const atOnce = readsAtOnce(channel, ctx.memory, (unit) => units[unit]?.direct);
       ctx.ports.map(c.command, 8, channel.commandBlock, 'ide');
       ctx.ports.map(c.control, 1, channel.controlBlock, 'ide');
-      const units: (IdeUnit | undefined)[] = [undefined, undefined];
       ctx.addBus({
         kind: 'IDE',
         name: `ide.${n}`,
@@ -166,11 +169,10 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
         tray: (open) =>
           ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
       });
-      // IDE's channels take one command at a time, through registers.
-      const direct = kind === 'disk' && ctx.bus.ncq ? new DirectReader(ctx) : undefined;
+      const direct = new DirectReader(ctx);
       const unit: IdeUnit = {
         ata,
-        readNow: direct?.able ? (...read) => direct.read(...read) : undefined,
+        direct: direct.able ? direct : undefined,
         store: () => (ata.packet?.s.trayOpen ? undefined : store?.inserted),
         held: () => store?.drained(new Promise<void>(() => {})) ?? new Promise<void>(() => {}),
       };
@@ -184,7 +186,7 @@ const ideDrive = (kind: 'disk' | 'cdrom') =>
         },
         io(services) {
           const drive = driveOf(services, p, ctx.path, kind);
-          const places = drive && direct && new DirectPlaces(direct.state, services.lock, drive);
+          const places = drive && new DirectPlaces(direct.state, services.lock, drive);
           if (drive) store = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror), places);
           if (drive)
             drive.changed = () => {

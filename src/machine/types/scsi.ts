@@ -2,9 +2,10 @@
 
 import { ScsiTarget } from '../../devices/scsi/target.ts';
 import { type ScsiHostOptions, scsiModel } from '../../devices/virtio/scsi.ts';
-import { ScsiIo, type ScsiUnit } from '../../devices/virtio/scsi-io.ts';
+import { ScsiIo, type ScsiUnit, scsiReadAtOnce } from '../../devices/virtio/scsi-io.ts';
 import type { ScsiBus } from '../buses.ts';
 import { type AnyDeviceType, deviceType } from '../device-type.ts';
+import { DirectPlaces, DirectReader } from '../direct-reads.ts';
 import { DriveStore, drivePolicy } from '../drive-store.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, size, str, uint16, uint32, uint64 } from '../properties.ts';
@@ -44,6 +45,7 @@ export const virtioScsi = virtioTypes({
       throw new Error(`Cannot use virtqueue_size=${queueSize}: accepted are powers of two from 4 to 1024`);
     const units: ScsiUnit[] = [];
     let io: ScsiIo | undefined;
+    let directChanged = (): void => {};
     const bus: ScsiBus = {
       kind: 'SCSI',
       name: `${ctx.id ?? ctx.name}.0`,
@@ -66,12 +68,17 @@ export const virtioScsi = virtioTypes({
         };
       },
       changed: (unit, asc, ascq) => io?.changed(unit, asc, ascq),
+      directChanged: () => directChanged(),
     };
     ctx.addBus(bus);
     return {
-      model: scsiModel(options),
+      model: scsiModel(options, {
+        atOnce: ctx.readNow && ((chain, queue) => scsiReadAtOnce(units, chain, queue)),
+        servesAtOnce: () => units.some((u) => u.direct.some()),
+      }),
       bootNode: 'scsi',
       io(core) {
+        directChanged = () => core.atOnceChanged();
         io = new ScsiIo(core, options.queues, () => units);
         return { drain: () => Promise.race([io!.drain(), ...units.map((u) => u.held())]) };
       },
@@ -140,7 +147,9 @@ const unitType = (kind: 'disk' | 'cdrom'): AnyDeviceType =>
         tray: (open) =>
           ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
       });
+      const direct = new DirectReader(ctx);
       const unit: ScsiUnit = {
+        direct,
         ...place,
         device,
         store: () => (device.s.trayOpen ? undefined : store?.inserted),
@@ -159,7 +168,8 @@ const unitType = (kind: 'disk' | 'cdrom'): AnyDeviceType =>
             return {};
           }
           const drive = takeDrive(services.backends, p.drive, ctx.path);
-          store = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror));
+          const places = new DirectPlaces(direct.state, services.lock, drive, () => ctx.bus.directChanged());
+          store = new DriveStore(drive, services, drivePolicy(drive, p.rerror, p.werror), places);
           drive.changed = () => {
             services.lock.run(() => (kind === 'cdrom' ? device.mediumChanged() : device.capacityChanged()));
             if (kind === 'disk') ctx.bus.changed(unit, 0x2a, 0x09);
@@ -168,6 +178,7 @@ const unitType = (kind: 'disk' | 'cdrom'): AnyDeviceType =>
             resumed: () => store?.resumed(),
             reset: () => store?.reset(),
             close() {
+              places.close();
               drive.user = undefined;
               drive.changed = undefined;
             },
