@@ -75,8 +75,8 @@ class Frame {
   readonly #args: readonly Datum[];
   readonly #around: Surroundings;
   readonly #budget: { steps: number };
-  /** Ids computed in the list that runs now; they are forgotten at its end. */
-  #scope: number[] = [];
+  /** Ids computed in the lists that run now, outer ones first; they are forgotten at the end of their list. */
+  readonly #scope: number[] = [];
 
   constructor(func: Func, args: readonly Datum[], around: Surroundings, budget: { steps: number }) {
     this.#func = func;
@@ -92,19 +92,13 @@ class Frame {
   }
 
   #list(statements: readonly Stmt[]): Signal {
-    const outer = this.#scope;
-    const scope: number[] = [];
-    this.#scope = scope;
-    try {
-      for (const s of statements) {
-        const signal = this.#statement(s);
-        if (signal) return signal;
-      }
-      return undefined;
-    } finally {
-      for (const id of scope) this.#values[id] = undefined;
-      this.#scope = outer;
-    }
+    const scope = this.#scope;
+    const outer = scope.length;
+    let signal: Signal;
+    for (let i = 0; i < statements.length && !signal; i++) signal = this.#statement(statements[i]!);
+    for (let i = outer; i < scope.length; i++) this.#values[scope[i]!] = undefined;
+    scope.length = outer;
+    return signal;
   }
 
   #pending(): Signal {
@@ -217,7 +211,8 @@ class Frame {
       case 'pure': {
         const known = this.#values[v.id];
         if (known !== undefined) return known;
-        const args = v.args.map((a) => this.#value(a));
+        const args: Datum[] = [];
+        for (let i = 0; i < v.args.length; i++) args.push(this.#value(v.args[i]!));
         const result = pureFunction(v.op)(args, v.lanes);
         this.#define(v.id, result);
         return result;

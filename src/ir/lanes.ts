@@ -35,23 +35,21 @@ const readLane = (v: Datum, bits: number, i: number, signed: boolean): bigint =>
   signed ? signedLane(v, bits, i) : lane(v, bits, i);
 
 /** A vector from integers, each cut to its lane. */
-function vector(bits: number, values: readonly bigint[]): Uint8Array {
+function build({ bits, count }: Shape, f: (i: number) => bigint): Uint8Array {
   const out = new Uint8Array(16);
   const d = view(out);
-  values.forEach((value, i) => {
-    const cut = BigInt.asUintN(bits, value);
-    if (bits === 8) d.setUint8(i, Number(cut));
-    else if (bits === 16) d.setUint16(i * 2, Number(cut), true);
-    else if (bits === 32) d.setUint32(i * 4, Number(cut), true);
-    else d.setBigUint64(i * 8, cut, true);
-  });
+  for (let i = 0; i < count; i++) {
+    const value = f(i);
+    if (bits === 64) d.setBigInt64(i * 8, value, true);
+    else {
+      const cut = Number(BigInt.asIntN(32, value));
+      if (bits === 8) d.setInt8(i, cut);
+      else if (bits === 16) d.setInt16(i * 2, cut, true);
+      else d.setInt32(i * 4, cut, true);
+    }
+  }
   return out;
 }
-const build = (s: Shape, f: (i: number) => bigint): Uint8Array =>
-  vector(
-    s.bits,
-    Array.from({ length: s.count }, (_, i) => f(i)),
-  );
 
 const floatLane = (v: Datum, bits: number, i: number): number =>
   bits === 32 ? view(v).getFloat32(i * 4, true) : view(v).getFloat64(i * 8, true);
@@ -79,7 +77,9 @@ function at(v: Datum | undefined, i: number): number {
   return (v as Uint8Array)[i]!;
 }
 function bytes(f: (i: number) => number): Uint8Array {
-  return Uint8Array.from({ length: 16 }, (_, i) => f(i));
+  const out = new Uint8Array(16);
+  for (let i = 0; i < 16; i++) out[i] = f(i);
+  return out;
 }
 
 /** Integer operations on two lanes, both signed and both unsigned forms where the name says so. */

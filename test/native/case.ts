@@ -30,23 +30,98 @@ export const GPR = [
   'r15',
 ] as const;
 
-/** Floating-point state: an x87 register is 80 bits, in stack order; `ftw` has a bit for each physical register in use. */
-export interface FpState {
-  fcw: number;
-  fsw: number;
-  ftw: number;
-  mxcsr: number;
-  readonly st: bigint[];
-  readonly xmm: bigint[];
-  /** Upper halves of the AVX registers. */
-  readonly ymm: bigint[];
+const GPR_BYTES = 128;
+/** A state's image: general registers, RIP, RFLAGS, then FXSAVE's image with the upper halves of the AVX registers behind it. */
+export const STATE_BYTES = GPR_BYTES + 16 + 768;
+const mask = (bits: number): bigint => (1n << BigInt(bits)) - 1n;
+
+/** Where registers lie in a floating-point image, and how many of their 16 bytes count (Intel SDM volume 1, section 10.5.1). */
+const FILES = {
+  st: { at: 32, count: 8, bits: 80 },
+  xmm: { at: 160, count: 16, bits: 128 },
+  ymm: { at: 512, count: 16, bits: 128 },
+};
+/** x87 registers in stack order, and the lower and upper halves of the AVX registers. */
+export type File = keyof typeof FILES;
+
+/** Floating-point state as an image of it; `ftw` has a bit for each physical register in use. */
+export class FpState {
+  readonly bytes: Uint8Array;
+  readonly view: DataView;
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  }
+  get fcw(): number {
+    return this.view.getUint16(0, true);
+  }
+  set fcw(value: number) {
+    this.view.setUint16(0, value, true);
+  }
+  get fsw(): number {
+    return this.view.getUint16(2, true);
+  }
+  set fsw(value: number) {
+    this.view.setUint16(2, value, true);
+  }
+  get ftw(): number {
+    return this.bytes[4]!;
+  }
+  set ftw(value: number) {
+    this.bytes[4] = value;
+  }
+  get mxcsr(): number {
+    return this.view.getUint32(24, true);
+  }
+  set mxcsr(value: number) {
+    this.view.setUint32(24, value, true);
+  }
+  /** Offset of a register in the image. */
+  at(file: File, i: number): number {
+    return FILES[file].at + i * 16;
+  }
+  get(file: File, i: number): bigint {
+    const at = this.at(file, i);
+    return (this.view.getBigUint64(at, true) | (this.view.getBigUint64(at + 8, true) << 64n)) & mask(FILES[file].bits);
+  }
+  set(file: File, i: number, value: bigint): void {
+    const at = this.at(file, i);
+    this.view.setBigUint64(at, value & mask(64), true);
+    this.view.setBigUint64(at + 8, value >> 64n, true);
+  }
+  all(file: File): bigint[] {
+    return Array.from({ length: FILES[file].count }, (_, i) => this.get(file, i));
+  }
 }
 
-export interface State {
-  readonly gpr: bigint[];
-  rip: bigint;
-  flags: number;
+/** Registers, as one image of STATE_BYTES. */
+export class State {
+  readonly bytes: Uint8Array;
+  readonly gpr: BigUint64Array;
   readonly fp: FpState;
+  readonly #rest: DataView;
+  /** `bytes`: an image at a multiple of eight in its buffer, which the state keeps; zeros unless given. */
+  constructor(bytes = new Uint8Array(STATE_BYTES)) {
+    this.bytes = bytes;
+    this.gpr = new BigUint64Array(bytes.buffer, bytes.byteOffset, 16);
+    this.#rest = new DataView(bytes.buffer, bytes.byteOffset + GPR_BYTES, 16);
+    this.fp = new FpState(bytes.subarray(GPR_BYTES + 16));
+  }
+  get rip(): bigint {
+    return this.#rest.getBigUint64(0, true);
+  }
+  set rip(value: bigint) {
+    this.#rest.setBigUint64(0, value, true);
+  }
+  get flags(): number {
+    return this.#rest.getUint32(8, true);
+  }
+  set flags(value: number) {
+    this.#rest.setUint32(8, value, true);
+  }
+  copy(): State {
+    return new State(this.bytes.slice());
+  }
 }
 
 /**
@@ -76,27 +151,13 @@ export interface Result {
 
 /** A state with everything zero, the stack pointer in the middle of the data, and the FPU after FNINIT. */
 export function emptyState(mode: Mode = 64): State {
-  const gpr = Array.from({ length: 16 }, () => 0n);
-  gpr[4] = BigInt((mode === 16 ? 0 : DATA) + 0x2000);
-  const fp = {
-    fcw: 0x37f,
-    fsw: 0,
-    ftw: 0,
-    mxcsr: 0x1f80,
-    st: Array.from({ length: 8 }, () => 0n),
-    xmm: Array.from({ length: 16 }, () => 0n),
-    ymm: Array.from({ length: 16 }, () => 0n),
-  };
-  return { gpr, rip: BigInt(CODE - codeBase(mode)), flags: 0x202, fp };
-}
-
-export function copyState(s: State): State {
-  return {
-    gpr: [...s.gpr],
-    rip: s.rip,
-    flags: s.flags,
-    fp: { ...s.fp, st: [...s.fp.st], xmm: [...s.fp.xmm], ymm: [...s.fp.ymm] },
-  };
+  const s = new State();
+  s.gpr[4] = BigInt((mode === 16 ? 0 : DATA) + 0x2000);
+  s.rip = BigInt(CODE - codeBase(mode));
+  s.flags = 0x202;
+  s.fp.fcw = 0x37f;
+  s.fp.mxcsr = 0x1f80;
+  return s;
 }
 
 /** The data pages before patches: a fixed noise. */
@@ -110,38 +171,6 @@ export function pristineData(): Uint8Array {
     bytes[i] = x >>> 11;
   }
   return bytes;
-}
-
-// -- FXSAVE images with the upper halves behind them (Intel SDM volume 1, section 10.5.1)
-
-const mask = (bits: number): bigint => (1n << BigInt(bits)) - 1n;
-
-export function writeFx(fp: FpState, image: DataView): void {
-  image.setUint16(0, fp.fcw, true);
-  image.setUint16(2, fp.fsw, true);
-  image.setUint8(4, fp.ftw);
-  image.setUint32(24, fp.mxcsr, true);
-  const put = (at: number, value: bigint): void => {
-    image.setBigUint64(at, value & mask(64), true);
-    image.setBigUint64(at + 8, value >> 64n, true);
-  };
-  fp.st.forEach((value, i) => void put(32 + i * 16, value));
-  fp.xmm.forEach((value, i) => void put(160 + i * 16, value));
-  fp.ymm.forEach((value, i) => void put(512 + i * 16, value));
-}
-
-export function readFx(image: DataView): FpState {
-  const get = (at: number, bits: number): bigint =>
-    (image.getBigUint64(at, true) | (image.getBigUint64(at + 8, true) << 64n)) & mask(bits);
-  return {
-    fcw: image.getUint16(0, true),
-    fsw: image.getUint16(2, true),
-    ftw: image.getUint8(4),
-    mxcsr: image.getUint32(24, true),
-    st: Array.from({ length: 8 }, (_, i) => get(32 + i * 16, 80)),
-    xmm: Array.from({ length: 16 }, (_, i) => get(160 + i * 16, 128)),
-    ymm: Array.from({ length: 16 }, (_, i) => get(512 + i * 16, 128)),
-  };
 }
 
 // -- text
@@ -163,17 +192,18 @@ function stateValues(s: State, mode: Mode): (bigint | number)[] {
   for (let i = 0; i < registers; i++) out.push(s.gpr[i]! & bits);
   out.push(s.rip, s.flags);
   for (const name of CONTROL) out.push(s.fp[name]);
-  for (let i = 0; i < 8; i++) out.push(s.fp.st[i]!);
-  for (let i = 0; i < registers; i++) out.push(s.fp.xmm[i]!);
-  for (let i = 0; i < registers; i++) out.push(s.fp.ymm[i]!);
+  for (let i = 0; i < 8; i++) out.push(s.fp.get('st', i));
+  for (const file of ['xmm', 'ymm'] as const) for (let i = 0; i < registers; i++) out.push(s.fp.get(file, i));
   return out;
 }
-/** What of a state differs from another one, by name, in hexadecimal. */
-function changed(before: State, after: State, mode: Mode): Fields {
+/** What of a state differs from another one, by name, in hexadecimal; of the flags, those in `flags` count. */
+function changed(before: State, after: State, mode: Mode, flags = -1): Fields {
   const old = stateValues(before, mode);
   const fields: Fields = new Map();
+  const flagsAt = NAMES[mode].indexOf('flags');
   stateValues(after, mode).forEach((value, i) => {
-    if (value !== old[i]) fields.set(NAMES[mode][i]!, value.toString(16));
+    const [a, b] = i === flagsAt ? [Number(old[i]!) & flags, Number(value) & flags] : [old[i]!, value];
+    if (a !== b) fields.set(NAMES[mode][i]!, b.toString(16));
   });
   return fields;
 }
@@ -185,10 +215,11 @@ function assign(s: State, name: string, value: string): void {
   else if (name === 'rip') s.rip = n;
   else if (name === 'flags') s.flags = Number(n);
   else if (name === 'fcw' || name === 'fsw' || name === 'ftw' || name === 'mxcsr') s.fp[name] = Number(n);
-  else if (name.startsWith('st')) s.fp.st[Number(name.slice(2))] = n;
-  else if (name.startsWith('xmm')) s.fp.xmm[Number(name.slice(3))] = n;
-  else if (name.startsWith('ymm')) s.fp.ymm[Number(name.slice(3))] = n;
-  else throw new Error(`Cannot read case: ${name} is not a register`);
+  else {
+    const [, file, i] = /^(st|[xy]mm)(\d+)$/.exec(name) ?? [];
+    if (!file) throw new Error(`Cannot read case: ${name} is not a register`);
+    s.fp.set(file as File, Number(i), n);
+  }
 }
 
 /** The case as one line: what differs from `emptyState`. */
@@ -237,12 +268,26 @@ export function effects(c: Case, r: Result, undefinedFlags: number): Fields {
     // Linux reports every fault beyond a program's addresses as one of protection.
     out.set('error', (r.address >= KERNEL ? r.error | 1 : r.error).toString(16));
   }
-  const flags = FLAGS & ~undefinedFlags;
-  const before = { ...c.state, flags: c.state.flags & flags };
-  for (const [name, value] of changed(before, { ...r.state, flags: r.state.flags & flags }, c.mode)) out.set(name, value);
+  for (const [name, value] of changed(c.state, r.state, c.mode, FLAGS & ~undefinedFlags)) out.set(name, value);
   for (const [offset, value] of r.changes) out.set(`m${offset.toString(16)}`, value.toString(16));
   return out;
 }
+
+/** Whether two results are the same to the last bit, but for `undefinedFlags`; where not, their effects may still be. */
+export function alike(a: Result, b: Result, undefinedFlags: number): boolean {
+  if (a.vector !== b.vector || a.changes.size !== b.changes.size) return false;
+  if (a.vector === -1) return true;
+  if (a.vector === 14 && (a.address !== b.address || a.error !== b.error)) return false;
+  if (((a.state.flags ^ b.state.flags) & FLAGS & ~undefinedFlags) !== 0 || a.state.rip !== b.state.rip) return false;
+  if (!sameBytes(a.state.bytes, b.state.bytes, 0, GPR_BYTES)) return false;
+  const [x, y] = [a.state.fp, b.state.fp];
+  if (x.fcw !== y.fcw || x.fsw !== y.fsw || x.ftw !== y.ftw || x.mxcsr !== y.mxcsr) return false;
+  for (const { at, count } of Object.values(FILES)) if (!sameBytes(x.bytes, y.bytes, at, at + count * 16)) return false;
+  for (const [offset, value] of a.changes) if (b.changes.get(offset) !== value) return false;
+  return true;
+}
+const sameBytes = (a: Uint8Array, b: Uint8Array, from: number, to: number): boolean =>
+  Buffer.compare(a.subarray(from, to), b.subarray(from, to)) === 0;
 
 export const formatEffects = (e: Fields): string => [...e].map(([name, value]) => `${name}=${value}`).join(' ');
 

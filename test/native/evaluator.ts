@@ -13,11 +13,11 @@ import {
   codeBase,
   DATA,
   DATA_BYTES,
-  type FpState,
   GS_BASE,
+  type Mode,
   pristineData,
   type Result,
-  type State,
+  State,
   WRITABLE_BYTES,
 } from './case.ts';
 
@@ -26,62 +26,63 @@ const MAX_STEPS = 250_000;
 /** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
 const EXACT = 1 << 31;
 
+const TF = 0x100;
+
 /** Something that runs cases as the host does. */
 export interface Runner {
   readonly name: string;
   /** Arithmetic flags are exact where an instruction faults, even those that it overwrites when it is resumed. */
   readonly flagsAtFaults: boolean;
+  /** Said of cases that come next: what is made once for all of them need not be made one by one. */
+  prepare?(cases: readonly Case[]): void;
   run(c: Case): Result;
 }
 
-/** What the runners share: moving a state in and out of the vCPU's slots. */
-export interface Slots {
-  get(slot: Slot): number | bigint | Uint8Array;
-  set(slot: Slot, value: number | bigint | Uint8Array): void;
-}
-
-function bytesOf(value: bigint): Uint8Array {
-  const bytes = new Uint8Array(16);
-  const view = new DataView(bytes.buffer);
-  view.setBigUint64(0, BigInt.asUintN(64, value), true);
-  view.setBigUint64(8, value >> 64n, true);
-  return bytes;
-}
-function numberOf(bytes: Uint8Array): bigint {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, 16);
-  return view.getBigUint64(0, true) | (view.getBigUint64(8, true) << 64n);
-}
-
-/** Writes the floating-point state into slots. */
-export function putFp(m: Slots, fp: FpState): void {
+/** Writes general registers and floating-point state into the slots of the vCPU whose state lies at `env`. */
+export function putRegisters(view: DataView, env: number, { gpr, fp }: State): void {
   const top = (fp.fsw >> 11) & 7;
-  m.set(st.fpCw, fp.fcw);
-  m.set(st.fpSw, fp.fsw & ~0x3800);
-  m.set(st.fpTop, top);
-  m.set(st.fpValid, fp.ftw);
-  m.set(st.mxcsr, fp.mxcsr | EXACT);
-  fp.st.forEach((value, i) => {
-    m.set(st.fpr[(top + i) & 7]!.mant, BigInt.asIntN(64, value));
-    m.set(st.fpr[(top + i) & 7]!.exp, value >> 64n);
-  });
-  fp.xmm.forEach((value, i) => void m.set(st.xmm[i]!, bytesOf(value)));
-  fp.ymm.forEach((value, i) => void m.set(st.ymmHigh[i]!, bytesOf(value)));
+  for (let i = 0; i < 16; i++) view.setBigUint64(env + st.gpr[i]!.offset, gpr[i]!, true);
+  view.setInt32(env + st.fpCw.offset, fp.fcw, true);
+  view.setInt32(env + st.fpSw.offset, fp.fsw & ~0x3800, true);
+  view.setInt32(env + st.fpTop.offset, top, true);
+  view.setInt32(env + st.fpValid.offset, fp.ftw, true);
+  view.setInt32(env + st.mxcsr.offset, fp.mxcsr | EXACT, true);
+  for (let i = 0; i < 8; i++) {
+    const { mant, exp } = st.fpr[(top + i) & 7]!;
+    view.setBigUint64(env + mant.offset, fp.view.getBigUint64(fp.at('st', i), true), true);
+    view.setBigUint64(env + exp.offset, BigInt(fp.view.getUint16(fp.at('st', i) + 8, true)), true);
+  }
+  const bytes = new Uint8Array(view.buffer, view.byteOffset);
+  for (let i = 0; i < 16; i++) {
+    copy16(fp.bytes, fp.at('xmm', i), bytes, env + st.xmm[i]!.offset);
+    copy16(fp.bytes, fp.at('ymm', i), bytes, env + st.ymmHigh[i]!.offset);
+  }
 }
 
-/** Reads it back. */
-export function takeFp(m: Slots): FpState {
-  const top = m.get(st.fpTop) as number;
-  const st80 = (r: (typeof st.fpr)[number]): bigint =>
-    BigInt.asUintN(64, m.get(r!.mant) as bigint) | (BigInt.asUintN(16, m.get(r!.exp) as bigint) << 64n);
-  return {
-    fcw: m.get(st.fpCw) as number,
-    fsw: (m.get(st.fpSw) as number) | (top << 11),
-    ftw: m.get(st.fpValid) as number,
-    mxcsr: (m.get(st.mxcsr) as number) & 0xffff,
-    st: Array.from({ length: 8 }, (_, i) => st80(st.fpr[(top + i) & 7]!)),
-    xmm: st.xmm.map((slot) => numberOf(m.get(slot) as Uint8Array)),
-    ymm: st.ymmHigh.map((slot) => numberOf(m.get(slot) as Uint8Array)),
-  };
+/** Reads them back. */
+export function takeRegisters(view: DataView, env: number): State {
+  const s = new State();
+  const { gpr, fp } = s;
+  const top = view.getInt32(env + st.fpTop.offset, true);
+  for (let i = 0; i < 16; i++) gpr[i] = view.getBigUint64(env + st.gpr[i]!.offset, true);
+  fp.fcw = view.getInt32(env + st.fpCw.offset, true);
+  fp.fsw = view.getInt32(env + st.fpSw.offset, true) | (top << 11);
+  fp.ftw = view.getInt32(env + st.fpValid.offset, true);
+  fp.mxcsr = view.getInt32(env + st.mxcsr.offset, true) & 0xffff;
+  for (let i = 0; i < 8; i++) {
+    const { mant, exp } = st.fpr[(top + i) & 7]!;
+    fp.view.setBigUint64(fp.at('st', i), view.getBigUint64(env + mant.offset, true), true);
+    fp.view.setUint16(fp.at('st', i) + 8, view.getUint16(env + exp.offset, true), true);
+  }
+  const bytes = new Uint8Array(view.buffer, view.byteOffset);
+  for (let i = 0; i < 16; i++) {
+    copy16(bytes, env + st.xmm[i]!.offset, fp.bytes, fp.at('xmm', i));
+    copy16(bytes, env + st.ymmHigh[i]!.offset, fp.bytes, fp.at('ymm', i));
+  }
+  return s;
+}
+function copy16(from: Uint8Array, at: number, to: Uint8Array, place: number): void {
+  for (let i = 0; i < 16; i++) to[place + i] = from[at + i]!;
 }
 
 /** The segments of 16-bit cases. */
@@ -93,30 +94,44 @@ export function setSegments16(set: (slot: Slot, value: number | bigint) => void)
   }
 }
 
-/** Aligned words that differ, as `Result` has them. */
-export function changesOf(before: Uint8Array, after: Uint8Array): Map<number, bigint> {
-  const changes = new Map<number, bigint>();
-  // Most words are as they were: halves are compared as numbers.
-  const [a, b] = [before, after].map((x) => new Int32Array(x.buffer, x.byteOffset, DATA_BYTES / 4)) as [Int32Array, Int32Array];
-  const view = new DataView(after.buffer, after.byteOffset, DATA_BYTES);
-  for (let i = 0; i < DATA_BYTES / 4; i += 2)
-    if (a[i] !== b[i] || a[i + 1] !== b[i + 1]) changes.set(i * 4, view.getBigUint64(i * 4, true));
-  return changes;
-}
+/** The data pages of one case after the other, as they are before it runs. */
+export class DataPages {
+  readonly #pristine = pristineData();
+  readonly #before = this.#pristine.slice();
+  readonly #view = new DataView(this.#before.buffer);
+  #patched: Case['patches'] = [];
 
-/** The data pages of a case before it runs. */
-export function dataOf(c: Case, pristine: Uint8Array): Uint8Array {
-  const data = pristine.slice();
-  const view = new DataView(data.buffer);
-  for (const p of c.patches) if (p.offset <= DATA_BYTES - 8) view.setBigUint64(p.offset, p.value, true);
-  return data;
+  /** Those of a case: they hold until the next one's. */
+  of(c: Case): Uint8Array {
+    for (const { offset } of this.#patched) this.#before.set(this.#pristine.subarray(offset, offset + 8), offset);
+    this.#patched = c.patches.filter((p) => p.offset <= DATA_BYTES - 8);
+    for (const p of this.#patched) this.#view.setBigUint64(p.offset, p.value, true);
+    return this.#before;
+  }
+  /** Aligned words that differ from them, as `Result` has them. */
+  changes(after: Uint8Array): Map<number, bigint> {
+    const changes = new Map<number, bigint>();
+    const before = this.#before;
+    // Most of it is as it was.
+    for (let from = 0; from < DATA_BYTES; from += 512) {
+      if (Buffer.compare(before.subarray(from, from + 512), after.subarray(from, from + 512)) === 0) continue;
+      const view = new DataView(after.buffer, after.byteOffset, DATA_BYTES);
+      for (let i = from; i < from + 512; i += 8) {
+        const value = view.getBigUint64(i, true);
+        if (value !== this.#view.getBigUint64(i, true)) changes.set(i, value);
+      }
+    }
+    return changes;
+  }
 }
 
 export class Evaluator implements Runner {
   readonly name = 'eval';
   readonly flagsAtFaults = true;
   readonly #machine: EvalMachine;
-  readonly #pristine = pristineData();
+  readonly #data = new DataPages();
+  /** The vCPU's state before a case of each mode. */
+  readonly #start: Readonly<Record<Mode, Uint8Array>>;
 
   constructor(tables: Tables) {
     const m = new EvalMachine(tables);
@@ -124,39 +139,47 @@ export class Evaluator implements Runner {
     m.map(DATA, WRITABLE_BYTES, true, false);
     m.map(DATA + WRITABLE_BYTES, DATA_BYTES - WRITABLE_BYTES, false, false);
     this.#machine = m;
+    this.#start = { 64: this.#startOf(64), 32: this.#startOf(32), 16: this.#startOf(16) };
   }
-
-  run(c: Case): Result {
+  #state(): Uint8Array {
+    return new Uint8Array(this.#machine.memory.buffer, this.#machine.env, st.STATE_BYTES);
+  }
+  #startOf(mode: Mode): Uint8Array {
     const m = this.#machine;
-    const before = dataOf(c, this.#pristine);
-    m.bytes(CODE, CODE_BYTES).fill(0xcc);
-    m.bytes(codeBase(c.mode) + Number(c.state.rip), c.code.length).set(c.code);
-    m.bytes(DATA, DATA_BYTES).set(before);
-    if (c.mode === 64) m.longMode(3);
+    if (mode === 64) m.longMode(3);
     else m.compatibilityMode(3);
-    if (c.mode === 16) setSegments16((slot, value) => void m.set(slot, value));
+    if (mode === 16) setSegments16((slot, value) => void m.set(slot, value));
     // AVX is open.
     m.set(st.cr4, (m.get(st.cr4) as bigint) | 0x40000n);
     m.set(st.xcr0, 7n);
     m.call(updateContext);
-    m.set(st.segBase[S.gs]!, c.mode === 64 ? BigInt(GS_BASE) : 0n);
+    m.set(st.segBase[S.gs]!, mode === 64 ? BigInt(GS_BASE) : 0n);
     for (const n of [S.es, S.ds, S.fs, S.gs])
-      m.set(st.segSelector[n]!, n === S.fs || n === S.gs || c.mode === 64 ? 0 : c.mode === 32 ? 0x2b : 0x0f);
+      m.set(st.segSelector[n]!, n === S.fs || n === S.gs || mode === 64 ? 0 : mode === 32 ? 0x2b : 0x0f);
     m.clearPending();
     m.set(st.cr2, 0n);
-    c.state.gpr.forEach((value, i) => void m.setReg(i, value));
+    return this.#state().slice();
+  }
+
+  run(c: Case): Result {
+    const m = this.#machine;
+    m.bytes(CODE, CODE_BYTES).fill(0xcc);
+    m.bytes(codeBase(c.mode) + Number(c.state.rip), c.code.length).set(c.code);
+    m.bytes(DATA, DATA_BYTES).set(this.#data.of(c));
+    this.#state().set(this.#start[c.mode]);
+    putRegisters(m.memory, m.env, c.state);
     m.rip = c.state.rip;
     m.flags = c.state.flags;
-    putFp(m, c.state.fp);
     const vector = this.#go(codeBase(c.mode));
-    const state: State = { gpr: c.state.gpr.map((_, i) => m.reg(i)), rip: m.rip, flags: m.flags, fp: takeFp(m) };
-    const error = m.pending?.error ?? 0;
+    const state = takeRegisters(m.memory, m.env);
+    state.rip = m.rip;
+    state.flags = m.flags;
     return {
       vector,
-      error,
+      error: m.pending?.error ?? 0,
       address: BigInt.asUintN(64, m.get(st.cr2) as bigint),
       state,
-      changes: changesOf(before, m.bytes(DATA, DATA_BYTES)),
+      changes: this.#data.changes(m.bytes(DATA, DATA_BYTES)),
     };
   }
 
@@ -169,7 +192,11 @@ export class Evaluator implements Runner {
         m.rip = m.rip + 1n;
         return 3;
       }
+      const steps = ((m.get(st.sysFlags) as number) & TF) !== 0;
+      if (steps) m.set(st.stepTrap, st.Trap.step);
       if (m.step().outcome.how === 'fault') return m.pending!.vector;
+      // The machine delivers nothing, single-step traps neither.
+      if (steps) return 1;
     }
     return -1;
   }

@@ -80,4 +80,10 @@ export const golden: readonly Golden[] = [
   ['mode=16 code=c8ffff00 rsp=4000', 'vector=14 address=20004000 error=7 m3ff8=d7f4783e3d25'],
   ['mode=64 code=f34190 rax=1234567800000001 r8=b7', 'vector=3 rax=b7 r8=1 rip=10000004'],
   ['mode=64 code=66f34190 rax=12345678 r8=b7', 'vector=3 rax=123400b7 r8=5678 rip=10000005'],
+  ['mode=16 code=c8a71607 rsp=3', 'vector=14 address=2000fffe error=4 m0=a38aeab7e8000096'],
+  ['mode=16 code=c4e25d2f88b0c3 rbx=3050 rsi=bf0 ymm1=1', 'vector=3 rip=8'],
+  [
+    'mode=32 code=669dc4e27925ac3c90bbffdf rdi=20004460',
+    'vector=1 rsp=20002002 rip=1000000c flags=b47 xmm5=ffffffffdc4ec847ffffffffa09e4cfc',
+  ],
 ];

@@ -223,7 +223,7 @@ int main(void) {
   struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
   static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS, SIGVTALRM};
   for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
-  struct itimerval timer = {{0, 20000}, {0, 20000}};
+  struct itimerval timer = {{0, 5000}, {0, 5000}};
   setitimer(ITIMER_VIRTUAL, &timer, NULL);
 
   // Buffers of our own, so that standard I/O asks the kernel for nothing else.

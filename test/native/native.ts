@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Case, emptyState, type Mode, pristineData, type Result, readFx, writeFx } from './case.ts';
+import { type Case, emptyState, type Mode, pristineData, type Result, State } from './case.ts';
 
 const CASE_BYTES = 1280;
 const RESULT_BYTES = 944;
@@ -103,28 +103,34 @@ function modeWorks(native: Native, mode: 32 | 16): boolean {
   }
 }
 
-function encode(c: Case, at: DataView): void {
+/** Where a state's parts lie in a case and in a result: general registers with RIP and RFLAGS, and the floating-point image. */
+const INTEGERS = 144;
+const CASE_STATE = { integers: 352, fp: 512 };
+const RESULT_STATE = { integers: 24, fp: 176 };
+
+function encode(c: Case, bytes: Uint8Array, at: DataView): void {
   if (c.code.length > 64) throw new Error(`Cannot run case: ${c.code.length} bytes of code, 64 are accepted`);
   if (c.patches.length > 16) throw new Error(`Cannot run case: ${c.patches.length} patches, 16 are accepted`);
   at.setUint32(0, c.mode, true);
   at.setUint32(4, c.code.length, true);
-  c.code.forEach((byte, i) => void at.setUint8(16 + i, byte));
+  bytes.set(c.code, 16);
   at.setUint32(80, c.patches.length, true);
   c.patches.forEach((p, i) => {
     at.setUint32(88 + i * 16, p.offset, true);
     at.setBigUint64(96 + i * 16, p.value, true);
   });
-  c.state.gpr.forEach((value, i) => void at.setBigUint64(352 + i * 8, value, true));
-  at.setBigUint64(480, c.state.rip, true);
-  at.setBigUint64(488, BigInt(c.state.flags), true);
-  writeFx(c.state.fp, new DataView(at.buffer, at.byteOffset + 512, 768));
+  bytes.set(c.state.bytes.subarray(0, INTEGERS), CASE_STATE.integers);
+  bytes.set(c.state.fp.bytes, CASE_STATE.fp);
 }
 
 function runCases(program: string, cases: readonly Case[]): Result[] {
   const pristine = pristineData();
   const input = new Uint8Array(pristine.length + cases.length * CASE_BYTES);
   input.set(pristine);
-  cases.forEach((c, i) => void encode(c, new DataView(input.buffer, pristine.length + i * CASE_BYTES, CASE_BYTES)));
+  cases.forEach((c, i) => {
+    const at = pristine.length + i * CASE_BYTES;
+    encode(c, input.subarray(at, at + CASE_BYTES), new DataView(input.buffer, at, CASE_BYTES));
+  });
   const { stdout, status, signal } = spawnSync(program, { input, maxBuffer: 1 << 30 });
   const view = new DataView(stdout.buffer, stdout.byteOffset, stdout.length);
   const results: Result[] = [];
@@ -134,16 +140,14 @@ function runCases(program: string, cases: readonly Case[]): Result[] {
     const count = view.getUint32(at + 168, true);
     for (let i = 0; i < count; i++)
       changes.set(view.getUint32(at + RESULT_BYTES + i * 16, true), word(RESULT_BYTES + i * 16 + 8));
+    const state = new State();
+    state.bytes.set(stdout.subarray(at + RESULT_STATE.integers, at + RESULT_STATE.integers + INTEGERS));
+    state.fp.bytes.set(stdout.subarray(at + RESULT_STATE.fp, at + RESULT_STATE.fp + state.fp.bytes.length));
     results.push({
       vector: view.getUint32(at, true) === SIGVTALRM ? -1 : view.getUint32(at + 4, true),
       error: view.getUint32(at + 8, true),
       address: word(16),
-      state: {
-        gpr: Array.from({ length: 16 }, (_, i) => word(24 + i * 8)),
-        rip: word(152),
-        flags: Number(word(160)),
-        fp: readFx(new DataView(view.buffer, view.byteOffset + at + 176, 768)),
-      },
+      state,
       changes,
     });
     at += RESULT_BYTES + count * 16;

@@ -37,6 +37,8 @@ const INTEGERS = [0n, 1n, 2n, 3n, 7n, 8n, 9n, 0xfn, 0x10n, 0x1fn, 0x20n, 0x3fn, 
   0x7fffffffn, 0x80000000n, 0xffffffffn, 0x100000000n, 0x7fffffffffffffffn, 0x8000000000000000n, 0xffffffffffffffffn, 0xfffffffffffffffen,
   0xffffffff80000000n, 0xffffffffffff8000n, 0xffffffffffffff80n, 0x5555555555555555n, 0xaaaaaaaaaaaaaaaan, 0x99n, 0x123456789abcdef0n]; // biome-ignore format: a table
 
+const LOW = INTEGERS.map((v) => Number(BigInt.asIntN(32, v)));
+
 /** 64 bits: an edge value, a small number, or noise. */
 export function edgeInteger(r: Random): bigint {
   const kind = r.below(10);
@@ -105,28 +107,51 @@ export function edgeExtended(r: Random): bigint {
   return (BigInt(r.below(2)) << 79n) | (BigInt(e) << 64n) | significand;
 }
 
-/** 128 bits: integers' edges in lanes of one width, floats of either width, or noise. */
-export function edgeVector(r: Random): bigint {
-  const lanes = (bits: number, one: () => bigint): bigint => {
-    let v = 0n;
-    for (let i = 0; i < 128; i += bits) v = (v << BigInt(bits)) | BigInt.asUintN(bits, one());
-    return v;
-  };
+/** The lower 32 bits of an integer as `edgeInteger` gives them. */
+function edgeInteger32(r: Random): number {
+  const kind = r.below(10);
+  if (kind < 5) return r.pick(LOW);
+  if (kind < 6) return r.below(256);
+  if (kind < 7) return -r.below(256);
+  return r.u32();
+}
+
+/** An IEEE number of 32 bits, as `edgeFloat` gives them. */
+function edgeFloat32(r: Random): number {
+  const e = exponent(r, 127, 255, 24);
+  return (r.below(2) << 31) | (e << 23) | Number(fraction(r, 23));
+}
+
+/** Writes 128 bits: integers' edges in lanes of one width, floats of either width, or noise. */
+export function putEdgeVector(r: Random, view: DataView, at: number): void {
   switch (r.below(8)) {
     case 0:
-      return lanes(64, () => edgeInteger(r));
+      for (let i = 0; i < 16; i += 8) view.setBigUint64(at + i, edgeInteger(r), true);
+      return;
     case 1:
-      return lanes(32, () => edgeInteger(r));
+      for (let i = 0; i < 16; i += 4) view.setInt32(at + i, edgeInteger32(r), true);
+      return;
     case 2:
-      return lanes(16, () => edgeInteger(r));
+      for (let i = 0; i < 16; i += 2) view.setInt16(at + i, edgeInteger32(r), true);
+      return;
     case 3:
-      return lanes(8, () => edgeInteger(r));
+      for (let i = 0; i < 16; i++) view.setInt8(at + i, edgeInteger32(r));
+      return;
     case 4:
     case 5:
-      return lanes(32, () => edgeFloat(r, 32));
+      for (let i = 0; i < 16; i += 4) view.setInt32(at + i, edgeFloat32(r), true);
+      return;
     case 6:
-      return lanes(64, () => edgeFloat(r, 64));
+      for (let i = 0; i < 16; i += 8) view.setBigUint64(at + i, edgeFloat(r, 64), true);
+      return;
     default:
-      return r.bits(128);
+      for (let i = 0; i < 16; i += 4) view.setInt32(at + i, r.u32(), true);
   }
+}
+
+const vector = new DataView(new ArrayBuffer(16));
+/** The same as a number. */
+export function edgeVector(r: Random): bigint {
+  putEdgeVector(r, vector, 0);
+  return vector.getBigUint64(0, true) | (vector.getBigUint64(8, true) << 64n);
 }

@@ -3,27 +3,18 @@
 
 import { emptyBus, type MemoryLayout } from '../../src/accel/accel.ts';
 import { createEngine, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
+import { ALL_FLAGS, type Handler } from '../../src/accel/dbt/handlers.ts';
 import { Area, createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { type Datum, readDatum, writeDatum } from '../../src/ir/datum.ts';
 import type { Slot } from '../../src/ir/ir.ts';
+import { Decode, decode, Insn } from '../../src/isa/x86/decode.ts';
+import { resetState } from '../../src/isa/x86/reset.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { S } from '../../src/isa/x86/state.ts';
-import {
-  type Case,
-  CODE,
-  CODE_BYTES,
-  codeBase,
-  DATA,
-  DATA_BYTES,
-  GS_BASE,
-  pristineData,
-  type Result,
-  type State,
-  WRITABLE_BYTES,
-} from './case.ts';
-import { changesOf, dataOf, putFp, type Runner, setSegments16, takeFp } from './evaluator.ts';
+import { type Case, CODE, CODE_BYTES, codeBase, DATA, DATA_BYTES, GS_BASE, type Result, WRITABLE_BYTES } from './case.ts';
+import { DataPages, putRegisters, type Runner, setSegments16, takeRegisters } from './evaluator.ts';
 
 // Guest-physical places from the machine's `physical` on; system pages are mapped one to one from SYSTEM on.
 const PML4 = 0x1000;
@@ -70,22 +61,26 @@ export class Translator implements Runner {
   readonly flagsAtFaults: boolean;
   #machine!: Machine;
   #cases = 0;
-  readonly #pristine = pristineData();
+  /** What machines are made of is built once. */
+  readonly #engine = createEngine();
+  readonly #main: WebAssembly.Module;
+  readonly #data = new DataPages();
 
   /** `tier2`: every block is translated at its first execution. `wide`: in memory beyond 4 GiB. */
   constructor(name: 'tier0' | 'tier2' | 'tier0 wide' | 'tier2 wide' = 'tier0') {
     this.name = name;
     this.#wide = name.endsWith('wide');
     this.flagsAtFaults = name.startsWith('tier0');
+    this.#main = new WebAssembly.Module(mainModule(this.#engine, this.#wide));
     this.#boot();
   }
 
   #boot(): void {
     const layout = layoutOf(this.#wide ? WIDE_MEMORY : MEMORY, 1);
     const memory = createMemory(layout);
-    const engine = createEngine();
-    const main = new WebAssembly.Module(mainModule(engine, this.#wide));
-    const vm = createVm(engine, memory, layout, 1, main, { regions: this.name.startsWith('tier2') ? 'always' : 'off' });
+    const vm = createVm(this.#engine, memory, layout, 1, this.#main, {
+      regions: this.name.startsWith('tier2') ? 'always' : 'off',
+    });
     const vcpu = new DbtVcpu(vm, 0, emptyBus());
     this.#machine = {
       vcpu,
@@ -153,7 +148,7 @@ export class Translator implements Runner {
 
   #enter(c: Case): void {
     const set = (slot: Slot, value: Datum): void => this.#set(slot, value);
-    this.#machine.vcpu.reset();
+    resetState(this.#machine.view, this.#machine.layout.vcpuBase);
     set(st.cr0, 0x8005_0033n);
     set(st.cr3, BigInt(this.#machine.physical + PML4));
     set(st.cr4, 0x406f0n);
@@ -179,7 +174,6 @@ export class Translator implements Runner {
     }
     set(st.segBase[S.gs]!, long ? BigInt(GS_BASE) : 0n);
     set(st.cpl, 3);
-    c.state.gpr.forEach((value, i) => void set(st.gpr[i]!, BigInt.asIntN(64, value)));
     set(st.rip, c.state.rip);
     const { flags } = c.state;
     set(st.fC, flags & 1);
@@ -188,12 +182,39 @@ export class Translator implements Runner {
     set(st.fN, BigInt.asIntN(64, (flags & 128 ? 1n << 63n : 0n) | (flags & 4 ? 0n : 1n)));
     set(st.fO, flags & 0x800 ? -1 : 0);
     set(st.sysFlags, flags & 0x3f7700);
-    putFp({ get: (slot) => this.#get(slot), set }, c.state.fp);
+    putRegisters(this.#machine.view, this.#machine.layout.vcpuBase, c.state);
     this.#machine.vcpu.sync();
   }
 
+  /** The handlers that the code needs as it stands, in one module instead of one for each block. */
+  prepare(cases: readonly Case[]): void {
+    const { tables, handlers } = this.#engine;
+    const bytes = new Uint8Array(80);
+    for (const c of cases) {
+      bytes.fill(0xcc).set(c.code);
+      this.#enter(c);
+      const ctx = this.#get(st.ctx) as number;
+      const insns: Insn[] = [];
+      for (let at = 0; at <= c.code.length; ) {
+        const insn = new Insn();
+        if (decode(tables, bytes, at, bytes.length, ctx, insn) !== Decode.ok) break;
+        insns.push(insn);
+        at += insn.length;
+      }
+      let live = ALL_FLAGS;
+      let next: Handler | undefined;
+      for (const insn of insns.reverse()) {
+        let handler = handlers.of(insn, ctx);
+        if (handler.ends) live = ALL_FLAGS;
+        if (handler.writes !== 0 && (handler.writes & live) === 0) handler = handlers.of(insn, ctx, false);
+        live = handler.faults ? ALL_FLAGS : (live & ~handler.kills) | handler.reads;
+        if (next) handlers.pairOf(handler, next);
+        next = handler;
+      }
+    }
+  }
+
   run(c: Case): Result {
-    const before = dataOf(c, this.#pristine);
     if (this.#cases++ >= RENEW) {
       this.#boot();
       this.#cases = 1;
@@ -201,7 +222,7 @@ export class Translator implements Runner {
     const frame = CODE_FRAMES + (this.#cases % FRAMES) * CODE_BYTES;
     this.#ram(frame, CODE_BYTES).fill(0xcc);
     this.#ram(frame + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
-    this.#ram(DATA_AT, DATA_BYTES).set(before);
+    this.#ram(DATA_AT, DATA_BYTES).set(this.#data.of(c));
     const { host, layout } = this.#machine;
     for (let p = 0; p < CODE_BYTES; p += 0x1000) {
       this.#quad(this.#machine.codeTable + p / 512, BigInt(this.#machine.physical + frame + p) | 5n);
@@ -214,21 +235,21 @@ export class Translator implements Runner {
     // Slow calls and changed code end a slice early.
     for (let i = 0; exit === 'interrupted' && vcpu.instructions < end && i < 1000; i++) exit = vcpu.run(end - vcpu.instructions);
     if (exit === 'shutdown') throw new Error('triple fault');
-    const fp = takeFp({ get: (slot) => this.#get(slot), set: (slot, value) => this.#set(slot, value) });
-    const gpr = c.state.gpr.map((_, i) => BigInt.asUintN(64, this.#get(st.gpr[i]!) as bigint));
+    const state = takeRegisters(this.#machine.view, layout.vcpuBase);
     const vector =
       exit === 'hlt' ? Math.floor((Number(BigInt.asUintN(64, this.#get(st.rip) as bigint) - SYSTEM) - HANDLERS) / 16) : -1;
     const pushed = STACK_TOP - (WITH_ERROR.has(vector) ? 48 : 40);
     const word = (i: number): bigint => this.#machine.view.getBigUint64(this.#machine.host + pushed + i * 8, true);
     const first = WITH_ERROR.has(vector) ? 1 : 0;
-    gpr[4] = word(first + 3);
-    const state: State = { gpr, rip: word(first), flags: Number(word(first + 2)), fp };
+    state.gpr[4] = word(first + 3);
+    state.rip = word(first);
+    state.flags = Number(word(first + 2));
     return {
       vector,
       error: first ? Number(word(0)) : 0,
       address: BigInt.asUintN(64, this.#get(st.cr2) as bigint),
       state,
-      changes: changesOf(before, this.#ram(DATA_AT, DATA_BYTES)),
+      changes: this.#data.changes(this.#ram(DATA_AT, DATA_BYTES)),
     };
   }
 }

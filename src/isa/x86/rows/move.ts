@@ -197,7 +197,9 @@ const enter = (c: InsnEmit, alloc: Operand, levels: Operand): void => {
       b.if(b.ltu(b.getVar(i), level), () => {
         b.setVar(bp, b.sub(b.getVar(bp), b.i64(bytes)));
         b.setVar(sp, b.sub(b.getVar(sp), b.i64(bytes)));
-        c.store(at(b.getVar(sp), true), size, c.load(at(b.getVar(bp), false), size));
+        // What is copied is read before its place is looked at.
+        const pointer = c.load(at(b.getVar(bp), false), size);
+        c.store(at(b.getVar(sp), true), size, pointer);
         b.setVar(i, b.add(b.getVar(i), b.i32(1)));
         b.br(again);
       });

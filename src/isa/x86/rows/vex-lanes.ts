@@ -200,17 +200,55 @@ const maskedWrite = (name: string, w: Width, store: boolean): Sub =>
   });
 /** What cannot be written faults before anything is. */
 const maskedStore = forWidths((w) => [maskedWrite('probe', w, false), maskedWrite('store', w, true)] as const);
+/** Where segments have limits, each lane that the mask names is checked, and no other. Calls `each` for these with the address. */
+function eachLimited(
+  c: InsnEmit,
+  o: Operand,
+  w: Width,
+  masks: Value[],
+  write: boolean,
+  each: (at: Value, half: 0 | 1, i: number) => void,
+): void {
+  const b = c.b;
+  const lanes = 128 / w;
+  masks.forEach((mask, half) => {
+    const named = b.op(`${laneShape[w]}.bitmask`, mask);
+    for (let i = 0; i < lanes; i++) {
+      const offset = b.add(c.effective(o), b.i64(((half * lanes + i) * w) / 8));
+      b.if(bit(c, named, i), () => each(c.linearData(offset, w / 8, write), half as 0 | 1, i));
+    }
+  });
+}
 function maskedRows(load: string, store: string, name: string, w: Width, wbit: string): Row[] {
+  const access = w === 64 ? 'i64' : 'i32';
+  const shape = laneShape[w];
   return [
     insn(`VEX.66.0F38.${wbit} ${load} /m`, `${name} Vx,Hx,Mu`, AVX, (c, d, h, s) => {
+      const b = c.b;
       const masks = readAll(c, h);
+      if (!c.long && !c.flatIn()) {
+        const results = masks.map(() => b.variable(zeroVec(c)));
+        eachLimited(c, s, w, masks, false, (at, half, i) => {
+          const result = results[half]!;
+          b.setVar(result, b.lane(`${shape}.replace_lane`, [i], b.getVar(result), b.load(access, at)));
+        });
+        writeAll(c, d, results.map((r) => b.getVar(r))); // biome-ignore format: one call
+        return;
+      }
       const address = c.linear(s, c.wide ? 32 : 16, false);
-      const at = (k: number): Value => (k ? c.b.add(address, c.b.i64(16)) : address);
+      const at = (k: number): Value => (k ? b.add(address, b.i64(16)) : address);
       writeAll(c, d, masks.map((m, k) => c.call(maskedLoad[w], at(k), m))); // biome-ignore format: one call
     }),
     insn(`VEX.66.0F38.${wbit} ${store} /m`, `${name} Mu,Hx,Vx`, AVX, (c, d, h, s) => {
       const b = c.b;
       const masks = readAll(c, h);
+      if (!c.long && !c.flatIn()) {
+        eachLimited(c, d, w, masks, true, (at) => b.load(access, at, { forWrite: true }));
+        eachLimited(c, d, w, masks, true, (at, half, i) =>
+          b.store(access, at, b.lane(`${shape}.extract_lane`, [i], c.readHalf(s, half))),
+        );
+        return;
+      }
       const address = c.linear(d, c.wide ? 32 : 16, true);
       for (const target of maskedStore[w])
         masks.forEach((m, k) => {
