@@ -1,6 +1,7 @@
 // The interface of accelerators, shaped like the KVM API: a VM with memory, vCPUs that run until something needs the board.
 // Boards are written against this; `dbt` (our translator) and `kvm` implement it.
 
+import type { PortRegisters } from '../bus/port-registers.ts';
 import type { PmuKind } from '../isa/x86/pmu.ts';
 
 /** Most vCPUs of a machine. */
@@ -11,6 +12,9 @@ export interface VcpuBus {
   /** Port input of 1, 2 or 4 bytes. */
   portIn(port: number, bytes: number): number;
   portOut(port: number, bytes: number, value: number): void;
+  /** A port that, read or written, is called with the general registers instead: EAX is what is read. */
+  readonly calledPort?: number | undefined;
+  callPort?(registers: PortRegisters): void;
   /** Reads of guest-physical addresses outside RAM, 1, 2, 4 or 8 bytes. */
   mmioRead(gpa: number, bytes: number): bigint;
   mmioWrite(gpa: number, bytes: number, value: bigint): void;

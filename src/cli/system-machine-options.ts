@@ -36,7 +36,7 @@ export const microvmOnly: readonly string[] = [...Object.keys(microvmOptions), '
 /** Properties of a machine whose only accepted value is what this machine is. */
 const fixed: Readonly<Record<string, readonly string[]>> = {
   usb: ['on', 'off'],
-  vmport: ['off', 'auto'],
+  vmport: ['on', 'off', 'auto'],
   smm: ['on', 'off', 'auto'],
   graphics: ['off', 'on'],
   'dump-guest-core': ['on', 'off'],

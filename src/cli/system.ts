@@ -89,6 +89,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     smbus: s.machineProperties.get('smbus') !== 'off',
     ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : s.microvm.pit === false ? { microvm: { pit: false } } : {}),
     acpi: s.acpi,
+    ...(['pc', 'q35'].includes(s.machine.board) ? { vmport: s.machineProperties.get('vmport') !== 'off' } : {}),
     serial: [],
     uuid: s.uuid,
     rtcOffset: s.rtcOffset,

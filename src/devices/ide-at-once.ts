@@ -52,7 +52,12 @@ export function readsAtOnce(channel: IdeChannel, memory: GuestMemory, directOf: 
     if (!drive || !direct) return false;
     switch (what) {
       case action.command: {
-        const transfer = drive.reads(channel.taskFile());
+        const task = channel.taskFile();
+        if (drive.takesPacket(task)) {
+          channel.beginPacket();
+          return true;
+        }
+        const transfer = drive.reads(task);
         return transfer !== undefined && begin(direct, transfer, transfer);
       }
       case action.packet: {

@@ -136,12 +136,7 @@ export class IdeIo {
         });
         return;
       case 'packet':
-        this.#now(job, () => {
-          s.packet = 0;
-          channel.beginOut(12, 12, false);
-          s.phase = phase.packet;
-          s.count[job.unit] = 1;
-        });
+        this.#now(job, () => channel.beginPacket());
         return;
       case 'flush':
         await this.#finish(job, { kind: 'flush' }, { in: [], out: [] });

@@ -302,8 +302,7 @@ test('what can be read at once is, by PIO and DMA, of disks and of packets, and 
     assert.deepEqual(bytes, r.cd.slice(3 * 2048, 7 * 2048));
     assert.equal(r.in(0x1f2) & 7, 3);
   }
-  // One for each packet, which is taken by the I/O thread.
-  assert.equal(r.rings(), 2);
+  assert.equal(r.rings(), 0);
   await r.command(0xc8, { lba: 2047, count: 2 });
   assert.equal(r.in(0x1f7) & 1, 1, 'past the end is an error');
   assert.equal(r.rings(), 1);

@@ -191,6 +191,15 @@ export class IdeChannel {
     if (interrupt) this.interrupt();
   }
 
+  /** The guest is to send a packet. */
+  beginPacket(): void {
+    const { s, unit } = this;
+    s.packet = 0;
+    this.beginOut(12, 12, false);
+    s.phase = phase.packet;
+    s.count[unit] = 1;
+  }
+
   #nextBlock(): void {
     const { s, unit } = this;
     s.blockEnd = Math.min(s.at + s.block, s.end);

@@ -28,7 +28,7 @@ export const ABSOLUTE_MAX = 0x7fff;
 export interface InputDevice {
   /** As `query-mice` names it. */
   readonly name: string;
-  /** What it takes: buttons go to the pointer that takes positions or movements. */
+  /** What it takes: buttons go to the pointer that takes positions or movements. Nothing while the guest has switched it off. */
   readonly kinds: readonly ('key' | 'relative' | 'absolute')[];
   /** Whether the guest's driver listens; the one that was plugged in last and listens is served. */
   listening(): boolean;
@@ -66,6 +66,10 @@ export class InputRouter {
     this.#changed.add(f);
     return () => this.#changed.delete(f);
   }
+  /** What a device takes is another thing than before. */
+  changed(): void {
+    this.#tell();
+  }
   #tell(): void {
     for (const f of this.#changed) f();
   }
@@ -89,7 +93,7 @@ export class InputRouter {
   pointers(): readonly { name: string; absolute: boolean; current: boolean }[] {
     const current = this.#served('absolute', 'relative');
     return this.#devices
-      .filter((d) => !d.kinds.includes('key'))
+      .filter((d) => d.kinds.some((kind) => kind !== 'key'))
       .map((d) => ({ name: d.name, absolute: d.kinds.includes('absolute'), current: d === current }));
   }
 

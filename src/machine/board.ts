@@ -33,6 +33,8 @@ import { Pit } from '../devices/pit.ts';
 import { ResetPorts } from '../devices/reset.ts';
 import { Rtc } from '../devices/rtc.ts';
 import { comPorts, Uart } from '../devices/uart.ts';
+import { VmMouse } from '../devices/vmmouse.ts';
+import { Vmport } from '../devices/vmport.ts';
 import { smm, tscOffset } from '../isa/x86/state.ts';
 import { boardChips, type Chip, ioapicPages } from './chip.ts';
 import { boardDevicesOf, type Chipset, noChipset, pcChipset, q35Chipset } from './chipset.ts';
@@ -41,7 +43,7 @@ import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
 import type { ReadNow } from './device-type.ts';
 import { deviceTypes } from './device-types.ts';
-import { cmosBytes, type FwCfgBlobs, fwCfgItems } from './fw-cfg-items.ts';
+import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-items.ts';
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
@@ -132,6 +134,8 @@ export interface Board {
   readonly uarts: readonly Uart[];
   /** The chips that are not devices, in the order in which they were made. */
   readonly chips: readonly Chip[];
+  /** VMware's backdoor with its mouse. */
+  readonly vmport: Vmport | undefined;
   /** None where the board has no keyboard controller. */
   readonly keyboard: I8042 | undefined;
   /** Presses the power button. With the board's lock held. */
@@ -333,6 +337,12 @@ export function buildBoard(o: BoardOptions): Board {
   if (!micro) acpi.map(ports, false);
   const keyboard = new I8042({ arena, keyboardIrq: isa(1), auxIrq: isa(12), reset });
   if (!micro) keyboard.map(ports);
+  const vmport = config.vmport
+    ? new Vmport({
+        ...{ ports, memory: config.memory, uuid: uuidBytes(config.uuid) },
+        mouse: new VmMouse({ arena, bell: bells.add(arena.alloc(doorbellLayout, 'vmmouse.doorbell')) }),
+      })
+    : undefined;
   const events = new Ged({ arena, line: ioapic.pin(ged.irq), powerOff: () => o.event({ kind: 'powerOff' }), reset });
   const hasGed = micro !== undefined && (config.acpi ?? true);
   if (hasGed) onAll((space) => events.map(space));
@@ -449,7 +459,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles, ...(chipset.files ?? [])]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, chips, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, chips, vmport, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },
@@ -461,7 +471,7 @@ export function buildBoard(o: BoardOptions): Board {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
-        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
+        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
         for (const [address, value] of cmosBytes(cpus.list().length, config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();

@@ -44,6 +44,19 @@ const ioapic = (page: number): Chip => ({
   mmio: [[page, IOAPIC_BYTES]],
 });
 
+const vmportChips: readonly Chip[] = [
+  {
+    ...{ type: 'vmport', bus: ISA },
+    properties: {
+      'x-read-set-eax': bool(true),
+      'x-signal-unsupported-cmd': bool(true),
+      'x-report-vmx-type': bool(true),
+      'x-cmds-v2': bool(true),
+    },
+  },
+  { type: 'vmmouse', bus: ISA },
+];
+
 /** All chips of a board, those made first at the beginning. `chipset` has the functions on PCI, `transports` what virtio plugs into. */
 export function boardChips(config: MachineConfig, chipset: readonly Chip[], transports: readonly VirtioBus[]): readonly Chip[] {
   const micro = microvmParts(config);
@@ -108,6 +121,7 @@ export function boardChips(config: MachineConfig, chipset: readonly Chip[], tran
           ...{ type: 'i8042', bus: ISA, inputs: { 'ps2-mouse-input-irq': 1, 'ps2-kbd-input-irq': 1 } },
           ...{ outputs: { '': 2, a20: 1 }, properties: { 'kbd-irq': uint8(1), 'mouse-irq': uint8(12) } },
         },
+        ...(config.vmport ? vmportChips : []),
         { type: 'port92', bus: ISA, outputs: { a20: 1 } },
         ...['ps2-kbd', 'ps2-mouse'].map((type) => ({ type, bus: SYSTEM, outputs: { '': 1 } })),
       ],

@@ -78,6 +78,8 @@ export interface MachineConfig {
   readonly smbus?: boolean;
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
+  /** VMware's backdoor and its mouse are there; not on a microvm, and not when left out. */
+  readonly vmport?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */
   readonly serial?: readonly number[];
   /** The machine's UUID in SMBIOS, in text form; not set when left out. */

@@ -90,7 +90,7 @@ function numaItem({ cpus, numa }: MachineConfig): Uint8Array {
 }
 
 /** Big-endian, as text has it. */
-function uuidBytes(uuid: string | undefined): Uint8Array {
+export function uuidBytes(uuid: string | undefined): Uint8Array {
   const digits = (uuid ?? '').replaceAll('-', '').padEnd(32, '0');
   return Uint8Array.from({ length: 16 }, (_, i) => Number.parseInt(digits.slice(2 * i, 2 * i + 2), 16));
 }

@@ -56,6 +56,8 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
   return {
     portIn: (port, bytes) => ports.read(port, bytes),
     portOut: (port, bytes, value) => ports.write(port, bytes, value),
+    calledPort: board.vmport?.port,
+    callPort: (registers) => lock.run(() => board.vmport!.call(registers, model.model.features.has('x2apic'))),
     mmioRead: (gpa, bytes) => (bytes === 8 ? mmio.read64(gpa) : BigInt(mmio.read(gpa, bytes))),
     mmioWrite(gpa, bytes, value) {
       if (bytes === 8) mmio.write64(gpa, value);

@@ -48,7 +48,7 @@ function devices(text: string): Map<string, Map<string, string>> {
 }
 
 /** What QEMU's boards have and ours have not. */
-const qemuAlone = /dev: (vmmouse|vmport|kvmvapic|sgabios|virtio-\w+-device)/;
+const qemuAlone = /dev: (kvmvapic|sgabios|virtio-\w+-device)/;
 /** Properties whose values differ with a reason: our own file names, and what is not there to be switched. */
 const differing = new Set([
   'romfile',
@@ -123,7 +123,7 @@ function regions(text: string, space: string): string[] {
 /** QEMU's regions that ours have no part of, or another extent: see each. */
 const elsewhere = [
   // Devices that are not there.
-  /: (kvmvapic|vmport|ioportF0|lpc-rcrb-mmio|pcie-root-port-msix|sm-tco|acpi-smi|pc\.rom|alias kvmvapic-rom .*)$/,
+  /: (kvmvapic|ioportF0|lpc-rcrb-mmio|pcie-root-port-msix|sm-tco|acpi-smi|pc\.rom|alias kvmvapic-rom .*)$/,
   // Parts of what is one region here, and what is one region there.
   /: (rtc-index|elcr|dma-page|piix3-reset-control|lpc-reset-control|ich9-\S+)$/,
   /: (acpi-(evt|cnt|tmr|gpe0)|ich9-pm|acpi-pm|piix4-pm|pm-smbus)$/,

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { PortRegisters } from '../../bus/port-registers.ts';
 import { createMemory, layoutOf } from './layout.ts';
 import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
 import { findRegion, REACH, type RegionSource } from './region.ts';
@@ -14,6 +15,28 @@ for (const regions of ['off', 'always'] as const) {
     assert.equal(settle(vcpu), 'hlt');
     assert.equal(vcpu.get('rax'), 50n);
     assert.equal(vcpu.instructions, 1 + 10 * (1 + 15 + 2) + 1);
+  });
+
+  test(`${name}: a port that is called has the general registers, and what it leaves in them`, () => {
+    const calls: number[][] = [];
+    const callPort = (r: PortRegisters): void => {
+      calls.push([r.eax, r.ebx, r.ecx]);
+      [r.eax, r.ebx, r.edi] = [r.ebx + 1, 0xfedc_ba98, r.ecx];
+    };
+    // mov edx,0x5658; mov rbx,-1; mov ecx,3; loop: mov eax,9; in eax,dx; add esi,ebx; mov ebx,ecx; dec ecx; jnz loop; in al,dx; out dx,eax; hlt
+    const code = 'ba 58560000 48c7c3 ffffffff b9 03000000 b8 09000000 ed 01de 89cb ffc9 75f2 ec ef f4';
+    const { vcpu } = rig(regions, code, 'long', { calledPort: 0x5658, callPort });
+    assert.equal(settle(vcpu), 'hlt');
+    assert.deepEqual(calls, [
+      [9, 0xffff_ffff, 3],
+      [9, 3, 2],
+      [9, 2, 1],
+      [3, 1, 0],
+      [2, 0xfedc_ba98, 0],
+    ]);
+    assert.equal(vcpu.get('rax'), 0xfedc_ba99n);
+    assert.equal(vcpu.get('rbx'), 0xfedc_ba98n, 'the upper half is gone');
+    assert.deepEqual([vcpu.get('rdi'), vcpu.get('rsi')], [0n, BigInt(3 * 0xfedc_ba98) & 0xffff_ffffn]);
   });
 
   test(`${name}: a store into the running loop takes effect at the next instruction`, () => {

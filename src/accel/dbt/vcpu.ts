@@ -1,6 +1,7 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
 import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
+import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { Pieces } from '../../isa/x86/memory.ts';
@@ -801,6 +802,17 @@ export class DbtVcpu implements Vcpu {
   #clockReads = 0;
   #calls = 0;
   /** One more slow call. */
+  /** The registers answer; what EAX is then. */
+  #callPort(): number {
+    withPortRegisters(
+      (name) => this.#quad(st.gpr[st.R[wholeRegister[name]]].offset),
+      (name, value) => {
+        this.#quads[(this.#env + st.gpr[st.R[wholeRegister[name]]].offset) >> 3] = value;
+      },
+      (registers) => this.#bus.callPort!(registers),
+    );
+    return this.#word(st.gpr[st.R.rax].offset);
+  }
   #called(name: CounterName): void {
     this.counters.add(name);
     if (++this.#calls % CALLS_MAX === 0) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
@@ -882,11 +894,13 @@ export class DbtVcpu implements Vcpu {
       },
       portIn: (port: number, bytes: number): number => {
         this.#called('ports');
+        if ((port & 0xffff) === bus.calledPort) return this.#callPort();
         return bus.portIn(port & 0xffff, bytes);
       },
       portOut: (port: number, value: number, bytes: number): void => {
         this.#called('ports');
-        bus.portOut(port & 0xffff, bytes, value >>> 0);
+        if ((port & 0xffff) === bus.calledPort) this.#callPort();
+        else bus.portOut(port & 0xffff, bytes, value >>> 0);
         this.#lookAtSlots();
       },
       rdmsr: (msr: number): bigint => {

@@ -2,6 +2,7 @@
 // format that snapshots, debuggers and the translator know; here they are put into a KVM vCPU and taken out of it.
 // Linux 6.1, Documentation/virt/kvm/api.rst, KVM_GET_REGS to KVM_SET_XCRS; XSAVE area: Intel SDM volume 1, section 13.4.
 
+import { type PortRegisters, wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import type { Slot } from '../../ir/ir.ts';
 import { readRflags, writeRflags } from '../../isa/x86/rflags.ts';
 import { At } from '../../isa/x86/rows/xsave.ts';
@@ -158,6 +159,21 @@ export class KvmState {
   rip(): bigint {
     this.#call('getRegs', this.#regs.bytes);
     return this.#regs.view.rip;
+  }
+
+  /** Has the registers answer an access to a port; what EAX is then. */
+  callPort(call: (registers: PortRegisters) => void): number {
+    this.#call('getRegs', this.#regs.bytes);
+    const r = this.#regs.view;
+    withPortRegisters(
+      (name) => r[wholeRegister[name]],
+      (name, value) => {
+        r[wholeRegister[name]] = value;
+      },
+      call,
+    );
+    this.#call('setRegs', this.#regs.bytes);
+    return Number(BigInt.asUintN(32, r.rax));
   }
 
   /** The linear address of the next instruction, as the kernel has it. */

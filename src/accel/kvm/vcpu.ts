@@ -468,7 +468,10 @@ export class KvmVcpu implements Vcpu {
     const { direction, size, port, count } = this.#io;
     let at = this.#io.dataOffset;
     for (let n = 0; n < count; n++, at += size) {
-      if (direction === 1) this.#bus.portOut(port, size, this.#value(at, size));
+      if (port === this.#bus.calledPort) {
+        const eax = this.#state.callPort((registers) => this.#bus.callPort!(registers));
+        if (direction !== 1) this.#put(at, size, eax);
+      } else if (direction === 1) this.#bus.portOut(port, size, this.#value(at, size));
       else this.#put(at, size, this.#bus.portIn(port, size));
     }
     this.#unfinished = true;

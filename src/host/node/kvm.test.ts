@@ -12,6 +12,7 @@ import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { block } from '../../accel/kvm/state.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
+import type { PortRegisters } from '../../bus/port-registers.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
 import { kick } from '../../isa/x86/state.ts';
@@ -36,6 +37,11 @@ class Noting implements VcpuBus {
   }
   portOut(port: number, n: number, value: number): void {
     this.log.push(`out ${port.toString(16)} ${n} ${value.toString(16)}`);
+  }
+  calledPort = 0x5658;
+  callPort(r: PortRegisters): void {
+    this.log.push(`call ${r.eax.toString(16)} ${r.ebx.toString(16)} ${r.ecx.toString(16)}`);
+    [r.eax, r.ebx, r.edi] = [r.ebx + 1, 0xfedc_ba98, r.ecx];
   }
   mmioRead(gpa: number, n: number): bigint {
     this.log.push(`read ${gpa.toString(16)} ${n}`);
@@ -113,6 +119,14 @@ test('port accesses of each width, and those of string instructions, reach the b
     'out 3f8 1 2',
     'out 3f8 1 3',
   ]);
+});
+
+test('a port that is called has the general registers, and what it leaves in them', { skip }, () => {
+  // mov dx,0x5658; mov eax,0x564d5868; mov ebx,0x11223344; mov ecx,10; in eax,dx; mov ecx,ebx; mov ebx,0x77; in al,dx; mov esi,eax; out dx,al; hlt
+  const log = real('ba5856 66b868584d56 66bb44332211 66b90a000000 66ed 6689d9 66bb77000000 ec 6689c6 ee f4');
+  assert.deepEqual(log, ['call 564d5868 11223344 a', 'call 11223345 77 fedcba98', 'call 78 fedcba98 fedcba98']);
+  const low = ['rax', 'rbx', 'rcx', 'rsi', 'rdi'].map((name) => vcpu.get(name) & 0xffff_ffffn);
+  assert.deepEqual(low, [0xfedc_ba99n, 0xfedc_ba98n, 0xfedc_ba98n, 0x78n, 0xfedc_ba98n]);
 });
 
 test('writes to coalesced ports wait for the next exit, keep their order and their sizes, and are no exits', { skip }, (t) => {

@@ -24,7 +24,7 @@ import { extraBytes } from '../../machine/extra.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
 import { hasIoapic2 } from '../../machine/microvm.ts';
 import type { NoticeListener, Notify, ShutdownReason } from '../../machine/notices.ts';
-import { connectPs2 } from '../../machine/ps2-input.ts';
+import { connectPs2, connectVmMouse } from '../../machine/ps2-input.ts';
 import type { LiveOptions, MachineEnd, MachineSetup, MachineStatus, RunningMachine } from '../../machine/running.ts';
 import { type Manifest, putVcpu } from '../../machine/snapshot/state.ts';
 import {
@@ -208,7 +208,10 @@ export class NodeMachine implements RunningMachine {
           return { cancel: () => clearTimeout(timer) };
         },
       };
-      if (this.board.keyboard) connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
+      if (this.board.keyboard) {
+        connectPs2(this.board.keyboard, this.board.lock, this.backends.input);
+        if (this.board.vmport) connectVmMouse(this.board.vmport.mouse, this.board.keyboard, this.board.lock, this.backends.input);
+      }
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
     } catch (error) {
