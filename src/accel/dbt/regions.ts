@@ -12,8 +12,10 @@ import { Kick } from './tier0.ts';
 import { noted, type Questions, type RegionBatch, type RegionWish, translate } from './translate.ts';
 import type { DbtVm } from './vcpu.ts';
 
-/** Samples of a block before its region is translated. */
+/** Samples of a block before its region is translated; and where the translator has nothing to do (twice as many where it has few wishes). */
 const HOT = 10;
+const WARM = 3;
+const FEW_WISHES = 3;
 /** How many times as often a block is met before it gets a region where another region has its code already. */
 const PATIENCE = 4;
 /** Samples after which it is translated again, with all that it calls: that takes the time of some ten million instructions. */
@@ -130,10 +132,15 @@ export class Regions {
    */
   sample(block: Block, base: () => bigint, left: boolean): void {
     const heat = count(this.#heat, block);
-    if (heat % HOT === 0 && !this.#code.covered(block)) this.translate(block, base());
+    if (this.#due(heat) && !this.#code.covered(block)) this.translate(block, base());
     else if (!left && count(this.#slow, block) === HOT * PATIENCE && this.#code.regionOf(block) < 0)
       this.translate(block, base());
     if (heat % VERY_HOT === 0) this.#grow(block);
+  }
+  /** Whether a block is to be translated after so many samples: the translator's time is best spent on what is hottest, but not left unused. */
+  #due(heat: number): boolean {
+    if (heat % HOT === 0) return true;
+    return heat < HOT && heat >= (this.#waiting === 0 ? WARM : this.#waiting < FEW_WISHES ? 2 * WARM : HOT);
   }
   /** Tier 0 arrives at a block often. Where a region has its code already, perhaps only until more of what it calls is translated, it waits. */
   arrived(block: Block, base: bigint): void {
