@@ -2,14 +2,12 @@
    cases=N, one of code, pages and msr, `each` for one line per case, `plain` to leave out what the manuals leave undefined.
    Digests of the same command line have to be the same on every processor that behaves as the manuals say. */
 #include "units.h"
+#include "seeded.h"
 #define WINDOW 0x8000000000ul
 #define CODE 0x300000ul
 #define PAGES 8
 enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40, PS = 0x80 };
 #define NX (1ul << 63)
-static u64 state;
-static u64 next(void) { state ^= state << 13; state ^= state >> 7; state ^= state << 17; return state * 0x2545f4914f6cdd1dul; }
-static u32 below(u32 n) { return (u32)((next() >> 33) % n); }
 static u64 edgy(void) {
   static const u64 edges[] = { 0, 1, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x7fffffffffffffff, 0x8000000000000000, -1ul, -2ul, 0x7fffffffff, 0x100000000 };
   u64 v = below(2) ? edges[below(sizeof edges / 8)] : next();
@@ -17,20 +15,6 @@ static u64 edgy(void) {
   /* Not where the image lies. */
   return v >= 0x200000 && v < 0x1000000 ? -v : v;
 }
-static u64 number(const char *name, u64 otherwise) {
-  for (const char *s = command_line; *s; s++) {
-    const char *a = s, *b = name;
-    while (*b && *a == *b) a++, b++;
-    if (*b || *a != '=') continue;
-    u64 v = 0;
-    for (a++; *a >= '0' && *a <= '9'; a++) v = v * 10 + *a - '0';
-    return v;
-  }
-  return otherwise;
-}
-static u64 digest;
-static void mix(u64 v) { digest = (digest ^ v) * 0x100000001b3ul; digest ^= digest >> 29; }
-
 static u64 tables[3][512] __attribute__((aligned(4096)));
 static u64 data[PAGES + 2][512] __attribute__((aligned(4096)));
 static int plain;
@@ -260,8 +244,7 @@ int main(void) {
     WRCR(3, RDCR(3));
   }
   for (u64 i = 0; i < cases; i++) {
-    state = (seed + i) * 0x9e3779b97f4a7c15ul + 1;
-    next(); next();
+    seeded(seed + i);
     if (each) digest = 0;
     if (pages) page_case(); else if (msr) msr_case(); else code_case();
     if (each) {

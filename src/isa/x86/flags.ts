@@ -12,6 +12,8 @@ export const packFlags = sub('packFlags', [], 'i32', {}, (c) => c.b.ret(c.rflags
 
 /** Sets the arithmetic flags from an image, and those of the other flags that `mask` names. The caller updates the context. */
 export const unpackFlags = sub('unpackFlags', ['i32', 'i32'], null, {}, (c, image, mask) => {
+  // What an instruction before this one held off is over; IF may be set now.
+  c.set(st.shadow, c.b.i32(0));
   const b = c.b;
   c.setArithmeticFlags(image);
   const m = b.and(mask, b.i32(F.tf | F.if | F.df | F.iopl | F.nt | F.rf | F.vm | F.ac | F.vif | F.vip | F.id));
