@@ -81,3 +81,13 @@ test('an interrupt that waits while IF is clear does not end regions', () => {
   assert.equal(vcpu.get('rax'), 20_000n);
   assert.ok(vcpu.get('regionEntries') < 100n, `${vcpu.get('regionEntries')} entries`);
 });
+
+test('accesses that lie on two pages leave their region a few times only', () => {
+  // mov ecx,2048; L: mov eax,[rsi]; add eax,[rsi+8]; mov edx,1000; M: dec edx; jnz M; dec ecx; jnz L; hlt
+  const { vcpu } = rig('hot', 'b900080000 8b06 034608 bae8030000 ffca 75fc ffc9 75ee f4');
+  vcpu.set('rsi', BigInt((Math.floor(CODE / 4096) + 4) * 4096 - 4));
+  let rounds = 0;
+  while (settle(vcpu) !== 'hlt') assert.ok(++rounds < 20, 'it does not end');
+  assert.ok(vcpu.regionStats.renewed > 0);
+  assert.ok(vcpu.get('regionEntries') < 1000n, `${vcpu.get('regionEntries')} entries`);
+});
