@@ -16,8 +16,9 @@ import type { DbtVm } from './vcpu.ts';
 const HOT = 10;
 const WARM = 3;
 const FEW_WISHES = 3;
-/** How many times as often a block is met before it gets a region where another region has its code already. */
+/** How many times as often a block is sampled before it gets a region where another region has its code already, and how often tier 0 reports it. */
 const PATIENCE = 4;
+const REPORTS = 16;
 /** Samples after which it is translated again, with all that it calls: that takes the time of some ten million instructions. */
 const VERY_HOT = 200;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
@@ -137,16 +138,19 @@ export class Regions {
       this.translate(block, base());
     if (heat % VERY_HOT === 0) this.#grow(block);
   }
-  /** Whether a block is to be translated after so many samples: the translator's time is best spent on what is hottest, but not left unused. */
+  /** The translator's time is best spent on what is hottest, but not left unused: how often a block is to be met, for one when nothing waits. */
+  get #patience(): number {
+    return this.#waiting === 0 ? 1 : this.#waiting < FEW_WISHES ? 2 : 4;
+  }
+  /** Whether a block is to be translated after so many samples. */
   #due(heat: number): boolean {
-    if (heat % HOT === 0) return true;
-    return heat < HOT && heat >= (this.#waiting === 0 ? WARM : this.#waiting < FEW_WISHES ? 2 * WARM : HOT);
+    return heat % HOT === 0 || (heat < HOT && heat >= WARM * this.#patience);
   }
   /** Tier 0 arrives at a block often. Where a region has its code already, perhaps only until more of what it calls is translated, it waits. */
   arrived(block: Block, base: bigint): void {
     const times = (this.#arrived.get(block) ?? 0) + 1;
     this.#arrived.set(block, times);
-    if (times >= PATIENCE || !this.#code.covered(block)) this.translate(block, base);
+    if (times >= REPORTS || (times >= this.#patience && !this.#code.covered(block))) this.translate(block, base);
   }
   readonly #arrived = new WeakMap<Block, number>();
   /** A block that stays hot gets a larger region. */

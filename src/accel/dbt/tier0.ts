@@ -49,7 +49,7 @@ const OUTS = 8;
 const SAMPLE = 50_000;
 
 /** Arrivals at a block from afar before its region is translated. */
-const ARRIVALS = 30000;
+const ARRIVALS = 7500;
 /** Entries of the table of arrivals, two bytes each. */
 export const ARRIVAL_ENTRIES = 8192;
 
