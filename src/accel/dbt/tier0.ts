@@ -48,7 +48,7 @@ const OUTS = 8;
 /** Instructions of regions of which one place is noted: a sample of what is hot. */
 const SAMPLE = 50_000;
 
-/** Arrivals at a block from afar before its region is translated. */
+/** Arrivals at a block from afar before it is reported (see regions.ts, which counts reports). */
 const ARRIVALS = 7500;
 /** Entries of the table of arrivals, two bytes each. */
 export const ARRIVAL_ENTRIES = 8192;
