@@ -133,24 +133,28 @@ export class Regions {
    */
   sample(block: Block, base: () => bigint, left: boolean): void {
     const heat = count(this.#heat, block);
-    if (this.#due(heat) && !this.#code.covered(block)) this.translate(block, base());
+    if (this.#due(block, heat) && !this.#code.covered(block)) this.translate(block, base());
     else if (!left && count(this.#slow, block) === HOT * PATIENCE && this.#code.regionOf(block) < 0)
       this.translate(block, base());
     if (heat % VERY_HOT === 0) this.#grow(block);
   }
-  /** The translator's time is best spent on what is hottest, but not left unused: how often a block is to be met, for one when nothing waits. */
-  get #patience(): number {
-    return this.#waiting === 0 ? 1 : this.#waiting < FEW_WISHES ? 2 : 4;
+  /**
+   * The translator's time is best spent on what is hottest, but not left unused: how often a block is to be met, for one when nothing waits.
+   * A kernel that boots has a lot that is hot for a moment, and what is translated costs the vCPU some of its processor's speed.
+   */
+  #patience(block: Block): number {
+    if (this.#waiting >= FEW_WISHES || (block.ctx & Ctx.user) === 0) return 4;
+    return this.#waiting === 0 ? 1 : 2;
   }
   /** Whether a block is to be translated after so many samples. */
-  #due(heat: number): boolean {
-    return heat % HOT === 0 || (heat < HOT && heat >= WARM * this.#patience);
+  #due(block: Block, heat: number): boolean {
+    return heat % HOT === 0 || (heat < HOT && heat >= WARM * this.#patience(block));
   }
   /** Tier 0 arrives at a block often. Where a region has its code already, perhaps only until more of what it calls is translated, it waits. */
   arrived(block: Block, base: bigint): void {
     const times = (this.#arrived.get(block) ?? 0) + 1;
     this.#arrived.set(block, times);
-    if (times >= REPORTS || (times >= this.#patience && !this.#code.covered(block))) this.translate(block, base);
+    if (times >= REPORTS || (times >= this.#patience(block) && !this.#code.covered(block))) this.translate(block, base);
   }
   readonly #arrived = new WeakMap<Block, number>();
   /** A block that stays hot gets a larger region. */
