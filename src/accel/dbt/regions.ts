@@ -456,6 +456,12 @@ export class Regions {
       }
       return gpa;
     };
+    /** Guest-physical address of a place, or -1. */
+    const gpaOf = (place: number): number => {
+      const n = Math.floor(place / 4096);
+      const page = placeOf(n);
+      return page < 0 ? -1 : page + place - n * 4096;
+    };
     return {
       ctx: block.ctx,
       reach,
@@ -469,22 +475,19 @@ export class Regions {
       },
       met: (place) => {
         if (always) return true;
-        const n = Math.floor(place / 4096);
-        const gpa = placeOf(n);
-        return gpa >= 0 && this.#code.knows(gpa + place - n * 4096, block.ctx);
+        const gpa = gpaOf(place);
+        return gpa >= 0 && this.#code.knows(gpa, block.ctx);
       },
       seen: (place) => {
-        const n = Math.floor(place / 4096);
-        const targets = this.#targets.get(placeOf(n) + place - n * 4096);
+        const targets = this.#targets.get(gpaOf(place));
         return targets ? [...targets].map((d) => place + d) : [];
       },
       // What stays hot goes on wherever it leads; what is translated anew ends where it did.
       stops: (place) => {
         if (reach !== REACH.warm) return false;
         if (old) return old.stops.has(place);
-        const n = Math.floor(place / 4096);
-        const gpa = placeOf(n);
-        return gpa >= 0 && this.#code.starts(gpa + place - n * 4096, block.ctx);
+        const gpa = gpaOf(place);
+        return gpa >= 0 && this.#code.starts(gpa, block.ctx);
       },
     };
   }
