@@ -119,7 +119,9 @@ export async function outerGuest(script: string, line: (text: string) => void, o
     clearTimeout(limit);
     clearTimeout(silence);
     clearTimeout(still);
-    return over ? undefined : (why ?? 'it ended before the script did');
+    // QEMU ends with 0 when its guest resets (-no-reboot): by a triple fault, since its kernel's panics say so and a program of it cannot.
+    const ended = `its kernel ended without a word (QEMU: ${child.signalCode ?? child.exitCode})`;
+    return over ? undefined : (why ?? ended);
   } finally {
     await rm(folder, { recursive: true });
   }
