@@ -48,6 +48,17 @@ function narrow({ bits, fraction }: Format): Sub {
     const drop = b.i64(63 - fraction);
     const ulp = 1n << BigInt(63 - fraction);
     const p = parts(c, x);
+    // Rounded to nearest, normal before and after.
+    const quickE = b.sub(p.e, b.i64(BIAS - (maxE >> 1)));
+    const plain = b.and(b.lts(p.m, b.i64(0)), b.ltu(b.sub(quickE, b.i64(1)), b.i64(maxE - 2)));
+    b.if(b.and(plain, b.eqz(roundingControl(c))), () => {
+      const kept = b.shru(p.m, drop);
+      const rest = b.shl(p.m, b.i64(fraction + 1));
+      const up = b.ltu(b.add(rest, b.add(b.i64(TOP - 1n), b.and(kept, b.i64(1)))), rest);
+      // The integer bit counts as one of the exponent, and so does a carry.
+      const magnitude = b.add(b.add(b.shl(b.sub(quickE, b.i64(1)), b.i64(fraction)), kept), b.extu(up));
+      b.ret(pair(c, b.or(b.shl(p.s, b.i64(bits - 16)), magnitude), inexact(c, rest, up)));
+    });
     const s = b.shl(p.s, b.i64(bits - 16));
     const infinity = b.i64(BigInt(maxE) << BigInt(fraction));
     const quiet = b.i64(1n << BigInt(fraction - 1));

@@ -5,11 +5,12 @@ import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { clean, constant, indefinite, isMax, parts, Sw, statusOf } from '../float80.ts';
 import * as f80 from '../float80-arith.ts';
 import { fromDouble, fromInteger, fromSingle } from '../float80-convert.ts';
+import { enter, plainControl, type Quick, quickAdd, quickMultiply, quickSubtract, raw } from '../float80-quick.ts';
 import { insn, type Row } from '../row.ts';
 import { fpCw, fpSw } from '../state.ts';
 import { type Sub, sub } from '../sub.ts';
 import {
-  finish, isFull, isValid, markValid, note, pop, proceeds, pushOver, readSt, stackFault, wait, writeSt,
+  bothValid, finish, isFull, isValid, markValid, note, pop, proceeds, pushOver, readRaw, readSt, stackFault, wait, writeSt,
 } from './x87-stack.ts'; // biome-ignore format: a list
 
 const x87 = { fp: 'x87' } as const;
@@ -23,16 +24,35 @@ interface Binary {
   /** (operand): ST(0) = ST(0) op operand. */
   readonly memory: Sub;
 }
-function binary(name: string, operation: Sub, reversed: boolean): Binary {
+function binary(name: string, operation: Sub, reversed: boolean, quick: Quick | null): Binary {
   const apply = (c: Emit, x: Value, y: Value): Value => (reversed ? c.call(operation, y, x) : c.call(operation, x, y));
   return {
     registers: sub(`x87.${name}`, ['i32', 'i32', 'i32'], null, {}, (c, to, from, pops) => {
+      if (quick)
+        c.b.if(c.b.and(bothValid(c, to, from), plainControl(c)), () => {
+          const [x, y] = [readRaw(c, to), readRaw(c, from)];
+          quick(c, reversed ? y : x, reversed ? x : y, (v, status) => {
+            enter(c, status);
+            writeSt(c, to, v);
+            pop(c, pops);
+            c.b.ret();
+          });
+        });
       const ok = c.b.and(isValid(c, to), isValid(c, from));
       const v = c.choose('v128', ok, () => apply(c, readSt(c, to), readSt(c, from)), () => empty(c)); // biome-ignore format: one choice
       c.do(finish, to, v, pops);
     }),
     memory: sub(`x87.${name}.m`, ['v128'], null, {}, (c, y) => {
       const zero = c.b.i32(0);
+      if (quick)
+        c.b.if(c.b.and(isValid(c, zero), plainControl(c)), () => {
+          const [p, q] = [readRaw(c, zero), raw(c, y)];
+          quick(c, reversed ? q : p, reversed ? p : q, (v, status) => {
+            enter(c, status);
+            writeSt(c, zero, v);
+            c.b.ret();
+          });
+        });
       const v = c.choose('v128', isValid(c, zero), () => apply(c, readSt(c, zero), y), () => empty(c)); // biome-ignore format: one choice
       c.do(finish, zero, v, zero);
     }),
@@ -167,12 +187,12 @@ function memory(c: InsnEmit, o: Operand, integer: boolean): Value {
 }
 
 const operations = {
-  fadd: binary('fadd', f80.add, false),
-  fmul: binary('fmul', f80.multiply, false),
-  fsub: binary('fsub', f80.subtract, false),
-  fsubr: binary('fsubr', f80.subtract, true),
-  fdiv: binary('fdiv', f80.quotient, false),
-  fdivr: binary('fdivr', f80.quotient, true),
+  fadd: binary('fadd', f80.add, false, quickAdd),
+  fmul: binary('fmul', f80.multiply, false, quickMultiply),
+  fsub: binary('fsub', f80.subtract, false, quickSubtract),
+  fsubr: binary('fsubr', f80.subtract, true, quickSubtract),
+  fdiv: binary('fdiv', f80.quotient, false, null),
+  fdivr: binary('fdivr', f80.quotient, true, null),
 } as const;
 type Name = keyof typeof operations;
 

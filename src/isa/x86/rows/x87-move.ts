@@ -6,9 +6,11 @@ import {
   clean,
   constant,
   indefinite,
+  isMax,
   lane1,
   mant,
   pair,
+  parts,
   round as roundExtended,
   roundingControl,
   Sw,
@@ -30,6 +32,7 @@ import {
   proceeds,
   push,
   readSt,
+  settle,
   wait,
   writeSt,
 } from './x87-stack.ts';
@@ -49,12 +52,16 @@ function load(opcode: string, asm: string, toValue: (c: Emit, v: Value) => Value
   });
 }
 const loadInteger = (opcode: string, code: string): Row => load(opcode, `fild ${code}`, (c, v) => c.call(convert.fromInteger, v));
-const pushSingle: Sub = sub('x87.fld.f32', ['i64'], 'v128', {}, (c, v) =>
-  c.b.ret(c.call(convert.quieted, c.call(convert.fromSingle, v))),
-);
-const pushDouble: Sub = sub('x87.fld.f64', ['i64'], 'v128', {}, (c, v) =>
-  c.b.ret(c.call(convert.quieted, c.call(convert.fromDouble, v))),
-);
+/** From a single or double; only what has the exponent of a NaN is looked at for one. */
+function loaded(name: string, from: Sub): Sub {
+  return sub(name, ['i64'], 'v128', {}, (c, v) => {
+    const x = c.call(from, v);
+    c.b.if(isMax(c, parts(c, x)), () => c.b.ret(c.call(convert.quieted, x)));
+    c.b.ret(x);
+  });
+}
+const pushSingle = loaded('x87.fld.f32', convert.fromSingle);
+const pushDouble = loaded('x87.fld.f64', convert.fromDouble);
 /** Ten bytes of memory: the low 8 and the high 2, zero-extended. */
 function loadTen(opcode: string, asm: string, toValue: (c: Emit, low: Value, high: Value) => Value): Row {
   return insn(opcode, asm, x87, (c, o) => {
@@ -103,7 +110,7 @@ function storeSub(name: string, bits: 16 | 32 | 64, indefiniteBits: bigint, conv
       stores(c, v),
       () => {
         c.store(addr, bits, bits === 64 ? mant(c, v) : b.wrap(mant(c, v)));
-        b.do(except, statusOf(c, v));
+        settle(c, statusOf(c, v));
         pop(c, pops);
       },
       () => b.do(except, statusOf(c, v)),
@@ -147,7 +154,7 @@ function storeTenSub(name: string, convertSt: (c: Emit, x: Value) => Value, empt
         c.load(last, 16, { forWrite: true });
         c.store(addr, 64, mant(c, v));
         b.store('i64.16u', last, lane1(c, v));
-        b.do(except, statusOf(c, v));
+        settle(c, statusOf(c, v));
         pop(c, b.i32(1));
       },
       () => b.do(except, statusOf(c, v)),

@@ -3,6 +3,7 @@
 import type { Value } from '../../../ir/ir.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { clean, indefinite, Sw, statusOf } from '../float80.ts';
+import type { Raw } from '../float80-quick.ts';
 import { cr0, fpCw, fpDp, fpIp, fpr, fpSw, fpTop, fpValid, X } from '../state.ts';
 import { type Sub, sub } from '../sub.ts';
 
@@ -14,12 +15,23 @@ export const physical = (c: Emit, i: Value): Value => c.b.and(c.b.add(c.get(fpTo
 const place = (c: Emit, i: Value): Value => c.b.add(c.b.env, c.b.mul(physical(c, i), c.b.i32(STRIDE)));
 /** ST(i) as a v128, whatever its tag. */
 export const readSt = (c: Emit, i: Value): Value => c.b.raw('v128', place(c, i), FIRST);
+/** ST(i) as integers, whatever its tag. */
+export const readRaw = (c: Emit, i: Value): Raw => ({
+  m: c.b.raw('i64', place(c, i), FIRST),
+  h: c.b.raw('i64', place(c, i), FIRST + 8),
+});
 /** Writes ST(i) without touching its tag; `v` has no status bits. */
 export const writeSt = (c: Emit, i: Value, v: Value): void => c.b.setRaw('v128', place(c, i), v, FIRST);
 /** i32 0 or 1: ST(i) is not empty. */
 export const isValid = (c: Emit, i: Value): Value => c.b.and(c.b.shru(c.get(fpValid), physical(c, i)), c.b.i32(1));
 /** Marks ST(i) as not empty. */
 export const markValid = (c: Emit, i: Value): void => c.set(fpValid, c.b.or(c.get(fpValid), c.b.shl(c.b.i32(1), physical(c, i))));
+/** i32 0 or 1: neither ST(i) nor ST(j) is empty. */
+export function bothValid(c: Emit, i: Value, j: Value): Value {
+  const { b } = c;
+  const needed = b.or(b.shl(b.i32(1), physical(c, i)), b.shl(b.i32(1), physical(c, j)));
+  return b.eq(b.and(c.get(fpValid), needed), needed);
+}
 /** Frees ST(0) and moves TOP where `n` (i32) is 1; does nothing where it is 0. */
 export function pop(c: Emit, n: Value): void {
   const { b } = c;
@@ -49,6 +61,15 @@ export const except: Sub = sub('x87.except', ['i32'], 'i32', {}, (c, status) => 
   c.set(fpSw, b.or(b.and(c.get(fpSw), b.i32(~Sw.c1)), b.or(kept, summary)));
   b.ret(unmasked);
 });
+/** Enters exceptions, as `except` does; in line where none of them is unmasked. */
+export function settle(c: Emit, status: Value): void {
+  const { b } = c;
+  b.if(
+    b.and(b.and(status, b.not(c.get(fpCw))), b.i32(0x3f)),
+    () => c.do(except, status),
+    () => c.set(fpSw, b.or(b.and(c.get(fpSw), b.i32(~Sw.c1)), status)),
+  );
+}
 /** As `except`; gives 1 where the result is to be written, 0 where an unmasked exception forbids it. */
 export const proceeds = (c: Emit, status: Value): Value => c.b.eqz(c.b.and(c.call(except, status), c.b.i32(EARLY)));
 
@@ -73,6 +94,11 @@ export const isFull = (c: Emit): Value => isValid(c, c.b.i32(7));
 /** Pushes `v` (status bits in lane 1), or handles stack overflow. An unmasked DE does not keep it from being pushed. */
 export const push: Sub = sub('x87.push', ['v128'], null, {}, (c, v) => {
   const { b } = c;
+  b.if(b.eqz(b.or(statusOf(c, v), isFull(c))), () => {
+    c.set(fpSw, b.and(c.get(fpSw), b.i32(~Sw.c1)));
+    pushOver(c, v);
+    b.ret();
+  });
   const missing = b.and(statusOf(c, v), b.i32(Sw.sf));
   const value = c.choose('v128', b.and(isFull(c), b.eqz(missing)), () => indefinite(c, Sw.ie | Sw.sf | Sw.c1), () => v); // biome-ignore format: one choice
   const unmasked = c.call(except, statusOf(c, value));
