@@ -591,7 +591,9 @@ class RegionWriter {
   /** Puts on the stack whether somebody wants us: an interrupt that waits for IF does not while that is clear. */
   #kicked(): void {
     const l = this.#l;
-    l.stateI32(st.kick.offset);
+    // 16 bits: a load of 32 is an operand of V8's AND, which then loads a second time (decision 013).
+    l.localGet(0);
+    l.memory(0x2f, st.kick.offset);
     l.stateI32(st.sysFlags.offset);
     l.i32(Kick.now);
     l.op(0x72, 0x71);
