@@ -29,6 +29,7 @@ function vnc(s: Settings, text: string): void {
   const o = {
     id: 'default',
     password: false,
+    sasl: false,
     share: 'allow-exclusive' as SharePolicy,
     display: undefined as string | undefined,
     tls: undefined as string | undefined,
@@ -40,6 +41,7 @@ function vnc(s: Settings, text: string): void {
     id: (v) => void (o.id = v),
     to: (v) => void (to = integer('-vnc to=', v, number, 65535 - VNC_PORT)),
     password: (v) => void (o.password = onOff('-vnc password=', v)),
+    sasl: (v) => void (o.sasl = onOff('-vnc sasl=', v)),
     'password-secret': (v) => {
       secret = v;
       o.password = true;
@@ -118,13 +120,13 @@ export const displayOptions: readonly SystemOption[] = [
   },
   {
     names: ['-vnc'],
-    value: 'HOST:DISPLAY|unix:PATH|none[,to=N][,password=on][,websocket=PORT]',
+    value: 'HOST:DISPLAY|unix:PATH|none[,to=N][,password=on|sasl=on][,websocket=PORT]',
     help: 'show the display by VNC',
     group: 'vnc',
     parameters: parameters({
       string: 'vnc websocket tls-creds password-secret share display audiodev',
       number: 'head connections to key-delay-ms',
-      boolean: 'password lock-key-sync lossy non-adaptive power-control',
+      boolean: 'password sasl lock-key-sync lossy non-adaptive power-control',
     }),
     apply: does(vnc),
   },

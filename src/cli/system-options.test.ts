@@ -202,7 +202,8 @@ test('VNC servers listen where they are told', () => {
   ]);
   assert.match(refusal('-vnc :1 -vnc :2'), /there is a server 'default' already/);
   assert.match(refusal('-vnc nowhere'), /accepted: HOST:DISPLAY, unix:PATH, none/);
-  assert.match(refusal('-vnc :1,sasl=on'), /^-vnc sasl: not supported/);
+  assert.match(refusal('-vnc :1,sasl=maybe'), /^-vnc sasl=maybe: not supported; accepted: on, off$/);
+  assert.match(refusal('-vnc :1,sasl-authz=a'), /^-vnc sasl-authz=a: not supported/);
 });
 
 test('the clock begins at a date, at local time, or at UTC', () => {

@@ -1,5 +1,6 @@
 // What the daemon needs of the host that it runs on: files, processes, sockets, terminals, facts. host/node implements it.
 import type { DiskHost } from '../disk/open.ts';
+import type { ScramDerivation } from '../rpc/scram.ts';
 import type { ByteDuplex, Timers } from '../rpc/transport.ts';
 
 export type FileKind = 'file' | 'directory' | 'block' | 'character' | 'socket' | 'other';
@@ -265,21 +266,13 @@ export interface HostPci {
   readonly driver?: string;
 }
 
-export interface Crypto {
-  random(length: number): Uint8Array;
-  sha256(bytes: Uint8Array): Uint8Array;
-  hmac(key: Uint8Array, bytes: Uint8Array): Uint8Array;
-  /** PBKDF2 with SHA-256, 32 bytes. */
-  derive(password: string, salt: Uint8Array, iterations: number): Promise<Uint8Array>;
-}
-
 export interface DaemonHost {
   readonly files: Files;
   readonly processes: Processes;
   readonly sockets: Sockets;
   readonly timers: Timers;
   readonly facts: HostFacts;
-  readonly crypto: Crypto;
+  readonly crypto: ScramDerivation;
   readonly disks: DiskHost;
   /** Milliseconds since 1970. */
   now(): number;

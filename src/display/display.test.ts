@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { createHash, createHmac, pbkdf2Sync } from 'node:crypto';
 import { test } from 'node:test';
 import { deflateSync, inflateSync } from 'node:zlib';
+import { parseUsers, type ScramDerivation, scramLine } from '../rpc/scram.ts';
+import { ScramClient } from '../rpc/scram-testing.ts';
 import { png, ppm } from './image.ts';
 import { type InputDevice, type InputEvent, InputRouter, sendKeys, typed } from './input.ts';
 import { keyNamed, keyNumbered, keyOfKeysym, keys } from './keys.ts';
@@ -308,6 +311,97 @@ test('clients that can follow a new size are told of it; others keep theirs', as
   await run(100);
   assert.deepEqual(a.sent.slice(4 + 4, 4 + 8), [0, 64, 0, 48]);
   assert.equal(b.sent.length, 4 + 12 + 32 * 16 * 4);
+});
+
+test('SASL lets in who knows the password, once, and says who it is', async () => {
+  const crypto: ScramDerivation = {
+    random: (n) => new Uint8Array(n).fill(7),
+    sha256: (bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()),
+    hmac: (key, bytes) => new Uint8Array(createHmac('sha256', key).update(bytes).digest()),
+    derive: async (password, salt, iterations) => new Uint8Array(pbkdf2Sync(password, salt, iterations, 32, 'sha256')),
+  };
+  const users = parseUsers(await scramLine(crypto, 'fred', 'secret'));
+  const reports: string[] = [];
+  const { vnc, client, run } = server({ sasl: { crypto, users: () => users }, report: (line) => reports.push(line) });
+  assert.deepEqual([vnc.auth, vnc.vencrypt], ['sasl', undefined]);
+  const counted = (text: string, end = '\0'): Buffer => {
+    const bytes = Buffer.from(text + end);
+    const head = Buffer.alloc(4);
+    head.writeUInt32BE(bytes.length);
+    return Buffer.concat([head, bytes]);
+  };
+  const begin = async () => {
+    const c = client();
+    await run(0);
+    const said = (): Buffer => Buffer.from(c.sent.splice(0));
+    c.session.receive(Buffer.from('RFB 003.008\n'));
+    c.session.receive(Uint8Array.of(20));
+    await run(0);
+    assert.deepEqual(said().subarray(12), Buffer.concat([Buffer.of(1, 20), counted('SCRAM-SHA-256', '')]));
+    return { ...c, said };
+  };
+  for (const [word, right, atOnce] of [
+    ['secret', true, true],
+    ['secret', true, false],
+    ['wrong', false, true],
+  ] as const) {
+    const { session, said, state } = await begin();
+    const talk = new ScramClient(crypto, 'fred', word, 'abc');
+    session.receive(Buffer.concat([counted('SCRAM-SHA-256', ''), atOnce ? counted(talk.first) : Buffer.alloc(4)]));
+    await run(0);
+    if (!atOnce) {
+      assert.deepEqual([...said()], [0, 0, 0, 0, 0]);
+      session.receive(counted(talk.first));
+      await run(0);
+    }
+    const first = said();
+    assert.deepEqual([first.readUInt32BE(0), first.at(-2), first.at(-1)], [first.length - 5, 0, 0]);
+    const { message, expected } = await talk.final(first.subarray(4, -2).toString());
+    // Cut anywhere.
+    for (const byte of counted(message)) session.receive(Uint8Array.of(byte));
+    await run(0);
+    assert.equal(state.closed, !right);
+    if (right) {
+      assert.deepEqual(said(), Buffer.concat([counted(expected), Buffer.of(1, 0, 0, 0, 0)]));
+      assert.deepEqual(
+        vnc.clients().map((c) => c.sasl_username),
+        ['fred'],
+      );
+      session.close();
+    } else assert.equal(said().length, 0);
+  }
+  assert.match(reports.splice(0).join(), /SASL does not know it$/);
+  for (const [bytes, line] of [
+    [counted('PLAIN', ''), /Cannot use SASL's "PLAIN": accepted is SCRAM-SHA-256$/],
+    [Buffer.of(0xff, 0xff, 0xff, 0xff), /4294967295 bytes in one piece, accepted are 100 at most$/],
+    [Buffer.concat([counted('SCRAM-SHA-256', ''), counted('hello')]), /what it says is not SCRAM-SHA-256$/],
+  ] as const) {
+    const { session, state } = await begin();
+    session.receive(bytes);
+    await run(0);
+    assert.ok(state.closed);
+    assert.match(reports.splice(0).join(), line);
+  }
+  const old = client();
+  old.session.receive(Buffer.from('RFB 003.003\n'));
+  await run(0);
+  assert.ok(old.state.closed);
+});
+
+test('one connection has one guess at the password', async () => {
+  const { vnc, client, run } = server({ password: true });
+  vnc.setPassword('secret');
+  const { session, sent, state } = client();
+  session.receive(new TextEncoder().encode('RFB 003.008\n'));
+  session.receive(Uint8Array.of(2));
+  await run(0);
+  sent.length = 0;
+  // A wrong answer and the right one at once.
+  session.receive(new Uint8Array(32).fill(3 ^ 0x55).fill(0, 0, 16));
+  await run(0);
+  assert.ok(state.closed);
+  assert.deepEqual(sent.slice(0, 4), [0, 0, 0, 1]);
+  assert.equal(sent.length, 8 + 'Authentication failed'.length);
 });
 
 test('the password lets in, until it expires', async () => {

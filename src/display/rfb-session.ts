@@ -24,6 +24,7 @@ import {
   updateHeader,
   VeNCrypt,
 } from '../rpc/rfb/protocol.ts';
+import { SCRAM, type ScramCrypto, type ScramExchange, type ScramUsers, scramFirst, scramLast } from '../rpc/scram.ts';
 import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter } from './input.ts';
 import { keyNumbered, keyOfKeysym } from './keys.ts';
 import type { Screen } from './screen.ts';
@@ -41,6 +42,13 @@ export interface RfbTransport {
   close(): void;
 }
 
+/** Who may come in by SASL. */
+export interface RfbSasl {
+  readonly crypto: ScramCrypto;
+  /** As they are now. @throws Error with one line where they cannot be read */
+  readonly users: () => ScramUsers;
+}
+
 /** What a client finds behind its connection. */
 export interface RfbService {
   readonly screen: Screen;
@@ -48,6 +56,8 @@ export interface RfbService {
   readonly name: string;
   /** Asks for the password; its check of the answer to a challenge. Undefined where nobody is asked. */
   readonly password?: () => ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
+  /** Asks who it is, by SASL. */
+  readonly sasl?: RfbSasl | undefined;
   readonly random: (bytes: number) => Uint8Array;
   readonly deflate?: (level: number) => Deflater;
   /** What clients with TLS do under it. */
@@ -63,13 +73,31 @@ export interface RfbService {
   readonly report: (message: string) => void;
 }
 
-type State = 'version' | 'security' | 'vencrypt' | 'subtype' | 'tls' | 'answer' | 'init' | 'normal' | 'closed';
+type State =
+  | 'version'
+  | 'security'
+  | 'vencrypt'
+  | 'subtype'
+  | 'tls'
+  | 'answer'
+  | 'mechanism'
+  | 'start'
+  | 'step'
+  | 'init'
+  | 'normal'
+  /** It is told why, and nothing more is read. */
+  | 'refused'
+  | 'closed';
 
 /** Pixels that one update carries at most, and one rectangle of it: a slow client is not sent old pictures for long. */
 const UPDATE_PIXELS = 1 << 20;
 const RECT_PIXELS = 1 << 16;
 
 const VENCRYPT_VERSION = [0, 2] as const;
+
+/** Bytes of a mechanism's name, and of one message of SASL. */
+const MECHANISM_MAX = 100;
+const SASL_MAX = 4096;
 
 /** Quality of JPEGs by the level that a client asks for: QEMU's. */
 const qualities = [5, 10, 15, 25, 37, 50, 60, 70, 75, 80] as const;
@@ -100,6 +128,10 @@ export class RfbSession {
   #minor = 8;
   #challenge = new Uint8Array(0);
   #check: ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;
+  #counted: number | undefined;
+  /** What the client's first message of SASL has led to. */
+  #exchange: ScramExchange | undefined;
+  #user: string | undefined;
   #writing: Promise<unknown> = Promise.resolve();
   /** Bytes that `#writing` has not got rid of. */
   #unread = 0;
@@ -143,9 +175,14 @@ export class RfbSession {
     return this.#state;
   }
 
+  /** Who the client is, where it was asked by SASL. */
+  get user(): string | undefined {
+    return this.#user;
+  }
+
   /** Bytes of the client. */
   receive(bytes: Uint8Array): void {
-    if (this.#state === 'closed') return;
+    if (this.#state === 'closed' || this.#state === 'refused') return;
     this.#in.push(bytes);
     try {
       while (this.#state !== ('closed' as State) && this.#step());
@@ -180,6 +217,12 @@ export class RfbSession {
         return false;
       case 'answer':
         return this.#answer();
+      case 'mechanism':
+        return this.#mechanism();
+      case 'start':
+        return this.#start();
+      case 'step':
+        return this.#saslStep();
       case 'init':
         return this.#init();
       case 'normal': {
@@ -188,6 +231,7 @@ export class RfbSession {
         this.#handle(m);
         return true;
       }
+      case 'refused':
       case 'closed':
         return false;
     }
@@ -206,6 +250,7 @@ export class RfbSession {
     const type = this.#offer;
     if (this.#minor === 3) {
       if (type === Security.veNCrypt) throw new Error('Cannot talk RFB 3.3: TLS is asked for, which it has not');
+      if (type === Security.sasl) throw new Error('Cannot talk RFB 3.3: SASL is asked for, which it has not');
       this.#send(message([4, type]));
       this.#chosen(type);
     } else {
@@ -217,7 +262,7 @@ export class RfbSession {
 
   /** What is asked of the client, under TLS where there is one. */
   get #inner(): number {
-    return this.#o.password === undefined ? Security.none : Security.vnc;
+    return this.#o.password ? Security.vnc : this.#o.sasl ? Security.sasl : Security.none;
   }
   get #offer(): number {
     return this.#t.secure ? Security.veNCrypt : this.#inner;
@@ -240,9 +285,7 @@ export class RfbSession {
     if (bytes === undefined) return false;
     if (bytes[0] !== VENCRYPT_VERSION[0] || bytes[1] !== VENCRYPT_VERSION[1]) {
       this.#send(Uint8Array.of(1));
-      void this.#writing.then(() => this.close());
-      // Nothing more is read until then.
-      this.#state = 'tls';
+      this.#end();
       return false;
     }
     this.#send(message([1, 0], [1, 1], [4, this.#subtypeOffered]));
@@ -255,13 +298,13 @@ export class RfbSession {
   #subtype(): boolean {
     const bytes = this.#in.take(4);
     if (bytes === undefined) return false;
-    this.#state = 'tls';
     const chosen = new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0);
     if (chosen !== this.#subtypeOffered) {
       this.#send(Uint8Array.of(0));
-      void this.#writing.then(() => this.close());
+      this.#end();
       return false;
     }
+    this.#state = 'tls';
     if (this.#in.waiting > 0) throw new Error('Cannot make TLS: the client did not wait for it');
     this.#writing = this.#writing
       .then(() => this.#t.secure!(Uint8Array.of(1)))
@@ -283,6 +326,12 @@ export class RfbSession {
       this.#state = 'init';
       return;
     }
+    if (type === Security.sasl) {
+      const list = new TextEncoder().encode(SCRAM);
+      this.#send(message([4, list.length], list));
+      this.#state = 'mechanism';
+      return;
+    }
     this.#challenge = Uint8Array.from(this.#o.random(16));
     this.#send(this.#challenge);
     this.#state = 'answer';
@@ -300,7 +349,71 @@ export class RfbSession {
 
   #refuse(why: string): void {
     this.#send(this.#minor === 8 ? message([4, 1], reason(why)) : message([4, 1]));
+    this.#end();
+  }
+  /** Nothing more is read, and the connection closed when the client has what was said. */
+  #end(): void {
+    this.#state = 'refused';
     void this.#writing.then(() => this.close());
+  }
+
+  // SASL. rfbproto.rst, "SASL Authentication"; what is counted ends with a NUL that counts, and what is not there has no bytes.
+
+  /** Bytes behind their number; undefined while some are missing. */
+  #bytes(most: number): Uint8Array | undefined {
+    if (this.#counted === undefined) {
+      const head = this.#in.take(4);
+      if (head === undefined) return undefined;
+      const count = new DataView(head.buffer, head.byteOffset, 4).getUint32(0);
+      if (count > most) throw new Error(`Cannot read SASL: ${count} bytes in one piece, accepted are ${most} at most`);
+      this.#counted = count;
+    }
+    const bytes = this.#in.take(this.#counted);
+    if (bytes !== undefined) this.#counted = undefined;
+    return bytes;
+  }
+  #say(text: string | undefined, complete: boolean): void {
+    const bytes = text === undefined ? new Uint8Array(0) : new TextEncoder().encode(`${text}\0`);
+    this.#send(message([4, bytes.length], bytes, [1, complete ? 1 : 0]));
+  }
+
+  #mechanism(): boolean {
+    const name = this.#bytes(MECHANISM_MAX);
+    if (name === undefined) return false;
+    const text = String.fromCharCode(...name);
+    if (text !== SCRAM) throw new Error(`Cannot use SASL's ${JSON.stringify(text)}: accepted is ${SCRAM}`);
+    this.#state = 'start';
+    return true;
+  }
+  #start(): boolean {
+    const data = this.#bytes(SASL_MAX);
+    if (data === undefined) return false;
+    this.#state = 'step';
+    // A client that names its mechanism alone begins with its next message.
+    if (data.length === 0) this.#say(undefined, false);
+    else this.#first(data);
+    return true;
+  }
+  #saslStep(): boolean {
+    const data = this.#bytes(SASL_MAX);
+    if (data === undefined) return false;
+    if (!this.#exchange) {
+      this.#first(data);
+      return true;
+    }
+    const done = scramLast(this.#o.sasl!.crypto, this.#exchange, data.subarray(0, -1));
+    if (!done) throw new Error('Cannot let the client in: SASL does not know it');
+    this.#user = done.name;
+    this.#say(done.signature, true);
+    this.#send(message([4, 0]));
+    this.#state = 'init';
+    return true;
+  }
+  #first(data: Uint8Array): void {
+    const { crypto, users } = this.#o.sasl!;
+    this.#exchange = scramFirst(crypto, users(), data.subarray(0, -1));
+    if (!this.#exchange) throw new Error(`Cannot let the client in: what it says is not ${SCRAM}`);
+    this.#say(this.#exchange.serverFirst, false);
   }
 
   #init(): boolean {

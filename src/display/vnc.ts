@@ -1,7 +1,7 @@
 // A VNC server without its sockets: clients, who may stay with whom, password, events. QEMU's `-vnc` and its QMP (QEMU 7.2, "QEMU QMP Reference Manual", "VNC").
 import type { Deflater } from '../rpc/rfb/encode.ts';
 import type { InputRouter } from './input.ts';
-import { RfbSession, type RfbTransport } from './rfb-session.ts';
+import { type RfbSasl, RfbSession, type RfbTransport } from './rfb-session.ts';
 import type { Screen } from './screen.ts';
 
 /** One end of a connection, as QMP tells of it. */
@@ -10,6 +10,12 @@ export interface VncAddress {
   readonly service: string;
   readonly family: 'ipv4' | 'ipv6' | 'unix' | 'unknown';
   readonly websocket: boolean;
+}
+
+/** A client as QMP tells of it. */
+export interface VncClient extends VncAddress {
+  /** Who it is, once SASL knows. */
+  readonly sasl_username?: string;
 }
 
 /** Certificates in files of QEMU's names: `ca-cert.pem`, `server-cert.pem`, `server-key.pem`. */
@@ -31,6 +37,8 @@ export interface VncOptions {
   readonly input: InputRouter;
   /** Asks for a password; with none set nobody comes in. */
   readonly password: boolean;
+  /** Asks who they are by SASL, where no password is asked. */
+  readonly sasl?: RfbSasl | undefined;
   /** Clients come in under TLS alone: VeNCrypt, or WebSocket's own. */
   readonly tls?: VncTls | undefined;
   readonly share: SharePolicy;
@@ -50,7 +58,7 @@ export interface VncOptions {
 }
 export interface VncEventData {
   readonly server: VncAddress & { readonly auth: string };
-  readonly client: VncAddress;
+  readonly client: VncClient;
 }
 
 /** Where a server listens. `to`: ports up to this one are tried. */
@@ -74,8 +82,9 @@ export function parseVncPlace(text: string): VncListen | undefined {
   return { kind: 'tcp', host: found[1]!.replace(/^\[(.*)\]$/, '$1'), port: VNC_PORT + Number(found[2]) };
 }
 
-export interface VncServerOptions extends Omit<VncOptions, 'des' | 'random' | 'deflate' | 'time' | 'after'> {
+export interface VncServerOptions extends Omit<VncOptions, 'sasl' | 'des' | 'random' | 'deflate' | 'time' | 'after'> {
   readonly listen: VncListen | undefined;
+  readonly sasl?: boolean | undefined;
 }
 
 export interface VncServer {
@@ -114,15 +123,15 @@ export class Vnc {
     return this.#o.id;
   }
   /** As QMP has it. */
-  get auth(): 'none' | 'vnc' | 'vencrypt' {
+  get auth(): 'none' | 'vnc' | 'sasl' | 'vencrypt' {
     return this.#o.tls ? 'vencrypt' : this.inner;
   }
   /** What is asked apart from TLS. */
-  get inner(): 'none' | 'vnc' {
-    return this.#o.password ? 'vnc' : 'none';
+  get inner(): 'none' | 'vnc' | 'sasl' {
+    return this.#o.password ? 'vnc' : this.#o.sasl ? 'sasl' : 'none';
   }
   /** What is asked under TLS. */
-  get vencrypt(): `${'tls' | 'x509'}-${'none' | 'vnc'}` | undefined {
+  get vencrypt(): `${'tls' | 'x509'}-${'none' | 'vnc' | 'sasl'}` | undefined {
     const { tls } = this.#o;
     return tls && `${tls.anonymous ? 'tls' : 'x509'}-${this.inner}`;
   }
@@ -145,8 +154,8 @@ export class Vnc {
   }
 
   /** Clients that are through the handshake's first byte, as `query-vnc` shows them. */
-  clients(): readonly VncAddress[] {
-    return [...this.#clients].map((c) => c.address);
+  clients(): readonly VncClient[] {
+    return [...this.#clients].map(known);
   }
 
   /** A client has come. Its bytes go into `receive`, its end into `close`. Undefined where there are too many. */
@@ -156,7 +165,7 @@ export class Vnc {
       return undefined;
     }
     const { screen, input, name, random, deflate, after } = this.#o;
-    const told = { server: { ...server, auth: this.auth }, client: address };
+    const told = (): VncEventData => ({ server: { ...server, auth: this.auth }, client: known(client) });
     let client: Client;
     const session: RfbSession = new RfbSession(
       {
@@ -166,7 +175,7 @@ export class Vnc {
           if (!this.#clients.delete(client)) return;
           cancel();
           transport.close();
-          this.#o.event('VNC_DISCONNECTED', told);
+          this.#o.event('VNC_DISCONNECTED', told());
         },
       },
       {
@@ -176,6 +185,7 @@ export class Vnc {
         random,
         ...(deflate === undefined ? {} : { deflate }),
         vencrypt: this.vencrypt,
+        sasl: this.#o.sasl,
         ...(this.#o.password ? { password: () => this.#checker() } : {}),
         lossy: this.#o.lossy ?? false,
         after,
@@ -183,7 +193,7 @@ export class Vnc {
         initialized: (shared) => {
           cancel();
           if (!this.#admit(client, shared)) return false;
-          this.#o.event('VNC_INITIALIZED', told);
+          this.#o.event('VNC_INITIALIZED', told());
           return true;
         },
         report: (message) => this.#o.report(`client ${address.host}:${address.service}: ${message}`),
@@ -192,7 +202,7 @@ export class Vnc {
     const cancel = after(HANDSHAKE_MS, () => session.close());
     client = { session, server, address, since: this.#count++, in: false, shared: true };
     this.#clients.add(client);
-    this.#o.event('VNC_CONNECTED', told);
+    this.#o.event('VNC_CONNECTED', told());
     return session;
   }
 
@@ -225,6 +235,9 @@ export class Vnc {
     };
   }
 }
+
+const known = ({ address, session: { user } }: Client): VncClient =>
+  user === undefined ? address : { ...address, sasl_username: user };
 
 function mirrored(byte: number): number {
   let out = 0;

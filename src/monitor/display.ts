@@ -22,6 +22,7 @@ export interface VncSetting {
   /** Absent: it does not listen (`none`). */
   readonly listen: VncListen | undefined;
   readonly password: boolean;
+  readonly sasl: boolean;
   /** The password itself, of a secret. */
   readonly secret: string | undefined;
   readonly share: VncServerOptions['share'];
@@ -129,6 +130,7 @@ export class DisplayControl {
       screen,
       input: e.backends.input,
       password: o.password,
+      sasl: o.sasl,
       share: o.share,
       lossy: o.lossy,
       tls: o.tls === undefined ? undefined : tlsCredentials(e.objects, o.tls, 'server'),

@@ -2,12 +2,15 @@
 // guest draws and changes its size. Nothing may throw, a client that does not read is not kept in memory, and the next one is served.
 
 import assert from 'node:assert/strict';
+import { createHash, createHmac, pbkdf2Sync } from 'node:crypto';
 import { setImmediate as turn } from 'node:timers/promises';
 import { InputRouter } from '../../src/display/input.ts';
 import type { RfbSession } from '../../src/display/rfb-session.ts';
 import { Screen } from '../../src/display/screen.ts';
 import { Vnc } from '../../src/display/vnc.ts';
 import { deflater } from '../../src/host/node/vnc.ts';
+import { parseUsers, type ScramDerivation, scramLine } from '../../src/rpc/scram.ts';
+import { ScramClient } from '../../src/rpc/scram-testing.ts';
 import { Random } from './asm.ts';
 
 /** Bytes that a client which does not read may have waiting: what is answered at once, and one update. */
@@ -74,6 +77,27 @@ function clientMessage(r: Random): number[] {
   }
 }
 
+/** What SASL counts, with its NUL, and now and then with another number. */
+const counted = (r: Random, bytes: readonly number[]): number[] => [
+  ...be(r.below(30) === 0 ? r.pick([0, 1, 4096, 4097, 0xffff_ffff, r.below(200)]) : bytes.length, 4),
+  ...bytes,
+];
+/** A message of SCRAM, damaged now and then. */
+function scramMessage(r: Random, message: string): number[] {
+  const bytes = [
+    ...text.encode(r.below(10) === 0 ? r.pick(['', ',', 'n,,', 'p=x,,n=a,r=b', 'n,a=,n==2C,r=', 'c=biws,r=,p=']) : message),
+    0,
+  ];
+  if (r.below(6) === 0) bytes[r.below(bytes.length)] = r.below(256);
+  return counted(r, bytes);
+}
+const crypto: ScramDerivation = {
+  random: (n) => new Uint8Array(n).fill(3),
+  sha256: (bytes) => new Uint8Array(createHash('sha256').update(bytes).digest()),
+  hmac: (key, bytes) => new Uint8Array(createHmac('sha256', key).update(bytes).digest()),
+  derive: async (password, salt, iterations) => new Uint8Array(pbkdf2Sync(password, salt, iterations, 32, 'sha256')),
+};
+
 /** One run. @throws Error with the seed */
 export async function fuzzRfb(seed: number, clients: number): Promise<void> {
   const r = new Random(seed);
@@ -115,8 +139,11 @@ export async function fuzzRfb(seed: number, clients: number): Promise<void> {
     listening: () => true,
     take: (e) => (events += e.length),
   });
+  const users = parseUsers(await scramLine(crypto, 'fred', 'secret', 1));
+  const sasl = r.below(3) === 0 ? { crypto, users: () => users } : undefined;
   const vnc = new Vnc({
     ...{
+      sasl,
       id: 'default',
       name: 'fuzz',
       screen,
@@ -136,11 +163,12 @@ export async function fuzzRfb(seed: number, clients: number): Promise<void> {
   const address = { host: 'a', service: '1', family: 'ipv4', websocket: false } as const;
   /** A client: bytes that wait for it, and how many it was sent. */
   const connect = (reads: () => boolean) => {
-    const state = { waiting: 0, most: 0, heard: 0, closed: false };
+    const state = { waiting: 0, most: 0, heard: 0, closed: false, last: new Uint8Array(0) };
     const session = vnc.connect(
       {
         write(bytes) {
           state.heard += bytes.length;
+          state.last = bytes.slice();
           if (reads()) return turn();
           state.waiting += bytes.length;
           state.most = Math.max(state.most, state.waiting);
@@ -155,11 +183,26 @@ export async function fuzzRfb(seed: number, clients: number): Promise<void> {
     );
     return { session, state };
   };
-  const hello = (session: RfbSession, minor: string): void => {
+  /** `bends`: the words of SASL may be wrong. */
+  const hello = async (session: RfbSession, minor: string, told: { last: Uint8Array }, bends: boolean): Promise<void> => {
     session.receive(text.encode(`RFB 003.${minor}\n`));
     if (vnc.auth === 'vnc') {
       if (minor !== '003') session.receive(Uint8Array.of(2));
       session.receive(new Uint8Array(16).fill(3 ^ 0x55));
+    } else if (vnc.auth === 'sasl') {
+      const talk = new ScramClient(crypto, bends ? r.pick(['fred', 'fred', 'george']) : 'fred', 'secret', 'abc');
+      const say = (message: string): void =>
+        session.receive(
+          Uint8Array.from(bends ? scramMessage(r, message) : [...be(message.length + 1, 4), ...text.encode(message), 0]),
+        );
+      const mechanism = [...text.encode(bends && r.below(20) === 0 ? 'PLAIN' : 'SCRAM-SHA-256')];
+      session.receive(Uint8Array.of(20, ...(bends ? counted(r, mechanism) : [...be(mechanism.length, 4), ...mechanism])));
+      if (bends && r.below(4) === 0) session.receive(new Uint8Array(4));
+      say(talk.first);
+      const heard = (): string => String.fromCharCode(...told.last.subarray(4, -2));
+      for (let n = 0; n < 10 && !heard().startsWith('r='); n++) await turn();
+      const serverFirst = heard();
+      if (/^r=.*,s=.*,i=(1|4096)$/.test(serverFirst)) say((await talk.final(serverFirst)).message);
     } else if (minor !== '003') session.receive(Uint8Array.of(1));
     session.receive(Uint8Array.of(1));
   };
@@ -171,7 +214,7 @@ export async function fuzzRfb(seed: number, clients: number): Promise<void> {
       if (!session) throw new Error('there are too many clients');
       const begin = r.below(10);
       if (begin === 0) session.receive(Uint8Array.from({ length: r.below(40) }, () => r.below(256)));
-      else hello(session, begin === 1 ? '003' : begin === 2 ? '007' : begin === 3 ? '889' : '008');
+      else await hello(session, begin === 1 ? '003' : begin === 2 ? '007' : begin === 3 ? '889' : '008', state, true);
       for (let m = 0; m < 60 && !state.closed; m++) {
         const bytes = Uint8Array.from(clientMessage(r));
         if (r.below(40) === 0 && bytes.length > 0) bytes[r.below(bytes.length)] = r.below(256);
@@ -192,7 +235,7 @@ export async function fuzzRfb(seed: number, clients: number): Promise<void> {
     assert.equal(vnc.clients().length, 0);
     // The next one is served: the greeting, the picture.
     const { session, state } = connect(() => true);
-    hello(session!, '008');
+    await hello(session!, '008', state, false);
     await pass(10);
     const before = state.heard;
     session!.receive(Uint8Array.of(3, 0, 0, 0, 0, 0, ...be(4000, 2), ...be(4000, 2)));

@@ -5,11 +5,11 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { scramLine } from '../../src/daemon/auth.ts';
 import { connectUri } from '../../src/daemon/peer.ts';
 import { nodeDaemonHost } from '../../src/host/node/daemon-host.ts';
 import { nodeSockets } from '../../src/host/node/daemon-sockets.ts';
 import { remote } from '../../src/rpc/libvirt/programs.ts';
+import { scramLine } from '../../src/rpc/scram.ts';
 import { makeDisk } from './client.ts';
 import { missing, type Result, TestDaemon } from './daemon-process.ts';
 

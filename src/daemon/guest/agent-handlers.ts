@@ -1,8 +1,9 @@
 // What clients ask of a guest's agent: addresses, file systems, time, users, commands of their own. qga/qapi-schema.json (QEMU 7.2).
+
+import { base64 } from '../../rpc/base64.ts';
 import { libvirtError } from '../../rpc/libvirt/errors.ts';
 import type { TypedParam } from '../../rpc/libvirt/types.ts';
 import { isObject, type Json } from '../../rpc/qmp/json.ts';
-import { base64 } from '../base64.ts';
 import type { Daemon, QemuHandlers, RemoteHandlers } from '../daemon.ts';
 import { invalidArgument, operationInvalid, translateErrors } from '../errors.ts';
 import type { Guest } from './guest.ts';

@@ -1,13 +1,17 @@
 // VNC under TLS: VeNCrypt with certificates and anonymous, and WebSocket's own.
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createConnection, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
 import { InputRouter } from '../../display/input.ts';
 import { Screen } from '../../display/screen.ts';
+import { scramLine } from '../../rpc/scram.ts';
+import { ScramClient } from '../../rpc/scram-testing.ts';
+import { nodeDaemonHost } from './daemon-host.ts';
 import { makeCertificates, noOpenssl } from './tls-testing.ts';
 import { des, startVnc } from './vnc.ts';
 
@@ -17,7 +21,9 @@ after(() => {
   if (dir) rmSync(dir, { recursive: true });
 });
 
-async function serving(o: { readonly password?: boolean; readonly verifyPeer?: boolean; readonly anonymous?: boolean } = {}) {
+async function serving(
+  o: { readonly password?: boolean; readonly sasl?: boolean; readonly verifyPeer?: boolean; readonly anonymous?: boolean } = {},
+) {
   const reports: string[] = [];
   const server = await startVnc({
     id: 'default',
@@ -28,6 +34,7 @@ async function serving(o: { readonly password?: boolean; readonly verifyPeer?: b
     ),
     input: new InputRouter(),
     password: o.password ?? false,
+    sasl: o.sasl,
     tls: o.anonymous ? { dir: '', anonymous: true, verifyPeer: false } : { dir, verifyPeer: o.verifyPeer ?? false },
     share: 'allow-exclusive',
     listen: { kind: 'tcp', host: '127.0.0.1', port: 0, websocket: 0 },
@@ -156,6 +163,56 @@ test('where clients are to be known, one without a certificate of the authority 
   if (stranger) await assert.rejects(take(stranger, 4), /closed/);
   assert.ok(
     reports.some((line) => /Cannot make TLS/.test(line)),
+    reports.join('\n'),
+  );
+});
+
+test('SASL is asked under TLS, of users in a file that is read for each', LIMIT, async (t) => {
+  const conf = mkdtempSync(join(tmpdir(), 'nonroot-sasl-'));
+  const before = process.env['SASL_CONF_PATH'];
+  process.env['SASL_CONF_PATH'] = conf;
+  t.after(() => {
+    if (before === undefined) delete process.env['SASL_CONF_PATH'];
+    else process.env['SASL_CONF_PATH'] = before;
+    rmSync(conf, { recursive: true });
+  });
+  await assert.rejects(serving({ sasl: true }), /^Error: Cannot ask VNC clients by SASL: no users_file: PATH in .*qemu\.conf/);
+  writeFileSync(join(conf, 'qemu.conf'), `mech_list: scram-sha-256\nusers_file: ${join(conf, 'users')}\n`);
+  await assert.rejects(serving({ sasl: true }), /^Error: Cannot read the users of SASL in .*users/);
+  writeFileSync(join(conf, 'users'), '# nobody\n');
+  const { server, ports, reports } = await serving({ sasl: true });
+  t.after(() => server.close());
+  assert.deepEqual([server.vnc.auth, server.vnc.vencrypt], ['vencrypt', 'x509-sasl']);
+  const { crypto } = nodeDaemonHost(() => {});
+  const line = await scramLine(crypto, 'fred', 'secret');
+  for (const known of [true, false]) {
+    writeFileSync(join(conf, 'users'), known ? `${line}\n` : '');
+    const tls = await secured(await begin(ports[0]!, 263));
+    const heard = async (): Promise<string> => (await take(tls, (await take(tls, 4)).readUInt32BE(0))).toString();
+    const counted = (text: string): Buffer => {
+      const bytes = Buffer.from(`\0\0\0\0${text}`);
+      bytes.writeUInt32BE(bytes.length - 4);
+      return bytes;
+    };
+    assert.equal(await heard(), 'SCRAM-SHA-256');
+    const talk = new ScramClient(crypto, 'fred', 'secret', 'abc');
+    tls.write(Buffer.concat([counted('SCRAM-SHA-256'), counted(`${talk.first}\0`)]));
+    const { message, expected } = await talk.final((await heard()).slice(0, -1));
+    assert.equal((await take(tls, 1))[0], 0);
+    tls.write(counted(`${message}\0`));
+    if (known) {
+      assert.equal(await heard(), `${expected}\0`);
+      assert.deepEqual([...(await take(tls, 5))], [1, 0, 0, 0, 0]);
+      await picture(tls);
+      assert.deepEqual(
+        server.vnc.clients().map((c) => c.sasl_username),
+        ['fred'],
+      );
+    } else await assert.rejects(take(tls, 4), /closed/);
+    tls.destroy();
+  }
+  assert.ok(
+    reports.some((text) => /SASL does not know it$/.test(text)),
     reports.join('\n'),
   );
 });

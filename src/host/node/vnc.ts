@@ -1,12 +1,14 @@
 // VNC's sockets: TCP, unix sockets and WebSocket for `-vnc`, zlib and DES for its encodings and passwords.
-import { createCipheriv, createHash, randomBytes } from 'node:crypto';
-import { unlinkSync } from 'node:fs';
+import { createCipheriv, createHash, createHmac, randomBytes } from 'node:crypto';
+import { readFileSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { join } from 'node:path';
 import { constants, createDeflate, deflate as deflateAll } from 'node:zlib';
 import type { Zlib } from '../../display/image.ts';
-import type { RfbTransport } from '../../display/rfb-session.ts';
+import type { RfbSasl, RfbTransport } from '../../display/rfb-session.ts';
 import { Vnc, type VncAddress, type VncServer, type VncServerOptions } from '../../display/vnc.ts';
 import type { Deflater } from '../../rpc/rfb/encode.ts';
+import { parseUsers } from '../../rpc/scram.ts';
 import { WebSocketServer } from '../../rpc/websocket.ts';
 import { type Certificates, certificates, oneRecord, securedServer } from './tls-streams.ts';
 
@@ -45,10 +47,46 @@ export function des(key: Uint8Array, blocks: Uint8Array): Uint8Array {
   return Buffer.concat([cipher.update(blocks), cipher.final()]);
 }
 
+/**
+ * Who may come in by SASL: where Cyrus SASL looks for its settings of the application `qemu`, `users_file` names a file with a line for each. It is
+ * read for each client anew. @throws Error with one line where there is none
+ */
+function sasl(): RfbSasl {
+  const places = (process.env['SASL_CONF_PATH'] || '/etc/sasl2:/usr/lib/sasl2').split(':').map((dir) => join(dir, 'qemu.conf'));
+  const read = (path: string): string | undefined => {
+    try {
+      return readFileSync(path, 'utf8');
+    } catch {
+      return undefined;
+    }
+  };
+  const settings = places.map(read).find((text) => text !== undefined);
+  const file = /^[ \t]*users_file[ \t]*:[ \t]*(\S.*?)[ \t]*$/m.exec(settings ?? '')?.[1];
+  if (file === undefined)
+    throw new Error(
+      `Cannot ask VNC clients by SASL: no users_file: PATH in ${places.join(' or ')} (SASL_CONF_PATH names other folders)`,
+    );
+  const users = () => {
+    const text = read(file);
+    if (text === undefined) throw new Error(`Cannot read the users of SASL in ${file}`);
+    return parseUsers(text);
+  };
+  users();
+  return {
+    users,
+    crypto: {
+      random: (n) => randomBytes(n),
+      sha256: (bytes) => createHash('sha256').update(bytes).digest(),
+      hmac: (key, bytes) => createHmac('sha256', key).update(bytes).digest(),
+    },
+  };
+}
+
 /** Starts a server. Rejects with one line where it cannot listen. */
 export async function startVnc(o: VncServerOptions): Promise<VncServer> {
   const vnc = new Vnc({
     ...o,
+    sasl: o.sasl ? sasl() : undefined,
     des,
     random: (n) => randomBytes(n),
     deflate: deflater,

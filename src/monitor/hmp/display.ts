@@ -97,7 +97,9 @@ export const displayInfos: readonly HmpCommand[] = [
         `${s.vnc.id}:`,
         ...s.addresses.map((a) => `  Server: ${a.host}:${a.service} (${a.family}${a.websocket ? ' (Websocket)' : ''})`),
         `    Auth: ${s.vnc.auth} (Sub: ${s.vnc.vencrypt ?? 'none'})`,
-        ...s.vnc.clients().map((c) => `  Client: ${c.host}:${c.service} (${c.family})`),
+        ...s.vnc
+          .clients()
+          .map((c) => `  Client: ${c.host}:${c.service} (${c.family})\n    sasl_username: ${c.sasl_username ?? 'none'}`),
       ]);
       return lines.length === 0 ? 'None' : lines.join('\n');
     },

@@ -74,7 +74,7 @@ const info = (s: VncServer) => ({
   id: s.vnc.id,
   // Under WebSocket's TLS the rest is asked as without.
   server: s.addresses.map((a) => ({ ...plain(a), ...(a.websocket ? { auth: s.vnc.inner } : asked(s)) })),
-  clients: s.vnc.clients().map(plain),
+  clients: s.vnc.clients(),
   ...asked(s),
 });
 
@@ -107,7 +107,7 @@ export const displayCommands: QmpTable = {
       const at = first?.addresses.find((a) => !a.websocket);
       if (!first || !at) return { enabled: false };
       const { host, family: f, service } = at;
-      return { enabled: true, host, family: f, service, auth: first.vnc.auth, clients: first.vnc.clients().map(plain) };
+      return { enabled: true, host, family: f, service, auth: first.vnc.auth, clients: first.vnc.clients() };
     },
   ),
   'query-vnc-servers': query({}, array(information), ({ display }) => [...display.servers.values()].map(info)),

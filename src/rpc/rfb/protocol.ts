@@ -28,9 +28,17 @@ export const QUALITY_HIGH = -23;
 export const COMPRESS_LOW = -256;
 export const COMPRESS_HIGH = -247;
 
-export const Security = { invalid: 0, none: 1, vnc: 2, veNCrypt: 19 } as const;
+export const Security = { invalid: 0, none: 1, vnc: 2, veNCrypt: 19, sasl: 20 } as const;
 /** What goes on under the TLS of VeNCrypt, anonymous or with certificates of X.509. rfbproto.rst, "VeNCrypt". */
-export const VeNCrypt = { 'tls-none': 257, 'tls-vnc': 258, 'x509-none': 260, 'x509-vnc': 261 } as const;
+export const VeNCrypt = {
+  'tls-none': 257,
+  'tls-vnc': 258,
+  'x509-none': 260,
+  'x509-vnc': 261,
+  // As QEMU and gtk-vnc number them; rfbproto.rst has these two the other way round.
+  'x509-sasl': 263,
+  'tls-sasl': 264,
+} as const;
 
 export interface PixelFormat {
   /** 8, 16 or 32. */
