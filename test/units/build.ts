@@ -23,8 +23,9 @@ export function build(name: string): string {
   const flags = [folder === here ? '-m64 -mno-red-zone' : '-m32', FLAGS].join(' ');
   const script = join(here, 'units.ld');
   const hash = createHash('sha256');
-  for (const file of readdirSync(folder).sort())
-    if (/\.(h|S)$/.test(file) || file === 'lib.c') hash.update(readFileSync(join(folder, file)));
+  for (const shared of new Set([here, folder]))
+    for (const file of readdirSync(shared).sort())
+      if (/\.(h|S)$/.test(file) || file === 'lib.c') hash.update(readFileSync(join(shared, file)));
   hash.update(readFileSync(script)).update(readFileSync(source)).update(flags);
   const directory = join(here, '../../.cache/units');
   const image = join(directory, `${basename(name)}-${hash.digest('hex').slice(0, 16)}`);

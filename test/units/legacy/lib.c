@@ -6,6 +6,8 @@ struct trap trap = { .vector = -1 };
 void (*handlers[256])(struct frame *);
 u64 idt[256] __attribute__((aligned(16)));
 int failures;
+extern const u32 *multiboot_info;
+const char *command_line = "";
 static int passes;
 extern u8 low_start[], low_end[], low_stubs[];
 
@@ -36,6 +38,12 @@ void report(int pass, const char *f, ...) {
 }
 int done(void) { put("SUMMARY: %d tests, %d failures, 0 skipped\n", passes + failures, failures); return failures != 0; }
 
+static int starts(const char *s, const char *word) { while (*word && *s == *word) s++, word++; return !*word; }
+int has(const char *word) {
+  for (const char *s = command_line; *s; s++) if ((s == command_line || s[-1] == ' ') && starts(s, word)) return 1;
+  return 0;
+}
+
 void on_trap(struct frame *f) {
   trap.vector = f->vector; trap.error = f->error; trap.eip = f->eip; trap.cs = f->cs; trap.eflags = f->eflags; trap.cr2 = RDCR(2);
   trap.frame = *f;
@@ -55,6 +63,7 @@ u32 put_code(const void *from, const void *to) {
   return 0x7000;
 }
 void boot(void) {
+  if (multiboot_info[0] & 4) command_line = (const char *)multiboot_info[4];
   for (int v = 0; v < 256; v++) idt_set(v, CODE, (u32)stubs + 16 * v, INT32 | (v == 0x20 || v == 3 || v == 4 ? DPL3 : 0));
   asm volatile("lidt idt_pointer");
   volatile u8 *low = (u8 *)0x6000;

@@ -353,6 +353,7 @@ static void returns(void) {
   (void)es; (void)ds;
 }
 
+u32 entered;
 /* 16-bit code: operand and address sizes, IP and SP that wrap. */
 asm(".text\n .code16\n c16_start:\n"
     "mov $0x12345678, %eax\n push %ax\n push %eax\n pop %ebx\n pop %cx\n"
@@ -396,6 +397,9 @@ static void sixteen(void) {
   c.esp = 1;
   enter(&c);
   report(trap.vector == 12 && trap.error == 0, "a push of a word at SP 1: #SS(0)");
+  descriptor(B, BASE, 0xffff, WRITE);
+  TRY("mov %%edx, %%ss\n mov $0xabcd1800, %%esp\n mov $0x12341900, %%ebp\n enter $5, $1\n mov %%ebp, %%ecx\n mov $0x10, %%eax\n mov %%eax, %%ss\n mov recover_sp, %%esp\n mov %%ecx, entered", B);
+  report(entered == 0xabcd17fc && *(u32 *)(bytes + 0x17f8) == entered, "ENTER of 32 bits on a 16-bit stack: the frame pointer is all of ESP: %x", entered);
 }
 int main(void) {
   limits(); types(); queries(); far_transfers(); privilege(); gates(); gates16(); interrupts(); returns(); sixteen();

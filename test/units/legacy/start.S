@@ -7,6 +7,7 @@
   .globl _start
 _start:
   cli
+  mov %ebx, multiboot_info
   mov $stack_top, %esp
   lgdt gdt_pointer
   ljmp $0x08, $1f
@@ -221,6 +222,8 @@ gdt_pointer:
 idt_pointer:
   .word 256 * 8 - 1
   .long idt
+  .globl multiboot_info
+multiboot_info: .long 0
 recover_ip: .long 0
 recover_sp: .long 0
 real_sp: .long 0

@@ -30,6 +30,8 @@ void put(const char *format, ...);
 void report(int pass, const char *format, ...);
 extern int failures;
 int done(void);
+extern const char *command_line;
+int has(const char *word);
 /* A descriptor: `kind` is access byte and flags as in bits 40 to 55 (P 0x80, DPL 0x60, S 0x10; G 0x8000, D 0x4000). */
 void descriptor(int selector, u32 base, u32 limit, u32 kind);
 /* A gate in the IDT, or (`gate`) anywhere. */

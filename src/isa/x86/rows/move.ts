@@ -189,7 +189,8 @@ const enter = (c: InsnEmit, alloc: Operand, levels: Operand): void => {
   const at = (sp: Value, write: boolean) => c.stackAddress(b.and(sp, mask), bytes, write);
   const sp = b.variable(b.sub(start, b.i64(bytes)));
   c.store(at(b.getVar(sp), true), size, c.reg(R.rbp, size));
-  const frame = b.getVar(sp);
+  // The frame pointer has all of ESP where the stack has 16 bits.
+  const frame = c.long ? b.getVar(sp) : b.or(b.and(c.reg(R.rsp), b.xor(mask, b.i64(0xffff_ffffn))), b.and(b.getVar(sp), mask));
   b.if(b.ne(level, b.i32(0)), () => {
     const i = b.variable(b.i32(1));
     const bp = b.variable(c.reg(R.rbp));
