@@ -323,7 +323,7 @@ int main(void) {
       put(" parts");
       for (int p = 0; p < 7 + TASKS; p++) put(" %x", (u32)parts[p]);
       put("\n");
-    } else if ((i + 1) % 1000 == 0) put("to %x: %x%x\n", (u32)(seed + i), (u32)(digest >> 32), (u32)digest);
+    } else if ((u32)(i + 1) % 1000 == 0) put("to %x: %x%x\n", (u32)(seed + i), (u32)(digest >> 32), (u32)digest);
   }
   report(1, "%d cases from seed %x, digest %x%x", (int)cases, (u32)seed, (u32)(digest >> 32), (u32)digest);
   return done();
