@@ -232,6 +232,7 @@ export async function openDrives(s: Settings, e: Emulator): Promise<void> {
     const backend = e.blocks.newBackend(d.id, node, {
       id: d.id,
       readOnly: d.readOnly || (node?.readOnly ?? false),
+      cdrom: d.media === 'cdrom',
       writeThrough: d.cache.writeThrough,
       discard: d.discard,
       detectZeroes: d.detectZeroes,

@@ -353,8 +353,12 @@ export class Emulator {
     this.backends.rngs.add(id, { bytes: this.host.random(path) });
     return () => this.backends.rngs.remove(id);
   }
-  /** A drive for removable media is there without one, too: it has a place that is empty. */
+  /** A drive for removable media is there without one, too: it has a place that is empty. `usb-storage` is what its drive is. */
   withDrive(config: DeviceConfig): DeviceConfig {
+    if (config.driver === 'usb-storage') {
+      const drive = this.backends.drives.find(String(config['drive']));
+      return drive instanceof Backend && drive.cdrom ? { ...config, 'x-cdrom': true } : config;
+    }
     if (!/-cd$|^floppy$/.test(config.driver) || config['drive'] !== undefined) return config;
     const name = `#empty-${this.#empty++}`;
     this.blocks.newBackend(name, undefined, { readOnly: config.driver !== 'floppy' });
@@ -369,7 +373,7 @@ export class Emulator {
         (typeof drive === 'string' ? this.backends.drives.find(drive) : undefined);
       if (!(found instanceof Backend)) continue;
       found.user ??= device.path;
-      found.removable = /-cd$|floppy/.test(device.type.name);
+      found.removable = /-cd$|floppy/.test(device.type.name) || device.values['x-cdrom'] === true;
       found.virtio = device.type.name.startsWith('virtio-blk');
     }
   }

@@ -40,6 +40,24 @@ for (const machine of ['pc', 'q35']) {
   });
 }
 
+for (const controller of ['qemu-xhci', 'usb-ehci']) {
+  test(`SeaBIOS boots GRUB from a CD-ROM on USB behind ${controller}`, { skip }, async () => {
+    const drive = [
+      '-drive',
+      `id=c,if=none,media=cdrom,format=raw,file=${iso}`,
+      '-device',
+      controller,
+      '-device',
+      'usb-storage,drive=c',
+    ];
+    const args = ['-M', 'pc', '-m', '64', '-display', 'none', '-monitor', 'none', '-serial', 'stdio', ...drive];
+    const r = await program('nonroot-system-x86_64', args, { seconds: 60 });
+    assert.equal(r.code, 0, r.text);
+    // SeaBIOS numbers CD-ROMs from 0xE0 on; a disk would be `hd0`.
+    assert.match(r.stdout.toString(), /started from hd9[67]/, r.text);
+  });
+}
+
 /** A boot sector that reads sector 2, sends it to the serial port up to a 0, writes it to sector 3, and ends the emulator with 33. */
 const bootSector = [
   0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0xb8, 0x01, 0x02, 0xb9, 0x02, 0x00, 0x30, 0xf6, 0xbb, 0x00, 0x7e, 0xcd, 0x13, 0x72, 0x21, 0xbe, 0x00, 0x7e,

@@ -418,24 +418,28 @@ const usbStorage = deviceType({
     werror: choice(['auto', 'report', 'ignore', 'stop', 'enospc'], 'auto', 'BlockdevOnError'),
     commandlog: bool(false),
     wwn: uint64(0),
+    'x-cdrom': bool(false, 'a CD-ROM; a drive with media=cdrom sets it'),
   },
   build(ctx, p) {
     if (p.drive === undefined) throw new Error('drive property not set');
     const given = p as typeof p & { port?: string; serial?: string };
+    const cdrom = p['x-cdrom'];
     let store: DriveStore | undefined;
     const serial = given.serial ?? '1';
     const storage = new Storage({ arena: ctx.arena, name: ctx.name, serial, luns: 1 });
     const target = new ScsiTarget({
       arena: ctx.arena,
       name: ctx.name,
-      kind: 'disk',
+      kind: cdrom ? 'cdrom' : 'disk',
       vendor: 'QEMU',
-      product: 'QEMU HARDDISK',
+      product: cdrom ? 'QEMU CD-ROM' : 'QEMU HARDDISK',
       version: '2.5+',
       serial,
-      blockSize: p.logical_block_size,
-      removable: p.removable,
+      blockSize: cdrom ? 2048 : p.logical_block_size,
+      ...(cdrom ? {} : { removable: p.removable }),
       medium: () => store?.inserted,
+      tray: (open) =>
+        ctx.notify('DEVICE_TRAY_MOVED', { device: store?.drive.id ?? '', id: ctx.id ?? ctx.path, 'tray-open': open }),
     });
     const device = new UsbDevice(ctx.arena, ctx.name, storage);
     const port = plugIn(ctx, device, given.port);
@@ -451,7 +455,7 @@ const usbStorage = deviceType({
           const plan = target.plan(cdb, lun);
           const into = new Uint8Array(room);
           const run = async (): Promise<void> => {
-            const result = await perform(plan, store?.inserted, { in: [into], out: [out] });
+            const result = await perform(plan, target.s.trayOpen ? undefined : store?.inserted, { in: [into], out: [out] });
             lock.run(() => {
               target.finish(result.sense);
               storage.finished(

@@ -20,6 +20,8 @@ export interface BackendOptions {
   readonly id: string;
   readonly node: BlockNode | undefined;
   readonly readOnly: boolean;
+  /** As `-drive media=cdrom` has it: `usb-storage` is a CD-ROM then. */
+  readonly cdrom?: boolean;
   readonly writeThrough: boolean;
   readonly discard: boolean;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
@@ -34,6 +36,7 @@ export interface BackendOptions {
 export class Backend implements Drive {
   readonly id: string;
   readOnly: boolean;
+  readonly cdrom: boolean;
   readonly writeThrough: boolean;
   readonly discard: boolean;
   readonly detectZeroes: 'off' | 'on' | 'unmap';
@@ -58,6 +61,7 @@ export class Backend implements Drive {
   constructor(o: BackendOptions) {
     this.id = o.id;
     this.readOnly = o.readOnly;
+    this.cdrom = o.cdrom ?? false;
     this.writeThrough = o.writeThrough;
     this.discard = o.discard;
     this.detectZeroes = o.detectZeroes;
