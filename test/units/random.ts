@@ -20,7 +20,7 @@ const SECONDS = 1200;
 const PEER_BATCH = 300;
 const PEER_SECONDS = 6;
 
-/** What the image prints, a line each. */
+/** What the image prints, a line each; with other `seconds`, as far as it comes in them. */
 async function run(
   kind: SystemKind,
   emulator: string,
@@ -39,7 +39,7 @@ async function run(
   ];
   const { stdout, text } = await program(emulator, all, { seconds });
   const lines = stdout.toString().split(/\r?\n/);
-  if (!lines.some((line) => line.startsWith('SUMMARY: ')))
+  if (seconds === SECONDS && !lines.some((line) => line.startsWith('SUMMARY: ')))
     throw new Error(`The image did not come to its end: ${append}\n${text}`);
   return lines;
 }
@@ -75,7 +75,7 @@ export async function fuzzSystem(kind: SystemKind, seed: number, cases: number, 
 async function comparePeer(kind: SystemKind, seed: number, cases: number, peer: string, found: string[]): Promise<number> {
   const what = `${kind} plain seed=${seed} cases=${cases} each`;
   const ours = casesOf(await run(kind, OURS, [], what));
-  const other = casesOf(await run(kind, peer, [], what, PEER_SECONDS).catch((e: unknown) => String(e).split(/\r?\n/)));
+  const other = casesOf(await run(kind, peer, [], what, PEER_SECONDS));
   for (const [n, line] of ours) {
     const theirs = other.get(n);
     if (theirs === undefined) {
@@ -109,6 +109,7 @@ function look(line: string): End {
   return { vector: hex('vector'), error: hex('error'), flags: hex('flags'), task: line.includes('cs:eip 10000:') };
 }
 const VM = 0x20000;
+const ID = 0x200000;
 /** Where QEMU's translator (7.2) leaves the manuals in 32-bit kernels: what, the Intel SDM's section, and how the ends tell. */
 const excuses: readonly (readonly [string, string, (ours: End, other: End | undefined) => boolean])[] = [
   [
@@ -142,7 +143,12 @@ const excuses: readonly (readonly [string, string, (ours: End, other: End | unde
     'volume 2, IRET',
     (a, b) => a.vector === 13 && (b === undefined || (~a.flags & b.flags & VM) !== 0),
   ],
-  ['VM outlives a switch to a 16-bit TSS', 'volume 3, 7.6', (a, b) => b !== undefined && (~a.flags & b.flags & VM) !== 0],
+  [
+    'VM and ID outlive a switch to a 16-bit TSS',
+    'volume 3, 7.6',
+    (a, b) => b !== undefined && (~a.flags & b.flags & (VM | ID)) !== 0,
+  ],
+  ['the T bit of a TSS is not looked at', 'volume 3, 7.2.1', (a, b) => a.vector === 1 && b?.vector !== 1],
   ['IRET at CPL 3 pops as a supervisor', 'volume 3, 4.6', (a, b) => a.vector === 14 && (a.error & 4) !== 0 && b?.vector !== 14],
 ];
 
