@@ -19,8 +19,6 @@ const FEW_WISHES = 3;
 /** How many times as often a block is sampled before it gets a region where another region has its code already, and how often tier 0 reports it. */
 const PATIENCE = 4;
 const REPORTS = 16;
-/** Samples of programs (of 50,000 instructions each) after which the kernel is no longer taken to be booting. */
-const BOOTED = 200;
 /** Samples after which it is translated again, with all that it calls: that takes the time of some ten million instructions. */
 const VERY_HOT = 200;
 /** Failed checks of a region's pages after which it is given up, so that it is translated anew; another page counts for many. */
@@ -83,8 +81,6 @@ export class Regions {
   /** Regions reach instructions that tier 0 has not met. */
   readonly #handlers: Handlers;
   readonly #heat = new Map<Block, number>();
-  /** Samples of programs. */
-  #programs = 0;
   /** Samples in tier 0. */
   readonly #slow = new Map<Block, number>();
   readonly #free: number[] = [];
@@ -137,7 +133,6 @@ export class Regions {
    */
   sample(block: Block, base: () => bigint, left: boolean): void {
     const heat = count(this.#heat, block);
-    if ((block.ctx & Ctx.user) !== 0) this.#programs++;
     if (this.#due(block, heat) && !this.#code.covered(block)) this.translate(block, base());
     else if (!left && count(this.#slow, block) === HOT * PATIENCE && this.#code.regionOf(block) < 0)
       this.translate(block, base());
@@ -148,8 +143,7 @@ export class Regions {
    * A kernel that boots has a lot that is hot for a moment, and what is translated costs the vCPU some of its processor's speed.
    */
   #patience(block: Block): number {
-    const boots = this.#programs < BOOTED && (block.ctx & Ctx.user) === 0;
-    if (this.#waiting >= FEW_WISHES || boots) return 4;
+    if (this.#waiting >= FEW_WISHES || (block.ctx & Ctx.user) === 0) return 4;
     return this.#waiting === 0 ? 1 : 2;
   }
   /** Whether a block is to be translated after so many samples. */
