@@ -45,3 +45,11 @@ test('a user who is not there is asked like one who is, and not let in', async (
   }
   assert.equal(scramFirst(crypto, users, bytes('p=tls-unique,,n=fred,r=abc')), undefined, 'channel binding');
 });
+
+test('the salt of a user who is not there is always the same, and not to be foreseen', () => {
+  const asked = (crypto: ScramDerivation): string => scramFirst(crypto, new Map(), bytes('n,,n=george,r=abc'))!.serverFirst;
+  const saltOf = (first: string): string => /,s=([^,]*)/.exec(first)![1]!;
+  const other = { ...crypto, random: (n: number) => new Uint8Array(n).fill(8) };
+  assert.equal(saltOf(asked(crypto)), saltOf(asked(crypto)));
+  assert.notEqual(saltOf(asked(crypto)), saltOf(asked(other)));
+});

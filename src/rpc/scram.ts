@@ -63,6 +63,18 @@ function fields(message: string): ReadonlyMap<string, string> {
 const equal = (a: Uint8Array, b: Uint8Array): boolean =>
   a.length === b.length && a.reduce((sum, byte, i) => sum | (byte ^ b[i]!), 0) === 0;
 
+/** What salts of names that are not there are made of. */
+const secrets = new WeakMap<ScramCrypto, Uint8Array>();
+/** A salt for somebody who is not there, the same each time, so that names cannot be tried out. */
+function decoy(crypto: ScramCrypto, name: string): string {
+  let secret = secrets.get(crypto);
+  if (!secret) {
+    secret = crypto.random(32);
+    secrets.set(crypto, secret);
+  }
+  return base64(crypto.hmac(secret, encoder.encode(name)).subarray(0, 16));
+}
+
 /** Reads the client's first message; undefined for what is none, or wants channel binding. */
 export function scramFirst(crypto: ScramCrypto, users: ScramUsers, bytes: Uint8Array): ScramExchange | undefined {
   const match = /^([ny],(?:a=[^,]*)?,)(.*)$/.exec(decoder.decode(bytes));
@@ -72,8 +84,7 @@ export function scramFirst(crypto: ScramCrypto, users: ScramUsers, bytes: Uint8A
   const name = (given.get('n') ?? '').replace(/=2C/g, ',').replace(/=3D/g, '=');
   const user = users.get(name);
   const nonce = `${given.get('r') ?? ''}${base64(crypto.random(18))}`;
-  // Somebody who is not there gets a salt too, so that names can't be tried out.
-  const salt = user?.salt ?? base64(crypto.hmac(encoder.encode('no such user'), encoder.encode(name)).subarray(0, 16));
+  const salt = user?.salt ?? decoy(crypto, name);
   return { user, nonce, header, clientFirst, serverFirst: `r=${nonce},s=${salt},i=${user?.iterations ?? 4096}` };
 }
 
