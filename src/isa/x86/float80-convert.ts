@@ -5,7 +5,7 @@ import type { Value } from '../../ir/ir.ts';
 
 import {
   BIAS, denormal, flag, inexact, isBad, isMax, isNegative, isUnsupported, isZero, lane1, mant, normal, overflowsToInfinity, pair, parts,
-  restBelow, roundingControl, roundsUp, Sw, shiftRightJam, TOP,
+  restBelow, roundingControl, roundsUp, roundsUpToNearest, Sw, shiftRightJam, TOP,
 } from './float80.ts'; // biome-ignore format: a list
 import { fpCw } from './state.ts';
 import { type Sub, sub } from './sub.ts';
@@ -54,7 +54,7 @@ function narrow({ bits, fraction }: Format): Sub {
     b.if(b.and(plain, b.eqz(roundingControl(c))), () => {
       const kept = b.shru(p.m, drop);
       const rest = b.shl(p.m, b.i64(fraction + 1));
-      const up = b.ltu(b.add(rest, b.add(b.i64(TOP - 1n), b.and(kept, b.i64(1)))), rest);
+      const up = roundsUpToNearest(c, b.and(kept, b.i64(1)), rest);
       // The integer bit counts as one of the exponent, and so does a carry.
       const magnitude = b.add(b.add(b.shl(b.sub(quickE, b.i64(1)), b.i64(fraction)), kept), b.extu(up));
       b.ret(pair(c, b.or(b.shl(p.s, b.i64(bits - 16)), magnitude), inexact(c, rest, up)));

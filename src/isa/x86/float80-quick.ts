@@ -4,7 +4,7 @@
 
 import type { Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
-import { BIAS, lane1, mant, pair, Sw, TOP } from './float80.ts';
+import { BIAS, lane1, mant, pair, roundsUpToNearest, Sw } from './float80.ts';
 import { fpCw, fpSw } from './state.ts';
 import { mulHighUnsigned } from './wide.ts';
 
@@ -26,7 +26,7 @@ export const raw = (c: Emit, v: Value): Raw => ({ m: mant(c, v), h: lane1(c, v) 
 
 /** i32 0 or 1: the control word is as programs have it. */
 export const plainControl = (c: Emit): Value => c.b.eq(c.b.and(c.get(fpCw), c.b.i32(CONTROL)), c.b.i32(PLAIN));
-/** Enters PE and C1 of a quick way into the status word. */
+/** Enters exceptions that are masked, and C1, into the status word. */
 export const enter = (c: Emit, status: Value): void => c.set(fpSw, c.b.or(c.b.and(c.get(fpSw), c.b.i32(~Sw.c1)), status));
 
 const exponent = (c: Emit, x: Raw): Value => c.b.and(x.h, c.b.i64(0x7fff));
@@ -41,8 +41,7 @@ function bothNormal(c: Emit, x: Raw, y: Raw): Value {
 /** Rounds `high:low`, whose top bit is set. */
 function rounded(c: Emit, s: Value, e: Value, high: Value, low: Value, done: Done): void {
   const { b } = c;
-  // More than half, or half behind an odd bit: this addition carries out.
-  const up = b.ltu(b.add(low, b.add(b.i64(TOP - 1n), b.and(high, b.i64(1)))), low);
+  const up = roundsUpToNearest(c, b.and(high, b.i64(1)), low);
   const sum = b.add(high, b.extu(up));
   const carry = b.extu(b.eqz(sum));
   // What rounds to a larger exponent is within the range, too.

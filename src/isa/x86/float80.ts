@@ -151,6 +151,9 @@ export function roundsUp(c: Emit, rc: Value, negative: Value, odd: Value, rest: 
   const directed = b.and(b.and(b.ne(rest, b.i64(0)), away), b.ne(rc, b.i32(3)));
   return b.select(b.eqz(rc), nearest, directed);
 }
+/** i32 0 or 1: whether the magnitude grows when rounded to nearest; `odd` is i64 0 or 1. One addition carries out past half, or at half behind an odd bit. */
+export const roundsUpToNearest = (c: Emit, odd: Value, rest: Value): Value =>
+  c.b.ltu(c.b.add(rest, c.b.add(c.b.i64(HALF - 1n), odd)), rest);
 /** i32 0 or 1: whether a magnitude too large rounds to infinity. */
 export function overflowsToInfinity(c: Emit, rc: Value, negative: Value): Value {
   const { b } = c;

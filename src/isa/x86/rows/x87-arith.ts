@@ -38,7 +38,7 @@ function binary(name: string, operation: Sub, reversed: boolean, quick: Quick | 
             c.b.ret();
           });
         });
-      const ok = c.b.and(isValid(c, to), isValid(c, from));
+      const ok = bothValid(c, to, from);
       const v = c.choose('v128', ok, () => apply(c, readSt(c, to), readSt(c, from)), () => empty(c)); // biome-ignore format: one choice
       c.do(finish, to, v, pops);
     }),

@@ -3,7 +3,7 @@
 import type { Value } from '../../../ir/ir.ts';
 import type { Emit, InsnEmit, Operand } from '../emit.ts';
 import { clean, indefinite, Sw, statusOf } from '../float80.ts';
-import type { Raw } from '../float80-quick.ts';
+import { enter, type Raw } from '../float80-quick.ts';
 import { cr0, fpCw, fpDp, fpIp, fpr, fpSw, fpTop, fpValid, X } from '../state.ts';
 import { type Sub, sub } from '../sub.ts';
 
@@ -67,7 +67,7 @@ export function settle(c: Emit, status: Value): void {
   b.if(
     b.and(b.and(status, b.not(c.get(fpCw))), b.i32(0x3f)),
     () => c.do(except, status),
-    () => c.set(fpSw, b.or(b.and(c.get(fpSw), b.i32(~Sw.c1)), status)),
+    () => enter(c, status),
   );
 }
 /** As `except`; gives 1 where the result is to be written, 0 where an unmasked exception forbids it. */
