@@ -2,9 +2,9 @@
 // Linux: Documentation/userspace-api/{seccomp_filter,landlock}.rst, include/uapi/linux/landlock.h.
 
 import { closeSync, fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import type { Access, Grant, Sandbox } from '../../cli/sandbox.ts';
+import { loadKoffi } from './koffi.ts';
 import { filterProgram, isProcessor, type Processor, type Refusal, refusals, rings } from './seccomp.ts';
 
 type Func = (...args: unknown[]) => number;
@@ -43,7 +43,7 @@ function calls(): Calls {
   if (!isProcessor(processor)) throw new Error(`this processor is ${processor}, accepted are x64 and arm64`);
   let koffi: Koffi;
   try {
-    koffi = createRequire(import.meta.url)('koffi') as Koffi;
+    koffi = loadKoffi<Koffi>();
   } catch (error) {
     throw new Error(`the package koffi does not load here (${(error as Error).message.split('\n')[0]})`);
   }

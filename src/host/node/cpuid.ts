@@ -2,8 +2,8 @@
 // and the clock that libvirt looks at besides, by cpuid(4)'s neighbour /dev/cpu/0/msr or by KVM (api.rst, KVM_GET_MSRS, KVM_GET_TSC_KHZ).
 
 import { closeSync, openSync, readSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import type { CpuIdentity } from '../../daemon/host.ts';
+import { loadKoffi } from './koffi.ts';
 import { libc } from './libc.ts';
 
 /** `void cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *registers)` by the System V calling convention. */
@@ -43,7 +43,7 @@ interface Koffi {
 /** Undefined where a page of our own cannot be executed. */
 function cpuidInstruction(): CpuIdentity['cpuid'] | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64') return undefined;
-  const koffi = createRequire(import.meta.url)('koffi') as Koffi;
+  const koffi = loadKoffi<Koffi>();
   const c = koffi.load('libc.so.6');
   const mmap = c.func('void *mmap(uint64_t at, size_t length, int protection, int flags, int fd, int64_t offset)');
   const mprotect = c.func('int mprotect(void *at, size_t length, int protection)');

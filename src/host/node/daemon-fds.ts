@@ -1,6 +1,6 @@
 // Descriptors over unix sockets, which Node has not: sendmsg with SCM_RIGHTS through koffi. unix(7), cmsg(3), Linux with 64-bit pointers.
 
-import { createRequire } from 'node:module';
+import { loadKoffi } from './koffi.ts';
 
 interface Koffi {
   load(path: string): { func(signature: string): (...args: unknown[]) => number };
@@ -24,7 +24,7 @@ export function fdPasser(): ((socket: number, fd: number, carrier: number) => bo
   let sendmsg: (...args: unknown[]) => number;
   let fcntl: (...args: unknown[]) => number;
   try {
-    koffi = createRequire(import.meta.url)('koffi') as Koffi;
+    koffi = loadKoffi<Koffi>();
     const libc = koffi.load('libc.so.6');
     sendmsg = libc.func('long sendmsg(int fd, void *message, int flags)');
     fcntl = libc.func('int fcntl(int fd, int command, int value)');

@@ -2,7 +2,7 @@
 // "Open file description locks"; QEMU "docs/system/images", section "Disk image file locking". Where koffi or a call is
 // missing, holes are not made and locks are not taken.
 
-import { createRequire } from 'node:module';
+import { loadKoffi } from './koffi.ts';
 
 export interface NativeFiles {
   /**
@@ -65,25 +65,20 @@ interface Koffi {
   errno(): number;
 }
 
-/** The calls of this Linux host; undefined elsewhere and without koffi. */
+let bound: NativeFiles | null | undefined;
+/** The calls of this Linux host; undefined elsewhere and without koffi. Bound at the first call in each thread. */
 export function nativeFiles(): NativeFiles | undefined {
-  if (process.platform !== 'linux') return undefined;
-  try {
-    const koffi = createRequire(import.meta.url)('koffi') as Koffi;
-    return bind(koffi);
-  } catch {
-    return undefined;
+  if (bound === undefined) {
+    bound = null;
+    try {
+      if (process.platform === 'linux') bound = bind(loadKoffi<Koffi>());
+    } catch {}
   }
+  return bound ?? undefined;
 }
 
-/** `readNow` for a thread that may never need it: bound at its first call. */
-export function lazyReadNow(): NativeFiles['readNow'] {
-  let native: NativeFiles | null | undefined;
-  return (fd, pieces, offset) => {
-    if (native === undefined) native = nativeFiles() ?? null;
-    return native?.readNow(fd, pieces, offset) ?? -1;
-  };
-}
+/** `readNow` for a thread that may never need it. */
+export const readNow: NativeFiles['readNow'] = (fd, pieces, offset) => nativeFiles()?.readNow(fd, pieces, offset) ?? -1;
 
 function bind(koffi: Koffi): NativeFiles {
   const libc = koffi.load('libc.so.6');

@@ -20,7 +20,6 @@ const BLOCK = 512;
 
 /** Files and codecs of this process for `openDisk`. `admitted` has what a confined process cannot open by itself. */
 export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
-  const native = nativeFiles();
   const http = nodeHttp();
   return {
     codec: nodeCodec,
@@ -28,7 +27,7 @@ export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
     sockets: diskSockets(admitted),
     http,
     open: (path, options) =>
-      isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, native, admitted),
+      isHttp(path) ? HttpFile.open(http, { url: path }, options) : openFile(path, options, nativeFiles(), admitted),
     resolve: (from, name) => (isAbsolute(name) ? name : join(dirname(from), name)),
     async identity(path) {
       if (isHttp(path)) return path;

@@ -3,8 +3,8 @@
 // of their own, which lies over the former ones. memfd_create(2), mmap(2), Linux "Documentation/admin-guide/mm/pagemap".
 
 import { closeSync, fstatSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { nativeFiles } from './file-native.ts';
+import { loadKoffi } from './koffi.ts';
 
 const PAGE = 4096;
 /** Bytes that are copied at once. */
@@ -46,7 +46,7 @@ function calls(): Calls | null {
   if (process.platform !== 'linux') return known;
   let koffi: Koffi;
   try {
-    koffi = createRequire(import.meta.url)('koffi') as Koffi;
+    koffi = loadKoffi<Koffi>();
   } catch {
     return known;
   }

@@ -1,9 +1,9 @@
 // The KVM accelerator's host on Linux (accel/kvm/host.ts): libc by koffi, synchronous, in whatever thread calls. open(2), ioctl(2),
 // mmap(2), tgkill(2), timer_create(2), sigtimedwait(2), eventfd(2), epoll(7).
 
-import { createRequire } from 'node:module';
 import { errno } from '../../accel/kvm/abi.ts';
 import type { KvmHost } from '../../accel/kvm/host.ts';
+import { loadKoffi } from './koffi.ts';
 
 const O_RDWR_CLOEXEC = 0o2000002;
 const PROT_READ_WRITE = 3;
@@ -36,7 +36,7 @@ let loaded: Koffi | string | undefined;
 function koffi(): Koffi | string {
   if (loaded !== undefined) return loaded;
   try {
-    loaded = createRequire(import.meta.url)('koffi') as Koffi;
+    loaded = loadKoffi<Koffi>();
   } catch (error) {
     loaded = error instanceof Error ? error.message.split('\n')[0]! : String(error);
   }

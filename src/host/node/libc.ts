@@ -1,6 +1,6 @@
 // Calls of Linux that Node has not, through koffi: sockets with descriptors, pseudo-terminals, tap devices, extended attributes. Undefined elsewhere.
 
-import { createRequire } from 'node:module';
+import { loadKoffi } from './koffi.ts';
 
 export interface Libc {
   dup(fd: number): number;
@@ -51,7 +51,7 @@ const MAX_FDS = 16;
 export function libc(): Libc | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64') return undefined;
   try {
-    return bind(createRequire(import.meta.url)('koffi') as Koffi);
+    return bind(loadKoffi<Koffi>());
   } catch {
     return undefined;
   }

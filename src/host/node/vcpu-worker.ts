@@ -27,7 +27,7 @@ import type { NoticeData, NoticeName } from '../../machine/notices.ts';
 import { putVcpu } from '../../machine/snapshot/state.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
-import { lazyReadNow } from './file-native.ts';
+import { readNow } from './file-native.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
@@ -164,7 +164,7 @@ const board = buildBoard({
   },
   report: (device, message) => send({ kind: 'report', device, message }),
   blobs,
-  readNow: lazyReadNow(),
+  readNow,
 });
 
 /** Does to this thread's devices what was done to the I/O thread's. */
