@@ -11,6 +11,7 @@ import { addNetwork } from './system-device-options.ts';
 import { completeDisplay } from './system-display-options.ts';
 import { addDrives } from './system-drive-options.ts';
 import { accelNames, microvmOnly, topologyOf } from './system-machine-options.ts';
+import { checkMemdevs } from './system-memdev-options.ts';
 import { numaOf } from './system-numa-options.ts';
 import type { SystemOption } from './system-option.ts';
 import { integer, onOff, Refused, type Settings } from './system-settings.ts';
@@ -36,6 +37,7 @@ export function complete(s: Settings): void {
   memory(s);
   topologyOf(s);
   s.numaNodes = numaOf(s);
+  checkMemdevs(s);
   if (s.daemonize && usesStdio(s)) throw new Refused('-daemonize: not supported with standard input and output in use');
   if (s.machine.board === 'none') {
     if (s.devices.length > 0) throw new Refused(`-device ${s.devices[0]!.driver}: machine none has no buses`);

@@ -5,6 +5,7 @@ import { isHttp } from '../disk/http/file.ts';
 import { type DiskHost, type OpenDisk, openDisk } from '../disk/open.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { Access, Grant } from './sandbox.ts';
+import { memdevsOf } from './system-memdev-options.ts';
 import type { Settings } from './system-settings.ts';
 
 export const socketAt = (path: string): Grant => ({ path, access: 'socket' });
@@ -92,7 +93,9 @@ export async function filesOf(s: Settings, argv: readonly string[], host: DiskHo
   add('folder', s.sandbox?.folder);
   for (const options of s.chardevs.values()) grants.push(...ofCharacters(options));
   for (const object of s.objects) add('read', ...strings(object, ['filename', 'file', 'dir']));
-  for (const object of s.objects) add('write', ...strings(object, ['mem-path']));
+  // A device's memory is made where it is missing.
+  const memdevs = memdevsOf(s);
+  for (const object of s.objects) add(memdevs.includes(object) ? 'create' : 'write', ...strings(object, ['mem-path']));
   for (const netdev of s.netdevs) {
     for (const path of strings(netdev, ['path'])) grants.push(socketAt(path));
     if (typeof netdev['tftp'] === 'string') add('read', netdev['tftp']);

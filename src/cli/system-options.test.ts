@@ -247,6 +247,21 @@ test('the dirty rings of KVM have a power of two of entries', () => {
     );
 });
 
+test('a memory back-end that a device names is neither RAM nor any other device’s', () => {
+  const line = (more: string, object = 'size=64K') => `-M q35 -object memory-backend-file,id=m,mem-path=f,${object} ${more}`;
+  assert.deepEqual(withoutUsual(settings(line('-device acpi-erst,memdev=m'))).at(-1), { driver: 'acpi-erst', memdev: 'm' });
+  const refused: readonly (readonly [line: string, says: RegExp])[] = [
+    [line('-device acpi-erst'), /^-device acpi-erst: 'memdev' property is not set$/],
+    [line('-device acpi-erst,memdev=x'), /^-device acpi-erst: memdev=x: there is no memory back-end of that id$/],
+    [line('-device acpi-erst,memdev=m -device acpi-erst,memdev=m'), /^-device acpi-erst: can't use already busy memdev: m$/],
+    [line('-device acpi-erst,memdev=m -m 64 -machine memory-backend=m', 'size=64M'), /can't use already busy memdev: m$/],
+    [line('-device acpi-erst,memdev=m -m 64 -numa node,memdev=m', 'size=64M'), /can't use already busy memdev: m$/],
+    [line('-device acpi-erst,memdev=m', 'size=65M'), /it has 68157440 bytes, accepted are up to 67108864$/],
+    [line('-device acpi-erst,memdev=m', 'size=64K,readonly=on'), /readonly=on is not supported, records are written to it$/],
+  ];
+  for (const [text, says] of refused) assert.match(refusal(text), says, text);
+});
+
 test('NUMA nodes are what -numa says, with the refusals of QEMU', () => {
   const line = (rows: string, more = '-m 256 -smp 4') =>
     `-M q35 ${more} -object memory-backend-ram,id=a,size=128M -object memory-backend-memfd,id=b,size=128M ${rows}`;

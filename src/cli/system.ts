@@ -1,6 +1,7 @@
 // `nonroot-system-x86_64`: one machine with QEMU's command line, from its start to its end.
 
 import type { Folder } from '../devices/ninep/folder.ts';
+import type { ByteFile } from '../disk/block.ts';
 import type { MachineConfig } from '../machine/config.ts';
 import { flashOf } from '../machine/flash.ts';
 import { tscOf } from '../machine/options.ts';
@@ -20,6 +21,7 @@ import { filesOf } from './system-files.ts';
 import { firmwareOf } from './system-firmware.ts';
 import { openFsdev } from './system-fsdev-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
+import { memdevsOf, openMemdevs } from './system-memdev-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import { Refused, type Settings } from './system-settings.ts';
 
@@ -84,6 +86,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     cpuModel: s.cpu.cpuModel,
     paravirtual: s.cpu.paravirtual,
     devices: s.devices,
+    memdevs: Object.fromEntries(memdevsOf(s).map((o) => [String(o['id']), Number(o['size'])])),
     hpet: s.hpet,
     sata: s.machineProperties.get('sata') !== 'off',
     smbus: s.machineProperties.get('smbus') !== 'off',
@@ -172,6 +175,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
   });
   emulator.blocks.dormant = s.incoming !== undefined;
   const folders: Folder[] = [];
+  let memories: readonly ByteFile[] = [];
   try {
     for (const object of s.objects) emulator.objects.add(object);
     for (const [id, options] of s.chardevs) {
@@ -181,6 +185,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     for (const netdev of s.netdevs) await emulator.netdevAdd(netdev);
     await openDrives(s, emulator);
     for (const fsdev of s.fsdevs) folders.push(await openFsdev(fsdev, host, emulator.backends));
+    memories = await openMemdevs(s, host, emulator.backends);
     s.devices = s.devices.map((d) => emulator.withDrive(d));
     const images = s.machine.board === 'none' ? undefined : await machineImages(s, host, emulator);
     // Firmware may have had to be fetched, by other programs. Nothing of the guest has run, and nobody has been listened to.
@@ -223,6 +228,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     for (const cable of emulator.cables.values()) cable.close();
     await emulator.blocks.closeAll();
     for (const folder of folders) await folder.close();
+    for (const file of memories) await file.close();
     // A process that reaches given files only cannot take them out of their folders.
     if (s.pidfile !== undefined && s.sandbox?.files !== false) await host.removeFile(s.pidfile);
   }

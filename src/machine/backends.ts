@@ -87,6 +87,14 @@ export interface CharBackend {
   guestOpened?(open: boolean): void;
 }
 
+/** A memory back-end that is a device's. */
+export interface MemoryBackend {
+  /** What it holds when the machine is made. */
+  readonly bytes: Uint8Array;
+  /** Keeps bytes that have changed; absent where they go with the machine. */
+  readonly save?: (offset: number, bytes: Uint8Array) => Promise<void>;
+}
+
 /** Random numbers for the guest: `-object rng-random`, `rng-builtin`. */
 export interface RngBackend {
   /** `count` random bytes. */
@@ -112,6 +120,7 @@ export interface Backends {
   readonly netdevs: Registry<Netdev>;
   readonly chardevs: Registry<CharBackend>;
   readonly rngs: Registry<RngBackend>;
+  readonly memories: Registry<MemoryBackend>;
   /** Folders of the host: QEMU's `-fsdev`. */
   readonly fsdevs: Registry<Folder>;
 }
@@ -123,5 +132,6 @@ export const noBackends = (): Backends => ({
   netdevs: new Registry('netdev'),
   chardevs: new Registry('chardev'),
   rngs: new Registry('rng object'),
+  memories: new Registry('memory back-end'),
   fsdevs: new Registry('fsdev'),
 });

@@ -404,12 +404,14 @@ export function buildBoard(o: BoardOptions): Board {
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
     const virtio = transports.filter((t) => t.used).map((t) => t.place);
+    const stores = devices.list().flatMap(({ device }) => device.errorRecords?.() ?? []);
     return {
       ramLow: layout.ramLow,
       ramHigh: layout.ramHigh,
       virtio,
       cpus: cpus.list(),
       ...(hotplugSlots ? { hotplugSlots } : {}),
+      ...(stores.length === 1 ? { errorRecords: stores[0] } : {}),
     };
   };
   const fwCfg = new FwCfg({ arena, memory, report });
@@ -437,13 +439,16 @@ export function buildBoard(o: BoardOptions): Board {
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
 
   // All else, in the order of the configuration.
+  const memdevs = new Map(
+    Object.entries(config.memdevs ?? {}).map(([id, bytes]) => [id, new Uint8Array(o.buffer, slots.alloc(id, bytes), bytes)]),
+  );
   const deviceFiles = new Map<string, FwCfgFile>();
   const devices = new DeviceTree({
     services: {
       cpus: config.cpus,
       ram: config.memory,
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, dma, cmos: (at, value) => rtc.preset(at, value), msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
-      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), notify, flushPage: o.flushPage ?? (() => {}), ...(o.readNow ? { readNow: o.readNow } : {}),
+      firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), memdev: (id) => memdevs.get(id), notify, flushPage: o.flushPage ?? (() => {}), ...(o.readNow ? { readNow: o.readNow } : {}),
     },
     types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object

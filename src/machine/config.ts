@@ -52,6 +52,8 @@ export interface MachineConfig {
   readonly noGraphic?: boolean | undefined;
   /** Devices beside those of the board, in order. */
   readonly devices?: readonly DeviceConfig[];
+  /** Memory back-ends that are devices', not guest RAM: bytes by id. */
+  readonly memdevs?: Readonly<Record<string, number>>;
   /** What runs the vCPUs; the translator when left out. */
   readonly accel?: 'dbt' | 'kvm';
   /** The translator is to translate every block before it runs for the first time, on the vCPU's thread: slow, for tests. */

@@ -65,7 +65,7 @@ function trees() {
     const pciPorts = new AddressSpace({ name: 'pci ports', size: 65536, lock, shared: arena.alloc(spaceLayout) });
     const host = new PciHost({ arena, ports: pciPorts, mmio: [mmio], pirqs: [] });
     const services = {
-      cpus: 1, ram: 0, firmwareFile: () => {}, dma: undefined, cmos: () => {}, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
+      cpus: 1, ram: 0, memdev: () => undefined, firmwareFile: () => {}, dma: undefined, cmos: () => {}, memory, slots, buffer, lock, timers, clock: { now: () => 0 }, wall: { epochSeconds: () => 0 }, report: () => {}, isa: () => ({ set: () => {} }),
       msi: () => {}, retime: () => {}, event: () => {}, notify: () => {}, rom: () => undefined, pci: host, ioThread: true, flushPage: () => {}, bellsChanged: () => {},
     }; // biome-ignore format: one object
     const tree = new DeviceTree({

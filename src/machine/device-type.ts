@@ -75,6 +75,8 @@ export interface BoardServices {
   readonly pci: PciHost;
   /** This is the I/O thread: what only one thread may do is done here. */
   readonly ioThread: boolean;
+  /** Memory of a back-end by its id, which outlives the machine; undefined where the machine has no such. Its contents come on the I/O thread. */
+  memdev(id: string): Uint8Array | undefined;
   /** An expansion ROM by its file name; undefined where the machine has it not. */
   rom(file: string): Uint8Array | undefined;
   /** Makes accelerators forget what they know of the page at a guest-physical address. */
@@ -178,6 +180,8 @@ export interface Device {
   readonly bootNode?: string;
   /** Where the guest has put an ELF note that belongs into cores of its memory. */
   coreNote?(): { readonly gpa: number; readonly length: number } | undefined;
+  /** Of a store of error records: where its registers are now, 0 where they are not decoded. */
+  errorRecords?(): number;
   /** Values of properties that were left to the device. */
   readonly chosen?: Readonly<Record<string, unknown>>;
   /** Of a network card: its address. */

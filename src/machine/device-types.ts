@@ -4,6 +4,7 @@ import type { AnyDeviceType } from './device-type.ts';
 import { ich9Ahci } from './types/ahci.ts';
 import { displays } from './types/display.ts';
 import { gigabitCards } from './types/e1000.ts';
+import { acpiErst } from './types/erst.ts';
 import { floppyTypes } from './types/floppy.ts';
 import { ideTypes } from './types/ide.ts';
 import { isaDebugExit, pcTestdev } from './types/isa.ts';
@@ -37,6 +38,7 @@ export const deviceTypes: readonly AnyDeviceType[] = [
   isaParallel,
   ...floppyTypes,
   ...panicTypes,
+  acpiErst,
   pcTestdev,
   ...testDevices,
   ...displays,

@@ -11,7 +11,8 @@ const PAGE = 4096;
 
 /** Bytes for memory slots. Throws for firmware that cannot be mapped. */
 export function extraBytes(config: MachineConfig): number {
-  return (config.firmware === undefined ? 0 : firmwareBytes(config.firmware)) + devicesBytes(config);
+  const memdevs = Object.values(config.memdevs ?? {}).reduce((sum, bytes) => sum + Math.ceil(bytes / PAGE) * PAGE, 0);
+  return (config.firmware === undefined ? 0 : firmwareBytes(config.firmware)) + memdevs + devicesBytes(config);
 }
 
 /** Memory of the devices; what is wrong with one of them is found when it is built. */

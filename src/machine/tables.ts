@@ -32,6 +32,8 @@ export interface BoardFacts {
   readonly hotplugSlots?: readonly number[];
   /** vCPUs that are there; all when left out. */
   readonly cpus?: readonly number[];
+  /** Registers of the store of error records; left out where there is none, or more than one. */
+  readonly errorRecords?: number;
 }
 
 /** The windows that PCI devices may use. */
@@ -121,6 +123,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
       isaBridge: pc ? 0x1_0000 : 0x1f_0000,
     },
     ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),
+    ...(facts.errorRecords === undefined ? {} : { errorRecords: facts.errorRecords }),
     ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
     hpet: hasHpet(config),
     serial: comPorts.filter((_, n) => hasSerial(config, n)),

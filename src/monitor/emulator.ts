@@ -348,10 +348,17 @@ export class Emulator {
   }
   /** What an object starts, with how it ends. */
   #objectAdded({ id, type, values }: UserObject): (() => void) | undefined {
+    if (type.startsWith('memory-backend-')) return () => this.#refuseInUse(id);
     if (type !== 'rng-random' && type !== 'rng-builtin') return undefined;
     const path = type === 'rng-random' ? String(values['filename'] ?? '/dev/urandom') : undefined;
     this.backends.rngs.add(id, { bytes: this.host.random(path) });
     return () => this.backends.rngs.remove(id);
+  }
+  /** Memory that the machine has cannot go. */
+  #refuseInUse(id: string): void {
+    const users = this.machine?.devices.list().filter((d) => d.values['memdev'] === id) ?? [];
+    if (users.length > 0 || this.config.machineProperties.get('memory-backend') === id)
+      throw new QmpError(`object '${id}' is in use, can not be deleted`);
   }
   /** A drive for removable media is there without one, too: it has a place that is empty. `usb-storage` is what its drive is. */
   withDrive(config: DeviceConfig): DeviceConfig {

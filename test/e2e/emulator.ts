@@ -8,6 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { openImage } from '../../src/host/node/fetch-image.ts';
 import { programPath } from './program.ts';
 
+const OURS = 'nonroot-system-x86_64';
 const LIMIT = 90_000;
 /** Until there is a monitor: a process that ends before is noticed at once, one among many others may be slow. */
 const START = 600_000;
@@ -31,9 +32,9 @@ export class EmulatorProcess {
   readonly #waiting: ((answer: Answer) => void)[] = [];
   readonly #path: string;
 
-  private constructor(path: string, args: readonly string[]) {
+  private constructor(path: string, args: readonly string[], program: string) {
     this.#path = path;
-    this.child = spawn(programPath('nonroot-system-x86_64'), [...args, '-qmp', `unix:${path},server=on,wait=off`]);
+    this.child = spawn(programPath(program), [...args, '-qmp', `unix:${path},server=on,wait=off`]);
     this.child.stdout!.on('data', (bytes: Buffer) => {
       this.console += bytes.toString('latin1');
     });
@@ -49,16 +50,16 @@ export class EmulatorProcess {
     name: string,
     more: readonly string[],
     imageName = 'debian-cloud',
+    program = OURS,
   ): Promise<EmulatorProcess> {
     const image = await openImage(imageName);
-    return EmulatorProcess.start(folder, name, [
-      ...['-M', 'q35', '-m', '256', '-cpu', 'max', '-nodefaults', '-display', 'none', '-serial', 'stdio'],
-      ...['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.append, ...more],
-    ]);
+    const machine = ['-M', 'q35', '-m', '256', '-cpu', 'max', '-nodefaults', '-display', 'none', '-serial', 'stdio'];
+    const kernel = ['-kernel', image.kernel, '-initrd', image.initrd, '-append', image.append];
+    return EmulatorProcess.start(folder, name, [...machine, ...kernel, ...more], program);
   }
   /** An emulator with this command line, whose console is on its standard input and output; QMP is connected. */
-  static async start(folder: string, name: string, args: readonly string[]): Promise<EmulatorProcess> {
-    const e = new EmulatorProcess(join(folder, `${name}.qmp`), args);
+  static async start(folder: string, name: string, args: readonly string[], program = OURS): Promise<EmulatorProcess> {
+    const e = new EmulatorProcess(join(folder, `${name}.qmp`), args, program);
     await e.#connect();
     await e.qmp('qmp_capabilities');
     return e;

@@ -2,6 +2,8 @@
 // the devices' I/O sides at work on disks in memory and a network that answers with noise. Nothing may throw or hang.
 
 import { layoutOf } from '../../src/accel/dbt/layout.ts';
+import { ERST_EXECUTE, erstAction, erstRegister } from '../../src/bits/erst.ts';
+import { openErstStorage } from '../../src/devices/erst.ts';
 import { kvmAllFeatures } from '../../src/devices/kvm-pv.ts';
 import { MemoryFile } from '../../src/disk/memory-file.ts';
 import { RawImage } from '../../src/disk/raw.ts';
@@ -17,6 +19,8 @@ import { Random } from './asm.ts';
 
 const RAM = 8 << 20;
 const DISK = 1 << 20;
+/** Bytes of the store of error records. */
+const RECORDS = 8 * 4096;
 /** ms that what is under way may take to end. */
 const DRAIN = 20_000;
 
@@ -54,6 +58,7 @@ const common: readonly DeviceConfig[] = [
   { driver: 'edu' },
   { driver: 'pci-testdev' },
   { driver: 'vmcoreinfo' },
+  { driver: 'acpi-erst', memdev: true, record_size: 4096 },
   { driver: 'isa-fdc' },
   { driver: 'floppy', drive: true },
 ];
@@ -68,8 +73,14 @@ const own: Readonly<Record<Exclude<MachineKind, 'microvm'>, readonly DeviceConfi
 /** Connects what devices ask for. */
 function connected(list: readonly DeviceConfig[], backends: Backends, random: Random): DeviceConfig[] {
   const noise = new Uint8Array(60);
-  return list.map(({ drive, netdev, rng, ...config }, n) => {
+  return list.map(({ drive, netdev, rng, memdev, ...config }, n) => {
     const name = `b${n}`;
+    if (memdev) {
+      const bytes = new Uint8Array(RECORDS);
+      openErstStorage(bytes, 4096);
+      backends.memories.add(name, { bytes, save: async () => {} });
+      return { ...config, memdev: name } as DeviceConfig;
+    }
     if (drive) {
       const file = new MemoryFile(name);
       void file.truncate(DISK);
@@ -120,7 +131,7 @@ export class BoardFuzz {
     await new Promise((r) => setImmediate(r));
     const config: MachineConfig = {
       ...{ cpus: 1, memory: RAM, cpuModel: 'max', paravirtual: kvmAllFeatures, rtcOffset: 0, trace: [] },
-      ...{ machine, devices },
+      ...{ machine, devices, memdevs: Object.fromEntries(backends.memories.entries().map(([id]) => [id, RECORDS])) },
     };
     const layout = layoutOf(RAM, 1, extraBytes(config));
     const buffer = new SharedArrayBuffer(layout.pages * 65536);
@@ -182,6 +193,31 @@ export class BoardFuzz {
     return 0;
   }
 
+  /** An operation of the store of error records, mostly on records that are well-formed. */
+  #records(): void {
+    const r = this.#random;
+    const mmio = this.board.mmio[0]!;
+    const regions = mmio.regions();
+    const registers = regions.find((region) => region.name === 'acpi-erst');
+    const exchange = regions.find((region) => region.name === 'erst.exchange');
+    if (!registers) return;
+    const act = (action: number, value?: number): void => {
+      if (value !== undefined) mmio.write(registers.base + erstRegister.value, 4, value);
+      mmio.write(registers.base + erstRegister.action, 4, action);
+    };
+    if (exchange) {
+      const word = (at: number, value: number): void => mmio.write(exchange.base + at, 4, value);
+      word(20, r.below(4) ? 128 + r.below(512) : r.u32());
+      word(96, r.below(16));
+      word(100, 0);
+    }
+    act(erstAction.setOffset, r.below(4) ? 0 : this.#value());
+    act(erstAction.setIdentifier, r.below(4) ? r.below(16) : this.#value());
+    act(r.below(4));
+    act(erstAction.execute, r.below(8) ? ERST_EXECUTE : this.#value());
+    act(r.below(0x14));
+  }
+
   /** One random access. */
   step(): void {
     const r = this.#random;
@@ -189,6 +225,7 @@ export class BoardFuzz {
     const size = r.pick([1, 2, 4, 4]);
     const write = r.below(3) > 0;
     const value = size === 4 ? this.#value() : this.#value() % 2 ** (8 * size);
+    if (r.below(20) === 0) return this.#records();
     switch (r.below(10)) {
       case 0:
       case 1: {

@@ -103,6 +103,24 @@ test('the MADT has an APIC for each CPU, the I/O APIC and the interrupt override
   ]);
 });
 
+test('the ERST tells of the registers of a store of error records: actions in order, all entries of 32 bytes', () => {
+  const { view, bytes } = walk(linkAcpi(buildAcpi(q35(1, { errorRecords: 0xfebf_0000 })), BASE, 0x10000)).get('ERST')!;
+  assert.deepEqual([view.getUint32(36, true), view.getUint32(44, true), bytes.length], [48, 27, 48 + 27 * 32]);
+  const entries = Array.from({ length: 27 }, (_, n) => 48 + 32 * n);
+  assert.deepEqual([...new Set(entries.map((at) => bytes[at]))], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15, 16]);
+  assert.deepEqual([...new Set(entries.map((at) => view.getUint32(at + 8, true)))], [0xfebf_0000, 0xfebf_0008]);
+  // An operation is executed by a value of its own, then by the action's number.
+  assert.deepEqual(
+    entries
+      .filter((at) => bytes[at] === 5)
+      .map((at) => [bytes[at + 1], view.getUint32(at + 8, true), view.getUint32(at + 16, true)]),
+    [
+      [3, 0xfebf_0008, 0x9c],
+      [3, 0xfebf_0000, 5],
+    ],
+  );
+});
+
 test('the DSDT nests without a gap: every package ends where its parent says', () => {
   for (const config of [
     q35(1),

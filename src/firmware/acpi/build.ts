@@ -5,6 +5,7 @@
 import { ascii, bytesOf, little } from './aml.ts';
 import type { AcpiConfig } from './config.ts';
 import { dsdtBody } from './dsdt.ts';
+import { erstBody } from './erst.ts';
 import { FADT_POINTERS, facs, fadtBody, hpetBody, madtBody, mcfgBody, slitBody, sratBody } from './tables.ts';
 
 /** A field that holds an offset into the tables until they have an address. */
@@ -35,7 +36,7 @@ const OEM_ID = 'NONRT ';
 const OEM_TABLE = 'NONROOT ';
 const align = (n: number, to: number): number => Math.ceil(n / to) * to;
 
-/** The tables that `config` asks for: FACS, DSDT, FADT, MADT, HPET, MCFG, SRAT, SLIT, XSDT and RSDT. */
+/** The tables that `config` asks for: FACS, DSDT, FADT, MADT, HPET, MCFG, SRAT, SLIT, ERST, XSDT and RSDT. */
 export const buildAcpi = (config: AcpiConfig): AcpiImage => {
   if (config.cpus.length === 0) throw new Error('Cannot build ACPI tables: no CPUs given, accepted is 1 or more');
   const parts: { at: number; bytes: Uint8Array }[] = [];
@@ -83,6 +84,7 @@ export const buildAcpi = (config: AcpiConfig): AcpiImage => {
   const { numa } = config;
   if (numa) listed.push(table('SRAT', 1, sratBody(config.cpus, numa)));
   if (numa?.distances) listed.push(table('SLIT', 1, slitBody(numa.nodes, numa.distances)));
+  if (config.errorRecords !== undefined) listed.push(table('ERST', 1, erstBody(config.errorRecords)));
   const list = (signature: string, width: 4 | 8): number => {
     const at = table(signature, 1, bytesOf(...listed.map((entry) => little(entry, width))));
     for (const i of listed.keys()) fixups.push({ at: at + 36 + i * width, width });

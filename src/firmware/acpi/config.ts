@@ -66,6 +66,8 @@ export interface AcpiConfig {
   readonly vga?: boolean;
   /** fw_cfg at ports 0x510–0x51B. */
   readonly fwCfg?: boolean;
+  /** Registers of the store of error records; 0 where firmware has not placed them yet. */
+  readonly errorRecords?: number;
   /** Port of pvpanic. */
   readonly pvpanic?: number;
   /** Parallel ports. */

@@ -93,6 +93,15 @@ function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, f
   }
 }
 
+/** The ACPI tables of a kernel that was loaded directly once more, where they tell of what only the reset has placed. */
+export function tellPlaces({ config, board, layout, memory }: Omit<LoadGuestOptions, 'fresh'>): void {
+  const { facts } = board;
+  if (config.firmware || !hasAcpi(config) || facts.errorRecords === undefined) return;
+  const tables = acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE);
+  memory.set(tables, layout.ramBase + ACPI_ADDRESS);
+  board.ram.written(ACPI_ADDRESS, tables.length);
+}
+
 /** What the firmware is given: files, and a kernel that it is to start. */
 export function firmwareBlobs({ config, files, firmware }: MachineSetup, ramLow: number): FwCfgBlobs {
   const share = <K>(map: ReadonlyMap<K, Uint8Array> | undefined): Map<K, Uint8Array> =>

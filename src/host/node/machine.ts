@@ -45,7 +45,7 @@ import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips.ts';
 import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
-import { FlashFiles, firmwareBlobs, loadGuest } from './load-guest.ts';
+import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces } from './load-guest.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -829,6 +829,7 @@ export class NodeMachine implements RunningMachine {
       return;
     }
     this.board.reset();
+    tellPlaces({ config: this.#o.config, board: this.board, layout: this.#layout, memory: this.#bytes });
     if (held) Atomics.store(this.board.control.pause, 0, 1);
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
     this.#giveChips();
