@@ -58,7 +58,8 @@ export interface InputListener {
 /** Signals that a user or a service manager sends. */
 export type HostSignal = 'SIGINT' | 'SIGTERM' | 'SIGHUP';
 
-export interface CliHost {
+/** What every program needs. */
+export interface ProgramHost {
   readonly version: string;
   readonly out: Output;
   readonly err: Output;
@@ -82,24 +83,10 @@ export interface CliHost {
   writeFile(path: string, text: string): Promise<void>;
   removeFile(path: string): Promise<void>;
   readonly pid: number;
-  /** An image by name, fetched when the cache has it not. */
-  image(name: string, report: Report): Promise<BootFiles>;
-  pull(name: string, report: Report): Promise<ImageLine>;
-  images(): Promise<readonly ImageLine[]>;
-  /** A connection to a daemon: by its URI, else by NONROOT_URI, else at the usual socket. */
-  libvirt(uri: string | undefined): Promise<RpcClient>;
   /** A path of the host in full. */
   absolute(path: string): string;
-  /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
-  daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
-  /** Serves the page, at this address. */
-  web(settings: WebSettings): Promise<{ readonly url: string; close(): Promise<void> }>;
-  /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
-  userNet(forwards: readonly string[]): Promise<{ readonly port: NetBackend; close(): Promise<void> }>;
   /** Firmware by its name or path: from `folders`, from what is installed, or fetched. */
   firmware(name: string, folders: readonly string[], report: Report): Promise<Uint8Array>;
-  /** Serves a page that shows a VNC server's display, on this machine. */
-  webDisplay(vnc: Vnc): Promise<{ readonly url: string; close(): Promise<void> }>;
   /** Starts a VNC server. */
   startVnc(o: VncServerOptions): Promise<VncServer>;
   /** A folder to share. */
@@ -123,8 +110,26 @@ export interface CliHost {
   after(ms: number, action: () => void): { cancel(): void };
 }
 
+/** What `nonroot` and `nonrootd` need besides. */
+export interface CliHost extends ProgramHost {
+  /** An image by name, fetched when the cache has it not. */
+  image(name: string, report: Report): Promise<BootFiles>;
+  pull(name: string, report: Report): Promise<ImageLine>;
+  images(): Promise<readonly ImageLine[]>;
+  /** A connection to a daemon: by its URI, else by NONROOT_URI, else at the usual socket. */
+  libvirt(uri: string | undefined): Promise<RpcClient>;
+  /** Serves as the management daemon, or starts one in the background; `argv` is what the settings were read from. */
+  daemon(settings: DaemonSettings, argv: readonly string[]): Promise<number>;
+  /** Serves the page, at this address. */
+  web(settings: WebSettings): Promise<{ readonly url: string; close(): Promise<void> }>;
+  /** A user-mode network with these `hostfwd=` rules; rejects where the host refuses one. */
+  userNet(forwards: readonly string[]): Promise<{ readonly port: NetBackend; close(): Promise<void> }>;
+  /** Serves a page that shows a VNC server's display, on this machine. */
+  webDisplay(vnc: Vnc): Promise<{ readonly url: string; close(): Promise<void> }>;
+}
+
 /** What the emulator's program needs besides. */
-export interface SystemHost extends CliHost {
+export interface SystemHost extends ProgramHost {
   /** This process is the one that `daemonize` has started. */
   readonly isDaemon: boolean;
   /** Starts this command line again in the background and waits until it is ready; the exit code. */

@@ -5,7 +5,7 @@ import type { Folder, FolderOptions } from '../devices/ninep/folder.ts';
 import { type MappedOptions, mappedFolder } from '../devices/ninep/mapped.ts';
 import type { Backends } from '../machine/backends.ts';
 import { optionMap } from '../monitor/keyval.ts';
-import type { CliHost } from './host.ts';
+import type { ProgramHost } from './host.ts';
 import { addDevice } from './system-device-options.ts';
 import { does, parameters, type SystemOption } from './system-option.ts';
 import { oneOf, onOff, Refused, type Settings } from './system-settings.ts';
@@ -92,7 +92,7 @@ function virtfs(s: Settings, text: string): void {
  * Opens a folder and puts it among the back-ends.
  * @throws Error (rejects) with one line
  */
-export async function openFsdev(one: FsdevSetting, host: CliHost, backends: Backends): Promise<Folder> {
+export async function openFsdev(one: FsdevSetting, host: ProgramHost, backends: Backends): Promise<Folder> {
   const plain = await host.folder(one.path, one.options).catch((error: Error) => {
     throw new Refused(`${one.text}: ${error.message}`);
   });

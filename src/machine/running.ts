@@ -18,7 +18,7 @@ export interface KernelFiles {
   readonly name: string;
   readonly initrd?: Uint8Array;
   readonly append: string;
-  /** Says which file of the host the kernel is, as it was when it was read: see `CliHost.identity`. */
+  /** Says which file of the host the kernel is, as it was when it was read: see `ProgramHost.identity`. */
   readonly identity?: string | undefined;
   /** The kernel's decompressed ELF, where the caller has it already; asked for at each start, and closed. */
   readonly vmlinux?: () => ImageFile | undefined;

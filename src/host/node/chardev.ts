@@ -4,13 +4,13 @@ import { createSocket } from 'node:dgram';
 import { constants, createReadStream, createWriteStream, openSync, type WriteStream } from 'node:fs';
 import type { CharBackend, CharEvents, CharHost } from '../../chardev/chardev.ts';
 import type { CharOptions } from '../../chardev/options.ts';
-import type { CliHost } from '../../cli/host.ts';
+import type { ProgramHost } from '../../cli/host.ts';
 import { openPty } from './chardev-pty.ts';
 import { openSocket } from './chardev-socket.ts';
 
 /** `namedFd` looks up a descriptor that a monitor's getfd named. */
 export function nodeChars(
-  host: Pick<CliHost, 'input' | 'out'>,
+  host: Pick<ProgramHost, 'input' | 'out'>,
   namedFd: (name: string) => number | undefined = () => undefined,
 ): CharHost {
   return {
@@ -24,7 +24,7 @@ export function nodeChars(
 }
 
 async function open(
-  host: Pick<CliHost, 'input' | 'out'>,
+  host: Pick<ProgramHost, 'input' | 'out'>,
   options: CharOptions,
   events: CharEvents,
   namedFd: (name: string) => number | undefined,
@@ -50,7 +50,7 @@ async function open(
 
 const CTRL_C = 0x03;
 
-function openStdio({ input, out }: Pick<CliHost, 'input' | 'out'>, signal: boolean, events: CharEvents): CharBackend {
+function openStdio({ input, out }: Pick<ProgramHost, 'input' | 'out'>, signal: boolean, events: CharEvents): CharBackend {
   const session = input.open({
     input: (bytes) => {
       if (signal && input.isTTY && bytes.includes(CTRL_C)) process.kill(process.pid, 'SIGINT');

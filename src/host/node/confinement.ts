@@ -12,7 +12,7 @@ import { packageFile } from './package-file.ts';
 /** Where this program's `src` and `bin` are: a clone, or `dist` of the package. */
 const ROOT = join(import.meta.dirname, '../../..');
 
-/** Starts the program anew, confined to its own files and `files`; see `CliHost.prepareToConfine`. `before` is called right before. */
+/** Starts the program anew, confined to its own files and `files`; see `ProgramHost.prepareToConfine`. `before` is called right before. */
 export async function prepareToConfine(
   files: (() => Promise<readonly Grant[]>) | undefined,
   before = (): void => {},

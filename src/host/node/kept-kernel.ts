@@ -16,7 +16,7 @@ const HEAD_BYTES = NAME_BYTES + 32;
 /** For so long after a file was written to, another write may leave the same time. Milliseconds. */
 const SETTLED = 2000;
 
-/** A word for a host file and the state that it is in, as `CliHost.identity` has it. */
+/** A word for a host file and the state that it is in, as `ProgramHost.identity` has it. */
 export function fileIdentity(path: string): string | undefined {
   try {
     const s = statSync(path, { bigint: true });

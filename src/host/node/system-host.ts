@@ -8,19 +8,19 @@ import { promisify } from 'node:util';
 import type { SystemHost } from '../../cli/host.ts';
 import { AdmittedFiles } from './admitted.ts';
 import { nodeChars } from './chardev.ts';
-import { nodeHost } from './cli-host.ts';
 import { namedDescriptors, READY } from './confine.ts';
 import { prepareToConfine } from './confinement.ts';
 import { nodeDiskHost } from './file.ts';
 import { NodeMachine } from './machine.ts';
 import { nodeSockets } from './net.ts';
+import { programHost } from './program-host.ts';
 import { stateStreams } from './state-streams.ts';
 import { openTap, TUN } from './tap.ts';
 import type { ThreadAhead } from './vcpu-thread.ts';
 import { startVnc, zlib } from './vnc.ts';
 
 export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost {
-  const host = nodeHost(version, ahead);
+  const host = programHost(version, ahead);
   const readyFd = process.env[READY] === undefined ? undefined : Number(process.env[READY]);
   delete process.env[READY];
   let machine: NodeMachine | undefined;
