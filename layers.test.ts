@@ -84,3 +84,26 @@ test('imports carry the .ts ending', () => {
   );
   assert.deepEqual(offences, []);
 });
+
+test('what starts with a machine has nothing of what it never runs', () => {
+  const unwanted = {
+    'bin/nonroot-system-x86_64.ts': /^src\/(daemon|domain|web)\//,
+    'src/host/node/vcpu-worker.ts': /^src\/(daemon|domain|monitor|net|web)\//,
+    'src/host/node/kvm-doorbells-worker.ts': /^src\/(isa|devices|machine)\//,
+  };
+  for (const [entry, pattern] of Object.entries(unwanted)) {
+    const reached = new Set([entry]);
+    // What is imported for its types alone is not there.
+    for (const file of reached)
+      for (const [statement, from, bare, late] of readFileSync(posix.join(root, file), 'utf8').matchAll(IMPORT)) {
+        const name = from ?? bare ?? late;
+        if (!/^\s*(import|export) type\b/.test(statement) && name.startsWith('.'))
+          reached.add(posix.join(posix.dirname(file), name));
+      }
+    assert.deepEqual(
+      [...reached].filter((file) => pattern.test(file)),
+      [],
+      entry,
+    );
+  }
+});

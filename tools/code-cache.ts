@@ -32,8 +32,8 @@ function keep(): void {
   setFlagsFromString('--no-flush-bytecode');
 }
 
-if (isMainThread) process.on('exit', keep);
-else {
+process.on('exit', keep);
+if (!isMainThread) {
   // Threads are ended from outside: what they have sent last is the last that is heard of them.
   const { prototype } = MessagePort;
   const post = prototype.postMessage;

@@ -263,3 +263,12 @@ export const regionFlag = { logDirty: 1, readonly: 2 } as const;
 export const mpState = { runnable: 0, uninitialized: 1, initReceived: 2, halted: 3, sipiReceived: 4 } as const;
 /** Errno values that ioctls give. */
 export const errno = { EINTR: 4, EAGAIN: 11, EFAULT: 14, EBUSY: 16, EINVAL: 22, ENOENT: 2, EACCES: 13 } as const;
+
+/** A structure of its own: its bytes and a view of them. */
+export function block<V>(layout: { readonly size: number; view(buffer: ArrayBufferLike, offset: number): V }): {
+  readonly bytes: Uint8Array;
+  readonly view: V;
+} {
+  const bytes = new Uint8Array(layout.size);
+  return { bytes, view: layout.view(bytes.buffer, 0) };
+}

@@ -1,8 +1,7 @@
 // The board's interrupt controllers and its timer in the kernel: the wires that lead to them, and their state. Linux 6.1,
 // Documentation/virt/kvm/api.rst, KVM_CREATE_IRQCHIP, KVM_SET_GSI_ROUTING, KVM_IRQ_LINE, KVM_GET_IRQCHIP, KVM_GET_PIT2.
 
-import { chipId, irqchipLayout, PIT_BYTES } from './abi.ts';
-import { block } from './state.ts';
+import { block, chipId, irqchipLayout, PIT_BYTES } from './abi.ts';
 import type { KvmVm } from './vm.ts';
 
 const PINS = 24;

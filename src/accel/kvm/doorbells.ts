@@ -6,9 +6,8 @@ import { ringWords } from '../../bus/doorbell.ts';
 import { Lock, lockLayout } from '../../bus/lock.ts';
 import type { PlacedBell } from '../../bus/space.ts';
 import type { MemoryLayout } from '../accel.ts';
-import { ioctls, ioeventfdFlag, ioeventfdLayout } from './abi.ts';
+import { block, ioctls, ioeventfdFlag, ioeventfdLayout } from './abi.ts';
 import type { KvmHost } from './host.ts';
-import { block } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
 /** Doorbells that the kernel takes; further ones leave the guest as other accesses do. */
@@ -43,13 +42,13 @@ const keyOf = (e: { address: number; match: number; kicked: number; ports: numbe
   `${e.ports} ${e.address} ${e.size} ${e.match} ${e.kicked}`;
 
 export class KvmDoorbells {
-  readonly #vm: KvmVm;
+  readonly #vm: Pick<KvmVm, 'host' | 'share'>;
   readonly #buffer: SharedArrayBuffer;
   readonly #s: ViewOf<typeof doorbellsLayout>;
   readonly #lock: Lock;
 
   /** `thread` is a number of this thread, from 1, that no other thread of the process has. */
-  constructor(vm: KvmVm, buffer: SharedArrayBuffer, layout: MemoryLayout, thread: number) {
+  constructor(vm: Pick<KvmVm, 'host' | 'share'>, buffer: SharedArrayBuffer, layout: MemoryLayout, thread: number) {
     this.#vm = vm;
     this.#buffer = buffer;
     this.#s = doorbellsLayout.view(buffer, layout.doorbells);

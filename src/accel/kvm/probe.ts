@@ -2,6 +2,7 @@
 // short time. A nested KVM may emulate ring 0, slowly and with gaps, while it looks like any other.
 
 import {
+  block,
   errno,
   exitReasons,
   ioctls,
@@ -14,7 +15,6 @@ import {
 } from './abi.ts';
 import { hostVendor, setCpuid } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
-import { block } from './state.ts';
 import { KvmVm } from './vm.ts';
 
 export interface KvmProbe {

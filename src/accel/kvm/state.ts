@@ -8,10 +8,8 @@ import { readRflags, writeRflags } from '../../isa/x86/rflags.ts';
 import { At } from '../../isa/x86/rows/xsave.ts';
 import * as st from '../../isa/x86/state.ts';
 import { S } from '../../isa/x86/state.ts';
-import {
-  debugRegsLayout, deviceAttrLayout, errno, eventsFlag, eventsLayout, type IoctlName, ioctls, MSRS_HEADER, msrEntryLayout, regsLayout, type Segment,
-  shadowBit, sregsLayout, tscOffsetAttr, XSAVE_BYTES, xcrsLayout,
-} from './abi.ts'; // biome-ignore format: one list
+import { block, debugRegsLayout, deviceAttrLayout, errno, eventsFlag, eventsLayout, type IoctlName, ioctls, MSRS_HEADER, msrEntryLayout, regsLayout, type Segment,
+  shadowBit, sregsLayout, tscOffsetAttr, XSAVE_BYTES, xcrsLayout, } from './abi.ts'; // biome-ignore format: one list
 import type { CpuidEntry } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
 
@@ -421,15 +419,6 @@ export function checkComponents(xcr0: bigint, kept: bigint): void {
   throw new Error(
     `Cannot run the guest on this KVM: it uses state that KVM does not keep here (${names.join(', ') || `XCR0 0x${lacking.toString(16)}`}); accepted is a CPU model without it${without}`,
   );
-}
-
-/** A structure of its own: its bytes and a view of them. */
-export function block<V>(layout: { readonly size: number; view(buffer: ArrayBufferLike, offset: number): V }): {
-  readonly bytes: Uint8Array;
-  readonly view: V;
-} {
-  const bytes = new Uint8Array(layout.size);
-  return { bytes, view: layout.view(bytes.buffer, 0) };
 }
 
 function oneMsr(index: number, value: bigint) {

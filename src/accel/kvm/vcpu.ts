@@ -9,16 +9,14 @@ import { Activity, GuestDebug } from '../../isa/x86/state.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { Area } from '../dbt/layout.ts';
 import { readSlot, writeSlot } from '../slots.ts';
-import {
-  debugControl, type ExitReason, errno, exitReasons, guestDebugLayout, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runDebugLayout, runEoiLayout,
-  runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout,
-} from './abi.ts'; // biome-ignore format: one list
+import { block, debugControl, type ExitReason, errno, exitReasons, guestDebugLayout, type IoctlName, ioctls, LAPIC_BYTES, mpState, mpStateLayout, RUN_UNION, type Run, runDebugLayout, runEoiLayout,
+  runFailLayout, runInternalLayout, runIoLayout, runLayout, runMmioLayout, SUBERROR_EMULATION, translationLayout, } from './abi.ts'; // biome-ignore format: one list
 import { CoalescedRing, type PortWrite } from './coalesced.ts';
 import { ExitCounters } from './counters.ts';
 import { guestCpuid, lackingFeatures, setCpuid } from './cpuid.ts';
 import { DirtyRing } from './dirty-ring.ts';
 import { giveBack, type Holding, holdingOf } from './holdings.ts';
-import { block, KvmState, keptComponents } from './state.ts';
+import { KvmState, keptComponents } from './state.ts';
 import type { KvmVm } from './vm.ts';
 
 /** MSRs of the paravirtual interface that both the kernel and the board keep. */

@@ -2,6 +2,7 @@
 // descriptors, which are the process's. Linux 6.1, Documentation/virt/kvm/api.rst.
 
 import {
+  block,
   type CapName,
   cap,
   clockDataLayout,
@@ -26,7 +27,6 @@ import { wires } from './chips.ts';
 import type { CoalescedPorts } from './coalesced.ts';
 import { type CpuidEntry, supportedCpuid } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
-import { block } from './state.ts';
 
 /** Where interrupt controllers are: all of them ours; the local APICs in the kernel and the rest ours; or all of them, and the PIT, in the kernel. */
 export type Irqchip = 'off' | 'split' | 'on';

@@ -3,7 +3,7 @@
 import { threadId, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { KvmDoorbells } from '../../accel/kvm/doorbells.ts';
-import { type KvmShare, KvmVm } from '../../accel/kvm/vm.ts';
+import type { KvmShare } from '../../accel/kvm/vm.ts';
 import { kvmHost } from './kvm-native.ts';
 
 export interface DoorbellsWorkerData {
@@ -13,4 +13,4 @@ export interface DoorbellsWorkerData {
 }
 
 const { share, memory, layout } = workerData as DoorbellsWorkerData;
-new KvmDoorbells(KvmVm.attach(kvmHost(), share), memory, layout, threadId + 1).serve();
+new KvmDoorbells({ host: kvmHost(), share }, memory, layout, threadId + 1).serve();
