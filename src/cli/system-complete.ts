@@ -1,6 +1,7 @@
 // What follows from the options of `nonroot-system-x86_64` together: QEMU's default devices, the character devices behind the short
 // forms, properties that `-global` and `-set` change; what does not fit together is refused.
 
+import type { TimerConfig } from '../machine/config.ts';
 import { propertiesOf } from '../machine/device-tree.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { deviceTypes } from '../machine/device-types.ts';
@@ -18,10 +19,14 @@ import { integer, onOff, Refused, type Settings } from './system-settings.ts';
 
 /** Drivers of boards that `-global` may name although no `-device` does, with what they take: what they are anyway. */
 const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
-  'kvm-pit': { lost_tick_policy: ['delay', 'discard'] },
   PIIX4_PM: { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'] },
   'ICH9-LPC': { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'], noreboot: ['off', 'false', 'on', 'true'] },
-  mc146818rtc: { lost_tick_policy: ['discard', 'slew'] },
+};
+/** Of the boards' timers: what each property takes, and what it makes of the settings. */
+const timerGlobals: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, TimerConfig>>>>>> = {
+  hpet: { msi: { on: { hpetMsi: true }, true: { hpetMsi: true }, off: { hpetMsi: false }, false: { hpetMsi: false } } },
+  'kvm-pit': { lost_tick_policy: { delay: { pitDiscards: false }, discard: { pitDiscards: true } } },
+  mc146818rtc: { lost_tick_policy: { discard: { rtcSlew: false }, slew: { rtcSlew: true } } },
 };
 
 export function complete(s: Settings): void {
@@ -138,6 +143,15 @@ function globals(s: Settings): void {
     }
     if (driver === 'mch' && property === 'extended-tseg-mbytes') {
       s.extendedTseg = integer(`-global ${driver}.${property}=`, value, 0, 0xfff);
+      continue;
+    }
+    const timer = timerGlobals[driver];
+    if (timer) {
+      const accepted = timer[property];
+      if (!accepted) throw new Refused(`${text}: not supported; accepted: ${Object.keys(timer).join(', ')}`);
+      if (!Object.hasOwn(accepted, value))
+        throw new Refused(`${text}: not supported; accepted: ${Object.keys(accepted).join(', ')}`);
+      s.timers = { ...s.timers, ...accepted[value] };
       continue;
     }
     const board = boardGlobals[driver];

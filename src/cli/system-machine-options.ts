@@ -322,8 +322,10 @@ export const machineOptions: readonly SystemOption[] = [
           s.rtcOffset = rtcOffset(v);
         },
         clock: (v) => oneOf('-rtc clock=', v, ['host']),
-        // Missed ticks are made up for by the guest's own clock source; both words mean what is done here.
-        driftfix: (v) => oneOf('-rtc driftfix=', v, ['none', 'slew']),
+        driftfix: (v) => {
+          oneOf('-rtc driftfix=', v, ['none', 'slew']);
+          s.timers = { ...s.timers, rtcSlew: v === 'slew' };
+        },
       }),
     ),
   },

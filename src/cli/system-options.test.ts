@@ -122,6 +122,21 @@ test('values reach the settings', () => {
   assert.deepEqual([s.trace, s.log, s.hpet, s.noReboot, s.name], [['bus', 'cpu'], 'l', false, true, 'a,b']);
 });
 
+test('what becomes of missed ticks, and whether the HPET sends messages', () => {
+  assert.deepEqual(settings('').timers, {});
+  assert.deepEqual(settings('-rtc driftfix=slew').timers, { rtcSlew: true });
+  assert.deepEqual(settings('-global kvm-pit.lost_tick_policy=discard -global hpet.msi=on').timers, {
+    pitDiscards: true,
+    hpetMsi: true,
+  });
+  assert.deepEqual(settings('-global mc146818rtc.lost_tick_policy=slew').timers, { rtcSlew: true });
+  assert.equal(
+    refusal('-global mc146818rtc.lost_tick_policy=delay'),
+    '-global mc146818rtc.lost_tick_policy=delay: not supported; accepted: discard, slew',
+  );
+  assert.equal(refusal('-global hpet.timers=4'), '-global hpet.timers=4: not supported; accepted: msi');
+});
+
 test('what is not supported is refused by name, down to properties', () => {
   assert.equal(refusal('-device vfio-pci,netdev=n'), '-device vfio-pci: not supported');
   assert.equal(refusal('-device isa-debug-exit,baud=b'), '-device isa-debug-exit baud: not supported');

@@ -2,7 +2,7 @@
 // "Invocation").
 
 import type { CharOptions } from '../chardev/options.ts';
-import type { NumaConfig } from '../machine/config.ts';
+import type { NumaConfig, TimerConfig } from '../machine/config.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { findMachine, type MachineType } from '../machine/machine-types.ts';
 import type { MicrovmParts } from '../machine/microvm.ts';
@@ -90,6 +90,8 @@ export interface Settings {
   /** `secure` of flash chips; MiB of q35's extended TSEG. */
   secureFlash: boolean;
   extendedTseg?: number | undefined;
+  /** Of the HPET, the RTC and KVM's PIT. */
+  timers: TimerConfig;
   /** `-vga`; undefined for the default. */
   vga?: string;
   vnc: (Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined })[];
@@ -158,6 +160,7 @@ export const defaults = (): Settings => ({
   snapshot: false,
   globals: [],
   secureFlash: false,
+  timers: {},
   vnc: [],
   usb: false,
   usbDevices: [],

@@ -88,6 +88,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     devices: s.devices,
     memdevs: Object.fromEntries(memdevsOf(s).map((o) => [String(o['id']), Number(o['size'])])),
     hpet: s.hpet,
+    timers: s.timers,
     sata: s.machineProperties.get('sata') !== 'off',
     smbus: s.machineProperties.get('smbus') !== 'off',
     ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : s.microvm.pit === false ? { microvm: { pit: false } } : {}),

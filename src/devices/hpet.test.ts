@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Hpet } from './hpet.ts';
+import { Hpet, hpetRoutes } from './hpet.ts';
 import { testBoard, wire } from './testing.ts';
 
-function hpet() {
+function hpet(more: { fsb?: boolean; routes?: number } = {}) {
   const board = testBoard();
   const pins = Array.from({ length: 24 }, wire);
   const legacy = [wire(), wire()] as const;
   const messages: number[] = [];
-  const device = new Hpet({ ...board, pin: (n) => pins[n]!, legacy, msi: (a, d) => messages.push(a, d) });
+  const device = new Hpet({ ...board, ...more, pin: (n) => pins[n]!, legacy, msi: (a, d) => messages.push(a, d) });
   device.reset();
   device.map(board.mmio);
   const base = 0xfed0_0000;
@@ -138,8 +138,35 @@ test('a level interrupt stays until its status bit is cleared', () => {
   assert.equal(pins[16]!.level, 0);
 });
 
+test('without messages and with other routes a timer says so, and takes no bit for them', () => {
+  const { r, w, run, messages, pins } = hpet({ routes: hpetRoutes.pc });
+  assert.deepEqual([r(0x100), r(0x104)], [0x30, 4]);
+  w(0x100, 0x4004 | (2 << 9));
+  assert.equal(r(0x100), 0x34 | (2 << 9));
+  w(0x108, 1000);
+  w(0x10c, 0);
+  w(0x10, 1);
+  run(20_000);
+  assert.deepEqual([messages, pins[2]!.edges], [[], 1]);
+});
+
+test('one shot of 32 bits fires when the counter wraps, too', () => {
+  const { w, run, pins } = hpet();
+  w(0xf0, 0xffff_ff00);
+  w(0x100, 0x104 | (20 << 9));
+  w(0x108, 0x100);
+  w(0x10, 1);
+  run(0x100 * 10 - 10);
+  assert.equal(pins[20]!.edges, 0);
+  run(10);
+  assert.equal(pins[20]!.edges, 1);
+  run(0x100 * 10);
+  assert.equal(pins[20]!.edges, 2);
+});
+
 test('a timer can send messages', () => {
-  const { w, run, messages } = hpet();
+  const { r, w, run, messages } = hpet({ fsb: true });
+  assert.equal(r(0x100) & 0x8000, 0x8000);
   w(0x10, 1);
   w(0x140, 0x4004);
   w(0x150, 0x41);

@@ -36,8 +36,8 @@ const nsPerCount = 10;
 const fsPerCount = 10_000_000;
 /** Revision 1, three timers, 64 bits, legacy replacement; vendor 0x8086. */
 const capabilities = 0x8086_a201;
-/** Pins of the I/O APIC that a timer may go to: 2, 8 and 16 to 23. */
-const routes = 0x00ff_0104;
+/** Pins of the I/O APIC that a timer may go to: 2, 8 and 16 to 23; QEMU's `pc` has 2 alone. */
+export const hpetRoutes = { q35: 0x00ff_0104, pc: 0x0000_0004 } as const;
 const cfg = {
   level: 2,
   enable: 4,
@@ -49,7 +49,7 @@ const cfg = {
   fsb: 0x4000,
   fsbCapable: 0x8000,
 } as const;
-const writable = cfg.level | cfg.enable | cfg.periodic | cfg.valueSet | cfg.mode32 | cfg.fsb | 0x3e00;
+const writable = cfg.level | cfg.enable | cfg.periodic | cfg.valueSet | cfg.mode32 | 0x3e00;
 const enabled = 1;
 const legacy = 2;
 const never = Number.POSITIVE_INFINITY;
@@ -62,6 +62,10 @@ const makesUp = 100_000_000n;
 export interface HpetOptions {
   readonly arena: Arena;
   readonly clock: Clock;
+  /** Pins that timers may go to, by bits; `hpetRoutes.q35` when left out. */
+  readonly routes?: number;
+  /** Timers can interrupt by messages. */
+  readonly fsb?: boolean;
   /** Pin `n` of the I/O APIC, of those in `routes`. */
   readonly pin: (n: number) => IrqLine;
   /** Where timers 0 and 1 go with legacy replacement: the lines of ISA interrupts 0 and 8. */
@@ -77,10 +81,15 @@ export class Hpet implements Timed {
   readonly handler: Handler;
   readonly #o: HpetOptions;
   readonly #pins: readonly (IrqLine | undefined)[];
+  readonly #routes: number;
+  readonly #writable: number;
 
   constructor(o: HpetOptions) {
     this.#o = o;
     this.s = o.arena.alloc(hpetLayout);
+    const routes = o.routes ?? hpetRoutes.q35;
+    this.#routes = routes;
+    this.#writable = writable | (o.fsb ? cfg.fsb : 0);
     this.#pins = Array.from({ length: 32 }, (_, n) => ((routes >>> n) & 1 ? o.pin(n) : undefined));
     this.handler = {
       max: 8,
@@ -106,7 +115,7 @@ export class Hpet implements Timed {
     this.s.status = 0;
     this.s.counter = 0n;
     for (const t of this.s.timers) {
-      t.config = cfg.periodicCapable | cfg.size64 | cfg.fsbCapable;
+      t.config = cfg.periodicCapable | cfg.size64 | (this.#o.fsb ? cfg.fsbCapable : 0);
       t.fsbData = 0;
       t.fsbAddress = 0;
       t.comparator = 0xffff_ffff_ffff_ffffn;
@@ -188,7 +197,7 @@ export class Hpet implements Timed {
     if (at < 0x100 || t === undefined) return 0n;
     switch (at & 0x18) {
       case 0x00:
-        return (BigInt(routes) << 32n) | BigInt(t.config);
+        return (BigInt(this.#routes) << 32n) | BigInt(t.config);
       case 0x08:
         return t.comparator;
       case 0x10:
@@ -222,7 +231,7 @@ export class Hpet implements Timed {
       case 0x00: {
         if (part === 'high') return;
         if (t.config & cfg.enable && !(low & cfg.enable)) this.#lower(n, t);
-        t.config = (t.config & ~writable) | (low & writable);
+        t.config = (t.config & ~this.#writable) | (low & this.#writable);
         if (t.config & cfg.mode32) {
           t.comparator = BigInt.asUintN(32, t.comparator);
           t.period = BigInt.asUintN(32, t.period);
@@ -274,10 +283,16 @@ export class Hpet implements Timed {
     t.due = never;
     if (!(this.s.config & enabled) || !(t.config & cfg.enable)) return;
     const width = this.#width(t);
-    let counts = BigInt.asUintN(width, t.comparator - this.#counterAt(now));
+    const counter = this.#counterAt(now);
+    let counts = BigInt.asUintN(width, t.comparator - counter);
     const missed = (1n << BigInt(width)) - counts;
     if (t.config & cfg.periodic && t.period !== 0n && missed <= makesUp) counts = 0n;
     if (after && counts === 0n) counts = 1n << BigInt(width);
+    // One shot of 32 bits: also when the counter wraps (2.3.9.2.1).
+    if (width === 32 && !(t.config & cfg.periodic)) {
+      const wrap = (1n << 32n) - BigInt.asUintN(32, counter);
+      if (wrap < counts) counts = wrap;
+    }
     // A match that has passed comes again when the counter has gone round; at 64 bits that is never.
     if (counts > 1n << 50n) return;
     t.due = Math.floor(now / nsPerCount) * nsPerCount + Number(counts) * nsPerCount;

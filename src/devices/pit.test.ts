@@ -146,6 +146,27 @@ test('channel 2 stands still while its gate is low', () => {
   assert.equal(pit.output(2), 1);
 });
 
+test('a count that is written while a pulse of mode 1 runs waits for the next trigger', () => {
+  const { pit, w, r, pulses } = timer();
+  w(0x43, 0xb2);
+  w(0x42, 100, 0);
+  w(0x61, 1);
+  pulses(40);
+  w(0x42, 10, 0);
+  w(0x43, 0xe8);
+  assert.equal(r(0x42), 0x72);
+  pulses(30);
+  assert.equal(pit.output(2), 0);
+  pulses(31);
+  assert.equal(pit.output(2), 1);
+  w(0x61, 0);
+  w(0x61, 1);
+  pulses(9);
+  assert.equal(pit.output(2), 0);
+  pulses(1);
+  assert.equal(pit.output(2), 1);
+});
+
 test('the speaker sounds in mode 3 with both bits set', () => {
   const { pit, w } = timer();
   w(0x43, 0xb6);

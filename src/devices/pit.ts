@@ -18,7 +18,7 @@ const channelFields = {
   served: 'f64',
   /** Initial count in clock pulses, 1 to 65,536 (10,000 in BCD); 0 before the first one is written. */
   count: 'u32',
-  /** Elements left of the count when the gate went low, for modes that it stops. */
+  /** Elements left of the count when the gate went low, for modes that it stops; in modes 1 and 5 the count that the next trigger loads. */
   frozen: 'u32',
   latch: 'u16',
   /** Bytes of the latched count still to read: 0 to 2. */
@@ -144,7 +144,8 @@ export class Pit implements Timed {
         if ((v & (2 << n)) === 0) continue;
         if ((v & 0x20) === 0) this.#latch(c, now);
         if ((v & 0x10) === 0 && c.statusLatched === 0) {
-          c.status = (output(c, now) << 7) | (c.running === 0 ? 0x40 : 0) | (c.access << 4) | (c.mode << 1) | c.bcd;
+          const unloaded = c.running === 0 || (triggered(c) && c.frozen !== c.count);
+          c.status = (output(c, now) << 7) | (unloaded ? 0x40 : 0) | (c.access << 4) | (c.mode << 1) | c.bcd;
           c.statusLatched = 1;
         }
       }
@@ -192,13 +193,13 @@ export class Pit implements Timed {
 
   #load(n: number, count: number): void {
     const c = this.#channels[n]!;
-    const now = this.#clock.now();
-    // On the chip a running period ends before the new count takes over; here it begins at once.
-    c.start = now;
-    c.count = count;
     c.frozen = count;
     // Modes 1 and 5 wait for the gate's rising edge.
-    if (c.mode !== 1 && c.mode !== 5) c.running = 1;
+    if (triggered(c) && c.running) return;
+    // On the chip a running period ends before the new count takes over; here, and in QEMU, it begins at once.
+    c.start = this.#clock.now();
+    c.count = count;
+    if (!triggered(c)) c.running = 1;
     this.#changed(n);
   }
 
@@ -222,12 +223,13 @@ export class Pit implements Timed {
     const c = this.#channels[n]!;
     if (c.gate === level) return;
     const now = this.#clock.now();
-    if (level === 0) c.frozen = remaining(c, now);
+    if (level === 0 && !triggered(c)) c.frozen = remaining(c, now);
     c.gate = level;
     if (level === 1) {
       if (c.mode === 0 || c.mode === 4) c.start = now - (c.count - c.frozen) * nsPerTick;
       else {
         c.start = now;
+        if (triggered(c)) c.count = c.frozen;
         if (c.count !== 0) c.running = 1;
       }
     }
@@ -256,6 +258,9 @@ export class Pit implements Timed {
   }
 }
 
+/** The gate's rising edge begins the count. */
+const triggered = (c: Channel): boolean => c.mode === 1 || c.mode === 5;
+
 /** Clock pulses since the count began. */
 const elapsed = (c: Channel, now: number): number => Math.floor(((now - c.start) * pitHz) / 1e9 + 1e-6);
 
@@ -263,7 +268,7 @@ const elapsed = (c: Channel, now: number): number => Math.floor(((now - c.start)
 function remaining(c: Channel, now: number): number {
   if (c.count === 0) return 0;
   if (!c.running) return c.count;
-  if (c.gate === 0 && c.mode !== 1 && c.mode !== 5) return c.frozen;
+  if (c.gate === 0 && !triggered(c)) return c.frozen;
   const ticks = elapsed(c, now);
   const modulus = c.bcd ? 10_000 : 0x1_0000;
   switch (c.mode) {
@@ -305,7 +310,7 @@ function output(c: Channel, now: number): 0 | 1 {
 
 /** Time of the first change of a channel's output after `from`, in ns. */
 function nextEdge(c: Channel, from: number): number {
-  if (c.count === 0 || !c.running || (c.gate === 0 && c.mode !== 1 && c.mode !== 5)) return never;
+  if (c.count === 0 || !c.running || (c.gate === 0 && !triggered(c))) return never;
   const ticks = elapsed(c, from);
   let at: number;
   switch (c.mode) {

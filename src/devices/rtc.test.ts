@@ -4,7 +4,7 @@ import { Rtc } from './rtc.ts';
 import { testBoard, wire } from './testing.ts';
 
 /** 2026-11-23 21:59:58.5 UTC, a Monday, at clock 1 s. */
-function rtc(memory = { below4g: 2 ** 27, above4g: 0 }) {
+function rtc(memory = { below4g: 2 ** 27, above4g: 0 }, slew = false) {
   const board = testBoard();
   const irq = wire();
   const start = Date.UTC(2026, 10, 23, 21, 59, 58) / 1000 + 0.5;
@@ -13,6 +13,7 @@ function rtc(memory = { below4g: 2 ** 27, above4g: 0 }) {
     wall: { epochSeconds: () => start + (board.time.ns - 1e9) / 1e9 },
     irq,
     memory,
+    slew,
   });
   device.reset();
   device.map(board.ports);
@@ -52,6 +53,7 @@ test('binary and 12 hours are formats of the same time', () => {
 test('a guest sets the time while SET stops it, and it goes on from there', () => {
   const { r, w, run } = rtc();
   w(11, 0x82);
+  w(6, 3);
   w(0x32, 0x19);
   w(9, 0x99);
   w(8, 0x12);
@@ -60,10 +62,70 @@ test('a guest sets the time while SET stops it, and it goes on from there', () =
   w(2, 0x59);
   w(0, 0x59);
   run(5);
-  assert.equal(time(r), '19 99 12 31 6 23 59 59');
+  assert.equal(time(r), '19 99 12 31 3 23 59 59');
   w(11, 2);
   run(1);
   assert.equal(time(r), '20 0 1 1 7 0 0 0');
+});
+
+test('while SET is on registers keep what is written, whatever date that would be meanwhile', () => {
+  const { r, w } = rtc();
+  w(11, 0x82);
+  w(8, 0x01);
+  w(7, 0x31);
+  w(11, 2);
+  w(11, 0x82);
+  w(8, 0x02);
+  assert.equal(r(7), 0x31);
+  w(7, 0x15);
+  w(11, 2);
+  assert.deepEqual([r(8), r(7)], [0x02, 0x15]);
+});
+
+test('SET leaves the phase of the seconds, and the first update is half a second after the reset of the divider', () => {
+  const { r, w, run } = rtc();
+  w(11, 0x82);
+  run(0.4);
+  w(11, 2);
+  run(0.09);
+  assert.equal(r(0), 0x58);
+  run(0.02);
+  assert.equal(r(0), 0x59);
+  w(10, 0x76);
+  run(3);
+  w(10, 0x26);
+  run(0.49);
+  assert.equal(r(0), 0x59);
+  run(0.02);
+  assert.equal(r(0), 0);
+});
+
+test('an interrupt that is no longer enabled lets go of the line', () => {
+  const { w, run, irq } = rtc();
+  w(11, 0x12);
+  run(0.6);
+  assert.equal(irq.level, 1);
+  w(11, 2);
+  assert.equal(irq.level, 0);
+});
+
+test('periodic interrupts that merged are lost, or with slew follow the reads of register C, 20 of them between two ticks', () => {
+  const got = (slew: boolean): number => {
+    const { r, w, device, irq, time } = rtc(undefined, slew);
+    w(10, 0x26);
+    w(11, 0x42);
+    // 30 of 1,024 ticks a second pass before the host looks.
+    time.ns += (30e9 + 1e6) / 1024;
+    device.tick(time.ns);
+    let n = 0;
+    for (; irq.level === 1; n++) r(12);
+    time.ns += 1e9 / 1024;
+    device.tick(time.ns);
+    for (; irq.level === 1; n++) r(12);
+    return n;
+  };
+  assert.equal(got(false), 2);
+  assert.equal(got(true), 31);
 });
 
 test('UIP warns of the update', () => {

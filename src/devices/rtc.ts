@@ -11,12 +11,13 @@ export const rtcLayout = struct(
     index: 'u8',
     /** Seconds that the guest's time is ahead of the wall clock. */
     offset: 'f64',
-    /** Guest time in whole seconds while SET stops the clock. */
-    stopped: 'f64',
     /** Time in ns up to which interrupts have been served. */
     served: 'f64',
+    /** Periodic interrupts that the guest has yet to get under `slew`, and those among them that followed a read of register C. */
+    coalesced: 'u32',
+    reinjected: 'u8',
   },
-  { name: 'rtc', version: 1 },
+  { name: 'rtc', version: 2 },
 );
 type State = ViewOf<typeof rtcLayout>;
 
@@ -41,6 +42,10 @@ const never = Number.POSITIVE_INFINITY;
 /** UIP is set this long before an update, in ns; the datasheet's 244 µs. */
 const warning = 244_000;
 const timeFields = [0, 2, 4, 6, 7, 8, 9, cmos.century] as const;
+/** At most so many missed interrupts follow reads of register C between two that are due, as QEMU's `driftfix=slew` has it. */
+const mostReinjected = 20;
+/** The first update comes this long after the divider's reset, in seconds (datasheet, "Divider control bits"). */
+const afterDividerReset = 0.5;
 
 export interface RtcOptions {
   readonly arena: Arena;
@@ -48,6 +53,8 @@ export interface RtcOptions {
   readonly wall: WallClock;
   readonly irq: IrqLine;
   readonly retime?: () => void;
+  /** Periodic interrupts that came due before the guest had taken the last one are made up for; else they are lost. */
+  readonly slew?: boolean;
   /** Bytes of RAM below 4 GiB and above it. */
   readonly memory: { readonly below4g: number; readonly above4g: number };
 }
@@ -81,6 +88,8 @@ export class Rtc implements Timed {
     put(cmos.above16, Math.min(0xffff, Math.max(0, below4g - 0x100_0000) / 0x1_0000), 2);
     put(cmos.above4g, Math.min(0xff_ffff, above4g / 0x1_0000), 3);
     s.served = this.#o.clock.now();
+    s.coalesced = 0;
+    s.reinjected = 0;
     this.#o.irq.set(0);
   }
 
@@ -106,7 +115,7 @@ export class Rtc implements Timed {
     this.s.cmos[address & 0x7f] = value;
   }
 
-  /** Guest time in seconds since 1970, with fractions. */
+  /** Guest time in seconds since 1970, with fractions; while the clock is stopped, the fractions alone mean something. */
   get seconds(): number {
     return this.#o.wall.epochSeconds() + this.s.offset;
   }
@@ -158,7 +167,10 @@ export class Rtc implements Timed {
     const s = this.s;
     if (now <= s.served) return;
     let flags = 0;
-    if (this.#nextPeriod() <= now) flags |= 0x40;
+    if (this.#nextPeriod() <= now) {
+      flags |= 0x40;
+      if (this.#o.slew && s.cmos[cmos.statusB]! & b.periodic) this.#coalesce(now);
+    }
     if (!this.#stopped) {
       const end = Math.floor(this.seconds - (this.#o.clock.now() - now) / 1e9 + 1e-9);
       const begin = Math.floor(this.seconds - (this.#o.clock.now() - s.served) / 1e9 + 1e-9);
@@ -173,6 +185,15 @@ export class Rtc implements Timed {
     }
     s.served = now;
     s.cmos[cmos.statusC] = s.cmos[cmos.statusC]! | flags;
+  }
+
+  /** Counts the periods since `served` whose interrupts merge into one. */
+  #coalesce(now: number): void {
+    const s = this.s;
+    const period = this.#period;
+    const due = Math.round(Math.floor(now / period + 1e-9) - Math.floor(s.served / period + 1e-9));
+    s.coalesced = Math.min(0xffff_ffff, s.coalesced + due - (s.cmos[cmos.statusC]! & 0x40 ? 0 : 1));
+    if (s.reinjected >= mostReinjected) s.reinjected = 0;
   }
 
   /** True when the alarm registers match; 0xC0 and above match anything. */
@@ -190,16 +211,22 @@ export class Rtc implements Timed {
     const now = this.#o.clock.now();
     switch (address) {
       case cmos.statusA: {
-        const fraction = this.seconds - Math.floor(this.seconds);
-        return s.cmos[address]! | (!this.#stopped && (1 - fraction) * 1e9 <= warning ? 0x80 : 0);
+        return s.cmos[address]! | (!this.#stopped && (1 - this.#fraction) * 1e9 <= warning ? 0x80 : 0);
       }
       case cmos.statusC: {
         this.#serve(now);
         const C = s.cmos[address]!;
         s.cmos[address] = 0;
         this.#o.irq.set(0);
+        const B = s.cmos[cmos.statusB]!;
+        if (s.coalesced > 0 && B & b.periodic && s.reinjected < mostReinjected) {
+          s.coalesced--;
+          s.reinjected++;
+          s.cmos[address] = 0xc0;
+          this.#o.irq.set(1);
+        }
         const shown = C & 0x70;
-        return shown | ((shown & s.cmos[cmos.statusB]!) !== 0 ? 0x80 : 0);
+        return shown | ((shown & B) !== 0 ? 0x80 : 0);
       }
       default:
         return s.cmos[address]!;
@@ -214,18 +241,24 @@ export class Rtc implements Timed {
     }
     this.#serve(this.#o.clock.now());
     switch (address) {
-      case cmos.statusA:
-        this.#change(() => {
-          s.cmos[address] = value & 0x7f;
-        });
+      case cmos.statusA: {
+        const reset = (A: number): boolean => (A & 0x60) === 0x60;
+        if (reset(s.cmos[address]!) && !reset(value)) s.offset += afterDividerReset - this.#fraction;
+        const before = this.#period;
+        this.#change(address, value & 0x7f);
+        const after = this.#period;
+        s.coalesced = after === 0 ? 0 : Math.min(0xffff_ffff, Math.floor((s.coalesced * before) / after));
         break;
-      case cmos.statusB:
-        this.#change(() => {
-          // SET ends what waits for an update.
-          s.cmos[address] = value & b.set ? value & ~b.updateEnded : value;
-        });
+      }
+      case cmos.statusB: {
+        // SET ends what waits for an update.
+        const B = value & b.set ? value & ~b.updateEnded : value;
+        this.#change(address, B);
+        if (!(B & b.periodic)) s.coalesced = 0;
+        if ((B & s.cmos[cmos.statusC]! & 0x70) === 0) this.#o.irq.set(0);
         this.tick(this.#o.clock.now());
         break;
+      }
       case cmos.statusC:
       case cmos.statusD:
         return;
@@ -235,20 +268,36 @@ export class Rtc implements Timed {
     this.#o.retime?.();
   }
 
-  /** Makes a change that may stop the clock or start it again: the time goes on from where it stood. */
-  #change(change: () => void): void {
+  get #fraction(): number {
+    return this.seconds - Math.floor(this.seconds);
+  }
+
+  /** Writes register A or B. A clock that stops leaves its time in the registers, one that goes on takes it from there. */
+  #change(address: number, value: number): void {
     const before = this.#stopped;
-    const at = before ? this.s.stopped : Math.floor(this.seconds);
-    change();
-    const after = this.#stopped;
-    if (after && !before) this.s.stopped = at;
-    if (before && !after) this.s.offset = this.s.stopped - this.#o.wall.epochSeconds();
+    if (!before) this.#store();
+    this.s.cmos[address] = value;
+    if (before && !this.#stopped) this.#load();
+  }
+
+  /** The time into its registers, in the guest's format. */
+  #store(): void {
+    for (const address of timeFields) this.s.cmos[address] = this.#field(address);
+  }
+
+  /** The time from its registers. The second goes on: SET keeps the divider running. */
+  #load(): void {
+    const at = (address: number): number => this.#decode(this.s.cmos[address]!);
+    const d = new Date(0);
+    d.setUTCFullYear(at(cmos.century) * 100 + at(9), at(8) - 1, at(7));
+    d.setUTCHours(this.#decodeHour(this.s.cmos[4]!), at(2), at(0));
+    this.s.offset = d.getTime() / 1000 + this.#fraction - this.#o.wall.epochSeconds();
   }
 
   /** A register of the time, in the guest's format. */
   #field(address: number): number {
-    const t = this.#stopped ? this.s.stopped : Math.floor(this.seconds);
-    const d = new Date(t * 1000);
+    if (this.#stopped) return this.s.cmos[address]!;
+    const d = new Date(Math.floor(this.seconds) * 1000);
     switch (address) {
       case 0:
         return this.#code(d.getUTCSeconds());
@@ -269,38 +318,13 @@ export class Rtc implements Timed {
     }
   }
 
+  /** While the clock is stopped registers keep what is written; else the time follows, and the weekday follows from the date. */
   #setField(address: number, raw: number): void {
-    const t = this.#stopped ? this.s.stopped : Math.floor(this.seconds);
-    const d = new Date(t * 1000);
-    const value = this.#decode(raw);
-    const year = d.getUTCFullYear();
-    switch (address) {
-      case 0:
-        d.setUTCSeconds(value);
-        break;
-      case 2:
-        d.setUTCMinutes(value);
-        break;
-      case 4:
-        d.setUTCHours(this.#decodeHour(raw));
-        break;
-      case 6:
-        return; // The weekday follows from the date.
-      case 7:
-        d.setUTCDate(value);
-        break;
-      case 8:
-        d.setUTCMonth(value - 1);
-        break;
-      case 9:
-        d.setUTCFullYear(year - (year % 100) + value);
-        break;
-      default:
-        d.setUTCFullYear(value * 100 + (year % 100));
-    }
-    const set = d.getTime() / 1000;
-    if (this.#stopped) this.s.stopped = set;
-    else this.s.offset += set - t;
+    const stopped = this.#stopped;
+    if (!stopped) this.#store();
+    this.s.cmos[address] = raw;
+    if (stopped) return;
+    this.#load();
     this.#o.retime?.();
   }
 

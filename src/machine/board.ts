@@ -20,7 +20,7 @@ import { mapDebugConsole } from '../devices/debug-console.ts';
 import { Dma } from '../devices/dma.ts';
 import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
 import { Ged, ged } from '../devices/ged.ts';
-import { Hpet } from '../devices/hpet.ts';
+import { Hpet, hpetRoutes } from '../devices/hpet.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ioapic, ioapicPins } from '../devices/ioapic.ts';
 import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
@@ -290,6 +290,8 @@ export function buildBoard(o: BoardOptions): Board {
   const hpet = new Hpet({
     arena,
     clock,
+    routes: config.machine === 'pc' ? hpetRoutes.pc : hpetRoutes.q35,
+    fsb: config.timers?.hpetMsi === true,
     pin: (n) => ioapic.pin(n),
     legacy: [isa(0), isa(8)],
     msi: bus.deliverMsi,
@@ -305,6 +307,7 @@ export function buildBoard(o: BoardOptions): Board {
     wall,
     irq: hpet.gate(isa(8)),
     retime,
+    slew: config.timers?.rtcSlew === true,
     memory: { below4g: layout.ramLow, above4g: layout.ramHigh },
   });
   if (micro?.rtc ?? true) rtc.map(ports);

@@ -80,6 +80,7 @@ export interface MachineConfig {
   readonly smbus?: boolean;
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
+  readonly timers?: TimerConfig;
   /** VMware's backdoor and its mouse are there; not on a microvm, and not when left out. */
   readonly vmport?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */
@@ -90,6 +91,16 @@ export interface MachineConfig {
   readonly rtcOffset: number;
   /** Trace categories of `-d`. */
   readonly trace: readonly string[];
+}
+
+/** What `-rtc driftfix=` and `-global` say of the timers. */
+export interface TimerConfig {
+  /** The HPET interrupts by messages, too. */
+  readonly hpetMsi?: boolean;
+  /** The RTC makes up for periodic interrupts that merged into one. */
+  readonly rtcSlew?: boolean;
+  /** Under `kvm`, with the PIT in the kernel: its interrupts that the guest has not taken in time are lost, not given later. */
+  readonly pitDiscards?: boolean;
 }
 
 /** What a machine asks of whoever runs it. */

@@ -18,7 +18,7 @@ import {
 // Numbers as a C compiler gives them from <linux/kvm.h>.
 const numbers: Record<string, number> = {
   createVm: 0xae01, createVcpu: 0xae41, run: 0xae80, getRegs: 0x8090ae81, setRegs: 0x4090ae82, getSregs: 0x8138ae83,
-  setSregs: 0x4138ae84, setMemoryRegion: 0x4020ae46, setCpuid2: 0x4008ae90, createIrqchip: 0xae60, createPit2: 0x4040ae77,
+  setSregs: 0x4138ae84, setMemoryRegion: 0x4020ae46, setCpuid2: 0x4008ae90, createIrqchip: 0xae60, reinjectControl: 0xae71, createPit2: 0x4040ae77,
   irqLine: 0x4008ae61, interrupt: 0x4004ae86, setSignalMask: 0x4004ae8b, getSupportedCpuid: 0xc008ae05, getXsave: 0x9000aea4,
   setXsave: 0x5000aea5, getMsrs: 0xc008ae88, setMsrs: 0x4008ae89, getVcpuEvents: 0x8040ae9f, setVcpuEvents: 0x4040aea0,
   signalMsi: 0x4020aea5, enableCap: 0x4068aea3, ioeventfd: 0x4040ae79, irqfd: 0x4020ae76, getDirtyLog: 0x4010ae42,

@@ -65,6 +65,8 @@ export const ROUTES_HEADER = 8;
 export const PIT_SPEAKER_DUMMY = 1;
 /** `struct kvm_pit_config`, `struct kvm_clock_data`, `struct kvm_mp_state`. */
 export const pitConfigLayout = struct({ flags: 'u32', pad: ['u32', 15] });
+/** `struct kvm_reinject_control`: whether the kernel's PIT gives later what the guest has not taken in time. */
+export const reinjectControlLayout = struct({ reinject: 'u8', pad: ['u8', 31] });
 export const clockDataLayout = struct({
   clock: 'u64', flags: 'u32', pad0: 'u32', realtime: 'u64', hostTsc: 'u64', pad: ['u32', 4],
 }); // biome-ignore format: a table
@@ -148,7 +150,7 @@ export const tscOffsetAttr = { group: 0, attr: 0n } as const;
 /** Capabilities by their numbers. */
 export const cap = {
   irqchip: 0, userMemory: 3, setTssAddr: 4, extCpuid: 7, nrVcpus: 9, nrMemslots: 10, mpState: 14, coalescedMmio: 15, syncMmu: 16,
-  destroyMemoryRegionWorks: 21, userNmi: 22, setGuestDebug: 23, irqRouting: 25, irqfd: 32, pit2: 33, setBootCpuId: 34, pitState2: 35,
+  destroyMemoryRegionWorks: 21, userNmi: 22, setGuestDebug: 23, reinjectControl: 24, irqRouting: 25, irqfd: 32, pit2: 33, setBootCpuId: 34, pitState2: 35,
   ioeventfd: 36, setIdentityMapAddr: 37, adjustClock: 39, internalErrorData: 40, vcpuEvents: 41, debugregs: 50, xsave: 55, xcrs: 56,
   tscControl: 60, getTscKhz: 61, maxVcpus: 66, readonlyMem: 81, checkExtensionVm: 105, enableCapVm: 98, tscDeadlineTimer: 72, kvmclockCtrl: 76,
   signalMsi: 77, syncRegs: 74, splitIrqchip: 121, immediateExit: 136, x2apicApi: 129, x86UserSpaceMsr: 188, x86MsrFilter: 189,
@@ -187,6 +189,7 @@ const rows = {
   setTssAddr: [0x47, 'none', 0, 'setTssAddr'],
   setIdentityMapAddr: [0x48, 'in', 8, 'setIdentityMapAddr'],
   createIrqchip: [0x60, 'none', 0, 'irqchip'],
+  reinjectControl: [0x71, 'none', 0, 'reinjectControl'],
   getIrqchip: [0x62, 'inout', irqchipLayout.size, 'irqchip'],
   // Declared as if the kernel wrote it.
   setIrqchip: [0x63, 'out', irqchipLayout.size, 'irqchip'],

@@ -20,6 +20,7 @@ import {
   pitConfigLayout,
   ROUTES_HEADER,
   regionFlag,
+  reinjectControlLayout,
   routeLayout,
   routeType,
 } from './abi.ts';
@@ -53,6 +54,8 @@ export interface KvmVmOptions {
   readonly coalesced?: CoalescedPorts | undefined;
   /** Entries of the dirty rings: see dirty-ring.ts. Where the kernel has none, bitmaps take their place. */
   readonly dirtyRing?: number | undefined;
+  /** The kernel's PIT loses interrupts that the guest has not taken in time; it gives them later when this is left out. */
+  readonly pitDiscards?: boolean | undefined;
 }
 
 const API_VERSION = 12;
@@ -251,7 +254,7 @@ export class KvmVm {
     this.call('enableCap', bytes);
   }
 
-  #setUp({ coalesced }: KvmVmOptions): void {
+  #setUp({ coalesced, pitDiscards }: KvmVmOptions): void {
     if (coalesced && this.share.coalesced !== undefined) {
       const { bytes, view } = block(coalescedZoneLayout);
       view.addr = BigInt(coalesced.port);
@@ -269,6 +272,7 @@ export class KvmVm {
       const { bytes, view } = block(pitConfigLayout);
       view.flags = PIT_SPEAKER_DUMMY;
       this.call('createPit2', bytes);
+      if (pitDiscards && this.has('reinjectControl') > 0) this.call('reinjectControl', block(reinjectControlLayout).bytes);
       this.setWires(wires);
       if (this.has('x2apicApi') > 0) this.enable('x2apicApi', 3n);
     }

@@ -12,4 +12,12 @@ export function machineClock(epoch: bigint): Clock {
   return { now: () => performance.now() * 1e6 + offset };
 }
 
-export const wallClock: WallClock = { epochSeconds: () => Date.now() / 1000 };
+interface Instant {
+  readonly epochNanoseconds: bigint;
+}
+/** `Temporal.Now.instant` where this JavaScript has it: `Date.now()` gives whole milliseconds, the RTC shows its last 244 µs of a second. */
+const instant = (globalThis as { Temporal?: { Now: { instant(): Instant } } }).Temporal?.Now.instant;
+
+export const wallClock: WallClock = {
+  epochSeconds: instant ? () => Number(instant().epochNanoseconds) / 1e9 : () => Date.now() / 1000,
+};

@@ -633,10 +633,10 @@ export class NodeMachine implements RunningMachine {
     const { config } = this.#o;
     if (!this.#kvm) {
       const memory = this.#memory.buffer;
-      const { irqchip = 'split', dirtyRing, machine } = config;
+      const { irqchip = 'split', dirtyRing, machine, timers } = config;
       // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
       const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
-      this.#kvm = kvmThread(memory, this.#layout, { irqchip, dirtyRing, coalesced });
+      this.#kvm = kvmThread(memory, this.#layout, { irqchip, dirtyRing, coalesced, pitDiscards: timers?.pitDiscards });
       this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
       // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
       process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);
