@@ -47,13 +47,13 @@ import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-item
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import { type BoardFacts, hasHpet } from './tables.ts';
+import { type BoardFacts, hasHpet, physicalBitsOf } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
 const EXTENDED_TSEG = 16;
-/** MMIO addresses reach to the end of the guest-physical space. */
-const MMIO_SIZE = 2 ** 40;
+/** MMIO addresses reach to the end of the widest guest-physical space. */
+const MMIO_SIZE = 2 ** 52;
 
 /** State of a board that belongs to no chip. */
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
@@ -270,7 +270,7 @@ export function buildBoard(o: BoardOptions): Board {
       retime: () => wake(cpu),
       moved: () => mmio[cpu].changed(),
       report,
-      physBits: 40,
+      physBits: physicalBitsOf(config),
     });
     lapics.push(lapic);
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);

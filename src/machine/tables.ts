@@ -8,6 +8,7 @@ import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { type AcpiConfig, comPorts, i440fxIntx, type NumaRange, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
+import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { boardDevicesOf, PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 import { cpuPorts } from './cpus.ts';
@@ -17,8 +18,11 @@ import { hasIoapic2, microvmParts, type VirtioPlace } from './microvm.ts';
 const ECAM = { base: 0xb000_0000, size: 0x1000_0000 };
 const IOAPIC = 0xfec0_0000;
 const GIB = 2 ** 30;
-/** End of the guest-physical addresses. */
-const PHYSICAL_END = 2 ** 40;
+/** Width of the guest-physical addresses, by the CPU model. */
+export const physicalBitsOf = ({ cpuModel: text }: MachineConfig): number => {
+  const [name, ...changes] = text.split(',');
+  return cpuModel(name!, changes).physicalBits;
+};
 
 /** What the tables say besides the configuration. */
 export interface BoardFacts {
@@ -42,7 +46,7 @@ export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [
   const above = Math.ceil((2 ** 32 + facts.ramHigh) / GIB) * GIB;
   return [
     { base: below, size: IOAPIC - below },
-    { base: above, size: PHYSICAL_END - above },
+    { base: above, size: Math.max(0, 2 ** physicalBitsOf(config) - above) },
   ];
 }
 

@@ -54,6 +54,8 @@ const RTC = /PF without PIE|while register C|^FAIL: alarm, /;
 // Its HPET compares more than it should, and enables messages that it has not (HPET 1.0a, 2.3.8); LAPIC: SDM volume 3, 11.5.4.
 const HPET = /has passed does not match|without the capability/;
 const LAPIC_TIMER = /divide that is changed/;
+// QEMU lets MTRRs and the APIC base have any bit; a reserved bit is found in an entry that is present.
+const WIDTH = /MTRR|APIC base|#PF\(9\)/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
 const ENDS_EARLY = 'QEMU does not come to its end';
 
@@ -89,6 +91,12 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`],
   ['smm', 'system management mode on q35', '-M q35,smm=on -cpu max -smp 2', undefined, SMM],
   ['smm', 'system management mode on pc, in translated code', `-M pc,smm=on -cpu max -smp 2 ${EAGER}`],
+  ['width', 'physical addresses of 40 bits', '-cpu max -append bits=40', undefined, WIDTH],
+  ['width', 'physical addresses of 32 bits', '-cpu max,phys-bits=32 -append bits=32', undefined, WIDTH],
+  ['width', 'physical addresses of 36 bits', '-cpu max,phys-bits=36 -append bits=36', undefined, WIDTH],
+  ['width', 'physical addresses of 52 bits', '-cpu max,phys-bits=52 -append bits=52', undefined, WIDTH],
+  ['width', '36 bits in CR3', '-cpu max,phys-bits=36 -append bits=36,cr3', undefined, ENDS_EARLY],
+  ['width', '46 bits, translated', `-cpu max,phys-bits=46 ${EAGER} -append bits=46,cr3`, undefined, ENDS_EARLY],
   ['timers', 'the 8254 and port 0x61', '-M q35 -cpu max -append pit', undefined, PIT],
   ['timers', 'the RTC', '-M q35 -cpu max -append rtc', undefined, RTC],
   ['timers', 'the HPET', '-M q35 -cpu max -append hpet', undefined, HPET],

@@ -5,7 +5,7 @@ import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { Pieces } from '../../isa/x86/memory.ts';
-import { How } from '../../isa/x86/mmu.ts';
+import { How, reservedChangeOf } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
 import { resetState } from '../../isa/x86/reset.ts';
@@ -156,9 +156,10 @@ export class DbtVcpu implements Vcpu {
     for (let n = 0; n < 3; n++) i32(st.tlbs[n], this.#env + Area.tlbs + n * TLB_ENTRIES * TLB_ENTRY_BYTES);
     i32(st.tlbSystem, this.#env + Area.tlbs);
     i32(st.fusedMadd, relaxedMaddIsFused() ? 1 : 0);
-    const { absent, cr4 } = lacking((leaf, subleaf) => bus.cpuid(leaf, subleaf, { cr4: 0n, xcr0: 1n, cpl: 0 }));
+    const { absent, cr4, physicalBits } = lacking((leaf, subleaf) => bus.cpuid(leaf, subleaf, { cr4: 0n, xcr0: 1n, cpl: 0 }));
     i32(st.absent, absent);
     i32(st.cr4Absent, cr4);
+    this.#view.setBigInt64(this.#env + st.reservedChange.offset, reservedChangeOf(physicalBits), true);
     // The fourth TLB never holds anything.
     const none = this.#env + Area.tlbs + 3 * TLB_ENTRIES * TLB_ENTRY_BYTES;
     i32(st.tlbNone, none);

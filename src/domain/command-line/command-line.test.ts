@@ -149,6 +149,15 @@ describe('the command line', () => {
     assert.equal(args[args.indexOf('-loadvm') + 1], 's1');
   });
 
+  test('asks for the width of physical addresses', () => {
+    const cpu = (width: string): string | undefined => {
+      const { args } = compose(simple('', `<cpu mode='custom' match='exact'><model>qemu64</model><maxphysaddr ${width}/></cpu>`));
+      return args[args.indexOf('-cpu') + 1];
+    };
+    assert.equal(cpu("mode='emulate' bits='36'"), 'qemu64,phys-bits=36');
+    assert.equal(cpu("mode='passthrough'"), 'qemu64,host-phys-bits=on');
+  });
+
   test('is the same for the same domain', () => {
     const text = read('many-q35.xml');
     const [first, second] = [0, 1].map(() => compose(parseDomain(text)).args);

@@ -125,6 +125,9 @@ export function addCpu(to: Arguments): void {
   if (kvmState('poll-control')) parts.push('kvm-poll-control=on');
   const pmu = featureState(features, 'pmu');
   if (pmu !== undefined) parts.push(`pmu=${pmu}`);
+  const width = cpu?.maxphysaddr?.attributes;
+  if (width?.['mode'] === 'passthrough') parts.push('host-phys-bits=on');
+  else if (width?.['bits'] !== undefined) parts.push(`phys-bits=${width['bits']}`);
   to.add('-cpu', parts.join(','));
 }
 

@@ -38,6 +38,7 @@ import {
   streamEnd,
   streamStart,
 } from '../../machine/snapshot/stream.ts';
+import { physicalBitsOf } from '../../machine/tables.ts';
 import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
@@ -149,6 +150,10 @@ export class NodeMachine implements RunningMachine {
       this.#resolve = resolve;
     });
     const layout = layoutOf(config.memory, config.cpus, extraBytes(config));
+    if (layout.ramHigh > 0 && 2 ** 32 + layout.ramHigh > 2 ** physicalBitsOf(config))
+      throw new Error(
+        `Cannot give the guest ${config.memory / 2 ** 20} MiB of memory: its physical addresses have ${physicalBitsOf(config)} bits, accepted are ${layout.ramLow / 2 ** 20} MiB, or a larger phys-bits=`,
+      );
     this.#layout = layout;
     const memory = allocate(layout, config);
     const epoch = hostEpoch();

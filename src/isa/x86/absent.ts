@@ -1,7 +1,7 @@
 // What a CPU model lacks: bits of CR4 that must stay clear and instructions that are undefined (Intel SDM volume 3, section 2.5).
 
 import { CR4 } from './control.ts';
-import { type FeatureWord, featurePlace } from './cpu-model.ts';
+import { type FeatureWord, featurePlace, PHYSICAL_BITS } from './cpu-model.ts';
 import { Absent } from './state.ts';
 import { restrictTables, type Tables } from './table.ts';
 
@@ -67,9 +67,14 @@ export function tablesFor(tables: Tables, features: ReadonlySet<string>): Tables
   return restrictTables(tables, ({ mnemonic }) => NOT_AVX.test(mnemonic) || !lacking.some(([, m]) => m.test(mnemonic)));
 }
 
-/** `absent` and `cr4Absent` for a processor whose CPUID answers so; one without leaf 1 lacks nothing. */
-export function lacking(cpuid: (leaf: number, subleaf: number) => readonly number[]): { absent: number; cr4: number } {
-  if (cpuid(0, 0)[0] === 0) return { absent: 0, cr4: 0 };
+/** `absent`, `cr4Absent` and the width of physical addresses for a processor whose CPUID answers so; one without leaf 1 lacks nothing. */
+export function lacking(cpuid: (leaf: number, subleaf: number) => readonly number[]): {
+  absent: number;
+  cr4: number;
+  physicalBits: number;
+} {
+  const physicalBits = cpuid(0x80000008, 0)[0]! & 0xff || PHYSICAL_BITS;
+  if (cpuid(0, 0)[0] === 0) return { absent: 0, cr4: 0, physicalBits };
   const [, , ecx1, edx1] = cpuid(1, 0);
   const [, ebx7, ecx7] = cpuid(7, 0);
   const edx81 = cpuid(0x80000001, 0)[3];
@@ -88,5 +93,5 @@ export function lacking(cpuid: (leaf: number, subleaf: number) => readonly numbe
   for (const [name, bit] of Object.entries(Absent)) if (!has(name)) absent |= bit;
   let cr4 = 0;
   for (const [bits, feature] of control) if (!has(feature)) cr4 |= bits;
-  return { absent, cr4 };
+  return { absent, cr4, physicalBits };
 }

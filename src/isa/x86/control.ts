@@ -5,7 +5,7 @@ import type { Value } from '../../ir/ir.ts';
 import { updateContext } from './context.ts';
 import { updateWatch } from './debug.ts';
 import type { Emit } from './emit.ts';
-import { PHYSICAL_BITS, pointerAt, RESERVED_PDPTE } from './mmu.ts';
+import { pointerAt, reservedInAddress, reservedInPointer } from './mmu.ts';
 import { tprRead, tprWrite } from './outside.ts';
 import * as st from './state.ts';
 import { Ctx, GuestDebug, S, X } from './state.ts';
@@ -47,7 +47,7 @@ const checkPointers = sub('checkPointers', ['i64'], null, { faults: true }, (c, 
   const table = b.and(cr3, b.i64(0xffffffe0n));
   const entries = st.pointers.map((_, i) => pointerAt(c, b.add(table, b.i64(8 * i))));
   for (const entry of entries) {
-    const reserved = b.ne(b.and(entry, b.i64(RESERVED_PDPTE)), b.i64(0));
+    const reserved = b.ne(b.and(entry, reservedInPointer(c)), b.i64(0));
     c.gpIf(b.and(reserved, b.and(b.wrap(entry), b.i32(1))));
   }
   st.pointers.forEach((slot, i) => c.set(slot, entries[i]!));
@@ -103,7 +103,7 @@ export const writeCr3 = sub('writeCr3', ['i64'], null, { faults: true }, (c, val
   const v = b.and(value, b.select(keep, b.i64((1n << 63n) - 1n), b.i64(-1)));
   b.if(
     long,
-    () => c.gpIf(b.ne(b.shru(v, b.i64(PHYSICAL_BITS)), b.i64(0))),
+    () => c.gpIf(b.ne(b.and(v, reservedInAddress(c)), b.i64(0))),
     () => {
       const pae = b.and(has(c, low(c, st.cr4), CR4.pae), has(c, low(c, st.cr0), CR0.pg));
       b.if(pae, () => c.do(checkPointers, v));

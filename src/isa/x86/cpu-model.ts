@@ -1,6 +1,9 @@
 // CPU models and feature names as users write them (`-cpu max,+pcid,-avx`; names and models as in QEMU), and where CPUID shows each
 // feature (Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E).
 
+/** Width of physical addresses of 64-bit models, unless the user says another one. */
+export const PHYSICAL_BITS = 40;
+
 /** The CPUID words that hold feature bits. */
 export type FeatureWord =
   | '1.ecx'
@@ -157,6 +160,8 @@ export interface CpuModel {
   /** Shown as the processor's name, at most 47 characters. */
   readonly brand: string;
   readonly features: ReadonlySet<string>;
+  /** Width of physical addresses, as CPUID tells it: 40, of 32-bit processors 36 or 32, or what the user says. */
+  readonly physicalBits: number;
   /** Whether there are performance counters. */
   readonly pmu: boolean;
   /** Most leaves that CPUID tells of, basic and extended; undefined for all that it has. */
@@ -209,11 +214,17 @@ function property(key: string, value: string): Partial<CpuModel> {
       number(0xffff_ffff);
       return {};
     case 'phys-bits':
-      if (value !== '40' && value !== '0') throw new Error(`Cannot set CPU property phys-bits=${value}: accepted is 40`);
+      if (value === '0') return {};
+      if (!(Number(value) >= 32 && Number(value) <= 52 && /^\d+$/.test(value)))
+        throw new Error(`Cannot set CPU property phys-bits=${value}: accepted are 32 to 52, and 0 for the model's`);
+      return { physicalBits: Number(value) };
+    // The host's width is taken under QEMU's KVM alone.
+    case 'host-phys-bits-limit':
+      number(52);
       return {};
     default:
       throw new Error(
-        `Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id, level, xlevel, phys-bits and tsc-frequency`,
+        `Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id, level, xlevel, phys-bits, host-phys-bits-limit and tsc-frequency`,
       );
   }
 }
@@ -272,6 +283,9 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const { family, model, stepping, brand } = definition;
   const features = new Set([...wanted].filter((f) => SUPPORTED.has(f)));
   for (const [needed, by] of NEEDED) if (!features.has(needed)) for (const name of by) features.delete(name);
+  const long = features.has('lm');
+  if (!long && set.physicalBits !== undefined)
+    throw new Error(`Cannot set CPU property phys-bits=${set.physicalBits}: accepted with 64-bit models only`);
   const missing = [...[...wanted].filter((f) => !SUPPORTED.has(f)), ...absent];
   return {
     name,
@@ -281,6 +295,7 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
     stepping,
     brand,
     features,
+    physicalBits: long ? PHYSICAL_BITS : features.has('pae') || features.has('pse36') ? 36 : 32,
     pmu: WITH_PMU.has(name),
     missing,
     ...set,

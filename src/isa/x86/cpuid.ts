@@ -2,7 +2,6 @@
 // AMD APM volume 3, appendix E; the hypervisor leaves as Linux's Documentation/virt/kvm/x86/cpuid.rst has them).
 
 import { type CpuModel, featureBits, LAST_BASIC, LAST_EXTENDED } from './cpu-model.ts';
-import { PHYSICAL_BITS } from './mmu.ts';
 import { PMU_LEAF, pmuKind } from './pmu.ts';
 import { MONITOR_LINE } from './rows/monitor.ts';
 
@@ -231,7 +230,12 @@ function extendedLeaf(cpu: CpuDescription, leaf: number, subleaf: number): Cpuid
       return [0, 0, 0, featureBits(features, '80000007.edx')];
     case 0x80000008: {
       const linear = !features.has('lm') ? 32 : features.has('la57') ? 57 : 48;
-      return [PHYSICAL_BITS | (linear << 8), featureBits(features, '80000008.ebx'), (threads - 1) | (packageBits(t) << 12), 0];
+      return [
+        model.physicalBits | (linear << 8),
+        featureBits(features, '80000008.ebx'),
+        (threads - 1) | (packageBits(t) << 12),
+        0,
+      ];
     }
     case 0x8000001d:
       return features.has('topoext') ? cacheLeaf(t, subleaf, false) : NOTHING;

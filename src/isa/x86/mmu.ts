@@ -1,9 +1,10 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
-// TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5; physical addresses have 40 bits).
+// TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5).
 
 import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable, Smram, smramWindow } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import { isCanonical } from './canonical.ts';
+import { PHYSICAL_BITS } from './cpu-model.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
 import { X } from './state.ts';
@@ -20,8 +21,8 @@ export const How = {
   fetch: 16,
 } as const;
 
-/** Width of a guest-physical address, as CPUID reports it. */
-export const PHYSICAL_BITS = 40;
+/** The widest guest-physical address; the CPU model says how wide it is (`reservedChange`). */
+const WIDEST = 52;
 
 /**
  * Compare-and-exchange of 1 << `log2` bytes of host memory at the aligned address `ptr`, sequentially consistent: writes `value`
@@ -35,12 +36,20 @@ const D = 0x40;
 const PS = 0x80;
 const NX = 1n << 63n;
 /** The page number of a table or 4 KiB page. */
-const FRAME = (1n << BigInt(PHYSICAL_BITS)) - 0x1000n;
+const FRAME = (1n << BigInt(WIDEST)) - 0x1000n;
 const bitsBetween = (high: number, low: number): bigint => (1n << BigInt(high + 1)) - (1n << BigInt(low));
 const RESERVED_LONG = bitsBetween(51, PHYSICAL_BITS);
 const RESERVED_PAE = bitsBetween(62, PHYSICAL_BITS);
 /** In a PAE page-directory-pointer-table entry, bit 63 included. */
-export const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
+const RESERVED_PDPTE = bitsBetween(63, PHYSICAL_BITS) | 0x1e6n;
+
+/** `reservedChange` for addresses of `bits`, 32 to 52. */
+export const reservedChangeOf = (bits: number): bigint => bitsBetween(WIDEST - 1, bits) ^ bitsBetween(WIDEST - 1, PHYSICAL_BITS);
+/** Bits of an entry or register that are reserved: `mask`, which has those of addresses of `PHYSICAL_BITS`, as this vCPU's width has them. */
+export const reservedBits = (c: Emit, mask: bigint): Value => c.b.xor(c.get(st.reservedChange), c.b.i64(mask));
+/** Those of a PAE page-directory-pointer-table entry, and of an address. */
+export const reservedInPointer = (c: Emit): Value => reservedBits(c, RESERVED_PDPTE);
+export const reservedInAddress = (c: Emit): Value => reservedBits(c, bitsBetween(63, PHYSICAL_BITS));
 const CR0_PG = 31;
 const CR0_WP = 16;
 const CR4 = { pse: 4, pae: 5, pge: 7, la57: 12, smep: 20, smap: 21, pke: 22, pks: 24 } as const;
@@ -210,9 +219,9 @@ function readEntry(w: Walker, table: Value, shift: number, indexBits: number, by
   return { ptr, value };
 }
 
-function checkReserved(w: Walker, entry: Entry, mask: bigint, nx = true): void {
+function checkReserved(w: Walker, entry: Entry, mask: Value, nx = true): void {
   const b = w.c.b;
-  const reserved = nx ? b.or(w.nxReserved, b.i64(mask)) : b.i64(mask);
+  const reserved = nx ? b.or(w.nxReserved, mask) : mask;
   b.if(b.ne(b.and(entry.value, reserved), b.i64(0)), () => w.fail(9));
 }
 
@@ -277,12 +286,12 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
         b.or(b.or(base, b.and(addr, b.i64(bitsBetween(high, 12)))), b.i64(kind));
 
       /** The two lower levels of the 4-level and PAE modes. */
-      const lower = (table: Value, allowed: Value | null, reserved: bigint): void => {
+      const lower = (table: Value, allowed: Value | null, reserved: Value): void => {
         const pde = readEntry(w, table, 21, 9, 8);
         checkReserved(w, pde, reserved);
         const both = allowed ? b.and(allowed, inverted(pde)) : inverted(pde);
         b.if(isLarge(w, pde), () => {
-          checkReserved(w, pde, bitsBetween(20, 13), false);
+          checkReserved(w, pde, b.i64(bitsBetween(20, 13)), false);
           leave(pde, both, within(b.and(pde.value, b.i64(FRAME & ~0x1fffffn)), 20, Walk.large));
         });
         accessed(w, pde);
@@ -292,38 +301,40 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
       };
 
       b.if(long, () => {
+        const reserved = reservedBits(c, RESERVED_LONG);
+        const inTop = b.or(reserved, b.i64(BigInt(PS)));
         const top = b.variable(b.and(cr3, b.i64(FRAME)));
         const above = b.variable(b.i64(-1));
         b.if(bit(c, cr4, CR4.la57), () => {
           const pml5e = readEntry(w, b.getVar(top), 48, 9, 8);
-          checkReserved(w, pml5e, RESERVED_LONG | BigInt(PS));
+          checkReserved(w, pml5e, inTop);
           accessed(w, pml5e);
           b.setVar(top, b.and(pml5e.value, b.i64(FRAME)));
           b.setVar(above, inverted(pml5e));
         });
         const pml4e = readEntry(w, b.getVar(top), 39, 9, 8);
-        checkReserved(w, pml4e, RESERVED_LONG | BigInt(PS));
+        checkReserved(w, pml4e, inTop);
         accessed(w, pml4e);
         const pdpte = readEntry(w, b.and(pml4e.value, b.i64(FRAME)), 30, 9, 8);
-        checkReserved(w, pdpte, RESERVED_LONG);
+        checkReserved(w, pdpte, reserved);
         const both = b.and(b.and(b.getVar(above), inverted(pml4e)), inverted(pdpte));
         b.if(isLarge(w, pdpte), () => {
-          checkReserved(w, pdpte, bitsBetween(29, 13), false);
+          checkReserved(w, pdpte, b.i64(bitsBetween(29, 13)), false);
           leave(pdpte, both, within(b.and(pdpte.value, b.i64(FRAME & ~0x3fffffffn)), 29, Walk.huge));
         });
         accessed(w, pdpte);
-        lower(b.and(pdpte.value, b.i64(FRAME)), both, RESERVED_LONG);
+        lower(b.and(pdpte.value, b.i64(FRAME)), both, reserved);
       });
       b.if(bit(c, cr4, CR4.pae), () => {
         const index = b.and(b.wrap(b.shru(addr, b.i64(30))), b.i32(3));
         const pdpte = { ptr: b.i64(0), value: b.raw('i64', b.add(b.env, b.shl(index, b.i32(3))), st.pointers[0].offset) };
         b.if(b.eqz(b.and(b.wrap(pdpte.value), b.i32(P))), () => w.fail(0));
-        checkReserved(w, pdpte, RESERVED_PDPTE, false);
-        lower(b.and(pdpte.value, b.i64(FRAME)), null, RESERVED_PAE);
+        checkReserved(w, pdpte, reservedInPointer(c), false);
+        lower(b.and(pdpte.value, b.i64(FRAME)), null, reservedBits(c, RESERVED_PAE));
       });
       const pde = readEntry(w, b.and(cr3, b.i64(0xfffff000n)), 22, 10, 4);
       b.if(b.and(bit(c, cr4, CR4.pse), bit(c, pde.value, 7)), () => {
-        checkReserved(w, pde, 1n << 21n, false);
+        checkReserved(w, pde, b.i64(1n << 21n), false);
         const upper = b.shl(b.and(pde.value, b.i64(bitsBetween(20, 13))), b.i64(19));
         leave(pde, inverted(pde), within(b.or(upper, b.and(pde.value, b.i64(0xffc00000n))), 21, Walk.large));
       });

@@ -5,7 +5,7 @@ import type { Slot, Value } from '../../ir/ir.ts';
 import { fitsBase } from './canonical.ts';
 import { CR0, EFER } from './control.ts';
 import type { Emit } from './emit.ts';
-import { PHYSICAL_BITS } from './mmu.ts';
+import { reservedInAddress } from './mmu.ts';
 import { rdmsr, tsc, tscChanged, wrmsr } from './outside.ts';
 import * as st from './state.ts';
 import { Absent, S } from './state.ts';
@@ -74,15 +74,15 @@ const constant = (first: number, value: bigint, writable: boolean, last = first)
 });
 
 const FIXED_TYPES: Check = (c, value) => checkTypes(c, value, (1n << 64n) - 1n, false);
-const ABOVE_PHYSICAL = ~((1n << BigInt(PHYSICAL_BITS)) - 1n);
 /** Base registers (even) hold a type, mask registers (odd) a valid bit. */
 function checkVariable(c: Emit, value: Value, index: Value): void {
   const b = c.b;
+  c.gpIf(b.ne(b.and(value, reservedInAddress(c)), b.i64(0)));
   b.if(
     b.and(index, b.i32(1)),
-    () => refuseBits(ABOVE_PHYSICAL | 0x7ffn)(c, value),
+    () => refuseBits(0x7ffn)(c, value),
     () => {
-      refuseBits(ABOVE_PHYSICAL | 0xf00n)(c, value);
+      refuseBits(0xf00n)(c, value);
       checkTypes(c, value, 0xffn, false);
     },
   );

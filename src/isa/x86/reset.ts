@@ -17,6 +17,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.fusedMadd,
     st.absent,
     st.cr4Absent,
+    st.reservedChange,
     ...st.tlbs,
     st.jumpCache,
     st.ramBase,
