@@ -1,5 +1,6 @@
 // Options of `nonroot-system-x86_64` about displays, VNC and USB. QEMU 7.2 "System Emulation", section "Invocation".
 
+import { OUTPUTS_MAX } from '../devices/virtio/gpu.ts';
 import { parseVncPlace, type SharePolicy, VNC_PORT } from '../display/vnc.ts';
 import type { VncSetting } from '../monitor/display.ts';
 import { items } from '../monitor/keyval.ts';
@@ -27,11 +28,12 @@ function vnc(s: Settings, text: string): void {
   let websocket: number | undefined;
   let secret: string | undefined;
   const o = {
-    id: 'default',
+    id: undefined as string | undefined,
     password: false,
     sasl: false,
     share: 'allow-exclusive' as SharePolicy,
     display: undefined as string | undefined,
+    head: 0,
     tls: undefined as string | undefined,
     lossy: false,
   };
@@ -57,11 +59,17 @@ function vnc(s: Settings, text: string): void {
     'key-delay-ms': (v) => void integer('-vnc key-delay-ms=', v, 0, 1000),
     'power-control': (v) => void oneOf('-vnc power-control=', v, ['off']),
     connections: (v) => void integer('-vnc connections=', v, 1, 64),
-    head: (v) => void integer('-vnc head=', v, 0, 0),
+    head: (v) => void (o.head = integer('-vnc head=', v, 0, OUTPUTS_MAX - 1)),
     audiodev: () => {},
   }); // biome-ignore format: one row for each option
+  // The first server without a name is `default`, others are `vnc2`, `vnc3`, …
+  const taken = (id: string): boolean => s.vnc.some((v) => v.id === id);
+  let free = 'default';
+  for (let n = 2; taken(free); n++) free = `vnc${n}`;
+  const id = o.id ?? free;
   const setting: Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined } = {
     ...o,
+    id,
     secretId: secret,
     listen:
       place.kind === 'tcp'
@@ -72,7 +80,7 @@ function vnc(s: Settings, text: string): void {
           }
         : place,
   };
-  if (s.vnc.some((v) => v.id === o.id)) throw new Refused(`-vnc ${text}: there is a server '${o.id}' already; id= names it`);
+  if (taken(id)) throw new Refused(`-vnc ${text}: there is a server '${id}' already`);
   s.vnc.push(setting);
 }
 

@@ -215,7 +215,9 @@ test('VNC servers listen where they are told', () => {
     { kind: 'tcp', host: '::1', port: 5901, websocket: 5701 },
     { kind: 'unix', path: '/tmp/v' },
   ]);
-  assert.match(refusal('-vnc :1 -vnc :2'), /there is a server 'default' already/);
+  assert.match(refusal('-vnc :1 -vnc :2,id=default'), /there is a server 'default' already/);
+  assert.deepEqual(settings('-vnc :1 -vnc :2 -vnc :3,display=video0,head=1').vnc.map((v) => [v.id, v.display, v.head]), [['default', undefined, 0], ['vnc2', undefined, 0], ['vnc3', 'video0', 1]]); // biome-ignore format: one line
+  assert.match(refusal('-vnc :1,head=16'), /accepted/);
   assert.match(refusal('-vnc nowhere'), /accepted: HOST:DISPLAY, unix:PATH, none/);
   assert.match(refusal('-vnc :1,sasl=maybe'), /^-vnc sasl=maybe: not supported; accepted: on, off$/);
   assert.match(refusal('-vnc :1,sasl-authz=a'), /^-vnc sasl-authz=a: not supported/);

@@ -53,6 +53,25 @@ test('input goes to the device that was plugged in last and listens', async () =
   assert.equal(log.length, 4);
 });
 
+test('who sits before a display has its devices first, then those of nobody; others have none of them', () => {
+  const router = new InputRouter();
+  const log: string[] = [];
+  const device = (name: string, kinds: InputDevice['kinds'], seat?: InputDevice['seat']): InputDevice => ({
+    ...{ name, kinds, seat, listening: () => true },
+    take: () => log.push(name),
+  });
+  router.add(device('mouse', ['relative']));
+  router.add(device('keyboard', ['key']));
+  router.add(device('tablet', ['absolute'], { display: 'gpu', head: 1 }));
+  const own = router.at({ display: 'gpu', head: 1 });
+  const other = router.at({ display: 'gpu', head: 0 });
+  const click: InputEvent = { kind: 'button', button: 'left', down: true };
+  for (const sink of [own, other, router]) sink.send([click]);
+  own.key(keyNamed('a')!, true);
+  assert.deepEqual(log, ['tablet', 'mouse', 'mouse', 'keyboard']);
+  assert.deepEqual([own.absolute, other.absolute, router.absolute], [true, false, false]);
+});
+
 test('a surface tells of the pixels that changed, and damage gives each tile once', () => {
   const surface = new Surface();
   const seen: number[][] = [];

@@ -1,4 +1,4 @@
-// The displays of a machine, in the order of their devices: the first one is what VNC and screenshots show.
+// The displays of a machine, in the order of their devices: the first one is what VNC and screenshots show unless they name another.
 import type { Screen } from './screen.ts';
 
 export class Displays {
@@ -17,8 +17,10 @@ export class Displays {
     return this.#screens;
   }
 
-  /** The display of a device, by its id or driver's name; the first one without. */
-  find(name?: string): Screen | undefined {
-    return name === undefined ? this.#screens[0] : this.#screens.find((s) => s.device.name === name);
+  /** A display of a device, by its id or driver's name; the first one of all without. */
+  find(name?: string, head = 0): Screen | undefined {
+    return name === undefined
+      ? this.#screens[0]
+      : this.#screens.find(({ device }) => device.name === name && (device.head ?? 0) === head);
   }
 }

@@ -34,6 +34,8 @@ export interface InputDevice {
   listening(): boolean;
   /** LEDs as the guest set them; keyboards only. */
   leds?(): Leds;
+  /** The display that it belongs to: others do not send to it. */
+  readonly seat?: Seat | undefined;
   /** Events that belong together. */
   take(events: readonly InputEvent[]): void;
 }
@@ -45,7 +47,26 @@ export interface Leds {
   readonly caps: boolean;
 }
 
-export class InputRouter {
+/** A display by its device's name, and which of the device's it is. */
+export interface Seat {
+  readonly display: string;
+  readonly head: number;
+}
+const isSame = (a: Seat | undefined, b: Seat | undefined): boolean => a?.display === b?.display && a?.head === b?.head;
+
+/** Where somebody's input goes. */
+export interface InputSink {
+  send(events: readonly InputEvent[]): void;
+  key(key: Key, down: boolean): void;
+  /** The pointer that is served takes positions. */
+  readonly absolute: boolean;
+  /** LEDs of the keyboard that is served. */
+  readonly leds: Leds | undefined;
+  /** Calls `f` when another pointer may be the one that is served. */
+  onChange(f: () => void): () => void;
+}
+
+export class InputRouter implements InputSink {
   readonly #devices: InputDevice[] = [];
   readonly #down = new Set<Key>();
   readonly #changed = new Set<() => void>();
@@ -61,7 +82,22 @@ export class InputRouter {
     };
   }
 
-  /** Calls `f` when another pointer may be the one that is served. */
+  /** For who sits before a display: its own devices come before those that belong to none. */
+  at(seat: Seat): InputSink {
+    const router = this;
+    return {
+      send: (events) => router.send(events, seat),
+      key: (key, down) => router.send([{ kind: 'key', key, down }], seat),
+      get absolute() {
+        return router.#absolute(seat);
+      },
+      get leds() {
+        return router.#served(seat, 'key')?.leds?.();
+      },
+      onChange: (f) => router.onChange(f),
+    };
+  }
+
   onChange(f: () => void): () => void {
     this.#changed.add(f);
     return () => this.#changed.delete(f);
@@ -74,38 +110,41 @@ export class InputRouter {
     for (const f of this.#changed) f();
   }
 
-  #served(...kinds: readonly ('key' | 'relative' | 'absolute')[]): InputDevice | undefined {
-    const fit = this.#devices.filter((d) => kinds.some((k) => d.kinds.includes(k)));
+  #served(seat: Seat | undefined, ...kinds: readonly ('key' | 'relative' | 'absolute')[]): InputDevice | undefined {
+    const all = this.#devices.filter((d) => kinds.some((k) => d.kinds.includes(k)));
+    const own = seat ? all.filter((d) => isSame(d.seat, seat)) : [];
+    const fit = own.length > 0 ? own : all.filter((d) => d.seat === undefined);
     return fit.find((d) => d.listening()) ?? fit[0];
   }
-
-  /** The pointer that is served takes positions. */
-  get absolute(): boolean {
-    return this.#served('absolute', 'relative')?.kinds.includes('absolute') ?? false;
+  #absolute(seat?: Seat): boolean {
+    return this.#served(seat, 'absolute', 'relative')?.kinds.includes('absolute') ?? false;
   }
 
-  /** LEDs of the keyboard that is served. */
+  get absolute(): boolean {
+    return this.#absolute();
+  }
+
   get leds(): Leds | undefined {
-    return this.#served('key')?.leds?.();
+    return this.#served(undefined, 'key')?.leds?.();
   }
 
   /** All pointers, the served one first, as `query-mice` shows them. */
   pointers(): readonly { name: string; absolute: boolean; current: boolean }[] {
-    const current = this.#served('absolute', 'relative');
+    const current = this.#served(undefined, 'absolute', 'relative');
     return this.#devices
       .filter((d) => d.kinds.some((kind) => kind !== 'key'))
       .map((d) => ({ name: d.name, absolute: d.kinds.includes('absolute'), current: d === current }));
   }
 
   /** Sends events, those of one device together and in order. Keys that are repeated stay repeated. */
-  send(events: readonly InputEvent[]): void {
+  send(events: readonly InputEvent[], seat?: Seat): void {
     const batches = new Map<InputDevice, InputEvent[]>();
     for (const e of events) {
       if (e.kind === 'key') {
         if (e.down) this.#down.add(e.key);
         else this.#down.delete(e.key);
       }
-      const device = e.kind === 'button' ? this.#served('absolute', 'relative') : this.#served(e.kind);
+      const device = e.kind === 'button' ? this.#served(seat, 'absolute', 'relative') : this.#served(seat, e.kind);
       if (device === undefined) continue;
       const batch = batches.get(device);
       if (batch === undefined) batches.set(device, [e]);

@@ -25,7 +25,7 @@ import {
   VeNCrypt,
 } from '../rpc/rfb/protocol.ts';
 import { SCRAM, type ScramCrypto, type ScramExchange, type ScramUsers, scramFirst, scramLast } from '../rpc/scram.ts';
-import { ABSOLUTE_MAX, type Button, type InputEvent, type InputRouter } from './input.ts';
+import { ABSOLUTE_MAX, type Button, type InputEvent, type InputSink } from './input.ts';
 import { keyNumbered, keyOfKeysym } from './keys.ts';
 import type { Screen } from './screen.ts';
 import { Damage, type PointerShape, type Rect } from './surface.ts';
@@ -52,7 +52,7 @@ export interface RfbSasl {
 /** What a client finds behind its connection. */
 export interface RfbService {
   readonly screen: Screen;
-  readonly input: InputRouter;
+  readonly input: InputSink;
   readonly name: string;
   /** Asks for the password; its check of the answer to a challenge. Undefined where nobody is asked. */
   readonly password?: () => ((challenge: Uint8Array, answer: Uint8Array) => boolean) | undefined;

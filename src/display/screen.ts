@@ -5,12 +5,16 @@ import { type PointerShape, Surface } from './surface.ts';
 export interface DisplayDevice {
   /** The device's id, or its driver's name. */
   readonly name: string;
+  /** Which of the device's displays it is, from 0. */
+  readonly head?: number;
   /** Brings the surface up to date: `now` in ms, for what blinks. */
   draw(surface: Surface, now: number): void;
   /** What the pointer looks like, where the guest leaves drawing it to the display. Another object means that it changed. */
   pointer?(): PointerShape | undefined;
   /** Tells the guest which size somebody wishes; false where it cannot be told. */
   wish?(width: number, height: number): boolean;
+  /** Somebody begins to look; called again while somebody does. */
+  looked?(): void;
 }
 
 /** ms between two pictures: while things change, and after it was quiet for a while. */
@@ -44,6 +48,7 @@ export class Screen {
 
   /** Draws now, whether somebody looks or not; for screenshots. */
   refresh(): void {
+    if (this.#lookers.size > 0) this.device.looked?.();
     this.device.draw(this.surface, this.#timers.now());
   }
 

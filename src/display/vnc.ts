@@ -1,6 +1,6 @@
 // A VNC server without its sockets: clients, who may stay with whom, password, events. QEMU's `-vnc` and its QMP (QEMU 7.2, "QEMU QMP Reference Manual", "VNC").
 import type { Deflater } from '../rpc/rfb/encode.ts';
-import type { InputRouter } from './input.ts';
+import type { InputSink } from './input.ts';
 import { type RfbSasl, RfbSession, type RfbTransport } from './rfb-session.ts';
 import type { Screen } from './screen.ts';
 
@@ -34,7 +34,7 @@ export interface VncOptions {
   readonly id: string;
   readonly name: string;
   readonly screen: Screen;
-  readonly input: InputRouter;
+  readonly input: InputSink;
   /** Asks for a password; with none set nobody comes in. */
   readonly password: boolean;
   /** Asks who they are by SASL, where no password is asked. */

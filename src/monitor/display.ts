@@ -29,8 +29,9 @@ export interface VncSetting {
   readonly lossy?: boolean;
   /** Credentials by their id. */
   readonly tls?: string | undefined;
-  /** The display device that it shows; the first one without. */
+  /** The display device that it shows, and which of its displays; the first one without. */
   readonly display: string | undefined;
+  readonly head?: number;
 }
 
 /** A key as QMP has it: by QKeyCode or by number. */
@@ -47,16 +48,18 @@ export class DisplayControl {
   // ── Pictures ──
 
   /** The screen of a device; the first one without. @throws QmpError */
-  screen(device?: string): Screen {
+  screen(device?: string, head?: number): Screen {
     const { displays } = this.#e.backends;
-    const screen = displays.find(device);
+    if (device === undefined && head !== undefined) throw new QmpError("'head' must be specified together with 'device'");
+    const screen = displays.find(device, head);
     if (screen) return screen;
     if (device === undefined) throw new QmpError('There is no console to take a screendump from');
-    throw new QmpError(`Device '${device}' not found`, 'DeviceNotFound');
+    if (!this.#e.machine?.devices.find(device)) throw new QmpError(`Device '${device}' not found`, 'DeviceNotFound');
+    throw new QmpError(`Device ${device} (head ${head ?? 0}) is not bound to a QemuConsole`);
   }
 
-  async screendump(path: string, format: 'ppm' | 'png', device?: string): Promise<void> {
-    const screen = this.screen(device);
+  async screendump(path: string, format: 'ppm' | 'png', device?: string, head?: number): Promise<void> {
+    const screen = this.screen(device, head);
     screen.refresh();
     const { width, height } = screen.surface;
     const picture = { width, height, pixels: screen.surface.pixels.slice() };
@@ -76,8 +79,10 @@ export class DisplayControl {
     await sendKeys(this.#e.backends.input, list, hold, (ms) => new Promise((resolve) => void timers.after(ms, () => resolve())));
   }
 
-  send(events: readonly InputEvent[]): void {
-    this.#e.backends.input.send(events);
+  /** `device` and `head` name the display that it comes from. @throws QmpError */
+  send(events: readonly InputEvent[], device?: string, head?: number): void {
+    if (device !== undefined) this.screen(device, head);
+    this.#e.backends.input.send(events, device === undefined ? undefined : { display: device, head: head ?? 0 });
   }
 
   /** HMP's `sendkey`: names or numbers joined by hyphens. @throws QmpError */
@@ -122,13 +127,14 @@ export class DisplayControl {
   async startVnc(o: VncSetting): Promise<void> {
     const e = this.#e;
     if (this.servers.has(o.id)) throw new Error(`Cannot start VNC server '${o.id}': the name is taken`);
-    const screen = e.backends.displays.find(o.display) ?? this.#nothing();
+    const { displays, input } = e.backends;
+    const screen = o.display === undefined ? (displays.find() ?? this.#nothing()) : this.screen(o.display, o.head);
     const { name } = e.config;
     const server = await e.host.display.startVnc({
       id: o.id,
       name: name === undefined ? 'Nonroot' : `Nonroot (${name})`,
       screen,
-      input: e.backends.input,
+      input: o.display === undefined ? input : input.at({ display: o.display, head: o.head ?? 0 }),
       password: o.password,
       sasl: o.sasl,
       share: o.share,

@@ -7,30 +7,34 @@ import { RAM_BYTES, TestQueue, virtioRig } from './testing.ts';
 const SIZE = 64;
 
 /** A GPU with a driver that sends one command at a time, and what it shows. */
-function gpu(memory = 1 << 20) {
-  const state: GpuState = gpuLayout.view(new SharedArrayBuffer(64), 0);
-  Object.assign(state, { events: 0, width: 800, height: 600 });
-  const rig = virtioRig(gpuModel(state, true), { features: 2n });
-  const shown = {
+function gpu(memory = 1 << 20, outputs = 1) {
+  const state: GpuState = gpuLayout.view(new SharedArrayBuffer(gpuLayout.size), 0);
+  state.connected = 1;
+  state.width.fill(800);
+  state.height.fill(600);
+  const rig = virtioRig(gpuModel(state, true, outputs), { features: 2n });
+  const blank = () => ({
     mode: undefined as { readonly width: number; readonly height: number } | undefined,
     pixels: new Map<string, number>(),
     cursor: undefined as Uint32Array | undefined,
-  };
+  });
+  const heads = Array.from({ length: outputs }, blank);
+  const shown = heads[0]!;
   const later: (() => void)[] = [];
   const io = new GpuIo({
     core: rig.core,
     state,
-    target: {
+    targets: heads.map((on) => ({
       mode: (m) => {
-        shown.mode = m;
+        on.mode = m;
       },
       line: (x, y, pixels) => {
-        for (const [i, p] of pixels.entries()) shown.pixels.set(`${x + i},${y}`, p);
+        for (const [i, p] of pixels.entries()) on.pixels.set(`${x + i},${y}`, p);
       },
       cursor: (c) => {
-        shown.cursor = c?.pixels;
+        on.cursor = c?.pixels;
       },
-    },
+    })),
     edid: () => new Uint8Array(128).fill(7),
     memory,
     now: () => 0,
@@ -53,7 +57,7 @@ function gpu(memory = 1 << 20) {
     return { type: rig.view.getUint32(answer, true), word: (n: number) => rig.view.getUint32(answer + 4 * n, true) };
   };
   const head = (type: number, flags = 0): number[] => [type, flags, 9, 0, 0, 0];
-  return { rig, io, shown, send, head, state, at };
+  return { rig, io, shown, heads, send, head, state, at };
 }
 
 test('a picture goes from guest memory by a resource to the scanout, where it was flushed', () => {
@@ -100,6 +104,44 @@ test('what is too large, unknown or outside is answered with an error', () => {
   g.rig.lock.run(() => wishSize(g.rig.core, g.state, 1024, 768));
   assert.equal(g.state.events, 1);
   assert.equal(g.send(g.head(0x100)).word(8), 1024);
+});
+
+test('outputs show each their own part of a picture and have pointers of their own; those that nobody wished for are not connected', () => {
+  const g = gpu(1 << 20, 3);
+  assert.equal(gpuModel(g.state, true, 3).config.read(8), 3);
+  const words = () => Array.from({ length: 3 }, (_, n) => [8, 9, 10].map((w) => g.send(g.head(0x100)).word(w + 6 * n)));
+  assert.deepEqual(words(), [[800, 600, 1], [0, 0, 0], [0, 0, 0]]); // biome-ignore format: one line
+  g.rig.lock.run(() => wishSize(g.rig.core, g.state, 640, 480, 2));
+  assert.deepEqual(words(), [[800, 600, 1], [0, 0, 0], [640, 480, 1]]); // biome-ignore format: one line
+  g.send([...g.head(0x101), 1, 2, 128, 64]);
+  g.send([...g.head(0x106), 1, 1, g.at + 0x8000, 0, 128 * 64 * 4, 0]);
+  g.rig.view.setUint32(g.at + 0x8000, 0x11, true);
+  g.rig.view.setUint32(g.at + 0x8000 + 4 * 64, 0x22, true);
+  g.send([...g.head(0x105), 0, 0, 128, 64, 0, 0, 1, 0]);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 64, 64, 0, 1]).type, 0x1100);
+  assert.equal(g.send([...g.head(0x103), 64, 0, 64, 64, 2, 1]).type, 0x1100);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 64, 64, 3, 1]).type, 0x1202);
+  g.send([...g.head(0x104), 0, 0, 128, 64, 1, 0]);
+  assert.deepEqual(g.heads.map((h) => h.pixels.get('0,0')), [0x11, undefined, 0x22]); // biome-ignore format: one line
+  g.send([...g.head(0x101), 9, 2, SIZE, SIZE]);
+  g.send([...g.head(0x300), 2, 0, 0, 0, 9, 0, 0, 0], 1);
+  g.send([...g.head(0x300), 7, 0, 0, 0, 9, 0, 0, 0], 1);
+  assert.deepEqual(g.heads.map((h) => h.cursor !== undefined), [false, false, true]); // biome-ignore format: one line
+  const h = gpu(1 << 20, 3);
+  h.rig.bytes.set(g.rig.bytes);
+  h.io.restore(g.io.save());
+  assert.deepEqual(h.heads, g.heads);
+  assert.equal(g.send([...g.head(0x102), 1, 0]).type, 0x1100);
+  assert.deepEqual(g.heads.map((on) => on.mode), [undefined, undefined, undefined]); // biome-ignore format: one line
+});
+
+test('pictures of all outputs together take no more than resources may', () => {
+  const g = gpu(64 * 64 * 4, 16);
+  g.send([...g.head(0x101), 1, 2, 64, 64]);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 64, 64, 0, 1]).type, 0x1100);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 64, 64, 1, 1]).type, 0x1201);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 32, 64, 0, 1]).type, 0x1100);
+  assert.equal(g.send([...g.head(0x103), 0, 0, 32, 64, 15, 1]).type, 0x1100);
 });
 
 test('a saved machine has the pictures and goes on with them', () => {

@@ -3,22 +3,25 @@ import { struct, type ViewOf } from '../../bits/struct.ts';
 import type { Chain } from './chain.ts';
 import type { VirtioCore, VirtioModel } from './core.ts';
 
+/** Most outputs of a device: places in what tells of them. */
+export const OUTPUTS_MAX = 16;
+
 export const gpuLayout = struct(
   {
     events: 'u32',
-    /** Size that the guest is told it should show, and where a request of a display comes from. */
-    width: 'u32',
-    height: 'u32',
+    /** Outputs that are connected, a bit for each. */
+    connected: 'u32',
+    /** Sizes that the guest is told it should show, and where a request of a display comes from. */
+    width: ['u32', OUTPUTS_MAX],
+    height: ['u32', OUTPUTS_MAX],
   },
-  { name: 'virtio-gpu', version: 1 },
+  { name: 'virtio-gpu', version: 2 },
 );
 export type GpuState = ViewOf<typeof gpuLayout>;
 
 const Feature = { edid: 1n << 1n } as const;
 /** Event: the display changed. */
 const DISPLAY_EVENT = 1;
-const SCANOUTS = 1;
-const SCANOUT_SLOTS = 16;
 
 const Command = {
   getDisplayInfo: 0x100,
@@ -67,8 +70,8 @@ const formats: Readonly<Record<number, readonly [red: number, green: number, blu
   134: [0, 1, 2],
 };
 
-export function gpuModel(s: GpuState, edid: boolean): VirtioModel {
-  const word = (n: number): number => (n === 0 ? s.events : n === 2 ? SCANOUTS : 0);
+export function gpuModel(s: GpuState, edid: boolean, outputs = 1): VirtioModel {
+  const word = (n: number): number => (n === 0 ? s.events : n === 2 ? outputs : 0);
   return {
     id: 16,
     queues: [64, 16],
@@ -84,10 +87,11 @@ export function gpuModel(s: GpuState, edid: boolean): VirtioModel {
   };
 }
 
-/** The display wishes another size: tells the guest. With the board's lock held. */
-export function wishSize(core: VirtioCore, s: GpuState, width: number, height: number): void {
-  s.width = width;
-  s.height = height;
+/** The display of an output wishes a size: tells the guest, for which the output is connected then. With the board's lock held. */
+export function wishSize(core: VirtioCore, s: GpuState, width: number, height: number, output = 0): void {
+  s.width[output] = width;
+  s.height[output] = height;
+  s.connected |= 1 << output;
   s.events = (s.events | DISPLAY_EVENT) >>> 0;
   core.configChanged();
 }
@@ -123,11 +127,21 @@ interface SavedGpu {
     /** Guest-physical addresses and lengths. */
     readonly backing: readonly (readonly [gpa: number, length: number])[];
   }[];
-  readonly scanout?: { readonly id: number; readonly rect: Rect } | undefined;
-  readonly pointer?: { readonly id: number; readonly hotX: number; readonly hotY: number } | undefined;
+  /** By output. */
+  readonly scanouts: readonly (Scanout | null)[];
+  readonly pointers: readonly (Pointer | null)[];
+}
+interface Scanout {
+  readonly id: number;
+  readonly rect: Rect;
+}
+interface Pointer {
+  readonly id: number;
+  readonly hotX: number;
+  readonly hotY: number;
 }
 
-/** Where pictures go. Pixels are 0x00RRGGBB. */
+/** Where an output's pictures go. Pixels are 0x00RRGGBB. */
 export interface GpuTarget {
   /** The scanout shows a picture of this size; `undefined`: nothing. */
   mode(size: { readonly width: number; readonly height: number } | undefined): void;
@@ -139,7 +153,8 @@ export interface GpuTarget {
 export interface GpuIoOptions {
   readonly core: VirtioCore;
   readonly state: GpuState;
-  readonly target: GpuTarget;
+  /** One for each output. */
+  readonly targets: readonly GpuTarget[];
   /** The monitor's EDID for a preferred size. */
   readonly edid: (width: number, height: number) => Uint8Array;
   /** Bytes that resources may have. */
@@ -153,8 +168,9 @@ export class GpuIo {
   readonly #o: GpuIoOptions;
   readonly #resources = new Map<number, Resource>();
   #used = 0;
-  #scanout: { readonly id: number; readonly rect: Rect } | undefined;
-  #pointer: { readonly id: number; readonly hotX: number; readonly hotY: number } | undefined;
+  /** By output. */
+  readonly #scanouts: (Scanout | undefined)[] = [];
+  readonly #pointers: (Pointer | undefined)[] = [];
 
   constructor(o: GpuIoOptions) {
     this.#o = o;
@@ -166,19 +182,21 @@ export class GpuIo {
   reset(): void {
     this.#resources.clear();
     this.#used = 0;
-    this.#scanout = undefined;
-    this.#pointer = undefined;
-    this.#o.target.mode(undefined);
-    this.#o.target.cursor(undefined);
+    for (const [n, target] of this.#o.targets.entries()) {
+      this.#off(n);
+      this.#pointers[n] = undefined;
+      target.cursor(undefined);
+    }
   }
 
-  /** Resources, scanout and pointer, for a saved machine: a JSON text that says what there is, then the resources' pixels. */
+  /** Resources, scanouts and pointers, for a saved machine: a JSON text that says what there is, then the resources' pixels. */
   save(): Uint8Array[] {
     const resources = [...this.#resources].map(([id, { width, height, format, backing }]) => ({
       ...{ id, width, height, format },
       backing: backing.map((p) => [p.gpa, p.bytes.length] as const),
     }));
-    const saved: SavedGpu = { resources, scanout: this.#scanout, pointer: this.#pointer };
+    const by = <T>(list: readonly (T | undefined)[]): readonly (T | null)[] => this.#o.targets.map((_, n) => list[n] ?? null);
+    const saved: SavedGpu = { resources, scanouts: by(this.#scanouts), pointers: by(this.#pointers) };
     return [new TextEncoder().encode(JSON.stringify(saved)), ...[...this.#resources.values()].map((r) => r.bytes.slice())];
   }
   /** Takes over what `save` gave, once the machine's memory is there. Throws, with everything forgotten, for what does not fit. */
@@ -200,9 +218,9 @@ export class GpuIo {
           return piece;
         });
       }
-      const { scanout, pointer } = saved;
-      if (scanout && this.#setScanout(scanout.rect, 0, scanout.id) !== Answer.ok) throw new Error('its scanout does not fit');
-      if (pointer) this.#point(pointer.id, pointer.hotX, pointer.hotY);
+      for (const [n, scanout] of saved.scanouts.entries())
+        if (scanout && this.#setScanout(scanout.rect, n, scanout.id) !== Answer.ok) throw new Error('its scanout does not fit');
+      for (const [n, pointer] of saved.pointers.entries()) if (pointer) this.#point(n, pointer);
     } catch (error) {
       this.reset();
       throw new Error(`Cannot restore virtio-gpu: ${(error as Error).message}`);
@@ -257,10 +275,11 @@ export class GpuIo {
       case Command.getDisplayInfo:
         return { type: Answer.displayInfo, bytes: this.#displayInfo() };
       case Command.getEdid: {
-        if (r.u32(HEADER) >= SCANOUTS) return Answer.badParameter;
+        const output = r.u32(HEADER);
+        if (output >= this.#o.targets.length) return Answer.badParameter;
         const bytes = new Uint8Array(HEADER + 8 + EDID_BYTES);
         const { width, height } = this.#o.state;
-        const block = this.#o.edid(width, height);
+        const block = this.#o.edid(width[output]!, height[output]!);
         new DataView(bytes.buffer).setUint32(HEADER, block.length, true);
         bytes.set(block, HEADER + 8);
         return { type: Answer.edid, bytes };
@@ -289,12 +308,16 @@ export class GpuIo {
   }
 
   #displayInfo(): Uint8Array {
-    const bytes = new Uint8Array(HEADER + 24 * SCANOUT_SLOTS);
+    const bytes = new Uint8Array(HEADER + 24 * OUTPUTS_MAX);
     const view = new DataView(bytes.buffer);
-    const { width, height } = this.#o.state;
-    view.setUint32(HEADER + 8, width, true);
-    view.setUint32(HEADER + 12, height, true);
-    view.setUint32(HEADER + 16, 1, true);
+    const { width, height, connected } = this.#o.state;
+    for (const n of this.#o.targets.keys()) {
+      const at = HEADER + 24 * n;
+      if (!(connected & (1 << n))) continue;
+      view.setUint32(at + 8, width[n]!, true);
+      view.setUint32(at + 12, height[n]!, true);
+      view.setUint32(at + 16, 1, true);
+    }
     return bytes;
   }
 
@@ -313,27 +336,35 @@ export class GpuIo {
     if (resource === undefined) return Answer.badResource;
     this.#used -= resource.bytes.length;
     this.#resources.delete(id);
-    if (this.#scanout?.id === id) this.#off();
+    for (const n of this.#showing(id)) this.#off(n);
     return Answer.ok;
   }
 
-  #off(): void {
-    this.#scanout = undefined;
-    this.#o.target.mode(undefined);
+  /** Outputs that show a resource. */
+  #showing(id: number): number[] {
+    return [...this.#o.targets.keys()].filter((n) => this.#scanouts[n]?.id === id);
+  }
+  #off(output: number): void {
+    this.#scanouts[output] = undefined;
+    this.#o.targets[output]!.mode(undefined);
   }
 
-  #setScanout(rect: Rect, scanout: number, id: number): number {
-    if (scanout >= SCANOUTS) return Answer.badScanout;
+  #setScanout(rect: Rect, output: number, id: number): number {
+    const target = this.#o.targets[output];
+    if (target === undefined) return Answer.badScanout;
     if (id === 0) {
-      this.#off();
+      this.#off(output);
       return Answer.ok;
     }
     const resource = this.#resources.get(id);
     if (resource === undefined) return Answer.badResource;
     if (!inside(rect, resource) || rect.width < 16 || rect.height < 16) return Answer.badParameter;
-    this.#scanout = { id, rect };
-    this.#o.target.mode(rect);
-    this.#show(resource, rect);
+    // What outputs show is kept for each of them.
+    const pixels = this.#scanouts.reduce((sum, s, n) => sum + (s && n !== output ? s.rect.width * s.rect.height : 0), 0);
+    if (4 * (pixels + rect.width * rect.height) > this.#o.memory) return Answer.outOfMemory;
+    this.#scanouts[output] = { id, rect };
+    target.mode(rect);
+    this.#show(resource, rect, output);
     return Answer.ok;
   }
 
@@ -341,13 +372,13 @@ export class GpuIo {
     const resource = this.#resources.get(id);
     if (resource === undefined) return Answer.badResource;
     if (!inside(rect, resource)) return Answer.badParameter;
-    if (this.#scanout?.id === id) this.#show(resource, rect);
+    for (const n of this.#showing(id)) this.#show(resource, rect, n);
     return Answer.ok;
   }
 
-  /** What of a rectangle of the resource the scanout shows goes to the target. */
-  #show(resource: Resource, r: Rect): void {
-    const shown = this.#scanout!.rect;
+  /** What of a rectangle of the resource that an output shows goes to its target. */
+  #show(resource: Resource, r: Rect, output: number): void {
+    const shown = this.#scanouts[output]!.rect;
     const [left, top] = [Math.max(r.x, shown.x), Math.max(r.y, shown.y)];
     const right = Math.min(r.x + r.width, shown.x + shown.width);
     const bottom = Math.min(r.y + r.height, shown.y + shown.height);
@@ -355,7 +386,7 @@ export class GpuIo {
     const pixels = new Uint32Array(right - left);
     for (let y = top; y < bottom; y++) {
       convert(resource, left, y, pixels);
-      this.#o.target.line(left - shown.x, y - shown.y, pixels);
+      this.#o.targets[output]!.line(left - shown.x, y - shown.y, pixels);
     }
   }
 
@@ -395,21 +426,25 @@ export class GpuIo {
   }
 
   #cursor(r: Words): void {
-    this.#point(r.u32(HEADER + 16), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 20)), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 24)));
+    const [hotX, hotY] = [Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 20)), Math.min(CURSOR_SIZE - 1, r.u32(HEADER + 24))];
+    this.#point(r.u32(HEADER), { id: r.u32(HEADER + 16), hotX, hotY });
   }
-  #point(id: number, hotX: number, hotY: number): void {
+  #point(output: number, pointer: Pointer): void {
+    const { id, hotX, hotY } = pointer;
+    const target = this.#o.targets[output];
     const resource = this.#resources.get(id);
-    this.#pointer = undefined;
+    if (target === undefined) return;
+    this.#pointers[output] = undefined;
     if (resource === undefined || resource.width !== CURSOR_SIZE || resource.height !== CURSOR_SIZE) {
-      this.#o.target.cursor(undefined);
+      target.cursor(undefined);
       return;
     }
     const pixels = new Uint32Array(CURSOR_SIZE * CURSOR_SIZE);
     convert(resource, 0, 0, pixels);
     const alpha = formats[resource.format]![0] === 1 || formats[resource.format]![0] === 3 ? 0 : 3;
     for (let i = 0; i < pixels.length; i++) pixels[i] = (pixels[i]! | (resource.bytes[4 * i + alpha]! << 24)) >>> 0;
-    this.#pointer = { id, hotX, hotY };
-    this.#o.target.cursor({ hotX, hotY, pixels });
+    this.#pointers[output] = pointer;
+    target.cursor({ hotX, hotY, pixels });
   }
 }
 

@@ -16,12 +16,13 @@ import { UHCI_BYTES, Uhci } from '../../devices/usb/uhci.ts';
 import { XHCI_BYTES, XHCI_MSIX, Xhci } from '../../devices/usb/xhci.ts';
 import { XhciRings } from '../../devices/usb/xhci-rings.ts';
 import { INTERRUPTERS, PORTS_MAX } from '../../devices/usb/xhci-state.ts';
-import { ABSOLUTE_MAX, type Button, type InputDevice } from '../../display/input.ts';
+import { ABSOLUTE_MAX, type Button, type InputDevice, type Seat } from '../../display/input.ts';
 import type { UsbBus } from '../buses.ts';
 import { type Device, type DeviceContext, deviceType, type IoServices, type IoSide } from '../device-type.ts';
 import { DriveStore, drivePolicy } from '../drive-store.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, onOffAuto, size, str, uint32, uint64 } from '../properties.ts';
+import { seatOf, seatProperties } from './display.ts';
 
 /** A controller's bus. Hubs of the guest's devices add their ports. */
 export function usbBus(name: string, ports: readonly UsbPort[]): UsbBus {
@@ -301,8 +302,7 @@ const hidType = (kind: HidKind) => {
     parents: ['usb-hid', 'usb-device', 'device'],
     properties: {
       usb_version: uint32(2, '1 or 2'),
-      display: str('accepted; there is one seat'),
-      head: uint32(0, 'accepted; there is one seat'),
+      ...seatProperties,
     },
     build(ctx, p) {
       if (p.usb_version !== 1 && p.usb_version !== 2)
@@ -318,12 +318,19 @@ const hidType = (kind: HidKind) => {
       });
       const device = new UsbDevice(ctx.arena, ctx.name, hid);
       const port = plugIn(ctx, device, given.port);
-      return plugged(device, port, (services) => hidIo(hid, device, title, kinds, services));
+      return plugged(device, port, (services) => hidIo(hid, device, title, kinds, services, seatOf(p)));
     },
   });
 };
 
-function hidIo(hid: Hid, device: UsbDevice, name: string, kinds: InputDevice['kinds'], services: IoServices): IoSide {
+function hidIo(
+  hid: Hid,
+  device: UsbDevice,
+  name: string,
+  kinds: InputDevice['kinds'],
+  services: IoServices,
+  seat: Seat | undefined,
+): IoSide {
   const { lock, after, backends } = services;
   // Keyboards that are asked to repeat their reports do so as long as they are asked.
   let armed = false;
@@ -341,6 +348,7 @@ function hidIo(hid: Hid, device: UsbDevice, name: string, kinds: InputDevice['ki
   const remove = backends.input.add({
     name,
     kinds,
+    seat,
     listening: () => device.s.configuration !== 0,
     ...(hid.kind === 'keyboard'
       ? { leds: () => ({ num: (hid.s.leds & 1) !== 0, caps: (hid.s.leds & 2) !== 0, scroll: (hid.s.leds & 4) !== 0 }) }

@@ -3,7 +3,7 @@
 import { edid } from '../../devices/vga/edid.ts';
 import { MMIO_BYTES, vgaMmio } from '../../devices/vga/mmio.ts';
 import type { VirtioCore } from '../../devices/virtio/core.ts';
-import { GpuIo, type GpuState, gpuLayout, gpuModel, wishSize } from '../../devices/virtio/gpu.ts';
+import { GpuIo, type GpuState, gpuLayout, gpuModel, OUTPUTS_MAX, wishSize } from '../../devices/virtio/gpu.ts';
 import type { PointerShape, Surface } from '../../display/surface.ts';
 import type { DeviceContext, IoServices, IoSide } from '../device-type.ts';
 import { bool, size, uint32 } from '../properties.ts';
@@ -11,7 +11,7 @@ import { linearHandler, makeVga, paintVga, showing } from './display.ts';
 import { virtioTypes } from './virtio.ts';
 
 const properties = {
-  max_outputs: uint32(1, 'outputs; there is one'),
+  max_outputs: uint32(1, `outputs, up to ${OUTPUTS_MAX}`),
   max_hostmem: size(256 << 20, 'bytes that the pictures of the guest may have'),
   edid: bool(true),
   xres: uint32(1280, 'width of the preferred mode'),
@@ -30,10 +30,11 @@ class Kept {
 
   mode(to: { readonly width: number; readonly height: number } | undefined): void {
     this.on = to !== undefined;
-    if (to === undefined || (to.width === this.#width && to.height === this.#height)) return;
-    this.#width = to.width;
-    this.#height = to.height;
-    this.#pixels = new Uint32Array(to.width * to.height);
+    const { width, height } = to ?? { width: 0, height: 0 };
+    if (width === this.#width && height === this.#height) return;
+    this.#width = width;
+    this.#height = height;
+    this.#pixels = new Uint32Array(width * height);
   }
   line(x: number, y: number, pixels: Uint32Array): void {
     this.#pixels.set(pixels, y * this.#width + x);
@@ -56,51 +57,62 @@ function gpuIo(
   /** What is shown while the driver shows nothing. */
   otherwise?: (surface: Surface, now: number) => void,
 ): IoSide {
-  const kept = new Kept();
+  const kept = Array.from({ length: p.max_outputs }, () => new Kept());
   const gpu = new GpuIo({
     core,
     state: s,
-    target: {
-      mode: (to) => kept.mode(to),
-      line: (x, y, pixels) => kept.line(x, y, pixels),
+    targets: kept.map((one) => ({
+      mode: (to) => one.mode(to),
+      line: (x, y, pixels) => one.line(x, y, pixels),
       cursor: (c) => {
-        kept.shape = c && { width: 64, height: 64, ...c };
+        one.shape = c && { width: 64, height: 64, ...c };
       },
-    },
+    })),
     edid: monitor,
     memory: p.max_hostmem,
     now: services.now,
     after: services.after,
   });
   let epoch = core.epoch;
-  const screen = showing({
-    name,
-    draw(surface, now) {
-      // A reset of the device takes its pictures away.
-      if (epoch !== core.epoch) {
-        epoch = core.epoch;
-        if (!core.ready) gpu.reset();
-      }
-      if (kept.on) kept.draw(surface);
-      else if (otherwise) otherwise(surface, now);
-      else for (let y = 0; y < surface.height; y++) surface.line(y, new Uint32Array(surface.width));
-    },
-    pointer: () => kept.shape,
-    wish(width, height) {
-      if (!core.ready) return false;
-      core.lock.run(() => wishSize(core, s, width, height));
-      return true;
-    },
-  })(services);
+  const wish = (output: number, width: number, height: number): boolean => {
+    if (!core.ready) return false;
+    core.lock.run(() => wishSize(core, s, width, height, output));
+    return true;
+  };
+  const screens = kept.map((one, head) =>
+    showing({
+      name,
+      head,
+      draw(surface, now) {
+        // A reset of the device takes its pictures away.
+        if (epoch !== core.epoch) {
+          epoch = core.epoch;
+          if (!core.ready) gpu.reset();
+        }
+        if (one.on) one.draw(surface);
+        else if (otherwise && head === 0) otherwise(surface, now);
+        else for (let y = 0; y < surface.height; y++) surface.line(y, new Uint32Array(surface.width));
+      },
+      pointer: () => one.shape,
+      wish: (width, height) => wish(head, width, height),
+      // Whoever looks at an output is its monitor.
+      looked() {
+        if (!(s.connected & (1 << head))) wish(head, s.width[head]!, s.height[head]!);
+      },
+    })(services),
+  );
   return {
-    ...screen,
+    close() {
+      for (const screen of screens) void screen.close?.();
+    },
     reset: () => gpu.reset(),
-    state: { version: 1, save: () => gpu.save(), restore: (parts) => gpu.restore(parts) },
+    state: { version: 2, save: () => gpu.save(), restore: (parts) => gpu.restore(parts) },
   };
 }
 
 const checked = (p: Properties): void => {
-  if (p.max_outputs !== 1) throw new Error(`Cannot make ${p.max_outputs} outputs: max_outputs accepts 1`);
+  if (p.max_outputs < 1 || p.max_outputs > OUTPUTS_MAX)
+    throw new Error(`Cannot make ${p.max_outputs} outputs: max_outputs accepts 1 to ${OUTPUTS_MAX}`);
 };
 
 const gpuPci = virtioTypes({
@@ -116,7 +128,7 @@ const gpuPci = virtioTypes({
     checked(p);
     const s = ctx.arena.alloc(gpuLayout, ctx.name);
     return {
-      model: gpuModel(s, p.edid),
+      model: gpuModel(s, p.edid, p.max_outputs),
       reset: () => resetState(s, p),
       io: (core, services) => gpuIo(ctx.name, core, s, p, services),
     };
@@ -125,8 +137,9 @@ const gpuPci = virtioTypes({
 
 function resetState(s: GpuState, p: Properties): void {
   s.events = 0;
-  s.width = p.xres;
-  s.height = p.yres;
+  s.connected |= 1;
+  s.width.fill(p.xres);
+  s.height.fill(p.yres);
 }
 
 const VGA_BYTES = 8 << 20;
@@ -150,7 +163,7 @@ const vga = virtioTypes({
     vga.map(ctx.ports);
     ctx.mmio.map(0xa0000, 0x20000, vga.window, 'vga-lowmem');
     return {
-      model: gpuModel(s, p.edid),
+      model: gpuModel(s, p.edid, p.max_outputs),
       shape: {
         memoryBar: 2,
         msixBar: 4,

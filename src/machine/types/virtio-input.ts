@@ -4,6 +4,7 @@ import { Ev, type EvdevEvent, type InputKind, inputIo, inputLayout, inputModel }
 import { ABSOLUTE_MAX, type Button, type InputDevice, type InputEvent, type Leds } from '../../display/input.ts';
 import { keys } from '../../display/keys.ts';
 import { str } from '../properties.ts';
+import { seatOf, seatProperties } from './display.ts';
 import { virtioTypes } from './virtio.ts';
 
 /** `BTN_*` of Linux. */
@@ -57,7 +58,7 @@ const inputTypes = (o: {
     classCode: o.classCode,
     vectors: () => 2,
     legacy: false,
-    properties: { serial: str(), display: str('accepted; there is one seat') },
+    properties: { serial: str(), ...seatProperties },
     parts(ctx, p) {
       const s = ctx.arena.alloc(inputLayout, ctx.name);
       return {
@@ -81,6 +82,7 @@ const inputTypes = (o: {
           const remove = services.backends.input.add({
             name: o.title,
             kinds: o.kinds,
+            seat: seatOf(p),
             listening: () => core.ready,
             ...(o.kinds.includes('key') ? { leds: (): Leds => leds } : {}),
             take: (events) => side.send(events.flatMap(evdev)),

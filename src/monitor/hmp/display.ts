@@ -24,9 +24,10 @@ export const displayCommands: readonly HmpCommand[] = [
       const flag = rest.indexOf('-f');
       const format = flag < 0 ? 'ppm' : rest.splice(flag, 2)[1];
       if (format !== 'ppm' && format !== 'png') throw new HmpError(`invalid format: ${format}`);
-      const [path, device] = rest;
+      const [path, device, head] = rest;
       if (path === undefined) throw new HmpError('missing parameter filename');
-      await e.display.screendump(path, format, device);
+      if (head !== undefined && !/^\d+$/.test(head)) throw new HmpError('invalid parameter head');
+      await e.display.screendump(path, format, device, head === undefined ? undefined : Number(head));
     },
   },
   {

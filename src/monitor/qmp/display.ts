@@ -81,13 +81,14 @@ const info = (s: VncServer) => ({
 export const displayCommands: QmpTable = {
   screendump: action(
     { filename: str, device: optional(str), head: optional(int), format: optional(enumeration('ImageFormat', ['ppm', 'png'])) },
-    (e, { filename, device, format }) => e.display.screendump(filename, format ?? 'ppm', device),
+    (e, { filename, device, head, format }) => e.display.screendump(filename, format ?? 'ppm', device, head),
   ),
   'send-key': action({ keys: array(keyValue), 'hold-time': optional(int) }, (e, a) =>
     e.display.sendKey(a.keys as readonly KeyValue[], a['hold-time']),
   ),
-  'input-send-event': action({ device: optional(str), head: optional(int), events: array(inputEvent) }, (e, { events }) =>
-    e.display.send((events as unknown as readonly GivenEvent[]).flatMap(eventOf)),
+  'input-send-event': action(
+    { device: optional(str), head: optional(int), events: array(inputEvent) },
+    (e, { device, head, events }) => e.display.send((events as unknown as readonly GivenEvent[]).flatMap(eventOf), device, head),
   ),
   'query-mice': query({}, array(object('MouseInfo', { name: str, index: int, current: bool, absolute: bool })), ({ backends }) =>
     backends.input.pointers().map(({ name, absolute, current }, index) => ({ name, index, current, absolute })),
