@@ -2,10 +2,22 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { copyFileSync, existsSync, globSync, mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  globSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
+import { multiboot } from '../test/e2e/program.ts';
 
 const top = mkdtempSync(join(tmpdir(), 'nonroot-launcher-'));
 after(() => rmSync(top, { recursive: true }));
@@ -101,4 +113,54 @@ test('V8 takes what the bundles keep of its code, with the flags of either kind 
     const { stdout, stderr } = spawnSync(process.execPath, [...flags, '-e', LOOK, extension, ...paths], { encoding: 'utf8' });
     assert.equal(stdout + stderr, '');
   }
+});
+
+/** Modules below a folder that a machine's threads have run, by bundle, as V8 has counted them. The machine ends by itself. */
+function run(name: string, folder: string, args: readonly string[]): Record<string, string[]> {
+  const kernel = join(top, 'end');
+  writeFileSync(kernel, multiboot([0x66, 0xba, 0x01, 0x05, 0xee, 0xf4])); // mov dx, 0x501; out dx, al; hlt
+  const coverage = join(top, name);
+  const machine = ['-M', 'q35', '-nodefaults', '-display', 'none', '-device', 'isa-debug-exit', '-kernel', kernel];
+  const { stderr } = spawnSync(process.execPath, [join(dist, 'bin/nonroot-system-x86_64.cjs'), ...machine, ...args], {
+    encoding: 'utf8',
+    env: { ...process.env, NODE_V8_COVERAGE: coverage },
+  });
+  assert.equal(stderr, '');
+  const all: Record<string, string[]> = {};
+  for (const file of readdirSync(coverage)) {
+    const { result } = JSON.parse(readFileSync(join(coverage, file), 'utf8')) as {
+      result: { url: string; functions: { functionName: string; ranges: { count: number }[] }[] }[];
+    };
+    for (const { url, functions } of result) {
+      const bundle = /\/([\w-]+)-[A-Z0-9]+\.cjs$/.exec(url)?.[1];
+      if (bundle === undefined) continue;
+      // esbuild names the function that runs a module after it.
+      all[bundle] = functions
+        .filter((f) => f.functionName.startsWith(folder) && f.ranges[0]!.count > 0)
+        .map((f) => f.functionName.slice(folder.length))
+        .sort();
+    }
+  }
+  return all;
+}
+
+test('threads run the modules of devices that their machine has, and of no others', {
+  skip: !existsSync(join(dist, '.bundle')) && 'this clone has no bundle',
+}, () => {
+  const types = 'src/machine/types/';
+  const few = run('few', types, []);
+  // The board has an AHCI controller.
+  for (const thread of ['nonroot-system-x86_64', 'vcpu-worker'])
+    assert.deepEqual(
+      few[thread]!.filter((file) => file !== 'cpu.ts'),
+      ['ahci.ts', 'isa.ts'],
+      thread,
+    );
+  const more = run('more', types, ['-device', 'qemu-xhci', '-device', 'e1000', '-device', 'virtio-rng-pci']);
+  for (const thread of ['nonroot-system-x86_64', 'vcpu-worker'])
+    assert.deepEqual(
+      more[thread]!.filter((file) => file !== 'cpu.ts'),
+      ['ahci.ts', 'e1000.ts', 'isa.ts', 'usb.ts', 'virtio-rng.ts', 'virtio.ts'],
+      thread,
+    );
 });

@@ -4,24 +4,14 @@
 // Usage: node tools/bundle.ts
 
 import { execFile } from 'node:child_process';
-import {
-  globSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { globSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
-import { type BuildOptions, build, type Plugin } from 'esbuild';
+import { type BuildOptions, build } from 'esbuild';
 import { prebuild } from '../src/accel/dbt/dbt.ts';
 import { writePrebuilt } from '../src/host/node/prebuilt.ts';
 import { multiboot } from '../test/e2e/program.ts';
+import { late } from './late.ts';
 
 const root = dirname(import.meta.dirname);
 const out = join(root, 'dist');
@@ -31,41 +21,8 @@ const place = join(out, 'src/host/node');
 const stamp = join(out, '.bundle');
 /** A program that was started before loads more files of its own build for as long as it runs. */
 const KEPT_MS = 24 * 3600 * 1000;
-/** Node's modules that a start needs first, if at all, when something is done with them. */
-const LATE = ['child_process', 'crypto', 'dgram', 'dns', 'http', 'https', 'module', 'net', 'tls', 'tty', 'zlib'];
 /** Flags that V8's code goes by: as the launchers give them on processors with protection keys, and on others. */
 const FLAGS = { plain: [], unprotected: ['--no-memory-protection-keys'] } as const;
-
-/** What our modules import of one of Node's, by name. */
-function used(name: string): ReadonlySet<string> {
-  const names = new Set<string>();
-  for (const file of globSync('{bin,src}/**/*.ts', { cwd: root })) {
-    for (const [, what] of readFileSync(join(root, file), 'utf8').matchAll(
-      new RegExp(`^(?:import|export) ([^;]*) from 'node:${name}';`, 'gm'),
-    )) {
-      const list = /^{([^}]*)}$/.exec(what!)?.[1];
-      if (list === undefined && !what!.startsWith('type '))
-        throw new Error(`Cannot bundle ${file}: accepted of node:${name} are imports by name`);
-      for (const word of list?.split(',') ?? []) names.add(word.trim().split(' ')[0]!);
-    }
-  }
-  return names;
-}
-
-/** Reads one of Node's modules when one of its exports is used. */
-const late: Plugin = {
-  name: 'late',
-  setup({ onResolve, onLoad }) {
-    onResolve({ filter: /^node:/ }, ({ path, kind }) =>
-      kind === 'import-statement' && LATE.includes(path.slice(5)) ? { path: path.slice(5), namespace: 'late' } : undefined,
-    );
-    onLoad({ filter: /./, namespace: 'late' }, ({ path }) => {
-      const names = [...used(path)];
-      const contents = `for (const name of ${JSON.stringify(names)}) Object.defineProperty(exports, name, { enumerable: true, get: () => require('${path}')[name] });`;
-      return { contents };
-    });
-  },
-};
 
 const common = {
   absWorkingDir: root,

@@ -4,7 +4,7 @@
 import type { TimerConfig } from '../machine/config.ts';
 import { propertiesOf } from '../machine/device-tree.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
-import { deviceTypes } from '../machine/device-types.ts';
+import { allDeviceTypes, findDeviceType } from '../machine/device-types.ts';
 import type { OptionInfo } from '../monitor/emulator.ts';
 import { gdbText } from '../monitor/gdb/start.ts';
 import { addChardev, shortChardev } from './system-char-options.ts';
@@ -161,7 +161,7 @@ function globals(s: Settings): void {
       if (!accepted.includes(value)) throw new Refused(`${text}: not supported; accepted: ${accepted.join(', ')}`);
       continue;
     }
-    const types = deviceTypes.filter((t) => t.name === driver || t.parents?.includes(driver));
+    const types = allDeviceTypes().filter((t) => t.name === driver || t.parents?.includes(driver));
     if (types.length === 0) throw new Refused(`${text}: not supported`);
     for (const type of types) {
       const row = propertiesOf(type)[property];
@@ -177,7 +177,7 @@ function globals(s: Settings): void {
 function bootRoms(s: Settings): void {
   const ordered = /n/.test(s.machineProperties.get('boot.order') ?? '');
   s.devices = s.devices.map((d) => {
-    const rom = deviceTypes.find((t) => t.name === d.driver || t.aliases?.includes(d.driver))?.bootRom;
+    const rom = findDeviceType(d.driver)?.bootRom;
     const indexed = d['bootindex'] !== undefined && Number(d['bootindex']) >= 0;
     return rom !== undefined && (ordered || indexed) && d['romfile'] === undefined ? { ...d, romfile: rom } : d;
   });

@@ -3,7 +3,7 @@
 
 import { propertiesOf } from '../machine/device-tree.ts';
 import type { AnyDeviceType, DeviceConfig } from '../machine/device-type.ts';
-import { deviceTypes } from '../machine/device-types.ts';
+import { allDeviceTypes, findDeviceType } from '../machine/device-types.ts';
 import { readProperties } from '../machine/properties.ts';
 import { optionMap, structured } from '../monitor/keyval.ts';
 import { netdevJson, netdevOptions } from '../monitor/netdevs.ts';
@@ -14,15 +14,13 @@ import { oneOf, Refused, type Settings } from './system-settings.ts';
 
 type JsonObject = { readonly [name: string]: Json };
 
-const findType = (driver: string): AnyDeviceType | undefined =>
-  deviceTypes.find((t) => t.name === driver || t.aliases?.includes(driver));
-
 /** Devices by category, each on a line, as QEMU lists them. */
 function deviceHelp(): string {
-  const categories = [...new Set(deviceTypes.map((t) => t.category))].sort();
+  const types = allDeviceTypes();
+  const categories = [...new Set(types.map((t) => t.category))].sort();
   return categories
     .map((category) => {
-      const rows = deviceTypes
+      const rows = types
         .filter((t) => t.category === category && t.userCreatable !== false)
         .map((t) => {
           const alias = t.aliases?.[0] === undefined ? '' : `, alias "${t.aliases[0]}"`;
@@ -50,7 +48,7 @@ function device(s: Settings, text: string): string | undefined {
   const given = text.startsWith('{') ? structured('-device', text, 'driver') : Object.fromEntries(optionMap(text, 'driver'));
   const { driver } = given;
   if (typeof driver !== 'string') throw new Refused(`-device ${text}: driver is missing`);
-  const type = findType(driver);
+  const type = findDeviceType(driver);
   if (!type || type.userCreatable === false) throw new Refused(`-device ${driver}: not supported`);
   if (Object.hasOwn(given, 'help') || Object.hasOwn(given, '?')) return typeHelp(type);
   addDevice(s, { ...given, driver }, text);
@@ -58,7 +56,7 @@ function device(s: Settings, text: string): string | undefined {
 /** Checks a device's properties and puts it into the list. */
 export function addDevice(s: Settings, config: DeviceConfig, text: string): void {
   const { driver, id: _, bus: __, ...given } = config;
-  const table = propertiesOf(findType(driver)!);
+  const table = propertiesOf(findDeviceType(driver)!);
   for (const name of Object.keys(given))
     if (!Object.hasOwn(table, name)) throw new Refused(`-device ${driver} ${name}: not supported`);
   try {
@@ -133,7 +131,7 @@ function addNic(s: Settings, text: string, option = '-nic'): void {
 function addCard(s: Settings, map: ReadonlyMap<string, string>, netdev: string | undefined, text: string): void {
   const model = map.get('model') ?? boardCard(s);
   const driver = model === 'virtio' ? 'virtio-net-pci' : model;
-  if (!findType(driver)) throw new Refused(`${text.split(' ')[0]} model=${model}: not supported`);
+  if (!findDeviceType(driver)) throw new Refused(`${text.split(' ')[0]} model=${model}: not supported`);
   const mac = map.get('mac') ?? map.get('macaddr');
   const addr = map.get('addr');
   const config = {

@@ -42,7 +42,7 @@ import { type BoardEvent, type MachineConfig, TSC_KHZ } from './config.ts';
 import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
 import type { ReadNow } from './device-type.ts';
-import { deviceTypes } from './device-types.ts';
+import { findDeviceType } from './device-types.ts';
 import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-items.ts';
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
@@ -446,6 +446,7 @@ export function buildBoard(o: BoardOptions): Board {
     Object.entries(config.memdevs ?? {}).map(([id, bytes]) => [id, new Uint8Array(o.buffer, slots.alloc(id, bytes), bytes)]),
   );
   const deviceFiles = new Map<string, FwCfgFile>();
+  const cpu = cpuType(config);
   const devices = new DeviceTree({
     services: {
       cpus: config.cpus,
@@ -453,7 +454,7 @@ export function buildBoard(o: BoardOptions): Board {
       memory, slots, buffer: o.buffer, clock, wall, lock, report, isa, dma, cmos: (at, value) => rtc.preset(at, value), msi: bus.deliverMsi, retime, bellsChanged: placeBells, event: o.event,
       firmwareFile: (name, file) => void deviceFiles.set(name, file), pci: host, ioThread: o.thread === 0, rom: (file) => rom.roms.get(file), memdev: (id) => memdevs.get(id), notify, flushPage: o.flushPage ?? (() => {}), ...(o.readNow ? { readNow: o.readNow } : {}),
     },
-    types: [...deviceTypes, cpuType(config)], buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
+    type: (driver) => (driver === cpu.name ? cpu : findDeviceType(driver)), buffer: o.buffer, start: arena.start + Math.ceil(arena.used / 64) * 64, end: arena.end, ports: [ports], mmio, timers, bells,
   }); // biome-ignore format: one object
   if (chipset.bus) devices.addBus(chipset.bus);
   for (const transport of transports) devices.addBus(transport);

@@ -70,7 +70,7 @@ function trees() {
     }; // biome-ignore format: one object
     const tree = new DeviceTree({
       services,
-      types: [sample],
+      type: (driver) => ([sample.name, ...(sample.aliases ?? [])].includes(driver) ? sample : undefined),
       buffer,
       start: 8192,
       end: 1 << 16,

@@ -68,7 +68,8 @@ interface Entry extends Plugged {
 
 export interface DeviceTreeOptions {
   readonly services: BoardServices;
-  readonly types: readonly AnyDeviceType[];
+  /** Finds a type by its name or alias. */
+  readonly type: (driver: string) => AnyDeviceType | undefined;
   readonly buffer: ArrayBufferLike;
   /** Shared memory for devices, bytes `start` to `end`. */
   readonly start: number;
@@ -81,7 +82,6 @@ export interface DeviceTreeOptions {
 
 export class DeviceTree {
   readonly #o: DeviceTreeOptions;
-  readonly #types = new Map<string, AnyDeviceType>();
   readonly #buses: AnyBus[] = [];
   readonly #entries: Entry[] = [];
   #anonymous = 0;
@@ -90,7 +90,6 @@ export class DeviceTree {
 
   constructor(o: DeviceTreeOptions) {
     this.#o = o;
-    for (const type of o.types) for (const name of [type.name, ...(type.aliases ?? [])]) this.#types.set(name, type);
   }
 
   // -- what is there
@@ -115,7 +114,7 @@ export class DeviceTree {
   }
   /** @throws Error for a driver that is not known */
   type(driver: string): AnyDeviceType {
-    const type = this.#types.get(driver);
+    const type = this.#o.type(driver);
     if (!type) throw new Error(`'${driver}' is not a valid device model name`);
     return type;
   }

@@ -1,4 +1,5 @@
-// All kinds of devices that users can name: one list, from which building, help and the monitors' answers come.
+// All kinds of devices that users can name: one list, from which building, help and the monitors' answers come. A bundle runs a module of types when
+// one of them is asked for (tools/late.ts).
 
 import type { AnyDeviceType } from './device-type.ts';
 import { ich9Ahci } from './types/ahci.ts';
@@ -28,34 +29,46 @@ import { virtioRng } from './types/virtio-rng.ts';
 import { virtioSerial, virtioSerialPorts } from './types/virtio-serial.ts';
 import { virtioVsock } from './types/virtio-vsock.ts';
 
-export const deviceTypes: readonly AnyDeviceType[] = [
-  ...ideTypes,
-  ich9Ahci,
-  nvmeType,
-  ...pciBridges,
-  isaDebugExit,
-  isaSerial,
-  isaParallel,
-  ...floppyTypes,
-  ...panicTypes,
-  acpiErst,
-  pcTestdev,
-  ...testDevices,
-  ...displays,
-  ...virtioBlk,
-  ...virtioNet,
-  ...gigabitCards,
-  rtl8139Type,
-  ...virtioRng,
-  ...virtioBalloon,
-  ...virtioGpus,
-  ...virtioSerial,
-  ...virtioScsi,
-  ...scsiUnits,
-  ...virtio9p,
-  ...virtioFs,
-  ...virtioVsock,
-  ...virtioSerialPorts,
-  ...virtioInputs,
-  ...usbTypes,
+/** Types, in the order of help, by what their names and aliases look like. */
+const rows: readonly (readonly [names: RegExp, types: () => readonly AnyDeviceType[]])[] = [
+  [/^(piix3-)?ide\b/, () => ideTypes],
+  [/ahci$/, () => [ich9Ahci]],
+  [/^nvme/, () => [nvmeType]],
+  [/^pcie|^ioh|bridge$/, () => pciBridges],
+  [/^isa-debug-exit$/, () => [isaDebugExit]],
+  [/^isa-serial$/, () => [isaSerial]],
+  [/^isa-parallel$/, () => [isaParallel]],
+  [/^isa-fdc$|^floppy/, () => floppyTypes],
+  [/^pvpanic|^vmcoreinfo/, () => panicTypes],
+  [/^acpi-erst$/, () => [acpiErst]],
+  [/^pc-testdev$/, () => [pcTestdev]],
+  [/^edu$|^pci-testdev$/, () => testDevices],
+  [/vga$|^ramfb|^bochs/i, () => displays],
+  [/^virtio-blk/, () => virtioBlk],
+  [/^virtio-net/, () => virtioNet],
+  [/^e1000/, () => gigabitCards],
+  [/^rtl8139/, () => [rtl8139Type]],
+  [/^virtio-rng/, () => virtioRng],
+  [/^virtio-balloon/, () => virtioBalloon],
+  [/^virtio-(gpu|vga)/, () => virtioGpus],
+  [/^virtio-serial/, () => virtioSerial],
+  [/^virtio-scsi/, () => virtioScsi],
+  [/^scsi-/, () => scsiUnits],
+  [/^virtio-9p/, () => virtio9p],
+  [/^virtio-fs/, () => virtioFs],
+  [/^virtio-vsock/, () => virtioVsock],
+  [/^virtserialport$|^virtconsole$/, () => virtioSerialPorts],
+  [/^virtio-(keyboard|mouse|tablet)/, () => virtioInputs],
+  [/usb|xhci/, () => usbTypes],
 ];
+
+export const allDeviceTypes = (): readonly AnyDeviceType[] => rows.flatMap(([, types]) => types());
+
+/** The type of this name or alias. */
+export function findDeviceType(driver: string): AnyDeviceType | undefined {
+  for (const [names, types] of rows) {
+    const type = names.test(driver) && types().find((t) => t.name === driver || t.aliases?.includes(driver));
+    if (type) return type;
+  }
+  return undefined;
+}

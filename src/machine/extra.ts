@@ -3,7 +3,7 @@
 import type { MachineConfig } from './config.ts';
 import { propertiesOf, romFile } from './device-tree.ts';
 import type { DeviceConfig } from './device-type.ts';
-import { deviceTypes } from './device-types.ts';
+import { findDeviceType } from './device-types.ts';
 import { readProperties } from './properties.ts';
 import { firmwareBytes } from './rom.ts';
 
@@ -19,7 +19,7 @@ export function extraBytes(config: MachineConfig): number {
 function devicesBytes(config: MachineConfig): number {
   let bytes = 0;
   for (const { driver, id: _, bus: __, ...given } of config.devices ?? []) {
-    const type = deviceTypes.find((t) => t.name === driver || t.aliases?.includes(driver));
+    const type = findDeviceType(driver);
     if (type?.memory === undefined) continue;
     bytes += Math.ceil(type.memory(readProperties(driver, propertiesOf(type), given)) / PAGE) * PAGE;
   }
@@ -29,7 +29,7 @@ function devicesBytes(config: MachineConfig): number {
 /** Files of the expansion ROMs that a machine's devices have. */
 export function romFiles(devices: readonly DeviceConfig[]): readonly string[] {
   const files = devices.flatMap(({ driver, id: _, bus: __, ...given }) => {
-    const type = deviceTypes.find((t) => t.name === driver || t.aliases?.includes(driver));
+    const type = findDeviceType(driver);
     const file = type && romFile(type, readProperties(driver, propertiesOf(type), given));
     return file === undefined ? [] : [file];
   });

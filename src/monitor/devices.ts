@@ -2,7 +2,7 @@
 
 import type { Plugged } from '../machine/device-tree.ts';
 import { propertiesOf, propertyOf } from '../machine/device-tree.ts';
-import { deviceTypes } from '../machine/device-types.ts';
+import { allDeviceTypes } from '../machine/device-types.ts';
 import type { RunningMachine } from '../machine/running.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import { type QomNode, type QomProperty, qomNode, qomValue } from './qom/tree.ts';
@@ -10,7 +10,7 @@ import type { DeviceInfo } from './qom/types.ts';
 
 /** The table of device types as the object model has it. */
 export const deviceInfos = (): readonly DeviceInfo[] =>
-  deviceTypes.map((type) => ({
+  allDeviceTypes().map((type) => ({
     name: type.name,
     parents: type.parents ?? [],
     properties: Object.entries(propertiesOf(type)).map(([name, p]) => ({

@@ -115,7 +115,7 @@ export class Emulator {
   readonly config: EmulatorConfig;
   readonly host: EmulatorHost;
   readonly chardevs: Chardevs;
-  readonly types: TypeTable;
+  #types: TypeTable | undefined;
   readonly objects: Objects;
   readonly tree: ObjectTree;
   readonly qmp: QmpService;
@@ -174,7 +174,6 @@ export class Emulator {
     this.jobs = new Jobs(timers, (name, data) => this.emit(name as EventName, data));
     this.exports = new Exports(this.blocks, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }));
     this.display = new DisplayControl(this);
-    this.types = new TypeTable(o.config.accels, deviceInfos());
     this.objects = new Objects();
     this.objects.onAdd = (object) => this.#objectAdded(object);
     this.tree = new ObjectTree(this);
@@ -215,6 +214,11 @@ export class Emulator {
     if (status === 'paused' && this.#ioError) return 'io-error';
     if (status === 'prelaunch' && this.#began) return 'paused';
     return status === 'ended' ? 'shutdown' : status;
+  }
+  /** Made when it is first asked for: it looks at every type of device. */
+  get types(): TypeTable {
+    this.#types ??= new TypeTable(this.config.accels, deviceInfos());
+    return this.#types;
   }
   async stop(): Promise<void> {
     if (this.status !== 'running') return;
