@@ -35,6 +35,8 @@ function vnc(s: Settings, text: string): void {
     display: undefined as string | undefined,
     head: 0,
     tls: undefined as string | undefined,
+    tlsAuthz: undefined as string | undefined,
+    saslAuthz: undefined as string | undefined,
     lossy: false,
   };
   const number = place.kind === 'tcp' ? place.port - VNC_PORT : 0;
@@ -52,6 +54,8 @@ function vnc(s: Settings, text: string): void {
     share: (v) => void (o.share = oneOf('-vnc share=', v, ['allow-exclusive', 'force-shared', 'ignore']) as SharePolicy),
     display: (v) => void (o.display = v),
     'tls-creds': (v) => void (o.tls = v),
+    'tls-authz': (v) => void (o.tlsAuthz = v),
+    'sasl-authz': (v) => void (o.saslAuthz = v),
     lossy: (v) => void (o.lossy = onOff('-vnc lossy=', v)),
     // Locks are told as they are; sound has nowhere to go.
     'non-adaptive': (v) => void onOff('-vnc non-adaptive=', v),
@@ -62,6 +66,9 @@ function vnc(s: Settings, text: string): void {
     head: (v) => void (o.head = integer('-vnc head=', v, 0, OUTPUTS_MAX - 1)),
     audiodev: () => {},
   }); // biome-ignore format: one row for each option
+  if (o.tlsAuthz !== undefined && o.tls === undefined)
+    throw new Refused(`-vnc ${text}: 'tls-authz' provided but TLS is not enabled`);
+  if (o.saslAuthz !== undefined && !o.sasl) throw new Refused(`-vnc ${text}: 'sasl-authz' provided but SASL auth is not enabled`);
   // The first server without a name is `default`, others are `vnc2`, `vnc3`, …
   const taken = (id: string): boolean => s.vnc.some((v) => v.id === id);
   let free = 'default';
@@ -132,7 +139,7 @@ export const displayOptions: readonly SystemOption[] = [
     help: 'show the display by VNC',
     group: 'vnc',
     parameters: parameters({
-      string: 'vnc websocket tls-creds password-secret share display audiodev',
+      string: 'vnc websocket tls-creds tls-authz sasl-authz password-secret share display audiodev',
       number: 'head connections to key-delay-ms',
       boolean: 'password sasl lock-key-sync lossy non-adaptive power-control',
     }),

@@ -218,9 +218,14 @@ test('VNC servers listen where they are told', () => {
   assert.match(refusal('-vnc :1 -vnc :2,id=default'), /there is a server 'default' already/);
   assert.deepEqual(settings('-vnc :1 -vnc :2 -vnc :3,display=video0,head=1').vnc.map((v) => [v.id, v.display, v.head]), [['default', undefined, 0], ['vnc2', undefined, 0], ['vnc3', 'video0', 1]]); // biome-ignore format: one line
   assert.match(refusal('-vnc :1,head=16'), /accepted/);
+  assert.match(refusal('-vnc :1,tls-authz=a'), /'tls-authz' provided but TLS is not enabled$/);
+  assert.match(refusal('-vnc :1,sasl-authz=a'), /'sasl-authz' provided but SASL auth is not enabled$/);
+  const [list] = settings(
+    '-object authz-list,id=a,policy=deny,rules.0.match=f*,rules.0.format=glob,rules.0.policy=allow',
+  ).objects;
+  assert.deepEqual({ ...list }, { id: 'a', 'qom-type': 'authz-list', policy: 'deny', rules: [{ match: 'f*', format: 'glob', policy: 'allow' }] }); // biome-ignore format: one line
   assert.match(refusal('-vnc nowhere'), /accepted: HOST:DISPLAY, unix:PATH, none/);
   assert.match(refusal('-vnc :1,sasl=maybe'), /^-vnc sasl=maybe: not supported; accepted: on, off$/);
-  assert.match(refusal('-vnc :1,sasl-authz=a'), /^-vnc sasl-authz=a: not supported/);
 });
 
 test('the clock begins at a date, at local time, or at UTC', () => {

@@ -341,7 +341,11 @@ test('SASL lets in who knows the password, once, and says who it is', async () =
   };
   const users = parseUsers(await scramLine(crypto, 'fred', 'secret'));
   const reports: string[] = [];
-  const { vnc, client, run } = server({ sasl: { crypto, users: () => users }, report: (line) => reports.push(line) });
+  let may = true;
+  const { vnc, client, run } = server({
+    ...{ sasl: { crypto, users: () => users }, report: (line) => reports.push(line) },
+    authorized: (by, name) => by === 'sasl' && name === 'fred' && may,
+  });
   assert.deepEqual([vnc.auth, vnc.vencrypt], ['sasl', undefined]);
   const counted = (text: string, end = '\0'): Buffer => {
     const bytes = Buffer.from(text + end);
@@ -363,7 +367,9 @@ test('SASL lets in who knows the password, once, and says who it is', async () =
     ['secret', true, true],
     ['secret', true, false],
     ['wrong', false, true],
+    ['secret', 'but may not', true],
   ] as const) {
+    may = right !== 'but may not';
     const { session, said, state } = await begin();
     const talk = new ScramClient(crypto, 'fred', word, 'abc');
     session.receive(Buffer.concat([counted('SCRAM-SHA-256', ''), atOnce ? counted(talk.first) : Buffer.alloc(4)]));
@@ -379,8 +385,12 @@ test('SASL lets in who knows the password, once, and says who it is', async () =
     // Cut anywhere.
     for (const byte of counted(message)) session.receive(Uint8Array.of(byte));
     await run(0);
-    assert.equal(state.closed, !right);
-    if (right) {
+    assert.equal(state.closed, right !== true);
+    if (right === 'but may not') {
+      const refused = [...counted(expected), 1, 0, 0, 0, 1, ...counted('Authentication failed', '')];
+      assert.deepEqual([...said()], refused);
+      assert.match(reports.pop() ?? '', /fred is not authorized$/);
+    } else if (right) {
       assert.deepEqual(said(), Buffer.concat([counted(expected), Buffer.of(1, 0, 0, 0, 0)]));
       assert.deepEqual(
         vnc.clients().map((c) => c.sasl_username),

@@ -36,9 +36,11 @@ export interface RfbTransport {
   write(bytes: Uint8Array): Promise<void>;
   /**
    * Sends the last bytes as they are; all that follows, both ways, is under TLS. Absent where there is none, or it was made before. Rejects with
-   * one line.
+   * one line; resolves with the name in the client's certificate, where it has shown one.
    */
-  secure?(last: Uint8Array): Promise<void>;
+  secure?(last: Uint8Array): Promise<string | undefined>;
+  /** Of a connection that is under TLS from its beginning: the name in the client's certificate, where one was asked for. */
+  readonly dname?: string | undefined;
   close(): void;
 }
 
@@ -60,6 +62,8 @@ export interface RfbService {
   readonly sasl?: RfbSasl | undefined;
   readonly random: (bytes: number) => Uint8Array;
   readonly deflate?: (level: number) => Deflater;
+  /** Whether a client may come in, by the name that SASL or its certificate has proven. */
+  readonly authorized: (by: 'sasl' | 'tls', name: string | undefined) => boolean;
   /** What clients with TLS do under it. */
   readonly vencrypt: keyof typeof VeNCrypt | undefined;
   /** Clients that ask for a quality get JPEGs; what has stood still is sent again as it is. */
@@ -132,6 +136,7 @@ export class RfbSession {
   /** What the client's first message of SASL has led to. */
   #exchange: ScramExchange | undefined;
   #user: string | undefined;
+  #dname: string | undefined;
   #writing: Promise<unknown> = Promise.resolve();
   /** Bytes that `#writing` has not got rid of. */
   #unread = 0;
@@ -162,6 +167,7 @@ export class RfbSession {
   constructor(transport: RfbTransport, service: RfbService) {
     this.#t = transport;
     this.#o = service;
+    this.#dname = transport.dname;
     const { surface } = service.screen;
     this.#width = surface.width;
     this.#height = surface.height;
@@ -178,6 +184,11 @@ export class RfbSession {
   /** Who the client is, where it was asked by SASL. */
   get user(): string | undefined {
     return this.#user;
+  }
+
+  /** The name in its certificate, where TLS has asked for one. */
+  get dname(): string | undefined {
+    return this.#dname;
   }
 
   /** Bytes of the client. */
@@ -308,8 +319,10 @@ export class RfbSession {
     if (this.#in.waiting > 0) throw new Error('Cannot make TLS: the client did not wait for it');
     this.#writing = this.#writing
       .then(() => this.#t.secure!(Uint8Array.of(1)))
-      .then(() => {
+      .then((dname) => {
         if (this.#state !== 'tls') return;
+        this.#dname = dname;
+        if (!this.#o.authorized('tls', dname)) throw new Error(`Cannot let the client in: ${dname} is not authorized`);
         if (this.#in.waiting > 0) throw new Error('Cannot make TLS: the client did not wait for it');
         this.#chosen(this.#inner);
       })
@@ -405,6 +418,11 @@ export class RfbSession {
     if (!done) throw new Error('Cannot let the client in: SASL does not know it');
     this.#user = done.name;
     this.#say(done.signature, true);
+    if (!this.#o.authorized('sasl', done.name)) {
+      this.#o.report(`Cannot let the client in: ${done.name} is not authorized`);
+      this.#refuse('Authentication failed');
+      return false;
+    }
     this.#send(message([4, 0]));
     this.#state = 'init';
     return true;

@@ -14,6 +14,8 @@ export interface VncAddress {
 
 /** A client as QMP tells of it. */
 export interface VncClient extends VncAddress {
+  /** The name in its certificate, where one was asked for. */
+  readonly x509_dname?: string;
   /** Who it is, once SASL knows. */
   readonly sasl_username?: string;
 }
@@ -39,6 +41,8 @@ export interface VncOptions {
   readonly password: boolean;
   /** Asks who they are by SASL, where no password is asked. */
   readonly sasl?: RfbSasl | undefined;
+  /** Of those whom SASL, or TLS with certificates, knows: who may come in; all where left out. The name is undefined where there was no certificate. */
+  readonly authorized?: (by: 'sasl' | 'tls', name: string | undefined) => boolean;
   /** Clients come in under TLS alone: VeNCrypt, or WebSocket's own. */
   readonly tls?: VncTls | undefined;
   readonly share: SharePolicy;
@@ -158,9 +162,14 @@ export class Vnc {
     return [...this.#clients].map(known);
   }
 
-  /** A client has come. Its bytes go into `receive`, its end into `close`. Undefined where there are too many. */
+  /** A client has come. Its bytes go into `receive`, its end into `close`. Undefined where there are too many, or it may not come in. */
   connect(transport: RfbTransport, server: VncAddress, address: VncAddress): RfbSession | undefined {
-    if (this.#clients.size >= CLIENTS_MAX) {
+    const { dname } = transport;
+    // Others are asked when they have agreed on TLS.
+    const mayCome = !this.#o.tls || transport.secure !== undefined || (this.#o.authorized?.('tls', dname) ?? true);
+    if (!mayCome)
+      this.#o.report(`client ${address.host}:${address.service}: Cannot let the client in: ${dname} is not authorized`);
+    if (this.#clients.size >= CLIENTS_MAX || !mayCome) {
       transport.close();
       return undefined;
     }
@@ -171,6 +180,7 @@ export class Vnc {
       {
         write: (bytes) => transport.write(bytes),
         ...(transport.secure ? { secure: (last: Uint8Array) => transport.secure!(last) } : {}),
+        dname,
         close: () => {
           if (!this.#clients.delete(client)) return;
           cancel();
@@ -186,6 +196,7 @@ export class Vnc {
         ...(deflate === undefined ? {} : { deflate }),
         vencrypt: this.vencrypt,
         sasl: this.#o.sasl,
+        authorized: this.#o.authorized ?? (() => true),
         ...(this.#o.password ? { password: () => this.#checker() } : {}),
         lossy: this.#o.lossy ?? false,
         after,
@@ -236,8 +247,11 @@ export class Vnc {
   }
 }
 
-const known = ({ address, session: { user } }: Client): VncClient =>
-  user === undefined ? address : { ...address, sasl_username: user };
+const known = ({ address, session: { user, dname } }: Client): VncClient => ({
+  ...address,
+  ...(dname === undefined ? {} : { x509_dname: dname }),
+  ...(user === undefined ? {} : { sasl_username: user }),
+});
 
 function mirrored(byte: number): number {
   let out = 0;

@@ -6,6 +6,7 @@ import { type Key, keyNamed, keyNumbered } from '../display/keys.ts';
 import { Screen } from '../display/screen.ts';
 import type { VncListen, VncServer, VncServerOptions } from '../display/vnc.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
+import { isAuthorized } from './authz.ts';
 import type { Emulator } from './emulator.ts';
 import { tlsCredentials } from './tls.ts';
 
@@ -29,6 +30,9 @@ export interface VncSetting {
   readonly lossy?: boolean;
   /** Credentials by their id. */
   readonly tls?: string | undefined;
+  /** Objects that say who may come in, of those whom certificates or SASL know. */
+  readonly tlsAuthz?: string | undefined;
+  readonly saslAuthz?: string | undefined;
   /** The display device that it shows, and which of its displays; the first one without. */
   readonly display: string | undefined;
   readonly head?: number;
@@ -140,6 +144,10 @@ export class DisplayControl {
       share: o.share,
       lossy: o.lossy,
       tls: o.tls === undefined ? undefined : tlsCredentials(e.objects, o.tls, 'server'),
+      authorized: (by, name) => {
+        const id = by === 'sasl' ? o.saslAuthz : o.tlsAuthz;
+        return id === undefined || (name !== undefined && isAuthorized(e.objects, id, name));
+      },
       listen: o.listen,
       event: (event, data) => e.emit(event, data),
       report: (message) => e.host.log(`vnc ${o.id}: ${message}`),

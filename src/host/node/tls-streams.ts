@@ -78,6 +78,13 @@ export function securedClient(
   });
 }
 
+/** A certificate's subject, as Node has it, in GnuTLS's form, which QEMU shows: attributes in the certificate's order, with RFC 4514's escapes. */
+export const distinguishedName = (subject: string): string =>
+  subject
+    .split('\n')
+    .map((one) => one.replaceAll(/(?<!\\) \+ (?=[A-Za-z\d.]+=)/g, '+').replaceAll(/(?<=^|\+)emailAddress=/g, 'EMAIL='))
+    .join(',');
+
 /** The end that is connected to; where it verifies, the other one has to have a certificate of the same authority. */
 export function securedServer(
   socket: Socket,

@@ -9,9 +9,11 @@ import { after, test } from 'node:test';
 import { connect, type TLSSocket } from 'node:tls';
 import { InputRouter } from '../../display/input.ts';
 import { Screen } from '../../display/screen.ts';
+import type { VncServerOptions } from '../../display/vnc.ts';
 import { scramLine } from '../../rpc/scram.ts';
 import { ScramClient } from '../../rpc/scram-testing.ts';
 import { nodeDaemonHost } from './daemon-host.ts';
+import { distinguishedName } from './tls-streams.ts';
 import { makeCertificates, noOpenssl } from './tls-testing.ts';
 import { des, startVnc } from './vnc.ts';
 
@@ -22,7 +24,10 @@ after(() => {
 });
 
 async function serving(
-  o: { readonly password?: boolean; readonly sasl?: boolean; readonly verifyPeer?: boolean; readonly anonymous?: boolean } = {},
+  o: Partial<Pick<VncServerOptions, 'password' | 'sasl' | 'authorized'>> & {
+    readonly verifyPeer?: boolean;
+    readonly anonymous?: boolean;
+  } = {},
 ) {
   const reports: string[] = [];
   const server = await startVnc({
@@ -35,6 +40,7 @@ async function serving(
     input: new InputRouter(),
     password: o.password ?? false,
     sasl: o.sasl,
+    ...(o.authorized ? { authorized: o.authorized } : {}),
     tls: o.anonymous ? { dir: '', anonymous: true, verifyPeer: false } : { dir, verifyPeer: o.verifyPeer ?? false },
     share: 'allow-exclusive',
     listen: { kind: 'tcp', host: '127.0.0.1', port: 0, websocket: 0 },
@@ -165,6 +171,48 @@ test('where clients are to be known, one without a certificate of the authority 
     reports.some((line) => /Cannot make TLS/.test(line)),
     reports.join('\n'),
   );
+});
+
+test('who has a certificate is named, and comes in only where that name may', LIMIT, async (t) => {
+  // As QEMU 7.2 shows the certificate of this subject.
+  assert.equal(
+    distinguishedName('C=GB\nOU=x + O=Acme\\, Inc.\nL=Köln\nemailAddress=a@b.c\nUID=u1\nCN=fred \\"f\\" \\<a\\>\\;b=c#'),
+    'C=GB,OU=x+O=Acme\\, Inc.,L=Köln,EMAIL=a@b.c,UID=u1,CN=fred \\"f\\" \\<a\\>\\;b=c#',
+  );
+  const asked: (string | undefined)[] = [];
+  let may = true;
+  const authorized = (_: string, name: string | undefined): boolean => {
+    asked.push(name);
+    return may;
+  };
+  const { server, ports, reports } = await serving({ verifyPeer: true, authorized });
+  t.after(() => server.close());
+  const name = 'CN=client';
+  const keys = { ca: file('ca-cert.pem'), servername: 'there', cert: file('client-cert.pem'), key: file('client-key.pem') };
+  const upgrade =
+    'GET / HTTP/1.1\r\nHost: there\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n' +
+    'Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: binary\r\n\r\n';
+  const web = async (): Promise<TLSSocket> => {
+    const socket = connect({ port: ports[1]!, host: '127.0.0.1', ...keys });
+    socket.on('error', () => {});
+    await once(socket, 'secureConnect');
+    socket.write(upgrade);
+    let got = '';
+    while (!got.endsWith('\r\n\r\n')) got += (await take(socket, 1)).toString();
+    return socket;
+  };
+  const first = await secured(await begin(ports[0]!, 260), true);
+  assert.equal((await take(first, 4)).readUInt32BE(0), 0);
+  const second = await web();
+  await take(second, 14);
+  assert.deepEqual(server.vnc.clients().map((c) => c.x509_dname), [name, name]); // biome-ignore format: one line
+  may = false;
+  const third = await secured(await begin(ports[0]!, 260), true);
+  await assert.rejects(take(third, 4), /closed/);
+  await assert.rejects(take(await web(), 14), /closed/);
+  assert.deepEqual(asked, [name, name, name, name]);
+  assert.equal(reports.filter((line) => line.includes(`${name} is not authorized`)).length, 2, reports.join('\n'));
+  for (const socket of [first, second]) socket.destroy();
 });
 
 test('SASL is asked under TLS, of users in a file that is read for each', LIMIT, async (t) => {

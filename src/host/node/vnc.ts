@@ -3,6 +3,7 @@ import { createCipheriv, createHash, createHmac, randomBytes } from 'node:crypto
 import { readFileSync, unlinkSync } from 'node:fs';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
+import type { TLSSocket } from 'node:tls';
 import { constants, createDeflate, deflate as deflateAll } from 'node:zlib';
 import type { Zlib } from '../../display/image.ts';
 import type { RfbSasl, RfbTransport } from '../../display/rfb-session.ts';
@@ -10,7 +11,7 @@ import { Vnc, type VncAddress, type VncServer, type VncServerOptions } from '../
 import type { Deflater } from '../../rpc/rfb/encode.ts';
 import { parseUsers } from '../../rpc/scram.ts';
 import { WebSocketServer } from '../../rpc/websocket.ts';
-import { type Certificates, certificates, oneRecord, securedServer } from './tls-streams.ts';
+import { type Certificates, certificates, distinguishedName, oneRecord, securedServer } from './tls-streams.ts';
 
 /** Bytes of control frames that may wait for a client that does not read. */
 const UNREAD_MAX = 1 << 20;
@@ -188,13 +189,15 @@ async function serve(vnc: Vnc, plain: Socket, websocket: boolean, tls: Tls | und
       () => socket,
       (bytes) => bytes,
     );
-    const secure = async (last: Uint8Array): Promise<void> => {
+    const secure = async (last: Uint8Array): Promise<string | undefined> => {
       plain.off('data', heard).pause();
       plain.write(last);
-      socket = await securedServer(plain, tls!.keys, tls!.verifyPeer, 'VNC', oneRecord);
+      const secured = await securedServer(plain, tls!.keys, tls!.verifyPeer, 'VNC', oneRecord);
+      socket = secured;
       socket.on('error', () => {});
       socket.on('data', heard);
       socket.on('close', () => session?.close());
+      return tls!.verifyPeer ? nameOf(secured) : undefined;
     };
     const session = vnc.connect(tls ? { ...way, secure } : way, server, client);
     socket.on('data', heard);
@@ -206,10 +209,12 @@ async function serve(vnc: Vnc, plain: Socket, websocket: boolean, tls: Tls | und
   }, HANDSHAKE_MS).unref();
   plain.on('close', () => clearTimeout(timer));
   let ws: WebSocketServer | undefined;
+  let dname: string | undefined;
   if (tls) {
     const secured = await securedServer(plain, tls.keys, tls.verifyPeer, 'VNC').catch(() => undefined);
     if (!secured) return;
     socket = secured;
+    if (tls.verifyPeer) dname = nameOf(secured);
     socket.on('error', () => {});
   }
   let session: ReturnType<Vnc['connect']>;
@@ -233,15 +238,24 @@ async function serve(vnc: Vnc, plain: Socket, websocket: boolean, tls: Tls | und
     talk.receive(bytes);
     if (!was && talk.open)
       session = vnc.connect(
-        transport(
-          () => socket,
-          (b) => WebSocketServer.frame(b),
-        ),
+        {
+          ...transport(
+            () => socket,
+            (b) => WebSocketServer.frame(b),
+          ),
+          dname,
+        },
         server,
         client,
       );
   });
   socket.on('close', () => session?.close());
+}
+
+/** The subject of the other side's certificate. */
+function nameOf(socket: TLSSocket): string | undefined {
+  const certificate = socket.getPeerX509Certificate();
+  return certificate && distinguishedName(certificate.subject);
 }
 
 /** Writes wait until the socket's buffer is empty: what a client does not read is not made. */

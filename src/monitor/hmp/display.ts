@@ -100,7 +100,10 @@ export const displayInfos: readonly HmpCommand[] = [
         `    Auth: ${s.vnc.auth} (Sub: ${s.vnc.vencrypt ?? 'none'})`,
         ...s.vnc
           .clients()
-          .map((c) => `  Client: ${c.host}:${c.service} (${c.family})\n    sasl_username: ${c.sasl_username ?? 'none'}`),
+          .map(
+            (c) =>
+              `  Client: ${c.host}:${c.service} (${c.family})\n    x509_dname: ${c.x509_dname ?? 'none'}\n    sasl_username: ${c.sasl_username ?? 'none'}`,
+          ),
       ]);
       return lines.length === 0 ? 'None' : lines.join('\n');
     },

@@ -1,7 +1,7 @@
 // Objects that users make with `-object` and object-add, as a table: their arguments, from which the schema, help and the object model
 // follow. QEMU 7.2 "QEMU QMP Reference Manual", qapi/qom.json.
 
-import { array, bool, enumeration, int, type Members, optional, str, union } from '../../rpc/qmp/schema.ts';
+import { array, bool, enumeration, int, type Members, object, optional, str, union } from '../../rpc/qmp/schema.ts';
 import type { PropertyInfo } from './types.ts';
 
 export interface ObjectType {
@@ -43,6 +43,13 @@ const credentials = {
   loaded: optional(bool),
 } as const;
 
+const authzPolicy = enumeration('QAuthZListPolicy', ['deny', 'allow']);
+const authzRule = object('QAuthZListRule', {
+  match: str,
+  policy: authzPolicy,
+  format: optional(enumeration('QAuthZListFormat', ['exact', 'glob'])),
+});
+
 /** By `qom-type`. */
 export const objectTypes: Readonly<Record<string, ObjectType>> = {
   'memory-backend-ram': row('memory-backend', memory),
@@ -59,6 +66,8 @@ export const objectTypes: Readonly<Record<string, ObjectType>> = {
     hugetlbsize: optional(int),
     seal: optional(bool),
   }),
+  'authz-list': row('authz', { policy: optional(authzPolicy), rules: optional(array(authzRule)) }),
+  'authz-simple': row('authz', { identity: str }),
   iothread: row('object', {
     ...loop,
     'poll-max-ns': optional(int),
