@@ -35,11 +35,44 @@ type Kind =
     }
   | SocketOptions;
 
+/** An output file has at most `size` bytes; `backups` files beside it keep what came before. */
+export interface FileLimit {
+  readonly size: number;
+  readonly backups: number;
+}
+/** What `limit` may be: bytes from a page on, and how many files. */
+const LIMIT = { least: 4096, most: 2 ** 40, backups: 3, mostBackups: 99 } as const;
+
+/** `max-size` and `backups` of a device with an output file. @throws CharError */
+export function fileLimit(
+  what: string,
+  options: Pick<CharOptions, 'kind' | 'log'>,
+  size: number | undefined,
+  backups: number | undefined,
+): Pick<CharOptions, 'limit'> {
+  const fail = (text: string): never => {
+    throw new CharError(`${what}: ${text}`);
+  };
+  if (size === undefined) return backups === undefined ? {} : fail(`backups=${backups}: accepted with max-size=`);
+  if (options.kind !== 'file' && !options.log) fail(`max-size=${size}: accepted with kind file, or logfile=`);
+  if (!(Number.isInteger(size) && size >= LIMIT.least && size <= LIMIT.most))
+    fail(`max-size=${size}: accepted are ${LIMIT.least} to ${LIMIT.most} bytes, with K, M or G`);
+  const kept = backups ?? LIMIT.backups;
+  if (!(Number.isInteger(kept) && kept >= 0 && kept <= LIMIT.mostBackups))
+    fail(`backups=${kept}: accepted are 0 to ${LIMIT.mostBackups}`);
+  return { limit: { size, backups: kept } };
+}
+/** Files that `limit` keeps beside an output file. */
+export const backupsOf = (path: string, limit: FileLimit | undefined): string[] =>
+  Array.from({ length: limit?.backups ?? 0 }, (_, n) => `${path}.${n}`);
+
 export type CharOptions = Kind & {
   /** Several users share it, with Ctrl-A as the key between them. */
   readonly mux?: boolean | undefined;
   /** A file that all output is copied to. */
   readonly log?: { readonly path: string; readonly append: boolean } | undefined;
+  /** Of the file of a `file`, and of `log`. */
+  readonly limit?: FileLimit | undefined;
 };
 
 /** Kinds by their names in QEMU; `memory` is an alias. */
@@ -98,6 +131,15 @@ class Bag {
     const n = /^\d+$/.test(value) ? Number(value) : Number.NaN;
     return n <= most ? n : this.#fail(`${name}=${value}: accepted are numbers up to ${most}`);
   }
+  /** Bytes, with K, M or G. */
+  bytes(name: string): number | undefined {
+    const value = this.text(name);
+    const found = value === undefined ? undefined : /^(\d+)([kmg]?)$/i.exec(value);
+    if (found === undefined) return undefined;
+    return found
+      ? Number(found[1]) * 1024 ** ' kmg'.indexOf(found[2]!.toLowerCase() || ' ')
+      : this.#fail(`${name}=${value}: accepted are bytes, with K, M or G`);
+  }
   end(): void {
     for (const name of this.#left.keys()) this.#fail(`${name}: not supported`);
   }
@@ -115,9 +157,15 @@ export function charOptions(kind: string, values: ReadonlyMap<string, string>): 
   const mux = bag.flag('mux', false);
   const logfile = bag.text('logfile');
   const logappend = bag.flag('logappend', false);
-  const options = kindOptions(kind, bag);
+  const size = bag.bytes('max-size');
+  const backups = bag.integer('backups', -1, 99);
+  const options: CharOptions = {
+    ...kindOptions(kind, bag),
+    ...(mux ? { mux } : {}),
+    ...(logfile === undefined ? {} : { log: { path: logfile, append: logappend } }),
+  };
   bag.end();
-  return { ...options, ...(mux ? { mux } : {}), ...(logfile === undefined ? {} : { log: { path: logfile, append: logappend } }) };
+  return { ...options, ...fileLimit(`-chardev ${kind}`, options, size, backups < 0 ? undefined : backups) };
 }
 
 function kindOptions(kind: string, bag: Bag): Kind {

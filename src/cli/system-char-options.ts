@@ -60,8 +60,8 @@ export const charDeviceOptions: readonly SystemOption[] = [
     parameters: parameters({
       string: 'backend path host port fd localaddr localport logfile input-path',
       boolean: 'server wait telnet nodelay mux signal append logappend ipv4 ipv6 abstract tight',
-      number: 'reconnect',
-      size: 'size',
+      number: 'reconnect backups',
+      size: 'size max-size',
     }),
     apply: chardev,
   },

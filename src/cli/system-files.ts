@@ -1,6 +1,6 @@
 // Which files the command line of `nonroot-system-x86_64` names, for `-sandbox files=deny`: what is granted, and nothing else is reached.
 
-import type { CharOptions } from '../chardev/options.ts';
+import { backupsOf, type CharOptions } from '../chardev/options.ts';
 import { isHttp } from '../disk/http/file.ts';
 import { type DiskHost, type OpenDisk, openDisk } from '../disk/open.ts';
 import type { Json } from '../rpc/qmp/json.ts';
@@ -11,10 +11,10 @@ import type { Settings } from './system-settings.ts';
 export const socketAt = (path: string): Grant => ({ path, access: 'socket' });
 
 function* ofCharacters(o: CharOptions): Generator<Grant> {
-  if (o.log) yield { path: o.log.path, access: 'create' };
+  const outputs = [...(o.log ? [o.log.path] : []), ...(o.kind === 'file' ? [o.path] : [])];
+  for (const path of outputs.flatMap((one) => [one, ...backupsOf(one, o.limit)])) yield { path, access: 'create' };
   switch (o.kind) {
     case 'file':
-      yield { path: o.path, access: 'create' };
       if (o.input !== undefined) yield { path: o.input, access: 'read' };
       return;
     case 'pipe':

@@ -122,6 +122,26 @@ test('values reach the settings', () => {
   assert.deepEqual([s.trace, s.log, s.hpet, s.noReboot, s.name], [['bus', 'cpu'], 'l', false, true, 'a,b']);
 });
 
+test('output files have a bound where one is given', () => {
+  const limit = (text: string) => settings(`-chardev ${text},id=c`).chardevs.get('c')?.limit;
+  assert.equal(limit('file,path=f'), undefined);
+  assert.deepEqual(limit('file,path=f,max-size=2M'), { size: 2 ** 21, backups: 3 });
+  assert.deepEqual(limit('pty,logfile=f,max-size=4096,backups=0'), { size: 4096, backups: 0 });
+  assert.equal(
+    refusal('-chardev null,id=c,max-size=2M'),
+    '-chardev null: max-size=2097152: accepted with kind file, or logfile=',
+  );
+  assert.equal(refusal('-chardev file,id=c,path=f,backups=2'), '-chardev file: backups=2: accepted with max-size=');
+  assert.equal(
+    refusal('-chardev file,id=c,path=f,max-size=4095'),
+    '-chardev file: max-size=4095: accepted are 4096 to 1099511627776 bytes, with K, M or G',
+  );
+  assert.equal(
+    refusal('-chardev file,id=c,path=f,max-size=2X'),
+    '-chardev file: max-size=2X: accepted are bytes, with K, M or G',
+  );
+});
+
 test('what becomes of missed ticks, and whether the HPET sends messages', () => {
   assert.deepEqual(settings('').timers, {});
   assert.deepEqual(settings('-rtc driftfix=slew').timers, { rtcSlew: true });

@@ -18,6 +18,8 @@ const known: Readonly<Record<string, 'text' | 'number' | 'list'>> = {
   user: 'text',
   graphics_listen: 'text',
   confine_files: 'number',
+  console_max_size: 'number',
+  console_max_backups: 'number',
   networks: 'text',
   host_uuid: 'text',
   hostname: 'text',

@@ -66,6 +66,8 @@ export interface DaemonOptions {
   readonly backupTls: string;
   /** Whether the host can confine emulators to the files that they are given. */
   readonly confine: boolean;
+  /** Consoles in files have at most so many bytes, and so many files of them are kept beside: as virtlogd's `max_size` and `max_backups`; no bound where the size is 0. */
+  readonly consoles: { readonly size: number; readonly backups: number };
   /** Networks as bridges of the host, where it allows that. */
   readonly bridges: boolean;
 }

@@ -372,10 +372,10 @@ static void hpet(void) {
   taken[PIN] = 0; HPET(0x148) = HPET(0xf0) - 1000; sleep_us(20000);
   report(taken[PIN] == 0, "64 bits: a comparator that has passed does not match (%d)", taken[PIN]);
   /* 32 bits: on a match and when the counter wraps. */
-  HPET(0x10) = 0; HPET(0xf0) = 0xfff80000; HPET(0xf4) = 7;
-  HPET(0x140) = 20 << 9 | 4 | 0x100; HPET(0x148) = 0x80000; taken[PIN] = 0;
+  HPET(0x10) = 0; HPET(0xf0) = 0xff800000; HPET(0xf4) = 7;
+  HPET(0x140) = 20 << 9 | 4 | 0x100; HPET(0x148) = 0x800000; taken[PIN] = 0;
   HPET(0x10) = 1;
-  sleep_us(40000);
+  wait_irq(PIN, 2, 1000000);
   value("32 bits: the wrap and the match", taken[PIN]);
   value("32 bits: upper half of the comparator", HPET(0x14c));
   /* Periodic. */

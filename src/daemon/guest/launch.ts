@@ -165,10 +165,13 @@ async function tryStart(daemon: Daemon, guest: Guest, options: StartOptions): Pr
     await files.write(`${directory}/master-key.aes`, host.crypto.random(32));
     if (daemon.options.user) await giveOwn(daemon, [directory, `${directory}/ram`, channels, `${directory}/master-key.aes`]);
     const context = await commandContext(daemon, domain, directory, monitorPath);
-    const confined = daemon.options.confine && emulator.commands.includes(admitCommand);
+    const ours = emulator.commands.includes(admitCommand);
+    const confined = daemon.options.confine && ours;
+    const { consoles } = daemon.options;
     const { args, environment } = commandLine(domain, {
       ...context,
       ...(confined && { reachable: directory }),
+      ...(ours && consoles.size > 0 && { consoles }),
       ...(options.receive && { incoming: 'defer' }),
       ...(options.loadSnapshot !== undefined && { loadSnapshot: options.loadSnapshot }),
     });

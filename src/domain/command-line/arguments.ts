@@ -43,6 +43,8 @@ export interface CommandLineContext {
   netdev?(device: NetworkInterface): JsonObject | undefined;
   /** Confines the emulator to the files of its command line, this folder, and what it is given. */
   reachable?: string;
+  /** A bound on consoles in files, where the emulator has it: bytes of one, and how many are kept beside it. */
+  consoles?: { readonly size: number; readonly backups: number };
   /** `-incoming`: `defer` to restore or receive a guest. */
   incoming?: string;
   /** `-loadvm`: the internal snapshot to start from. */

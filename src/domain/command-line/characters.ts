@@ -60,7 +60,10 @@ function reconnect(device: CharacterBackend): string {
 export function addChardev(to: Arguments, device: CharacterBackend & DeviceInfo, name = 'vdagent'): string {
   const id = `char${aliasOf(device)}`;
   const log = device.log ? `,logfile=${escapeCommas(device.log.file)},logappend=${device.log.append ?? 'off'}` : '';
-  to.add('-chardev', chardev(to, device, id, name) + log);
+  const { consoles } = to.context;
+  const bounded = consoles !== undefined && (device.type === 'file' || device.log !== undefined);
+  const limit = bounded ? `,max-size=${consoles.size},backups=${consoles.backups}` : '';
+  to.add('-chardev', chardev(to, device, id, name) + log + limit);
   return id;
 }
 

@@ -149,6 +149,18 @@ describe('the command line', () => {
     assert.equal(args[args.indexOf('-loadvm') + 1], 's1');
   });
 
+  test('bounds consoles in files where the emulator can', () => {
+    const domain = () =>
+      simple("<serial type='file'><source path='/c'/></serial><serial type='pty'><log file='/l'/></serial><serial type='null'/>");
+    const limits = (args: readonly string[]): string[] => args.filter((one) => /id=charserial/.test(one));
+    assert.deepEqual(limits(compose(domain(), { consoles: { size: 2 ** 21, backups: 3 } }).args), [
+      'file,id=charserial0,path=/c,max-size=2097152,backups=3',
+      'pty,id=charserial1,logfile=/l,logappend=off,max-size=2097152,backups=3',
+      'null,id=charserial2',
+    ]);
+    assert.ok(!limits(compose(domain()).args).join().includes('max-size'));
+  });
+
   test('asks for the width of physical addresses', () => {
     const cpu = (width: string): string | undefined => {
       const { args } = compose(simple('', `<cpu mode='custom' match='exact'><model>qemu64</model><maxphysaddr ${width}/></cpu>`));

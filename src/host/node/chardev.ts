@@ -3,8 +3,9 @@
 import { createSocket } from 'node:dgram';
 import { constants, createReadStream, createWriteStream, openSync, type WriteStream } from 'node:fs';
 import type { CharBackend, CharEvents, CharHost } from '../../chardev/chardev.ts';
-import type { CharOptions } from '../../chardev/options.ts';
+import type { CharOptions, FileLimit } from '../../chardev/options.ts';
 import type { ProgramHost } from '../../cli/host.ts';
+import { BoundedFile } from './bounded-file.ts';
 import { openPty } from './chardev-pty.ts';
 import { openSocket } from './chardev-socket.ts';
 
@@ -18,7 +19,7 @@ export function nodeChars(
       const backend = await open(host, options, events, namedFd).catch((error: NodeJS.ErrnoException) => {
         throw new Error(`Cannot open character device ${id}: ${error.message}`);
       });
-      return options.log ? logged(backend, options.log) : backend;
+      return options.log ? logged(backend, options.log, options.limit) : backend;
     },
   };
 }
@@ -80,10 +81,19 @@ const writer =
     if (!stream.write(bytes.slice())) return new Promise((resolve) => stream.once('drain', resolve));
   };
 
+async function outputFile(
+  { path, append }: { readonly path: string; readonly append: boolean },
+  limit: FileLimit | undefined,
+): Promise<Pick<CharBackend, 'write' | 'close'>> {
+  if (limit) return BoundedFile.open(path, append, limit);
+  const stream = await opened(createWriteStream(path, { flags: append ? 'a' : 'w' }));
+  return { write: writer(stream), close: () => stream.end() };
+}
+
 async function openFile(o: CharOptions & { kind: 'file' }, events: CharEvents): Promise<CharBackend> {
-  const stream = await opened(createWriteStream(o.path, { flags: o.append ? 'a' : 'w' }));
+  const file = await outputFile(o, o.limit);
   if (o.input !== undefined) pump(createReadStream(o.input), events);
-  return { filename: 'file', connected: true, write: writer(stream), close: () => stream.end() };
+  return { filename: 'file', connected: true, write: (bytes) => file.write(bytes), close: () => file.close() };
 }
 
 /** `PATH.in` and `PATH.out`, or one named pipe for both directions. */
@@ -141,8 +151,12 @@ async function openUdpChar(o: CharOptions & { kind: 'udp' }, events: CharEvents)
   };
 }
 
-async function logged(backend: CharBackend, log: { readonly path: string; readonly append: boolean }): Promise<CharBackend> {
-  const stream = await opened(createWriteStream(log.path, { flags: log.append ? 'a' : 'w' }));
+async function logged(
+  backend: CharBackend,
+  log: { readonly path: string; readonly append: boolean },
+  limit: FileLimit | undefined,
+): Promise<CharBackend> {
+  const file = await outputFile(log, limit);
   return {
     get filename() {
       return backend.filename;
@@ -151,12 +165,12 @@ async function logged(backend: CharBackend, log: { readonly path: string; readon
       return backend.connected;
     },
     write(bytes) {
-      stream.write(bytes.slice());
-      return backend.write(bytes);
+      const [first, second] = [file.write(bytes), backend.write(bytes)];
+      return first ? first.then(() => second) : second;
     },
     takeFd: () => backend.takeFd?.(),
     close() {
-      stream.end();
+      file.close();
       backend.close();
     },
   };

@@ -91,6 +91,11 @@ class Configuration {
   number(name: string, fallback: number): number {
     return (this.#settings.get(name) as number | undefined) ?? fallback;
   }
+  within(name: string, fallback: number, fits: (n: number) => boolean, accepted: string): number {
+    const given = this.number(name, fallback);
+    if (!fits(given)) throw new Error(`Cannot use ${name} = ${given}: accepted are ${accepted}`);
+    return given;
+  }
   list(name: string): readonly string[] | undefined {
     return this.#settings.get(name) as readonly string[] | undefined;
   }
@@ -149,6 +154,10 @@ function optionsOf(config: Configuration, place: Place, version: string): Daemon
     migrationTls: config.text('migrate_tls_x509_cert_dir') ?? '/etc/pki/qemu',
     backupTls: config.text('backup_tls_x509_cert_dir') ?? '/etc/pki/qemu',
     confine: config.number('confine_files', 1) !== 0 && hasLandlock(),
+    consoles: {
+      size: config.within('console_max_size', 2 ** 21, (n) => n === 0 || (n >= 4096 && n <= 2 ** 40), '0 and 4096 to 2^40'),
+      backups: config.within('console_max_backups', 3, (n) => n <= 99, '0 to 99'),
+    },
     bridges: networks === 'bridge' || (networks === 'auto' && able),
   };
 }

@@ -1,12 +1,18 @@
 // QMP commands about character devices and file descriptors. QEMU 7.2, qapi/char.json, qapi/misc.json (getfd, add-fd).
 
 import { RingBackend } from '../../chardev/chardev.ts';
-import { type CharOptions, charKinds, type SocketAddress } from '../../chardev/options.ts';
+import { CharError, type CharOptions, charKinds, fileLimit, type SocketAddress } from '../../chardev/options.ts';
 import { QmpError } from '../../rpc/qmp/error.ts';
 import { array, bool, enumeration, int, object, optional, type SchemaValue, str, union } from '../../rpc/qmp/schema.ts';
 import { action, type QmpTable, query } from './row.ts';
 
-const common = { logfile: optional(str), logappend: optional(bool) } as const;
+/** `max-size` and `backups` are ours: a bound on the device's output files. */
+const common = {
+  logfile: optional(str),
+  logappend: optional(bool),
+  'max-size': optional(int),
+  backups: optional(int),
+} as const;
 const inet = {
   host: str,
   port: str,
@@ -58,6 +64,15 @@ function socketAddress(a: SchemaValue<typeof address>): SocketAddress {
 }
 
 function options(b: SchemaValue<typeof backend>): CharOptions {
+  const made = withoutLimit(b);
+  try {
+    return { ...made, ...fileLimit(b.type, made, b.data['max-size'], b.data.backups) };
+  } catch (error) {
+    throw error instanceof CharError ? new QmpError(error.message) : error;
+  }
+}
+
+function withoutLimit(b: SchemaValue<typeof backend>): CharOptions {
   const { logfile, logappend } = b.data;
   const log = logfile === undefined ? {} : { log: { path: logfile, append: logappend ?? false } };
   switch (b.type) {
