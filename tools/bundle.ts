@@ -74,9 +74,15 @@ const api = await build({
 });
 for (const { path, contents } of [...outputFiles, ...api.outputFiles]) write(path, contents);
 
-/** A file that runs a bundle with what V8 has kept of it. V8 looks whether that is of this V8 and these flags, the name says of which text. */
+/**
+ * A file that runs a bundle with what V8 has kept of it. V8 looks whether that is of this V8 and these flags, the name says of which text. All that is
+ * kept is taken in, used or not: a vCPU's thread that starts on KVM has its own, without the translator's.
+ */
 function loader(path: string, bundle: string): void {
   const at = relative(dirname(path), bundle);
+  const vcpu = basename(path) === 'vcpu-worker.cjs';
+  const data = vcpu ? "const { workerData } = require('node:worker_threads');\n" : '';
+  const kind = vcpu ? "workerData.kvm || workerData.ahead === 'modules' ? '.kvm' : ''" : "''";
   write(
     path,
     `'use strict';
@@ -84,13 +90,16 @@ function loader(path: string, bundle: string): void {
 const { readFileSync } = require('node:fs');
 const { dirname, join } = require('node:path');
 const { constants, Script } = require('node:vm');
-const filename = join(__dirname, '${at}');
+${data}const filename = join(__dirname, '${at}');
+const flags = process.execArgv.includes('${FLAGS.unprotected[0]}') ? 'unprotected' : 'plain';
+const kept = \`\${filename}\${${kind}}.\${flags}\`;
 let cachedData;
-try {
-  cachedData = readFileSync(\`\${filename}.\${process.execArgv.includes('${FLAGS.unprotected[0]}') ? 'unprotected' : 'plain'}\`);
-} catch {}
+for (const path of [kept, \`\${filename}.\${flags}\`])
+  try {
+    cachedData ??= readFileSync(path);
+  } catch {}
 const importModuleDynamically = constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
-new Script(readFileSync(filename, 'latin1'), { filename, cachedData, importModuleDynamically })
+new Script(readFileSync(filename, 'latin1'), { filename, cachedData, importModuleDynamically, kept })
   .runInThisContext()(require, module, exports, filename, dirname(filename));
 `,
   );
@@ -104,7 +113,7 @@ for (const wide of [false, true]) writePrebuilt(place, prebuild(wide));
 await keepCode();
 for (const name of globSync('{bin,src/host/node}/*.{js,cjs,map,plain,unprotected}', { cwd: out })) {
   const path = join(out, name);
-  if (!made.has(path.replace(/\.(plain|unprotected)$/, '')) && started.getTime() - statSync(path).mtimeMs > KEPT_MS)
+  if (!made.has(path.replace(/(\.kvm)?\.(plain|unprotected)$/, '')) && started.getTime() - statSync(path).mtimeMs > KEPT_MS)
     unlinkSync(path);
 }
 writeFileSync(stamp, '');

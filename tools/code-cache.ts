@@ -1,6 +1,6 @@
 // Loaded before a program (`--import`) by bundle.ts: keeps what V8 has compiled of the bundles, in each thread of the program, beside them.
 
-import { renameSync, writeFileSync } from 'node:fs';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { isMainThread, MessagePort } from 'node:worker_threads';
 
@@ -9,16 +9,16 @@ const require = createRequire(import.meta.url);
 const v8 = require('node:v8') as { setFlagsFromString(flag: string): void };
 const vm = require('node:vm') as typeof import('node:vm');
 const { setFlagsFromString } = v8;
-const extension = process.execArgv.includes('--no-memory-protection-keys') ? 'unprotected' : 'plain';
 const bundles = new Map<string, import('node:vm').Script>();
 
 // Code of another thread's flags is none of a start's.
 v8.setFlagsFromString = () => {};
 setFlagsFromString('--no-flush-bytecode');
 vm.Script = class extends vm.Script {
-  constructor(source: string, options: import('node:vm').ScriptOptions & { readonly filename: string }) {
-    super(source, options);
-    bundles.set(options.filename, this);
+  constructor(source: string, options: import('node:vm').ScriptOptions & { readonly kept: string }) {
+    // Not with what was kept for another kind of start.
+    super(source, existsSync(options.kept) ? options : { ...options, cachedData: undefined });
+    bundles.set(options.kept, this);
   }
 };
 
@@ -27,7 +27,7 @@ function keep(): void {
   for (const [path, script] of bundles) {
     const temporary = `${path}.${process.pid}`;
     writeFileSync(temporary, script.createCachedData());
-    renameSync(temporary, `${path}.${extension}`);
+    renameSync(temporary, path);
   }
   setFlagsFromString('--no-flush-bytecode');
 }

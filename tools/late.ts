@@ -8,7 +8,7 @@ const root = dirname(import.meta.dirname);
 /** Node's modules that a start needs first, if at all, when something is done with them. */
 const NODE = ['child_process', 'crypto', 'dgram', 'dns', 'http', 'https', 'module', 'net', 'tls', 'tty', 'zlib'];
 /** Our own: devices that a machine may not have. */
-const OWN = /^src\/machine\/types\/(?!cpu\.ts|virtio\.ts)/;
+const OWN = /^src\/machine\/types\/(?!(cpu|seat|virtio)\.ts)/;
 
 /** What our modules import of one of Node's, by name. */
 function used(name: string): ReadonlySet<string> {

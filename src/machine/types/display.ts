@@ -7,12 +7,11 @@ import { MMIO_BYTES, vgaMmio } from '../../devices/vga/mmio.ts';
 import { drawLinear, drawVga } from '../../devices/vga/render.ts';
 import { Vbe, vbeOn } from '../../devices/vga/state.ts';
 import { Vga } from '../../devices/vga/vga.ts';
-import type { Seat } from '../../display/input.ts';
 import type { DisplayDevice } from '../../display/screen.ts';
 import { Screen } from '../../display/screen.ts';
 import type { Surface } from '../../display/surface.ts';
 import { type BoardServices, type Device, deviceType, type IoServices, type IoSide } from '../device-type.ts';
-import { bool, size, str, uint32 } from '../properties.ts';
+import { bool, size, uint32 } from '../properties.ts';
 
 const MIB = 1 << 20;
 /** Blinking: cursors change every 16 frames of 70 Hz, characters half as often. */
@@ -56,14 +55,6 @@ export const linearHandler = (vram: Uint8Array) => ({
     for (let i = 0; i < n; i++) vram[offset + i] = value >>> (8 * i);
   },
 });
-
-/** Of input devices: the display that they belong to. */
-export const seatProperties = {
-  display: str('ID of the display whose viewers it serves; all without'),
-  head: uint32(0, 'which of the displays of that device'),
-};
-export const seatOf = (p: { readonly display: string | undefined; readonly head: number }): Seat | undefined =>
-  p.display === undefined ? undefined : { display: p.display, head: p.head };
 
 /** The I/O thread's side of a display: a screen among the machine's. */
 export function showing(device: DisplayDevice): (services: IoServices) => IoSide {

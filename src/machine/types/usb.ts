@@ -22,7 +22,7 @@ import { type Device, type DeviceContext, deviceType, type IoServices, type IoSi
 import { DriveStore, drivePolicy } from '../drive-store.ts';
 import { takeDrive } from '../drives.ts';
 import { bool, choice, int32, named, onOffAuto, size, str, uint32, uint64 } from '../properties.ts';
-import { seatOf, seatProperties } from './display.ts';
+import { seatOf, seatProperties } from './seat.ts';
 
 /** A controller's bus. Hubs of the guest's devices add their ports. */
 export function usbBus(name: string, ports: readonly UsbPort[]): UsbBus {

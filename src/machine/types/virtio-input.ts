@@ -4,7 +4,7 @@ import { Ev, type EvdevEvent, type InputKind, inputIo, inputLayout, inputModel }
 import { ABSOLUTE_MAX, type Button, type InputDevice, type InputEvent, type Leds } from '../../display/input.ts';
 import { keys } from '../../display/keys.ts';
 import { str } from '../properties.ts';
-import { seatOf, seatProperties } from './display.ts';
+import { seatOf, seatProperties } from './seat.ts';
 import { virtioTypes } from './virtio.ts';
 
 /** `BTN_*` of Linux. */
