@@ -152,10 +152,10 @@ export const loadElf = (
     throw new Error(`Cannot load ${what}: its segments have ${size(total)} together, more than the guest's RAM`);
   }
   const places = image.segments.map((s) => [s.physical, s.physical + s.memorySize] as const).sort(([a], [b]) => a - b);
-  const clear = target.fresh === true && places.every(([start], n) => n === 0 || start >= places[n - 1]![1]);
+  const zeroed = target.fresh === true && places.every(([start], n) => n === 0 || start >= places[n - 1]![1]);
   for (const segment of image.segments) {
-    target.load(segment.physical, source, segment.offset, segment.offset + segment.fileSize);
-    if (!clear) writeZeros(target, segment.physical + segment.fileSize, segment.memorySize - segment.fileSize);
+    target.load(segment.physical, source, segment.offset, segment.offset + segment.fileSize, zeroed);
+    if (!zeroed) writeZeros(target, segment.physical + segment.fileSize, segment.memorySize - segment.fileSize);
   }
   const ends = image.segments.map((s) => s.physical + s.memorySize);
   return { start: Math.min(...image.segments.map((s) => s.physical)), end: Math.max(...ends) };

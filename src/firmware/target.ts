@@ -6,8 +6,8 @@ export interface ImageFile {
   readonly length: number;
   /** Bytes from `start` up to `end`. */
   bytes(start: number, end: number): Uint8Array;
-  /** Copies bytes from `start` on to `place`, which they fill. */
-  copy(start: number, place: Uint8Array): void;
+  /** Copies bytes from `start` on to `place`, which they fill; what is known to be zeros may be left out where `zeroed` says that zeros are there. */
+  copy(start: number, place: Uint8Array, zeroed?: boolean): void;
   /** Nothing more is read. */
   close?(): void;
 }
@@ -26,8 +26,8 @@ export interface LoadTarget {
   readonly ramAbove4G: number;
   /** Copies `bytes` to guest-physical address `gpa`; the loaders only write inside the ranges above. */
   write(gpa: number, bytes: Uint8Array): void;
-  /** Has bytes of `file` from `start` up to `end` at guest-physical address `gpa`. */
-  load(gpa: number, file: ImageFile, start: number, end: number): void;
+  /** Has bytes of `file` from `start` up to `end` at guest-physical address `gpa`, where `zeroed` says that nothing but zeros is. */
+  load(gpa: number, file: ImageFile, start: number, end: number, zeroed: boolean): void;
   /** RAM is as it was made: all zeros. */
   readonly fresh?: boolean;
 }

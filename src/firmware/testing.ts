@@ -24,7 +24,7 @@ export const fakeRam = (ramBelow4G: number, ramAbove4G = 0): FakeRam => {
     ramBelow4G,
     ramAbove4G,
     write: (gpa, data) => bytes(gpa, data.length).set(data),
-    load: (gpa, file, start, end) => file.copy(start, bytes(gpa, end - start)),
+    load: (gpa, file, start, end, zeroed) => file.copy(start, bytes(gpa, end - start), zeroed),
     bytes,
     view: (gpa, length) => {
       const part = bytes(gpa, length);

@@ -47,13 +47,19 @@ export const sha256 = (...parts: readonly (Uint8Array | string)[]): string => {
 /**
  * The path of a derived file, made by `make` when it is not in the cache. Processes that come at once may each make it; one wins.
  * @param key a file name of letters, digits, `.`, `_`, `+` and `-`; it must say everything that the contents depend on
+ * @param write writes the file and flushes it; in one piece where it is left out
  * @throws Error (rejects) when the cache cannot be written, or `make` fails (nothing is stored then)
  */
-export async function cached(cache: Cache, key: string, make: () => Uint8Array | Promise<Uint8Array>): Promise<string> {
+export async function cached(
+  cache: Cache,
+  key: string,
+  make: () => Uint8Array | Promise<Uint8Array>,
+  write?: (path: string, data: Uint8Array) => void,
+): Promise<string> {
   if (!/^\w[\w.+-]*$/.test(key)) throw new Error(`Cannot cache "${key}": accepted are letters, digits and ._+-`);
   const path = join(cache.root, 'derived', key);
   if (await exists(path)) return path;
-  await replaceFile(path, await make());
+  await replaceFile(path, await make(), write);
   return path;
 }
 
@@ -131,11 +137,15 @@ export async function storeImage(
 }
 
 /** Writes a file as a whole: readers see the old contents or the new ones. Missing directories are made. */
-export async function replaceFile(path: string, data: Uint8Array | string): Promise<void> {
+export async function replaceFile<T extends Uint8Array | string>(
+  path: string,
+  data: T,
+  write: (path: string, data: T) => Promise<void> | void = (to, what) => writeFile(to, what, { flush: true }),
+): Promise<void> {
   await makeDirectory(dirname(path));
   const temporary = join(dirname(path), `.${process.pid}-${randomUUID()}.tmp`);
   try {
-    await writeFile(temporary, data, { flush: true });
+    await write(temporary, data);
     await rename(temporary, path);
   } catch (error) {
     await rm(temporary, { force: true });

@@ -10,7 +10,7 @@ import { parseUserNet } from '../../net/user-options.ts';
 import { cached, type Manifest, userCache } from './cache.ts';
 import { decompress } from './decompress.ts';
 import { type Image, listImages, openImage, pullImage } from './fetch-image.ts';
-import { openImageFile } from './image-file.ts';
+import { openImageFile, writeSparse } from './image-file.ts';
 import { nodeSockets } from './net.ts';
 import { programHost, readWhole } from './program-host.ts';
 import type { ThreadAhead } from './vcpu-thread.ts';
@@ -55,11 +55,16 @@ async function vmlinux(kernel: Uint8Array, hash: string): Promise<KernelFiles['v
   if (!isBzImage(kernel)) return undefined;
   try {
     const key = `vmlinux-${hash}`;
-    const path = await cached(userCache(), key, () => {
-      const found = extractVmlinux(kernel, decompress);
-      if (!found) throw new Error('Cannot decompress kernel: its format is not known');
-      return found;
-    });
+    const path = await cached(
+      userCache(),
+      key,
+      () => {
+        const found = extractVmlinux(kernel, decompress);
+        if (!found) throw new Error('Cannot decompress kernel: its format is not known');
+        return found;
+      },
+      writeSparse,
+    );
     return () => {
       try {
         return openImageFile(path);

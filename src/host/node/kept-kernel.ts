@@ -2,11 +2,11 @@
 // so that who builds kernels all day does not fill it.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ImageFile, inMemory } from '../../firmware/target.ts';
 import { type Cache, userCache } from './cache.ts';
-import { openImageFile } from './image-file.ts';
+import { openImageFile, writeSparse } from './image-file.ts';
 
 /** Files; which one a kernel takes depends on its hash. */
 const PLACES = 4;
@@ -31,7 +31,7 @@ export function fileIdentity(path: string): string | undefined {
 const behindHead = ({ length, bytes, copy, close }: Required<ImageFile>): ImageFile => ({
   length: length - HEAD_BYTES,
   bytes: (start, end) => bytes(HEAD_BYTES + start, HEAD_BYTES + end),
-  copy: (start, place) => copy(HEAD_BYTES + start, place),
+  copy: (start, place, zeroed) => copy(HEAD_BYTES + start, place, zeroed),
   close,
 });
 
@@ -75,8 +75,7 @@ export function keptKernel(
   const temporary = `${path}-${randomUUID()}`;
   try {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    writeFileSync(temporary, Buffer.concat([name, hash]));
-    writeFileSync(temporary, made, { flag: 'a' });
+    writeSparse(temporary, made, Buffer.concat([name, hash]));
     renameSync(temporary, path);
   } catch {
     rmSync(temporary, { force: true });

@@ -66,8 +66,8 @@ function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, f
       memory.set(bytes, place(gpa));
       board.ram.written(gpa, bytes.length);
     },
-    load(gpa, file, start, end) {
-      file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start));
+    load(gpa, file, start, end, zeroed) {
+      file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start), zeroed);
       board.ram.written(gpa, end - start);
     },
   };
