@@ -130,6 +130,8 @@ export interface CliHost extends ProgramHost {
 
 /** What the emulator's program needs besides. */
 export interface SystemHost extends ProgramHost {
+  /** Folders and files in which VNC's SASL looks for its settings and users. */
+  saslFiles(): readonly string[];
   /** This process is the one that `daemonize` has started. */
   readonly isDaemon: boolean;
   /** Starts this command line again in the background and waits until it is ready; the exit code. */

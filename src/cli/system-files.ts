@@ -4,6 +4,7 @@ import { backupsOf, type CharOptions } from '../chardev/options.ts';
 import { isHttp } from '../disk/http/file.ts';
 import { type DiskHost, type OpenDisk, openDisk } from '../disk/open.ts';
 import type { Json } from '../rpc/qmp/json.ts';
+import type { SystemHost } from './host.ts';
 import type { Access, Grant } from './sandbox.ts';
 import { memdevsOf } from './system-memdev-options.ts';
 import type { Settings } from './system-settings.ts';
@@ -79,7 +80,11 @@ async function* ofDisks(s: Settings, host: DiskHost): AsyncGenerator<Grant> {
 }
 
 /** What a machine of these settings needs, the program's own files aside. `argv` as it was given, before configuration files were read. */
-export async function filesOf(s: Settings, argv: readonly string[], host: DiskHost): Promise<Grant[]> {
+export async function filesOf(
+  s: Settings,
+  argv: readonly string[],
+  { disks: host, saslFiles }: Pick<SystemHost, 'disks' | 'saslFiles'>,
+): Promise<Grant[]> {
   const grants: Grant[] = [];
   const add = (access: Access, ...paths: readonly (string | undefined)[]): void => {
     for (const path of paths) if (path !== undefined) grants.push({ path, access });
@@ -104,6 +109,7 @@ export async function filesOf(s: Settings, argv: readonly string[], host: DiskHo
   for (const { path, options } of s.fsdevs) add(options.readOnly ? 'read' : 'folder', path);
   for (const path of s.devices.flatMap((d) => (typeof d['uds-path'] === 'string' ? [d['uds-path']] : [])))
     grants.push(socketAt(path));
+  if (s.vnc.some((one) => one.sasl)) add('read', ...saslFiles());
   for (const { listen } of s.vnc) if (listen?.kind === 'unix') grants.push(socketAt(listen.path));
   const incoming = /^(unix|file):(.*)$/s.exec(s.incoming ?? '');
   if (incoming) grants.push(incoming[1] === 'unix' ? socketAt(incoming[2]!) : { path: incoming[2]!, access: 'read' });

@@ -50,7 +50,7 @@ export async function system(argv: readonly string[], host: SystemHost): Promise
     settings = asked.settings;
     if (settings.daemonize && !host.isDaemon) return await host.daemonize();
     if (settings.sandbox) {
-      await host.prepareToConfine(settings.sandbox.files ? undefined : () => filesOf(asked.settings, argv, host.disks));
+      await host.prepareToConfine(settings.sandbox.files ? undefined : () => filesOf(asked.settings, argv, host));
     }
     return await run(settings, host);
   } catch (error) {

@@ -1,4 +1,6 @@
 // The daemon: its parts, and the service that every client talks to.
+
+import type { VncPolicy } from '../domain/command-line/arguments.ts';
 import type { Firmware } from '../domain/prepare.ts';
 import { libvirtError } from '../rpc/libvirt/errors.ts';
 import { qemu, remote } from '../rpc/libvirt/programs.ts';
@@ -43,6 +45,8 @@ export interface DaemonOptions {
   readonly emulators: readonly string[];
   /** Address of displays when a document names none. */
   readonly graphicsListen: string;
+  /** What is asked of viewers of VNC; `listen`: the address of its displays, where it is another one than that of all. */
+  readonly vnc: VncPolicy & { readonly listen?: string | undefined };
   readonly firmware: Firmware | undefined;
   /** User that emulators run as; the daemon's own when undefined. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;

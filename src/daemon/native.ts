@@ -35,6 +35,7 @@ export async function commandLineOf(daemon: Daemon, format: string, xml: string)
     id: -1,
     channelDirectory: `${daemon.paths.lib}/qemu/channel/target/domain--1-${domain.name}`,
     listenAddress: daemon.options.graphicsListen,
+    vncAddress: daemon.options.vnc.listen,
     freePort: () => port++,
     firmware: () => daemon.options.firmware,
     nvramPath: daemon.guests.nvramPath(domain.name),

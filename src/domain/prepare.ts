@@ -20,6 +20,8 @@ export interface PrepareContext {
   channelDirectory: string;
   /** Address on which graphics listen when the document gives none. */
   listenAddress: string;
+  /** The same for VNC, where it is another one. */
+  vncAddress?: string | undefined;
   /** A free TCP port for graphics of the given kind. */
   freePort(kind: 'vnc' | 'spice' | 'websocket'): number;
   /** The firmware for `<os firmware='efi'>`; undefined when the host has none. */
@@ -71,7 +73,7 @@ function prepareGraphics(domain: Domain, context: PrepareContext): void {
     const [listen] = one.listens;
     if (listen?.type === 'socket' || listen?.type === 'none') continue;
     if (listen) {
-      listen.address ??= context.listenAddress;
+      listen.address ??= (one.type === 'vnc' ? context.vncAddress : undefined) ?? context.listenAddress;
       one.listen = listen.address;
     }
     if (one.port === undefined || one.port === -1) one.port = context.freePort(one.type);

@@ -119,6 +119,7 @@ async function prepare(daemon: Daemon, domain: Domain, id: number, ports: readon
     id,
     channelDirectory: `${daemon.paths.lib}/qemu/channel/target/${shortName(id, domain.name)}`,
     listenAddress: daemon.options.graphicsListen,
+    vncAddress: daemon.options.vnc.listen,
     freePort: () => next.shift()!,
     firmware: () => daemon.options.firmware,
     nvramPath: daemon.guests.nvramPath(domain.name),
@@ -220,7 +221,7 @@ async function bringUp(daemon: Daemon, guest: Guest, run: Run, options: StartOpt
     if (addedVcpus(run.domain).length > 0) await addVcpus(guest, run);
     else await readThreads(guest, run);
     if (agentChannel(run) !== undefined) daemon.events.domain(18, guest.ref, { state: 2, reason: 1 });
-    await applySettings(guest, run);
+    await applySettings(daemon, guest, run);
     await applyLimits(daemon, guest, run, run.domain);
     if (options.receive) await options.receive(guest, run);
     else {
@@ -332,6 +333,7 @@ export async function commandContext(
     now: Math.floor(daemon.host.now() / 1000),
     hostModel: domain.type === 'kvm' ? 'host' : 'max',
     netdev: (device) => daemon.networks.backend(device),
+    vnc: daemon.options.vnc,
   };
 }
 
@@ -442,14 +444,15 @@ async function addVcpus(guest: Guest, run: Run): Promise<void> {
   await readVcpus(guest, run);
 }
 
-async function applySettings(guest: Guest, run: Run): Promise<void> {
+async function applySettings(daemon: Daemon, guest: Guest, run: Run): Promise<void> {
   for (const one of run.domain.devices.interfaces) {
     if (one.link?.state === 'down') await guest.qmp('set_link', { name: one.alias!.name, up: false });
   }
   for (const disk of run.domain.devices.disks) if (disk.iotune) await applyIoTune(guest, disk);
   for (const one of run.domain.devices.graphics) {
-    if (one.passwd === undefined || (one.type !== 'vnc' && one.type !== 'spice')) continue;
-    await guest.qmp('set_password', { protocol: one.type, password: one.passwd });
+    if (one.type !== 'vnc' && one.type !== 'spice') continue;
+    const password = one.passwd ?? (one.type === 'vnc' ? daemon.options.vnc.password : undefined);
+    if (password !== undefined) await guest.qmp('set_password', { protocol: one.type, password });
   }
   const balloon = run.domain.devices.memballoons.find((one) => one.model !== 'none');
   if (balloon?.stats) {

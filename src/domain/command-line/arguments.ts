@@ -23,6 +23,16 @@ export interface CommandLine {
   files: InheritedFile[];
 }
 
+/** `vnc_…` of libvirtd's qemu.conf. */
+export interface VncPolicy {
+  /** TLS with the certificates of a directory, by QEMU's names; viewers may have to have one of the same authority. */
+  readonly tls?: { readonly directory: string; readonly verify: boolean } | undefined;
+  /** They say who they are by SASL, whose settings are in this directory; where Cyrus SASL has them for an empty one. */
+  readonly sasl?: string | undefined;
+  /** A password that all have who have none of their own. */
+  readonly password?: string | undefined;
+}
+
 export interface CommandLineContext {
   machine: MachineInfo;
   /** The QMP socket on which the daemon will connect. */
@@ -47,6 +57,8 @@ export interface CommandLineContext {
   consoles?: { readonly size: number; readonly backups: number };
   /** `-incoming`: `defer` to restore or receive a guest. */
   incoming?: string;
+  /** What the daemon's configuration asks of viewers of VNC. */
+  vnc?: VncPolicy;
   /** `-loadvm`: the internal snapshot to start from. */
   loadSnapshot?: string;
 }

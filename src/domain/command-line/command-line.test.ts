@@ -113,6 +113,25 @@ describe('the command line', () => {
     return commandLine(prepareDomain(domain, prepare), { ...command, ...changes });
   };
 
+  test('asks viewers of VNC for what the daemon is configured to ask: certificates, SASL, a password, as libvirtd 9.0 does', () => {
+    const domain = (inner: string): Domain => simple(`<graphics type='vnc' ${inner}</graphics>`);
+    const vnc = { tls: { directory: '/pki', verify: true }, sasl: '/sasl', password: 'XYZ12345' };
+    const tcp = domain("port='5901' websocket='5701' sharePolicy='ignore'>");
+    const { prepare, command } = contexts('min-pc', tcp);
+    const { args, environment } = commandLine(prepareDomain(tcp, { ...prepare, vncAddress: '0.0.0.0' }), { ...command, vnc });
+    const at = args.indexOf('-vnc');
+    assert.deepEqual(args.slice(at - 2, at + 2), [
+      '-object',
+      '{"qom-type":"tls-creds-x509","id":"vnc-tls-creds0","dir":"/pki","endpoint":"server","verify-peer":true}',
+      '-vnc',
+      '0.0.0.0:1,websocket=5701,share=ignore,password=on,tls-creds=vnc-tls-creds0,sasl=on,audiodev=audio1',
+    ]);
+    assert.deepEqual(environment, { SASL_CONF_PATH: '/sasl' });
+    const socket = compose(domain("><listen type='socket' socket='/s'/>"), { vnc: { sasl: '' } });
+    assert.ok(socket.args.includes('vnc=unix:/s,sasl=on,audiodev=audio1'));
+    assert.deepEqual([socket.environment, compose(simple(''), { vnc }).environment], [{}, {}]);
+  });
+
   test('doubles commas in names and paths', () => {
     const { args } = compose(simple("<serial type='file'><source path='/a,b'/></serial>"));
     assert.ok(args.includes('guest=a,,b,debug-threads=on'));

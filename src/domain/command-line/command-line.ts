@@ -108,6 +108,8 @@ export function commandLine(domain: Domain, context: CommandLineContext): Comman
   addPanics(to);
   addVsocks(to);
   to.add('-msg', 'timestamp=on');
-  const environment = Object.fromEntries(domain.commandLine?.env.map((one) => [one.name, one.value ?? '']) ?? []);
+  const sasl = domain.devices.graphics.some((one) => one.type === 'vnc') ? context.vnc?.sasl : undefined;
+  const own = Object.fromEntries(domain.commandLine?.env.map((one) => [one.name, one.value ?? '']) ?? []);
+  const environment = { ...(sasl ? { SASL_CONF_PATH: sasl } : {}), ...own };
   return { args: to.args, environment, files: to.files };
 }

@@ -46,6 +46,9 @@ const audioId = (to: Arguments, id: number | undefined): string | undefined => {
 /** An address as an option takes it: IPv6 in brackets. */
 const literal = (address: string): string => (address.includes(':') ? `[${address}]` : address);
 
+/** Of VNC's certificates: a domain has one VNC server. */
+const TLS_ALIAS = 'vnc-tls-creds0';
+
 function vnc(to: Arguments, one: Graphics): void {
   const [listen] = one.listens;
   const parts: string[] = [];
@@ -57,7 +60,14 @@ function vnc(to: Arguments, one: Graphics): void {
     if (one.websocket !== undefined) parts.push(`websocket=${one.websocket === -1 ? 'on' : one.websocket}`);
   }
   if (one.sharePolicy !== undefined) parts.push(`share=${one.sharePolicy}`);
-  if (one.passwd !== undefined) parts.push('password=on');
+  const { tls, sasl, password } = to.context.vnc ?? {};
+  if ((one.passwd ?? password) !== undefined) parts.push('password=on');
+  if (tls) {
+    const { directory: dir, verify } = tls;
+    to.object({ 'qom-type': 'tls-creds-x509', id: TLS_ALIAS, dir, endpoint: 'server', 'verify-peer': verify });
+    parts.push(`tls-creds=${TLS_ALIAS}`);
+  }
+  if (sasl !== undefined) parts.push('sasl=on');
   const audio = audioId(to, one.audio?.id);
   if (audio !== undefined) parts.push(`audiodev=${audio}`);
   to.add('-vnc', parts.join(','));

@@ -128,6 +128,25 @@ function tlsFiles(config: Configuration): TlsFiles {
   };
 }
 
+/** `vnc_…`, as libvirtd's qemu.conf has them. @throws Error for directories that are not there */
+function vncOf(config: Configuration): DaemonOptions['vnc'] {
+  const directory = (name: string): string | undefined => {
+    const path = config.text(name);
+    if (path !== undefined && !existsSync(path)) throw new Error(`Cannot use ${name} = "${path}": there is no such directory`);
+    return path;
+  };
+  const certificates = directory('vnc_tls_x509_cert_dir') ?? directory('default_tls_x509_cert_dir') ?? '/etc/pki/qemu';
+  const sasl = directory('vnc_sasl_dir') ?? '';
+  return {
+    listen: config.text('vnc_listen'),
+    ...(config.number('vnc_tls', 0) !== 0
+      ? { tls: { directory: certificates, verify: config.number('vnc_tls_x509_verify', 0) !== 0 } }
+      : {}),
+    ...(config.number('vnc_sasl', 0) !== 0 ? { sasl } : {}),
+    password: config.text('vnc_password'),
+  };
+}
+
 function optionsOf(config: Configuration, place: Place, version: string): DaemonOptions {
   const root = isRoot();
   const networks = config.oneOf('networks', ['auto', 'user', 'bridge'], 'auto');
@@ -137,6 +156,7 @@ function optionsOf(config: Configuration, place: Place, version: string): Daemon
     system: place.system,
     emulators: config.list('emulators') ?? emulatorPaths(),
     graphicsListen: config.text('graphics_listen') ?? '127.0.0.1',
+    vnc: vncOf(config),
     firmware: findFirmware(),
     user: userOf(config.text('user')),
     setpriv: findProgram('/usr/bin/setpriv'),

@@ -17,7 +17,7 @@ import { programHost } from './program-host.ts';
 import { stateStreams } from './state-streams.ts';
 import { openTap, TUN } from './tap.ts';
 import type { ThreadAhead } from './vcpu-thread.ts';
-import { startVnc, zlib } from './vnc.ts';
+import { saslFiles, startVnc, zlib } from './vnc.ts';
 
 export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost {
   const host = programHost(version, ahead);
@@ -30,6 +30,7 @@ export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost
     ...host,
     disks,
     machine: (setup) => (machine = new NodeMachine(setup, ahead)),
+    saslFiles,
     isDaemon: readyFd !== undefined,
     daemonize: () => startInBackground(),
     ready() {

@@ -48,27 +48,37 @@ export function des(key: Uint8Array, blocks: Uint8Array): Uint8Array {
   return Buffer.concat([cipher.update(blocks), cipher.final()]);
 }
 
+const textOf = (path: string): string | undefined => {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined;
+  }
+};
+/** Where SASL's settings may be, and the file of users that they name. */
+function saslSettings(): { readonly places: readonly string[]; readonly file: string | undefined } {
+  const places = (process.env['SASL_CONF_PATH'] || '/etc/sasl2:/usr/lib/sasl2').split(':').map((dir) => join(dir, 'qemu.conf'));
+  const settings = places.map(textOf).find((text) => text !== undefined);
+  return { places, file: /^[ \t]*users_file[ \t]*:[ \t]*(\S.*?)[ \t]*$/m.exec(settings ?? '')?.[1] };
+}
+/** The files that SASL reads. */
+export function saslFiles(): readonly string[] {
+  const { places, file } = saslSettings();
+  return file === undefined ? places : [...places, file];
+}
+
 /**
  * Who may come in by SASL: where Cyrus SASL looks for its settings of the application `qemu`, `users_file` names a file with a line for each. It is
  * read for each client anew. @throws Error with one line where there is none
  */
 function sasl(): RfbSasl {
-  const places = (process.env['SASL_CONF_PATH'] || '/etc/sasl2:/usr/lib/sasl2').split(':').map((dir) => join(dir, 'qemu.conf'));
-  const read = (path: string): string | undefined => {
-    try {
-      return readFileSync(path, 'utf8');
-    } catch {
-      return undefined;
-    }
-  };
-  const settings = places.map(read).find((text) => text !== undefined);
-  const file = /^[ \t]*users_file[ \t]*:[ \t]*(\S.*?)[ \t]*$/m.exec(settings ?? '')?.[1];
+  const { places, file } = saslSettings();
   if (file === undefined)
     throw new Error(
       `Cannot ask VNC clients by SASL: no users_file: PATH in ${places.join(' or ')} (SASL_CONF_PATH names other folders)`,
     );
   const users = () => {
-    const text = read(file);
+    const text = textOf(file);
     if (text === undefined) throw new Error(`Cannot read the users of SASL in ${file}`);
     return parseUsers(text);
   };
