@@ -73,7 +73,8 @@ export interface Target {
   local?(offset: number): number | undefined;
   /** Emits what must happen after a slot in a local was set. */
   afterSet?(lower: Lower, offset: number): void;
-  /** Emits what must happen after a store that went the slow way. */
+  /** Emits what must happen before a store that goes the slow way, and after it. */
+  storing?(lower: Lower): void;
   stored?(lower: Lower): void;
   /** Emits what must happen before and after a call that may look at slots kept in locals. */
   beforeCall?(lower: Lower, callee: Callee): void;
@@ -895,6 +896,7 @@ export class Lower {
       this.#access(s.access.store, 0);
       this.out.u8(0x05);
     }
+    this.target.storing?.(this);
     const once = (offset: number, log2: number, push: () => void): void => {
       this.localGet(0);
       this.localGet(addr);
@@ -951,6 +953,7 @@ export class Lower {
     this.op(log2Bytes(bits), 0);
     this.out.u8(0x05);
     const how = log2Bytes(bits) | HOW_WRITE;
+    this.target.storing?.(this);
     this.localGet(0);
     this.localGet(addr);
     if (s.kind === 'cmpxchg') {

@@ -54,6 +54,8 @@ const RTC = /PF without PIE|while register C|^FAIL: alarm, /;
 // Its HPET compares more than it should, and enables messages that it has not (HPET 1.0a, 2.3.8); LAPIC: SDM volume 3, 11.5.4.
 const HPET = /has passed does not match|without the capability/;
 const LAPIC_TIMER = /divide that is changed/;
+// After the last iteration QEMU still stands at the instruction, with a count of 0; OUTS, and stores, do not end its blocks.
+const ITERATIONS = /comes behind it|before the next instruction/;
 // QEMU lets MTRRs and the APIC base have any bit; a reserved bit is found in an entry that is present.
 const WIDTH = /MTRR|APIC base|#PF\(9\)/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */
@@ -91,6 +93,8 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`],
   ['smm', 'system management mode on q35', '-M q35,smm=on -cpu max -smp 2', undefined, SMM],
   ['smm', 'system management mode on pc, in translated code', `-M pc,smm=on -cpu max -smp 2 ${EAGER}`],
+  ['strings', 'string instructions are interrupted between their iterations', '-cpu max', undefined, ITERATIONS],
+  ['strings', 'the same in translated code', `-cpu max ${EAGER}`],
   ['width', 'physical addresses of 40 bits', '-cpu max -append bits=40', undefined, WIDTH],
   ['width', 'physical addresses of 32 bits', '-cpu max,phys-bits=32 -append bits=32', undefined, WIDTH],
   ['width', 'physical addresses of 36 bits', '-cpu max,phys-bits=36 -append bits=36', undefined, WIDTH],
@@ -135,7 +139,7 @@ for (const [name, about, args, always, qemu] of images) {
     // Lines of values are the same under QEMU.
     const values = (text: string): string[] => text.split(/\r?\n/).filter((line) => line.startsWith('VALUE '));
     const own = values(r.stdout.toString());
-    if (own.length > 0 && !other && existsSync(QEMU))
+    if (own.length > 0 && !other && !args.includes(EAGER) && existsSync(QEMU))
       assert.deepEqual(own, values((await program(QEMU, whole, { seconds: 120 })).stdout.toString()));
   });
 }

@@ -111,6 +111,13 @@ function setRip(l: Lower, rec: number, after: boolean): void {
   l.memory(0x37, st.rip.offset);
 }
 
+/** Notes the record in local `rec`, from which the host finds the instruction that stores: `rip` is that of a block. */
+function noteStoring(l: Lower, rec: number): void {
+  l.localGet(0);
+  l.localGet(rec);
+  l.memory(0x36, st.storing.offset);
+}
+
 /** Lowering of a handler that is a function (env, rec) → `Out` or record. */
 function functionTarget(index: (c: Callee) => number, wide: boolean): Target {
   const out = (l: Lower, n: number): void => {
@@ -123,6 +130,7 @@ function functionTarget(index: (c: Callee) => number, wide: boolean): Target {
     callee: index,
     slow: slowPaths,
     inlineMemory: true,
+    storing: (l) => noteStoring(l, 1),
     leave(l, s) {
       switch (s.how) {
         case 'fault':
@@ -274,6 +282,7 @@ function mainLoop(
     callee: of,
     slow: slowPaths,
     inlineMemory: true,
+    storing: (l) => noteStoring(l, rec),
     leave(l, s) {
       switch (s.how) {
         case 'fault':

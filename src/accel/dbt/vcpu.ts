@@ -775,13 +775,15 @@ export class DbtVcpu implements Vcpu {
     this.#forget = true;
     Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
   }
-  /** The running instruction is the last one before the vCPU is left. */
+  /** The instruction that stores is the last one before the vCPU is left. In a region the flag says so, in tier 0 the record. */
   #stopHere(): void {
-    const linear = this.#linear(this.#quad(st.rip.offset));
-    const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, linear)));
-    if (gpa === null) return;
-    this.#code.pause(Number(gpa));
     this.#setWord(st.codeChanged.offset, 1);
+    const record = this.#word(st.storing.offset);
+    if (record === 0) return;
+    const place = this.#view.getUint16(record + Rec.place, true);
+    const linear = this.#linear(this.#quad(st.pageBase.offset) + BigInt(place));
+    const gpa = this.#quiet(() => this.exports.fetchTranslate(this.#env, BigInt.asIntN(64, linear)));
+    if (gpa !== null) this.#code.pause(Number(gpa));
   }
   /** Own decoded code overlaps changed bytes. */
   #changed(gpa: number, bytes: number): void {
@@ -890,8 +892,11 @@ export class DbtVcpu implements Vcpu {
         if (
           this.#word(st.kick.offset) !== 0 &&
           (this.#takesInterrupts() || (this.#nmi && this.#word(st.nmiBlocked.offset) === 0))
-        )
+        ) {
+          // The shadow of an instruction before this one is over.
+          this.#setWord(st.shadow.offset, 0);
           this.#stopHere();
+        }
       },
       portIn: (port: number, bytes: number): number => {
         this.#called('ports');

@@ -33,6 +33,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     st.codePieces,
     st.cpuIndex,
     st.kick,
+    st.storing,
     st.guestDebug,
     st.monitorLine,
     st.monitorSum,

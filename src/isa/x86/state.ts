@@ -296,6 +296,8 @@ export const absent = slot('absent', 'i32');
 export const cr4Absent = slot('cr4Absent', 'i32');
 /** Bits of physical addresses that are reserved and would not be in one of 40 bits, or the other way round: see mmu.ts. */
 export const reservedChange = slot('reservedChange', 'i64');
+/** Host address of the record of the last instruction in tier 0 whose store went the slow way, or 0. */
+export const storing = slot('storing', 'i32');
 /** 1 where the next block is one instruction long: an interrupt waits in the shadow of STI or MOV SS. */
 export const oneStep = slot('oneStep', 'i32');
 /** 1 where relaxed_madd of the host rounds once: see rows/fma.ts. */

@@ -59,8 +59,14 @@ function output(c: InsnEmit, port: Value, size: Size): void {
   c.do(checkPorts, port, bytes);
   c.do(portOut, port, c.reg(R.rax, size), bytes);
   watchPort(c, port, bytes);
-  // The device may have raised an interrupt, which comes before the next instruction.
-  c.b.if(c.get(st.kick), () => c.resync());
+  ended(c);
+}
+/** The device may have raised an interrupt, which comes before the next instruction: the shadow of one before this is over. */
+function ended(c: InsnEmit): void {
+  c.b.if(c.get(st.kick), () => {
+    c.set(st.shadow, c.b.i32(0));
+    c.resync();
+  });
 }
 const dx = (c: InsnEmit): Value => c.reg(R.rdx, 16);
 const immediate = (c: InsnEmit, o: Operand): Value => c.b.and(c.imm(o), c.b.i32(0xff));
@@ -83,13 +89,16 @@ function repeated(c: InsnEmit, one: () => void): void {
   const b = c.b;
   if (c.rep) b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
   one();
-  if (!c.rep) return;
-  advance(c, R.rcx, b.i64(-1));
-  b.if(b.ne(offset(c, R.rcx), b.i64(0)), () => {
-    // A debug trap comes after each iteration.
-    b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
-    b.leave('repeat');
-  });
+  if (c.rep) {
+    advance(c, R.rcx, b.i64(-1));
+    b.if(b.ne(offset(c, R.rcx), b.i64(0)), () => {
+      // A debug trap comes after each iteration.
+      b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
+      b.if(c.get(st.kick), () => c.set(st.shadow, b.i32(0)));
+      b.leave('repeat');
+    });
+  }
+  ended(c);
 }
 
 function inputString(c: InsnEmit, size: Size): void {

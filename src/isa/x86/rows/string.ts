@@ -9,9 +9,11 @@ import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
 
-/** Iterations before a REP form looks at interrupts. */
+/** Iterations before a REP form looks at interrupts; one that may write to a device looks after each. */
 const BURST = 1024;
 const DF = 0x400;
+/** The bit of `kick` for an interrupt that waits for IF is IF's; bit 0 is for all else. */
+const KICKED = 1;
 /** Elements that are not worth a bulk operation. */
 const FEW = 3;
 
@@ -35,16 +37,16 @@ const stride = (c: InsnEmit, bytes: number): Value => {
 
 /**
  * Runs `one` once, or under REP while the count lasts. `one` gives the condition (i32) under which a REPE/REPNE form goes on,
- * or null where only the count decides.
+ * or null where only the count decides. With `stores` an interrupt that a store to a device brings comes before the next iteration.
  */
-function repeat(c: InsnEmit, one: () => Value | null, bulk?: (count: Value) => void): void {
+function repeat(c: InsnEmit, one: () => Value | null, stores?: { readonly bulk: ((count: Value) => void) | undefined }): void {
   const b = c.b;
   if (!c.rep) {
     one();
     return;
   }
   b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
-  if (bulk) bulk(offset(c, R.rcx));
+  stores?.bulk?.(offset(c, R.rcx));
   const left = b.variable(b.i32(BURST));
   b.loop((again) => {
     const goOn = one();
@@ -53,6 +55,13 @@ function repeat(c: InsnEmit, one: () => Value | null, bulk?: (count: Value) => v
     b.if(goOn ? b.and(more, goOn) : more, () => {
       // A debug trap comes after each iteration.
       b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
+      if (stores)
+        b.if(c.get(st.kick), () =>
+          b.if(b.and(c.get(st.kick), b.or(c.get(st.sysFlags), b.i32(KICKED))), () => {
+            c.set(st.shadow, b.i32(0));
+            b.leave('repeat');
+          }),
+        );
       const n = b.sub(b.getVar(left), b.i32(1));
       b.setVar(left, n);
       b.br(again, n);
@@ -181,7 +190,7 @@ function movs(fixed: Size | 0): Row['emit'] {
         advance(c, R.rdi, d);
         return null;
       },
-      flat ? bulkMove(c, size) : undefined,
+      { bulk: flat ? bulkMove(c, size) : undefined },
     );
   };
 }
@@ -197,7 +206,7 @@ function stos(fixed: Size | 0): Row['emit'] {
         advance(c, R.rdi, stride(c, bytes));
         return null;
       },
-      bulkStore(c, size),
+      { bulk: bulkStore(c, size) },
     );
   };
 }
