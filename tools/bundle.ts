@@ -4,6 +4,7 @@
 // Usage: node tools/bundle.ts
 
 import { execFile } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { globSync, mkdirSync, mkdtempSync, renameSync, rmSync, statSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, relative } from 'node:path';
@@ -109,7 +110,10 @@ for (const source of [...programs, ...threads]) {
   const bundle = outputFiles.find(({ path }) => basename(path).replace(/-[A-Z0-9]+\.cjs$/, '') === name)!.path;
   loader(join(source.startsWith('bin/') ? join(out, 'bin') : place, `${name}.cjs`), bundle);
 }
-for (const wide of [false, true]) writePrebuilt(place, prebuild(wide));
+const id = createHash('sha256');
+for (const { path, contents } of outputFiles) if (path.endsWith('.cjs')) id.update(contents);
+const name = id.digest('hex');
+for (const wide of [false, true]) writePrebuilt(place, { ...prebuild(wide), id: name });
 await keepCode();
 for (const name of globSync('{bin,src/host/node}/*.{js,cjs,map,plain,unprotected}', { cwd: out })) {
   const path = join(out, name);

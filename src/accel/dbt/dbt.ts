@@ -6,7 +6,7 @@ import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
 import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
-import type { MemoryImport } from '../../wasm/module.ts';
+import { isWide, type MemoryImport } from '../../wasm/module.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, type HandlerData, Handlers } from './handlers.ts';
 import { type HotHandlers, hotHandlers } from './hot.ts';
@@ -60,6 +60,8 @@ export interface Prebuilt {
   /** The main module, and that of the handlers that are not hot. */
   readonly main: Uint8Array<ArrayBuffer>;
   readonly cold: HandlerModule;
+  /** A name for the build that it came with. */
+  readonly id?: string;
 }
 
 /** Makes it. */
@@ -123,6 +125,9 @@ const ANY_MEMORY = { initial: 1, maximum: 65536 };
 const ANY_WIDE_MEMORY = { initial: 1, maximum: WIDE_PAGES_MAX };
 const anyMemory = (wide: boolean): MemoryImport => (wide ? ANY_WIDE_MEMORY : ANY_MEMORY);
 
+/** The memory of modules of regions: limits that any memory up to 4 GiB keeps, so that they may be used again in a machine of another size. */
+export const regionMemory = (pages: number): MemoryImport => (isWide(pages) ? { initial: pages, maximum: pages } : ANY_MEMORY);
+
 /** The main module's bytes, for memories up to 4 GiB or `wide` ones. */
 export const mainModule = (engine: Engine, wide = false, profile = false): Uint8Array<ArrayBuffer> =>
   buildMain(engine.library, engine.handlers.list.slice(0, engine.hotCount), engine.legacyFrom, anyMemory(wide), profile).bytes;
@@ -131,12 +136,12 @@ export const mainModule = (engine: Engine, wide = false, profile = false): Uint8
 export function prepareEngine(
   wide: boolean,
   prebuilt?: Prebuilt,
-): { readonly engine: Engine; readonly main: WebAssembly.Module; readonly wide: boolean } {
+): { readonly engine: Engine; readonly main: WebAssembly.Module; readonly wide: boolean; readonly id: string | undefined } {
   const plain = createEngine(prebuilt);
   const main = new WebAssembly.Module(prebuilt?.main ?? mainModule(plain, wide));
   const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main, wide)) };
   warmUp(engine, main, wide);
-  return { engine, main, wide };
+  return { engine, main, wide, id: prebuilt?.id };
 }
 
 const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule): ColdHandlers => {
@@ -168,7 +173,7 @@ function warmUp(engine: Engine, main: WebAssembly.Module, wide: boolean): void {
 }
 
 /** What may be chosen for a machine. */
-export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker'>> & {
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker' | 'kept'>> & {
   /** Features of the CPU model, by name: all where it is not said. */
   readonly features?: ReadonlySet<string> | undefined;
 };

@@ -6,6 +6,7 @@ import { CELL_MISSES } from './cells.ts';
 import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
 import type { Block, CodeCache } from './code.ts';
 import { Handlers } from './handlers.ts';
+import { holds, type KeptRegion } from './kept.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, REGIONS_MAX, SITE_BYTES } from './layout.ts';
 import { findRegion, REACH, type Reach, type RegionSource } from './region.ts';
 import { Kick } from './tier0.ts';
@@ -101,8 +102,8 @@ export class Regions {
   }
   /** No region may be made now. */
   forbidden = false;
-  /** Counters: regions and their instructions, modules, regions translated anew, regions that went, milliseconds of the vCPU's thread spent on them. */
-  readonly stats = { made: 0, instructions: 0, modules: 0, renewed: 0, released: 0, ms: 0 };
+  /** Counters: regions (of these, from earlier runs) and their instructions, modules, regions translated anew, regions that went, milliseconds of the vCPU's thread spent on them. */
+  readonly stats = { made: 0, kept: 0, instructions: 0, modules: 0, renewed: 0, released: 0, ms: 0 };
 
   constructor(
     vm: DbtVm,
@@ -125,6 +126,8 @@ export class Regions {
     this.#code = code;
     this.#host = host;
     this.#handlers = new Handlers(vm.library, vm.handlers);
+    // Cells of a vCPU that was here before.
+    this.#forgetCells();
   }
 
   /**
@@ -194,6 +197,8 @@ export class Regions {
   translate(block: Block, base: bigint, reach = this.#first, old = -1): void {
     const vm = this.#vm;
     if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block, old)) return;
+    if (old < 0 && this.#takeKept(block, base)) return;
+    while (this.#free.length === 0 && vm.kept?.takes(this.#next)) this.#next++;
     if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) {
       this.#host.full();
       return;
@@ -214,27 +219,12 @@ export class Regions {
       before.grows = false;
       return;
     }
-    const ranges = new Map<number, [number, number][]>();
-    const pages = new Map<number, number>([[0, places.get(0)!]]);
-    for (const [n, from, to] of region.ranges) {
-      const gpa = places.get(n)!;
-      pages.set(n, gpa);
-      const list = ranges.get(gpa / 4096);
-      if (list) list.push([from, to]);
-      else ranges.set(gpa / 4096, [[from, to]]);
-    }
     const index = this.#free.pop() ?? this.#next++;
-    const copy = this.#code.attach(block, index, ranges);
-    if (copy === 0) {
+    const pages = this.#reserve(block, index, region.ranges, places);
+    if (!pages) {
       this.#free.push(index);
       return;
     }
-    const sites = this.#sitesOf(index);
-    this.#bytes.fill(0, sites, sites + REGION_SITES * SITE_BYTES);
-    this.#view.setInt32(sites + Site.index, copy, true);
-    const cells = this.#env + Area.cells + (index - REGION_FIRST) * REGION_CELLS * CELL_BYTES;
-    this.#bytes.fill(0, cells, cells + REGION_CELLS * CELL_BYTES);
-    this.#forgetCells();
     const number = this.#number++;
     this.#made.set(index, {
       number,
@@ -273,6 +263,97 @@ export class Regions {
     } else this.#translateHere(wish);
     this.stats.ms += performance.now() - begin;
   }
+  /** Reserves a block for a region at `index` that covers parts of these pages: which pages, or undefined where there is no room. */
+  #reserve(
+    block: Block,
+    index: number,
+    parts: readonly (readonly [number, number, number])[],
+    places: ReadonlyMap<number, number>,
+  ): ReadonlyMap<number, number> | undefined {
+    const ranges = new Map<number, [number, number][]>();
+    const pages = new Map<number, number>([[0, places.get(0)!]]);
+    for (const [n, from, to] of parts) {
+      const gpa = places.get(n)!;
+      pages.set(n, gpa);
+      const list = ranges.get(gpa / 4096);
+      if (list) list.push([from, to]);
+      else ranges.set(gpa / 4096, [[from, to]]);
+    }
+    const copy = this.#code.attach(block, index, ranges);
+    if (copy === 0) return undefined;
+    const sites = this.#sitesOf(index);
+    this.#bytes.fill(0, sites, sites + REGION_SITES * SITE_BYTES);
+    this.#view.setInt32(sites + Site.index, copy, true);
+    const cells = this.#env + Area.cells + (index - REGION_FIRST) * REGION_CELLS * CELL_BYTES;
+    this.#bytes.fill(0, cells, cells + REGION_CELLS * CELL_BYTES);
+    // Those of a place that had no region before are in no chain.
+    if (this.#placed.has(index)) this.#forgetCells();
+    this.#placed.add(index);
+    return pages;
+  }
+  readonly #placed = new Set<number>();
+
+  /** A block was decoded: it gets its region at once where an earlier run has left one. */
+  decoded(block: Block, base: () => bigint): void {
+    if (!this.forbidden && this.#vm.kept?.at(block.ctx, block.gpa % 4096) && this.#code.suits(block))
+      this.#takeKept(block, base());
+  }
+  /** Has a block run the region of an earlier run, if there is one for the code as it is. */
+  #takeKept(block: Block, base: bigint): boolean {
+    const { kept } = this.#vm;
+    const list = kept?.at(block.ctx, block.gpa % 4096);
+    if (!kept || !list) return false;
+    const places = new Map<number, number>();
+    const page = (n: number, claim: boolean): Uint8Array | undefined => {
+      let gpa = places.get(n);
+      if (gpa === undefined) {
+        gpa = n === 0 ? block.gpa - (block.gpa % 4096) : this.#unbased ? this.#host.peek(base + BigInt(n) * 4096n) : -1;
+        places.set(n, gpa);
+      }
+      const host = gpa < 0 ? -1 : this.#host.hostPage(gpa);
+      if (host < 0) return undefined;
+      if (claim) this.#host.claimPage(gpa, host);
+      return this.#bytes.subarray(host, host + 4096);
+    };
+    for (const region of list) {
+      if (this.#made.has(region.index) || !holds(region, (n) => page(n, false))) continue;
+      const begin = performance.now();
+      // Looked at again once nobody writes to it unnoticed.
+      const done = holds(region, (n) => page(n, true)) && this.#use(region, block, base, places);
+      this.stats.ms += performance.now() - begin;
+      if (done) return true;
+    }
+    return false;
+  }
+  #use(region: KeptRegion, block: Block, base: bigint, places: ReadonlyMap<number, number>): boolean {
+    const { index, instructions, grows, reach, stops, sites, cells } = region;
+    const exports = this.#keptExports(region.module);
+    const pages = exports && this.#reserve(block, index, region.ranges, places);
+    if (!pages) return false;
+    const number = this.#number++;
+    this.#made.set(index, {
+      number, block, base, pages, instructions, grows, stale: false, reach, stops: new Set(stops), old: -1, sites, cells, mismapped: 0,
+    }); // biome-ignore format: one object
+    this.#table.set(index, exports[`r${index}`]);
+    this.#code.activate(index, block);
+    this.#vm.kept!.used(region);
+    this.stats.made++;
+    this.stats.kept++;
+    this.stats.instructions += instructions;
+    return true;
+  }
+  /** By number of a module of earlier runs: what it exports; null where it cannot be had. */
+  readonly #kept = new Map<number, WebAssembly.Instance['exports'] | null>();
+  #keptExports(number: number): WebAssembly.Instance['exports'] | null {
+    let exports = this.#kept.get(number);
+    if (exports === undefined) {
+      const made = this.#vm.kept!.module(number);
+      exports = made ? this.#instance(made.module, made) : null;
+      this.#kept.set(number, exports);
+    }
+    return exports;
+  }
+
   #translateHere(wish: RegionWish): void {
     const { tables, library, layout } = this.#vm;
     const handlers = this.#handlers;
@@ -282,20 +363,24 @@ export class Regions {
     const made = translate({ tables, handlers, library, available, memory }, [wish], this.#bytes);
     this.#take(made.batch, made.code && new WebAssembly.Module(made.code));
   }
+  #instance(module: WebAssembly.Module, { hosts, imports }: Pick<RegionBatch, 'hosts' | 'imports'>): WebAssembly.Instance['exports'] {
+    const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
+      Object.fromEntries(names.map((n) => [n, from[n]])) as WebAssembly.ModuleImports;
+    const { exports } = new WebAssembly.Instance(module, {
+      env: { memory: this.#vm.memory, table: this.#table },
+      host: pick(hosts, this.#hosts),
+      main: pick(imports, this.#exports),
+    });
+    this.stats.modules++;
+    return exports;
+  }
   /** Puts the regions of a module where they belong. */
   #take(batch: RegionBatch, module: WebAssembly.Module | null): void {
     this.#waiting -= batch.regions.length + batch.failed.length;
     for (const [number, index] of batch.failed) if (this.#made.get(index)?.number === number) this.#code.detach(index);
     const live = batch.regions.filter((r) => this.#made.get(r.index)?.number === r.number);
     if (!module || live.length === 0) return;
-    const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
-      Object.fromEntries(names.map((n) => [n, from[n]])) as WebAssembly.ModuleImports;
-    const { exports } = new WebAssembly.Instance(module, {
-      env: { memory: this.#vm.memory, table: this.#table },
-      host: pick(batch.hosts, this.#hosts),
-      main: pick(batch.imports, this.#exports),
-    });
-    this.stats.modules++;
+    const exports = this.#instance(module, batch);
     for (const { index, sites, cells } of live) {
       const made = this.#made.get(index)!;
       made.sites = sites;
@@ -311,7 +396,7 @@ export class Regions {
   /** A region has gone: its place is used again, the function itself lives on until it returns. */
   release(index: number): void {
     this.#table.set(index, null);
-    this.#free.push(index);
+    if (!this.#vm.kept?.takes(index)) this.#free.push(index);
     this.#followed.delete(this.#made.get(index)?.old ?? -1);
     this.#made.delete(index);
     this.#followed.delete(index);

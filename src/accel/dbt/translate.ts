@@ -5,8 +5,9 @@ import type { Callee } from '../../ir/ir.ts';
 import type { Tables } from '../../isa/x86/table.ts';
 import type { MemoryImport } from '../../wasm/module.ts';
 import type { Handlers } from './handlers.ts';
+import type { KeptRegion } from './kept.ts';
 import type { Library } from './library.ts';
-import { findRegion, type Reach, type Region, type RegionSource } from './region.ts';
+import { findRegion, REACH, type Reach, type Region, type RegionSource } from './region.ts';
 import { buildRegions } from './tier2.ts';
 
 /** A region that a vCPU wants. Pages are numbers relative to the entry's, places are offsets from the entry's page. */
@@ -105,13 +106,26 @@ export interface Translation {
   readonly memory: MemoryImport;
 }
 
+/** A region that was translated, as it may be kept: without its module. */
+export type Translated = Omit<KeptRegion, 'module'>;
+
+const joined = (parts: readonly Uint8Array[]): Uint8Array => {
+  const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
+};
+
 /** Translates wishes into a module; `bytes` is the machine's memory. The code is null where all came to nothing. */
 export function translate(
   t: Translation,
   wishes: readonly RegionWish[],
   bytes: Uint8Array,
-): { batch: RegionBatch; code: Uint8Array<ArrayBuffer> | null } {
-  const found: { wish: RegionWish; region: Region }[] = [];
+): { batch: RegionBatch; code: Uint8Array<ArrayBuffer> | null; translated: readonly Translated[] } {
+  const found: { wish: RegionWish; region: Region; page: RegionSource['page'] }[] = [];
   const failed: [number, number][] = [];
   // A place that was given up and wished for again counts with its last wish.
   const latest = new Map(wishes.map((wish) => [wish.index, wish]));
@@ -124,22 +138,30 @@ export function translate(
     const met = wish.met && new Set(wish.met);
     const seen = new Map(wish.seen);
     const stops = new Set(wish.stops);
+    // The guest may write to them meanwhile: what is translated is what they held at one time.
+    const copies = new Map<number, Uint8Array>();
+    const page = (n: number): Uint8Array | undefined => {
+      const host = pages.get(n);
+      let copy = copies.get(n);
+      if (host !== undefined && !copy) {
+        copy = bytes.slice(host, host + 4096);
+        copies.set(n, copy);
+      }
+      return copy;
+    };
     const region = findRegion(t.tables, t.handlers, {
       ctx: wish.ctx,
       reach: wish.reach,
       entry: wish.entry,
-      page: (n) => {
-        const host = pages.get(n);
-        return host === undefined ? undefined : bytes.subarray(host, host + 4096);
-      },
+      page,
       met: (place) => met === null || met.has(place),
       seen: (place) => seen.get(place) ?? [],
       stops: (place) => stops.has(place),
     });
-    if (region) found.push({ wish, region });
+    if (region) found.push({ wish, region, page });
     else failed.push([wish.number, wish.index]);
   }
-  if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null };
+  if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null, translated: [] };
   const built = buildRegions(
     t.library,
     found.map(({ wish, region }) => {
@@ -162,5 +184,18 @@ export function translate(
       imports: names(built.imports),
     },
     code: built.bytes,
+    translated: found.map(({ wish, region, page }, i) => ({
+      index: wish.index,
+      ctx: wish.ctx,
+      entry: wish.entry,
+      reach: wish.reach,
+      grows: region.limited && wish.reach.instructions < REACH.hot.instructions,
+      instructions: region.instructions,
+      stops: wish.stops,
+      sites: built.sites[i],
+      cells: built.cells[i],
+      ranges: region.ranges,
+      code: joined(region.ranges.map(([n, from, to]) => page(n)!.subarray(from, to))),
+    })),
   };
 }

@@ -35,6 +35,7 @@ import { type Block, CodeCache } from './code.ts';
 import { type CounterName, Counters } from './counters.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
+import type { KeptRegions } from './kept.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import type { Reach } from './region.ts';
@@ -87,6 +88,8 @@ export interface DbtVm {
   readonly reach?: Reach;
   /** Translates regions on another thread; without it, the vCPU does it itself. One for each vCPU. */
   readonly maker?: RegionMaker;
+  /** Regions of earlier runs. */
+  readonly kept?: KeptRegions;
 }
 
 type Exports = Record<string, (...args: (number | bigint)[]) => number & bigint>;
@@ -573,6 +576,8 @@ export class DbtVcpu implements Vcpu {
     const ip = this.#quad(st.rip.offset);
     const limit = ctx & Ctx.limited ? BigInt(this.#word(st.segLimit[S.cs].offset) >>> 0) : null;
     const close = limit !== null && ip - (linear & 0xfffn) + 0xfffn > limit;
+    const { stats } = this.#code;
+    const before = stats.blocks;
     const record = this.#code.find(place, close ? ctx | Ctx.step : ctx);
     const kind = this.#code.kind;
     if (limit !== null && record !== 0 && (close || kind !== 'page')) {
@@ -587,6 +592,10 @@ export class DbtVcpu implements Vcpu {
     if (this.#vm.regions === 'always' && kind !== 'once') {
       const block = this.#code.at(record);
       if (block) this.#regions.translate(block, this.#herePage());
+    }
+    if (this.#vm.kept && kind === 'page' && stats.blocks !== before) {
+      const block = this.#code.at(record);
+      if (block) this.#regions.decoded(block, () => this.#herePage());
     }
     if (kind === 'page') {
       const entry = env + Area.blocks + blockOffset(place, ctx);

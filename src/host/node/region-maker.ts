@@ -5,6 +5,9 @@ import type { RegionBatch, RegionMaker } from '../../accel/dbt/translate.ts';
 import type { RegionWorkerData } from './region-worker.ts';
 import { sibling } from './sibling.ts';
 
+/** A machine that ends waits no longer than this. */
+const SAVE_MS = 1000;
+
 const WORKER = sibling('region-worker', import.meta.url);
 
 /**
@@ -16,7 +19,8 @@ export function regionMaker(
   pages: number,
   main: WebAssembly.Module,
   features?: ReadonlySet<string>,
-): RegionMaker & { close(): void } {
+  keep?: RegionWorkerData['keep'],
+): RegionMaker & { save(): void; close(): void } {
   const { port1, port2 } = new MessageChannel();
   const sent = new Int32Array(new SharedArrayBuffer(4));
   let taken = 0;
@@ -25,7 +29,7 @@ export function regionMaker(
     wish(wish) {
       if (!worker) {
         const available = WebAssembly.Module.exports(main).map((e) => e.name);
-        const data: RegionWorkerData = { memory, pages, available, port: port2, sent, features };
+        const data: RegionWorkerData = { memory, pages, available, port: port2, sent, features, keep };
         worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
         worker.unref();
       }
@@ -37,6 +41,13 @@ export function regionMaker(
       if (!got) return undefined;
       taken = (taken + 1) | 0;
       return got.message as { batch: RegionBatch; module: WebAssembly.Module | null };
+    },
+    /** Waits until what has been made is kept for later runs, for a moment at most. */
+    save() {
+      if (!worker || !keep) return;
+      const done = new Int32Array(new SharedArrayBuffer(4));
+      port1.postMessage({ save: done });
+      Atomics.wait(done, 0, 0, SAVE_MS);
     },
     close() {
       void worker?.terminate();

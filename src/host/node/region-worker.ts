@@ -4,10 +4,13 @@
 import { writeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
-import { createEngine } from '../../accel/dbt/dbt.ts';
+import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
+import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
+import { type NewModule, writeKept } from './kept-code.ts';
+import { nativeCode } from './native-code.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
 /** What the thread is started with. */
@@ -23,12 +26,17 @@ export interface RegionWorkerData {
   readonly features: ReadonlySet<string> | undefined;
   /** One word that counts the modules that were sent. */
   readonly sent: Int32Array<SharedArrayBuffer>;
+  /** Where regions are kept for later runs, and which of those that were kept are in use. */
+  readonly keep?: { readonly path: string; readonly used: Uint8Array<SharedArrayBuffer> } | undefined;
 }
 
 /** Most regions of one module. */
 const BATCH_MAX = 32;
+/** Fewer new regions than this are not worth the time to write them; and how long there must have been no wish, in ms. */
+const FRESH_MIN = 8;
+const QUIET_MS = 1500;
 
-const { memory, pages, available, port, sent, features } = workerData as RegionWorkerData;
+const { memory, pages, available, port, sent, features, keep } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
 const bytes = new Uint8Array(memory.buffer);
 const translation: Translation = {
@@ -36,7 +44,7 @@ const translation: Translation = {
   handlers,
   library,
   available: new Set(available),
-  memory: { initial: pages, maximum: pages },
+  memory: regionMemory(pages),
 };
 
 /** Compiles all functions now: V8 leaves that to their first call otherwise. The flag is the process's; it is set for no longer than it takes. */
@@ -52,8 +60,13 @@ function compile(code: Uint8Array<ArrayBuffer>): WebAssembly.Module {
 /** Translates wishes into one module; where that throws, each for itself, so that one that cannot be translated keeps no other back. */
 function serve(wishes: readonly RegionWish[]): void {
   try {
-    const { batch, code } = translate(translation, wishes, bytes);
-    port.postMessage({ batch, module: code && compile(code) });
+    const { batch, code, translated } = translate(translation, wishes, bytes);
+    const module = code && compile(code);
+    port.postMessage({ batch, module });
+    if (keep && module) {
+      made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated });
+      fresh += translated.length;
+    }
   } catch (error) {
     if (wishes.length > 1) {
       for (const wish of wishes) serve([wish]);
@@ -66,9 +79,36 @@ function serve(wishes: readonly RegionWish[]): void {
   Atomics.add(sent, 0, 1);
 }
 
-port.on('message', (first: RegionWish) => {
-  const wishes = [first];
-  for (let next = receiveMessageOnPort(port); next && wishes.length < BATCH_MAX; next = receiveMessageOnPort(port))
-    wishes.push(next.message as RegionWish);
-  serve(wishes);
+/** What was made since the start, and how many regions of that were not written yet. */
+const made: NewModule[] = [];
+let fresh = 0;
+let timer: NodeJS.Timeout | undefined;
+/** Keeps what has been made for later runs. */
+function save(): void {
+  clearTimeout(timer);
+  timer = undefined;
+  if (!keep || fresh < FRESH_MIN) return;
+  fresh = 0;
+  const native = nativeCode();
+  if (native) writeKept(keep.path, native, made, REGION_FIRST, keep.used);
+}
+
+type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
+port.on('message', (first: Message) => {
+  const wishes: RegionWish[] = [];
+  let asked: Int32Array<SharedArrayBuffer> | undefined;
+  for (let m: Message | undefined = first; m; m = receiveMessageOnPort(port)?.message as Message | undefined) {
+    if ('save' in m) asked = m.save;
+    else wishes.push(m);
+    if (wishes.length === BATCH_MAX) break;
+  }
+  if (wishes.length > 0) serve(wishes);
+  if (asked) {
+    save();
+    Atomics.store(asked, 0, 1);
+    Atomics.notify(asked, 0);
+  } else if (keep) {
+    timer ??= setTimeout(save, QUIET_MS);
+    timer.refresh();
+  }
 });

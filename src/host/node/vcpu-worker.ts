@@ -10,6 +10,7 @@ import type { MemoryLayout } from '../../accel/accel.ts';
 import type { Engine } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
+import type { KeptRegions } from '../../accel/dbt/kept.ts';
 import type { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
@@ -31,6 +32,7 @@ import { readNow } from './file-native.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
+import type { RegionWorkerData } from './region-worker.ts';
 import { extension, isBundle } from './sibling.ts';
 
 /** What a vCPU thread is started with. */
@@ -195,14 +197,28 @@ const made = kvm || ready ? undefined : readPrebuilt(wide);
 const engine: Engine | null = kvm ? null : (ready?.engine ?? translator().createEngine(made));
 let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<Translator['regionMaker']> | null = null;
+/** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
+function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
+  const id = made?.id ?? ready?.id;
+  if (id === undefined || wide || process.env['NONROOT_KEEP'] === '0') return undefined;
+  const { keptPath, nativeCode, openKept, REGION_FIRST, REGIONS_MAX } = translator();
+  const native = nativeCode();
+  if (!native) return undefined;
+  const features = bus.features ? [...bus.features].sort() : ['all'];
+  const path = keptPath([id, process.versions.v8, ...process.execArgv, ...features]);
+  const used = new Uint8Array(new SharedArrayBuffer(REGIONS_MAX));
+  return { to: cpu === 0 ? { path, used } : undefined, kept: openKept(path, native, REGION_FIRST, used) };
+}
 const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
   maker?.close();
   const { createVm, DbtVcpu, REACH, regionMaker } = translator();
-  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features);
+  const kept = config.eager ? undefined : keeping();
+  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features, kept?.to);
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
       features: bus.features,
+      ...(kept?.kept ? { kept: kept.kept } : {}),
       trace: config.trace.includes('cpu') ? (text) => traced('cpu', text) : undefined,
     }),
     cpu,
@@ -449,6 +465,7 @@ function run(m: Start): void {
   }
   send({ kind: 'begun' });
   runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
+  maker?.save();
   const state: Record<string, bigint> = {};
   for (const name of ['rip', 'rsp', 'cr0', 'cr2', 'cr3', 'cr4', 'cs.selector', 'rax', 'rbx', 'rcx', 'rdx'])
     state[name] = current.get(name);
