@@ -38,8 +38,13 @@ const SET_CACHED = 8;
 /** Room for a CompiledWasmModule (a std::shared_ptr and a std::string, 48 bytes) or a WasmModuleCompilation (8). */
 const ROOM = 64;
 
+let bound: NativeCode | null | undefined;
 /** It, for the thread that asks; undefined where this Node's V8 is not known. */
 export function nativeCode(): NativeCode | undefined {
+  if (bound === undefined) bound = find() ?? null;
+  return bound ?? undefined;
+}
+function find(): NativeCode | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64' || !KNOWN.includes(process.versions.v8)) return undefined;
   try {
     return bind(createRequire(import.meta.url)('koffi') as Koffi);

@@ -9,3 +9,4 @@ export { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 export { regionMaker } from './region-maker.ts';
 export { keptPath, openKept } from './kept-code.ts';
 export { nativeCode } from './native-code.ts';
+export { compileNative } from './prebuilt.ts';

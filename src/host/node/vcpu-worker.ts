@@ -34,6 +34,7 @@ import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
 import type { RegionWorkerData } from './region-worker.ts';
 import { extension, isBundle } from './sibling.ts';
+import { VCPU_FLAGS } from './vcpu-flags.ts';
 
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
@@ -111,18 +112,17 @@ function translator(): Translator {
   loaded = isBundle(import.meta.url)
     ? (require('./translator.ts') as Translator)
     : (createRequire(import.meta.url)(`./translator${extension(import.meta.url)}`) as Translator);
-  // Now, since V8 does not take what Node and the bundles keep of compiled code once a flag is another one: other threads load theirs meanwhile.
-  // V8's optimising compiler takes over much earlier than it would for a web page: what is translated is hot.
-  setFlagsFromString('--wasm-tiering-budget=300000');
-  // Its book-keeping of code that is given back function by function goes wrong where several threads make code (nodejs/node#64500): the process
-  // dies. A module's code is given back with the module.
-  setFlagsFromString('--no-wasm-code-gc');
+  for (const flag of VCPU_FLAGS) setFlagsFromString(flag);
   return loaded;
 }
 /** A thread that was started ahead of its machine makes itself ready first. */
 const start = workerData as VcpuWorkerData | Ahead;
 const ahead = 'ahead' in start;
-const prepared = ahead && start.ahead === 'translator' ? translator().prepareEngine(false, readPrebuilt(false)) : null;
+const prepared = ahead && start.ahead === 'translator' ? prepare() : null;
+function prepare(): ReturnType<Translator['prepareEngine']> {
+  const { compileNative, prepareEngine } = translator();
+  return prepareEngine(false, readPrebuilt(false), compileNative);
+}
 const given = ahead ? machineOf(start.gate) : start;
 /** Waits for the machine. */
 function machineOf(gate: Int32Array): VcpuWorkerData {
