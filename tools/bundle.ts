@@ -110,10 +110,10 @@ for (const source of [...programs, ...threads]) {
   const bundle = outputFiles.find(({ path }) => basename(path).replace(/-[A-Z0-9]+\.cjs$/, '') === name)!.path;
   loader(join(source.startsWith('bin/') ? join(out, 'bin') : place, `${name}.cjs`), bundle);
 }
-const id = createHash('sha256');
-for (const { path, contents } of outputFiles) if (path.endsWith('.cjs')) id.update(contents);
-const name = id.digest('hex');
-for (const wide of [false, true]) writePrebuilt(place, { ...prebuild(wide), id: name });
+// What earlier runs have left of translated code holds for the same translator.
+const translator = outputFiles.find(({ path }) => basename(path).startsWith('region-worker-') && path.endsWith('.cjs'))!;
+const id = createHash('sha256').update(translator.contents).digest('hex');
+for (const wide of [false, true]) writePrebuilt(place, { ...prebuild(wide), id });
 await keepCode();
 for (const name of globSync('{bin,src/host/node}/*.{js,cjs,map,plain,unprotected}', { cwd: out })) {
   const path = join(out, name);

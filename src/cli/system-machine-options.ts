@@ -115,6 +115,11 @@ function accel(s: Settings, text: string): string | undefined {
       oneOf('-accel threshold=', v, ['0']);
       s.eager = true;
     },
+    // Whether translated code is kept for later runs.
+    cache: (v) => {
+      oneOf('-accel cache=', v, ['on', 'off']);
+      s.translationCache = v === 'on';
+    },
     'dirty-ring-size': (v) => {
       const { min, max } = dirtyRingEntries;
       const n = /^\d+$/.test(v) ? Number(v) : -1;

@@ -59,6 +59,8 @@ export interface Settings {
   accel: string[];
   /** `-accel dbt,threshold=0`. */
   eager: boolean;
+  /** `-accel dbt,cache=`. */
+  translationCache: boolean;
   dirtyRing: number;
   /** Character devices in their order, by id. */
   chardevs: Map<string, CharOptions>;
@@ -139,6 +141,7 @@ export const defaults = (): Settings => ({
   acpi: true,
   accel: [],
   eager: false,
+  translationCache: true,
   dirtyRing: 0,
   chardevs: new Map(),
   serial: [],

@@ -77,6 +77,7 @@ const machineConfig = (s: Settings): MachineConfig => {
   const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
     ...(s.eager ? { eager: true } : {}),
+    ...(s.translationCache ? {} : { translationCache: false }),
     cpus: maxcpus,
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },

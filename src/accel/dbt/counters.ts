@@ -12,6 +12,7 @@ export const counterNames = {
   invalidated: 'blocks lost to writes',
   flushes: 'times that all decoded code was dropped',
   regions: 'regions made',
+  kept: 'of these from earlier runs',
   regionInstructions: 'instructions translated in them',
   modules: 'modules with regions',
   released: 'regions given up',

@@ -41,7 +41,7 @@ export interface KeptRegions {
   takes(index: number): boolean;
   /** A module; undefined where it cannot be had. */
   module(number: number): KeptModule | undefined;
-  /** Notes that a region is in use. */
+  /** Notes that a region is in use now. */
   used(region: KeptRegion): void;
 }
 

@@ -198,8 +198,7 @@ export class Regions {
     const vm = this.#vm;
     if (this.forbidden || this.#waiting >= WISHES_MAX || !this.#code.suits(block, old)) return;
     if (old < 0 && this.#takeKept(block, base)) return;
-    while (this.#free.length === 0 && vm.kept?.takes(this.#next)) this.#next++;
-    if (this.#free.length === 0 && this.#next >= REGION_FIRST + REGIONS_MAX) {
+    if (this.#free.length === 0 && !this.#findFree()) {
       this.#host.full();
       return;
     }
@@ -219,7 +218,7 @@ export class Regions {
       before.grows = false;
       return;
     }
-    const index = this.#free.pop() ?? this.#next++;
+    const index = this.#free.pop()!;
     const pages = this.#reserve(block, index, region.ranges, places);
     if (!pages) {
       this.#free.push(index);
@@ -263,6 +262,20 @@ export class Regions {
     } else this.#translateHere(wish);
     this.stats.ms += performance.now() - begin;
   }
+  /** Finds a place in the table that is free, for `#free`: first those that no region of an earlier run would take. */
+  #findFree(): boolean {
+    const { kept } = this.#vm;
+    while (kept?.takes(this.#next)) this.#next++;
+    if (this.#next < REGION_FIRST + REGIONS_MAX) this.#free.push(this.#next++);
+    else
+      for (let n = 0; kept && n < REGIONS_MAX && this.#free.length === 0; n++) {
+        this.#lent = (this.#lent + 1) % REGIONS_MAX;
+        const index = REGION_FIRST + this.#lent;
+        if (kept.takes(index) && !this.#made.has(index)) this.#free.push(index);
+      }
+    return this.#free.length > 0;
+  }
+  #lent = 0;
   /** Reserves a block for a region at `index` that covers parts of these pages: which pages, or undefined where there is no room. */
   #reserve(
     block: Block,
@@ -363,7 +376,10 @@ export class Regions {
     const made = translate({ tables, handlers, library, available, memory }, [wish], this.#bytes);
     this.#take(made.batch, made.code && new WebAssembly.Module(made.code));
   }
-  #instance(module: WebAssembly.Module, { hosts, imports }: Pick<RegionBatch, 'hosts' | 'imports'>): WebAssembly.Instance['exports'] {
+  #instance(
+    module: WebAssembly.Module,
+    { hosts, imports }: Pick<RegionBatch, 'hosts' | 'imports'>,
+  ): WebAssembly.Instance['exports'] {
     const pick = (names: readonly string[], from: Readonly<Record<string, unknown>>): WebAssembly.ModuleImports =>
       Object.fromEntries(names.map((n) => [n, from[n]])) as WebAssembly.ModuleImports;
     const { exports } = new WebAssembly.Instance(module, {

@@ -34,8 +34,8 @@ import { REGION_FIRST } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
 import { type CounterName, Counters } from './counters.ts';
 import type { Handler, Handlers } from './handlers.ts';
-import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { KeptRegions } from './kept.ts';
+import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import type { Reach } from './region.ts';
@@ -364,6 +364,7 @@ export class DbtVcpu implements Vcpu {
     counters.set('invalidated', invalidated);
     counters.set('flushes', flushes);
     counters.set('regions', regions.made);
+    counters.set('kept', regions.kept);
     counters.set('regionInstructions', regions.instructions);
     counters.set('modules', regions.modules);
     counters.set('released', regions.released);

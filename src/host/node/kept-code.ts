@@ -1,11 +1,24 @@
-// The file of regions that earlier runs of this program have left (accel/dbt/kept.ts), with V8's machine code (native-code.ts): one for each build of
-// the program, kind of processor and CPU model. It is read while the machine starts, modules when they are first needed. The thread that translates
-// writes it anew, whole, when it has new ones and time; files of others than this user, or that others may write to, are left alone.
+// The file of regions that earlier runs of this program have left (accel/dbt/kept.ts), with V8's machine code (native-code.ts): one for each translator,
+// set of V8's flags and CPU model. Its regions are in the order in which they were used last; modules are read ahead, or when they are first needed.
+// The thread that translates writes it anew, whole, when it has new ones and time. Files of others than this user, or that others may write to, are
+// left alone.
 
 import { createHash, randomUUID } from 'node:crypto';
-import { closeSync, fstatSync, mkdirSync, openSync, readdirSync, readSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { crc32 } from 'node:zlib';
+import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import type { KeptModule, KeptRegion, KeptRegions } from '../../accel/dbt/kept.ts';
 import { REGIONS_MAX } from '../../accel/dbt/layout.ts';
 import { REACH } from '../../accel/dbt/region.ts';
@@ -55,10 +68,29 @@ export interface NewModule {
   readonly regions: readonly Translated[];
 }
 
-/** The file for code that depends on these words. */
-export function keptPath(words: readonly string[], root = userCache().root): string {
-  const hash = createHash('sha256').update(JSON.stringify(words)).digest('hex');
-  return join(root, 'regions', `${hash.slice(0, 32)}.bin`);
+const FOLDER = 'regions';
+const hashOf = (words: readonly string[]): string =>
+  createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 24);
+
+/** The file for code of a translator (`id`), under V8 as it was started, for CPUs with these features (all where it is not said). */
+export function keptPath(id: string, features: ReadonlySet<string> | undefined, root = userCache().root): string {
+  return join(root, FOLDER, `${prefixOf(id)}${hashOf(features ? [...features].sort() : ['all'])}.bin`);
+}
+const prefixOf = (id: string): string => `${hashOf([id, process.versions.v8, ...process.execArgv])}-`;
+
+/** The file of a translator that was written last, whatever CPU model it is for: it is likely to be the next one's. */
+export function likelyPath(id: string, root = userCache().root): string | undefined {
+  try {
+    const files = newest(join(root, FOLDER)).filter(({ name }) => name.startsWith(prefixOf(id)));
+    return files[0] && join(root, FOLDER, files[0].name);
+  } catch {
+    return undefined;
+  }
+}
+/** Files of a folder, those that were written last first. */
+function newest(folder: string): { readonly name: string; readonly time: number }[] {
+  const files = readdirSync(folder).map((name) => ({ name, time: statSync(join(folder, name)).mtimeMs }));
+  return files.sort((a, b) => b.time - a.time);
 }
 
 /** An open file whose description has been read. */
@@ -120,35 +152,67 @@ class KeptFile {
   }
 }
 
-/**
- * The regions in a file; undefined where there is none. `used` has a byte for each place in the table, from the first region's on, which is set
- * when the region is used.
- */
-export function openKept(path: string, native: NativeCode, first: number, used: Uint8Array): KeptRegions | undefined {
-  const file = KeptFile.open(path);
-  if (!file) return undefined;
-  const { modules, regions } = file.description;
-  const byEntry = new Map<number, KeptRegion[]>();
-  const taken = new Set<number>();
-  const key = (ctx: number, entry: number): number => ctx * 4096 + entry;
-  regions.forEach(({ reach, length: _, day: __, ...region }, i) => {
-    const kept: KeptRegion = { ...region, reach: REACH[reach], code: file.codes[i]! };
-    taken.add(region.index);
-    const list = byEntry.get(key(region.ctx, region.entry));
-    if (list) list.push(kept);
-    else byEntry.set(key(region.ctx, region.entry), [kept]);
-  });
-  return {
-    at: (ctx, entry) => byEntry.get(key(ctx, entry)),
-    takes: (index) => taken.has(index),
-    module(number): KeptModule | undefined {
-      const stored = modules[number];
-      const parts = stored && file.parts(stored);
-      const module = parts && native.load(...parts);
-      return module && { module, hosts: stored.hosts, imports: stored.imports };
-    },
-    used: ({ index }) => Atomics.store(used, index - first, 1),
-  };
+/** What a machine notes of the regions that it uses, by place in the table from the first one's on: when they were used first, from 1 on; 0: not yet. */
+export type Uses = Int32Array<SharedArrayBuffer>;
+export const noUses = (): Uses => new Int32Array(new SharedArrayBuffer(4 * REGIONS_MAX));
+
+/** The regions of a file. */
+export class Kept {
+  readonly path: string;
+  readonly #file: KeptFile;
+  readonly #native: NativeCode;
+  readonly #modules: (KeptModule | undefined)[] = [];
+  #ahead = 0;
+
+  /** Undefined where there is no such file. */
+  static open(path: string, native: NativeCode): Kept | undefined {
+    const file = KeptFile.open(path);
+    return file && new Kept(path, file, native);
+  }
+  private constructor(path: string, file: KeptFile, native: NativeCode) {
+    this.path = path;
+    this.#file = file;
+    this.#native = native;
+  }
+  /** Reads one more module ahead; false where all are there. */
+  readAhead(): boolean {
+    if (this.#ahead >= this.#file.description.modules.length) return false;
+    this.#module(this.#ahead++);
+    return true;
+  }
+  #module(number: number): KeptModule | undefined {
+    if (number in this.#modules) return this.#modules[number];
+    const stored = this.#file.description.modules[number];
+    const parts = stored && this.#file.parts(stored);
+    const module = parts && this.#native.load(...parts);
+    this.#modules[number] = module && { module, hosts: stored.hosts, imports: stored.imports };
+    return this.#modules[number];
+  }
+  /** For a vCPU that notes what it uses. */
+  regions(uses: Uses): KeptRegions {
+    const byEntry = new Map<number, KeptRegion[]>();
+    const taken = new Set<number>();
+    const key = (ctx: number, entry: number): number => ctx * 4096 + entry;
+    this.#file.description.regions.forEach(({ reach, length: _, day: __, ...region }, i) => {
+      const kept: KeptRegion = { ...region, reach: REACH[reach], code: this.#file.codes[i]! };
+      taken.add(region.index);
+      const list = byEntry.get(key(region.ctx, region.entry));
+      if (list) list.push(kept);
+      else byEntry.set(key(region.ctx, region.entry), [kept]);
+    });
+    let order = 0;
+    return {
+      at: (ctx, entry) => byEntry.get(key(ctx, entry)),
+      takes: (index) => taken.has(index),
+      module: (number) => this.#module(number),
+      used({ index }) {
+        if (uses[index - REGION_FIRST] === 0) Atomics.store(uses, index - REGION_FIRST, ++order);
+      },
+    };
+  }
+  close(): void {
+    this.#file.close();
+  }
 }
 
 /** What tells two regions apart, but for how much of the code they have: what comes later takes the place of what was there. */
@@ -162,28 +226,38 @@ function nameOf({ ctx, entry, ranges }: Pick<KeptRegion, 'ctx' | 'entry' | 'rang
   return `${ctx} ${entry}`;
 }
 
-/** Adds what is new to a file; `used` as in `openKept`. How many regions it has then; 0 where it could not be written. */
-export function writeKept(path: string, native: NativeCode, made: readonly NewModule[], first: number, used: Uint8Array): number {
+/** A module as it will be in the file. */
+interface Module {
+  readonly hosts: readonly string[];
+  readonly imports: readonly string[];
+  readonly parts: readonly [Uint8Array, Uint8Array];
+}
+interface Entry {
+  readonly region: Omit<StoredRegion, 'module'>;
+  readonly code: Uint8Array;
+  readonly module: Module;
+  /** When it was used in this run: in the file's order. */
+  readonly order: number;
+}
+
+/**
+ * Adds what is new to a file, and puts what was used (`uses`) before what was not. Gives the modules that are in the file now: others have not been
+ * optimised yet; none where it could not be written.
+ */
+export function writeKept(path: string, native: NativeCode, made: readonly NewModule[], uses: Uses): ReadonlySet<NewModule> {
   const today = Math.floor(Date.now() / 86_400_000);
-  interface Entry {
-    readonly region: Omit<StoredRegion, 'module'>;
-    readonly code: Uint8Array;
-    readonly module: Module;
-  }
-  interface Module {
-    readonly hosts: readonly string[];
-    readonly imports: readonly string[];
-    readonly parts: readonly [Uint8Array, Uint8Array];
-  }
   const byName = new Map<string, Entry>();
-  for (const { module, bytes, hosts, imports, regions } of made) {
+  const done = new Set<NewModule>();
+  for (const m of made) {
+    const { module, bytes, hosts, imports, regions } = m;
     const code = native.save(module);
     if (!code || code.length < bytes.length * OPTIMISED) continue;
+    done.add(m);
     const kept: Module = { hosts, imports, parts: [bytes, code] };
     for (const { code: guest, reach, ...region } of regions) {
       const name = (Object.keys(REACH) as (keyof typeof REACH)[]).find((k) => REACH[k].instructions === reach.instructions)!;
       const stored = { ...region, reach: name, length: guest.length, day: today };
-      byName.set(nameOf(region, guest), { region: stored, code: guest, module: kept });
+      byName.set(nameOf(region, guest), { region: stored, code: guest, module: kept, order: REGIONS_MAX + done.size });
     }
   }
   const taken = new Set([...byName.values()].map(({ region }) => region.index));
@@ -199,12 +273,12 @@ export function writeKept(path: string, native: NativeCode, made: readonly NewMo
       modules.set(region.module, parts && { hosts: stored.hosts, imports: stored.imports, parts });
     }
     const module = modules.get(region.module);
-    const day = Atomics.load(used, region.index - first) === 1 ? today : region.day;
-    if (module) byName.set(name, { region: { ...region, day }, code, module });
+    const used = Atomics.load(uses, region.index - REGION_FIRST);
+    const day = used > 0 ? today : region.day;
+    if (module) byName.set(name, { region: { ...region, day }, code, module, order: used || 2 * REGIONS_MAX + i });
   });
   before?.close();
-  // Newest first, in as much as they say.
-  const all = [...byName.values()].sort((a, b) => b.region.day - a.region.day);
+  const all = [...byName.values()].sort((a, b) => b.region.day - a.region.day || a.order - b.order);
   const entries: Entry[] = [];
   const numbers = new Map<Module, number>();
   let size = 0;
@@ -216,15 +290,12 @@ export function writeKept(path: string, native: NativeCode, made: readonly NewMo
     if (more > 0) numbers.set(module, numbers.size);
     entries.push(entry);
   }
-  return entries.length > 0 && store(path, entries, [...numbers.keys()], numbers) ? entries.length : 0;
+  return entries.length > 0 && store(path, entries, numbers) ? done : new Set();
 }
 
-function store<M extends { readonly hosts: readonly string[]; readonly imports: readonly string[]; readonly parts: readonly [Uint8Array, Uint8Array] }>(
-  path: string,
-  entries: readonly { readonly region: Omit<StoredRegion, 'module'>; readonly code: Uint8Array; readonly module: M }[],
-  modules: readonly M[],
-  numbers: ReadonlyMap<M, number>,
-): boolean {
+/** Writes the file: whether it could be done. */
+function store(path: string, entries: readonly Entry[], numbers: ReadonlyMap<Module, number>): boolean {
+  const modules = [...numbers.keys()];
   const code = Buffer.concat(entries.map((e) => e.code));
   const blobs = modules.map(({ parts }) => Buffer.concat(parts));
   const describe = (start: number): Buffer => {
@@ -263,7 +334,5 @@ function store<M extends { readonly hosts: readonly string[]; readonly imports: 
 
 /** Removes the files that were not written for longest. */
 function sweep(folder: string): void {
-  const files = readdirSync(folder).map((name) => ({ name, time: statSync(join(folder, name)).mtimeMs }));
-  files.sort((a, b) => b.time - a.time);
-  for (const { name } of files.slice(FILES_KEPT)) rmSync(join(folder, name), { force: true });
+  for (const { name } of newest(folder).slice(FILES_KEPT)) rmSync(join(folder, name), { force: true });
 }

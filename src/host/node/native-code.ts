@@ -4,7 +4,7 @@
 // for the Node that this package brings and is looked at before the first use; any other Node compiles as always. Bytes of another V8, of
 // other flags or of another processor are refused by V8 itself.
 
-import { createRequire } from 'node:module';
+import { loadKoffi } from './koffi.ts';
 
 export interface NativeCode {
   /** Code of the functions that V8's optimising compiler has done; undefined where there is none. */
@@ -47,7 +47,7 @@ export function nativeCode(): NativeCode | undefined {
 function find(): NativeCode | undefined {
   if (process.platform !== 'linux' || process.arch !== 'x64' || !KNOWN.includes(process.versions.v8)) return undefined;
   try {
-    return bind(createRequire(import.meta.url)('koffi') as Koffi);
+    return bind(loadKoffi<Koffi>());
   } catch {
     return undefined;
   }
@@ -64,11 +64,7 @@ function bind(koffi: Koffi): NativeCode | undefined {
   );
   const getCompiled = process.func('_ZN2v816WasmModuleObject17GetCompiledModuleEv', P, [P, P]);
   const serialize = process.func('_ZN2v818CompiledWasmModule9SerializeEv', P, [P, P]);
-  const destroyCompiled = process.func(
-    '_ZNSt12_Destroy_auxILb0EE9__destroyIPN2v818CompiledWasmModuleEEEvT_S5_',
-    'void',
-    [P, P],
-  );
+  const destroyCompiled = process.func('_ZNSt12_Destroy_auxILb0EE9__destroyIPN2v818CompiledWasmModuleEEEvT_S5_', 'void', [P, P]);
   const compilation = process.func('_ZN2v821WasmModuleCompilationC1Ev', 'void', [P]);
   const destroyCompilation = process.func('_ZN2v821WasmModuleCompilationD1Ev', 'void', [P]);
   const hasCode = process.func('_ZN2v821WasmModuleCompilation25SetHasCompiledModuleBytesEv', 'void', [P]);
@@ -89,10 +85,13 @@ function bind(koffi: Koffi): NativeCode | undefined {
 
   // V8 calls back where a module is constructed: in there, arguments have places that V8 keeps up to date, and a result can be left.
   let within: (frame: Pointer) => void = () => {};
-  const callback = koffi.register((frame) => {
-    within(frame);
-    return true;
-  }, koffi.pointer(koffi.proto('bool NonrootWithin(void *frame)')));
+  const callback = koffi.register(
+    (frame) => {
+      within(frame);
+      return true;
+    },
+    koffi.pointer(koffi.proto('bool NonrootWithin(void *frame)')),
+  );
   function construct(argument: unknown, work: (frame: Pointer) => void): unknown {
     within = work;
     setModuleCallback(isolate, callback);

@@ -5,11 +5,10 @@ import { writeSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
-import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
-import { type NewModule, writeKept } from './kept-code.ts';
+import { type NewModule, type Uses, writeKept } from './kept-code.ts';
 import { nativeCode } from './native-code.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
@@ -27,14 +26,16 @@ export interface RegionWorkerData {
   /** One word that counts the modules that were sent. */
   readonly sent: Int32Array<SharedArrayBuffer>;
   /** Where regions are kept for later runs, and which of those that were kept are in use. */
-  readonly keep?: { readonly path: string; readonly used: Uint8Array<SharedArrayBuffer> } | undefined;
+  readonly keep?: { readonly path: string; readonly uses: Uses } | undefined;
 }
 
 /** Most regions of one module. */
 const BATCH_MAX = 32;
-/** Fewer new regions than this are not worth the time to write them; and how long there must have been no wish, in ms. */
+/** Fewer new regions than this are not worth the time to write them; how long there must have been no wish for it at first, in ms. */
 const FRESH_MIN = 8;
 const QUIET_MS = 1500;
+/** Modules that V8 has not optimised yet are looked at again, this many at most. */
+const WAITING_MAX = 512;
 
 const { memory, pages, available, port, sent, features, keep } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
@@ -79,18 +80,22 @@ function serve(wishes: readonly RegionWish[]): void {
   Atomics.add(sent, 0, 1);
 }
 
-/** What was made since the start, and how many regions of that were not written yet. */
-const made: NewModule[] = [];
+/** What was made and is not kept yet, and how many regions of that were not looked at. */
+let made: NewModule[] = [];
 let fresh = 0;
 let timer: NodeJS.Timeout | undefined;
-/** Keeps what has been made for later runs. */
+let pause = QUIET_MS;
+/** Keeps what has been made for later runs: each time twice as long after the last one as before, while the machine runs. */
 function save(): void {
   clearTimeout(timer);
   timer = undefined;
   if (!keep || fresh < FRESH_MIN) return;
   fresh = 0;
+  pause *= 2;
   const native = nativeCode();
-  if (native) writeKept(keep.path, native, made, REGION_FIRST, keep.used);
+  if (!native) return;
+  const done = writeKept(keep.path, native, made, keep.uses);
+  made = made.filter((m) => !done.has(m)).slice(-WAITING_MAX);
 }
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
@@ -108,7 +113,7 @@ port.on('message', (first: Message) => {
     Atomics.store(asked, 0, 1);
     Atomics.notify(asked, 0);
   } else if (keep) {
-    timer ??= setTimeout(save, QUIET_MS);
-    timer.refresh();
+    clearTimeout(timer);
+    timer = setTimeout(save, pause);
   }
 });

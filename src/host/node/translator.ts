@@ -2,11 +2,9 @@
 // take longer than all else of the thread's start.
 
 export { createEngine, createVm, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
-export { REGION_FIRST } from '../../accel/dbt/chain.ts';
-export { REGIONS_MAX } from '../../accel/dbt/layout.ts';
 export { REACH } from '../../accel/dbt/region.ts';
 export { DbtVcpu } from '../../accel/dbt/vcpu.ts';
-export { regionMaker } from './region-maker.ts';
-export { keptPath, openKept } from './kept-code.ts';
+export { Kept, keptPath, likelyPath, noUses } from './kept-code.ts';
 export { nativeCode } from './native-code.ts';
 export { compileNative } from './prebuilt.ts';
+export { regionMaker } from './region-maker.ts';

@@ -8,9 +8,9 @@ import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import type { Engine } from '../../accel/dbt/dbt.ts';
+import type { KeptRegions } from '../../accel/dbt/kept.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
-import type { KeptRegions } from '../../accel/dbt/kept.ts';
 import type { DbtVcpu } from '../../accel/dbt/vcpu.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
@@ -29,6 +29,7 @@ import { putVcpu } from '../../machine/snapshot/state.ts';
 import { kicker, runVcpu, vcpuBus } from '../../machine/vcpu-loop.ts';
 import { machineClock, wallClock } from './clock.ts';
 import { readNow } from './file-native.ts';
+import type { Kept } from './kept-code.ts';
 import { chipsToKernel, pullWires } from './kvm-chips.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { readPrebuilt } from './prebuilt.ts';
@@ -123,6 +124,16 @@ function prepare(): ReturnType<Translator['prepareEngine']> {
   const { compileNative, prepareEngine } = translator();
   return prepareEngine(false, readPrebuilt(false), compileNative);
 }
+let kept: Kept | undefined;
+/** Reads what earlier runs have left, as long as there is no machine. */
+function readAhead(id: string | undefined, gate: Int32Array): void {
+  const { Kept, likelyPath, nativeCode } = translator();
+  const native = id === undefined ? undefined : nativeCode();
+  const path = native && likelyPath(id!);
+  if (path) kept = Kept.open(path, native);
+  while (kept && Atomics.load(gate, 0) === 0) if (!kept.readAhead()) break;
+}
+if (ahead && prepared) readAhead(prepared.id, start.gate);
 const given = ahead ? machineOf(start.gate) : start;
 /** Waits for the machine. */
 function machineOf(gate: Int32Array): VcpuWorkerData {
@@ -200,30 +211,33 @@ let maker: ReturnType<Translator['regionMaker']> | null = null;
 /** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
 function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
   const id = made?.id ?? ready?.id;
-  if (id === undefined || wide || process.env['NONROOT_KEEP'] === '0') return undefined;
-  const { keptPath, nativeCode, openKept, REGION_FIRST, REGIONS_MAX } = translator();
+  if (id === undefined || wide || config.eager || config.translationCache === false) return undefined;
+  const { Kept, keptPath, nativeCode, noUses } = translator();
   const native = nativeCode();
   if (!native) return undefined;
-  const features = bus.features ? [...bus.features].sort() : ['all'];
-  const path = keptPath([id, process.versions.v8, ...process.execArgv, ...features]);
-  const used = new Uint8Array(new SharedArrayBuffer(REGIONS_MAX));
-  return { to: cpu === 0 ? { path, used } : undefined, kept: openKept(path, native, REGION_FIRST, used) };
+  const path = keptPath(id, bus.features);
+  if (kept?.path !== path) {
+    kept?.close();
+    kept = Kept.open(path, native);
+  }
+  const uses = noUses();
+  return { to: cpu === 0 ? { path, uses } : undefined, kept: kept?.regions(uses) };
 }
-const make = (engine: Engine, module: WebAssembly.Module, keep = false): DbtVcpu => {
+const make = (engine: Engine, module: WebAssembly.Module, continues = false): DbtVcpu => {
   maker?.close();
   const { createVm, DbtVcpu, REACH, regionMaker } = translator();
-  const kept = config.eager ? undefined : keeping();
-  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features, kept?.to);
+  const keep = keeping();
+  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features, keep?.to);
   return new DbtVcpu(
     createVm(engine, memory, layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
       features: bus.features,
-      ...(kept?.kept ? { kept: kept.kept } : {}),
+      ...(keep?.kept ? { kept: keep.kept } : {}),
       trace: config.trace.includes('cpu') ? (text) => traced('cpu', text) : undefined,
     }),
     cpu,
     bus,
-    keep,
+    continues,
   );
 };
 
