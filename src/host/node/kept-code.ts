@@ -14,6 +14,7 @@ import {
   renameSync,
   rmSync,
   statSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
@@ -29,7 +30,7 @@ import type { NativeCode } from './native-code.ts';
 /** Most regions and bytes of a file: those that were not used for longest go. New regions need places in the table, too. */
 const REGIONS_KEPT = (REGIONS_MAX * 3) / 4;
 const BYTES_KEPT = 64 << 20;
-/** Files: those that were not written for longest go. */
+/** Files: those that were not used for longest go. */
 const FILES_KEPT = 8;
 /** A module is kept once V8 has optimised most of it: bytes of machine code for one of WebAssembly. */
 const OPTIMISED = 0.8;
@@ -78,7 +79,7 @@ export function keptPath(id: string, features: ReadonlySet<string> | undefined, 
 }
 const prefixOf = (id: string): string => `${hashOf([id, process.versions.v8, ...process.execArgv])}-`;
 
-/** The file of a translator that was written last, whatever CPU model it is for: it is likely to be the next one's. */
+/** The file of a translator that was used last, whatever CPU model it is for: it is likely to be the next one's. */
 export function likelyPath(id: string, root = userCache().root): string | undefined {
   try {
     const files = newest(join(root, FOLDER)).filter(({ name }) => name.startsWith(prefixOf(id)));
@@ -87,7 +88,15 @@ export function likelyPath(id: string, root = userCache().root): string | undefi
     return undefined;
   }
 }
-/** Files of a folder, those that were written last first. */
+/** Says that a file is in use: the one that is not goes first. */
+function touch(path: string): void {
+  try {
+    utimesSync(path, new Date(), new Date());
+  } catch {
+    // A cache that is only read.
+  }
+}
+/** Files of a folder, those that were used last first. */
 function newest(folder: string): { readonly name: string; readonly time: number }[] {
   const files = readdirSync(folder).map((name) => ({ name, time: statSync(join(folder, name)).mtimeMs }));
   return files.sort((a, b) => b.time - a.time);
@@ -167,6 +176,7 @@ export class Kept {
   /** Undefined where there is no such file. */
   static open(path: string, native: NativeCode): Kept | undefined {
     const file = KeptFile.open(path);
+    if (file) touch(path);
     return file && new Kept(path, file, native);
   }
   private constructor(path: string, file: KeptFile, native: NativeCode) {
@@ -242,9 +252,15 @@ interface Entry {
 
 /**
  * Adds what is new to a file, and puts what was used (`uses`) before what was not. Gives the modules that are in the file now: others have not been
- * optimised yet; none where it could not be written.
+ * optimised yet; none where it could not be written, or where fewer than `least` would be new.
  */
-export function writeKept(path: string, native: NativeCode, made: readonly NewModule[], uses: Uses): ReadonlySet<NewModule> {
+export function writeKept(
+  path: string,
+  native: NativeCode,
+  made: readonly NewModule[],
+  uses: Uses,
+  least = 1,
+): ReadonlySet<NewModule> {
   const today = Math.floor(Date.now() / 86_400_000);
   const byName = new Map<string, Entry>();
   const done = new Set<NewModule>();
@@ -260,6 +276,7 @@ export function writeKept(path: string, native: NativeCode, made: readonly NewMo
       byName.set(nameOf(region, guest), { region: stored, code: guest, module: kept, order: REGIONS_MAX + done.size });
     }
   }
+  if (done.size < least) return new Set();
   const taken = new Set([...byName.values()].map(({ region }) => region.index));
   const before = KeptFile.open(path);
   const modules = new Map<number, Module | undefined>();
@@ -327,12 +344,16 @@ function store(path: string, entries: readonly Entry[], numbers: ReadonlyMap<Mod
     sweep(dirname(path));
     return true;
   } catch {
-    rmSync(temporary, { force: true });
+    try {
+      rmSync(temporary, { force: true });
+    } catch {
+      // There is no such folder.
+    }
     return false;
   }
 }
 
-/** Removes the files that were not written for longest. */
+/** Removes the files that were not used for longest. */
 function sweep(folder: string): void {
   for (const { name } of newest(folder).slice(FILES_KEPT)) rmSync(join(folder, name), { force: true });
 }

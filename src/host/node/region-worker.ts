@@ -31,9 +31,10 @@ export interface RegionWorkerData {
 
 /** Most regions of one module. */
 const BATCH_MAX = 32;
-/** Fewer new regions than this are not worth the time to write them; how long there must have been no wish for it at first, in ms. */
+/** Fewer new modules than this are not worth the time to write them; how long there must have been no wish for it at first, in ms. */
 const FRESH_MIN = 8;
-const QUIET_MS = 1500;
+const QUIET_MS = 1000;
+const PAUSE_MS = 2500;
 /** Modules that V8 has not optimised yet are looked at again, this many at most. */
 const WAITING_MAX = 512;
 
@@ -66,7 +67,6 @@ function serve(wishes: readonly RegionWish[]): void {
     port.postMessage({ batch, module });
     if (keep && module) {
       made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated });
-      fresh += translated.length;
     }
   } catch (error) {
     if (wishes.length > 1) {
@@ -80,22 +80,23 @@ function serve(wishes: readonly RegionWish[]): void {
   Atomics.add(sent, 0, 1);
 }
 
-/** What was made and is not kept yet, and how many regions of that were not looked at. */
+/** What was made and is not kept yet: that V8 has not optimised it may be why. */
 let made: NewModule[] = [];
-let fresh = 0;
 let timer: NodeJS.Timeout | undefined;
-let pause = QUIET_MS;
-/** Keeps what has been made for later runs: each time twice as long after the last one as before, while the machine runs. */
+/** Without a quiet moment they are written after so many ms, and no sooner than then: each time later than the last, while the machine runs. */
+let pause = PAUSE_MS;
+let last = performance.now();
+/** Keeps what has been made for later runs. */
 function save(): void {
   clearTimeout(timer);
   timer = undefined;
-  if (!keep || fresh < FRESH_MIN) return;
-  fresh = 0;
-  pause *= 2;
+  if (!keep || made.length < FRESH_MIN) return;
   const native = nativeCode();
   if (!native) return;
-  const done = writeKept(keep.path, native, made, keep.uses);
+  const done = writeKept(keep.path, native, made, keep.uses, FRESH_MIN);
   made = made.filter((m) => !done.has(m)).slice(-WAITING_MAX);
+  pause *= 2;
+  last = performance.now();
 }
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
@@ -114,6 +115,8 @@ port.on('message', (first: Message) => {
     Atomics.notify(asked, 0);
   } else if (keep) {
     clearTimeout(timer);
-    timer = setTimeout(save, pause);
+    const left = last + pause - performance.now();
+    if (left <= 0) save();
+    else timer = setTimeout(save, Math.max(QUIET_MS, pause > PAUSE_MS ? left : 0));
   }
 });
