@@ -77,7 +77,8 @@ const machineConfig = (s: Settings): MachineConfig => {
   const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
     ...(s.eager ? { eager: true } : {}),
-    ...(s.translationCache ? {} : { translationCache: false }),
+    // A process that is confined to its files has no cache.
+    ...(s.translationCache && s.sandbox?.files !== false ? {} : { translationCache: false }),
     cpus: maxcpus,
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },
