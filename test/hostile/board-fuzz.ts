@@ -27,7 +27,7 @@ const DRAIN = 20_000;
 /** Devices of every kind; `drive` and `netdev` are filled in. */
 const common: readonly DeviceConfig[] = [
   { driver: 'VGA' },
-  { driver: 'virtio-gpu-pci' },
+  { driver: 'virtio-gpu-pci', max_outputs: 3 },
   { driver: 'virtio-blk-pci', drive: true },
   { driver: 'virtio-net-pci', netdev: true },
   { driver: 'e1000', netdev: true },
