@@ -104,7 +104,7 @@ test('V8 takes what the bundles keep of its code, with the flags of either kind 
     ['plain', []],
     ['unprotected', ['--no-memory-protection-keys']],
   ] as const) {
-    const files = globSync(`src/host/node/*.${extension}`, { cwd: dist });
+    const files = globSync(`src/host/node/*.cjs*.${extension}`, { cwd: dist });
     for (const name of ['nonroot-system-x86_64', 'nonroot', 'nonrootd', 'vcpu-worker', 'region-worker'])
       assert.ok(
         files.some((file) => new RegExp(`/${name}-[A-Z0-9]+\\.cjs`).test(file)),

@@ -5,7 +5,7 @@ import type { Variant } from '../../isa/x86/bind.ts';
 import type { Size } from '../../isa/x86/emit.ts';
 import { allRows } from '../../isa/x86/rows/all.ts';
 import { staleRow } from '../../isa/x86/rows/pseudo.ts';
-import { buildTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
+import { buildTables, packTables, type RowInfo, type Tables } from '../../isa/x86/table.ts';
 import { isWide, type MemoryImport } from '../../wasm/module.ts';
 import { emptyBus, type MemoryLayout } from '../accel.ts';
 import { type Handler, type HandlerData, Handlers } from './handlers.ts';
@@ -60,6 +60,8 @@ export interface Prebuilt {
   /** The main module, and that of the handlers that are not hot. */
   readonly main: Uint8Array<ArrayBuffer>;
   readonly cold: HandlerModule;
+  /** The decoder's (`packTables`). */
+  readonly tables: Int16Array;
   /** A name for the build that it came with. */
   readonly id?: string;
 }
@@ -67,12 +69,12 @@ export interface Prebuilt {
 /** Makes it. */
 export function prebuild(wide: boolean): Prebuilt {
   const engine = createEngine();
-  const { hotCount, legacyFrom, handlers } = engine;
+  const { hotCount, legacyFrom, handlers, tables } = engine;
   const main = mainModule(engine, wide);
   const { bytes, imports, hosts, exports } = coldModule(engine, new WebAssembly.Module(main), wide);
   const names = (list: readonly { readonly name: string }[]): { name: string }[] => list.map(({ name }) => ({ name }));
   const cold = { bytes, imports: names(imports), hosts: names(hosts), exports: names(exports) };
-  return { handlers: handlers.data(), hotCount, legacyFrom, wide, main, cold };
+  return { handlers: handlers.data(), hotCount, legacyFrom, wide, main, cold, tables: packTables(tables) };
 }
 
 /** Compiles one of the modules that come with a build: a host may have the code of it. */
@@ -81,7 +83,7 @@ const compileNow: Compile = (bytes) => new WebAssembly.Module(bytes);
 
 /** Builds tables and hot handlers, or takes these from `prebuilt`. `hot` names the handlers of the main loops, hottest first. */
 export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers, compile: Compile = compileNow): Engine {
-  const tables = buildTables(allRows);
+  const tables = buildTables(allRows, prebuilt?.tables);
   const library = new Library();
   const handlers = new Handlers(library);
   let rows: Map<string, RowInfo> | undefined;

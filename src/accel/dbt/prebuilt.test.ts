@@ -13,6 +13,8 @@ for (const wide of [false, true])
     const list = whole.handlers.list;
     assert.equal(engine.handlers.list.length, list.length);
     assert.ok(list.some((h) => h.second));
+    const { first, second, nop } = whole.tables;
+    assert.deepEqual([engine.tables.first, engine.tables.second, engine.tables.nop?.index], [first, second, nop?.index]);
     for (const [n, h] of list.entries()) {
       const { body, variant, second, ...rest } = engine.handlers.list[n];
       const { body: _, variant: of, second: other, ...same } = h;

@@ -7,13 +7,16 @@ import { setFlagsFromString } from 'node:v8';
 import type { Compile, Prebuilt } from '../../accel/dbt/dbt.ts';
 import { nativeCode } from './native-code.ts';
 
+/** The decoder's tables, the same for all memories. */
+const TABLES = 'decoder.tables';
 const nameOf = (wide: boolean): string => (wide ? 'translator-wide' : 'translator');
 
 /** Writes it to a folder. */
-export function writePrebuilt(folder: string, { main, cold: { bytes, ...cold }, ...data }: Prebuilt): void {
+export function writePrebuilt(folder: string, { main, tables, cold: { bytes, ...cold }, ...data }: Prebuilt): void {
   const path = join(folder, nameOf(data.wide));
   writeFileSync(`${path}.wasm`, main);
   writeFileSync(`${path}-cold.wasm`, bytes);
+  writeFileSync(join(folder, TABLES), tables);
   writeFileSync(`${path}.json`, JSON.stringify({ ...data, cold }));
 }
 
@@ -23,7 +26,8 @@ export function readPrebuilt(wide: boolean): Prebuilt | undefined {
   try {
     const data = JSON.parse(readFileSync(`${path}.json`, 'utf8')) as Prebuilt;
     const bytes = (name: string): Uint8Array<ArrayBuffer> => Uint8Array.from(readFileSync(name));
-    return { ...data, main: bytes(`${path}.wasm`), cold: { ...data.cold, bytes: bytes(`${path}-cold.wasm`) } };
+    const tables = new Int16Array(bytes(join(import.meta.dirname, TABLES)).buffer);
+    return { ...data, tables, main: bytes(`${path}.wasm`), cold: { ...data.cold, bytes: bytes(`${path}-cold.wasm`) } };
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;

@@ -150,7 +150,7 @@ function claimed({ modrm, digit, form }: RowInfo): readonly (readonly [number, n
 
 /** The table by REX.W and ModRM for an opcode that these rows share. Throws where two equally exact ones claim one encoding. */
 function secondTable(list: readonly RowInfo[]): Int16Array {
-  const table = new Int16Array(512).fill(-1);
+  const table = new Int16Array(SECOND).fill(-1);
   const claims = list.map((r) => ({ r, exact: exactness(r), pieces: claimed(r) })).sort((a, b) => a.exact - b.exact);
   for (const { r, pieces } of claims) {
     for (const [from, to] of pieces) {
@@ -182,14 +182,33 @@ function secondTable(list: readonly RowInfo[]): Int16Array {
   return table;
 }
 
-/** Builds the tables. Throws where two equally exact rows claim one encoding. */
-export const buildTables = (rows: readonly Row[]): Tables => tablesOf(rows.map(analyse), () => true);
+/** Entries of a first table: eight maps, four prefixes, 256 opcodes. */
+const FIRST = 8 * 4 * 256;
+/** Entries of a second table. */
+const SECOND = 2 * 256;
+
+/** Builds the tables; of `packed`, as `packTables` has made it of the same rows, where that is there. Throws where two equally exact rows claim one encoding. */
+export const buildTables = (rows: readonly Row[], packed?: Int16Array): Tables => {
+  const infos = rows.map(analyse);
+  if (!packed) return tablesOf(infos, () => true);
+  const second: Int16Array[] = [];
+  for (let at = 2 * FIRST; at < packed.length; at += SECOND) second.push(packed.subarray(at, at + SECOND));
+  return { rows: infos, first: [packed.subarray(0, FIRST), packed.subarray(FIRST, 2 * FIRST)], second, nop: nopOf(infos) };
+};
+
+/** What takes time to make of tables, to be kept. */
+export const packTables = ({ first, second }: Tables): Int16Array => {
+  const packed = new Int16Array(2 * FIRST + second.length * SECOND);
+  [...first, ...second].forEach((table, n) => packed.set(table, n < 2 ? n * FIRST : 2 * FIRST + (n - 2) * SECOND));
+  return packed;
+};
+
+const nopOf = (infos: readonly RowInfo[]): RowInfo | undefined => infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop');
 
 /** The same rows by the same numbers, of which only those that `there` keeps have encodings: what the others had may be another row's. */
 export const restrictTables = (tables: Tables, there: (row: RowInfo) => boolean): Tables => tablesOf(tables.rows, there);
 
 function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): Tables {
-  const size = 8 * 4 * 256;
   // Lists of rows that claim an opcode, each once: prefixes and modes have most in common. A list is one that is shorter and a row.
   const lists: (readonly RowInfo[])[] = [[]];
   const longer = new Map<number, number>();
@@ -202,7 +221,7 @@ function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): 
     }
     return number;
   };
-  const claims = [new Uint32Array(size), new Uint32Array(size)] as const;
+  const claims = [new Uint32Array(FIRST), new Uint32Array(FIRST)] as const;
   for (const r of infos) {
     const { opcode: text, options } = r.row;
     if (text === '' || !there(r)) continue;
@@ -231,14 +250,14 @@ function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): 
     return entry;
   };
   const build = (numbers: Uint32Array): Int16Array => {
-    const first = new Int16Array(size);
-    for (let key = 0; key < size; key++) first[key] = entryOf(numbers[key]);
+    const first = new Int16Array(FIRST);
+    for (let key = 0; key < FIRST; key++) first[key] = entryOf(numbers[key]);
     return first;
   };
   return {
     rows: infos,
     first: [build(claims[0]), build(claims[1])],
     second,
-    nop: infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop'),
+    nop: nopOf(infos),
   };
 }
