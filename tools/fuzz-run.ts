@@ -111,11 +111,20 @@ const tiers: Readonly<Record<string, () => Runner>> = {
   'tier0 wide': () => new Translator('tier0 wide'),
   'tier2 wide': () => new Translator('tier2 wide'),
 };
-const runners = values.tiers.split(',').map((name) => {
+const runners: Runner[] = [];
+for (const name of values.tiers.split(',')) {
   const make = tiers[name];
   if (!make) throw new Error(`Cannot run tier ${name}: accepted are ${Object.keys(tiers).join(', ')}`);
-  return make();
-});
+  runners.push(make());
+}
+// Cases come to tier 2 through tier 0.
+for (const r of [...runners]) {
+  if (!(r instanceof Translator) || !r.name.startsWith('tier2')) continue;
+  const { first } = r;
+  const at = runners.findIndex((one) => one.name === first.name);
+  if (at >= 0) runners.splice(at, 1);
+  runners.push(first);
+}
 if (values.case) {
   const mask = Number.parseInt(values.undefined, 16);
   for (const text of values.case) {

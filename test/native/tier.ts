@@ -3,9 +3,10 @@
 
 import { emptyBus, type MemoryLayout } from '../../src/accel/accel.ts';
 import { createEngine, createVm, mainModule } from '../../src/accel/dbt/dbt.ts';
-import { ALL_FLAGS, type Handler } from '../../src/accel/dbt/handlers.ts';
+import { ALL_FLAGS, type Handler, Handlers } from '../../src/accel/dbt/handlers.ts';
 import { Area, createMemory, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { Mailbox, Request } from '../../src/accel/dbt/mailbox.ts';
+import { type RegionMaker, type RegionWish, type Translation, translate } from '../../src/accel/dbt/translate.ts';
 import { DbtVcpu } from '../../src/accel/dbt/vcpu.ts';
 import { type Datum, readDatum, writeDatum } from '../../src/ir/datum.ts';
 import type { Slot } from '../../src/ir/ir.ts';
@@ -38,6 +39,8 @@ const WIDE_PHYSICAL = 2 ** 32 + 2.5 * 2 ** 30;
 const SYSTEM = 0xffff_8000_0000_0000n;
 /** Instructions, roughly, after which a case counts as endless. */
 const BUDGET = 300_000;
+/** Regions that wait for a module of their own: a vCPU asks for 64 at most, and a case may ask for many. */
+const WISHES = 32;
 /** Vectors that push an error code. */
 const WITH_ERROR = new Set([8, 10, 11, 12, 13, 14, 17]);
 
@@ -54,19 +57,52 @@ interface Machine {
   codeTable: number;
 }
 
+/** Makes a module of all regions that were wished for, when it is told to. */
+class Batch implements RegionMaker {
+  readonly #translation: Translation;
+  readonly #bytes: Uint8Array;
+  #wishes: RegionWish[] = [];
+  #ready: ReturnType<RegionMaker['receive']>;
+
+  constructor(translation: Translation, bytes: Uint8Array) {
+    this.#translation = translation;
+    this.#bytes = bytes;
+  }
+  get size(): number {
+    return this.#wishes.length;
+  }
+  wish(wish: RegionWish): void {
+    this.#wishes.push(wish);
+  }
+  translate(): void {
+    const { batch, code } = translate(this.#translation, this.#wishes, this.#bytes);
+    this.#wishes = [];
+    this.#ready = { batch, module: code && new WebAssembly.Module(code) };
+  }
+  receive(): ReturnType<RegionMaker['receive']> {
+    const ready = this.#ready;
+    this.#ready = undefined;
+    return ready;
+  }
+}
+
 export class Translator implements Runner {
   readonly name: string;
   readonly #wide: boolean;
   /** Regions leave flags that the next block overwrites as they were. */
   readonly flagsAtFaults: boolean;
   #machine!: Machine;
+  /** Where regions are translated: all that cases reach in tier 0 at first, many in one module, before these run again. */
+  #batch: Batch | undefined;
+  /** Frames of the cases that have been through that, and what tier 0 made of them. */
+  #rehearsed = new Map<Case, { readonly frame: number; readonly result: Result | Error }>();
   #cases = 0;
   /** What machines are made of is built once. */
   readonly #engine = createEngine();
   readonly #main: WebAssembly.Module;
   readonly #data = new DataPages();
 
-  /** `tier2`: every block is translated at its first execution. `wide`: in memory beyond 4 GiB. */
+  /** `tier2`: every block that a case reaches is translated before it runs. `wide`: in memory beyond 4 GiB. */
   constructor(name: 'tier0' | 'tier2' | 'tier0 wide' | 'tier2 wide' = 'tier0') {
     this.name = name;
     this.#wide = name.endsWith('wide');
@@ -78,8 +114,15 @@ export class Translator implements Runner {
   #boot(): void {
     const layout = layoutOf(this.#wide ? WIDE_MEMORY : MEMORY, 1);
     const memory = createMemory(layout);
+    const regions = this.name.startsWith('tier2');
+    const { tables, handlers, library } = this.#engine;
+    const available = new Set(WebAssembly.Module.exports(this.#main).map((e) => e.name));
+    const image = { initial: layout.pages, maximum: layout.pages };
+    const translation = { tables, handlers: new Handlers(library, handlers), library, available, memory: image };
+    this.#batch = regions ? new Batch(translation, new Uint8Array(memory.buffer)) : undefined;
     const vm = createVm(this.#engine, memory, layout, 1, this.#main, {
-      regions: this.name.startsWith('tier2') ? 'always' : 'off',
+      regions: regions ? 'always' : 'off',
+      ...(this.#batch && { maker: this.#batch }),
     });
     const vcpu = new DbtVcpu(vm, 0, emptyBus());
     this.#machine = {
@@ -212,24 +255,74 @@ export class Translator implements Runner {
         next = handler;
       }
     }
+    if (this.#batch) this.#rehearse(cases);
+  }
+
+  /** Has all that the cases reach translated: they run in tier 0, which asks for a region of each block that it meets. */
+  #rehearse(cases: readonly Case[]): void {
+    this.#renew(cases.length);
+    this.#rehearsed = new Map();
+    for (const c of cases) {
+      const frame = this.#place(c);
+      let result: Result | Error;
+      try {
+        result = this.#execute(c, frame);
+      } catch (e) {
+        result = e as Error;
+      }
+      this.#rehearsed.set(c, { frame, result });
+      if (this.#batch!.size >= WISHES) this.#batch!.translate();
+    }
+    if (this.#batch!.size > 0) this.#batch!.translate();
   }
 
   run(c: Case): Result {
-    if (this.#cases++ >= RENEW) {
-      this.#boot();
-      this.#cases = 1;
+    if (!this.#batch) {
+      this.#renew(1);
+      return this.#execute(c, this.#place(c));
     }
-    const frame = CODE_FRAMES + (this.#cases % FRAMES) * CODE_BYTES;
+    return this.#execute(c, this.#rehearsal(c).frame);
+  }
+  #rehearsal(c: Case): { readonly frame: number; readonly result: Result | Error } {
+    if (!this.#rehearsed.has(c)) this.#rehearse([c]);
+    return this.#rehearsed.get(c)!;
+  }
+  /** Tier 0 as it meets the cases of a `tier2`: comparisons that cost nothing beside that. */
+  get first(): Runner {
+    return {
+      name: this.name.replace('tier2', 'tier0'),
+      flagsAtFaults: true,
+      run: (c) => {
+        const { result } = this.#rehearsal(c);
+        if (result instanceof Error) throw result;
+        return result;
+      },
+    };
+  }
+
+  /** Makes the machine anew where so many cases more are too many for it. */
+  #renew(cases: number): void {
+    if (this.#cases + cases <= RENEW) return;
+    this.#boot();
+    this.#cases = 0;
+  }
+
+  /** Puts the code of a case into a frame of its own. */
+  #place(c: Case): number {
+    const frame = CODE_FRAMES + (++this.#cases % FRAMES) * CODE_BYTES;
+    const { host, layout, mailbox } = this.#machine;
     this.#ram(frame, CODE_BYTES).fill(0xcc);
     this.#ram(frame + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
+    for (let p = 0; p < CODE_BYTES; p += 0x1000) mailbox.post(Request.changed, (host + frame + p - layout.ramBase) / 4096);
+    return frame;
+  }
+
+  #execute(c: Case, frame: number): Result {
+    const { layout, vcpu } = this.#machine;
     this.#ram(DATA_AT, DATA_BYTES).set(this.#data.of(c));
-    const { host, layout } = this.#machine;
-    for (let p = 0; p < CODE_BYTES; p += 0x1000) {
+    for (let p = 0; p < CODE_BYTES; p += 0x1000)
       this.#quad(this.#machine.codeTable + p / 512, BigInt(this.#machine.physical + frame + p) | 5n);
-      this.#machine.mailbox.post(Request.changed, (host + frame + p - layout.ramBase) / 4096);
-    }
     this.#enter(c);
-    const { vcpu } = this.#machine;
     const end = vcpu.instructions + BUDGET;
     let exit = vcpu.run(BUDGET);
     // Slow calls and changed code end a slice early.
