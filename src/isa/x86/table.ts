@@ -250,8 +250,9 @@ function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): 
     return entry;
   };
   const build = (numbers: Uint32Array): Int16Array => {
-    const first = new Int16Array(FIRST);
-    for (let key = 0; key < FIRST; key++) first[key] = entryOf(numbers[key]);
+    // Most opcodes are no row's.
+    const first = new Int16Array(FIRST).fill(-1);
+    for (let key = 0; key < FIRST; key++) if (numbers[key] !== 0) first[key] = entryOf(numbers[key]);
     return first;
   };
   return {
