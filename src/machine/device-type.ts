@@ -180,7 +180,7 @@ export interface Device {
   readonly bootNode?: string;
   /** Where the guest has put an ELF note that belongs into cores of its memory. */
   coreNote?(): { readonly gpa: number; readonly length: number } | undefined;
-  /** Of a store of error records: where its registers are now, 0 where they are not decoded. */
+  /** Of a store of error records: where its registers are once they are decoded, 0 where they have no place. */
   errorRecords?(): number;
   /** Values of properties that were left to the device. */
   readonly chosen?: Readonly<Record<string, unknown>>;

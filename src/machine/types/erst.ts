@@ -2,7 +2,7 @@
 
 import type { Doorbell } from '../../bus/doorbell.ts';
 import { ERST_SLOT_LEAST, ERST_STORAGE_MOST, Erst } from '../../devices/erst.ts';
-import { PciFunction } from '../../devices/pci-function.ts';
+import { PciFunction, pci } from '../../devices/pci-function.ts';
 import { type Device, deviceType, type IoServices, type IoSide } from '../device-type.ts';
 import { named, uint32 } from '../properties.ts';
 import { linearHandler } from './display.ts';
@@ -52,7 +52,8 @@ export const acpiErst = deviceType({
         f.reset();
         store.reset();
       },
-      errorRecords: () => Math.max(0, f.barAddress(f.bars[0]!)),
+      // OVMF reads the tables with decoding off: QEMU has made them before, while it was on.
+      errorRecords: () => (f.read(pci.bar0, 4) & ~15) >>> 0,
       io: (services) => keeping(services, memdev, storage, store, bell),
     } satisfies Device;
   },
