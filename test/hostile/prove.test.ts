@@ -61,8 +61,9 @@ function spoil(code: readonly WasmInsn[], k: number): Partial<WasmInsn> | undefi
   if (op === 0x41 && next === 0x71 && value === 0xfff0n) return { value: 0xffffffn };
   // Stores into the TLB, and behind the area.
   if (op === 0x37 && effectOf(op)!.gives === 0 && before?.op === 0x20 && offset > 0 && offset < 256) return { offset: Area.tlbs };
-  // The result of a look is not asked about.
-  if (op === 0x45 && before?.op === 0x22 && next === 0x04) return { op: 0x67 };
+  // The result of a look, which is an address and no comparison's, is not asked about.
+  const from = code[k - 2]?.op ?? 0;
+  if (op === 0x45 && before?.op === 0x22 && next === 0x04 && !(from >= 0x45 && from <= 0x66)) return { op: 0x67 };
   // Another word than the addend of the TLB's entry.
   if (op === 0x28 && offset === 8 && next === 0x6a && code[k - 2]?.op === 0xa7) return { offset: 12 };
   return undefined;
