@@ -40,8 +40,8 @@ const nativePath = (which: 'main' | 'cold', folder: string): string => {
   return join(folder, `${nameOf(false)}${which === 'cold' ? '-cold' : ''}.${kind}`);
 };
 
-/** V8's flags without which it optimises all functions at once. */
-const TIERING = ['liftoff', 'wasm-lazy-compilation'];
+/** V8's flags without which it optimises all functions at once: inlining asks for what the baseline tier has seen. */
+const TIERING = ['liftoff', 'wasm-lazy-compilation', 'wasm-inlining', 'wasm-inlining-call-indirect'];
 
 /** Writes V8's code of the modules in a folder, all of it optimised. The flags are those of a vCPU's thread. */
 export function writeNative(folder: string): void {

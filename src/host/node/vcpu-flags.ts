@@ -7,7 +7,4 @@ export const VCPU_FLAGS: readonly string[] = [
   // Its book-keeping of code that is given back function by function goes wrong where several threads make code (nodejs/node#64500): the process
   // dies. A module's code is given back with the module.
   '--no-wasm-code-gc',
-  // So that what is compiled while another thread has the baseline tier off needs nothing that this tier has seen.
-  '--no-wasm-inlining',
-  '--no-wasm-inlining-call-indirect',
 ];
