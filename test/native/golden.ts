@@ -86,4 +86,5 @@ export const golden: readonly Golden[] = [
     'mode=32 code=669dc4e27925ac3c90bbffdf rdi=20004460',
     'vector=1 rsp=20002002 rip=1000000c flags=b47 xmm5=ffffffffdc4ec847ffffffffa09e4cfc',
   ],
+  ['mode=16 code=c4e2d18ea708f0 rbx=ff0 xmm5=800000007f94ff803e8400004bffffff', 'vector=3 rip=8 m0=0'],
 ];

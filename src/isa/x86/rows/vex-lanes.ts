@@ -200,7 +200,7 @@ const maskedWrite = (name: string, w: Width, store: boolean): Sub =>
   });
 /** What cannot be written faults before anything is. */
 const maskedStore = forWidths((w) => [maskedWrite('probe', w, false), maskedWrite('store', w, true)] as const);
-/** Where segments have limits, each lane that the mask names is checked, and no other. Calls `each` for these with the address. */
+/** Where segments have limits, each lane that the mask names has an address of its own, which is checked, and no other. Calls `each` for these with the address. */
 function eachLimited(
   c: InsnEmit,
   o: Operand,
@@ -214,7 +214,7 @@ function eachLimited(
   masks.forEach((mask, half) => {
     const named = b.op(`${laneShape[w]}.bitmask`, mask);
     for (let i = 0; i < lanes; i++) {
-      const offset = b.add(c.effective(o), b.i64(((half * lanes + i) * w) / 8));
+      const offset = c.cutAddress(b.add(c.effective(o), b.i64(((half * lanes + i) * w) / 8)));
       b.if(bit(c, named, i), () => each(c.linearData(offset, w / 8, write), half as 0 | 1, i));
     }
   });
