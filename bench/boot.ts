@@ -8,7 +8,7 @@ const CONTROL_PORT = Number(CHANNELS.control.at(-1));
 
 async function measure(program: string): Promise<Sample> {
   const guest = await prepareGuest(sessionOverlay({}));
-  const process = watch(program, emulatorArguments(guest, CONTROL_PORT));
+  const process = watch(program, emulatorArguments(guest, CONTROL_PORT, program));
   try {
     const ms = await process.said('ready\n');
     return { seconds: ms / 1000, memory: peakMemory(process.child) };

@@ -43,7 +43,7 @@ async function measureOne(program: string, c: Controller): Promise<Sample> {
   const guest = await prepareGuest(execOverlay({ command: script(c.disk) }), 'debian-amd64');
   const append = c.append === undefined ? guest.append : `${guest.append} ${c.append}`;
   const process = watch(program, [
-    ...emulatorArguments({ ...guest, append }, OUT).map((argument) => (argument === 'q35' ? c.machine : argument)),
+    ...emulatorArguments({ ...guest, append }, OUT, program).map((argument) => (argument === 'q35' ? c.machine : argument)),
     ...['-drive', `file=${join(folder, 'disk')},format=raw,if=none,id=d`, ...c.devices.flatMap((d) => ['-device', d])],
   ]);
   try {

@@ -20,14 +20,20 @@ export async function prepareGuest(overlay: Uint8Array, name = 'debian-cloud'): 
   return { kernel: image.kernel, initrd, append: `${image.append} mitigations=off no_timer_check`, remove: () => rmSync(initrd) };
 }
 
-/** Arguments for QEMU on TCG, and for our emulator, with the guest's serial port `port` (0 to 3) on the standard output. */
-export function emulatorArguments(guest: Guest, port: number): string[] {
+/** Whether our emulator is to do without the code that earlier runs have left. */
+export const settings = { cold: false };
+
+/**
+ * Arguments for QEMU on TCG, and for our emulator (`tcg` is its translator), with the guest's serial port `port` (0 to 3) on the standard output.
+ * `program` says whose they are.
+ */
+export function emulatorArguments(guest: Guest, port: number, program: string): string[] {
   const serial = [0, 1, 2, 3].flatMap((n) => ['-serial', n === port ? 'stdio' : 'null']);
   const machine = [
     '-M',
     'q35',
     '-accel',
-    'tcg',
+    settings.cold && program === OUR_EMULATOR ? 'dbt,cache=off' : 'tcg',
     '-cpu',
     'max',
     '-m',
@@ -42,7 +48,7 @@ export function emulatorArguments(guest: Guest, port: number): string[] {
   return [...machine, ...serial, '-kernel', guest.kernel, '-initrd', guest.initrd, '-append', guest.append];
 }
 
-/** Our emulator, which takes the same arguments (`tcg` is its translator). */
+/** Our emulator, which takes the same arguments. */
 export const OUR_EMULATOR = join(import.meta.dirname, '..', 'bin', 'nonroot-system-x86_64');
 
 /** Arguments for this Node to run a program of this folder with the guest. */

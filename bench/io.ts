@@ -47,7 +47,7 @@ async function measure(program: string): Promise<Sample> {
   writeFileSync(join(folder, 'disk'), randomFillSync(Buffer.alloc(DISK)));
   const guest = await prepareGuest(execOverlay({ command: script(port) }));
   const process = watch(program, [
-    ...emulatorArguments(guest, OUT),
+    ...emulatorArguments(guest, OUT, program),
     ...[
       '-drive',
       `file=${join(folder, 'disk')},format=raw,if=virtio`,

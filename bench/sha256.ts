@@ -33,7 +33,7 @@ export const sha256: Benchmark = {
     },
     qemu: async () => {
       const guest = await prepareGuest(execOverlay({ command: COMMAND }));
-      const process = watch('qemu-system-x86_64', emulatorArguments(guest, 1));
+      const process = watch('qemu-system-x86_64', emulatorArguments(guest, 1, 'qemu'));
       try {
         const begin = await process.said('begin\n');
         const end = await process.said('end\n');

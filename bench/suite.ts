@@ -58,7 +58,7 @@ async function build(bits: 32 | 64): Promise<string> {
 
 async function boot(program: string, guest: Guest, overlay: Uint8Array): Promise<string> {
   const files = await prepareGuest(overlay, guest.image);
-  const child = watch(program, emulatorArguments(files, 1), LIMIT);
+  const child = watch(program, emulatorArguments(files, 1, program), LIMIT);
   try {
     await child.said('end\n');
     return child.text;

@@ -58,8 +58,11 @@ test('a module’s code is kept, and another process goes on with it', { skip },
     console.log(module && native.save(module)?.length === code.length);
     code[code.length - 1] ^= 1;
     console.log(new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports.sum(10));`;
+  // V8's flags of this process, which the test runner may have been given.
+  const own = process.execArgv.filter((flag) => flag === '--no-memory-protection-keys');
   const run = (...flags: string[]): string =>
-    spawnSync(process.execPath, [...flags, '--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 }).stdout;
+    spawnSync(process.execPath, [...own, ...flags, '--input-type=module', '-e', program], { encoding: 'utf8', timeout: 60_000 })
+      .stdout;
   assert.equal(run(), '15150\ntrue\n165\n');
   // V8 with other flags makes other code: it is refused, and compiled as always.
   assert.equal(run('--no-wasm-inlining'), 'undefined\nundefined\n165\n');
