@@ -141,7 +141,7 @@ export const defaults = (): Settings => ({
   acpi: true,
   accel: [],
   eager: false,
-  translationCache: true,
+  translationCache: false,
   dirtyRing: 0,
   chardevs: new Map(),
   serial: [],

@@ -47,6 +47,7 @@ import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips
 import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
 import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces } from './load-guest.ts';
+import { waitUntilOutside } from './native-gate.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -220,6 +221,7 @@ export class NodeMachine implements RunningMachine {
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
     } catch (error) {
+      waitUntilOutside();
       void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]).then(() => this.#closeKvm());
       throw error;
     }
@@ -983,6 +985,7 @@ export class NodeMachine implements RunningMachine {
     await this.#flash.save();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     this.#expel();
+    waitUntilOutside();
     await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]);
     this.#closeKvm();
     this.#guest.close();

@@ -109,3 +109,22 @@ test('threads keep and take code at the same time, and end while others do', { s
   await Promise.all(workers.map((w) => w.terminate()));
   assert.equal(readFileSync(join(folder, 'wasm')).length, wasm(3).length);
 });
+
+test('a process that ends while its threads load code ends well', { skip, timeout: 120_000 }, () => {
+  const program = `
+    import { readFileSync } from 'node:fs';
+    import { Worker } from 'node:worker_threads';
+    import ${JSON.stringify(join(import.meta.dirname, 'native-gate.ts'))};
+    const from = ${JSON.stringify(join(import.meta.dirname, 'native-code.ts'))};
+    const [bytes, code] = ['wasm', 'code'].map((name) => readFileSync(${JSON.stringify(folder)} + '/' + name));
+    const work = "import { workerData } from 'node:worker_threads'; const { nativeCode } = await import(workerData.from); for (;;) nativeCode()?.load(workerData.bytes, workerData.code);";
+    for (let n = 0; n < 2; n++) new Worker(work, { eval: true, workerData: { from, bytes, code } });
+    setTimeout(() => process.exit(7), Number(process.argv[1]));`;
+  for (const ms of [1, 40, 60, 70, 80, 90, 100, 120, 160, 250]) {
+    const { status, signal, stderr } = spawnSync(process.execPath, ['--input-type=module', '-e', program, '--', String(ms)], {
+      encoding: 'utf8',
+      timeout: 60_000,
+    });
+    assert.equal(status, 7, `after ${ms} ms: ${signal} ${stderr.slice(0, 500)}`);
+  }
+});

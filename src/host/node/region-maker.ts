@@ -2,6 +2,7 @@
 
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { RegionBatch, RegionMaker } from '../../accel/dbt/translate.ts';
+import { waitUntilOutside } from './native-gate.ts';
 import type { RegionWorkerData } from './region-worker.ts';
 import { sibling } from './sibling.ts';
 
@@ -50,6 +51,7 @@ export function regionMaker(
       Atomics.wait(done, 0, 0, SAVE_MS);
     },
     close() {
+      if (worker) waitUntilOutside();
       void worker?.terminate();
     },
   };

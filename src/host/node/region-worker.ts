@@ -82,6 +82,7 @@ function serve(wishes: readonly RegionWish[]): void {
 
 /** What was made and is not kept yet: that V8 has not optimised it may be why. */
 let made: NewModule[] = [];
+let ended = false;
 let timer: NodeJS.Timeout | undefined;
 /** Without a quiet moment they are written after so many ms, and no sooner than then: each time later than the last, while the machine runs. */
 let pause = PAUSE_MS;
@@ -90,7 +91,7 @@ let last = performance.now();
 function save(): void {
   clearTimeout(timer);
   timer = undefined;
-  if (!keep || made.length < FRESH_MIN) return;
+  if (!keep || ended || made.length < FRESH_MIN) return;
   const native = nativeCode();
   if (!native) return;
   const done = writeKept(keep.path, native, made, keep.uses, FRESH_MIN);
@@ -111,6 +112,8 @@ port.on('message', (first: Message) => {
   if (wishes.length > 0) serve(wishes);
   if (asked) {
     save();
+    // The machine may end at any moment.
+    ended = true;
     Atomics.store(asked, 0, 1);
     Atomics.notify(asked, 0);
   } else if (keep) {

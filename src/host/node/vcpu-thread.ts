@@ -2,6 +2,7 @@
 // thread reads its command line, its own modules and the kernel.
 
 import { type Transferable, Worker } from 'node:worker_threads';
+import './native-gate.ts';
 import { sibling } from './sibling.ts';
 import type { Ahead, VcpuWorkerData } from './vcpu-worker.ts';
 

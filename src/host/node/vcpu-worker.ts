@@ -119,21 +119,8 @@ function translator(): Translator {
 /** A thread that was started ahead of its machine makes itself ready first. */
 const start = workerData as VcpuWorkerData | Ahead;
 const ahead = 'ahead' in start;
-const prepared = ahead && start.ahead === 'translator' ? prepare() : null;
-function prepare(): ReturnType<Translator['prepareEngine']> {
-  const { compileNative, prepareEngine } = translator();
-  return prepareEngine(false, readPrebuilt(false), compileNative);
-}
+const prepared = ahead && start.ahead === 'translator' ? translator().prepareEngine(false, readPrebuilt(false)) : null;
 let kept: Kept | undefined;
-/** Reads what earlier runs have left, as long as there is no machine. */
-function readAhead(id: string | undefined, gate: Int32Array): void {
-  const { Kept, likelyPath, nativeCode } = translator();
-  const native = id === undefined ? undefined : nativeCode();
-  const path = native && likelyPath(id!);
-  if (path) kept = Kept.open(path, native);
-  while (kept && Atomics.load(gate, 0) === 0) if (!kept.readAhead()) break;
-}
-if (ahead && prepared) readAhead(prepared.id, start.gate);
 const given = ahead ? machineOf(start.gate) : start;
 /** Waits for the machine. */
 function machineOf(gate: Int32Array): VcpuWorkerData {
@@ -211,7 +198,7 @@ let maker: ReturnType<Translator['regionMaker']> | null = null;
 /** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
 function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
   const id = made?.id ?? ready?.id;
-  if (id === undefined || wide || config.eager || config.translationCache === false) return undefined;
+  if (id === undefined || wide || config.eager || !config.translationCache) return undefined;
   const { Kept, keptPath, nativeCode, noUses } = translator();
   const native = nativeCode();
   if (!native) return undefined;
