@@ -38,7 +38,7 @@ function machine(at: number, rounds: number, kept: readonly Kept[], mib = 16, co
       const { batch, code, translated } = translate(translation, [wish], bytes);
       const module = code && new WebAssembly.Module(code);
       ready.push({ batch, module });
-      if (module) for (const region of translated) made.push({ region, module, hosts: batch.hosts, imports: batch.imports });
+      if (module) for (const region of translated()) made.push({ region, module, hosts: batch.hosts, imports: batch.imports });
     },
     receive: () => ready.shift(),
   };

@@ -119,12 +119,12 @@ const joined = (parts: readonly Uint8Array[]): Uint8Array => {
   return all;
 };
 
-/** Translates wishes into a module; `bytes` is the machine's memory. The code is null where all came to nothing. */
+/** Translates wishes into a module; `translated` has what is kept of the regions. `bytes` is the machine's memory. The code is null where all came to nothing. */
 export function translate(
   t: Translation,
   wishes: readonly RegionWish[],
   bytes: Uint8Array,
-): { batch: RegionBatch; code: Uint8Array<ArrayBuffer> | null; translated: readonly Translated[] } {
+): { batch: RegionBatch; code: Uint8Array<ArrayBuffer> | null; translated: () => readonly Translated[] } {
   const found: { wish: RegionWish; region: Region; page: RegionSource['page'] }[] = [];
   const failed: [number, number][] = [];
   // A place that was given up and wished for again counts with its last wish.
@@ -161,7 +161,7 @@ export function translate(
     if (region) found.push({ wish, region, page });
     else failed.push([wish.number, wish.index]);
   }
-  if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null, translated: [] };
+  if (found.length === 0) return { batch: { regions: [], failed, hosts: [], imports: [] }, code: null, translated: () => [] };
   const built = buildRegions(
     t.library,
     found.map(({ wish, region }) => {
@@ -184,18 +184,19 @@ export function translate(
       imports: names(built.imports),
     },
     code: built.bytes,
-    translated: found.map(({ wish, region, page }, i) => ({
-      index: wish.index,
-      ctx: wish.ctx,
-      entry: wish.entry,
-      reach: wish.reach,
-      grows: region.limited && wish.reach.instructions < REACH.hot.instructions,
-      instructions: region.instructions,
-      stops: wish.stops,
-      sites: built.sites[i],
-      cells: built.cells[i],
-      ranges: region.ranges,
-      code: joined(region.ranges.map(([n, from, to]) => page(n)!.subarray(from, to))),
-    })),
+    translated: () =>
+      found.map(({ wish, region, page }, i) => ({
+        index: wish.index,
+        ctx: wish.ctx,
+        entry: wish.entry,
+        reach: wish.reach,
+        grows: region.limited && wish.reach.instructions < REACH.hot.instructions,
+        instructions: region.instructions,
+        stops: wish.stops,
+        sites: built.sites[i],
+        cells: built.cells[i],
+        ranges: region.ranges,
+        code: joined(region.ranges.map(([n, from, to]) => page(n)!.subarray(from, to))),
+      })),
   };
 }

@@ -66,7 +66,7 @@ function serve(wishes: readonly RegionWish[]): void {
     const module = code && compile(code);
     port.postMessage({ batch, module });
     if (keep && module) {
-      made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated });
+      made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated() });
     }
   } catch (error) {
     if (wishes.length > 1) {
