@@ -118,6 +118,46 @@ test('a periodic timer goes on when the host stands still between looking at the
   assert.ok(legacy[0].edges - before >= 20);
 });
 
+test('whatever the guest reads comes after the matches before it, however late the host serves the timers', () => {
+  const { r, w, time, begin, legacy, pins, device } = periodic();
+  assert.equal(r(0x108), 100_000);
+  time.ns = begin + 5.5e6;
+  assert.equal(r(0xf0), 550_000);
+  assert.equal(legacy[0].edges, 1, 'the interrupt comes with the look at the counter');
+  assert.equal(r(0x108), 600_000, 'the comparator is past the periods whose interrupts are still to come');
+  time.ns = begin + 6e6 - 10;
+  assert.equal(r(0x108), 600_000);
+  time.ns += 10;
+  assert.equal(r(0x108), 700_000, 'it goes on in the match');
+  // Level-triggered, on pin 16.
+  w(0x140, (16 << 9) | 6);
+  w(0x148, 700_000);
+  w(0x14c, 0);
+  time.ns = begin + 7e6 - 10;
+  assert.deepEqual([r(0x20), pins[16]!.level], [0, 0]);
+  time.ns += 10;
+  assert.deepEqual([r(0x20), pins[16]!.level], [4, 1]);
+  // Without its interrupt the comparator goes on; with it again, nothing is owed.
+  w(0x100, 0x10c & ~4);
+  time.ns = begin + 40.5e6;
+  assert.equal(r(0x108), 4_100_000);
+  const before = legacy[0].edges;
+  w(0x100, 0x10c);
+  assert.deepEqual([device.next(), legacy[0].edges], [begin + 41e6, before]);
+});
+
+test('the halves of a period are written one by one', () => {
+  const { mmio, base, r, w } = hpet();
+  w(0x100, 0x4c);
+  mmio.write64(base + 0x108, 1000n);
+  w(0x108, 20);
+  w(0x10c, 1);
+  w(0xf0, 1000);
+  w(0x10, 1);
+  assert.equal(r(0x108), 1020, 'the match was at once');
+  assert.equal(mmio.read64(base + 0x108), 1020n + (1n << 32n));
+});
+
 test('a guest that changes a late timer does not stop it', () => {
   const { w, device, time, begin } = periodic();
   time.ns = begin + 2.5e6;

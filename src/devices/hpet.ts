@@ -12,9 +12,10 @@ const timerFields = {
   config: 'u32',
   fsbData: 'u32',
   fsbAddress: 'u32',
+  /** The first match whose interrupt is still to come; what the guest reads is `#comparator`. */
   comparator: 'u64',
   period: 'u64',
-  /** When it fires, in ns; `Infinity` for never. */
+  /** When its interrupt comes, in ns; `Infinity` for never. */
   due: 'f64',
 } as const;
 const timerLayout = struct(timerFields);
@@ -152,6 +153,7 @@ export class Hpet implements Timed {
   }
 
   tick(now: number): void {
+    if (this.next() > now) return;
     for (const [n, t] of this.s.timers.entries()) {
       if (t.due > now) continue;
       if (t.config & cfg.periodic && t.period !== 0n) this.#advance(t, now);
@@ -168,10 +170,29 @@ export class Hpet implements Timed {
     const ns = Number(t.period) * nsPerCount;
     const missed = BigInt.asUintN(this.#width(t), this.#counterAt(now) - t.comparator);
     const skips = ns < shortest || missed > makesUp;
-    const periods = skips ? (missed + BigInt(shortest / nsPerCount)) / t.period + 1n : 1n;
+    const periods = skips ? missed / t.period + 1n : 1n;
     t.comparator = BigInt.asUintN(this.#width(t), t.comparator + periods * t.period);
     this.#schedule(t, now, false);
-    t.due = Math.max(t.due, now + ns / haste);
+    t.due = Math.max(t.due, now + (ns < shortest ? shortest : ns / haste));
+  }
+
+  /**
+   * The comparator at this time. That of a periodic timer goes on in the match itself (2.3.9.2.2), however late its interrupt is; without
+   * interrupts, too (2.3.8, bit 2).
+   */
+  #comparator(t: Timer, now: number): bigint {
+    const { comparator, period } = t;
+    if (!(this.s.config & enabled) || !(t.config & cfg.periodic) || period === 0n) return comparator;
+    const width = this.#width(t);
+    const passed = BigInt.asUintN(width, this.#counterAt(now) - comparator);
+    // What is more than that ahead of the counter is to come.
+    if (passed > (t.config & cfg.enable ? makesUp : 1n << BigInt(width - 1))) return comparator;
+    return BigInt.asUintN(width, comparator + (passed / period + 1n) * period);
+  }
+
+  /** Leaves out the interrupts that a timer still owes. */
+  #settle(t: Timer, now: number): void {
+    t.comparator = this.#comparator(t, now);
   }
 
   #countsAt(now: number): bigint {
@@ -187,19 +208,22 @@ export class Hpet implements Timed {
     return t.config & cfg.mode32 ? 32 : 64;
   }
 
+  /** Matches are in the counter's time: an access comes after those before it, also where the host's timer is late. */
   #read(at: number): bigint {
     const s = this.s;
+    const now = this.#o.clock.now();
+    this.tick(now);
     if (at === 0x00) return (BigInt(fsPerCount) << 32n) | BigInt(capabilities);
     if (at === 0x10) return BigInt(s.config);
     if (at === 0x20) return BigInt(s.status);
-    if (at === 0xf0) return this.counter;
+    if (at === 0xf0) return this.#counterAt(now);
     const t = s.timers[(at - 0x100) >> 5];
     if (at < 0x100 || t === undefined) return 0n;
     switch (at & 0x18) {
       case 0x00:
         return (BigInt(this.#routes) << 32n) | BigInt(t.config);
       case 0x08:
-        return t.comparator;
+        return this.#comparator(t, now);
       case 0x10:
         return (BigInt(t.fsbAddress) << 32n) | BigInt(t.fsbData);
       default:
@@ -211,6 +235,7 @@ export class Hpet implements Timed {
     const s = this.s;
     const now = this.#o.clock.now();
     const low = Number(value & 0xffff_ffffn);
+    this.tick(now);
     switch (at) {
       case 0x10:
         if (part !== 'high') this.#configure(low & 3, now);
@@ -220,6 +245,7 @@ export class Hpet implements Timed {
         if (part !== 'high') for (const [n, t] of s.timers.entries()) if (low & (1 << n)) this.#lower(n, t);
         return;
       case 0xf0:
+        for (const t of s.timers) this.#settle(t, now);
         s.counter = s.config & enabled ? BigInt.asUintN(64, value - this.#countsAt(now)) : value;
         this.#scheduleAll(now);
         return;
@@ -231,7 +257,9 @@ export class Hpet implements Timed {
       case 0x00: {
         if (part === 'high') return;
         if (t.config & cfg.enable && !(low & cfg.enable)) this.#lower(n, t);
-        t.config = (t.config & ~this.#writable) | (low & this.#writable);
+        const config = (t.config & ~this.#writable) | (low & this.#writable);
+        if ((t.config ^ config) & (cfg.enable | cfg.periodic | cfg.mode32)) this.#settle(t, now);
+        t.config = config;
         if (t.config & cfg.mode32) {
           t.comparator = BigInt.asUintN(32, t.comparator);
           t.period = BigInt.asUintN(32, t.period);
@@ -240,9 +268,12 @@ export class Hpet implements Timed {
       }
       case 0x08: {
         const v = BigInt.asUintN(this.#width(t), value);
+        this.#settle(t, now);
         // Periodic: the first write after VAL_SET is the first time, any other the period.
         if (!(t.config & cfg.periodic) || t.config & cfg.valueSet) t.comparator = v;
-        if (t.config & cfg.periodic) t.period = part === 'high' ? v : part === 'low' ? BigInt.asUintN(32, v) : v;
+        const low32 = part === 'high' ? t.period : v;
+        const high32 = part === 'low' ? 0n : v;
+        if (t.config & cfg.periodic) t.period = (low32 & 0xffff_ffffn) | (high32 & ~0xffff_ffffn);
         // Guests that write halves write the low one alone, or first.
         t.config &= ~cfg.valueSet;
         break;
@@ -263,8 +294,9 @@ export class Hpet implements Timed {
     const was = s.config & enabled;
     const counter = this.#counterAt(now);
     if ((s.config & 3) !== (config & 3)) this.#o.replaces?.((config & 3) === (enabled | legacy));
-    s.config = config;
     const is = config & enabled;
+    if (!is) for (const t of s.timers) this.#settle(t, now);
+    s.config = config;
     if (is && !was) s.counter = BigInt.asUintN(64, counter - this.#countsAt(now));
     if (!is && was) {
       s.counter = counter;

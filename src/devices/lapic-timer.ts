@@ -49,6 +49,7 @@ export class LapicTimer {
   }
 
   get currentCount(): number {
+    this.catchUp();
     const { expires, initialCount } = this.#s;
     if (expires === never || this.#mode === tscDeadline) return 0;
     const divisor = this.#divisor;
@@ -61,6 +62,7 @@ export class LapicTimer {
 
   setInitialCount(count: number): void {
     if (this.#mode === tscDeadline) return;
+    this.catchUp();
     this.#s.initialCount = count;
     this.#start(count === 0 ? never : this.#clock.now() + count * this.#divisor);
   }
@@ -73,10 +75,12 @@ export class LapicTimer {
 
   /** IA32_TSC_DEADLINE; reads 0 and ignores writes outside its mode. */
   get deadline(): bigint {
+    this.catchUp();
     return this.#mode === tscDeadline ? this.#s.deadline : 0n;
   }
   set deadline(tsc: bigint) {
     if (this.#mode !== tscDeadline) return;
+    this.catchUp();
     this.#s.deadline = tsc;
     this.#start(tsc === 0n ? never : this.#tsc.nsAt(tsc));
   }
@@ -103,6 +107,11 @@ export class LapicTimer {
     this.#s.initialCount = initial;
     this.#s.expires = never;
     if (this.#mode !== tscDeadline && initial !== 0) this.#start(this.#clock.now() + current * this.#divisor);
+  }
+
+  /** Whatever the guest asks for or changes comes after the ends before it, also where the host's timer is late. With the board's lock held. */
+  catchUp(): void {
+    this.tick(this.#clock.now());
   }
 
   tick(now: number): void {

@@ -242,6 +242,32 @@ test('the TSC deadline fires at its counter value and then reads zero', () => {
   assert.equal(l.msrs.read(0x6e0), 0n);
 });
 
+test("what the guest reads and changes of its timer comes after the ends before, however late the host's timer is", () => {
+  const { l, time } = board(1);
+  l.mmio.write(0x3e0, 4, 0xb);
+  l.mmio.write(0x320, 4, 0x4_0031);
+  l.msrs.write(0x6e0, 5000n);
+  time.ns = 2500;
+  assert.equal(l.msrs.read(0x6e0), 0n, 'disarmed');
+  assert.equal(l.acknowledge(), 0x31);
+  l.eoi();
+  // A deadline, a count and a mask that come after the end do not undo it.
+  l.msrs.write(0x6e0, 6000n);
+  time.ns = 3001;
+  l.msrs.write(0x6e0, 0n);
+  assert.equal(l.acknowledge(), 0x31);
+  l.eoi();
+  l.mmio.write(0x320, 4, 0x32);
+  l.mmio.write(0x380, 4, 100);
+  time.ns += 101;
+  l.mmio.write(0x380, 4, 100);
+  assert.equal(l.acknowledge(), 0x32);
+  l.eoi();
+  time.ns += 101;
+  l.mmio.write(0x320, 4, 0x1_0032);
+  assert.equal(l.acknowledge(), 0x32);
+});
+
 test('illegal vectors show up in ESR after a write to it, and fire the error vector', () => {
   const { l } = board(1);
   l.mmio.write(0x370, 4, 0x33);

@@ -312,6 +312,7 @@ export class Lapic implements Timed {
 
   setLvt(index: number, value: number): void {
     const s = this.s;
+    if (index === lvt.timer) this.timer.catchUp();
     let entry = (value & lvtWritable[index]!) | (s.lvt[index]! & remoteIrr);
     if ((s.svr & svrEnabled) === 0) entry |= lvtMasked;
     if (index === lvt.timer) this.timer.modeChanges(s.lvt[index]!, entry);

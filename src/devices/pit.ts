@@ -91,6 +91,8 @@ export class Pit implements Timed {
         max: 1,
         read: (o) => (o === 3 ? 0xff : this.#read(this.#channels[o]!)),
         write: (o, _, v) => {
+          // What was due before comes before, also where the host's timer is late.
+          if (!this.#remote()) this.tick(this.#clock.now());
           if (o === 3) this.#control(v);
           else this.#write(o, v);
         },
