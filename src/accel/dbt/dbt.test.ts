@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PortRegisters } from '../../bus/port-registers.ts';
-import { createMemory, layoutOf } from './layout.ts';
+import { alignRam, createMemory, layoutOf } from './layout.ts';
 import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
 import { findRegion, REACH, type RegionSource } from './region.ts';
 import { CODE, engine, MIB, rig, settle } from './testing.ts';
@@ -297,6 +297,19 @@ test('memory has 64-bit addresses where a machine needs more than 4 GiB of it, a
     () => layoutOf(1024 * MIB, 200),
     /^Error: Cannot give the guest 200 vCPUs with 1024 MiB of memory: a vCPU takes \d+ MiB of 4 GiB/,
   );
+});
+
+test("guest RAM lies where its large pages are the host's, wherever the memory is", () => {
+  for (const mib of [64, 3000])
+    for (const address of [0x7f00_0000_0000n, 0x7f00_0001_0000n, 0x7f12_3456_7000n]) {
+      const room = layoutOf(mib * MIB, 2, 17 * MIB + 4096);
+      const layout = alignRam(room, address);
+      for (const base of layout.ramHigh > 0 ? [layout.ramBase, layout.ramHighBase] : [layout.ramBase])
+        assert.equal((address + BigInt(base)) % BigInt(2 * MIB), 0n);
+      assert.ok(layout.ramBase >= room.ramBase);
+      assert.equal(layout.ramHighBase, layout.ramBase + layout.ramLow + layout.extraBytes);
+      assert.ok(layout.ramHighBase + layout.ramHigh <= layout.pages * 65536);
+    }
 });
 
 test('a machine that does not fit into one memory is refused with what fits', () => {

@@ -84,6 +84,8 @@ export const CELL_BYTES = 32;
 export const RECORD_ARENA = 32 << 20;
 const DEVICE_BYTES = 8 << 20;
 const MIB = 1 << 20;
+/** KVM maps the guest's pages by the host's large ones only where guest-physical addresses and the host's agree below this. */
+const LARGE_PAGE = 2 * MIB;
 /** The gap below 4 GiB for devices starts here at the latest. */
 export const LOW_RAM_MAX = 0x8000_0000;
 
@@ -97,14 +99,17 @@ const GIB4 = 2 ** 32;
 
 /**
  * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots. The WebAssembly memory has 64-bit addresses where it
- * would not fit otherwise, or where `wide` asks for it; all but guest RAM from 4 GiB up lies in its first 4 GiB. Throws where it does not fit.
+ * would not fit otherwise, or where `wide` asks for it; all but guest RAM from 4 GiB up lies in its first 4 GiB. There is room for `alignRam`.
+ * Throws where it does not fit.
  */
 export function layoutOf(memory: number, cpus: number, extra = 0, wide = false): MemoryLayout {
   const vcpuBase = 64 << 10;
   const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
   const devices = vcpuBase + cpus * vcpuBytes;
   const slots = devices + DEVICE_BYTES;
-  const extraBytes = align(extra, 4096);
+  const ramLow = Math.min(memory, LOW_RAM_MAX);
+  // The RAM behind it begins at 4 GiB.
+  const extraBytes = align(extra, memory > ramLow ? LARGE_PAGE : 4096);
   const regions = slots + align(SLOT_TABLE_BYTES, 4096);
   const doorbells = regions + align(regionsLayout.size, 4096);
   const holdings = doorbells + align(doorbellsLayout.size, 4096);
@@ -112,23 +117,29 @@ export function layoutOf(memory: number, cpus: number, extra = 0, wide = false):
   const dirtyMap = codeMap + (memory + extraBytes) / 4096;
   const openMap = dirtyMap + (memory + extraBytes) / 4096;
   const ramBase = align(openMap + (memory + extraBytes) / 4096, 64 << 10);
-  const ramLow = Math.min(memory, LOW_RAM_MAX);
   const ramHighBase = ramBase + ramLow + extraBytes;
-  const pages = align(ramBase + memory + extraBytes, 64 << 10) / 65536;
+  const pages = align(ramBase + LARGE_PAGE + memory + extraBytes, 64 << 10) / 65536;
   if (pages > WIDE_PAGES_MAX) {
     // Each page takes a byte of each of the three maps; what is rounded up comes to 64 KiB twice at the most.
-    const room = (WIDE_PAGES_MAX * 65536 - codeMap - extraBytes - (3 * extraBytes) / 4096 - (128 << 10)) / (1 + 3 / 4096);
+    const beside = codeMap + extraBytes + (3 * extraBytes) / 4096 + LARGE_PAGE + (128 << 10);
+    const room = (WIDE_PAGES_MAX * 65536 - beside) / (1 + 3 / 4096);
     throw new Error(
       `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
     );
   }
-  if (ramHighBase > GIB4)
+  if (ramHighBase + LARGE_PAGE > GIB4)
     throw new Error(
       `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${Math.ceil(vcpuBytes / MIB)} MiB of 4 GiB, which devices and guest RAM up to 2 GiB share`,
     );
   return {
     ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, openMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
   }; // biome-ignore format: one object
+}
+
+/** The layout in a memory that lies at `address` of the host, with guest RAM where the host's large pages can be the guest's. */
+export function alignRam(layout: MemoryLayout, address: bigint): MemoryLayout {
+  const by = Number(-(address + BigInt(layout.ramBase)) & BigInt(LARGE_PAGE - 1));
+  return { ...layout, ramBase: layout.ramBase + by, ramHighBase: layout.ramHighBase + by };
 }
 
 /** A new memory for a machine of this layout. */

@@ -12,6 +12,8 @@ export interface NativeFiles {
   readNow(fd: number, pieces: readonly Uint8Array[], offset: number): number;
   /** Gives whole pages of shared memory back: they read as zeros afterwards. False where the host does not take them. */
   release(bytes: Uint8Array): boolean;
+  /** Where shared memory lies in this process. */
+  address(bytes: Uint8Array): bigint;
   /** Asks for large pages (2 MiB) behind shared memory, where the host has them: each costs one fault instead of 512. */
   preferLarge(bytes: Uint8Array): void;
   /** True when the range was given back and reads as zeros. */
@@ -144,6 +146,7 @@ function bind(koffi: Koffi): NativeFiles {
       const length = Math.floor((bytes.length - skip) / 4096) * 4096;
       return length <= 0 || madvise(start + BigInt(skip), length, MADV_DONTNEED) === 0;
     },
+    address: addressOf,
     preferLarge(bytes) {
       const start = addressOf(bytes);
       const skip = Number(-start & 4095n);

@@ -5,7 +5,7 @@ import { randomBytes } from 'node:crypto';
 import { MessageChannel, type MessagePort, type Worker } from 'node:worker_threads';
 import type { MemoryLayout } from '../../accel/accel.ts';
 import { Counters, countersText } from '../../accel/dbt/counters.ts';
-import { Area, createMemory, layoutOf } from '../../accel/dbt/layout.ts';
+import { Area, alignRam, createMemory, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
 import { giveAllBack } from '../../accel/kvm/holdings.ts';
@@ -150,13 +150,15 @@ export class NodeMachine implements RunningMachine {
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    const layout = layoutOf(config.memory, config.cpus, extraBytes(config));
-    if (layout.ramHigh > 0 && 2 ** 32 + layout.ramHigh > 2 ** physicalBitsOf(config))
+    const room = layoutOf(config.memory, config.cpus, extraBytes(config));
+    if (room.ramHigh > 0 && 2 ** 32 + room.ramHigh > 2 ** physicalBitsOf(config))
       throw new Error(
-        `Cannot give the guest ${config.memory / 2 ** 20} MiB of memory: its physical addresses have ${physicalBitsOf(config)} bits, accepted are ${layout.ramLow / 2 ** 20} MiB, or a larger phys-bits=`,
+        `Cannot give the guest ${config.memory / 2 ** 20} MiB of memory: its physical addresses have ${physicalBitsOf(config)} bits, accepted are ${room.ramLow / 2 ** 20} MiB, or a larger phys-bits=`,
       );
+    const memory = allocate(room, config);
+    this.#native = nativeFiles() ?? null;
+    const layout = this.#native ? alignRam(room, this.#native.address(new Uint8Array(memory.buffer))) : room;
     this.#layout = layout;
-    const memory = allocate(layout, config);
     const epoch = hostEpoch();
     this.#bytes = new Uint8Array(memory.buffer);
     this.#hostClock = machineClock(epoch);
@@ -165,7 +167,6 @@ export class NodeMachine implements RunningMachine {
     this.#blobs = blobs;
     this.#memory = memory;
     const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
-    this.#native = nativeFiles() ?? null;
     this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh));
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
     const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
