@@ -3,15 +3,16 @@
 
 static volatile u64 data[64] __attribute__((aligned(4096)));
 static u64 hits[64], status[64];
-static int count;
+static int count, resumed;
 static void on_debug(struct frame *f) {
   if (count < 64) { hits[count] = f->rip; status[count] = RDDR(6); }
+  resumed += f->rflags >> 16 & 1;
   count++;
   WRDR(6, 0xffff0ff0);
   f->rflags |= 0x10000;
 }
 #define LABEL(name) ({ u64 a_; asm volatile("lea " #name "(%%rip), %0" : "=r"(a_)); a_; })
-static void begin(void) { count = 0; WRDR(6, 0xffff0ff0); }
+static void begin(void) { count = resumed = 0; WRDR(6, 0xffff0ff0); }
 static void clear(void) { WRDR(7, 0x400); }
 /* Enables breakpoint n: kind 0 code, 1 write, 2 port, 3 access; length 0 to 3 as encoded. */
 static void watch(int n, u64 at, int kind, int length) {
@@ -46,6 +47,15 @@ static void code(void) {
   watch(1, LABEL(c2), 0, 0);
   for (int i = 0; i < 5; i++) asm volatile("call c2");
   report(count == 5 && (status[0] & 0xe00f) == 2, "instruction breakpoint in code that ran before: %d", count);
+  clear(); begin();
+  watch(0, LABEL(c3), 0, 0);
+  watch(1, (u64)&data[1] + 1, 1, 0);
+  asm volatile("mov $3000, %%ecx\n mov %0, %%rdi\n c3: rep stosb\n c4: nop" ::"r"(data) : "rcx", "rdi", "memory");
+  report(count == 2 && hits[0] == LABEL(c3) && hits[1] == LABEL(c3) && (status[0] & 0xf) == 1 && (status[1] & 0xf) == 2 && resumed == 1,
+    "instruction breakpoint on REP: once, before the first iteration; RF is set in the frame of a trap behind it (%d, %d)", count, resumed);
+  clear(); begin();
+  asm volatile("mov %1, %%ecx\n mov %0, %%rdi\n pushfq\n orq $0x100, (%%rsp)\n popfq\n c5: rep stosb\n pushfq\n andq $~0x100, (%%rsp)\n popfq" ::"r"(data), "i"(3) : "rcx", "rdi", "memory", "cc");
+  report(count == 6 && resumed == 2, "single step: RF is set in the frames of all iterations but the last (%d, %d)", count, resumed);
   clear(); begin();
   WRDR(0, LABEL(c1));
   asm volatile("call c2");

@@ -38,8 +38,8 @@ const OTHER_FEATURES = /PCOMMIT|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
 
 // A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
 const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
-// MOV SS does not hold back its own breakpoint; DR7.GD is not there.
-const DEBUG = /of MOV SS waits|DR7.GD/;
+// MOV SS does not hold back its own breakpoint; DR7.GD is not there; RF is not set between iterations (17.3.1.1).
+const DEBUG = /of MOV SS waits|DR7.GD|RF is set/;
 // QEMU's WRMSR takes any value, and any register that it does not know.
 const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
 // QEMU takes SMIs at the end of a block and knows no auto-halt restart; without a VGA, RAM shows in its window.
@@ -56,7 +56,7 @@ const RTC = /PF without PIE|while register C|^FAIL: alarm, /;
 const HPET = /has passed does not match|without the capability|comparator is the next time|set in the match/;
 const LAPIC_TIMER = /divide that is changed/;
 // After the last iteration QEMU still stands at the instruction, with a count of 0; OUTS, and stores, do not end its blocks.
-const ITERATIONS = /comes behind it|before the next instruction/;
+const ITERATIONS = /comes behind it|before the next instruction|RF|strikes once/;
 // QEMU lets MTRRs and the APIC base have any bit; a reserved bit is found in an entry that is present.
 const WIDTH = /MTRR|APIC base|#PF\(9\)/;
 /** QEMU's translator does not come to the image's end: it has no performance counters, little of the x2APIC, and `faults` has code that it runs for ever. */

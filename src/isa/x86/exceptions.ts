@@ -69,12 +69,27 @@ export const deliverPending = sub('deliverPending', [], null, { faults: true }, 
 });
 
 /**
+ * Sets RF where the vCPU stands between two iterations of a repeated string instruction, so that its instruction breakpoint does not strike
+ * again when that goes on after an interrupt or trap (SDM volume 3, 17.3.1.1).
+ */
+function resumes(c: Emit): void {
+  const b = c.b;
+  const noted = c.get(st.iterated);
+  b.if(b.ne(noted, b.i64(0)), () => {
+    const here = b.eq(b.xor(noted, b.i64(-1)), c.get(st.rip));
+    c.set(st.sysFlags, b.or(c.get(st.sysFlags), b.select(here, b.i32(F.rf), b.i32(0))));
+    c.set(st.iterated, b.i64(0));
+  });
+}
+
+/**
  * Delivers an external interrupt, or an NMI (vector 2, which blocks further ones until IRET), before the instruction at `rip`.
  * The caller has looked at IF, `shadow` and `nmiBlocked`.
  */
 export const interrupt = sub('interrupt', ['i32'], null, { faults: true }, (c, vector) => {
   const b = c.b;
   b.if(b.eq(vector, b.i32(X.nmi)), () => c.set(st.nmiBlocked, b.i32(1)));
+  resumes(c);
   c.do(deliver, vector, b.i32(-1), b.i32(Kind.external), c.get(st.rip));
   b.ret();
 });
@@ -85,6 +100,7 @@ export const interrupt = sub('interrupt', ['i32'], null, { faults: true }, (c, v
  */
 export const stepBegin = sub('stepBegin', ['i64'], null, { faults: true }, (c, address) => {
   const b = c.b;
+  resumes(c);
   const flags = c.get(st.sysFlags);
   const held = b.and(c.get(st.stepTrap), b.i32(Trap.hits));
   let trap = b.or(held, b.and(b.shru(flags, b.i32(8)), b.i32(Trap.step)));
@@ -136,6 +152,7 @@ export const singleStep = sub('singleStep', [], null, { faults: true }, (c) => {
   const step = b.and(armed, b.i32(1));
   const hits = b.shru(armed, b.i32(8));
   setDebugStatus(c, b.extu(b.or(b.mul(step, b.i32(DR6_BS)), hits)), hits);
+  resumes(c);
   c.raise(X.db);
 });
 

@@ -338,6 +338,9 @@ export const pmAsked = slot('pmAsked', 'i32');
 /** Iterations of repeated string instructions that were taken off the budget: they are no instructions. */
 export const repeats = slot('repeats', 'i32');
 
+/** The complement of the address of a repeated string instruction that is left between two of its iterations, until it goes on; else 0. */
+export const iterated = slot('iterated', 'i64');
+
 /** Host address of guest-physical 4 GiB: memory slots below it, RAM above. */
 export const ramSplit = slot('ramSplit', 'i32');
 /** 0, or 12 where host addresses may be beyond 4 GiB: see tlb.ts. */

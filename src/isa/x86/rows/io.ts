@@ -10,6 +10,7 @@ import { insn, type Row } from '../row.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
 import { sub } from '../sub.ts';
+import { betweenIterations, iterates } from './string.ts';
 
 const VM = 17;
 const DF = 0x400;
@@ -87,12 +88,16 @@ function step(c: InsnEmit, n: number, size: Size): void {
 }
 function repeated(c: InsnEmit, one: () => void): void {
   const b = c.b;
-  if (c.rep) b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
+  if (c.rep) {
+    iterates(c);
+    b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
+  }
   one();
   if (c.rep) {
     advance(c, R.rcx, b.i64(-1));
     b.if(b.ne(offset(c, R.rcx), b.i64(0)), () => {
       // A debug trap comes after each iteration.
+      betweenIterations(c);
       b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
       b.if(c.get(st.kick), () => c.set(st.shadow, b.i32(0)));
       b.leave('repeat');

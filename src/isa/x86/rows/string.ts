@@ -35,6 +35,15 @@ const stride = (c: InsnEmit, bytes: number): Value => {
   return b.select(b.and(c.get(st.sysFlags), b.i32(DF)), b.i64(-bytes), b.i64(bytes));
 };
 
+/** What interrupts a repeated instruction between its iterations finds that noted: see `resumes` in exceptions.ts. */
+export function betweenIterations(c: InsnEmit): void {
+  c.set(st.iterated, c.b.xor(c.thisIp(), c.b.i64(-1)));
+}
+/** It goes on, or begins. */
+export function iterates(c: InsnEmit): void {
+  c.set(st.iterated, c.b.i64(0));
+}
+
 /**
  * Runs `one` once, or under REP while the count lasts. `one` gives the condition (i32) under which a REPE/REPNE form goes on,
  * or null where only the count decides. With `stores` an interrupt that a store to a device brings comes before the next iteration.
@@ -45,6 +54,7 @@ function repeat(c: InsnEmit, one: () => Value | null, stores?: { readonly bulk: 
     one();
     return;
   }
+  iterates(c);
   b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
   stores?.bulk?.(offset(c, R.rcx));
   const left = b.variable(b.i32(BURST));
@@ -54,17 +64,22 @@ function repeat(c: InsnEmit, one: () => Value | null, stores?: { readonly bulk: 
     const more = b.ne(offset(c, R.rcx), b.i64(0));
     b.if(goOn ? b.and(more, goOn) : more, () => {
       // A debug trap comes after each iteration.
-      b.if(c.get(st.stepTrap), () => b.leave('jump', c.thisIp()));
+      b.if(c.get(st.stepTrap), () => {
+        betweenIterations(c);
+        b.leave('jump', c.thisIp());
+      });
       if (stores)
         b.if(c.get(st.kick), () =>
           b.if(b.and(c.get(st.kick), b.or(c.get(st.sysFlags), b.i32(KICKED))), () => {
             c.set(st.shadow, b.i32(0));
+            betweenIterations(c);
             b.leave('repeat');
           }),
         );
       const n = b.sub(b.getVar(left), b.i32(1));
       b.setVar(left, n);
       b.br(again, n);
+      betweenIterations(c);
       b.leave('repeat');
     });
   });
@@ -119,6 +134,7 @@ function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
           advance(c, R.rsi, step);
           advance(c, R.rdi, step);
           advance(c, R.rcx, b.neg(n));
+          betweenIterations(c);
           b.leave('repeat');
         });
       });
@@ -167,6 +183,7 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
           c.do(noteWrite, target, length);
           advance(c, R.rdi, b.shl(n, b.i64(LOG2[size])));
           advance(c, R.rcx, b.neg(n));
+          betweenIterations(c);
           b.leave('repeat');
         });
       });
