@@ -116,6 +116,12 @@ export interface Vcpu {
   readonly instructions: number;
 }
 
+/** The gap below 4 GiB for devices starts here at the latest. */
+export const LOW_RAM_MAX = 0x8000_0000;
+
+/** Where memory is plugged in beside `memory` bytes of RAM: at the next GiB behind what of it lies above 4 GiB. */
+export const plugBaseOf = (memory: number): number => 2 ** 32 + Math.ceil(Math.max(0, memory - LOW_RAM_MAX) / 2 ** 30) * 2 ** 30;
+
 /** Where everything lies in the machine's one shared memory (host addresses, bytes). */
 export interface MemoryLayout {
   /** Guest RAM below 4 GiB at `ramBase`, then `extraBytes`, then the rest (from 4 GiB up) at `ramHighBase`, without gaps. */
@@ -123,6 +129,15 @@ export interface MemoryLayout {
   readonly ramLow: number;
   readonly ramHigh: number;
   readonly ramHighBase: number;
+  /**
+   * Where memory can be plugged in: guest-physical address and bytes, 0 for nowhere. It lies at `ramHighBase` + address − 4 GiB, behind RAM and what is
+   * left free to come to that address. Which of it is there says the map at `plugMap` (bits/slot-table.ts).
+   */
+  readonly plugBase: number;
+  readonly plugBytes: number;
+  readonly plugMap: number;
+  /** Bytes from `ramBase` on that the guest may ever reach; the maps by page have an entry for each of their pages. */
+  readonly guestBytes: number;
   /** State block and private area of vCPU n at `vcpuBase + n * vcpuBytes`. */
   readonly vcpuBase: number;
   readonly vcpuBytes: number;

@@ -19,6 +19,12 @@ export const SlotTable = {
   smram: 1036,
   /** i32: bytes at the end of the RAM below 4 GiB that show in system management mode alone. */
   tseg: 1040,
+  /** i32 host address of the map of memory that was plugged in: a byte for each `PLUG_GRANULE` from 4 GiB up, 0 where there is none. */
+  plugMap: 1044,
+  /** i64: bytes from 4 GiB up that the map tells of; 0 where memory cannot be plugged in. */
+  plugSpan: 1048,
+  /** i32, counted up by each change of the map. */
+  plugGeneration: 1056,
   /** Entries of 32 bytes: see `Slot`. */
   entries: 2048,
 } as const;
@@ -33,6 +39,11 @@ export const Slot = {
   host: 16,
   bytes: 32,
 } as const;
+
+/** Memory is plugged in by so many bytes at multiples of them (QEMU's alignment of memory back-ends on x86). */
+export const PLUG_GRANULE = 2 << 20;
+/** Pieces of memory that can be plugged in (QEMU's `ACPI_MAX_RAM_SLOTS`). */
+export const PLUG_SLOTS_MAX = 256;
 
 /** Bits of `SlotTable.smram`: the window of the VGA is RAM for all, or in system management mode. */
 export const Smram = { open: 1, low: 2 } as const;
@@ -72,6 +83,13 @@ export function slotAt(view: DataView, table: number, gpa: number): number {
       return (view.getUint32(slot + Slot.host, true) + offset) | 0;
   }
   return 0;
+}
+
+/** True where memory is plugged in at `gpa`. */
+export function pluggedAt(view: DataView, table: number, gpa: number): boolean {
+  const above = gpa - 2 ** 32;
+  if (above < 0 || above >= Number(view.getBigInt64(table + SlotTable.plugSpan, true))) return false;
+  return view.getUint8(view.getInt32(table + SlotTable.plugMap, true) + Math.floor(above / PLUG_GRANULE)) !== 0;
 }
 
 /** The guest-physical address of a host address in a mapped slot above 1 MiB; -1 where there is none. */

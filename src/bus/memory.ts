@@ -43,27 +43,31 @@ export interface RamRange {
 export class Ram implements GuestMemory {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
-  readonly ranges: readonly RamRange[];
+  readonly #ranges: () => readonly RamRange[];
   readonly #watch: WriteWatch | undefined;
   readonly #hides: ((from: number, to: number) => boolean) | undefined;
 
-  /** `hides`: some of the bytes from one guest-physical address to another are not to be reached now. */
+  /** `ranges` by address; a function where they change. `hides`: some of the bytes from one guest-physical address to another are not to be reached now. */
   constructor(
     buffer: ArrayBufferLike,
-    ranges: readonly RamRange[],
+    ranges: readonly RamRange[] | (() => readonly RamRange[]),
     watch?: WriteWatch,
     hides?: (from: number, to: number) => boolean,
   ) {
-    for (const r of ranges) {
+    this.#ranges = typeof ranges === 'function' ? ranges : () => ranges;
+    for (const r of this.ranges) {
       if (r.offset < 0 || r.offset + r.length > buffer.byteLength) {
         throw new Error(`Cannot place RAM at offset ${r.offset}, ${r.length} bytes: the buffer has ${buffer.byteLength}`);
       }
     }
     this.#bytes = new Uint8Array(buffer);
     this.#view = new DataView(buffer);
-    this.ranges = ranges;
     this.#watch = watch;
     this.#hides = hides;
+  }
+
+  get ranges(): readonly RamRange[] {
+    return this.#ranges();
   }
 
   /** Offset in the buffer of `length` bytes at `gpa`; -1 unless all of them are RAM. */

@@ -1,6 +1,16 @@
 // Memory slots: RAM-like pages outside of guest RAM (video memory, ROM, flash) and pages of the first MiB that are not plain RAM (PAM, the VGA window).
 // Shaped like KVM's memory regions (Linux, Documentation/virt/kvm/api.rst, section 4.35).
-import { LOW_PAGES, LowPage, READ_ONLY, SLOT_TABLE_BYTES, SLOTS_MAX, Slot, SlotTable, slotAt } from '../bits/slot-table.ts';
+import {
+  LOW_PAGES,
+  LowPage,
+  PLUG_GRANULE,
+  READ_ONLY,
+  SLOT_TABLE_BYTES,
+  SLOTS_MAX,
+  Slot,
+  SlotTable,
+  slotAt,
+} from '../bits/slot-table.ts';
 
 const PAGE = 4096;
 
@@ -9,6 +19,12 @@ export interface SlotMemory {
   readonly ramBase: number;
   readonly ramLow: number;
   readonly ramHigh: number;
+  /** Bytes from `ramBase` on. */
+  readonly guestBytes: number;
+  /** See accel.ts. */
+  readonly plugBase: number;
+  readonly plugBytes: number;
+  readonly plugMap: number;
   /** Memory for slots behind the RAM below 4 GiB: bytes from `ramBase + ramLow`. */
   readonly extraBytes: number;
   /** One byte for each page from `ramBase` on: how many vCPUs hold decoded code of it. */
@@ -51,9 +67,12 @@ export class MemorySlots {
     this.#o = o;
     this.#view = new DataView(buffer, o.slots, SLOT_TABLE_BYTES);
     this.#words = new Int32Array(buffer, o.slots, SlotTable.entries / 4);
-    this.#codeMap = new Uint8Array(buffer, o.codeMap, (o.ramLow + o.ramHigh + o.extraBytes) / PAGE);
+    this.#codeMap = new Uint8Array(buffer, o.codeMap, o.guestBytes / PAGE);
     this.#tellVcpus = changed;
     this.#bytes = new Uint8Array(buffer);
+    if (o.plugBytes === 0) return;
+    this.#words[SlotTable.plugMap / 4] = o.plugMap;
+    this.#view.setBigInt64(SlotTable.plugSpan, BigInt(o.plugBase + o.plugBytes - 2 ** 32), true);
   }
 
   /** Bytes of the extra memory, from a multiple of 4,096; their offset. Every thread asks in the same order. Throws when there are too few. */
@@ -166,6 +185,22 @@ export class MemorySlots {
     // The flag is the lowest bit of the page's place, to which an offset may have been added.
     const start = ((slotAt(this.#view, 0, gpa - (gpa % PAGE)) & ~READ_ONLY) >>> 0) + (gpa % PAGE);
     return this.#bytes.subarray(start, start + length);
+  }
+
+  /** Memory is plugged in, as module n of up to 256; `MemoryLayout.plugBase` and what follows there. */
+  plug(gpa: number, length: number, n: number): void {
+    this.#setPlugged(gpa, length, 1 + (n % 255));
+    this.#tell(false);
+  }
+  /** It is gone. */
+  unplug(gpa: number, length: number): void {
+    this.#setPlugged(gpa, length, 0);
+    this.#tell(true);
+  }
+  #setPlugged(gpa: number, length: number, entry: number): void {
+    const first = this.#o.plugMap + (gpa - 2 ** 32) / PLUG_GRANULE;
+    this.#bytes.fill(entry, first, first + length / PLUG_GRANULE);
+    Atomics.add(this.#words, SlotTable.plugGeneration / 4, 1);
   }
 
   /** Everything as if there were no slots. */

@@ -1,6 +1,7 @@
 // What follows from the options of `nonroot-system-x86_64` together: QEMU's default devices, the character devices behind the short
 // forms, properties that `-global` and `-set` change; what does not fit together is refused.
 
+import { PLUG_GRANULE, PLUG_SLOTS_MAX } from '../bits/slot-table.ts';
 import type { TimerConfig } from '../machine/config.ts';
 import { propertiesOf } from '../machine/device-tree.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
@@ -41,6 +42,7 @@ export function complete(s: Settings): void {
   bootRoms(s);
   memory(s);
   topologyOf(s);
+  memoryRoom(s);
   s.numaNodes = numaOf(s);
   checkMemdevs(s);
   if (s.daemonize && usesStdio(s)) throw new Refused('-daemonize: not supported with standard input and output in use');
@@ -193,6 +195,28 @@ function memory(s: Settings): void {
   if (s.memoryGiven && size !== s.memory)
     throw new Refused(`-machine memory-backend=${id}: its size ${size} differs from -m ${s.memory}`);
   s.memory = size;
+}
+
+/** What `-m maxmem=` and `slots=` make room for; in QEMU's words where it cannot be. */
+function memoryRoom(s: Settings): void {
+  const { memory: size, maxMemory: most, memorySlots: slots = 0 } = s;
+  if (most === undefined) {
+    if (slots > 0) throw new Refused('-m: slots specified but no max-size');
+    return;
+  }
+  const hex = (n: number): string => `0x${n.toString(16)}`;
+  const wrong = (why: string): never => {
+    throw new Refused(`-m: invalid value of maxmem: ${why}`);
+  };
+  if (most < size) wrong(`maximum memory size (${hex(most)}) must be at least the initial memory size (${hex(size)})`);
+  if (slots > 0 && most === size)
+    wrong(
+      `memory slots were specified but maximum memory size (${hex(most)}) is equal to the initial memory size (${hex(size)})`,
+    );
+  if (slots > PLUG_SLOTS_MAX) throw new Refused(`-m: unsupported amount of memory slots: ${slots}`);
+  // Without slots nothing can come; a microvm takes the option and has no such devices.
+  if (slots > 0 && (s.machine.board === 'pc' || s.machine.board === 'q35'))
+    s.memoryHotplug = { slots, bytes: Math.floor((most - size) / PLUG_GRANULE) * PLUG_GRANULE };
 }
 
 export { addChardev };

@@ -270,8 +270,8 @@ export const machineOptions: readonly SystemOption[] = [
   },
   {
     names: ['-m'],
-    value: '[size=]SIZE',
-    help: 'memory in MiB, or with K, M, G (default 128)',
+    value: '[size=]SIZE[,slots=N,maxmem=SIZE]',
+    help: 'memory in MiB, or with K, M, G (default 128); up to N modules (pc-dimm) may come to it',
     group: 'memory',
     parameters: parameters({ size: 'size maxmem', number: 'slots' }),
     apply: does((s, text) =>
@@ -279,6 +279,12 @@ export const machineOptions: readonly SystemOption[] = [
         size: (v) => {
           s.memory = parseMemory(v);
           s.memoryGiven = true;
+        },
+        maxmem: (v) => {
+          s.maxMemory = parseMemory(v);
+        },
+        slots: (v) => {
+          s.memorySlots = integer('-m slots=', v, 0, Number.MAX_SAFE_INTEGER);
         },
       }),
     ),

@@ -4,6 +4,7 @@
 import { ERST_STORAGE_MOST, openErstStorage } from '../devices/erst.ts';
 import type { ByteFile } from '../disk/block.ts';
 import type { Backends } from '../machine/backends.ts';
+import { DIMM } from '../machine/types/dimm.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { CliHost } from './host.ts';
 import { Refused, type Settings } from './system-settings.ts';
@@ -12,16 +13,24 @@ type MemoryObject = { readonly [name: string]: Json };
 
 const KIND = 'memory-backend-';
 
-/** Objects that devices name, in the devices' order. */
+/** Objects whose contents are devices', in the devices' order; those of modules of memory are guest RAM. */
 export const memdevsOf = (s: Settings): readonly MemoryObject[] =>
-  s.devices.flatMap(({ memdev }) => s.objects.filter((o) => o['id'] === memdev && String(o['qom-type']).startsWith(KIND)));
+  s.devices.flatMap(({ driver, memdev }) =>
+    driver === DIMM ? [] : s.objects.filter((o) => o['id'] === memdev && String(o['qom-type']).startsWith(KIND)),
+  );
+
+/** Back-ends of the RAM that the machine starts with. */
+export const boardMemdevs = (s: Settings): readonly string[] => [
+  ...[s.machineProperties.get('memory-backend') ?? []].flat(),
+  ...s.numa.flatMap((text) => /(?:^|,)memdev=([^,]+)/.exec(text)?.[1] ?? []),
+];
 
 /**
  * Holds the devices' memory back-ends against the rest of the command line.
  * @throws Refused
  */
 export function checkMemdevs(s: Settings): void {
-  const used = [s.machineProperties.get('memory-backend'), ...s.numa.map((text) => /(?:^|,)memdev=([^,]+)/.exec(text)?.[1])];
+  const used = [...boardMemdevs(s)];
   for (const d of s.devices) {
     if (d.driver !== 'acpi-erst') continue;
     const refuse = (why: string): never => {

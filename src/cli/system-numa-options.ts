@@ -164,11 +164,13 @@ function cpuNodes(s: Settings, { nodes, cpus }: Gathered): number[] {
 }
 
 /**
- * What `-numa` tells, once the memory's size, the objects and the topology are known; undefined without it.
+ * What `-numa` tells, once the memory's size, the objects and the topology are known; undefined without it and without `-m maxmem=`.
  * @throws Refused
  */
 export function numaOf(s: Settings): NumaConfig | undefined {
-  if (s.numa.length === 0) return undefined;
+  // With room for modules all that is there is one node, so that the guest is told where they may come.
+  if (s.numa.length === 0)
+    return s.memoryHotplug && { nodes: [s.memory], cpus: new Array<number>(topologyOf(s).maxcpus).fill(0) };
   if (s.machine.board !== 'pc' && s.machine.board !== 'q35')
     throw new Refused(`-numa ${s.numa[0]}: not supported with ${s.machine.name}; accepted with pc and q35`);
   const all: Gathered = { nodes: new Map(), cpus: new Map(), distances: new Map() };

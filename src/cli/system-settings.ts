@@ -2,7 +2,7 @@
 // "Invocation").
 
 import type { CharOptions } from '../chardev/options.ts';
-import type { NumaConfig, TimerConfig } from '../machine/config.ts';
+import type { MachineConfig, NumaConfig, TimerConfig } from '../machine/config.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
 import { findMachine, type MachineType } from '../machine/machine-types.ts';
 import type { MicrovmParts } from '../machine/microvm.ts';
@@ -44,6 +44,10 @@ export interface Settings {
   /** Bytes. */
   memory: number;
   memoryGiven: boolean;
+  /** `maxmem=` and `slots=` of `-m`. */
+  maxMemory?: number;
+  memorySlots?: number;
+  memoryHotplug?: MachineConfig['memoryHotplug'];
   smp: { cpus?: number; maxcpus?: number; sockets?: number; dies?: number; cores?: number; threads?: number };
   /** `-numa` as given; read when memory, objects and topology are known. */
   numa: string[];

@@ -3,10 +3,13 @@
 import type { Folder } from '../devices/ninep/folder.ts';
 import type { ByteFile } from '../disk/block.ts';
 import type { MachineConfig } from '../machine/config.ts';
+import type { DeviceConfig } from '../machine/device-type.ts';
+import { dimmSpace } from '../machine/dimms.ts';
 import { flashOf } from '../machine/flash.ts';
 import { tscOf } from '../machine/options.ts';
 import type { FlashImage, KernelFiles, MachineEnd } from '../machine/running.ts';
 import { onConnections } from '../monitor/chardevs.ts';
+import { dimmsAsked, withPlace } from '../monitor/dimms.ts';
 import { Emulator, type EmulatorConfig } from '../monitor/emulator.ts';
 import { serveGdb } from '../monitor/gdb/stub.ts';
 import { serveHmp } from '../monitor/hmp/readline.ts';
@@ -21,7 +24,7 @@ import { filesOf } from './system-files.ts';
 import { firmwareOf } from './system-firmware.ts';
 import { openFsdev } from './system-fsdev-options.ts';
 import { accelNames, topologyOf } from './system-machine-options.ts';
-import { memdevsOf, openMemdevs } from './system-memdev-options.ts';
+import { boardMemdevs, memdevsOf, openMemdevs } from './system-memdev-options.ts';
 import { parseSystem, systemOptions } from './system-options.ts';
 import { Refused, type Settings } from './system-settings.ts';
 
@@ -83,6 +86,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },
     memory: s.memory,
+    ...(s.memoryHotplug ? { memoryHotplug: s.memoryHotplug } : {}),
     ...(s.numaNodes ? { numa: s.numaNodes } : {}),
     ...(s.machine.board === 'none' ? {} : { machine: s.machine.board }),
     cpuModel: s.cpu.cpuModel,
@@ -125,6 +129,20 @@ function smmOf(
   return { smm: true, ...(s.extendedTseg === undefined ? {} : { extendedTseg: s.extendedTseg }) };
 }
 
+/** Modules of memory get their size and place, one after another. */
+function placeDimms(s: Settings, emulator: Emulator): void {
+  const space = dimmSpace(machineConfig(s));
+  const placed: DeviceConfig[] = [];
+  for (const device of s.devices) {
+    try {
+      placed.push(withPlace(device, space, dimmsAsked(placed), (id) => emulator.memoryBackend(id)));
+    } catch (error) {
+      throw new Refused(`-device ${device.driver}: ${(error as Error).message}`);
+    }
+  }
+  s.devices = placed;
+}
+
 /** The accelerator that `-accel` leads to; of names that QEMU has and we have not, another of the list takes the place. */
 const accelOf = (s: Settings, host: SystemHost): AccelChoice => {
   const known = s.accel.filter((name) => accelNames.includes(name));
@@ -149,6 +167,7 @@ const emulatorConfig = (s: Settings, version: string, accel: string, accels: rea
   memory: s.memory,
   ...(s.kernel === undefined ? {} : { kernel: { kernel: s.kernel, initrd: s.initrd, append: s.append } }),
   machineProperties: s.machineProperties,
+  boardMemdevs: boardMemdevs(s),
   noShutdown: s.noShutdown,
   options: optionInfos(systemOptions),
 });
@@ -190,6 +209,7 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
     for (const fsdev of s.fsdevs) folders.push(await openFsdev(fsdev, host, emulator.backends));
     memories = await openMemdevs(s, host, emulator.backends);
     s.devices = s.devices.map((d) => emulator.withDrive(d));
+    placeDimms(s, emulator);
     const images = s.machine.board === 'none' ? undefined : await machineImages(s, host, emulator);
     // Firmware may have had to be fetched, by other programs. Nothing of the guest has run, and nobody has been listened to.
     if (s.sandbox) host.confine(s.sandbox);

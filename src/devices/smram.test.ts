@@ -13,7 +13,7 @@ const LOW = 64 * MIB;
 function rig(kind: 'q35' | 'i440fx' = 'q35') {
   const b = testBoard();
   const buffer = new SharedArrayBuffer(SLOT_TABLE_BYTES + LOW / 4096);
-  const slots = new MemorySlots(buffer, { ramBase: 0, ramLow: LOW, ramHigh: 0, extraBytes: 0, slots: 0, codeMap: SLOT_TABLE_BYTES }, () => {}); // biome-ignore format: one object
+  const slots = new MemorySlots(buffer, { ramBase: 0, ramLow: LOW, ramHigh: 0, guestBytes: LOW, plugBase: 0, plugBytes: 0, plugMap: 0, extraBytes: 0, slots: 0, codeMap: SLOT_TABLE_BYTES }, () => {}); // biome-ignore format: one object
   const f = new PciFunction({ arena: b.arena, name: 'bridge', vendor: 1, device: 1, classCode: 0x06_0000 });
   const control = new SmramControl(f, kind, { arena: b.arena, slots, extendedTseg: 16, ramLow: LOW });
   f.reset();

@@ -3,14 +3,14 @@
 
 import type { MemoryLayout } from '../accel/accel.ts';
 import { Arena, type Section } from '../bits/arena.ts';
-import { smramHides } from '../bits/slot-table.ts';
+import { PLUG_GRANULE, pluggedAt, SlotTable, smramHides } from '../bits/slot-table.ts';
 import { struct } from '../bits/struct.ts';
 import { type Clock, Timers, timersLayout, type WallClock } from '../bus/clock.ts';
 import { Bells, bellsLayout, type Doorbell, doorbellLayout } from '../bus/doorbell.ts';
 import { limited, type Report, TRACE_BURST } from '../bus/events.ts';
 import { fanOut, type IrqLine, SharedLine } from '../bus/irq.ts';
 import { Lock, lockLayout } from '../bus/lock.ts';
-import { Ram } from '../bus/memory.ts';
+import { Ram, type RamRange } from '../bus/memory.ts';
 import { MsrSpace } from '../bus/msr.ts';
 import { MemorySlots } from '../bus/slots.ts';
 import { AddressSpace, type PlacedBell, spaceLayout } from '../bus/space.ts';
@@ -43,6 +43,7 @@ import { buildCpus, type Cpus } from './cpus.ts';
 import { DeviceTree } from './device-tree.ts';
 import type { ReadNow } from './device-type.ts';
 import { findDeviceType } from './device-types.ts';
+import { buildDimms, type Dimms, setAside } from './dimms.ts';
 import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-items.ts';
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
@@ -100,6 +101,8 @@ export interface BoardOptions {
   readonly flushPage?: (gpa: number) => void;
   /** See `BoardServices.readNow`. */
   readonly readNow?: ReadNow;
+  /** On the I/O thread: zeroes memory that has gone, the machine being held. */
+  readonly clear?: (gpa: number, length: number) => void;
 }
 
 /** The board as one thread sees it. */
@@ -126,6 +129,8 @@ export interface Board {
   readonly hpet: Hpet;
   /** Which of the possible vCPUs are there. */
   readonly cpus: Cpus;
+  /** Memory that was plugged in. */
+  readonly dimms: Dimms;
   readonly apicBus: ApicBus;
   readonly pvs: readonly KvmPv[];
   readonly hypercall: Hypercall;
@@ -180,6 +185,30 @@ export interface Board {
   reset(): void;
 }
 
+/** RAM, with what is plugged in at the moment; pieces that lie together are one. */
+function ramRanges(view: DataView, layout: MemoryLayout): readonly RamRange[] | (() => readonly RamRange[]) {
+  const { ramHigh, ramHighBase, plugBase, plugBytes, slots } = layout;
+  const low = { gpa: 0, length: layout.ramLow, offset: layout.ramBase };
+  const high = ramHigh > 0 ? [{ gpa: 2 ** 32, length: ramHigh, offset: ramHighBase }] : [];
+  if (plugBytes === 0) return [low, ...high];
+  let seen: number | undefined;
+  let ranges: RamRange[] = [];
+  return () => {
+    const generation = view.getInt32(slots + SlotTable.plugGeneration, true);
+    if (generation === seen) return ranges;
+    seen = generation;
+    ranges = [low, ...high];
+    for (let gpa = plugBase; gpa < plugBase + plugBytes; gpa += PLUG_GRANULE) {
+      if (!pluggedAt(view, slots, gpa)) continue;
+      const last = ranges.at(-1)!;
+      if (last.gpa + last.length === gpa && gpa > 2 ** 32)
+        ranges[ranges.length - 1] = { ...last, length: last.length + PLUG_GRANULE };
+      else ranges.push({ gpa, length: PLUG_GRANULE, offset: ramHighBase + gpa - 2 ** 32 });
+    }
+    return ranges;
+  };
+}
+
 export function buildBoard(o: BoardOptions): Board {
   const { config, layout, wall } = o;
   const arena = new Arena(o.buffer, layout.devices, layout.devices + layout.deviceBytes);
@@ -193,11 +222,8 @@ export function buildBoard(o: BoardOptions): Board {
     Atomics.notify(control.wake, cpu);
   };
   const view = new DataView(o.buffer);
-  const pages = (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096;
-  const ranges = [
-    { gpa: 0, length: layout.ramLow, offset: layout.ramBase },
-    ...(layout.ramHigh > 0 ? [{ gpa: 2 ** 32, length: layout.ramHigh, offset: layout.ramHighBase }] : []),
-  ];
+  const pages = layout.guestBytes / 4096;
+  const ranges = ramRanges(view, layout);
   const watch = {
     base: layout.ramBase,
     codeMap: new Uint8Array(o.buffer, layout.codeMap, pages),
@@ -404,6 +430,18 @@ export function buildBoard(o: BoardOptions): Board {
     refuses: () => chipset.refusesCpus?.(),
     ioThread: o.thread === 0,
   });
+  const dimms = buildDimms({
+    config,
+    arena,
+    ports,
+    acpi,
+    lock,
+    slots,
+    event: o.event,
+    notify,
+    ioThread: o.thread === 0,
+    clear: o.clear ?? (() => {}),
+  });
   const facts = (): BoardFacts => {
     const hotplugSlots = chipset.hotplugSlots?.();
     const virtio = transports.filter((t) => t.used).map((t) => t.place);
@@ -411,6 +449,7 @@ export function buildBoard(o: BoardOptions): Board {
     return {
       ramLow: layout.ramLow,
       ramHigh: layout.ramHigh,
+      ...(config.memoryHotplug ? { hotplugMemory: { base: layout.plugBase, size: setAside(config.memoryHotplug) } } : {}),
       virtio,
       cpus: cpus.list(),
       ...(hotplugSlots ? { hotplugSlots } : {}),
@@ -459,6 +498,7 @@ export function buildBoard(o: BoardOptions): Board {
   if (chipset.bus) devices.addBus(chipset.bus);
   for (const transport of transports) devices.addBus(transport);
   if (cpus.bus) devices.addBus(cpus.bus);
+  if (dimms.bus) devices.addBus(dimms.bus);
   devices.addBus({ kind: 'ISA', name: 'isa.0' });
   devices.addBus({ kind: 'System', name: 'main-system-bus' });
   for (const device of boardDevicesOf(config)) devices.plug(device, undefined, true);
@@ -468,7 +508,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles, ...(chipset.files ?? [])]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, apicBus: bus, pvs, hypercall, timers, uarts, chips, vmport, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, dimms, apicBus: bus, pvs, hypercall, timers, uarts, chips, vmport, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },
@@ -487,6 +527,7 @@ export function buildBoard(o: BoardOptions): Board {
         fwCfg.reset();
         chipset.reset();
         cpus.reset();
+        dimms.reset();
         devices.reset();
       });
       if (!firmware) {

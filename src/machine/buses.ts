@@ -10,6 +10,7 @@ import type { Ehci } from '../devices/usb/ehci.ts';
 import type { UsbPort } from '../devices/usb/port.ts';
 import type { ConsoleIo } from '../devices/virtio/console-io.ts';
 import type { ScsiUnit } from '../devices/virtio/scsi-io.ts';
+import type { DimmWish } from './dimms.ts';
 import type { DriveStore } from './drive-store.ts';
 import type { VirtioPlace } from './microvm.ts';
 
@@ -129,6 +130,13 @@ export interface CpuBus extends Bus<'CPU'> {
   /** A vCPU was added to a machine that has started; on the I/O thread. */
   plugged(path: string): void;
 }
+/** Where modules of memory go. */
+export interface MemoryBus extends Bus<'memory'> {
+  /** A module, as the device at `path`, is there; what it returns takes it away. Throws where there is no such place. */
+  add(path: string, wish: DimmWish): () => void;
+  /** A module was added to a machine that has started; on the I/O thread. */
+  plugged(path: string): void;
+}
 /** The cable of a floppy disk controller. */
 export interface FloppyBus extends Bus<'floppy-bus'> {
   /** The unit that is meant, or the first free one. Throws where it is in use or there is none. */
@@ -149,6 +157,7 @@ export interface Buses {
   readonly SCSI: ScsiBus;
   readonly 'floppy-bus': FloppyBus;
   readonly CPU: CpuBus;
+  readonly memory: MemoryBus;
   readonly 'virtio-serial-bus': VirtioSerialBus;
 }
 export type BusKind = keyof Buses;

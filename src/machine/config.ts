@@ -32,6 +32,8 @@ export interface MachineConfig {
   readonly acpi?: boolean;
   /** Bytes of RAM. */
   readonly memory: number;
+  /** Memory can be plugged in: so many modules, so many bytes in all. */
+  readonly memoryHotplug?: { readonly slots: number; readonly bytes: number };
   /** NUMA nodes; the machine has no such when this is left out. */
   readonly numa?: NumaConfig;
   /** CPU model and feature changes, as QEMU writes them: `max`, `qemu64,+avx`. */

@@ -58,7 +58,18 @@ function trees() {
     const timers = new Timers(arena.alloc(timersLayout));
     const slots = new MemorySlots(
       buffer,
-      { ramBase: 0, ramLow: 0, ramHigh: 0, extraBytes: 0, codeMap: 0, slots: 4096 },
+      {
+        ramBase: 0,
+        ramLow: 0,
+        ramHigh: 0,
+        guestBytes: 0,
+        plugBase: 0,
+        plugBytes: 0,
+        plugMap: 0,
+        extraBytes: 0,
+        codeMap: 0,
+        slots: 4096,
+      },
       () => {},
     );
     const mmio = new AddressSpace({ name: 'mmio', size: 2 ** 40, lock, shared: arena.alloc(spaceLayout) });

@@ -48,6 +48,8 @@ export interface Plugged {
   readonly id: string | undefined;
   /** `/machine/peripheral/ID`, `/machine/peripheral-anon/device[N]`. */
   readonly path: string;
+  /** It came to a machine that was there. */
+  readonly hotplugged: boolean;
   readonly name: string;
   readonly bus: AnyBus;
   /** Slot and function on a PCI bus. */
@@ -165,12 +167,28 @@ export class DeviceTree {
     let entry: Entry;
     try {
       const device = type.build(ctx, values);
-      entry = { config, type, id, path, name, bus, place, values, device, f: plugged.f, buses, io: undefined, arena, undo };
+      entry = {
+        config,
+        type,
+        id,
+        path,
+        hotplugged: first !== undefined,
+        name,
+        bus,
+        place,
+        values,
+        device,
+        f: plugged.f,
+        buses,
+        io: undefined,
+        arena,
+        undo,
+      };
       if (first) {
         this.#o.services.lock.run(() => device.reset());
         if (first.io) entry.io = device.io?.(first.io);
         if (bus.kind === 'PCI' && place) bus.plugged?.(place.slot);
-        else if (bus.kind === 'CPU') bus.plugged(path);
+        else if (bus.kind === 'CPU' || bus.kind === 'memory') bus.plugged(path);
       }
     } catch (error) {
       for (const f of undo.reverse()) f();

@@ -3,6 +3,7 @@
 
 import type { AnyDeviceType } from './device-type.ts';
 import { ich9Ahci } from './types/ahci.ts';
+import { dimm } from './types/dimm.ts';
 import { displays } from './types/display.ts';
 import { gigabitCards } from './types/e1000.ts';
 import { acpiErst } from './types/erst.ts';
@@ -41,6 +42,7 @@ const rows: readonly (readonly [names: RegExp, types: () => readonly AnyDeviceTy
   [/^isa-fdc$|^floppy/, () => floppyTypes],
   [/^pvpanic|^vmcoreinfo/, () => panicTypes],
   [/^acpi-erst$/, () => [acpiErst]],
+  [/^pc-dimm$/, () => [dimm]],
   [/^pc-testdev$/, () => [pcTestdev]],
   [/^edu$|^pci-testdev$/, () => testDevices],
   [/vga$|^ramfb|^bochs/i, () => displays],

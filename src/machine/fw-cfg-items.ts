@@ -6,7 +6,7 @@ import { acpiLoaderFiles } from '../firmware/acpi/build.ts';
 import { E820_RAM, E820_RESERVED, encodeE820, type MemoryRange } from '../firmware/e820.ts';
 import type { MachineConfig } from './config.ts';
 import { linuxBootRom } from './kernel-items.ts';
-import { acpiImage, type BoardFacts, smbiosImage } from './tables.ts';
+import { acpiImage, type BoardFacts, reservedMemoryEnd, smbiosImage } from './tables.ts';
 
 /** Bytes that come from the host: files by their fw_cfg names, and numbered items of a kernel. In shared memory where they are large. */
 export interface FwCfgBlobs {
@@ -70,6 +70,8 @@ export function fwCfgItems(
     files.set(name, { data });
   };
   add('etc/e820', encodeE820(e820(here)));
+  const reserved = reservedMemoryEnd(here);
+  if (reserved !== undefined) add('etc/reserved-memory-end', le(reserved, 8));
   add('etc/system-states', systemStates);
   add('etc/acpi/tables', acpi('etc/acpi/tables', 0x1000));
   add('etc/acpi/rsdp', acpi('etc/acpi/rsdp', 1));

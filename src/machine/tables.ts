@@ -2,6 +2,7 @@
 
 import { acpiHotplug } from '../devices/acpi-hotplug.ts';
 import { ged } from '../devices/ged.ts';
+import { memoryHotplug } from '../devices/memory-hotplug.ts';
 import { lptPorts } from '../devices/parallel.ts';
 import { PVPANIC_PORT } from '../devices/pvpanic.ts';
 import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
@@ -28,6 +29,8 @@ export const physicalBitsOf = ({ cpuModel: text }: MachineConfig): number => {
 export interface BoardFacts {
   readonly ramLow: number;
   readonly ramHigh: number;
+  /** Addresses at which memory may be plugged in. */
+  readonly hotplugMemory?: Window;
   /** Ports of the power management block; those of a board without firmware when left out. */
   readonly pmBase?: number;
   /** virtio transports over MMIO that have a device, in the order in which they are told. */
@@ -40,10 +43,14 @@ export interface BoardFacts {
   readonly errorRecords?: number;
 }
 
+/** Where addresses begin that are not memory's, also not when some is plugged in; undefined where none can be. */
+export const reservedMemoryEnd = ({ hotplugMemory: at }: BoardFacts): number | undefined =>
+  at && Math.ceil((at.base + at.size) / GIB) * GIB;
+
 /** The windows that PCI devices may use. */
 export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [Window, Window] {
   const below = config.machine === 'pc' ? Math.max(facts.ramLow, 0x8000_0000) : ECAM.base + ECAM.size;
-  const above = Math.ceil((2 ** 32 + facts.ramHigh) / GIB) * GIB;
+  const above = reservedMemoryEnd(facts) ?? Math.ceil((2 ** 32 + facts.ramHigh) / GIB) * GIB;
   return [
     { base: below, size: IOAPIC - below },
     { base: above, size: Math.max(0, 2 ** physicalBitsOf(config) - above) },
@@ -119,6 +126,9 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
       ? { numa: { ...config.numa, nodes: config.numa.nodes.length, memory: numaRanges(config.numa.nodes, facts) } }
       : {}),
     ...(ports === undefined ? {} : { cpuHotplug: ports }),
+    ...(config.memoryHotplug && facts.hotplugMemory
+      ? { memoryHotplug: { port: memoryHotplug.base, slots: config.memoryHotplug.slots, window: facts.hotplugMemory } }
+      : {}),
     pci: {
       ...(pc ? {} : { mmconfig: { base: ECAM.base } }),
       memory: pciWindows(config, facts),

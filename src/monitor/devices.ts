@@ -55,5 +55,5 @@ export function deviceNodes(
   const prefix = `/machine/${folder}/`;
   return (machine?.devices.list() ?? [])
     .filter((d) => d.path.startsWith(prefix))
-    .map((d) => [d.path.slice(prefix.length), deviceNode(d, false, more(d))] as const);
+    .map((d) => [d.path.slice(prefix.length), deviceNode(d, d.hotplugged, more(d))] as const);
 }

@@ -6,6 +6,7 @@ import type { DiskHost } from '../disk/open.ts';
 import { cpuModel } from '../isa/x86/cpu-model.ts';
 import { type Backends, noBackends } from '../machine/backends.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
+import { dimmSpace } from '../machine/dimms.ts';
 import type { MachineType } from '../machine/machine-types.ts';
 import type { RunningMachine } from '../machine/running.ts';
 import { CPU_SUFFIX, cpuTypeName } from '../machine/types/cpu.ts';
@@ -20,6 +21,7 @@ import { BlockGraph } from './block/graph.ts';
 import { Jobs } from './block/jobs.ts';
 import { Chardevs, type Connection } from './chardevs.ts';
 import { deviceInfos } from './devices.ts';
+import { dimmsOf, withPlace } from './dimms.ts';
 import { DirtyRate } from './dirty-rate.ts';
 import { DisplayControl, type DisplayHost } from './display.ts';
 import type { DumpStatus } from './dump.ts';
@@ -61,6 +63,8 @@ export interface EmulatorConfig {
   readonly kernel?: { readonly kernel: string; readonly initrd?: string | undefined; readonly append?: string | undefined };
   /** What `-machine` said besides the type, as text. */
   readonly machineProperties: ReadonlyMap<string, string>;
+  /** Memory back-ends that the machine's own RAM comes from. */
+  readonly boardMemdevs: readonly string[];
   readonly noShutdown: boolean;
   /** What `query-command-line-options` tells. */
   readonly options: readonly OptionInfo[];
@@ -344,9 +348,10 @@ export class Emulator {
     if (config.driver.endsWith(CPU_SUFFIX) && config.driver !== cpu)
       throw new QmpError(`Invalid CPU type, expected cpu type: '${cpu}'`);
     try {
-      await this.running.deviceAdd(this.withDrive(config));
+      await this.running.deviceAdd(this.withDimm(this.withDrive(config)));
       this.#lookAtDrives();
     } catch (error) {
+      if (error instanceof QmpError) throw error;
       throw new QmpError(error instanceof Error ? error.message : String(error));
     }
   }
@@ -361,8 +366,20 @@ export class Emulator {
   /** Memory that the machine has cannot go. */
   #refuseInUse(id: string): void {
     const users = this.machine?.devices.list().filter((d) => d.values['memdev'] === id) ?? [];
-    if (users.length > 0 || this.config.machineProperties.get('memory-backend') === id)
+    if (users.length > 0 || this.config.boardMemdevs.includes(id))
       throw new QmpError(`object '${id}' is in use, can not be deleted`);
+  }
+  /** A module of memory with its size and place, beside those of the machine. */
+  withDimm(config: DeviceConfig): DeviceConfig {
+    const { board, devices } = this.running;
+    return withPlace(config, dimmSpace(board.config), dimmsOf(devices.list()), (id) => this.memoryBackend(id));
+  }
+  /** Bytes of the memory back-end `id`, which is not the board's own; undefined where there is none. */
+  memoryBackend(id: string): number | undefined {
+    const object = this.objects.list().find((o) => o.id === id && this.types.is(o.type, 'memory-backend'));
+    if (!object) return undefined;
+    if (this.config.boardMemdevs.includes(id)) throw new QmpError(`can't use already busy memdev: ${id}`);
+    return Number(object.values['size']);
   }
   /** A drive for removable media is there without one, too: it has a place that is empty. `usb-storage` is what its drive is. */
   withDrive(config: DeviceConfig): DeviceConfig {

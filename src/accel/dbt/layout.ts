@@ -1,6 +1,6 @@
 // Where things lie in the shared memory of a machine that runs on the translator.
 
-import { SLOT_TABLE_BYTES } from '../../bits/slot-table.ts';
+import { PLUG_GRANULE, SLOT_TABLE_BYTES } from '../../bits/slot-table.ts';
 import {
   BLOCK_ENTRIES,
   BLOCK_ENTRY_BYTES,
@@ -13,7 +13,7 @@ import {
   TLB_ENTRY_BYTES,
 } from '../../isa/x86/state.ts';
 import { isWide } from '../../wasm/module.ts';
-import type { MemoryLayout } from '../accel.ts';
+import { LOW_RAM_MAX, type MemoryLayout, plugBaseOf } from '../accel.ts';
 import { doorbellsLayout } from '../kvm/doorbells.ts';
 import { holdingsLayout } from '../kvm/holdings.ts';
 import { regionsLayout } from '../kvm/regions.ts';
@@ -86,8 +86,6 @@ const DEVICE_BYTES = 8 << 20;
 const MIB = 1 << 20;
 /** KVM maps the guest's pages by the host's large ones only where guest-physical addresses and the host's agree below this. */
 const LARGE_PAGE = 2 * MIB;
-/** The gap below 4 GiB for devices starts here at the latest. */
-export const LOW_RAM_MAX = 0x8000_0000;
 
 const align = (n: number, to: number): number => Math.ceil(n / to) * to;
 
@@ -98,33 +96,38 @@ export const WIDE_PAGES_MAX = 262144;
 const GIB4 = 2 ** 32;
 
 /**
- * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots. The WebAssembly memory has 64-bit addresses where it
- * would not fit otherwise, or where `wide` asks for it; all but guest RAM from 4 GiB up lies in its first 4 GiB. There is room for `alignRam`.
- * Throws where it does not fit.
+ * Lays out a machine of `memory` bytes, `cpus` vCPUs and `extra` bytes for memory slots, with room to plug in `plug` bytes more. The WebAssembly
+ * memory has 64-bit addresses where it would not fit otherwise, or where `wide` asks for it; all but guest RAM from 4 GiB up lies in its first
+ * 4 GiB. There is room for `alignRam`. Throws where it does not fit.
  */
-export function layoutOf(memory: number, cpus: number, extra = 0, wide = false): MemoryLayout {
+export function layoutOf(memory: number, cpus: number, extra = 0, wide = false, plug = 0): MemoryLayout {
   const vcpuBase = 64 << 10;
   const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
   const devices = vcpuBase + cpus * vcpuBytes;
   const slots = devices + DEVICE_BYTES;
   const ramLow = Math.min(memory, LOW_RAM_MAX);
-  // The RAM behind it begins at 4 GiB.
-  const extraBytes = align(extra, memory > ramLow ? LARGE_PAGE : 4096);
+  // What is behind it begins at 4 GiB.
+  const extraBytes = align(extra, memory > ramLow || plug > 0 ? LARGE_PAGE : 4096);
   const regions = slots + align(SLOT_TABLE_BYTES, 4096);
   const doorbells = regions + align(regionsLayout.size, 4096);
   const holdings = doorbells + align(doorbellsLayout.size, 4096);
   const codeMap = holdings + align(holdingsLayout.size, 4096);
-  const dirtyMap = codeMap + (memory + extraBytes) / 4096;
-  const openMap = dirtyMap + (memory + extraBytes) / 4096;
-  const ramBase = align(openMap + (memory + extraBytes) / 4096, 64 << 10);
+  const ramHigh = memory - ramLow;
+  const plugBase = plug > 0 ? plugBaseOf(memory) : 0;
+  const guestBytes = ramLow + extraBytes + (plug > 0 ? plugBase - GIB4 + plug : ramHigh);
+  const dirtyMap = codeMap + guestBytes / 4096;
+  const openMap = dirtyMap + guestBytes / 4096;
+  const plugMap = openMap + guestBytes / 4096;
+  const ramBase = align(plugMap + guestBytes / PLUG_GRANULE, 64 << 10);
   const ramHighBase = ramBase + ramLow + extraBytes;
-  const pages = align(ramBase + LARGE_PAGE + memory + extraBytes, 64 << 10) / 65536;
+  const pages = align(ramBase + LARGE_PAGE + guestBytes, 64 << 10) / 65536;
   if (pages > WIDE_PAGES_MAX) {
     // Each page takes a byte of each of the three maps; what is rounded up comes to 64 KiB twice at the most.
+    const all = memory + plug;
     const beside = codeMap + extraBytes + (3 * extraBytes) / 4096 + LARGE_PAGE + (128 << 10);
-    const room = (WIDE_PAGES_MAX * 65536 - beside) / (1 + 3 / 4096);
+    const room = (WIDE_PAGES_MAX * 65536 - beside) / (1 + 3 / 4096) - (guestBytes - extraBytes - all);
     throw new Error(
-      `Cannot give the guest ${Math.ceil(memory / MIB)} MiB of memory: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
+      `Cannot give the guest ${Math.ceil(all / MIB)} MiB of memory${plug > 0 ? ' (maxmem)' : ''}: at most ${Math.floor(room / MIB)} MiB are accepted with ${cpus} vCPUs`,
     );
   }
   if (ramHighBase + LARGE_PAGE > GIB4)
@@ -132,7 +135,7 @@ export function layoutOf(memory: number, cpus: number, extra = 0, wide = false):
       `Cannot give the guest ${cpus} vCPUs with ${Math.ceil(memory / MIB)} MiB of memory: a vCPU takes ${Math.ceil(vcpuBytes / MIB)} MiB of 4 GiB, which devices and guest RAM up to 2 GiB share`,
     );
   return {
-    ramBase, ramLow, ramHigh: memory - ramLow, ramHighBase, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, openMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
+    ramBase, ramLow, ramHigh, ramHighBase, plugBase, plugBytes: plug, plugMap, guestBytes, vcpuBase, vcpuBytes, extraBytes, slots, regions, doorbells, holdings, codeMap, dirtyMap, openMap, devices, deviceBytes: DEVICE_BYTES, pages: wide ? Math.max(pages, 65537) : pages,
   }; // biome-ignore format: one object
 }
 

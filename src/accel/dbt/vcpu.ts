@@ -1,6 +1,6 @@
 // A vCPU on the translator: the WebAssembly instance, the host functions that guest code calls, and the loop around them.
 
-import { LowPage, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
+import { LowPage, pluggedAt, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
 import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
@@ -135,7 +135,7 @@ export class DbtVcpu implements Vcpu {
     this.#words = new Int32Array(buffer);
     this.#quads = new BigInt64Array(buffer);
     this.#bytes = new Uint8Array(buffer);
-    this.#codeMap = new Uint8Array(buffer, layout.codeMap, (layout.ramLow + layout.ramHigh + layout.extraBytes) / 4096);
+    this.#codeMap = new Uint8Array(buffer, layout.codeMap, layout.guestBytes / 4096);
     this.#holds = new Uint8Array(this.#codeMap.length);
     this.#idle = new Uint8Array(this.#codeMap.length);
     this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
@@ -685,7 +685,7 @@ export class DbtVcpu implements Vcpu {
     if (slot !== LowPage.ram) return (slot & ~READ_ONLY) >>> 0;
     if (gpa < this.#word(st.ramLow.offset) >>> 0) return ramBase + gpa;
     const above = gpa - 2 ** 32;
-    return above >= 0 && above < ramHigh ? ramHighBase + above : -1;
+    return (above >= 0 && above < ramHigh) || pluggedAt(this.#view, slots, gpa) ? ramHighBase + above : -1;
   }
   /** Number of a page of RAM, from `ramBase` on. */
   #pageNumber(host: number): number {

@@ -1,7 +1,16 @@
 // The machine's memory as KVM memory slots: guest RAM, and what the table of memory slots (bits/slot-table.ts) says of the first MiB and of
 // RAM-like pages elsewhere. Any thread may bring KVM up to date, under the board's lock; what is installed is kept in shared memory.
 
-import { LOW_PAGES, LowPage, READ_ONLY, SLOTS_MAX, Slot, SlotTable } from '../../bits/slot-table.ts';
+import {
+  LOW_PAGES,
+  LowPage,
+  PLUG_GRANULE,
+  PLUG_SLOTS_MAX,
+  READ_ONLY,
+  SLOTS_MAX,
+  Slot,
+  SlotTable,
+} from '../../bits/slot-table.ts';
 import { struct } from '../../bits/struct.ts';
 import type { MemoryLayout } from '../accel.ts';
 import type { KvmVm } from './vm.ts';
@@ -9,8 +18,8 @@ import type { KvmVm } from './vm.ts';
 const PAGE = 4096;
 /** Page numbers below 1 MiB at which a region always ends, so that a change of one part never takes another away for a moment. */
 const isBoundary = (page: number): boolean => page === 0xa0 || page === 0xb0 || (page >= 0xc0 && page % 4 === 0);
-/** More cannot be: pages below 1 MiB one by one, two pieces of RAM, and the slots. */
-const REGIONS_MAX = LOW_PAGES + 2 + SLOTS_MAX;
+/** More cannot be: pages below 1 MiB one by one, two pieces of RAM, what was plugged in, and the slots. */
+const REGIONS_MAX = LOW_PAGES + 2 + SLOTS_MAX + PLUG_SLOTS_MAX;
 
 const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'f64', flags: 'u32' });
 /** What is installed, by KVM slot; length 0 for a free one. */
@@ -50,6 +59,8 @@ export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
   const low = LOW_PAGES * PAGE;
   if (ramLow > low) regions.push({ gpa: low, length: ramLow - low, host: ramBase + low, readOnly: false });
   if (ramHigh > 0) regions.push({ gpa: 2 ** 32, length: ramHigh, host: ramHighBase, readOnly: false });
+  for (const [gpa, length] of pluggedPieces(view, layout))
+    regions.push({ gpa, length, host: ramHighBase + gpa - 2 ** 32, readOnly: false });
   for (let n = 0; n < view.getInt32(slots + SlotTable.count, true); n++) {
     const at = slots + SlotTable.entries + n * Slot.bytes;
     const length = Number(view.getBigInt64(at + Slot.length, true));
@@ -60,6 +71,19 @@ export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
     }
   }
   return regions;
+}
+
+/** Address and bytes of each piece of memory that was plugged in; neighbours' entries in the map differ. */
+function pluggedPieces(view: DataView, { plugBase, plugBytes, plugMap }: MemoryLayout): readonly (readonly [number, number])[] {
+  const pieces: [number, number][] = [];
+  let before = 0;
+  for (let gpa = plugBase; gpa < plugBase + plugBytes; gpa += PLUG_GRANULE) {
+    const entry = view.getUint8(plugMap + (gpa - 2 ** 32) / PLUG_GRANULE);
+    if (entry !== 0 && entry === before) pieces.at(-1)![1] += PLUG_GRANULE;
+    else if (entry !== 0) pieces.push([gpa, PLUG_GRANULE]);
+    before = entry;
+  }
+  return pieces;
 }
 
 export class KvmRegions {

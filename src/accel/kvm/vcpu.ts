@@ -2,6 +2,7 @@
 // translator uses too (state.ts), so that a guest may move between the two. Linux 6.1, Documentation/virt/kvm/api.rst, KVM_RUN and "The
 // kvm_run structure".
 
+import { pluggedAt } from '../../bits/slot-table.ts';
 import { resetState } from '../../isa/x86/reset.ts';
 import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -66,10 +67,11 @@ export interface KvmVcpuOptions {
 }
 
 /** Where RAM of a guest-physical address lies in the machine's memory. */
-function hostOf({ ramBase, ramLow, ramHigh, ramHighBase }: MemoryLayout, gpa: bigint): number | undefined {
+function hostOf(view: DataView, { ramBase, ramLow, ramHigh, ramHighBase, slots }: MemoryLayout, gpa: bigint): number | undefined {
   const at = Number(gpa);
   if (at < ramLow) return ramBase + at;
-  return at >= 2 ** 32 && at < 2 ** 32 + ramHigh ? ramHighBase + at - 2 ** 32 : undefined;
+  const isRam = (at >= 2 ** 32 && at < 2 ** 32 + ramHigh) || pluggedAt(view, slots, at);
+  return isRam ? ramHighBase + at - 2 ** 32 : undefined;
 }
 
 export class KvmVcpu implements Vcpu {
@@ -563,7 +565,7 @@ export class KvmVcpu implements Vcpu {
     const raw = new Uint8Array(data.buffer, data.byteOffset + 8, 16);
     if (count >= 3 && (data[0]! & 1n) !== 0n && raw[0]! > 0 && raw[0]! <= 15) return hex(raw.subarray(1, 1 + raw[0]!));
     const physical = this.#physical(this.#state.linearRip());
-    const at = physical === undefined ? undefined : hostOf(this.#o.layout, physical);
+    const at = physical === undefined ? undefined : hostOf(this.#view, this.#o.layout, physical);
     return at === undefined ? 'unknown' : hex(new Uint8Array(this.#view.buffer, at, Math.min(15, 4096 - (at & 0xfff))));
   }
   /** Guest-physical address of a linear one, as the kernel walks the guest's tables; undefined where nothing is mapped. */

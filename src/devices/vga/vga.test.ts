@@ -192,7 +192,18 @@ test('a reset keeps the picture in memory, and shows none', () => {
 
 test('the window is plain memory where no plane is masked, and the bus elsewhere', () => {
   const buffer = new SharedArrayBuffer(0x130_0000);
-  const places = { ramBase: 0x10000, ramLow: 0x10_0000, ramHigh: 0, extraBytes: 1 << 20, slots: 0, codeMap: 0x2000 };
+  const places = {
+    ramBase: 0x10000,
+    ramLow: 0x10_0000,
+    ramHigh: 0,
+    guestBytes: 0x20_0000,
+    plugBase: 0,
+    plugBytes: 0,
+    plugMap: 0,
+    extraBytes: 1 << 20,
+    slots: 0,
+    codeMap: 0x2000,
+  };
   const slots = new MemorySlots(buffer, places, () => {});
   const view = new DataView(buffer);
   const host = slots.alloc('vram', 1 << 20);

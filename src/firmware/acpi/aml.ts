@@ -100,6 +100,10 @@ export const device = (where: string, ...terms: readonly Aml[]): Aml =>
 export const method = (where: string, args: number, ...terms: readonly Aml[]): Aml =>
   bytesOf(0x14, packaged(bytesOf(path(where), args & 7, ...terms)));
 
+/** One that is not run twice at the same time: it creates names. */
+export const serializedMethod = (where: string, args: number, ...terms: readonly Aml[]): Aml =>
+  bytesOf(0x14, packaged(bytesOf(path(where), (args & 7) | 8, ...terms)));
+
 export const arg = (n: 0 | 1 | 2 | 3 | 4 | 5 | 6): Aml => bytesOf(0x68 + n);
 export const ret = (value: Aml): Aml => bytesOf(0xa4, value);
 export const ifThen = (condition: Aml, ...terms: readonly Aml[]): Aml => bytesOf(0xa0, packaged(bytesOf(condition, ...terms)));
@@ -108,6 +112,13 @@ export const equal = (a: Aml, b: Aml): Aml => bytesOf(0x93, a, b);
 export const not = (a: Aml): Aml => bytesOf(0x92, a);
 export const and = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x7b, a, b, to);
 export const or = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x7d, a, b, to);
+export const createQwordField = (from: Aml, offset: number, as: string): Aml => bytesOf(0x8f, from, int(offset), path(as));
+export const add = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x72, a, b, to);
+export const subtract = (a: Aml, b: Aml, to: Aml): Aml => bytesOf(0x74, a, b, to);
+/** The value of `a + b`. */
+export const plus = (a: Aml, b: Aml): Aml => bytesOf(0x72, a, b, 0);
+export const shiftLeft = (a: Aml, b: Aml): Aml => bytesOf(0x79, a, b, 0);
+export const less = (a: Aml, b: Aml): Aml => bytesOf(0x95, a, b);
 export const createDwordField = (from: Aml, offset: number, as: string): Aml => bytesOf(0x8a, from, int(offset), path(as));
 
 export const store = (value: Aml, to: Aml): Aml => bytesOf(0x70, value, to);

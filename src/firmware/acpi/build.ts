@@ -82,7 +82,7 @@ export const buildAcpi = (config: AcpiConfig): AcpiImage => {
   if (config.hpet) listed.push(table('HPET', 1, hpetBody()));
   if (config.pci?.mmconfig) listed.push(table('MCFG', 1, mcfgBody(config.pci.mmconfig.base)));
   const { numa } = config;
-  if (numa) listed.push(table('SRAT', 1, sratBody(config.cpus, numa)));
+  if (numa) listed.push(table('SRAT', 1, sratBody(config.cpus, numa, config.memoryHotplug?.window)));
   if (numa?.distances) listed.push(table('SLIT', 1, slitBody(numa.nodes, numa.distances)));
   if (config.errorRecords !== undefined) listed.push(table('ERST', 1, erstBody(config.errorRecords)));
   const list = (signature: string, width: 4 | 8): number => {

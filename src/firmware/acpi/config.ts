@@ -31,6 +31,8 @@ export interface AcpiConfig {
   readonly absent?: readonly number[];
   /** First of the ports by which CPUs come and go; their methods are described where this is given. */
   readonly cpuHotplug?: number;
+  /** Modules of memory come and go: first port of what tells of them, how many there can be, and addresses at which they may lie. */
+  readonly memoryHotplug?: { readonly port: number; readonly slots: number; readonly window: Window };
   readonly pci?: PciConfig;
   /** Proximity domains: memory, the domain of each CPU of `cpus`, and distances of all pairs, row by row. */
   readonly numa?: {

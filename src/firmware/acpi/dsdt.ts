@@ -61,6 +61,81 @@ const cpuContainer = (cpus: readonly number[], base: number): a.Aml => {
   ); // biome-ignore format: methods a line each
 };
 
+const moduleName = (slot: number): string => `M${slot.toString(16).toUpperCase().padStart(3, '0')}`;
+
+/** Where the fields of `_CRS`'s one descriptor lie (6.4.3.5.1): first and last address, bytes. */
+const qword = { first: 14, last: 22, length: 38 } as const;
+
+/**
+ * Modules of memory that come and go, with the methods over the ports that tell of them: QEMU 7.2, docs/specs/acpi_mem_hotplug.rst. `MSCN` is
+ * what the event calls.
+ */
+const memoryContainer = ({ port, slots, window }: NonNullable<AcpiConfig['memoryHotplug']>): a.Aml => {
+  const locked = (...terms: readonly a.Aml[]): a.Aml[] => [a.acquire('MLCK'), ...terms, a.release('MLCK')];
+  const set = (name: string, value: a.Aml): a.Aml => a.store(value, a.path(name));
+  const is = (name: string): a.Aml => a.equal(a.path(name), a.int(1));
+  const one = a.int(1);
+  const select = set('MSEL', a.arg(0));
+  const wide = (low: string, high: string): a.Aml => a.plus(a.path(low), a.shiftLeft(a.path(high), a.int(32)));
+  const all = Array.from({ length: slots }, (_, n) => n);
+  return a.device(
+    'MHPC',
+    a.name('_HID', a.hid('PNP0A06')),
+    a.name('_UID', a.str('Memory hotplug resources')),
+    present,
+    a.name('_CRS', template(io(port, 24))),
+    a.ports('MPRT', port, 24),
+    a.dwordFields('MPRT', 'MRBL', 'MRBH', 'MRLL', 'MRLH', 'MPX'),
+    a.bitFields('MPRT', 1, [160, ['MES', 1], ['MINS', 1], ['MRMV', 1], ['MEJ', 1]]),
+    a.dwordFields('MPRT', 'MSEL', 'MOEV', 'MOSC'),
+    a.mutex('MLCK'),
+    a.method('MSTA', 1, ...locked(select, a.store(a.int(0), a.local(0)), a.ifThen(is('MES'), a.store(a.int(15), a.local(0)))), a.ret(a.local(0))),
+    a.serializedMethod(
+      'MCRS',
+      1,
+      ...locked(select, a.store(wide('MRBL', 'MRBH'), a.local(1)), a.store(wide('MRLL', 'MRLH'), a.local(2))),
+      a.store(template(memoryWindow(window.base, window.size, true)), a.local(0)),
+      a.createQwordField(a.local(0), qword.first, 'MMIN'),
+      a.createQwordField(a.local(0), qword.last, 'MMAX'),
+      a.createQwordField(a.local(0), qword.length, 'MLEN'),
+      set('MMIN', a.local(1)),
+      a.subtract(a.plus(a.local(1), a.local(2)), one, a.path('MMAX')),
+      set('MLEN', a.local(2)),
+      a.ret(a.local(0)),
+    ),
+    a.method('MPXM', 1, ...locked(select, a.store(a.path('MPX'), a.local(0))), a.ret(a.local(0))),
+    a.method('MOST', 4, ...locked(select, set('MOEV', a.arg(1)), set('MOSC', a.arg(2)))),
+    a.method('MEJ0', 1, ...locked(select, set('MEJ', one))),
+    a.method('MTFY', 2, ...all.map((n) => a.ifThen(a.equal(a.arg(0), a.int(n)), a.notify(a.path(moduleName(n)), a.arg(1))))),
+    a.method(
+      'MSCN',
+      0,
+      ...locked(
+        a.store(a.int(0), a.local(0)),
+        a.whileTrue(
+          a.less(a.local(0), a.int(slots)),
+          set('MSEL', a.local(0)),
+          a.ifThen(is('MINS'), a.call('MTFY', a.local(0), one), set('MINS', one)),
+          a.otherwise(a.ifThen(is('MRMV'), a.call('MTFY', a.local(0), a.int(3)), set('MRMV', one))),
+          a.add(a.local(0), one, a.local(0)),
+        ),
+      ),
+    ),
+    ...all.map((n) =>
+      a.device(
+        moduleName(n),
+        a.name('_HID', a.hid('PNP0C80')),
+        a.name('_UID', a.int(n)),
+        a.method('_STA', 0, a.ret(a.call('MSTA', a.int(n)))),
+        a.method('_CRS', 0, a.ret(a.call('MCRS', a.int(n)))),
+        a.method('_PXM', 0, a.ret(a.call('MPXM', a.int(n)))),
+        a.method('_OST', 3, a.call('MOST', a.int(n), a.arg(0), a.arg(1), a.arg(2))),
+        a.method('_EJ0', 1, a.call('MEJ0', a.int(n))),
+      ),
+    ),
+  ); // biome-ignore format: methods a line each
+};
+
 const cpuDevices = (cpus: readonly number[]): a.Aml[] =>
   cpus.map((_, i) => a.device(cpuName(i), a.name('_HID', a.str('ACPI0007')), a.name('_UID', a.int(i)), present));
 
@@ -138,11 +213,12 @@ const hotplugSlots = ({ base, slots }: NonNullable<PciConfig['hotplug']>): a.Aml
   a.method('PCNT', 0, a.call('DVNT', a.path('PCIU'), a.int(1)), a.call('DVNT', a.path('PCID'), a.int(3))),
 ];
 
-/** The methods of general-purpose events: 1 tells of PCI devices, 2 of CPUs. */
+/** The methods of general-purpose events: 1 tells of PCI devices, 2 of CPUs, 3 of memory. */
 const events = (config: AcpiConfig): a.Aml[] => {
   const methods = [
     ...(config.pci?.hotplug ? [a.method('_E01', 0, a.call('\\_SB.PCI0.PCNT'))] : []),
     ...(config.cpuHotplug === undefined ? [] : [a.method('_E02', 0, a.call('\\_SB.CPUS.CSCN'))]),
+    ...(config.memoryHotplug ? [a.method('_E03', 0, a.call('\\_SB.MHPC.MSCN'))] : []),
   ];
   return methods.length > 0 ? [a.scope('\\_GPE', ...methods)] : [];
 };
@@ -229,6 +305,7 @@ export const dsdtBody = (config: AcpiConfig): Uint8Array =>
       ...(config.cpuHotplug === undefined
         ? cpuDevices(config.cpus)
         : [cpuContainer(config.cpus, config.cpuHotplug), simple('CPHR', 'PNP0A06', io(config.cpuHotplug, 12))]),
+      ...(config.memoryHotplug ? [memoryContainer(config.memoryHotplug)] : []),
       ...(config.reduced ? eventDevices(config.reduced) : []),
       ...systemDevices(config),
       ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),

@@ -3,7 +3,7 @@
 // (MCFG); IA-PC HPET Specification 1.0a, section 3.2.4.
 
 import { bytesOf, little } from './aml.ts';
-import { type AcpiConfig, HPET_BASE, SCI } from './config.ts';
+import { type AcpiConfig, HPET_BASE, SCI, type Window } from './config.ts';
 
 /** Offsets of the FADT's pointers, from the table's start. */
 export const FADT_POINTERS = { facs: 36, dsdt: 40, xDsdt: 140 } as const;
@@ -116,8 +116,15 @@ export const mcfgBody = (base: number): Uint8Array => bytesOf(little(0, 8), litt
 
 type Numa = NonNullable<AcpiConfig['numa']>;
 
-/** CPUs, then memory; entries that are not enabled fill it up to two more than there are nodes, as with QEMU. */
-export const sratBody = (cpus: readonly number[], { nodes, memory, cpus: domains }: Numa): Uint8Array => {
+/** Flags of a memory range, section 5.2.16.2. */
+const SRAT_ENABLED = 1;
+const SRAT_HOTPLUGGABLE = 2;
+
+/**
+ * CPUs, then memory; entries that are not enabled fill it up to two more than there are nodes, as with QEMU. Last the addresses at which memory
+ * may be plugged in, which the last node has until a module tells of its own.
+ */
+export const sratBody = (cpus: readonly number[], { nodes, memory, cpus: domains }: Numa, hotplug?: Window): Uint8Array => {
   const entries = cpus.map((id, n) =>
     id < 255
       ? bytesOf(0, 16, domains[n]!, id, little(1, 4), 0, 0, 0, 0, little(0, 4))
@@ -135,8 +142,9 @@ export const sratBody = (cpus: readonly number[], { nodes, memory, cpus: domains
       little(enabled, 4),
       little(0, 8),
     );
-  for (const { node, base, size } of memory) entries.push(range(node, base, size, 1));
+  for (const { node, base, size } of memory) entries.push(range(node, base, size, SRAT_ENABLED));
   for (let n = memory.length; n < nodes + 2; n++) entries.push(range(0, 0, 0, 0));
+  if (hotplug) entries.push(range(nodes - 1, hotplug.base, hotplug.size, SRAT_ENABLED | SRAT_HOTPLUGGABLE));
   return bytesOf(little(1, 4), little(0, 8), ...entries);
 };
 

@@ -150,10 +150,11 @@ export class NodeMachine implements RunningMachine {
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
-    const room = layoutOf(config.memory, config.cpus, extraBytes(config));
-    if (room.ramHigh > 0 && 2 ** 32 + room.ramHigh > 2 ** physicalBitsOf(config))
+    const room = layoutOf(config.memory, config.cpus, extraBytes(config), false, config.memoryHotplug?.bytes ?? 0);
+    const end = room.plugBytes > 0 ? room.plugBase + room.plugBytes : room.ramHigh > 0 ? 2 ** 32 + room.ramHigh : 0;
+    if (end > 2 ** physicalBitsOf(config))
       throw new Error(
-        `Cannot give the guest ${config.memory / 2 ** 20} MiB of memory: its physical addresses have ${physicalBitsOf(config)} bits, accepted are ${room.ramLow / 2 ** 20} MiB, or a larger phys-bits=`,
+        `Cannot give the guest ${(config.memory + room.plugBytes) / 2 ** 20} MiB of memory: its physical addresses have ${physicalBitsOf(config)} bits, accepted are ${room.ramLow / 2 ** 20} MiB, or a larger phys-bits=`,
       );
     const memory = allocate(room, config);
     this.#native = nativeFiles() ?? null;
@@ -166,9 +167,9 @@ export class NodeMachine implements RunningMachine {
     this.#epoch = epoch;
     this.#blobs = blobs;
     this.#memory = memory;
-    const { ramBase, ramLow, ramHigh, extraBytes: extra } = layout;
-    this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh));
-    this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + ramLow + ramHigh + extra), o.shareable === true);
+    const { ramBase, guestBytes } = layout;
+    this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + guestBytes));
+    this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + guestBytes), o.shareable === true);
     const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
     const flag = kicker(memory.buffer, layout);
     const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
@@ -193,6 +194,11 @@ export class NodeMachine implements RunningMachine {
         },
         report: o.report,
         blobs,
+        clear: (gpa, length) => {
+          const at = layout.ramHighBase - ramBase + gpa - 2 ** 32;
+          this.#guest.clear(at, at + length);
+          this.#bytes.fill(0, layout.dirtyMap + at / PAGE, layout.dirtyMap + (at + length) / PAGE);
+        },
       });
       this.#serial = new SerialPorts({ board: this.board, output: o.serial, over: () => this.#status === 'ended' });
       this.#flash = new FlashFiles({ board: this.board, images: o.firmware?.flash ?? [], report: o.report });
@@ -943,13 +949,13 @@ export class NodeMachine implements RunningMachine {
   }
   /** vCPUs and devices as after power-on. Memory keeps what the guest has left in it; what the machine starts with is loaded over it again. */
   #restart(why: MachineEvent): void {
-    const { ramLow, ramHigh, extraBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
+    const { guestBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
     this.#why = null;
     for (let cpu = 0; cpu < this.cpus; cpu++) {
       const at = vcpuBase + cpu * vcpuBytes;
       this.#bytes.fill(0, at, at + Area.records);
     }
-    this.#bytes.fill(0, codeMap, codeMap + (ramLow + ramHigh + extraBytes) / PAGE);
+    this.#bytes.fill(0, codeMap, codeMap + guestBytes / PAGE);
     if (this.#diverted) {
       this.#diverted = undefined;
       this.board.lock.run(() => {

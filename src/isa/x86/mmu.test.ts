@@ -352,7 +352,7 @@ test('memory slots and pages of the first MiB lead to other bytes, or to the bus
   const m = new TestMachine();
   // The table and the bytes lie in RAM here, where nothing else uses them.
   const table = m.host(0x200000);
-  const slots = new MemorySlots(m.memory.buffer, { ramBase: m.host(0), ramLow: 0x300000, ramHigh: 0x10000, extraBytes: 0, slots: table, codeMap: 0x80000 }, () => {}); // biome-ignore format: one object
+  const slots = new MemorySlots(m.memory.buffer, { ramBase: m.host(0), ramLow: 0x300000, ramHigh: 0x10000, guestBytes: 0x310000, plugBase: 0, plugBytes: 0, plugMap: 0, extraBytes: 0, slots: table, codeMap: 0x80000 }, () => {}); // biome-ignore format: one object
   assert.equal(m.run(pageAddress, 0xfd000000n).value, 0n);
   m.set(st.slotTable, table);
   assert.equal(m.run(pageAddress, 0xa0000n).value, BigInt(m.host(0xa0000)));

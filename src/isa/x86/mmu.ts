@@ -1,7 +1,7 @@
 // Address translation: the page walk of every paging mode, its permission checks, page faults and the filling of the software
 // TLB (Intel SDM volume 3, sections 4.1 to 4.9 and 4.10.2, 4-level and 5-level paging in 4.5).
 
-import { LOW_PAGES, LowPage, READ_ONLY, Slot, SlotTable, Smram, smramWindow } from '../../bits/slot-table.ts';
+import { LOW_PAGES, LowPage, PLUG_GRANULE, READ_ONLY, Slot, SlotTable, Smram, smramWindow } from '../../bits/slot-table.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import { isCanonical } from './canonical.ts';
 import { PHYSICAL_BITS } from './cpu-model.ts';
@@ -72,6 +72,13 @@ export const ramAddress = sub('ramAddress', ['i64'], 'i64', {}, (c, gpa) => {
   b.if(b.ltu(gpa, b.extu(c.get(st.ramLow))), () => b.ret(b.add(b.extu(c.get(st.ramBase)), gpa)));
   const above = b.sub(gpa, b.i64(0x1_0000_0000n));
   b.if(b.ltu(above, c.get(st.ramHigh)), () => b.ret(b.add(b.extu(c.get(st.ramSplit)), above)));
+  const table = c.get(st.slotTable);
+  b.if(table, () => {
+    b.if(b.ltu(above, b.raw('i64', table, SlotTable.plugSpan)), () => {
+      const entry = b.add(b.raw('i32', table, SlotTable.plugMap), b.wrap(b.shru(above, b.i64(Math.log2(PLUG_GRANULE)))));
+      b.if(b.raw('i32.8u', entry, 0), () => b.ret(b.add(b.extu(c.get(st.ramSplit)), above)));
+    });
+  });
   b.ret(b.i64(0));
 });
 

@@ -165,12 +165,11 @@ function slotTable(view: DataView, { slots, ramBase }: MemoryLayout): Section {
 }
 
 function restoreTable(view: DataView, layout: MemoryLayout, bytes: Uint8Array): void {
-  const { slots, ramBase, ramLow, ramHigh, extraBytes } = layout;
+  const { slots, ramBase, guestBytes } = layout;
   const d = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-  const end = ramLow + ramHigh + extraBytes;
   const inside = (offset: number, length: number): boolean => {
     const at = offset - (offset & READ_ONLY);
-    return at % 4096 === 0 && length >= 0 && length % 4096 === 0 && at + length <= end;
+    return at % 4096 === 0 && length >= 0 && length % 4096 === 0 && at + length <= guestBytes;
   };
   for (let page = 0; page < LOW_PAGES; page++) {
     const entry = d.getUint32(4 * page, true);

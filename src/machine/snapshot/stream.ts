@@ -19,8 +19,7 @@ export interface StillMachine {
 
 /** Its memory as pages. */
 export function memoryOf({ buffer, layout }: StillMachine): Pages {
-  const { ramBase, ramLow, ramHigh, extraBytes } = layout;
-  return pagesOf(new Uint8Array(buffer, ramBase, ramLow + ramHigh + extraBytes));
+  return pagesOf(new Uint8Array(buffer, layout.ramBase, layout.guestBytes));
 }
 
 const json = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));

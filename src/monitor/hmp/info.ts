@@ -1,6 +1,7 @@
 // What `info` shows, as a table. QEMU 7.2 "System Emulation", section "QEMU Monitor".
 
 import { exitText } from '../../accel/kvm/counters.ts';
+import { dimmsOf, pluggedBytes } from '../dimms.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
 import { listSnapshots } from '../machine-snapshots.ts';
 import type { Cable } from '../netdevs.ts';
@@ -93,8 +94,8 @@ export const infos: readonly HmpCommand[] = [
             .filter((n) => board.config.numa?.cpus[n] === node)
             .map((n) => ` ${n}`)
             .join('')}`,
-          `node ${node} size: ${Math.floor(size / 2 ** 20)} MB`,
-          `node ${node} plugged: 0 MB`,
+          `node ${node} size: ${Math.floor((size + pluggedBytes(e, node)) / 2 ** 20)} MB`,
+          `node ${node} plugged: ${Math.floor(pluggedBytes(e, node) / 2 ** 20)} MB`,
         ]),
       ].join('\n');
     },
@@ -184,7 +185,24 @@ export const infos: readonly HmpCommand[] = [
   {
     names: ['memory_size_summary'],
     help: 'show the amount of memory',
-    run: (e) => `base memory: ${e.config.memory}\nplugged memory: 0`,
+    run: (e) => `base memory: ${e.config.memory}\nplugged memory: ${pluggedBytes(e)}`,
+  },
+  {
+    names: ['memory-devices'],
+    help: 'show memory devices',
+    run: (e) =>
+      dimmsOf(e.machine?.devices.list() ?? [])
+        .flatMap((d) => [
+          `Memory device [dimm]: "${d.id ?? ''}"`,
+          `  addr: 0x${d.addr.toString(16)}`,
+          `  slot: ${d.slot}`,
+          `  node: ${d.node}`,
+          `  size: ${d.size}`,
+          `  memdev: /objects/${d.memdev}`,
+          `  hotplugged: ${d.hotplugged}`,
+          '  hotpluggable: true',
+        ])
+        .join('\n'),
   },
   {
     names: ['iothreads'],

@@ -55,11 +55,10 @@ const container = (name: string, parts: readonly MemoryRegion[], length = ALL, p
 /** The address spaces of the machine, and what their aliases show. */
 export function memorySpaces(e: Emulator): readonly Space[] {
   const { board } = e.running;
-  const { slots, memory } = board;
+  const { slots } = board;
   const mapped = slots.mapped();
   const ramName = e.config.machine.ramId ?? 'ram';
-  const low = memory.ranges[0]!.length;
-  const high = memory.ranges[1]?.length ?? 0;
+  const { ramLow: low, ramHigh: high } = board.facts;
   const ram = region(ramName, 0, low + high, { kind: 'ram' });
 
   /** What a device maps: plain memory where a slot is at its place. */

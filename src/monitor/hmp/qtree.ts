@@ -103,8 +103,8 @@ export function deviceTree(machine: RunningMachine): string {
     for (const b of devices.buses.filter((x) => c.buses?.includes(x.name))) bus(b.name, kindOf(b), inner);
     if (c.ownBus) bus(c.ownBus.name, c.ownBus.kind, inner);
   };
-  // vCPUs are on no bus that QEMU shows.
-  const tops = devices.buses.filter((b) => b.kind !== 'CPU' && !owned.has(b.name));
+  // vCPUs and modules of memory are on no bus that QEMU shows.
+  const tops = devices.buses.filter((b) => b.kind !== 'CPU' && b.kind !== 'memory' && !owned.has(b.name));
   for (const b of tops.toSorted((a, b) => Number(b.kind === 'System') - Number(a.kind === 'System'))) bus(b.name, kindOf(b), '');
   return lines.join('\n');
 }

@@ -2,7 +2,8 @@
 
 import { exitNames } from '../../accel/kvm/counters.ts';
 import { cpuPlace, cpuTypeName } from '../../machine/types/cpu.ts';
-import { array, bool, enumeration, int, object, optional, str, uint64 } from '../../rpc/qmp/schema.ts';
+import { array, bool, enumeration, int, object, optional, str, uint64, union } from '../../rpc/qmp/schema.ts';
+import { dimmsOf, pluggedBytes } from '../dimms.ts';
 import { dirtyRateModes } from '../dirty-rate.ts';
 import type { Emulator } from '../emulator.ts';
 import { action, type QmpTable, query } from './row.ts';
@@ -23,6 +24,20 @@ const cpuInfo = object('CpuInfoFast', {
   target: enumeration('SysEmuTarget', ['x86_64']),
 });
 const hotpluggable = object('HotpluggableCPU', { type: str, 'vcpus-count': int, props: place, 'qom-path': optional(str) });
+const memoryDevice = union('MemoryDeviceInfo', {}, 'type', {
+  dimm: {
+    data: object('PCDIMMDeviceInfo', {
+      id: optional(str),
+      addr: int,
+      size: int,
+      slot: int,
+      node: int,
+      memdev: str,
+      hotplugged: bool,
+      hotpluggable: bool,
+    }),
+  },
+});
 const memdev = object('Memdev', {
   id: optional(str),
   size: int,
@@ -79,9 +94,14 @@ export const cpuCommands: QmpTable = {
   }),
   'query-memory-size-summary': query({}, object('MemoryInfo', { 'base-memory': int, 'plugged-memory': optional(int) }), (e) => ({
     'base-memory': e.config.memory,
-    'plugged-memory': 0,
+    'plugged-memory': pluggedBytes(e),
   })),
-  'query-memory-devices': query({}, array(object('MemoryDeviceInfo', { type: str })), () => []),
+  'query-memory-devices': query({}, array(memoryDevice), (e) =>
+    dimmsOf(e.machine?.devices.list() ?? []).map(({ memdev: backend, ...data }) => ({
+      type: 'dimm' as const,
+      data: { ...data, memdev: `/objects/${backend}`, hotpluggable: true },
+    })),
+  ),
   'query-memdev': query({}, array(memdev), (e) => {
     const made = e.objects.list().filter((o) => e.types.is(o.type, 'memory-backend'));
     const own = e.config.machine.ramId;

@@ -1,0 +1,26 @@
+// `pc-dimm`: a module of memory, for a machine with room for more (`-m 1G,slots=2,maxmem=4G`).
+
+import { deviceType } from '../device-type.ts';
+import { int32, named, uint32, uint64 } from '../properties.ts';
+
+export const DIMM = 'pc-dimm';
+
+export const dimm = deviceType({
+  name: DIMM,
+  bus: 'memory',
+  description: 'DIMM memory module',
+  category: 'Misc',
+  parents: ['device'],
+  properties: {
+    memdev: { ...named('memory back-end', ''), type: 'link<memory-backend>' },
+    node: uint32(0),
+    addr: uint64(0),
+    slot: int32(-1),
+    /** Of the back-end: whoever makes the device knows that, users cannot say it. */
+    size: uint64(0),
+  },
+  build(ctx, p) {
+    ctx.onRemove(ctx.bus.add(ctx.path, p));
+    return { reset: () => {} };
+  },
+});
