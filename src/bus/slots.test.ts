@@ -3,7 +3,18 @@ import { test } from 'node:test';
 import { SLOT_TABLE_BYTES, slotAt, slotOf } from '../bits/slot-table.ts';
 import { MemorySlots } from './slots.ts';
 
-const o = { ramBase: 0x10000, ramLow: 0x10_0000, ramHigh: 0, guestBytes: 0x10_8000, plugBase: 0, plugBytes: 0, plugMap: 0, extraBytes: 0x8000, slots: 0, codeMap: 0x2000 } as const;
+const o = {
+  ramBase: 0x10000,
+  ramLow: 0x10_0000,
+  ramHigh: 0,
+  guestBytes: 0x10_8000,
+  plugBase: 0,
+  plugBytes: 0,
+  plugMap: 0,
+  extraBytes: 0x8000,
+  slots: 0,
+  codeMap: 0x2000,
+} as const;
 
 function slots() {
   const buffer = new SharedArrayBuffer(0x12_0000);

@@ -161,7 +161,7 @@ test('what is not supported is refused by name, down to properties', () => {
   assert.equal(refusal('-device vfio-pci,netdev=n'), '-device vfio-pci: not supported');
   assert.equal(refusal('-device isa-debug-exit,baud=b'), '-device isa-debug-exit baud: not supported');
   assert.equal(refusal('-machine q35,nvdimm=on'), '-machine nvdimm: not supported');
-  assert.equal(refusal('-m 1G,slots=2'), '-m slots=2: not supported');
+  assert.equal(refusal('-m 1G,slots=2'), '-m: slots specified but no max-size');
   assert.equal(refusal('-d exec'), '-d exec: not supported; -d help lists what is');
   assert.equal(refusal('-rtc base=utc,clock=vm'), '-rtc clock=vm: not supported; accepted: host');
 });

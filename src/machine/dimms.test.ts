@@ -39,7 +39,10 @@ test('what cannot be is refused as QEMU does', () => {
       return (error as Error).message;
     }
   };
-  assert.throws(() => placeDimm(undefined, [], { ...any, size: MIB }), /no slots where allocated, please specify the 'slots' option/);
+  assert.throws(
+    () => placeDimm(undefined, [], { ...any, size: MIB }),
+    /no slots where allocated, please specify the 'slots' option/,
+  );
   assert.equal(refusal({ size: 129 * MIB }), 'backend memory size must be multiple of 0x200000');
   assert.equal(
     refusal({ size: GIB }),

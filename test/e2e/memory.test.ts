@@ -29,7 +29,7 @@ for (const machine of ['pc', 'q35'])
       await e.shell();
       // What is there at the start lies at 4 GiB, the 32nd block.
       assert.match(await e.command(online(32)), /online/);
-      const before = (await total(e));
+      const before = await total(e);
       await e.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: 'm1', size: 256 * MIB });
       await e.qmp('device_add', { driver: 'pc-dimm', id: 'd1', memdev: 'm1' });
       assert.match(await e.command(online(33)), /online/);
@@ -44,16 +44,20 @@ for (const machine of ['pc', 'q35'])
         ],
       );
       // User pages go to movable memory first, which is what came.
-      const fill = 'mkdir -p /t; mount -t tmpfs -o size=400m none /t; dd if=/dev/urandom of=/t/a bs=1M count=60 2>/dev/null; cp /t/a /t/b';
+      const fill =
+        'mkdir -p /t; mount -t tmpfs -o size=400m none /t; dd if=/dev/urandom of=/t/a bs=1M count=60 2>/dev/null; cp /t/a /t/b';
       assert.match(await e.command(`${fill}; cmp /t/a /t/b && echo sa""me`), /same/);
       assert.match(await e.command('cp /bin/busybox /t/; /t/busybox echo ru""ns; rm -r /t/*; umount /t'), /runs/);
       await assert.rejects(e.qmp('object-del', { id: 'm1' }), /in use/);
       await e.qmp('device_del', { id: 'd1' });
       await e.event('DEVICE_DELETED');
-      assert.equal((await total(e)), before);
+      assert.equal(await total(e), before);
       await e.qmp('object-del', { id: 'm1' });
       // Nothing is there any more, and what comes there next is empty.
-      assert.match(String(await e.qmp('human-monitor-command', { 'command-line': 'xp /1xg 0x108000000' })), /Cannot access memory|f{16}/);
+      assert.match(
+        String(await e.qmp('human-monitor-command', { 'command-line': 'xp /1xg 0x108000000' })),
+        /Cannot access memory|f{16}/,
+      );
       await e.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: 'm2', size: 128 * MIB });
       await e.qmp('device_add', { driver: 'pc-dimm', id: 'd2', memdev: 'm2' });
       assert.match(await e.command(online(33)), /online/);
@@ -62,7 +66,7 @@ for (const machine of ['pc', 'q35'])
       e.console = '';
       await e.shell();
       for (const block of [32, 33]) assert.match(await e.command(online(block)), /online/);
-      assert.equal((await total(e)), before + 128);
+      assert.equal(await total(e), before + 128);
     } finally {
       await e.quit();
     }

@@ -107,6 +107,10 @@ function connected(list: readonly DeviceConfig[], backends: Backends, random: Ra
   });
 }
 
+/** Room for modules of memory, and one of them. */
+const memoryHotplug = { slots: 3, bytes: 8 << 20 };
+const dimm: DeviceConfig = { driver: 'pc-dimm', id: 'dimm', slot: 1, size: 4 << 20 };
+
 /** One board with its I/O sides, and what is done to it. */
 export class BoardFuzz {
   readonly board: Board;
@@ -131,9 +135,14 @@ export class BoardFuzz {
     await new Promise((r) => setImmediate(r));
     const config: MachineConfig = {
       ...{ cpus: 1, memory: RAM, cpuModel: 'max', paravirtual: kvmAllFeatures, rtcOffset: 0, trace: [] },
-      ...{ machine, devices, memdevs: Object.fromEntries(backends.memories.entries().map(([id]) => [id, RECORDS])) },
+      ...{
+        machine,
+        memoryHotplug,
+        devices: [...devices, dimm],
+        memdevs: Object.fromEntries(backends.memories.entries().map(([id]) => [id, RECORDS])),
+      },
     };
-    const layout = layoutOf(RAM, 1, extraBytes(config));
+    const layout = layoutOf(RAM, 1, extraBytes(config), false, memoryHotplug.bytes);
     const buffer = new SharedArrayBuffer(layout.pages * 65536);
     const cell: { fuzz?: BoardFuzz } = {};
     const clock = { now: () => cell.fuzz?.now() ?? 0 };
