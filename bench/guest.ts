@@ -20,8 +20,8 @@ export async function prepareGuest(overlay: Uint8Array, name = 'debian-cloud'): 
   return { kernel: image.kernel, initrd, append: `${image.append} mitigations=off no_timer_check`, remove: () => rmSync(initrd) };
 }
 
-/** Whether our emulator is to take the code that earlier runs have left, and keep its own. */
-export const settings = { cache: false };
+/** Whether our emulator is to do without the code that earlier runs have left. */
+export const settings = { cold: false };
 
 /**
  * Arguments for QEMU on TCG, and for our emulator (`tcg` is its translator), with the guest's serial port `port` (0 to 3) on the standard output.
@@ -33,7 +33,7 @@ export function emulatorArguments(guest: Guest, port: number, program: string): 
     '-M',
     'q35',
     '-accel',
-    settings.cache && program === OUR_EMULATOR ? 'dbt,cache=on' : 'tcg',
+    settings.cold && program === OUR_EMULATOR ? 'dbt,cache=off' : 'tcg',
     '-cpu',
     'max',
     '-m',

@@ -1,6 +1,6 @@
 // Runs the benchmarks: every contestant in turn, round after round, then medians and ratios. All of them together write RESULTS.md.
 // `guests` is the suite of guest programs: the words behind it are names of its programs, or amd64 or i386.
-// Usage: npm run bench [-- [--rounds N] [--scale X] [--quick] [--cache] [--v86] NAMES | guests [PROGRAMS]]
+// Usage: npm run bench [-- [--rounds N] [--scale X] [--quick] [--cold] [--v86] NAMES | guests [PROGRAMS]]
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { cpus, release, totalmem, type } from 'node:os';
@@ -42,7 +42,7 @@ const options = {
   rounds: { type: 'string' },
   scale: { type: 'string' },
   quick: { type: 'boolean', default: false },
-  cache: { type: 'boolean', default: false },
+  cold: { type: 'boolean', default: false },
   v86: { type: 'boolean', default: false },
   help: { type: 'boolean', default: false },
 } as const;
@@ -58,7 +58,7 @@ if (values.help) {
   console.log(`Usage: ${USAGE}\nBenchmarks: ${all.map((b) => b.name).join(', ')}`);
   process.exit();
 }
-settings.cache = values.cache;
+settings.cold = values.cold;
 const rounds = Number(values.rounds ?? (values.quick ? 1 : 3));
 const scale = Number(values.scale ?? (values.quick ? 1 : 3));
 if (!Number.isInteger(rounds) || rounds < 1) refuse(`Cannot run ${values.rounds} rounds: a positive number is accepted`);
@@ -85,7 +85,7 @@ if (positionals[0] === 'guests') {
     const result = await runSuite(guest, { names, rounds, scale, v86: values.v86, log: (line) => console.error(line) });
     const about = `Times inside the guest in milliseconds, medians of ${rounds} rounds in turn, work of scale ${scale}; 512 MiB, one vCPU, \`-cpu max\`, \`mitigations=off\`; ratios below 1: ours is faster.`;
     console.log(result);
-    if (names.length === 0 && !values.quick && !values.cache)
+    if (names.length === 0 && !values.quick && !values.cold)
       writeSection(`Guest programs, ${guest.name}`, `${machine}.\n${about}\n${result}`);
   }
   process.exit();
@@ -119,4 +119,4 @@ Medians of ${rounds} rounds in turn, the range in brackets; ratio: ours over QEM
 ${chosen.flatMap((b) => rowsOf(b, results.get(b)!)).join('\n')}
 `;
 console.log(text);
-if (chosen.length === all.length && !values.cache) writeSection('Boot and engine', text);
+if (chosen.length === all.length && !values.cold) writeSection('Boot and engine', text);

@@ -150,6 +150,7 @@ async function keepCode(): Promise<void> {
   const start = (program: string, args: readonly string[]): Promise<void> =>
     new Promise((resolve) => void execFile(program, args, { timeout: 60_000 }, () => resolve()).stdin?.end());
   const kinds = Object.entries(FLAGS).map(async ([kind, flags]) => {
+    await start(process.execPath, [...flags, join(import.meta.dirname, 'native-code.ts'), place]);
     for (const [name, ...words] of starts(join(folder, kind)))
       await start(process.execPath, [...flags, ...preload, join(out, 'bin', `${name}.cjs`), ...words]);
   });

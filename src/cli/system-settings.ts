@@ -145,7 +145,7 @@ export const defaults = (): Settings => ({
   acpi: true,
   accel: [],
   eager: false,
-  translationCache: false,
+  translationCache: true,
   dirtyRing: 0,
   chardevs: new Map(),
   serial: [],

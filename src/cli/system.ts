@@ -81,7 +81,7 @@ const machineConfig = (s: Settings): MachineConfig => {
   return {
     ...(s.eager ? { eager: true } : {}),
     // A process that is confined to its files has no cache.
-    ...(s.translationCache && s.sandbox?.files !== false ? { translationCache: true } : {}),
+    ...(s.translationCache && s.sandbox?.files !== false ? {} : { translationCache: false }),
     cpus: maxcpus,
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },

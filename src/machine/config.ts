@@ -60,7 +60,7 @@ export interface MachineConfig {
   readonly accel?: 'dbt' | 'kvm';
   /** The translator is to translate every block before it runs for the first time, on the vCPU's thread: slow, for tests. */
   readonly eager?: boolean;
-  /** Translated code is kept for later machines and taken from earlier ones. */
+  /** False: translated code is neither kept for later machines nor taken from earlier ones. */
   readonly translationCache?: boolean;
   /**
    * Under `kvm`: which interrupt controllers are in the kernel: none, the local APICs (when this is left out), or all of them and the PIT. The

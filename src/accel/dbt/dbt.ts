@@ -77,8 +77,12 @@ export function prebuild(wide: boolean): Prebuilt {
   return { handlers: handlers.data(), hotCount, legacyFrom, wide, main, cold, tables: packTables(tables) };
 }
 
+/** Compiles one of the modules that come with a build: a host may have the code of it. */
+export type Compile = (bytes: Uint8Array<ArrayBuffer>, which: 'main' | 'cold') => WebAssembly.Module;
+const compileNow: Compile = (bytes) => new WebAssembly.Module(bytes);
+
 /** Builds tables and hot handlers, or takes these from `prebuilt`. `hot` names the handlers of the main loops, hottest first. */
-export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers): Engine {
+export function createEngine(prebuilt?: Prebuilt, compile: Compile = compileNow, hot: HotHandlers = hotHandlers): Engine {
   const tables = buildTables(allRows, prebuilt?.tables);
   const library = new Library();
   const handlers = new Handlers(library);
@@ -91,7 +95,7 @@ export function createEngine(prebuilt?: Prebuilt, hot: HotHandlers = hotHandlers
   if (prebuilt) {
     const { hotCount, legacyFrom, cold } = prebuilt;
     handlers.adopt(prebuilt.handlers, tables.rows);
-    return { tables, library, handlers, hotCount, legacyFrom, named, cold: coldOf(handlers, hotCount, cold) };
+    return { tables, library, handlers, hotCount, legacyFrom, named, cold: coldOf(handlers, hotCount, cold, compile) };
   }
   // Number STALE is the handler of stale records, in whatever mode.
   handlers.get({
@@ -138,16 +142,25 @@ export const mainModule = (engine: Engine, wide = false, profile = false): Uint8
 export function prepareEngine(
   wide: boolean,
   prebuilt?: Prebuilt,
+  compile: Compile = compileNow,
 ): { readonly engine: Engine; readonly main: WebAssembly.Module; readonly wide: boolean; readonly id: string | undefined } {
-  const plain = createEngine(prebuilt);
-  const main = new WebAssembly.Module(prebuilt?.main ?? mainModule(plain, wide));
-  const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main, wide)) };
+  const plain = createEngine(prebuilt, compile);
+  const main = compile(prebuilt?.main ?? mainModule(plain, wide), 'main');
+  const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main, wide), compile) };
   warmUp(engine, main, wide);
   return { engine, main, wide, id: prebuilt?.id };
 }
 
-const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule): ColdHandlers => {
-  return { handlers: list.slice(hotCount), made, module: new WebAssembly.Module(made.bytes) };
+/** Compiled when it is first needed: who translates only does not need it. */
+const coldOf = ({ list }: Handlers, hotCount: number, made: HandlerModule, compile: Compile): ColdHandlers => {
+  let module: WebAssembly.Module | undefined;
+  return {
+    handlers: list.slice(hotCount),
+    made,
+    get module() {
+      return (module ??= compile(made.bytes, 'cold'));
+    },
+  };
 };
 
 /** What boots need beside the hot handlers, as one module. */

@@ -20,7 +20,7 @@ import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import { REGIONS_MAX } from '../../accel/dbt/layout.ts';
 import { REACH } from '../../accel/dbt/region.ts';
 import type { Translated } from '../../accel/dbt/translate.ts';
-import { Kept, keptPath, type NewModule, noUses, writeKept } from './kept-code.ts';
+import { Kept, keptPath, likelyPath, type NewModule, noUses, writeKept } from './kept-code.ts';
 import type { NativeCode } from './native-code.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'nonroot-kept-'));
@@ -82,12 +82,16 @@ test('later runs add to it, put what they used first, and take the place of what
   // The second one again, elsewhere in the table; and a new one in the place of the first.
   const module = made('four', region(9, 32, [2]));
   writeKept(path, native, [module], uses);
-  const now = Kept.open(path, native)!.regions(noUses());
+  const kept = Kept.open(path, native)!;
+  const now = kept.regions(noUses());
   assert.deepEqual(
     [now.at(5, 48), now.at(5, 16), now.at(5, 32)].map((l) => l!.map((r) => [r.module, r.index - REGION_FIRST])),
     [[[0, 2]], [[1, 0]], [[2, 9]]],
   );
   assert.deepEqual(now.module(2)!.module, module.module);
+  assert.deepEqual([kept.readAhead(), kept.readAhead(), kept.readAhead(), kept.readAhead()], [true, true, true, false]);
+  assert.equal(likelyPath('b', root), path);
+  assert.equal(likelyPath('c', root), undefined);
 });
 
 test('modules that are not optimised wait', () => {

@@ -1,5 +1,5 @@
 // The file of regions that earlier runs of this program have left (accel/dbt/kept.ts), with V8's machine code (native-code.ts): one for each translator,
-// set of V8's flags and CPU model. Its regions are in the order in which they were used last; modules are read when they are first needed.
+// set of V8's flags and CPU model. Its regions are in the order in which they were used last; modules are read ahead, or when they are first needed.
 // The thread that translates writes it anew, whole, when it has new ones and time. Files of others than this user, or that others may write to, are
 // left alone.
 
@@ -18,6 +18,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { cachedDataVersionTag } from 'node:v8';
 import { crc32 } from 'node:zlib';
 import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import type { KeptModule, KeptRegion, KeptRegions } from '../../accel/dbt/kept.ts';
@@ -73,12 +74,21 @@ const FOLDER = 'regions';
 const hashOf = (words: readonly string[]): string =>
   createHash('sha256').update(JSON.stringify(words)).digest('hex').slice(0, 24);
 
-/** The file for code of a translator (`id`), under V8 as it was started, for CPUs with these features (all where it is not said). */
+/** The file for code of a translator (`id`), under V8 and its flags as they are now, for CPUs with these features (all where it is not said). */
 export function keptPath(id: string, features: ReadonlySet<string> | undefined, root = userCache().root): string {
   return join(root, FOLDER, `${prefixOf(id)}${hashOf(features ? [...features].sort() : ['all'])}.bin`);
 }
-const prefixOf = (id: string): string => `${hashOf([id, process.versions.v8, ...process.execArgv])}-`;
+const prefixOf = (id: string): string => `${hashOf([id, String(cachedDataVersionTag())])}-`;
 
+/** The file of a translator that was used last, whatever CPU model it is for: it is likely to be the next one's. */
+export function likelyPath(id: string, root = userCache().root): string | undefined {
+  try {
+    const files = newest(join(root, FOLDER)).filter(({ name }) => name.startsWith(prefixOf(id)));
+    return files[0] && join(root, FOLDER, files[0].name);
+  } catch {
+    return undefined;
+  }
+}
 /** Says that a file is in use: the one that is not goes first. */
 function touch(path: string): void {
   try {
@@ -162,6 +172,7 @@ export class Kept {
   readonly #file: KeptFile;
   readonly #native: NativeCode;
   readonly #modules: (KeptModule | undefined)[] = [];
+  #ahead = 0;
 
   /** Undefined where there is no such file. */
   static open(path: string, native: NativeCode): Kept | undefined {
@@ -173,6 +184,12 @@ export class Kept {
     this.path = path;
     this.#file = file;
     this.#native = native;
+  }
+  /** Reads one more module ahead; false where all are there. */
+  readAhead(): boolean {
+    if (this.#ahead >= this.#file.description.modules.length) return false;
+    this.#module(this.#ahead++);
+    return true;
   }
   #module(number: number): KeptModule | undefined {
     if (number in this.#modules) return this.#modules[number];

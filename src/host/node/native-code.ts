@@ -2,17 +2,18 @@
 // (v8-wasm.h: CompiledWasmModule, WasmModuleCompilation), and Node exports the functions, but hands them to nobody: they are called through Node's
 // own `node:ffi`. (Not through koffi: it calls on a stack of its own, where V8 must not collect garbage.) What is used of their binary
 // interface (the Itanium C++ ABI's names, libstdc++'s std::function, where a callback's arguments lie) holds for the Node that this package brings
-// and is looked at before the first use; any other Node compiles as always. Bytes of another V8, of other flags or of another processor are
-// refused by V8 itself.
+// and is looked at before the first use; any other Node compiles as always. Bytes of another V8, of other flags or of another processor are not
+// given to V8 at all: what it refuses it compiles on threads of its own, and calls back whenever that is done.
 
 import { createRequire } from 'node:module';
-import { setFlagsFromString } from 'node:v8';
+import { cachedDataVersionTag, setFlagsFromString } from 'node:v8';
 import { inNative } from './native-gate.ts';
+import { NATIVE_CODE_FLAG } from './vcpu-flags.ts';
 
 export interface NativeCode {
-  /** Code of the functions that V8's optimising compiler has done; undefined where there is none. */
+  /** Code of the functions that V8's optimising compiler has done, behind V8's tag; undefined where there is none. */
   save(module: WebAssembly.Module): Uint8Array<ArrayBuffer> | undefined;
-  /** The module of these bytes with that code, without compiling it; undefined where V8 does not take the code. */
+  /** The module of these bytes with that code, without compiling it; undefined where the tag is another one, or V8 does not take the code. */
   load(bytes: Uint8Array, code: Uint8Array): WebAssembly.Module | undefined;
 }
 
@@ -39,7 +40,6 @@ interface Ffi {
   getRawPointer(bytes: ArrayBufferView): bigint;
   getUint64(pointer: bigint, offset?: number): bigint;
   getUint8(pointer: bigint, offset?: number): number;
-  toArrayBuffer(pointer: bigint, length: number, copy: boolean): ArrayBuffer;
 }
 
 /** Offsets in a callback's arguments as V8 lays them out: isolate, value that is returned, first argument. */
@@ -51,6 +51,8 @@ const SET_CACHED = 8;
 /** Room for a CompiledWasmModule (a std::shared_ptr and a std::string, 48 bytes) or a WasmModuleCompilation (8). */
 const ROOM = 64;
 const COMPILED_BYTES = 48n;
+/** Before the code: what V8's version, its flags and the processor's features come to, and as many bytes again, so that the code lies as V8 has it. */
+const TAG_BYTES = 8;
 
 let bound: NativeCode | null | undefined;
 /** It, for the thread that asks; undefined where this Node's V8 is not known. */
@@ -64,8 +66,7 @@ function find(): NativeCode | undefined {
   try {
     // It is said to be experimental, each time.
     process.emitWarning = () => {};
-    // V8's optimising compiler fails a check of its own where it makes direct calls of node:ffi's functions.
-    setFlagsFromString('--no-turbo-fast-api-calls');
+    setFlagsFromString(NATIVE_CODE_FLAG);
     return bind(createRequire(import.meta.url)('node:ffi') as Ffi);
   } catch {
     return undefined;
@@ -167,7 +168,11 @@ function bind(ffi: Ffi): NativeCode | undefined {
           f._ZN2v818CompiledWasmModule9SerializeEv(at(buffer), at(compiled));
           const [place, length] = buffer as unknown as [bigint, bigint];
           if (place !== 0n) {
-            if (length !== 0n) saved = new Uint8Array(ffi.toArrayBuffer(place, Number(length), true));
+            if (length !== 0n) {
+              saved = new Uint8Array(TAG_BYTES + Number(length));
+              new DataView(saved.buffer).setUint32(0, cachedDataVersionTag(), true);
+              f.memcpy(at(saved) + BigInt(TAG_BYTES), place, length);
+            }
             f.free(place);
           }
           f[DESTROY](at(compiled), at(compiled) + COMPILED_BYTES);
@@ -176,7 +181,10 @@ function bind(ffi: Ffi): NativeCode | undefined {
       }),
     load: (bytes, given) =>
       inNative(() => {
-        code = given;
+        const { buffer, byteOffset, length } = given;
+        if (length <= TAG_BYTES || new DataView(buffer, byteOffset).getUint32(0, true) !== cachedDataVersionTag())
+          return undefined;
+        code = given.subarray(TAG_BYTES);
         let taken = false;
         const module = construct(undefined, (frame) => {
           const made = new Uint8Array(ROOM);
@@ -186,7 +194,6 @@ function bind(ffi: Ffi): NativeCode | undefined {
           f._ZN2v821WasmModuleCompilation15OnBytesReceivedEPKhm(at(made), at(bytes), BigInt(bytes.length));
           f[FINISH](at(made), isolate, at(giveCode), at(takeModule));
           f._ZN2v821WasmModuleCompilationD1Ev(at(made));
-          // What V8 refuses it compiles on its threads, for nobody.
           taken = result === 0n;
           result = 0n;
         });

@@ -3,7 +3,9 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Prebuilt } from '../../accel/dbt/dbt.ts';
+import { setFlagsFromString } from 'node:v8';
+import type { Compile, Prebuilt } from '../../accel/dbt/dbt.ts';
+import { nativeCode } from './native-code.ts';
 
 /** The decoder's tables, the same for all memories. */
 const TABLES = 'decoder.tables';
@@ -31,3 +33,42 @@ export function readPrebuilt(wide: boolean): Prebuilt | undefined {
     throw error;
   }
 }
+
+/** Files with V8's code of the modules, beside them: it holds for the flags that V8 was started with. */
+const nativePath = (wide: boolean, which: 'main' | 'cold', folder: string): string => {
+  const kind = process.execArgv.includes('--no-memory-protection-keys') ? 'unprotected' : 'plain';
+  return join(folder, `${nameOf(wide)}${which === 'cold' ? '-cold' : ''}.${kind}`);
+};
+
+/** V8's flags without which it optimises all functions at once: inlining asks for what the baseline tier has seen. */
+const TIERING = ['liftoff', 'wasm-inlining', 'wasm-inlining-call-indirect'];
+
+/**
+ * Writes V8's code of the modules in a folder, all of it optimised. The flags are those of a vCPU's thread, but for the time in which it compiles: in a
+ * process that does nothing else, for V8 does not survive modules that were compiled under others.
+ */
+export function writeNative(folder: string): void {
+  const native = nativeCode();
+  for (const wide of [false, true])
+    for (const which of ['main', 'cold'] as const) {
+      const bytes = Uint8Array.from(readFileSync(join(folder, `${nameOf(wide)}${which === 'cold' ? '-cold' : ''}.wasm`)));
+      for (const flag of TIERING) setFlagsFromString(`--no-${flag}`);
+      const module = new WebAssembly.Module(bytes);
+      for (const flag of TIERING) setFlagsFromString(`--${flag}`);
+      const code = native?.save(module);
+      if (code) writeFileSync(nativePath(wide, which, folder), code);
+    }
+}
+
+/** Compiles the modules, or takes what `writeNative` has left of them. */
+export const compileNative =
+  (wide: boolean): Compile =>
+  (bytes, which) => {
+    try {
+      const module = nativeCode()?.load(bytes, readFileSync(nativePath(wide, which, import.meta.dirname)));
+      if (module) return module;
+    } catch {
+      // There is none.
+    }
+    return new WebAssembly.Module(bytes);
+  };

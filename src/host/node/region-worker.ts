@@ -2,7 +2,6 @@
 // that the vCPU spends no time on it.
 
 import { writeSync } from 'node:fs';
-import { setFlagsFromString } from 'node:v8';
 import { type MessagePort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
@@ -49,21 +48,11 @@ const translation: Translation = {
   memory: regionMemory(pages),
 };
 
-/** Compiles all functions now: V8 leaves that to their first call otherwise. The flag is the process's; it is set for no longer than it takes. */
-function compile(code: Uint8Array<ArrayBuffer>): WebAssembly.Module {
-  setFlagsFromString('--no-wasm-lazy-compilation');
-  try {
-    return new WebAssembly.Module(code);
-  } finally {
-    setFlagsFromString('--wasm-lazy-compilation');
-  }
-}
-
 /** Translates wishes into one module; where that throws, each for itself, so that one that cannot be translated keeps no other back. */
 function serve(wishes: readonly RegionWish[]): void {
   try {
     const { batch, code, translated } = translate(translation, wishes, bytes);
-    const module = code && compile(code);
+    const module = code && new WebAssembly.Module(code);
     port.postMessage({ batch, module });
     if (keep && module) {
       made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated() });

@@ -4,6 +4,7 @@
 export { createEngine, createVm, mainModule, prepareEngine } from '../../accel/dbt/dbt.ts';
 export { REACH } from '../../accel/dbt/region.ts';
 export { DbtVcpu } from '../../accel/dbt/vcpu.ts';
-export { Kept, keptPath, noUses } from './kept-code.ts';
+export { Kept, keptPath, likelyPath, noUses } from './kept-code.ts';
 export { nativeCode } from './native-code.ts';
+export { compileNative } from './prebuilt.ts';
 export { regionMaker } from './region-maker.ts';

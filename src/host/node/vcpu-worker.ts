@@ -119,8 +119,21 @@ function translator(): Translator {
 /** A thread that was started ahead of its machine makes itself ready first. */
 const start = workerData as VcpuWorkerData | Ahead;
 const ahead = 'ahead' in start;
-const prepared = ahead && start.ahead === 'translator' ? translator().prepareEngine(false, readPrebuilt(false)) : null;
+const prepared = ahead && start.ahead === 'translator' ? prepare() : null;
+function prepare(): ReturnType<Translator['prepareEngine']> {
+  const { compileNative, prepareEngine } = translator();
+  return prepareEngine(false, readPrebuilt(false), compileNative(false));
+}
 let kept: Kept | undefined;
+/** Reads what earlier runs have left, as long as there is no machine. */
+function readAhead(id: string | undefined, gate: Int32Array): void {
+  const { Kept, likelyPath, nativeCode } = translator();
+  const native = id === undefined ? undefined : nativeCode();
+  const path = native && likelyPath(id!);
+  if (path) kept = Kept.open(path, native);
+  while (kept && Atomics.load(gate, 0) === 0) if (!kept.readAhead()) break;
+}
+if (ahead && prepared) readAhead(prepared.id, start.gate);
 const given = ahead ? machineOf(start.gate) : start;
 /** Waits for the machine. */
 function machineOf(gate: Int32Array): VcpuWorkerData {
@@ -192,13 +205,17 @@ const random = (): bigint => {
 
 const bus = vcpuBus(board, cpu, random);
 const made = kvm || ready ? undefined : readPrebuilt(wide);
-const engine: Engine | null = kvm ? null : (ready?.engine ?? translator().createEngine(made));
+function newEngine(prebuilt: ReturnType<typeof readPrebuilt>): Engine {
+  const { compileNative, createEngine } = translator();
+  return createEngine(prebuilt, compileNative(wide));
+}
+const engine: Engine | null = kvm ? null : (ready?.engine ?? newEngine(made));
 let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<Translator['regionMaker']> | null = null;
 /** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
 function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
   const id = made?.id ?? ready?.id;
-  if (id === undefined || wide || config.eager || !config.translationCache) return undefined;
+  if (id === undefined || wide || config.eager || config.translationCache === false) return undefined;
   const { Kept, keptPath, nativeCode, noUses } = translator();
   const native = nativeCode();
   if (!native) return undefined;
@@ -235,9 +252,9 @@ let parts: { readonly engine: Engine; readonly module: WebAssembly.Module } | un
 function assistant(): DbtVcpu {
   if (beside) return beside;
   if (!parts) {
-    const { createEngine, mainModule } = translator();
-    const own = engine ?? createEngine(readPrebuilt(wide));
-    parts = { engine: own, module: main ?? new WebAssembly.Module(mainModule(own, wide)) };
+    const { compileNative, mainModule } = translator();
+    const own = engine ?? newEngine(readPrebuilt(wide));
+    parts = { engine: own, module: main ?? compileNative(wide)(mainModule(own, wide), 'main') };
   }
   beside = make(parts.engine, parts.module, true);
   return beside;
@@ -390,7 +407,8 @@ let main: WebAssembly.Module | null = null;
 let early: Start | null = null;
 
 if (engine && (cpu === 0 || alone)) {
-  main = ready?.main ?? new WebAssembly.Module(made?.main ?? translator().mainModule(engine, wide));
+  const { compileNative, mainModule } = translator();
+  main = ready?.main ?? compileNative(wide)(made?.main ?? mainModule(engine, wide), 'main');
   if (cpu === 0 && config.cpus > 1) send({ kind: 'module', module: main });
   vcpu = make(engine, main);
 }
