@@ -34,6 +34,7 @@ const BATCH_MAX = 32;
 const FRESH_MIN = 8;
 const QUIET_MS = 1000;
 const PAUSE_MS = 2500;
+const PAUSE_MAX_MS = 20_000;
 /** Modules that V8 has not optimised yet are looked at again, this many at most. */
 const WAITING_MAX = 512;
 
@@ -85,7 +86,7 @@ function save(): void {
   if (!native) return;
   const done = writeKept(keep.path, native, made, keep.uses, FRESH_MIN);
   made = made.filter((m) => !done.has(m)).slice(-WAITING_MAX);
-  pause *= 2;
+  pause = Math.min(2 * pause, PAUSE_MAX_MS);
   last = performance.now();
 }
 
