@@ -341,6 +341,8 @@ function store(path: string, entries: readonly Entry[], numbers: ReadonlyMap<Mod
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
     writeFileSync(temporary, Buffer.concat([head, padded, code, ...blobs]), { mode: 0o600 });
+    // Where a file is replaced by renaming, ext4 waits until the new one is on the disk.
+    rmSync(path, { force: true });
     renameSync(temporary, path);
     sweep(dirname(path));
     return true;
