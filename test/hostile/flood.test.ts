@@ -27,13 +27,14 @@ function rom(folder: string, code: readonly number[]): string {
 /** Lets the guest run, and gives the log's size, and the growth of the process's memory in bytes after the first second. */
 async function flood(t: TestContext, code: readonly number[], args: readonly string[]): Promise<{ log: number; growth: number }> {
   const folder = mkdtempSync(join(tmpdir(), 'nonroot-flood-'));
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
   const log = join(folder, 'log');
   const serial = join(folder, 'serial');
   const { qmp, child } = await emulator(t, OURS, [
     ...['-M', 'pc', '-m', '16', '-display', 'none', '-nodefaults', '-bios', rom(folder, code), '-D', log],
     ...['-serial', `unix:${serial},server=on,wait=off`, ...args],
   ]);
+  // After the emulator has been told to end: it may still write.
+  t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 20 }));
   // Somebody who listens and never reads.
   const idle = connect(serial);
   t.after(() => idle.destroy());
@@ -85,7 +86,6 @@ for (const [how, sandbox] of [
     timeout: 60_000,
   }, async (t) => {
     const folder = mkdtempSync(join(tmpdir(), 'nonroot-flood-'));
-    t.after(() => rmSync(folder, { recursive: true, force: true }));
     const at = (name: string): string => join(folder, name);
     const LIMIT = 16384;
     await emulator(t, OURS, [
@@ -93,6 +93,8 @@ for (const [how, sandbox] of [
       ...['-chardev', `file,id=c,path=${at('console')},logfile=${at('log')},max-size=16K,backups=2`, '-serial', 'chardev:c'],
       ...sandbox,
     ]);
+    // After the emulator has been told to end: it may still write.
+    t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 20 }));
     const names = ['console', 'log'].flatMap((name) => [name, `${name}.0`, `${name}.1`]);
     const size = (name: string): number => statSync(at(name), { throwIfNoEntry: false })?.size ?? 0;
     const deadline = performance.now() + 30_000;
