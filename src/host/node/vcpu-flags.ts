@@ -1,5 +1,6 @@
-// V8's flags in a process that translates, for good: what V8 keeps of compiled code holds for one set of flags, which is the process's. They are set when the translator is loaded, and not before: V8 does not take what Node and the bundles
-// keep of compiled code once a flag is another one, and other threads load theirs meanwhile.
+// V8's flags in a process that translates. They are set when the translator is loaded, and not before: V8 does not take what Node and the bundles
+// keep of compiled code once a flag is another one, and other threads load theirs meanwhile. From then on they stay as they are: machine code that is
+// kept (native-code.ts) holds for one set of flags.
 
 /** V8's optimising compiler fails a check of its own where it makes direct calls of node:ffi's functions, which native-code.ts uses. */
 export const NATIVE_CODE_FLAG = '--no-turbo-fast-api-calls';
