@@ -90,6 +90,35 @@ describe('a device that is plugged in', () => {
     assert.ok(plugPlan(domain, device, context).steps.at(-1)?.arguments.includes('"wwn":5764824127192592813'));
   });
 
+  test('is memory where the domain has room for it, with the first free slot', () => {
+    const domain = running('live-pc');
+    const module = (mib: number) =>
+      parseDevice(`<memory model='dimm'><target><size unit='MiB'>${mib}</size><node>0</node></target></memory>`);
+    assert.throws(() => attachDevice(domain, module(128), true, random), /'maxMemory' is not defined/);
+    const start = domain.memory!;
+    domain.maxMemory = { kib: start + (256 << 10), slots: 2 };
+    const [first, second] = [module(128), module(64)];
+    attachDevice(domain, first, true, random);
+    attachDevice(domain, second, true, random);
+    const { steps, id } = plugPlan(domain, second, context);
+    assert.equal(id, 'dimm1');
+    assert.deepEqual(
+      steps.map(({ command, arguments: text }) => [command, JSON.parse(text)]),
+      [
+        ['object-add', { 'qom-type': 'memory-backend-ram', id: 'memdimm1', size: 64 << 20 }],
+        ['device_add', { driver: 'pc-dimm', node: 0, memdev: 'memdimm1', id: 'dimm1', slot: 1 }],
+      ],
+    );
+    assert.equal(domain.memory, start + (192 << 10));
+    assert.throws(() => attachDevice(domain, module(64), true, random), /no free memory device slot/);
+    detachDevice(domain, first);
+    assert.throws(() => attachDevice(domain, module(512), true, random), /exceeds hotplug space/);
+    assert.equal(domain.memory, start + (64 << 10));
+    const third = module(64);
+    attachDevice(domain, third, true, random);
+    assert.match(formatDevice(third), /<address type='dimm' slot='0'\/>/);
+  });
+
   test('is a controller without the others being plugged in again', () => {
     const domain = running('live-pc');
     const device = parseDevice("<controller type='scsi' model='virtio-scsi'/>");

@@ -67,6 +67,32 @@ export function formatDevice(device: Device): string {
   return formatXml(elementsOf(tree)[0]!);
 }
 
+/**
+ * Gives a module of memory that is in the domain's list already a slot, and counts it.
+ * @throws DomainXmlError where the domain has no room for it
+ */
+function addModule(domain: Domain, { value }: Extract<Device, { element: 'memory' }>): void {
+  const { maxMemory } = domain;
+  if (!maxMemory) throw unsupported("cannot use/hotplug a memory device when domain 'maxMemory' is not defined");
+  const size = value.target?.size ?? 0;
+  if ((domain.memory ?? 0) + size > maxMemory.kib) throw unsupported('memory device total size exceeds hotplug space');
+  const slotOf = (one: DeviceInfo): number =>
+    one.address && 'attributes' in one.address ? Number(one.address.attributes['slot'] ?? -1) : -1;
+  const used = new Set(domain.devices.memories.filter((one) => one !== value).map(slotOf));
+  if (value.address === undefined) {
+    const slot = Array.from({ length: maxMemory.slots }, (_, n) => n).find((n) => !used.has(n));
+    if (slot === undefined) throw unsupported('no free memory device slot available');
+    value.address = { type: 'dimm', attributes: { slot: String(slot) } };
+  }
+  countModule(domain, size);
+}
+
+function countModule(domain: Domain, kib: number): void {
+  const whole = domain.currentMemory === domain.memory;
+  domain.memory = (domain.memory ?? 0) + kib;
+  if (whole || (domain.currentMemory ?? 0) > domain.memory) domain.currentMemory = domain.memory;
+}
+
 /** Fills in what a device leaves open without touching the running ones. */
 function completeAlone(domain: Domain, device: Device, random: DefineContext['random']): void {
   const { controllers } = domain.devices;
@@ -87,9 +113,11 @@ function completeAlone(domain: Domain, device: Device, random: DefineContext['ra
  */
 export function attachDevice(domain: Domain, device: Device, live: boolean, random: DefineContext['random']): void {
   const before = { ...domain.devices };
+  const memory = { memory: domain.memory, currentMemory: domain.currentMemory };
   const list = domain.devices[lists[device.element]] as DeviceInfo[];
   Object.assign(domain.devices, { [lists[device.element]]: [...list, device.value] });
   try {
+    if (device.element === 'memory') addModule(domain, device);
     if (!live) {
       completeDevices(domain);
       validateDomain(domain);
@@ -108,6 +136,7 @@ export function attachDevice(domain: Domain, device: Device, live: boolean, rand
     assignAliases(domain);
   } catch (error) {
     Object.assign(domain.devices, before);
+    Object.assign(domain, memory);
     throw error;
   }
 }
@@ -171,6 +200,7 @@ export function findDevice(domain: Domain, wanted: Device): Device {
 export function detachDevice(domain: Domain, device: Device): void {
   const rest = listOf(domain, device.element).filter((one) => one !== device.value);
   Object.assign(domain.devices, { [lists[device.element]]: rest });
+  if (device.element === 'memory') countModule(domain, -(device.value.target?.size ?? 0));
 }
 
 /** Puts another description in the place of a device that `findDevice` gave, in place. */

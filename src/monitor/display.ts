@@ -6,7 +6,6 @@ import { type Key, keyNamed, keyNumbered } from '../display/keys.ts';
 import { Screen } from '../display/screen.ts';
 import type { VncListen, VncServer, VncServerOptions } from '../display/vnc.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
-import { isAuthorized } from './authz.ts';
 import type { Emulator } from './emulator.ts';
 import { tlsCredentials } from './tls.ts';
 
@@ -146,7 +145,7 @@ export class DisplayControl {
       tls: o.tls === undefined ? undefined : tlsCredentials(e.objects, o.tls, 'server'),
       authorized: (by, name) => {
         const id = by === 'sasl' ? o.saslAuthz : o.tlsAuthz;
-        return id === undefined || (name !== undefined && isAuthorized(e.objects, id, name));
+        return id === undefined || (name !== undefined && e.authorization.isAuthorized(id, name));
       },
       listen: o.listen,
       event: (event, data) => e.emit(event, data),

@@ -15,6 +15,7 @@ import type { Json } from '../rpc/qmp/json.ts';
 import { type QmpHandlers, QmpService, type QmpSession, type Timestamp } from '../rpc/qmp/server.ts';
 import type { Commands } from '../rpc/qmp/table.ts';
 import type { Timers } from '../rpc/transport.ts';
+import { Authorization } from './authz.ts';
 import { Backend } from './block/backend.ts';
 import { Exports } from './block/exports.ts';
 import { BlockGraph } from './block/graph.ts';
@@ -95,6 +96,8 @@ export interface EmulatorHost {
   /** Keeps a descriptor for a path that the process may not open by itself. */
   readonly admit: (path: string, fd: number, write: boolean) => void;
   readonly log: (text: string) => void;
+  /** A small file as text. Throws with one line. */
+  readonly readText: (path: string) => string;
   /** Random bytes of a device of the host, or of the host's own generator. */
   readonly random: (path: string | undefined) => (count: number) => Promise<Uint8Array>;
   readonly base64: { encode(bytes: Uint8Array): string; decode(text: string): Uint8Array };
@@ -121,6 +124,7 @@ export class Emulator {
   readonly chardevs: Chardevs;
   #types: TypeTable | undefined;
   readonly objects: Objects;
+  readonly authorization: Authorization;
   readonly tree: ObjectTree;
   readonly qmp: QmpService;
   /** Descriptors that monitors brought, by the names of getfd. */
@@ -179,6 +183,7 @@ export class Emulator {
     this.exports = new Exports(this.blocks, (id) => this.emit('BLOCK_EXPORT_DELETED', { id }));
     this.display = new DisplayControl(this);
     this.objects = new Objects();
+    this.authorization = new Authorization({ objects: this.objects, readText: o.host.readText, log: o.host.log });
     this.objects.onAdd = (object) => this.#objectAdded(object);
     this.tree = new ObjectTree(this);
     this.chardevs = new Chardevs(
@@ -358,6 +363,7 @@ export class Emulator {
   /** What an object starts, with how it ends. */
   #objectAdded({ id, type, values }: UserObject): (() => void) | undefined {
     if (type.startsWith('memory-backend-')) return () => this.#refuseInUse(id);
+    if (type.startsWith('authz-')) return this.authorization.added(id, type, values);
     if (type !== 'rng-random' && type !== 'rng-builtin') return undefined;
     const path = type === 'rng-random' ? String(values['filename'] ?? '/dev/urandom') : undefined;
     this.backends.rngs.add(id, { bytes: this.host.random(path) });

@@ -83,9 +83,9 @@ after(async () => {
 
 function domain(name: string, machine: 'pc' | 'q35', image: { kernel: string; initrd: string; append: string }): string {
   const cd = machine === 'pc' ? "dev='hdc' bus='ide'" : "dev='sda' bus='sata'";
-  return `<domain type='qemu'><name>${name}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>
+  return `<domain type='qemu'><name>${name}</name><maxMemory slots='2' unit='MiB'>1024</maxMemory><memory unit='MiB'>256</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='${machine}'>hvm</type><kernel>${image.kernel}</kernel><initrd>${image.initrd}</initrd><cmdline>${image.append}</cmdline></os>
-<features><acpi/><apic/></features><cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>
+<features><acpi/><apic/></features><cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model><numa><cell id='0' cpus='0' memory='256' unit='MiB'/></numa></cpu>
 <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot>
 <devices><emulator>${OURS}</emulator>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${at(`${name}.qcow2`)}'/><target dev='vda' bus='virtio'/></disk>
@@ -143,6 +143,13 @@ for (const machine of ['pc', 'q35'] as const) {
     virsh('attach-disk', name, at('hot.qcow2'), 'vdb', '--subdriver', 'qcow2', '--targetbus', 'virtio');
     virsh('detach-disk', name, 'vdb');
     await until('the disk is gone', () => !/vdb/.test(virsh('domblklist', name)));
+    writeFileSync(at('dimm.xml'), "<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>");
+    virsh('attach-device', name, at('dimm.xml'), '--live');
+    assert.match(virsh('dumpxml', name), /<address type='dimm' slot='0' base='0x100000000'\/>/);
+    console.type('until [ -e /sys/devices/system/memory/memory32 ]; do sleep 0.2; done; echo di""mm-$((2+2))');
+    await until('the guest has the memory', () => /dimm-4/.test(console.text()));
+    virsh('detach-device', name, at('dimm.xml'), '--live');
+    await until('the memory is gone', () => !/model='dimm'/.test(virsh('dumpxml', name)));
     virsh('domif-setlink', name, '52:54:00:11:22:33', 'down');
     virsh('domif-setlink', name, '52:54:00:11:22:33', 'up');
     const cd = machine === 'pc' ? 'hdc' : 'sda';

@@ -136,6 +136,7 @@ async function deviceGone(daemon: Daemon, guest: Guest, run: Run, device: Device
     await guest.qmp('netdev_del', { id: `host${alias}` }).catch(() => {});
     await daemon.networks.detached(guest, device.value);
   } else if (device.element === 'rng') await guest.qmp('object-del', { id: `obj${alias}` }).catch(() => {});
+  else if (device.element === 'memory') await guest.qmp('object-del', { id: `mem${alias}` }).catch(() => {});
   detachDevice(run.domain, device);
   daemon.events.domain(15, guest.ref, { devAlias: alias });
 }

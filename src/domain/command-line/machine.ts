@@ -192,6 +192,11 @@ export function addNuma(to: Arguments): void {
   }
   for (const { src, dst, val } of cellDistances(to.domain.cpu?.numa?.cells ?? []))
     to.add('-numa', `dist,src=${src},dst=${dst},val=${val}`);
+  addModules(to);
+}
+
+/** Modules of memory, beside what the nodes have at the start. */
+export function addModules(to: Arguments): void {
   for (const [index, one] of to.domain.devices.memories.entries()) {
     if (one.model !== 'dimm') throw unsupported(`memory device model '${one.model}' is not supported`);
     const id = one.alias?.name ?? `dimm${index}`;

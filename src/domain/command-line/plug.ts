@@ -7,6 +7,7 @@ import { newElement } from '../xml.ts';
 import { Arguments, type CommandLineContext, type InheritedFile } from './arguments.ts';
 import { addControllers, addFilesystems, addHostDevices, addInterface, addRandom, addWatchdogs } from './devices.ts';
 import { addInputs } from './display.ts';
+import { addModules } from './machine.ts';
 import { addDisks } from './storage.ts';
 
 /** A QMP command; `arguments` is JSON text, because it may hold a 64-bit number. */
@@ -62,6 +63,8 @@ function add(to: Arguments, device: Device): void {
       return addInputs(to);
     case 'watchdog':
       return addWatchdogs(to);
+    case 'memory':
+      return addModules(to);
     default:
       throw unsupported(`live attach of device '${device.element}' is not supported`);
   }
@@ -76,7 +79,7 @@ export function plugPlan(domain: Domain, device: Device, context: CommandLineCon
   const { controllers } = domain.devices;
   const list: Partial<Record<Device['element'], keyof Devices>> = {
     ...{ disk: 'disks', interface: 'interfaces', filesystem: 'filesystems', hostdev: 'hostdevs', rng: 'rngs' },
-    ...{ input: 'inputs', watchdog: 'watchdogs' },
+    ...{ input: 'inputs', watchdog: 'watchdogs', memory: 'memories' },
   };
   const name = list[device.element];
   const alone: Devices = {

@@ -2,7 +2,7 @@
 
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { closeSync, open, read, writeSync } from 'node:fs';
+import { closeSync, open, read, readFileSync, writeSync } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { SystemHost } from '../../cli/host.ts';
@@ -70,6 +70,7 @@ export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost
       threads: async () => (process.platform === 'linux' ? ((await machine?.threads()) ?? new Map()) : new Map()),
       streams: stateStreams(namedFd, admitted),
       net: { sockets: nodeSockets(), tap: (o) => openTap(o, () => admitted.take(TUN)), namedFd },
+      readText: (path) => readFileSync(path, 'utf8'),
       display: { zlib, startVnc, writeFile: (path, bytes) => writeFile(path, bytes) },
     }),
   };

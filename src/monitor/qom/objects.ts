@@ -50,6 +50,10 @@ const authzRule = object('QAuthZListRule', {
   format: optional(enumeration('QAuthZListFormat', ['exact', 'glob'])),
 });
 
+const authzList = { policy: optional(authzPolicy), rules: optional(array(authzRule)) } as const;
+/** What a file of `authz-list-file` holds. */
+export const authzListFile = object('QAuthZListFile', authzList);
+
 /** By `qom-type`. */
 export const objectTypes: Readonly<Record<string, ObjectType>> = {
   'memory-backend-ram': row('memory-backend', memory),
@@ -66,7 +70,8 @@ export const objectTypes: Readonly<Record<string, ObjectType>> = {
     hugetlbsize: optional(int),
     seal: optional(bool),
   }),
-  'authz-list': row('authz', { policy: optional(authzPolicy), rules: optional(array(authzRule)) }),
+  'authz-list': row('authz', authzList),
+  'authz-list-file': row('authz', { filename: str, refresh: optional(bool) }),
   'authz-simple': row('authz', { identity: str }),
   iothread: row('object', {
     ...loop,
