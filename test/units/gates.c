@@ -1,7 +1,7 @@
 /* Random cases of what segments and gates do in IA-32e mode, by seed: far transfers of every form between privilege levels and between
    64-bit, 32- and 16-bit code, interrupts and exceptions through random gates and stacks, loads of segment registers, LDTR and TR,
-   SYSCALL and SYSENTER and their ways back. Command line: seed=N cases=N, `each` for one line per case, `plain` without RF in frames, which QEMU
-   does not set. Whatever a case does, it ends in a handler that looks at everything: see random.c. */
+   SYSCALL and SYSENTER and their ways back. Command line: seed=N cases=N, `each` for one line per case, `plain` without RF, which QEMU does not set in
+   frames, and which here an IRET sets with breakpoints only. Whatever a case does, it ends in a handler that looks at everything: see random.c. */
 #include "units.h"
 #include "seeded.h"
 #define CODE 0x300000ul
@@ -16,7 +16,8 @@ static u8 handler_stack[8192] __attribute__((aligned(16)));
 static int plain;
 u64 in[15], in_frame[5], resume_sp;
 static struct frame out;
-static struct { u64 cr2, ds, es, fs, gs, tr, ldtr, fs_base, gs_base, kernel_gs; } also;
+/* `code`: access rights of the code segment. */
+static struct { u64 cr2, code, ds, es, fs, gs, tr, ldtr, fs_base, gs_base, kernel_gs; } also;
 extern void run_case(void), after_case(void);
 asm("run_case: push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15; mov %rsp, resume_sp\n"
     "lea in, %rsp; pop %r15; pop %r14; pop %r13; pop %r12; pop %r11; pop %r10; pop %r9; pop %r8; pop %rdi; pop %rsi; pop %rbp; pop %rbx; pop %rdx; pop %rcx; pop %rax\n"
@@ -27,6 +28,7 @@ static void catch_it(struct frame *f) {
   out = *f;
   also.cr2 = RDCR(2);
   asm volatile("mov %%ds, %0; mov %%es, %1; mov %%fs, %2; mov %%gs, %3; str %4; sldt %5" : "=r"(also.ds), "=r"(also.es), "=r"(also.fs), "=r"(also.gs), "=r"(also.tr), "=r"(also.ldtr));
+  also.code = 0; asm volatile("lar %1, %0" : "+r"(also.code) : "r"(out.cs) : "cc");
   also.fs_base = rdmsr(0xc0000100); also.gs_base = rdmsr(0xc0000101); also.kernel_gs = rdmsr(0xc0000102);
   f->rip = (u64)after_case; f->rsp = resume_sp; f->cs = 8; f->ss = 0x10; f->rflags = 2;
 }
@@ -59,7 +61,7 @@ static u64 flags(void) {
   if (seldom()) f |= 0x20000;
   if (below(8) == 0) f |= next() & 0x250000;
   if (seldom()) f |= 0x180000;
-  return f;
+  return plain ? f & ~0x10000ul : f;
 }
 static void descriptor(u64 *d, int last) {
   u64 access = below(8) ? 0x80 : 0, level = below(3) == 0 ? below(4) : below(2) * 3, base = 0, limit = 0xfffff, high = 0;
@@ -145,7 +147,18 @@ static void instruction(void) {
     default: byte(below(2) ? 0xea : 0x9a); word(place(), 4); word(selector(), 2); break;
   }
 }
-static void mixed(const void *from, int words) { const u64 *p = from; while (words--) mix(*p++); }
+/* What a case leaves behind, in parts: the registers, segments, GDT, LDT, far pointers and the stacks. */
+enum { REGISTERS, SEGMENTS, GDT, LDT, AREA, STACKS, PARTS };
+static u64 parts[PARTS];
+static void part(int n, const void *from, int words) {
+  const u64 *p = from;
+  u64 whole = digest;
+  digest = 0;
+  while (words--) mix(*p++);
+  parts[n] = digest;
+  digest = whole;
+  mix(parts[n]);
+}
 static void gate_case(void) {
   { void *to = (void *)CODE; u64 n = 0x800; asm volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(0x30cd) : "memory"); }
   { void *to = 0; u64 n = 0x800; asm volatile("rep stosw" : "+D"(to), "+c"(n) : "a"(0x30cd) : "memory"); }
@@ -168,13 +181,14 @@ static void gate_case(void) {
     while (!(apic_read(0x200 + (v >> 5) * 16) >> (v & 31) & 1)) pause_();
   }
   run_case();
-  mix(out.vector); mix(out.error); mix(out.vector == 14 ? also.cr2 : 0); mix(out.rip); mix(out.cs);
+  mix(out.vector); mix(out.vector == 14 && plain ? out.error & ~2ul : out.error); /* QEMU tells of the load where an operation loads and stores. */
+  mix(out.vector == 14 ? also.cr2 : 0); mix(out.rip); mix(out.cs);
   /* Regions keep flags that are dead on the normal path stale in the frame of a fault; QEMU does not set RF there. */
   mix(out.rflags & (out.vector == 0x30 ? 0x3f7fd7 : 0x3f7702) & (plain ? ~0x10000ul : ~0ul));
   mix(out.rsp); mix(out.ss);
-  for (int i = 0; i < 15; i++) mix(((u64 *)&out)[i]);
-  mix(also.ds); mix(also.es); mix(also.fs); mix(also.gs); mix(also.tr); mix(also.ldtr); mix(also.fs_base); mix(also.gs_base); mix(also.kernel_gs);
-  mixed(table, ENTRIES); mixed(local, 16); mixed(area, 64); mixed(stacks, STACK_WORDS);
+  part(REGISTERS, &out, 15);
+  part(SEGMENTS, &also.ds, 9);
+  part(GDT, table, ENTRIES); part(LDT, local, 16); part(AREA, area, 64); part(STACKS, stacks, STACK_WORDS);
   apic_write(0xb0, 0);
   if (raised) {
     for (int v = 0x40; v < 0x60; v++) { vectors[v] = vectors[0x60]; u64 to = (u64)vectors[v].low | (u64)vectors[v].middle << 16; to -= 16 * (0x60 - v); vectors[v].low = to; vectors[v].middle = to >> 16; }
@@ -194,13 +208,17 @@ int main(void) {
   wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
   for (int i = 3; i < 2048; i++) if (i != 2039) pd[i] = 0; /* the local APIC */
   WRCR(3, RDCR(3));
+  /* Nothing of the firmware's stays below 640 KiB: INT3 is there wherever code may run away to. */
+  for (u32 *p = (u32 *)0x1000; p < (u32 *)0x9f000; p++) *p = 0xcccccccc;
   for (u64 i = 0; i < cases; i++) {
     seeded(seed + i);
     if (each) digest = 0;
     gate_case();
     if (each) {
-      put("case %x: %x vector %d error %x cr2 %x cs:rip %x:%x flags %x ss:rsp %x:%x start %x tr %x ldtr %x ds %x es %x fs %x gs %x code", seed + i, digest, (int)out.vector, out.error, also.cr2, out.cs, out.rip, out.rflags, out.ss, out.rsp, in_frame[1], also.tr, also.ldtr, also.ds, also.es, also.fs, also.gs);
+      put("case %x: %x vector %d error %x cr2 %x cs:rip %x:%x flags %x ss:rsp %x:%x start %x tr %x ldtr %x ds %x es %x fs %x gs %x rights %x code", seed + i, digest, (int)out.vector, out.error, also.cr2, out.cs, out.rip, out.rflags, out.ss, out.rsp, in_frame[1], also.tr, also.ldtr, also.ds, also.es, also.fs, also.gs, also.code);
       for (u8 *b = (u8 *)CODE; b < at; b++) put(" %x", (u64)*b);
+      put(" parts");
+      for (int n = 0; n < PARTS; n++) put(" %x", parts[n]);
       put("\n");
     } else if ((i + 1) % 1000 == 0) put("to %x: %x\n", seed + i, digest);
   }
