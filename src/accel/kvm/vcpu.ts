@@ -256,10 +256,10 @@ export class KvmVcpu implements Vcpu {
     this.#apicChanged = true;
   }
   /**
-   * Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. The time-stamp counter is the slots', not what the
-   * kernel expects; `tscBase` is as for `KvmState.store`.
+   * Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. With `tscBase`, which is as for `KvmState.store`,
+   * the time-stamp counter is the slots', not what the kernel expects.
    */
-  load(tscBase: BigInt64Array): void {
+  load(tscBase?: BigInt64Array): void {
     if (!this.#inSlots) return;
     this.#enter(tscBase);
     // What comes before the guest runs shows in the next look at the state.

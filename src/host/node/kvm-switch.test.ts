@@ -83,6 +83,15 @@ const deadlines = kernel(
   tables('9700'),
 );
 
+/** Counts as `counting`, once it has sent vCPU 1 INIT and one SIPI with its first instructions; that one leaves its mark at 0x7000. */
+const waking = kernel(
+  `// mov dword [0x8000],0x700006c6; mov word [0x8004],0xf401: mov byte [0x7000],1; hlt
+  c70500800000c6060070 66c7050480000001f4
+  // The local APIC: on; INIT and SIPI to 0x8000 for all others; jmp L
+  c705f000e0feff010000 c7050003e0fe00450c00 c7050003e0fe08460c00
+  ff0500002000 ebf8`.replaceAll(/\/\/.*/g, ''),
+);
+
 /** What this process holds of KVM: descriptors of it, and mappings of vCPUs. */
 function held(): string[] {
   const names = readdirSync('/proc/self/fd').map((fd) => {
@@ -161,6 +170,23 @@ test('a machine goes to KVM and back while it runs, and can be stopped there aft
   await machine.setAccel('kvm');
   await goesOn();
 }); // biome-ignore format: one call
+
+for (const irqchip of ['on', 'split', 'off'] as const)
+  test(`a vCPU that is called at once is there, and once more after a reset: kernel-irqchip=${irqchip}`, { skip, timeout: 3 * LIMIT }, async (t) => {
+    const { machine, goesOn } = start(t, { accel: 'kvm', irqchip }, waking);
+    for (let n = 0; n < 3; n++) {
+      await goesOn();
+      const end = performance.now() + LIMIT;
+      while (machine.board.memory.read8(0x7000) !== 1) {
+        assert.ok(performance.now() < end, 'the second vCPU does not run');
+        await new Promise((resolve) => setTimeout(resolve, 5));
+      }
+      machine.board.lock.run(() => machine.board.memory.write8(0x7000, 0));
+      const again = new Promise<void>((resolve) => machine.subscribe((name) => name === 'RESET' && resolve()));
+      machine.reset();
+      await again;
+    }
+  }); // biome-ignore format: one call
 
 test('where a vCPU cannot be made on KVM, all of them go on where they were', { skip, timeout: 3 * LIMIT }, async (t) => {
   const { machine, goesOn } = start(t);

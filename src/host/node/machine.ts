@@ -128,7 +128,7 @@ export class NodeMachine implements RunningMachine {
   #restored: { readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> } | undefined;
   /** The machine on KVM, once it has been there. */
   #kvm: KvmThread | undefined;
-  #endDoorbells: () => Promise<void> = async () => {};
+  #endDoorbells: (() => Promise<void>) | undefined;
   #accel: 'dbt' | 'kvm' = 'dbt';
   /** vCPUs that were plugged into the running machine and are being made, by number. */
   readonly #coming = new Map<number, PromiseWithResolvers<void>>();
@@ -227,9 +227,11 @@ export class NodeMachine implements RunningMachine {
       }
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
+      // The guest's first instructions need not wait for that thread. A process that is confined later may load no more files then.
+      this.#hearKernel();
     } catch (error) {
       waitUntilOutside();
-      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]).then(() => this.#closeKvm());
+      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells?.()]).then(() => this.#closeKvm());
       throw error;
     }
   }
@@ -651,12 +653,17 @@ export class NodeMachine implements RunningMachine {
       // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
       const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
       this.#kvm = kvmThread(memory, this.#layout, { irqchip, dirtyRing, coalesced, pitDiscards: timers?.pitDiscards });
-      this.#endDoorbells = waitForDoorbells(this.#kvm, { memory, layout: this.#layout }, (message) => this.#fail(message));
       // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
       process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);
     }
     this.#accel = 'kvm';
     return this.#kvm;
+  }
+  /** Has the doorbells heard that the kernel takes. */
+  #hearKernel(): void {
+    if (!this.#kvm || this.#endDoorbells) return;
+    const place = { memory: this.#memory.buffer, layout: this.#layout };
+    this.#endDoorbells = waitForDoorbells(this.#kvm, place, (message) => this.#fail(message));
   }
   readonly #processEnds = (): void => this.#expel();
   /** Gives KVM's machine back. The threads that used it are gone. */
@@ -700,6 +707,7 @@ export class NodeMachine implements RunningMachine {
     let refused: string | undefined;
     try {
       const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
+      this.#hearKernel();
       this.#accel = accel;
       this.#diverted = undefined;
       const { lock, control } = this.board;
@@ -847,7 +855,16 @@ export class NodeMachine implements RunningMachine {
     if (held) Atomics.store(this.board.control.pause, 0, 1);
     if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
     this.#giveChips();
-    for (const cpu of this.board.cpus.list()) this.#startVcpu(cpu);
+    const cpus = this.board.cpus.list();
+    // A SIPI for a local APIC that is not in the kernel yet would be lost: none runs before all are there.
+    const wait = !held && this.#localApicsInKernel && cpus.length > 1;
+    if (wait) Atomics.store(this.board.control.pause, 0, 1);
+    for (const cpu of cpus) this.#startVcpu(cpu);
+    if (!wait) return;
+    this.#loading = this.#hold().then(() => {
+      this.#loading = undefined;
+      if (this.#status === 'running') this.#letGo();
+    });
   }
   #send(worker: Worker, m: ToVcpu): void {
     worker.postMessage(m);
@@ -993,7 +1010,7 @@ export class NodeMachine implements RunningMachine {
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     this.#expel();
     waitUntilOutside();
-    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells()]);
+    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells?.()]);
     this.#closeKvm();
     this.#guest.close();
     this.#resolve(why);

@@ -481,6 +481,7 @@ function run(m: Start): void {
   } else {
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
+    if (current instanceof KvmVcpu && kvm?.remoteApics) current.load();
   }
   send({ kind: 'begun' });
   runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
