@@ -18,6 +18,7 @@ const known: Readonly<Record<string, 'text' | 'number' | 'list'>> = {
   user: 'text',
   graphics_listen: 'text',
   vnc_listen: 'text',
+  vnc_auto_unix_socket: 'number',
   vnc_tls: 'number',
   default_tls_x509_cert_dir: 'text',
   vnc_tls_x509_cert_dir: 'text',

@@ -45,8 +45,11 @@ export interface DaemonOptions {
   readonly emulators: readonly string[];
   /** Address of displays when a document names none. */
   readonly graphicsListen: string;
-  /** What is asked of viewers of VNC; `listen`: the address of its displays, where it is another one than that of all. */
-  readonly vnc: VncPolicy & { readonly listen?: string | undefined };
+  /**
+   * What is asked of viewers of VNC; `listen`: the address of its displays, where it is another one than that of all; `socket`: they listen on a
+   * socket in the guest's directory instead.
+   */
+  readonly vnc: VncPolicy & { readonly listen?: string | undefined; readonly socket?: boolean };
   readonly firmware: Firmware | undefined;
   /** User that emulators run as; the daemon's own when undefined. */
   readonly user?: { readonly uid: number; readonly gid: number } | undefined;

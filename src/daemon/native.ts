@@ -31,16 +31,18 @@ export async function commandLineOf(daemon: Daemon, format: string, xml: string)
   bareInterfaces(domain);
   await findChains(daemon.host, domain).catch(() => {});
   let port = 5900;
+  const directory = `${daemon.paths.lib}/qemu/domain--1-${domain.name}`;
   prepareDomain(domain, {
     id: -1,
+    directory,
     channelDirectory: `${daemon.paths.lib}/qemu/channel/target/domain--1-${domain.name}`,
     listenAddress: daemon.options.graphicsListen,
     vncAddress: daemon.options.vnc.listen,
+    vncSocket: daemon.options.vnc.socket,
     freePort: () => port++,
     firmware: () => daemon.options.firmware,
     nvramPath: daemon.guests.nvramPath(domain.name),
   });
-  const directory = `${daemon.paths.lib}/qemu/domain--1-${domain.name}`;
   const context = await commandContext(daemon, domain, directory, `${directory}/monitor.sock`);
   const { args, environment } = commandLine(domain, context);
   const home = `${daemon.paths.lib}/qemu/domain--1-${domain.name}`;

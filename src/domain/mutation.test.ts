@@ -69,7 +69,14 @@ test(`a damaged definition is refused with a libvirt error or understood, and no
       const domain = completeDomain(parseDomain(text), recordedContext);
       const printed = formatDomain(domain, { secure: true });
       assert.equal(formatDomain(parseDomain(printed), { secure: true }), printed, `round ${round}, ${file}`);
-      const context = { id: 1, channelDirectory: '/c', listenAddress: '::1', freePort: () => 5901, nvramPath: '/n' };
+      const context = {
+        id: 1,
+        channelDirectory: '/c',
+        directory: '/d',
+        listenAddress: '::1',
+        freePort: () => 5901,
+        nvramPath: '/n',
+      };
       const prepared = prepareDomain(domain, context);
       const machine = recordedEmulator.machines[0]!;
       commandLine(prepared, { machine, monitorPath: '/m', passDescriptors: true, directory: '/d', now: 0 });

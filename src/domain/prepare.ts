@@ -22,6 +22,10 @@ export interface PrepareContext {
   listenAddress: string;
   /** The same for VNC, where it is another one. */
   vncAddress?: string | undefined;
+  /** VNC listens on a socket in the guest's directory when the document gives no address. */
+  vncSocket?: boolean | undefined;
+  /** The guest's directory. */
+  directory: string;
   /** A free TCP port for graphics of the given kind. */
   freePort(kind: 'vnc' | 'spice' | 'websocket'): number;
   /** The firmware for `<os firmware='efi'>`; undefined when the host has none. */
@@ -71,6 +75,10 @@ function prepareGraphics(domain: Domain, context: PrepareContext): void {
   for (const one of domain.devices.graphics) {
     if (one.type !== 'vnc' && one.type !== 'spice') continue;
     const [listen] = one.listens;
+    const inDirectory =
+      one.type === 'vnc' && context.vncSocket === true && listen?.type === 'address' && listen.address === undefined;
+    if (listen && inDirectory) listen.type = 'socket';
+    if (listen?.type === 'socket') listen.socket ??= `${context.directory}/${one.type}.sock`;
     if (listen?.type === 'socket' || listen?.type === 'none') continue;
     if (listen) {
       listen.address ??= (one.type === 'vnc' ? context.vncAddress : undefined) ?? context.listenAddress;

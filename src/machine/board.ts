@@ -48,7 +48,7 @@ import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-item
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import { type BoardFacts, hasHpet, physicalBitsOf } from './tables.ts';
+import { type BoardFacts, hasHpet, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
@@ -531,8 +531,9 @@ export function buildBoard(o: BoardOptions): Board {
         devices.reset();
       });
       if (!firmware) {
+        const high = Math.max(2 ** 38, reservedMemoryEnd(facts()) ?? 0);
         host.assign(
-          { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: 2 ** 38, end: 2 ** 39 } },
+          { io: { start: 0xc000, end: 0x10000 }, mem32: { start: 0xc0000000, end: 0xfec00000 }, mem64: { start: high, end: high + 2 ** 38 } },
           chipset.interruptLine,
         );
       }

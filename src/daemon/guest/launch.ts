@@ -117,9 +117,11 @@ async function prepare(daemon: Daemon, domain: Domain, id: number, ports: readon
   await findChains(daemon.host, domain);
   return prepareDomain(domain, {
     id,
+    directory: `${daemon.paths.lib}/qemu/${shortName(id, domain.name)}`,
     channelDirectory: `${daemon.paths.lib}/qemu/channel/target/${shortName(id, domain.name)}`,
     listenAddress: daemon.options.graphicsListen,
     vncAddress: daemon.options.vnc.listen,
+    vncSocket: daemon.options.vnc.socket,
     freePort: () => next.shift()!,
     firmware: () => daemon.options.firmware,
     nvramPath: daemon.guests.nvramPath(domain.name),

@@ -21,6 +21,7 @@ function contexts(name: string, domain: Domain): { prepare: PrepareContext; comm
   const prepare: PrepareContext = {
     id: id ?? -1,
     channelDirectory: `/var/lib/libvirt/qemu/channel/target/domain-${id ?? -1}-${name}`,
+    directory: `/var/lib/libvirt/qemu/domain-${id ?? -1}-${name}`,
     listenAddress: '127.0.0.1',
     freePort: (kind) => (kind === 'vnc' ? 5900 : 5901),
     firmware: () => ({
@@ -112,6 +113,20 @@ describe('the command line', () => {
     const { prepare, command } = contexts('min-pc', domain);
     return commandLine(prepareDomain(domain, prepare), { ...command, ...changes });
   };
+
+  test('has VNC on a socket in the directory of the guest where nothing else is said, or without a path', () => {
+    const option = (inner: string, vncSocket: boolean): string | undefined => {
+      const domain = simple(`<graphics type='vnc' port='5901'>${inner}</graphics>`);
+      const { prepare, command } = contexts('min-pc', domain);
+      const { args } = commandLine(prepareDomain(domain, { ...prepare, directory: '/lib/g', vncSocket }), command);
+      return args[args.indexOf('-vnc') + 1]?.split(',')[0];
+    };
+    assert.equal(option('', true), 'vnc=unix:/lib/g/vnc.sock');
+    assert.equal(option('', false), '127.0.0.1:1');
+    assert.equal(option("<listen type='address' address='::1'/>", true), '[::1]:1');
+    assert.equal(option("<listen type='socket'/>", false), 'vnc=unix:/lib/g/vnc.sock');
+    assert.equal(option("<listen type='socket' socket='/own'/>", true), 'vnc=unix:/own');
+  });
 
   test('asks viewers of VNC for what the daemon is configured to ask: certificates, SASL, a password, as libvirtd 9.0 does', () => {
     const domain = (inner: string): Domain => simple(`<graphics type='vnc' ${inner}</graphics>`);

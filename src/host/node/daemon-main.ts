@@ -139,6 +139,7 @@ function vncOf(config: Configuration): DaemonOptions['vnc'] {
   const sasl = directory('vnc_sasl_dir') ?? '';
   return {
     listen: config.text('vnc_listen'),
+    socket: config.number('vnc_auto_unix_socket', 0) !== 0,
     ...(config.number('vnc_tls', 0) !== 0
       ? { tls: { directory: certificates, verify: config.number('vnc_tls_x509_verify', 0) !== 0 } }
       : {}),
