@@ -1,9 +1,13 @@
 // `pc-dimm`: a module of memory, for a machine with room for more (`-m 1G,slots=2,maxmem=4G`).
 
+import { struct } from '../../bits/struct.ts';
 import { deviceType } from '../device-type.ts';
 import { int32, named, uint32, uint64 } from '../properties.ts';
 
 export const DIMM = 'pc-dimm';
+
+/** Nothing but a name in saved machines: the guest's memory suits only where the same modules lie at the same places. */
+const placeLayout = struct({ slot: 'u32' }, { name: DIMM, version: 1 });
 
 export const dimm = deviceType({
   name: DIMM,
@@ -21,6 +25,11 @@ export const dimm = deviceType({
   },
   build(ctx, p) {
     ctx.onRemove(ctx.bus.add(ctx.path, p));
-    return { reset: () => {} };
+    const s = ctx.arena.alloc(placeLayout, `0x${p.addr.toString(16)}+0x${p.size.toString(16)}`);
+    return {
+      reset() {
+        s.slot = p.slot;
+      },
+    };
   },
 });
