@@ -53,8 +53,8 @@ async function run(
 export async function fuzzSystem(kind: SystemKind, seed: number, cases: number, peer?: string): Promise<string[]> {
   const found: string[] = [];
   if (peer && (kind === 'gates' || kind === 'gates32')) {
-    for (let done = 0; done < cases; )
-      done += await comparePeer(kind, seed + done, Math.min(PEER_BATCH, cases - done), peer, found);
+    for (let done = 0; done < cases; done += PEER_BATCH)
+      await comparePeer(kind, seed + done, Math.min(PEER_BATCH, cases - done), peer, found);
     return found;
   }
   for (let done = 0; done < cases; done += BATCH) {
@@ -71,35 +71,35 @@ export async function fuzzSystem(kind: SystemKind, seed: number, cases: number, 
   return found;
 }
 
-/** Holds cases against `peer` up to where it ends or stands still; gives how many are done with. */
+/** Holds cases against `peer`, which is started anew behind a case that it does not come to the end of. */
 async function comparePeer(
   kind: keyof typeof excuses,
   seed: number,
   cases: number,
   peer: string,
   found: string[],
-): Promise<number> {
-  const what = `${kind} plain seed=${seed} cases=${cases} each`;
+): Promise<void> {
+  const command = (from: number, count: number): string => `${kind} plain seed=${from} cases=${count} each`;
+  const asked = async (from: number, count: number): Promise<Map<number, string>> =>
+    casesOf(await run(kind, peer, [], command(from, count), PEER_SECONDS));
   const excused = (ours: string, theirs: string | undefined): boolean => {
     const [a, b] = [look(ours), theirs === undefined ? undefined : look(theirs)];
     return excuses[kind].some(([, , known]) => known(a, b));
   };
-  const ours = casesOf(await run(kind, OURS, [], what));
-  const other = casesOf(await run(kind, peer, [], what, PEER_SECONDS));
-  for (const [n, line] of ours) {
+  const end = seed + cases;
+  let other = await asked(seed, cases);
+  for (const [n, line] of casesOf(await run(kind, OURS, [], command(seed, cases)))) {
     let theirs = other.get(n);
-    const last = theirs === undefined;
-    if (last && !excused(line, undefined)) {
+    const missing = theirs === undefined;
+    if (missing && !excused(line, undefined)) {
       // Alone it may have the time.
-      const alone = `${kind} plain seed=${n} cases=1 each`;
-      theirs = casesOf(await run(kind, peer, [], alone, PEER_SECONDS)).get(n);
-      if (theirs === undefined) found.push(`${what}: ${line}\n  other: does not come to the end of this case`);
+      theirs = (await asked(n, 1)).get(n);
+      if (theirs === undefined) found.push(`${command(n, 1)}: ${line}\n  other: does not come to the end of this case`);
     }
     if (theirs !== undefined && digestOf(line) !== digestOf(theirs) && !excused(line, theirs))
-      found.push(`${what}: ${line}\n  other: ${theirs}`);
-    if (last) return n - seed + 1;
+      found.push(`${command(n, 1)}: ${line}\n  other: ${theirs}`);
+    if (missing && n + 1 < end) other = await asked(n + 1, end - n - 1);
   }
-  return cases;
 }
 
 const casesOf = (lines: readonly string[]): Map<number, string> =>
