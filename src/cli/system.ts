@@ -80,8 +80,8 @@ const machineConfig = (s: Settings): MachineConfig => {
   const { cpus, maxcpus, sockets, cores, threads } = topologyOf(s);
   return {
     ...(s.eager ? { eager: true } : {}),
-    // A process that is confined to its files has no cache.
-    ...(s.translationCache && s.sandbox?.files !== false ? {} : { translationCache: false }),
+    // A process that is confined to its files leaves nothing for others.
+    ...(s.translationCache ? (s.sandbox?.files === false ? { translationCache: 'read' } : {}) : { translationCache: 'off' }),
     cpus: maxcpus,
     ...(cpus < maxcpus ? { present: cpus } : {}),
     topology: { sockets, cores, threads },

@@ -60,8 +60,8 @@ export interface MachineConfig {
   readonly accel?: 'dbt' | 'kvm';
   /** The translator is to translate every block before it runs for the first time, on the vCPU's thread: slow, for tests. */
   readonly eager?: boolean;
-  /** False: translated code is neither kept for later machines nor taken from earlier ones. */
-  readonly translationCache?: boolean;
+  /** Translated code is kept for later machines and taken from earlier ones: only taken, or neither. */
+  readonly translationCache?: 'read' | 'off';
   /**
    * Under `kvm`: which interrupt controllers are in the kernel: none, the local APICs (when this is left out), or all of them and the PIT. The
    * translator's are always the board's.

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { userCache } from '../../src/host/node/cache.ts';
+import { hasLandlock } from '../../src/host/node/confine.ts';
 import { nativeCode } from '../../src/host/node/native-code.ts';
 import { EmulatorProcess } from './emulator.ts';
 import { missing } from './program.ts';
@@ -21,7 +22,7 @@ const folder = mkdtempSync(join(tmpdir(), 'nonroot-kept-'));
 after(() => rmSync(folder, { recursive: true }));
 
 /** Boots with a cache of its own, runs some programs and powers off; counts of `info jit`, by what they count. */
-async function boot(name: string, accel = 'dbt'): Promise<(what: string) => number> {
+async function boot(name: string, accel = 'dbt', others: readonly string[] = []): Promise<(what: string) => number> {
   const before = process.env['XDG_CACHE_HOME'];
   const e = await (async () => {
     try {
@@ -33,7 +34,7 @@ async function boot(name: string, accel = 'dbt'): Promise<(what: string) => numb
         for (const part of ['images', 'kernels'])
           if (existsSync(join(images, part))) symlinkSync(join(images, part), join(folder, 'nonroot', part));
       }
-      return await EmulatorProcess.linux(folder, name, ['-accel', accel, '-no-reboot']);
+      return await EmulatorProcess.linux(folder, name, ['-accel', accel, '-no-reboot', ...others]);
     } finally {
       if (before === undefined) delete process.env['XDG_CACHE_HOME'];
       else process.env['XDG_CACHE_HOME'] = before;
@@ -66,8 +67,15 @@ test('a second boot takes the regions of the first one', { skip, timeout: 10 * M
   assert.ok(second(KEPT) > 30, `${second(KEPT)} kept`);
   assert.ok(second(KEPT) <= second('regions made'));
 
-  // A file that is damaged costs time only.
   const path = join(folder, 'nonroot/regions', files()[0]!);
+  if (hasLandlock()) {
+    const before = readFileSync(path);
+    const confined = await boot('confined', 'dbt', ['-sandbox', 'on,spawn=deny,files=deny']);
+    assert.ok(confined(KEPT) > 30, `${confined(KEPT)} taken by a process that is confined to its files`);
+    assert.equal(Buffer.compare(readFileSync(path), before), 0, 'it has left something');
+  }
+
+  // A file that is damaged costs time only.
   const bytes = readFileSync(path);
   bytes.fill(0x5a, 1000, 2000);
   writeFileSync(path, bytes);

@@ -215,7 +215,7 @@ let maker: ReturnType<Translator['regionMaker']> | null = null;
 /** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
 function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
   const id = made?.id ?? ready?.id;
-  if (id === undefined || wide || config.eager || config.translationCache === false) return undefined;
+  if (id === undefined || wide || config.eager || config.translationCache === 'off') return undefined;
   const { Kept, keptPath, nativeCode, noUses } = translator();
   const native = nativeCode();
   if (!native) return undefined;
@@ -225,7 +225,7 @@ function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: Kept
     kept = Kept.open(path, native);
   }
   const uses = noUses();
-  return { to: cpu === 0 ? { path, uses } : undefined, kept: kept?.regions(uses) };
+  return { to: cpu === 0 && config.translationCache !== 'read' ? { path, uses } : undefined, kept: kept?.regions(uses) };
 }
 const make = (engine: Engine, module: WebAssembly.Module, continues = false): DbtVcpu => {
   maker?.close();
