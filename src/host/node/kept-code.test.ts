@@ -20,7 +20,7 @@ import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import { REGIONS_MAX } from '../../accel/dbt/layout.ts';
 import { REACH } from '../../accel/dbt/region.ts';
 import type { Translated } from '../../accel/dbt/translate.ts';
-import { Kept, keptPath, likelyPath, type NewModule, noUses, writeKept } from './kept-code.ts';
+import { appendKept, Kept, keptPath, likelyPath, type NewModule, noUses, writeKept } from './kept-code.ts';
 import type { NativeCode } from './native-code.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'nonroot-kept-'));
@@ -92,6 +92,36 @@ test('later runs add to it, put what they used first, and take the place of what
   assert.deepEqual([kept.readAhead(), kept.readAhead(), kept.readAhead(), kept.readAhead()], [true, true, true, false]);
   assert.equal(likelyPath('b', root), path);
   assert.equal(likelyPath('c', root), undefined);
+});
+
+test('what is appended is found first, and one segment is made of all', () => {
+  const path = keptPath('h', undefined, root);
+  assert.equal(appendKept(path, native, [made('none', region(0, 16, [1]))]), undefined, 'there is no file');
+  writeKept(path, native, [made('A', region(0, 16, [1]), region(1, 32, [2]))], noUses());
+  const added = [made('B', region(2, 16, [1])), made('C', region(1, 48, [3]))];
+  assert.deepEqual([...appendKept(path, native, added)!], added);
+  assert.deepEqual([...appendKept(path, native, [made('D', region(3, 64, [4]))], 2)!], [], 'fewer than are worth it');
+  const places = (): unknown => {
+    const kept = Kept.open(path, native)!;
+    const now = kept.regions(noUses());
+    let modules = 0;
+    while (kept.readAhead()) modules++;
+    const found = [16, 32, 48, 64].map((e) =>
+      now.at(5, e)?.map((r) => [r.index - REGION_FIRST, now.module(r.module)?.imports[1]]),
+    );
+    return [modules, found];
+  };
+  // The second entry's place in the table is another one's now, and nothing is left of the first module.
+  assert.deepEqual(places(), [2, [[[2, 'B']], undefined, [[1, 'C']], undefined]]);
+  writeKept(path, native, [], noUses(), 0);
+  assert.deepEqual(places(), [2, [[[2, 'B']], undefined, [[1, 'C']], undefined]]);
+  // What was cut short is left out, and nothing is put behind it.
+  const [size] = [statSync(path).size, appendKept(path, native, [made('E', region(4, 80, [5]))])];
+  truncateSync(path, statSync(path).size - 1);
+  assert.deepEqual(places(), [2, [[[2, 'B']], undefined, [[1, 'C']], undefined]]);
+  assert.equal(appendKept(path, native, added), undefined);
+  truncateSync(path, size);
+  assert.deepEqual([...appendKept(path, native, added)!], added);
 });
 
 test('modules that are not optimised wait', () => {

@@ -1,11 +1,13 @@
 // The file of regions that earlier runs of this program have left (accel/dbt/kept.ts), with V8's machine code (native-code.ts): one for each translator,
-// set of V8's flags and CPU model. Its regions are in the order in which they were used last; modules are read ahead, or when they are first needed.
-// The thread that translates writes it anew, whole, when it has new ones and time. Files of others than this user, or that others may write to, are
-// left alone.
+// set of V8's flags and CPU model. It is one or several segments: what a later one has takes the place of what was there. Regions are in the order in
+// which they were used last, those of the last segment first; modules are read ahead, or when they are first needed. The thread that translates writes
+// the file anew, whole, when it first has new ones, appends what it has later, and makes one segment of all when the machine ends. Files of others than
+// this user, or that others may write to, are left alone.
 
 import { createHash, randomUUID } from 'node:crypto';
 import {
   closeSync,
+  constants,
   fstatSync,
   mkdirSync,
   openSync,
@@ -16,6 +18,7 @@ import {
   statSync,
   utimesSync,
   writeFileSync,
+  writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { cachedDataVersionTag } from 'node:v8';
@@ -33,14 +36,18 @@ const REGIONS_KEPT = (REGIONS_MAX * 3) / 4;
 const BYTES_KEPT = 64 << 20;
 /** Files: those that were not used for longest go. */
 const FILES_KEPT = 8;
+/** A file of more segments is written anew. */
+const SEGMENTS_MAX = 64;
 /** A module is kept once V8 has optimised most of it: bytes of machine code for one of WebAssembly. */
 const OPTIMISED = 0.8;
 
-const MAGIC = 0x314b524e;
-/** Magic number, bytes of the description, bytes of the regions' code, CRC-32 of both. */
-const HEAD_BYTES = 16;
+const DAY = 86_400_000;
 
-/** A module in the file: where it is, its WebAssembly and machine code, their CRC-32. */
+const MAGIC = 0x324b524e;
+/** A segment's head: magic number; bytes of its description, of its regions' code and of its modules; CRC-32 of all that is not modules. */
+const HEAD_BYTES = 20;
+
+/** A module: where it is behind its segment's regions, its WebAssembly and machine code, their CRC-32. */
 interface StoredModule {
   readonly at: number;
   readonly bytes: number;
@@ -103,11 +110,13 @@ function newest(folder: string): { readonly name: string; readonly time: number 
   return files.sort((a, b) => b.time - a.time);
 }
 
-/** An open file whose description has been read. */
-class KeptFile {
-  readonly description: Description;
+/** An open file whose descriptions have been read, as one. */
+class KeptFile implements Description {
+  readonly modules: StoredModule[] = [];
+  readonly regions: StoredRegion[] = [];
   /** The code of its regions, in their order. */
-  readonly codes: readonly Uint8Array[];
+  readonly codes: Uint8Array[] = [];
+  readonly segments: number;
   readonly #fd: number;
 
   /** Undefined where there is none that can be trusted. */
@@ -129,24 +138,45 @@ class KeptFile {
   }
   private constructor(fd: number, size: number) {
     this.#fd = fd;
-    const head = this.#read(0, HEAD_BYTES);
-    const view = new DataView(head.buffer);
-    const [magic, text, code, crc] = [0, 4, 8, 12].map((at) => view.getUint32(at, true));
-    if (magic !== MAGIC || HEAD_BYTES + text! + code! > size) throw new Error('it is no such file');
-    const both = this.#read(HEAD_BYTES, text! + code!);
-    if (crc32(both) !== crc) throw new Error('it is damaged');
-    this.description = JSON.parse(Buffer.from(both.buffer, 0, text).toString('utf8')) as Description;
-    let at = text!;
-    this.codes = this.description.regions.map(({ length }) => both.subarray(at, (at += length)));
+    const found: { readonly description: Description; readonly codes: readonly Uint8Array[] }[] = [];
+    for (let at = 0; at < size; ) {
+      // What comes behind a segment that was cut short or is damaged counts for nothing.
+      const segment = this.#segment(at, size);
+      if (!segment) break;
+      found.push(segment);
+      at = segment.end;
+    }
+    this.segments = found.length;
+    if (found.length === 0) throw new Error('it is no such file');
+    const [names, indexes] = [new Set<string>(), new Set<number>()];
+    for (const { description, codes } of found.reverse()) {
+      const first = this.modules.length;
+      this.modules.push(...description.modules);
+      description.regions.forEach((region, i) => {
+        const name = nameOf(region, codes[i]!);
+        if (names.has(name) || indexes.has(region.index) || this.regions.length >= REGIONS_KEPT) return;
+        names.add(name);
+        indexes.add(region.index);
+        this.regions.push({ ...region, module: first + region.module });
+        this.codes.push(codes[i]!);
+      });
+    }
+  }
+  #segment(start: number, size: number): { description: Description; codes: Uint8Array[]; end: number } | undefined {
+    if (start + HEAD_BYTES > size) return undefined;
+    const { magic, text, code, modules, crc } = headOf(this.#read(start, HEAD_BYTES));
+    const behind = start + HEAD_BYTES + text + code;
+    if (magic !== MAGIC || behind + modules > size) return undefined;
+    const both = this.#read(start + HEAD_BYTES, text + code);
+    if (crc32(both) !== crc) return undefined;
+    const said = JSON.parse(Buffer.from(both.buffer, 0, text).toString('utf8')) as Description;
+    let at = text;
+    const codes = said.regions.map(({ length }) => both.subarray(at, (at += length)));
+    const description = { regions: said.regions, modules: said.modules.map((m) => ({ ...m, at: behind + m.at })) };
+    return { description, codes, end: behind + modules };
   }
   #read(at: number, length: number): Uint8Array<ArrayBuffer> {
-    const bytes = new Uint8Array(length);
-    for (let done = 0; done < length; ) {
-      const n = readSync(this.#fd, bytes, done, length - done, at + done);
-      if (n === 0) throw new Error('it is cut short');
-      done += n;
-    }
-    return bytes;
+    return readFrom(this.#fd, at, length);
   }
   /** A module's WebAssembly and machine code; undefined where they are damaged. */
   parts({ at, bytes, native, crc }: StoredModule): readonly [Uint8Array, Uint8Array] | undefined {
@@ -162,6 +192,27 @@ class KeptFile {
   }
 }
 
+interface Head {
+  readonly magic: number;
+  readonly text: number;
+  readonly code: number;
+  readonly modules: number;
+  readonly crc: number;
+}
+function headOf(bytes: Uint8Array<ArrayBuffer>): Head {
+  const [magic, text, code, modules, crc] = new Uint32Array(bytes.buffer, 0, HEAD_BYTES / 4) as unknown as number[];
+  return { magic: magic!, text: text!, code: code!, modules: modules!, crc: crc! };
+}
+function readFrom(fd: number, at: number, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length; ) {
+    const n = readSync(fd, bytes, done, length - done, at + done);
+    if (n === 0) throw new Error('it is cut short');
+    done += n;
+  }
+  return bytes;
+}
+
 /** What a machine notes of the regions that it uses, by place in the table from the first one's on: when they were used first, from 1 on; 0: not yet. */
 export type Uses = Int32Array<SharedArrayBuffer>;
 export const noUses = (): Uses => new Int32Array(new SharedArrayBuffer(4 * REGIONS_MAX));
@@ -172,6 +223,8 @@ export class Kept {
   readonly #file: KeptFile;
   readonly #native: NativeCode;
   readonly #modules: (KeptModule | undefined)[] = [];
+  /** Modules that have regions, in these's order; how many of them were read ahead. */
+  readonly #order: readonly number[];
   #ahead = 0;
 
   /** Undefined where there is no such file. */
@@ -184,16 +237,17 @@ export class Kept {
     this.path = path;
     this.#file = file;
     this.#native = native;
+    this.#order = [...new Set(file.regions.map((r) => r.module))];
   }
   /** Reads one more module ahead; false where all are there. */
   readAhead(): boolean {
-    if (this.#ahead >= this.#file.description.modules.length) return false;
-    this.#module(this.#ahead++);
-    return true;
+    const number = this.#order[this.#ahead++];
+    if (number !== undefined) this.#module(number);
+    return number !== undefined;
   }
   #module(number: number): KeptModule | undefined {
     if (number in this.#modules) return this.#modules[number];
-    const stored = this.#file.description.modules[number];
+    const stored = this.#file.modules[number];
     const parts = stored && this.#file.parts(stored);
     const module = parts && this.#native.load(...parts);
     this.#modules[number] = module && { module, hosts: stored.hosts, imports: stored.imports };
@@ -204,7 +258,7 @@ export class Kept {
     const byEntry = new Map<number, KeptRegion[]>();
     const taken = new Set<number>();
     const key = (ctx: number, entry: number): number => ctx * 4096 + entry;
-    this.#file.description.regions.forEach(({ reach, length: _, day: __, ...region }, i) => {
+    this.#file.regions.forEach(({ reach, length: _, day: __, ...region }, i) => {
       const kept: KeptRegion = { ...region, reach: REACH[reach], code: this.#file.codes[i]! };
       taken.add(region.index);
       const list = byEntry.get(key(region.ctx, region.entry));
@@ -251,20 +305,10 @@ interface Entry {
   readonly order: number;
 }
 
-/**
- * Adds what is new to a file, and puts what was used (`uses`) before what was not. Gives the modules that are in the file now: others have not been
- * optimised yet; none where it could not be written, or where fewer than `least` would be new.
- */
-export function writeKept(
-  path: string,
-  native: NativeCode,
-  made: readonly NewModule[],
-  uses: Uses,
-  least = 1,
-): ReadonlySet<NewModule> {
-  const today = Math.floor(Date.now() / 86_400_000);
+/** What of this can be kept now, by name: V8 has optimised it. `done` takes its modules. */
+function ready(native: NativeCode, made: readonly NewModule[], done: Set<NewModule>): Map<string, Entry> {
+  const day = Math.floor(Date.now() / DAY);
   const byName = new Map<string, Entry>();
-  const done = new Set<NewModule>();
   for (const m of made) {
     const { module, bytes, hosts, imports, regions } = m;
     const code = native.save(module);
@@ -273,19 +317,36 @@ export function writeKept(
     const kept: Module = { hosts, imports, parts: [bytes, code] };
     for (const { code: guest, reach, ...region } of regions) {
       const name = (Object.keys(REACH) as (keyof typeof REACH)[]).find((k) => REACH[k].instructions === reach.instructions)!;
-      const stored = { ...region, reach: name, length: guest.length, day: today };
+      const stored = { ...region, reach: name, length: guest.length, day };
       byName.set(nameOf(region, guest), { region: stored, code: guest, module: kept, order: REGIONS_MAX + done.size });
     }
   }
+  return byName;
+}
+
+/**
+ * Adds what is new to a file, makes one segment of all, and puts what was used (`uses`) before what was not. Gives the modules that are in the file
+ * now: others have not been optimised yet; none where it could not be written, or where fewer than `least` would be new.
+ */
+export function writeKept(
+  path: string,
+  native: NativeCode,
+  made: readonly NewModule[],
+  uses: Uses,
+  least = 1,
+): ReadonlySet<NewModule> {
+  const today = Math.floor(Date.now() / DAY);
+  const done = new Set<NewModule>();
+  const byName = ready(native, made, done);
   if (done.size < least) return new Set();
   const taken = new Set([...byName.values()].map(({ region }) => region.index));
   const before = KeptFile.open(path);
   const modules = new Map<number, Module | undefined>();
-  before?.description.regions.forEach((region, i) => {
+  before?.regions.forEach((region, i) => {
     const code = before.codes[i]!;
     const name = nameOf(region, code);
     if (byName.has(name) || taken.has(region.index)) return;
-    const stored = before.description.modules[region.module]!;
+    const stored = before.modules[region.module]!;
     if (!modules.has(region.module)) {
       const parts = before.parts(stored);
       modules.set(region.module, parts && { hosts: stored.hosts, imports: stored.imports, parts });
@@ -308,39 +369,69 @@ export function writeKept(
     if (more > 0) numbers.set(module, numbers.size);
     entries.push(entry);
   }
-  return entries.length > 0 && store(path, entries, numbers) ? done : new Set();
+  return entries.length > 0 && store(path, segmentOf(entries, numbers)) ? done : new Set();
+}
+
+/** Appends what is new to a file; what it gives is as with `writeKept`. Undefined where the file has to be written anew. */
+export function appendKept(
+  path: string,
+  native: NativeCode,
+  made: readonly NewModule[],
+  least = 1,
+): ReadonlySet<NewModule> | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, constants.O_RDWR | constants.O_APPEND);
+  } catch {
+    return undefined;
+  }
+  try {
+    const { uid, mode, size } = fstatSync(fd);
+    if (uid !== process.getuid?.() || (mode & 0o022) !== 0 || size > BYTES_KEPT) return undefined;
+    // Behind what was cut short nothing would be found.
+    let segments = 0;
+    for (let at = 0; at < size; segments++) {
+      const { magic, text, code, modules } = headOf(readFrom(fd, at, HEAD_BYTES));
+      at += HEAD_BYTES + text + code + modules;
+      if (magic !== MAGIC || at > size) return undefined;
+    }
+    if (segments >= SEGMENTS_MAX) return undefined;
+    const done = new Set<NewModule>();
+    const entries = [...ready(native, made, done).values()];
+    if (done.size < least || entries.length === 0) return new Set();
+    const numbers = new Map([...new Set(entries.map((e) => e.module))].map((module, i) => [module, i]));
+    const bytes = segmentOf(entries, numbers);
+    return writeSync(fd, bytes) === bytes.length ? done : undefined;
+  } catch {
+    return undefined;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function segmentOf(entries: readonly Entry[], numbers: ReadonlyMap<Module, number>): Buffer {
+  const blobs = [...numbers.keys()].map(({ parts }) => Buffer.concat(parts));
+  const code = Buffer.concat(entries.map((e) => e.code));
+  let at = 0;
+  const description: Description = {
+    modules: [...numbers.keys()].map(({ hosts, imports, parts }, i) => {
+      const module = { at, bytes: parts[0].length, native: parts[1].length, crc: crc32(blobs[i]!), hosts, imports };
+      at += blobs[i]!.length;
+      return module;
+    }),
+    regions: entries.map(({ region, module }) => ({ ...region, module: numbers.get(module)! })),
+  };
+  const text = Buffer.from(JSON.stringify(description));
+  const head = Uint32Array.of(MAGIC, text.length, code.length, at, crc32(code, crc32(text)));
+  return Buffer.concat([new Uint8Array(head.buffer), text, code, ...blobs]);
 }
 
 /** Writes the file: whether it could be done. */
-function store(path: string, entries: readonly Entry[], numbers: ReadonlyMap<Module, number>): boolean {
-  const modules = [...numbers.keys()];
-  const code = Buffer.concat(entries.map((e) => e.code));
-  const blobs = modules.map(({ parts }) => Buffer.concat(parts));
-  const describe = (start: number): Buffer => {
-    let at = start;
-    const description: Description = {
-      modules: modules.map(({ hosts, imports, parts }, i) => {
-        const module = { at, bytes: parts[0].length, native: parts[1].length, crc: crc32(blobs[i]!), hosts, imports };
-        at += blobs[i]!.length;
-        return module;
-      }),
-      regions: entries.map(({ region, module }) => ({ ...region, module: numbers.get(module)! })),
-    };
-    return Buffer.from(JSON.stringify(description));
-  };
-  // Room for the offsets to become longer.
-  const start = HEAD_BYTES + describe(0).length + modules.length * 10 + code.length;
-  const text = describe(start);
-  const padded = Buffer.concat([text, Buffer.alloc(start - HEAD_BYTES - code.length - text.length, ' ')]);
-  const head = Buffer.alloc(HEAD_BYTES);
-  head.writeUInt32LE(MAGIC, 0);
-  head.writeUInt32LE(padded.length, 4);
-  head.writeUInt32LE(code.length, 8);
-  head.writeUInt32LE(crc32(code, crc32(padded)), 12);
+function store(path: string, bytes: Uint8Array): boolean {
   const temporary = join(dirname(path), `.${basename(path)}-${randomUUID()}`);
   try {
     mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
-    writeFileSync(temporary, Buffer.concat([head, padded, code, ...blobs]), { mode: 0o600 });
+    writeFileSync(temporary, bytes, { mode: 0o600 });
     // Where a file is replaced by renaming, ext4 waits until the new one is on the disk.
     rmSync(path, { force: true });
     renameSync(temporary, path);

@@ -7,7 +7,7 @@ import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
-import { type NewModule, type Uses, writeKept } from './kept-code.ts';
+import { appendKept, type NewModule, type Uses, writeKept } from './kept-code.ts';
 import { nativeCode } from './native-code.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
@@ -34,7 +34,7 @@ const BATCH_MAX = 32;
 const FRESH_MIN = 8;
 const QUIET_MS = 1000;
 const PAUSE_MS = 2500;
-const PAUSE_MAX_MS = 20_000;
+const PAUSE_MAX_MS = 10_000;
 /** Modules that V8 has not optimised yet are looked at again, this many at most. */
 const WAITING_MAX = 512;
 
@@ -76,18 +76,22 @@ let ended = false;
 let timer: NodeJS.Timeout | undefined;
 /** Without a quiet moment they are written after so many ms, and no sooner than then: each time later than the last, while the machine runs. */
 let pause = PAUSE_MS;
-let last = performance.now();
-/** Keeps what has been made for later runs. */
-function save(): void {
+let lastSave = performance.now();
+/** How often something was kept in this run. */
+let saves = 0;
+/** Keeps what has been made for later runs: in the file as it is, but for the first time and the last. */
+function save(last = false): void {
   clearTimeout(timer);
   timer = undefined;
-  if (!keep || ended || made.length < FRESH_MIN) return;
+  if (!keep || ended || (made.length < FRESH_MIN && !(last && saves > 1))) return;
   const native = nativeCode();
   if (!native) return;
-  const done = writeKept(keep.path, native, made, keep.uses, FRESH_MIN);
+  const added = saves > 0 && !last ? appendKept(keep.path, native, made, FRESH_MIN) : undefined;
+  const done = added ?? writeKept(keep.path, native, made, keep.uses, last && saves > 1 ? 0 : FRESH_MIN);
+  if (done.size > 0) saves++;
   made = made.filter((m) => !done.has(m)).slice(-WAITING_MAX);
   pause = Math.min(2 * pause, PAUSE_MAX_MS);
-  last = performance.now();
+  lastSave = performance.now();
 }
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
@@ -101,15 +105,15 @@ port.on('message', (first: Message) => {
   }
   if (wishes.length > 0) serve(wishes);
   if (asked) {
-    save();
+    save(true);
     // The machine may end at any moment.
     ended = true;
     Atomics.store(asked, 0, 1);
     Atomics.notify(asked, 0);
   } else if (keep) {
     clearTimeout(timer);
-    const left = last + pause - performance.now();
+    const left = lastSave + pause - performance.now();
     if (left <= 0) save();
-    else timer = setTimeout(save, Math.max(QUIET_MS, pause > PAUSE_MS ? left : 0));
+    else timer = setTimeout(() => save(), Math.max(QUIET_MS, pause > PAUSE_MS ? left : 0));
   }
 });
