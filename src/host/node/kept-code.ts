@@ -1,8 +1,8 @@
 // The file of regions that earlier runs of this program have left (accel/dbt/kept.ts), with V8's machine code (native-code.ts): one for each translator,
 // set of V8's flags and CPU model. It is one or several segments: what a later one has takes the place of what was there. Regions are in the order in
-// which they were used last, those of the last segment first; modules are read ahead, or when they are first needed. The thread that translates writes
-// the file anew, whole, when it first has new ones, appends what it has later, and makes one segment of all when the machine ends. Files of others than
-// this user, or that others may write to, are left alone.
+// which they were used last, those of the last segment first; modules are read ahead, or when they are first needed. The thread that translates appends
+// what is new, and makes one segment of all when the machine ends, when there are too many, or where a file is not sound. Files of others than this user,
+// or that others may write to, are left alone.
 
 import { createHash, randomUUID } from 'node:crypto';
 import {
@@ -116,7 +116,8 @@ class KeptFile implements Description {
   readonly regions: StoredRegion[] = [];
   /** The code of its regions, in their order. */
   readonly codes: Uint8Array[] = [];
-  readonly segments: number;
+  /** Nothing but sound segments: more may be appended. */
+  readonly sound: boolean;
   readonly #fd: number;
 
   /** Undefined where there is none that can be trusted. */
@@ -139,14 +140,15 @@ class KeptFile implements Description {
   private constructor(fd: number, size: number) {
     this.#fd = fd;
     const found: { readonly description: Description; readonly codes: readonly Uint8Array[] }[] = [];
-    for (let at = 0; at < size; ) {
+    let at = 0;
+    while (at < size) {
       // What comes behind a segment that was cut short or is damaged counts for nothing.
       const segment = this.#segment(at, size);
       if (!segment) break;
       found.push(segment);
       at = segment.end;
     }
-    this.segments = found.length;
+    this.sound = at === size;
     if (found.length === 0) throw new Error('it is no such file');
     const [names, indexes] = [new Set<string>(), new Set<number>()];
     for (const { description, codes } of found.reverse()) {
@@ -238,6 +240,10 @@ export class Kept {
     this.#file = file;
     this.#native = native;
     this.#order = [...new Set(file.regions.map((r) => r.module))];
+  }
+  /** Whether more may be appended to it. */
+  get sound(): boolean {
+    return this.#file.sound;
   }
   /** Reads one more module ahead; false where all are there. */
   readAhead(): boolean {

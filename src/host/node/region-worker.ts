@@ -24,17 +24,18 @@ export interface RegionWorkerData {
   readonly features: ReadonlySet<string> | undefined;
   /** One word that counts the modules that were sent. */
   readonly sent: Int32Array<SharedArrayBuffer>;
-  /** Where regions are kept for later runs, and which of those that were kept are in use. */
-  readonly keep?: { readonly path: string; readonly uses: Uses } | undefined;
+  /** Where regions are kept for later runs, which of those that were kept are in use, and whether more may be appended to that file. */
+  readonly keep?: { readonly path: string; readonly uses: Uses; readonly sound: boolean } | undefined;
 }
 
 /** Most regions of one module. */
 const BATCH_MAX = 32;
-/** Fewer new modules than this are not worth the time to write them; how long there must have been no wish for it at first, in ms. */
+/** Fewer new modules than this are not worth the time to write them. */
 const FRESH_MIN = 8;
-const QUIET_MS = 1000;
-const PAUSE_MS = 2500;
+/** How long new modules wait at most until they are kept, in ms: a machine may be killed soon. Longer each time, up to a bound. */
+const PAUSE_MS = 1000;
 const PAUSE_MAX_MS = 10_000;
+const PAUSE_GROWTH = 1.25;
 /** Modules that V8 has not optimised yet are looked at again, this many at most. */
 const WAITING_MAX = 512;
 
@@ -56,7 +57,8 @@ function serve(wishes: readonly RegionWish[]): void {
     const module = code && new WebAssembly.Module(code);
     port.postMessage({ batch, module });
     if (keep && module) {
-      made.push({ module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated() });
+      const fresh = { module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated() };
+      made.push({ module: fresh, next: 0, wait: 1 });
     }
   } catch (error) {
     if (wishes.length > 1) {
@@ -70,28 +72,38 @@ function serve(wishes: readonly RegionWish[]): void {
   Atomics.add(sent, 0, 1);
 }
 
-/** What was made and is not kept yet: that V8 has not optimised it may be why. */
-let made: NewModule[] = [];
+/** What was made and is not kept yet: V8 may not have optimised it. Each is looked at again ever more seldom. */
+let made: { readonly module: NewModule; next: number; wait: number }[] = [];
 let ended = false;
 let timer: NodeJS.Timeout | undefined;
-/** Without a quiet moment they are written after so many ms, and no sooner than then: each time later than the last, while the machine runs. */
 let pause = PAUSE_MS;
 let lastSave = performance.now();
-/** How often something was kept in this run. */
-let saves = 0;
-/** Keeps what has been made for later runs: in the file as it is, but for the first time and the last. */
+/** How often was looked; and whether this run has kept something. */
+let looks = 0;
+let kept = false;
+/** Keeps what has been made for later runs: in the file as it is, but for the last time. */
 function save(last = false): void {
   clearTimeout(timer);
   timer = undefined;
-  if (!keep || ended || (made.length < FRESH_MIN && !(last && saves > 1))) return;
+  if (!keep || ended) return;
+  looks++;
+  pause = Math.min(PAUSE_GROWTH * pause, PAUSE_MAX_MS);
+  lastSave = performance.now();
+  // What waits to be optimised may be the last for a while.
+  if (made.length >= FRESH_MIN && pause < PAUSE_MAX_MS) timer = setTimeout(() => save(), pause);
+  const due = made.filter(({ next }) => last || next <= looks);
+  if (due.length < FRESH_MIN && !(last && kept)) return;
   const native = nativeCode();
   if (!native) return;
-  const added = saves > 0 && !last ? appendKept(keep.path, native, made, FRESH_MIN) : undefined;
-  const done = added ?? writeKept(keep.path, native, made, keep.uses, last && saves > 1 ? 0 : FRESH_MIN);
-  if (done.size > 0) saves++;
-  made = made.filter((m) => !done.has(m)).slice(-WAITING_MAX);
-  pause = Math.min(2 * pause, PAUSE_MAX_MS);
-  lastSave = performance.now();
+  const modules = due.map(({ module }) => module);
+  const added = !last && (keep.sound || kept) ? appendKept(keep.path, native, modules, FRESH_MIN) : undefined;
+  const done = added ?? writeKept(keep.path, native, modules, keep.uses, last && kept ? 0 : FRESH_MIN);
+  kept ||= done.size > 0;
+  for (const m of due) {
+    m.next = looks + m.wait;
+    m.wait *= 2;
+  }
+  made = made.filter(({ module }) => !done.has(module)).slice(-WAITING_MAX);
 }
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
@@ -114,6 +126,6 @@ port.on('message', (first: Message) => {
     clearTimeout(timer);
     const left = lastSave + pause - performance.now();
     if (left <= 0) save();
-    else timer = setTimeout(() => save(), Math.max(QUIET_MS, pause > PAUSE_MS ? left : 0));
+    else timer = setTimeout(() => save(), left);
   }
 });

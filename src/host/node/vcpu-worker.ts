@@ -225,7 +225,10 @@ function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: Kept
     kept = Kept.open(path, native);
   }
   const uses = noUses();
-  return { to: cpu === 0 && config.translationCache !== 'read' ? { path, uses } : undefined, kept: kept?.regions(uses) };
+  return {
+    to: cpu === 0 && config.translationCache !== 'read' ? { path, uses, sound: kept?.sound ?? false } : undefined,
+    kept: kept?.regions(uses),
+  };
 }
 const make = (engine: Engine, module: WebAssembly.Module, continues = false): DbtVcpu => {
   maker?.close();
