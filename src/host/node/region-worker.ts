@@ -34,8 +34,10 @@ const BATCH_MAX = 32;
 const FRESH_MIN = 8;
 /** How long new modules wait at most until they are kept, in ms: a machine may be killed soon. Longer each time, up to a bound. */
 const PAUSE_MS = 1000;
-const PAUSE_MAX_MS = 10_000;
+const PAUSE_MAX_MS = 3000;
 const PAUSE_GROWTH = 1.25;
+/** After so many looks that found too little, the next one is for new modules only. */
+const VAIN_MAX = 10;
 /** Modules that V8 has not optimised yet are looked at again, this many at most. */
 const WAITING_MAX = 512;
 
@@ -58,6 +60,7 @@ function serve(wishes: readonly RegionWish[]): void {
     port.postMessage({ batch, module });
     if (keep && module) {
       const fresh = { module, bytes: code, hosts: batch.hosts, imports: batch.imports, regions: translated() };
+      vain = 0;
       made.push({ module: fresh, next: 0, wait: 1 });
     }
   } catch (error) {
@@ -78,8 +81,9 @@ let ended = false;
 let timer: NodeJS.Timeout | undefined;
 let pause = PAUSE_MS;
 let lastSave = performance.now();
-/** How often was looked; and whether this run has kept something. */
+/** How often was looked, how often in vain since something was made; and whether this run has kept something. */
 let looks = 0;
+let vain = 0;
 let kept = false;
 /** Keeps what has been made for later runs: in the file as it is, but for the last time. */
 function save(last = false): void {
@@ -90,7 +94,7 @@ function save(last = false): void {
   pause = Math.min(PAUSE_GROWTH * pause, PAUSE_MAX_MS);
   lastSave = performance.now();
   // What waits to be optimised may be the last for a while.
-  if (made.length >= FRESH_MIN && pause < PAUSE_MAX_MS) timer = setTimeout(() => save(), pause);
+  if (made.length >= FRESH_MIN && vain++ < VAIN_MAX) timer = setTimeout(() => save(), pause);
   const due = made.filter(({ next }) => last || next <= looks);
   if (due.length < FRESH_MIN && !(last && kept)) return;
   const native = nativeCode();
@@ -99,6 +103,7 @@ function save(last = false): void {
   const added = !last && (keep.sound || kept) ? appendKept(keep.path, native, modules, FRESH_MIN) : undefined;
   const done = added ?? writeKept(keep.path, native, modules, keep.uses, last && kept ? 0 : FRESH_MIN);
   kept ||= done.size > 0;
+  if (done.size > 0) vain = 0;
   for (const m of due) {
     m.next = looks + m.wait;
     m.wait *= 2;
