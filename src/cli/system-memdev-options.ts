@@ -4,7 +4,7 @@
 import { ERST_STORAGE_MOST, openErstStorage } from '../devices/erst.ts';
 import type { ByteFile } from '../disk/block.ts';
 import type { Backends } from '../machine/backends.ts';
-import { DIMM } from '../machine/types/dimm.ts';
+import { DIMM } from '../machine/dimms.ts';
 import type { Json } from '../rpc/qmp/json.ts';
 import type { CliHost } from './host.ts';
 import { Refused, type Settings } from './system-settings.ts';

@@ -13,6 +13,9 @@ import type { MemoryBus } from './buses.ts';
 import type { BoardEvent, MachineConfig } from './config.ts';
 import type { Notify } from './notices.ts';
 
+/** The device type of modules. */
+export const DIMM = 'pc-dimm';
+
 /** A module with its slot. */
 export interface Dimm extends MemoryModule {
   readonly slot: number;

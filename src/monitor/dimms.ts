@@ -2,9 +2,9 @@
 
 import type { Plugged } from '../machine/device-tree.ts';
 import type { DeviceConfig } from '../machine/device-type.ts';
-import { type DimmSpace, placeDimm } from '../machine/dimms.ts';
+import { DIMM, type DimmSpace, placeDimm } from '../machine/dimms.ts';
 import { readProperties } from '../machine/properties.ts';
-import { DIMM, dimm } from '../machine/types/dimm.ts';
+import { dimm } from '../machine/types/dimm.ts';
 import { QmpError } from '../rpc/qmp/error.ts';
 import type { Emulator } from './emulator.ts';
 

@@ -2,9 +2,8 @@
 
 import { struct } from '../../bits/struct.ts';
 import { deviceType } from '../device-type.ts';
+import { DIMM } from '../dimms.ts';
 import { int32, named, uint32, uint64 } from '../properties.ts';
-
-export const DIMM = 'pc-dimm';
 
 /** Nothing but a name in saved machines: the guest's memory suits only where the same modules lie at the same places. */
 const placeLayout = struct({ slot: 'u32' }, { name: DIMM, version: 1 });
