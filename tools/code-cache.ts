@@ -2,7 +2,7 @@
 
 import { existsSync, renameSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { isMainThread, MessagePort } from 'node:worker_threads';
+import { getEnvironmentData, isMainThread, MessagePort, setEnvironmentData } from 'node:worker_threads';
 
 // As CommonJS modules see them.
 const require = createRequire(import.meta.url);
@@ -13,7 +13,7 @@ const bundles = new Map<string, import('node:vm').Script>();
 
 // Code of another thread's flags is none of a start's.
 v8.setFlagsFromString = () => {};
-setFlagsFromString('--no-flush-bytecode');
+if (isMainThread) setFlagsFromString('--no-flush-bytecode');
 vm.Script = class extends vm.Script {
   constructor(source: string, options: import('node:vm').ScriptOptions & { readonly kept: string }) {
     // Not with what was kept for another kind of start.
@@ -22,7 +22,16 @@ vm.Script = class extends vm.Script {
   }
 };
 
+/** A word that all threads of the process share, 1 while one of them keeps code: flags are the process's. A thread that was ended in there holds nobody. */
+const NAME = 'code-cache';
+const busy =
+  (getEnvironmentData(NAME) as unknown as Int32Array<SharedArrayBuffer> | undefined) ?? new Int32Array(new SharedArrayBuffer(4));
+setEnvironmentData(NAME, busy);
+const PATIENCE = 2000;
+
 function keep(): void {
+  const end = Date.now() + PATIENCE;
+  while (Atomics.compareExchange(busy, 0, 0, 1) !== 0 && Date.now() < end) Atomics.wait(busy, 0, 1, 10);
   setFlagsFromString('--flush-bytecode');
   for (const [path, script] of bundles) {
     const temporary = `${path}.${process.pid}`;
@@ -30,6 +39,7 @@ function keep(): void {
     renameSync(temporary, path);
   }
   setFlagsFromString('--no-flush-bytecode');
+  Atomics.store(busy, 0, 0);
 }
 
 process.on('exit', keep);
