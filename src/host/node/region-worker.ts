@@ -38,8 +38,9 @@ const PAUSE_MAX_MS = 3000;
 const PAUSE_GROWTH = 1.25;
 /** After so many looks that found too little, the next one is for new modules only. */
 const VAIN_MAX = 10;
-/** Modules that V8 has not optimised yet are looked at again, this many at most. */
-const WAITING_MAX = 512;
+/** Modules that V8 has not optimised yet are looked at again: this many at most, and not after so many looks. */
+const WAITING_MAX = 128;
+const WAIT_MAX = 64;
 
 const { memory, pages, available, port, sent, features, keep } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
@@ -108,7 +109,7 @@ function save(last = false): void {
     m.next = looks + m.wait;
     m.wait *= 2;
   }
-  made = made.filter(({ module }) => !done.has(module)).slice(-WAITING_MAX);
+  made = made.filter(({ module, wait }) => !done.has(module) && wait <= WAIT_MAX).slice(-WAITING_MAX);
 }
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
