@@ -129,9 +129,7 @@ class KeptFile implements Description {
       return undefined;
     }
     try {
-      const { uid, mode, size } = fstatSync(fd);
-      if (uid !== process.getuid?.() || (mode & 0o022) !== 0) throw new Error('it is not this user’s alone');
-      return new KeptFile(fd, size);
+      return new KeptFile(fd, sizeOf(fd));
     } catch {
       closeSync(fd);
       return undefined;
@@ -166,10 +164,10 @@ class KeptFile implements Description {
   }
   #segment(start: number, size: number): { description: Description; codes: Uint8Array[]; end: number } | undefined {
     if (start + HEAD_BYTES > size) return undefined;
-    const { magic, text, code, modules, crc } = headOf(this.#read(start, HEAD_BYTES));
+    const { magic, text, code, modules, crc } = headOf(readFrom(this.#fd, start, HEAD_BYTES));
     const behind = start + HEAD_BYTES + text + code;
     if (magic !== MAGIC || behind + modules > size) return undefined;
-    const both = this.#read(start + HEAD_BYTES, text + code);
+    const both = readFrom(this.#fd, start + HEAD_BYTES, text + code);
     if (crc32(both) !== crc) return undefined;
     const said = JSON.parse(Buffer.from(both.buffer, 0, text).toString('utf8')) as Description;
     let at = text;
@@ -177,13 +175,10 @@ class KeptFile implements Description {
     const description = { regions: said.regions, modules: said.modules.map((m) => ({ ...m, at: behind + m.at })) };
     return { description, codes, end: behind + modules };
   }
-  #read(at: number, length: number): Uint8Array<ArrayBuffer> {
-    return readFrom(this.#fd, at, length);
-  }
   /** A module's WebAssembly and machine code; undefined where they are damaged. */
   parts({ at, bytes, native, crc }: StoredModule): readonly [Uint8Array, Uint8Array] | undefined {
     try {
-      const both = this.#read(at, bytes + native);
+      const both = readFrom(this.#fd, at, bytes + native);
       return crc32(both) === crc ? [both.subarray(0, bytes), both.subarray(bytes)] : undefined;
     } catch {
       return undefined;
@@ -192,6 +187,13 @@ class KeptFile implements Description {
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** Bytes of an open file. Throws where it is not this user's alone. */
+function sizeOf(fd: number): number {
+  const { uid, mode, size } = fstatSync(fd);
+  if (uid !== process.getuid?.() || (mode & 0o022) !== 0) throw new Error('it is not this user’s alone');
+  return size;
 }
 
 interface Head {
@@ -225,7 +227,7 @@ export class Kept {
   readonly #file: KeptFile;
   readonly #native: NativeCode;
   readonly #modules: (KeptModule | undefined)[] = [];
-  /** Modules that have regions, in these's order; how many of them were read ahead. */
+  /** Modules that have regions, in the order of the regions; how many of them were read ahead. */
   readonly #order: readonly number[];
   #ahead = 0;
 
@@ -365,17 +367,17 @@ export function writeKept(
   before?.close();
   const all = [...byName.values()].sort((a, b) => b.region.day - a.region.day || a.order - b.order);
   const entries: Entry[] = [];
-  const numbers = new Map<Module, number>();
+  const counted = new Set<Module>();
   let size = 0;
   for (const entry of all) {
     const { module } = entry;
-    const more = numbers.has(module) ? 0 : module.parts[0].length + module.parts[1].length;
+    const more = counted.has(module) ? 0 : module.parts[0].length + module.parts[1].length;
     if (entries.length >= REGIONS_KEPT || size + more > BYTES_KEPT) break;
     size += more;
-    if (more > 0) numbers.set(module, numbers.size);
+    counted.add(module);
     entries.push(entry);
   }
-  return entries.length > 0 && store(path, segmentOf(entries, numbers)) ? done : new Set();
+  return entries.length > 0 && store(path, segmentOf(entries)) ? done : new Set();
 }
 
 /** Appends what is new to a file; what it gives is as with `writeKept`. Undefined where the file has to be written anew. */
@@ -392,8 +394,8 @@ export function appendKept(
     return undefined;
   }
   try {
-    const { uid, mode, size } = fstatSync(fd);
-    if (uid !== process.getuid?.() || (mode & 0o022) !== 0 || size > BYTES_KEPT) return undefined;
+    const size = sizeOf(fd);
+    if (size > BYTES_KEPT) return undefined;
     // Behind what was cut short nothing would be found.
     let segments = 0;
     for (let at = 0; at < size; segments++) {
@@ -405,8 +407,7 @@ export function appendKept(
     const done = new Set<NewModule>();
     const entries = [...ready(native, made, done).values()];
     if (done.size < least || entries.length === 0) return new Set();
-    const numbers = new Map([...new Set(entries.map((e) => e.module))].map((module, i) => [module, i]));
-    const bytes = segmentOf(entries, numbers);
+    const bytes = segmentOf(entries);
     return writeSync(fd, bytes) === bytes.length ? done : undefined;
   } catch {
     return undefined;
@@ -415,12 +416,14 @@ export function appendKept(
   }
 }
 
-function segmentOf(entries: readonly Entry[], numbers: ReadonlyMap<Module, number>): Buffer {
-  const blobs = [...numbers.keys()].map(({ parts }) => Buffer.concat(parts));
+function segmentOf(entries: readonly Entry[]): Buffer {
+  const modules = [...new Set(entries.map((e) => e.module))];
+  const numbers = new Map(modules.map((module, i) => [module, i]));
+  const blobs = modules.map(({ parts }) => Buffer.concat(parts));
   const code = Buffer.concat(entries.map((e) => e.code));
   let at = 0;
   const description: Description = {
-    modules: [...numbers.keys()].map(({ hosts, imports, parts }, i) => {
+    modules: modules.map(({ hosts, imports, parts }, i) => {
       const module = { at, bytes: parts[0].length, native: parts[1].length, crc: crc32(blobs[i]!), hosts, imports };
       at += blobs[i]!.length;
       return module;

@@ -9,7 +9,8 @@ import { nativeCode } from './native-code.ts';
 
 /** The decoder's tables, the same for all memories. */
 const TABLES = 'decoder.tables';
-const nameOf = (wide: boolean): string => (wide ? 'translator-wide' : 'translator');
+const nameOf = (wide: boolean, which: 'main' | 'cold' = 'main'): string =>
+  `${wide ? 'translator-wide' : 'translator'}${which === 'cold' ? '-cold' : ''}`;
 
 /** Writes it to a folder. */
 export function writePrebuilt(folder: string, { main, tables, cold: { bytes, ...cold }, ...data }: Prebuilt): void {
@@ -37,7 +38,7 @@ export function readPrebuilt(wide: boolean): Prebuilt | undefined {
 /** Files with V8's code of the modules, beside them: it holds for the flags that V8 was started with. */
 const nativePath = (wide: boolean, which: 'main' | 'cold', folder: string): string => {
   const kind = process.execArgv.includes('--no-memory-protection-keys') ? 'unprotected' : 'plain';
-  return join(folder, `${nameOf(wide)}${which === 'cold' ? '-cold' : ''}.${kind}`);
+  return join(folder, `${nameOf(wide, which)}.${kind}`);
 };
 
 /** V8's flags without which it optimises all functions at once: inlining asks for what the baseline tier has seen. */
@@ -51,7 +52,7 @@ export function writeNative(folder: string): void {
   const native = nativeCode();
   for (const wide of [false, true])
     for (const which of ['main', 'cold'] as const) {
-      const bytes = Uint8Array.from(readFileSync(join(folder, `${nameOf(wide)}${which === 'cold' ? '-cold' : ''}.wasm`)));
+      const bytes = Uint8Array.from(readFileSync(join(folder, `${nameOf(wide, which)}.wasm`)));
       for (const flag of TIERING) setFlagsFromString(`--no-${flag}`);
       const module = new WebAssembly.Module(bytes);
       for (const flag of TIERING) setFlagsFromString(`--${flag}`);
