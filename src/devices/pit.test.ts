@@ -5,7 +5,8 @@ import { Lock, lockLayout } from '../bus/lock.ts';
 import { AddressSpace, spaceLayout } from '../bus/space.ts';
 import { Pit, pitHz } from './pit.ts';
 
-function timer() {
+/** `held`: how long the thread is held up each time that it looks at the clock, in ns. */
+function timer(held = 0) {
   const arena = new Arena(new ArrayBuffer(4096));
   const lock = new Lock(arena.alloc(lockLayout), 1);
   const io = new AddressSpace({ name: 'ports', size: 0x1_0000, lock, shared: arena.alloc(spaceLayout) });
@@ -13,7 +14,12 @@ function timer() {
   const wire = { level: 0, edges: 0 };
   const pit = new Pit({
     arena,
-    clock: { now: () => time.ns },
+    clock: {
+      now: () => {
+        time.ns += held;
+        return time.ns;
+      },
+    },
     irq: {
       set(l) {
         if (l > wire.level) wire.edges++;
@@ -165,6 +171,19 @@ test('a count that is written while a pulse of mode 1 runs waits for the next tr
   assert.equal(pit.output(2), 0);
   pulses(1);
   assert.equal(pit.output(2), 1);
+});
+
+test('a short count ends, however long the thread is held up while it loads', () => {
+  const { pit, w, wire, time } = timer(100_000);
+  w(0x43, 0x38);
+  for (let i = 0; i < 3; i++) {
+    const before = wire.edges;
+    w(0x40, 69, 0);
+    assert.ok(pit.next() < Number.POSITIVE_INFINITY);
+    time.ns += 1e6;
+    pit.tick(time.ns);
+    assert.equal(wire.edges - before, 1);
+  }
 });
 
 test('the speaker sounds in mode 3 with both bits set', () => {

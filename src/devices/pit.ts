@@ -92,9 +92,10 @@ export class Pit implements Timed {
         read: (o) => (o === 3 ? 0xff : this.#read(this.#channels[o]!)),
         write: (o, _, v) => {
           // What was due before comes before, also where the host's timer is late.
-          if (!this.#remote()) this.tick(this.#clock.now());
-          if (o === 3) this.#control(v);
-          else this.#write(o, v);
+          const now = this.#clock.now();
+          if (!this.#remote()) this.tick(now);
+          if (o === 3) this.#control(v, now);
+          else this.#write(o, v, now);
         },
       },
       'pit',
@@ -138,9 +139,8 @@ export class Pit implements Timed {
     } else this.#irq.set(0);
   }
 
-  #control(v: number): void {
+  #control(v: number, now: number): void {
     const select = v >>> 6;
-    const now = this.#clock.now();
     if (select === 3) {
       for (const [n, c] of this.#channels.entries()) {
         if ((v & (2 << n)) === 0) continue;
@@ -167,7 +167,7 @@ export class Pit implements Timed {
     c.latched = 0;
     c.count = 0;
     c.running = 0;
-    this.#changed(select);
+    this.#changed(select, now);
   }
 
   #latch(c: Channel, now: number): void {
@@ -176,7 +176,7 @@ export class Pit implements Timed {
     c.latched = c.access === 3 ? 2 : 1;
   }
 
-  #write(n: number, v: number): void {
+  #write(n: number, v: number, now: number): void {
     const c = this.#channels[n]!;
     if (c.access === 3 && c.writeHigh === 0) {
       c.low = v;
@@ -184,25 +184,25 @@ export class Pit implements Timed {
       // In mode 0 the first byte stops the count.
       if (c.mode === 0) {
         c.running = 0;
-        this.#changed(n);
+        this.#changed(n, now);
       }
       return;
     }
     const raw = c.access === 1 ? v : c.access === 2 ? v << 8 : (v << 8) | c.low;
     c.writeHigh = 0;
-    this.#load(n, c.bcd ? fromBcd(raw) || 10_000 : raw || 0x1_0000);
+    this.#load(n, c.bcd ? fromBcd(raw) || 10_000 : raw || 0x1_0000, now);
   }
 
-  #load(n: number, count: number): void {
+  #load(n: number, count: number, now: number): void {
     const c = this.#channels[n]!;
     c.frozen = count;
     // Modes 1 and 5 wait for the gate's rising edge.
     if (triggered(c) && c.running) return;
     // On the chip a running period ends before the new count takes over; here, and in QEMU, it begins at once.
-    c.start = this.#clock.now();
+    c.start = now;
     c.count = count;
     if (!triggered(c)) c.running = 1;
-    this.#changed(n);
+    this.#changed(n, now);
   }
 
   #read(c: Channel): number {
@@ -235,7 +235,7 @@ export class Pit implements Timed {
         if (c.count !== 0) c.running = 1;
       }
     }
-    this.#changed(n);
+    this.#changed(n, now);
   }
 
   /** Bit 4 toggles with each refresh (about 15 µs), bit 5 is channel 2's output. */
@@ -249,9 +249,9 @@ export class Pit implements Timed {
     this.#setGate(2, (v & 1) as 0 | 1);
   }
 
-  #changed(n: number): void {
+  /** The channel is another one since `now`, and what it does after that moment counts: a short count may end before this returns. */
+  #changed(n: number, now: number): void {
     if (n !== 0) return;
-    const now = this.#clock.now();
     const c = this.#channels[0]!;
     c.served = now;
     // A control word raises the output in most modes; that edge is no tick, and is not passed on.

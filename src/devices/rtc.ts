@@ -41,6 +41,8 @@ const b = { dst: 1, hours24: 2, binary: 4, updateEnded: 0x10, alarm: 0x20, perio
 const never = Number.POSITIVE_INFINITY;
 /** UIP is set this long before an update, in ns; the datasheet's 244 µs. */
 const warning = 244_000;
+/** Two clocks that are read within this time, in ns, were read together. */
+const heldUp = 20_000;
 const timeFields = [0, 2, 4, 6, 7, 8, 9, cmos.century] as const;
 /** At most so many missed interrupts follow reads of register C between two that are due, as QEMU's `driftfix=slew` has it. */
 const mostReinjected = 20;
@@ -120,6 +122,16 @@ export class Rtc implements Timed {
     return this.#o.wall.epochSeconds() + this.s.offset;
   }
 
+  /** `seconds` at a moment of the clock. Both are read together: where the thread is held up in between, again. */
+  #secondsAt(moment: number): number {
+    for (let tries = 3; ; tries--) {
+      const before = this.#o.clock.now();
+      const seconds = this.seconds;
+      const after = this.#o.clock.now();
+      if (after - before < heldUp || tries === 0) return seconds - ((before + after) / 2 - moment) / 1e9;
+    }
+  }
+
   next(): number {
     const B = this.s.cmos[cmos.statusB]!;
     const periodic = B & b.periodic ? this.#nextPeriod() : never;
@@ -157,8 +169,7 @@ export class Rtc implements Timed {
 
   /** Time in ns of the first update after `served`. */
   #nextSecond(): number {
-    const now = this.#o.clock.now();
-    const then = this.seconds - (now - this.s.served) / 1e9;
+    const then = this.#secondsAt(this.s.served);
     return this.s.served + Math.max(1, Math.ceil((Math.floor(then) + 1 - then) * 1e9));
   }
 
@@ -172,8 +183,8 @@ export class Rtc implements Timed {
       if (this.#o.slew && s.cmos[cmos.statusB]! & b.periodic) this.#coalesce(now);
     }
     if (!this.#stopped) {
-      const end = Math.floor(this.seconds - (this.#o.clock.now() - now) / 1e9 + 1e-9);
-      const begin = Math.floor(this.seconds - (this.#o.clock.now() - s.served) / 1e9 + 1e-9);
+      const end = Math.floor(this.#secondsAt(now) + 1e-9);
+      const begin = Math.floor(this.#secondsAt(s.served) + 1e-9);
       if (end > begin) flags |= 0x10;
       // A long pause looks at each second of one day at most, as no alarm is rarer.
       for (let t = Math.max(begin + 1, end - 86_399); t <= end; t++) {
