@@ -95,6 +95,8 @@ export class KvmVm {
    */
   static create(host: KvmHost, irqchip: Irqchip, o: KvmVmOptions = {}): KvmVm {
     const kvm = host.open();
+    /** Descriptors, of which none is left where anything fails. */
+    const held = [kvm];
     try {
       const version = host.ioctl(kvm, ioctls.getApiVersion.request, 0);
       if (version < 0)
@@ -109,11 +111,13 @@ export class KvmVm {
       do vm = host.ioctl(kvm, ioctls.createVm.request, 0);
       while (vm === -errno.EINTR);
       if (vm < 0) throw new Error(`Cannot make a KVM machine: error ${-vm}`);
+      held.unshift(vm);
       const messages = has('signalMsi') > 0;
       const whole = irqchip === 'on' && messages && CHIPS.every((name) => has(name) > 0);
       const split = irqchip !== 'off' && messages && has('splitIrqchip') > 0;
       const runBytes = host.ioctl(kvm, ioctls.getVcpuMmapSize.request, 0);
       const waits = o.bells && has('ioeventfd') > 0 ? host.waitSet() : -1;
+      if (waits >= 0) held.unshift(waits);
       const ring = Math.min(o.dirtyRing ?? 0, Math.max(0, has('dirtyLogRing')) / dirtyGfnLayout.size);
       // The capability tells the page of the ring.
       const coalesced = o.coalesced && has('coalescedPio') > 0 ? has('coalescedMmio') : 0;
@@ -126,7 +130,7 @@ export class KvmVm {
       made.#setUp(o);
       return made;
     } catch (error) {
-      host.close(kvm);
+      for (const fd of held) host.close(fd);
       throw error;
     }
   }
