@@ -67,7 +67,7 @@ export interface ApiHost<F extends Frozen = Frozen> {
   machine(setup: MachineSetup): HostMachine<F>;
   image(name: string | undefined): Promise<KernelFiles>;
   readFile(path: string): Promise<Uint8Array>;
-  accel(wanted: 'auto' | 'dbt' | 'kvm'): Pick<MachineConfig, 'accel' | 'tscKhz'>;
+  accel(wanted: 'auto' | 'dbt' | 'kvm'): Pick<MachineConfig, 'accel' | 'tscKhz' | 'hostVendor' | 'hostPhysicalBits'>;
   devices(o: MachineOptions, ours: boolean): Promise<OpenedDevices>;
   readonly base64: (bytes: Uint8Array) => string;
   readonly fromBase64: (text: string) => Uint8Array;

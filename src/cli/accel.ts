@@ -12,9 +12,10 @@ export interface KvmFinding {
   readonly tscKhz: number;
   readonly tscControl: boolean;
   readonly vendor?: string;
+  readonly physicalBits?: number;
 }
 
-export type AccelChoice = Pick<MachineConfig, 'accel' | 'tscKhz' | 'hostVendor'> & {
+export type AccelChoice = Pick<MachineConfig, 'accel' | 'tscKhz' | 'hostVendor' | 'hostPhysicalBits'> & {
   /** Why an earlier one of the list was passed over. */
   readonly note?: string;
 };
@@ -40,6 +41,7 @@ export function chooseAccel(names: readonly string[], probe: (trial: boolean) =>
         accel: 'kvm',
         ...(found.tscControl || found.tscKhz === 0 ? {} : { tscKhz: found.tscKhz }),
         ...(found.vendor === undefined ? {} : { hostVendor: found.vendor }),
+        ...(found.physicalBits === undefined ? {} : { hostPhysicalBits: found.physicalBits }),
       };
     }
     note = found.why;

@@ -178,6 +178,10 @@ async function run(s: Settings, host: SystemHost): Promise<number> {
   for (const text of s.warnings) await say(`warning: ${text}`);
   const choice = accelOf(s, host);
   if (choice.note !== undefined && s.machine.board !== 'none') await say(`falling back to tcg: ${choice.note}`);
+  const { hostPhysicalBits: wide } = choice;
+  const { physicalBits } = s.cpu;
+  if (wide !== undefined && physicalBits !== undefined && physicalBits !== wide)
+    await say(`warning: Host physical bits (${wide}) does not match phys-bits property (${physicalBits})`);
   const log: Write = s.log === undefined ? (text) => host.err.write(text) : await host.writer(s.log);
 
   let idleEnd: () => void = () => {};

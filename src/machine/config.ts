@@ -74,6 +74,8 @@ export interface MachineConfig {
    * compatibility mode go by the real one. As QEMU does it.
    */
   readonly hostVendor?: string;
+  /** Width of the physical addresses that the host's processor has, where KVM runs the guest: that of the models `max` and `host`, and where `host-phys-bits=on` says so. */
+  readonly hostPhysicalBits?: number;
   /** Frequency of the time-stamp counter in kHz, where it is not `TSC_KHZ`. */
   readonly tscKhz?: number;
   /** There is system management mode, under the translator; MiB of q35's extended TSEG, 16 when left out. */

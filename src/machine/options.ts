@@ -41,6 +41,8 @@ export interface CpuChoice {
   readonly paravirtual: readonly KvmFeature[];
   /** Frequency of the time-stamp counter in kHz, where it was asked for. */
   readonly tscKhz?: number;
+  /** Width of physical addresses, where it was asked for. */
+  readonly physicalBits?: number;
   /** Features that were asked for and are not implemented. */
   readonly missing: readonly string[];
 }
@@ -73,12 +75,18 @@ export function parseCpu(text: string): CpuChoice {
     else if (change === '+kvm' || change === '-kvm') kvm = change === '+kvm';
     else changes.push(change);
   }
-  const { missing } = cpuModel(name, changes);
+  const { missing, ownWidth, physicalBits } = cpuModel(name, changes);
   if (enforce && missing.length > 0) {
     throw new Error(`Cannot use CPU ${text}: ${missing.join(' ')} ${missing.length === 1 ? 'is' : 'are'} not implemented`);
   }
   const paravirtual = kvm ? kvmAllFeatures.filter((feature) => offered.has(feature)) : [];
-  return { cpuModel: [name, ...changes].join(','), paravirtual, missing, ...(tscKhz === undefined ? {} : { tscKhz }) };
+  return {
+    cpuModel: [name, ...changes].join(','),
+    paravirtual,
+    missing,
+    ...(tscKhz === undefined ? {} : { tscKhz }),
+    ...(ownWidth ? { physicalBits } : {}),
+  };
 }
 
 /** Hertz, a number with K, M or G for powers of 1000, as kHz. */

@@ -9,7 +9,7 @@ import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { type AcpiConfig, comPorts, i440fxIntx, type NumaRange, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
-import { cpuModel } from '../isa/x86/cpu-model.ts';
+import { cpuModel, physicalBitsOn } from '../isa/x86/cpu-model.ts';
 import { boardDevicesOf, PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 import { cpuPorts } from './cpus.ts';
@@ -19,10 +19,13 @@ import { hasIoapic2, microvmParts, type VirtioPlace } from './microvm.ts';
 const ECAM = { base: 0xb000_0000, size: 0x1000_0000 };
 const IOAPIC = 0xfec0_0000;
 const GIB = 2 ** 30;
-/** Width of the guest-physical addresses, by the CPU model. */
-export const physicalBitsOf = ({ cpuModel: text }: MachineConfig): number => {
+/** Width of the guest-physical addresses, by the CPU model and the host where that counts. */
+export const physicalBitsOf = ({
+  cpuModel: text,
+  hostPhysicalBits,
+}: Pick<MachineConfig, 'cpuModel' | 'hostPhysicalBits'>): number => {
   const [name, ...changes] = text.split(',');
-  return cpuModel(name!, changes).physicalBits;
+  return physicalBitsOn(cpuModel(name!, changes), hostPhysicalBits);
 };
 
 /** What the tables say besides the configuration. */

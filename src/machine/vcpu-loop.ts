@@ -10,6 +10,7 @@ import { Activity, kick } from '../isa/x86/state.ts';
 import type { Board } from './board.ts';
 import type { BoardEvent, MachineConfig } from './config.ts';
 import { TSC_KHZ } from './config.ts';
+import { physicalBitsOf } from './tables.ts';
 import { arrangement } from './types/cpu.ts';
 
 /** Instructions of one slice: short enough that timers are served every fraction of a millisecond. */
@@ -35,8 +36,12 @@ function describe(config: MachineConfig, index: number): CpuDescription {
   const { hostVendor } = config;
   const named = hostVendor === undefined || changes.some((c) => c.startsWith('vendor='));
   return {
-    // KVM's own counters are not offered to the guest.
-    model: { ...(named ? model : { ...model, vendor: hostVendor }), pmu: model.pmu && hostVendor === undefined },
+    model: {
+      ...(named ? model : { ...model, vendor: hostVendor }),
+      physicalBits: physicalBitsOf(config),
+      // KVM's own counters are not offered to the guest.
+      pmu: model.pmu && hostVendor === undefined,
+    },
     topology: arrangement(config),
     index,
     tscKhz: config.tscKhz ?? TSC_KHZ,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
-import { type CpuidEntry, guestCpuid, hostVendor, lackingFeatures } from './cpuid.ts';
+import { type CpuidEntry, guestCpuid, hostPhysicalBits, hostVendor, lackingFeatures } from './cpuid.ts';
 
 const model = (leaf: number, subleaf: number) =>
   cpuid(
@@ -63,4 +63,10 @@ test("the host's vendor is read from leaf 0, and unknown where that holds no tex
   assert.equal(hostVendor(leaf(0xd, 0x68747541, 0x444d4163, 0x69746e65)), 'AuthenticAMD');
   assert.equal(hostVendor(leaf(0, 0, 0, 0)), undefined);
   assert.equal(hostVendor([]), undefined);
+});
+
+test("the width of the host's physical addresses is read from leaf 0x80000008", () => {
+  assert.equal(hostPhysicalBits([{ leaf: 0x80000008, values: [0x3930, 0, 0, 0] }]), 48);
+  assert.equal(hostPhysicalBits([{ leaf: 0x80000008, values: [0x3000, 0, 0, 0] }]), undefined);
+  assert.equal(hostPhysicalBits([]), undefined);
 });

@@ -55,6 +55,11 @@ export function hostVendor(supported: readonly CpuidEntry[]): string | undefined
   return bytes.every((b) => b >= 0x20 && b < 0x7f) ? String.fromCharCode(...bytes) : undefined;
 }
 
+/** Width of the physical addresses that a guest may have: leaf 0x80000008, where the kernel takes the paging of guests into account; undefined where it does not say. */
+export function hostPhysicalBits(supported: readonly CpuidEntry[]): number | undefined {
+  return (supported.find((e) => e.leaf === 0x80000008)?.values[0] ?? 0) & 0xff || undefined;
+}
+
 /**
  * The table of a vCPU. `model` answers as the machine's CPU model does. `kernelApic`: the local APIC is the kernel's, so x2APIC and its
  * deadline timer are there; `kvmFeatures`: leaf 0x40000001's bits are the kernel's where both have them.

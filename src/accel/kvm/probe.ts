@@ -13,7 +13,7 @@ import {
   runLayout,
   sregsLayout,
 } from './abi.ts';
-import { hostVendor, setCpuid } from './cpuid.ts';
+import { hostPhysicalBits, hostVendor, setCpuid } from './cpuid.ts';
 import type { KvmHost } from './host.ts';
 import { KvmVm } from './vm.ts';
 
@@ -28,6 +28,8 @@ export interface KvmProbe {
   readonly tscControl: boolean;
   /** The processor's vendor, as CPUID names it. */
   readonly vendor?: string;
+  /** Width of the physical addresses that a guest may have. */
+  readonly physicalBits?: number;
 }
 
 const CODE = 0x1000;
@@ -95,7 +97,12 @@ export function probeKvm(whole: KvmHost, trial = true, now = (): number => perfo
     return { usable: false, why: (error as Error).message, tscKhz: 0, tscControl: false };
   }
   const vendor = hostVendor(vm.supported);
-  const known = { usable: true, ...(vendor === undefined ? {} : { vendor }) };
+  const physicalBits = hostPhysicalBits(vm.supported);
+  const known = {
+    usable: true,
+    ...(vendor === undefined ? {} : { vendor }),
+    ...(physicalBits === undefined ? {} : { physicalBits }),
+  };
   let tsc = { ...known, tscKhz: 0, tscControl: false };
   let vcpu: ProbeVcpu | undefined;
   try {

@@ -135,8 +135,8 @@ const models: Readonly<Record<string, Definition>> = {
   host: { family: 15, model: 107, stepping: 1, brand: 'Nonroot virtual CPU', features: MAX },
 }; // biome-ignore format: a table
 
-/** Models that have performance counters without being asked for them. */
-const WITH_PMU: ReadonlySet<string> = new Set(['max', 'host']);
+/** Models that have performance counters, and the width of the host's addresses, without being asked for them. */
+const AS_HOST: ReadonlySet<string> = new Set(['max', 'host']);
 
 /** Names of the models, for `-cpu help`. */
 export const cpuModels: readonly string[] = Object.keys(models);
@@ -162,6 +162,11 @@ export interface CpuModel {
   readonly features: ReadonlySet<string>;
   /** Width of physical addresses, as CPUID tells it: 40, of 32-bit processors 36 or 32, or what the user says. */
   readonly physicalBits: number;
+  /** The user says how wide physical addresses are. */
+  readonly ownWidth?: boolean;
+  /** Where a host runs the guest itself, its width is taken (`physicalBitsOn`), and this one at most, where it is not 0. */
+  readonly hostPhysicalBits: boolean;
+  readonly hostPhysicalBitsLimit?: number;
   /** Whether there are performance counters. */
   readonly pmu: boolean;
   /** Most leaves that CPUID tells of, basic and extended; undefined for all that it has. */
@@ -217,11 +222,9 @@ function property(key: string, value: string): Partial<CpuModel> {
       if (value === '0') return {};
       if (!(Number(value) >= 32 && Number(value) <= 52 && /^\d+$/.test(value)))
         throw new Error(`Cannot set CPU property phys-bits=${value}: accepted are 32 to 52, and 0 for the model's`);
-      return { physicalBits: Number(value) };
-    // The host's width is taken under QEMU's KVM alone.
+      return { physicalBits: Number(value), ownWidth: true };
     case 'host-phys-bits-limit':
-      number(52);
-      return {};
+      return { hostPhysicalBitsLimit: number(52) };
     default:
       throw new Error(
         `Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id, level, xlevel, phys-bits, host-phys-bits-limit and tsc-frequency`,
@@ -229,14 +232,14 @@ function property(key: string, value: string): Partial<CpuModel> {
   }
 }
 /** Properties that change nothing here. */
-const WITHOUT_EFFECT =
-  /^[+-](migratable|host-phys-bits|host-cache-info|l3-cache|legacy-cache|full-cpuid-auto-level|fill-mtrr-mask)$/;
+const WITHOUT_EFFECT = /^[+-](migratable|host-cache-info|l3-cache|legacy-cache|full-cpuid-auto-level|fill-mtrr-mask)$/;
 /** Hyper-V's interface, which QEMU has under KVM alone and its translator leaves out without a word. */
 const HYPERV =
   /^[+-]?hv-(relaxed|vapic|time|crash|reset|vpindex|runtime|synic|stimer|stimer-direct|frequencies|reenlightenment|tlbflush|tlbflush-ext|tlbflush-direct|evmcs|ipi|avic|syndbg|xmm-input|emsr-bitmap|passthrough|enforce-cpuid|no-nonarch-coresharing|spinlocks|vendor-id|version-id-\w+)$/;
 /** Switches of what is told, with what each makes of the model. */
 const SWITCHES: Readonly<Record<string, (on: boolean) => Partial<CpuModel>>> = {
   pmu: (on) => ({ pmu: on }),
+  'host-phys-bits': (on) => ({ hostPhysicalBits: on }),
   'cpuid-0xb': (on) => ({ withoutTopology: !on }),
   'tcg-cpuid': (on) => ({ withoutName: !on }),
   'kvm-hint-dedicated': (on) => ({ dedicated: on }),
@@ -296,10 +299,20 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
     brand,
     features,
     physicalBits: long ? PHYSICAL_BITS : features.has('pae') || features.has('pse36') ? 36 : 32,
-    pmu: WITH_PMU.has(name),
+    hostPhysicalBits: AS_HOST.has(name),
+    pmu: AS_HOST.has(name),
     missing,
     ...set,
   };
+}
+
+/**
+ * The width of a model's physical addresses where a host that has `host` bits runs it itself (undefined: a translator runs it). As with QEMU the host's goes before one
+ * that the user says, which `host-phys-bits=off` lets count with `max` and `host`.
+ */
+export function physicalBitsOn(model: CpuModel, host: number | undefined): number {
+  if (host === undefined || !model.hostPhysicalBits || !model.features.has('lm')) return model.physicalBits;
+  return Math.min(host, model.hostPhysicalBitsLimit || host);
 }
 
 /** The bits of one CPUID word that a set of features gives, unsigned. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync } from 'node:fs';
 import { test } from 'node:test';
-import { cpuFeatures, cpuModel, featureBits } from './cpu-model.ts';
+import { cpuFeatures, cpuModel, featureBits, physicalBitsOn } from './cpu-model.ts';
 import { apicIdOf, type CpuDescription, type CpuTopology, cpuid, keptCpuid } from './cpuid.ts';
 import type { Row } from './row.ts';
 
@@ -59,6 +59,28 @@ test('features are added and removed by name, and what is not implemented is rep
   assert.throws(() => cpuModel('max', ['+warp']), /Cannot change CPU feature "\+warp"/);
   assert.throws(() => cpuModel('max', ['pcid']), /Cannot change CPU feature "pcid"/);
   assert.equal(new Set(cpuFeatures).size, cpuFeatures.length);
+});
+
+test('on a host that runs the guest itself, max and host have its width of physical addresses, others where they are told to', () => {
+  const on = (host: number | undefined, name: string, ...changes: string[]): number =>
+    physicalBitsOn(cpuModel(name, changes), host);
+  for (const name of ['max', 'host']) {
+    assert.equal(on(48, name), 48);
+    assert.equal(on(39, name), 39);
+    assert.equal(on(undefined, name), 40);
+    assert.equal(on(48, name, 'host-phys-bits-limit=46'), 46);
+    assert.equal(on(48, name, 'host-phys-bits-limit=50'), 48);
+    assert.equal(on(48, name, 'host-phys-bits-limit=0'), 48);
+    // As with QEMU.
+    assert.equal(on(48, name, 'phys-bits=42'), 48);
+    assert.equal(on(48, name, 'phys-bits=42', '-host-phys-bits'), 42);
+    assert.equal(on(48, name, '-host-phys-bits'), 40);
+    assert.equal(on(48, name, '-lm'), 36);
+  }
+  assert.equal(on(48, 'qemu64'), 40);
+  assert.equal(on(48, 'qemu64', '+host-phys-bits'), 48);
+  assert.equal(on(undefined, 'qemu64', '+host-phys-bits'), 40);
+  assert.equal(on(48, 'EPYC', '+host-phys-bits', 'host-phys-bits-limit=43'), 43);
 });
 
 test('OSXSAVE follows CR4, and the size of the save area XCR0', () => {

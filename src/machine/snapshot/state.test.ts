@@ -27,3 +27,17 @@ test('a machine with system management mode is restored into its like alone', ()
   );
   assert.throws(() => checkManifest(old, with_, buffer, layout), /with smm off: this one has it on/);
 });
+
+test('a machine is restored where physical addresses are as wide', () => {
+  const on = (hostPhysicalBits: number | undefined, cpuModel = 'max'): Board =>
+    board({ cpuModel, ...(hostPhysicalBits === undefined ? {} : { hostPhysicalBits }) });
+  const check = (from: Board, to: Board): void => checkManifest(manifestOf(from, buffer, layout), to, buffer, layout);
+  check(on(48), on(48));
+  check(on(40), on(undefined));
+  check(on(48, 'max,-host-phys-bits'), on(undefined, 'max,-host-phys-bits'));
+  const { physicalBits: _, ...old } = manifestOf(on(undefined), buffer, layout);
+  checkManifest(old, on(undefined), buffer, layout);
+  const line = /physical addresses have (48|40) bits: this one's have (40|48); with -cpu …,host-phys-bits=off/;
+  assert.throws(() => check(on(48), on(undefined)), line);
+  assert.throws(() => checkManifest(old, on(48), buffer, layout), line);
+});

@@ -9,6 +9,7 @@ import { stateSlots, xcr0 } from '../../isa/x86/state.ts';
 import type { Board } from '../board.ts';
 import { TSC_KHZ } from '../config.ts';
 import type { DeviceConfig } from '../device-type.ts';
+import { physicalBitsOf } from '../tables.ts';
 
 /** What must be the same in the machine that takes the state over, and when it was. */
 export interface Manifest {
@@ -19,6 +20,8 @@ export interface Manifest {
   readonly present?: readonly number[];
   readonly machine: string;
   readonly cpuModel: string;
+  /** Width of physical addresses; the model's where this is left out. */
+  readonly physicalBits?: number;
   /** It has system management mode; it has not when this is left out. */
   readonly smm?: boolean;
   readonly tscKhz: number;
@@ -46,6 +49,7 @@ export function manifestOf(board: Board, buffer: ArrayBufferLike, layout: Memory
     present: board.cpus.list(),
     machine: config.machine ?? 'bare',
     cpuModel: config.cpuModel,
+    physicalBits: physicalBitsOf(config),
     smm: config.smm === true,
     tscKhz: config.tscKhz ?? TSC_KHZ,
     xcr0: used.toString(16),
@@ -61,6 +65,11 @@ export function checkManifest(saved: Manifest, board: Board, buffer: ArrayBuffer
     if (saved[key] !== here[key])
       throw new Error(`Cannot restore a machine with ${key} ${saved[key]}: this one has ${key} ${here[key]}`);
   }
+  const width = saved.physicalBits ?? physicalBitsOf({ cpuModel: saved.cpuModel });
+  if (width !== here.physicalBits)
+    throw new Error(
+      `Cannot restore a machine whose physical addresses have ${width} bits: this one's have ${here.physicalBits}; with -cpu …,host-phys-bits=off both have the model's`,
+    );
   if ((saved.smm ?? false) !== here.smm)
     throw new Error(`Cannot restore a machine with smm ${saved.smm ? 'on' : 'off'}: this one has it ${here.smm ? 'on' : 'off'}`);
   const there = (saved.present ?? Array.from({ length: saved.cpus }, (_, n) => n)).join(', ');
