@@ -28,7 +28,13 @@ async function unxz(bytes: Uint8Array): Promise<Uint8Array> {
       controller.close();
     },
   });
-  const chunks: Uint8Array[] = [];
-  for await (const chunk of new xz.XzReadableStream(compressed)) chunks.push(chunk);
-  return Buffer.concat(chunks);
+  // The stream compiles its WebAssembly on threads of V8, for which Node keeps no process alive that waits for nothing else.
+  const alive = setInterval(() => {}, 60_000);
+  try {
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of new xz.XzReadableStream(compressed)) chunks.push(chunk);
+    return Buffer.concat(chunks);
+  } finally {
+    clearInterval(alive);
+  }
 }
