@@ -6,6 +6,9 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import { probeKvm } from '../../src/accel/kvm/probe.ts';
+import { kvmHost } from '../../src/host/node/kvm-native.ts';
+import { withoutKvm } from '../../src/host/node/kvm-testing.ts';
 import { PacketReader, packet } from '../../src/monitor/gdb/packet.ts';
 import { multiboot } from '../e2e/program.ts';
 import { fuzzGdb } from '../hostile/gdb-fuzz.ts';
@@ -117,6 +120,45 @@ test('gdb stops a machine exactly where it says, steps it, and reads and writes 
     await e.qmp.execute('human-monitor-command', { 'command-line': 'xp /2xb 0x100038' }),
     '0000000000100038: 0x90 0xc3\r\n',
   );
+});
+
+test("gdb steps a machine under this host's KVM, stops it where it says, and reads and writes what it has", {
+  skip: noGdb || withoutKvm(),
+  timeout: 120_000,
+}, async (t) => {
+  const e = await waiting(t, ['-accel', 'kvm']);
+  // A KVM that emulates ring 0 gives INT3 to the guest, whatever was asked of it, and knows no watchpoints.
+  const good = probeKvm(kvmHost()).why === undefined;
+  const text = await gdb(e.path, [
+    'printf "start %lx\\n", $rip',
+    'stepi',
+    'stepi',
+    'stepi',
+    'printf "steps %lx %ld\\n", $rip, $rcx',
+    'set var $rcx = 0x1000',
+    ...(good ? ['break *0x100039', 'continue', 'printf "soft %lx %ld\\n", $rip, $rcx', 'delete'] : []),
+    'hbreak *0x100031',
+    'continue',
+    'printf "hard %lx %ld %d\\n", $rip, $rcx, *(int*)0x200000',
+    'delete',
+    ...(good ? ['watch *(int*)0x200000', 'continue', 'printf "watch %lx %d\\n", $rip, *(int*)0x200000', 'delete'] : []),
+    'set {int}0x201000 = 0x12345678',
+    'printf "memory %x\\n", *(int*)0x201000',
+    'monitor info kvm',
+    'printf "cr0 %lx\\n", $cr0',
+  ]);
+  const hard = good ? 4097 : 4096;
+  for (const line of [
+    /start 100020$/m,
+    /steps 10002b 1$/m,
+    ...(good ? [/soft 100039 4096$/m, new RegExp(`watch 100031 ${hard + 1}$`, 'm')] : []),
+    new RegExp(`hard 100031 ${hard} ${hard}$`, 'm'),
+    /memory 12345678$/m,
+    /kvm support: enabled/,
+    /cr0 11$/m,
+  ])
+    assert.match(text, line, text);
+  assert.deepEqual(await e.qmp.execute('query-status'), { running: true, singlestep: false, status: 'running' });
 });
 
 test('packets come out as they went in, whatever lies between them', () => {
