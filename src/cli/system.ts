@@ -112,17 +112,22 @@ const machineConfig = (s: Settings): MachineConfig => {
   };
 };
 
-/** System management mode is there where `smm=on` or the firmware may use it; not under KVM, nor on boards without it. */
+/**
+ * System management mode is there where `smm=on` or the firmware may use it, on boards that have it. Under KVM, whose local APICs are the board's then, it has to be asked for.
+ */
 function smmOf(
   s: Settings,
   { accel }: Pick<AccelChoice, 'accel'>,
   firmware: boolean,
 ): Pick<MachineConfig, 'smm' | 'extendedTseg'> {
   const asked = s.machineProperties.get('smm') ?? 'auto';
-  const possible = accel !== 'kvm' && (s.machine.board === 'pc' || s.machine.board === 'q35');
+  const possible = s.machine.board === 'pc' || s.machine.board === 'q35';
   if (asked === 'on' && !possible)
-    throw new Refused('-machine smm=on: not supported under KVM and on other boards than pc and q35; accepted: off, auto');
-  if (asked === 'off' || !possible || (asked === 'auto' && !firmware)) {
+    throw new Refused('-machine smm=on: not supported on other boards than pc and q35; accepted: off, auto');
+  const chips = s.machineProperties.get('kernel-irqchip') ?? 'off';
+  if (asked === 'on' && accel === 'kvm' && chips !== 'off')
+    throw new Refused(`-accel kernel-irqchip=${chips}: not supported with -machine smm=on; accepted: off`);
+  if (asked === 'off' || !possible || (asked === 'auto' && (!firmware || accel === 'kvm'))) {
     if (s.secureFlash) throw new Refused('-global cfi.pflash01.secure=on: only allowed with -machine smm=on');
     return {};
   }

@@ -16,6 +16,8 @@ const control = { open: 0x40, closed: 0x20, lock: 0x10, enable: 8, initial: 2 } 
 const tsegEnable = 1;
 /** MiB of TSEG by its field; the last one is QEMU's extended size. */
 const tsegSizes = [1, 2, 8] as const;
+/** Bytes that TSEG may have, with an extended one of so many MiB. */
+export const tsegBytes = (extendedTseg: number): number[] => [...tsegSizes, extendedTseg].map((mib) => mib * 2 ** 20);
 const MIB = 1 << 20;
 
 export interface SmramOptions {

@@ -52,7 +52,7 @@ import { type BoardFacts, hasHpet, physicalBitsOf, reservedMemoryEnd } from './t
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
-const EXTENDED_TSEG = 16;
+export const EXTENDED_TSEG = 16;
 /** MMIO addresses reach to the end of the widest guest-physical space. */
 const MMIO_SIZE = 2 ** 52;
 

@@ -78,7 +78,7 @@ export interface MachineConfig {
   readonly hostPhysicalBits?: number;
   /** Frequency of the time-stamp counter in kHz, where it is not `TSC_KHZ`. */
   readonly tscKhz?: number;
-  /** There is system management mode, under the translator; MiB of q35's extended TSEG, 16 when left out. */
+  /** There is system management mode, which the translator has under KVM, too; MiB of q35's extended TSEG, 16 when left out. */
   readonly smm?: boolean;
   readonly extendedTseg?: number;
   /** Of q35: its disk controller and its SMBus are there; both are when left out. */

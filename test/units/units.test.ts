@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
+import { withoutKvm } from '../../src/host/node/kvm-testing.ts';
 import { program } from '../e2e/program.ts';
 import { build, cannotBuild } from './build.ts';
 import { fuzzSystem, systemKinds } from './random.ts';
@@ -11,6 +12,7 @@ import { fuzzSystem, systemKinds } from './random.ts';
 const OURS = 'nonroot-system-x86_64';
 const QEMU = '/usr/bin/qemu-system-x86_64';
 const EMULATOR = process.env.UNITS_EMULATOR ?? OURS;
+const KVM = '-accel kvm';
 const EAGER = '-accel dbt,threshold=0';
 const MACHINE =
   '-nodefaults -device pc-testdev -device isa-debug-exit,iobase=0xf4,iosize=0x4 -display none -serial stdio -no-reboot';
@@ -93,6 +95,7 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['events', 'interrupts and traps: when they come', '-cpu max', undefined, ENDS_EARLY],
   ['events', 'interrupts and traps in translated code', `-cpu max ${EAGER}`],
   ['smm', 'system management mode on q35', '-M q35,smm=on -cpu max -smp 2', undefined, SMM],
+  ['smm', "system management mode on q35, under this host's KVM", `-M q35,smm=on -cpu max -smp 2 ${KVM}`, undefined, SMM],
   ['smm', 'system management mode on pc, in translated code', `-M pc,smm=on -cpu max -smp 2 ${EAGER}`],
   ['strings', 'string instructions are interrupted between their iterations', '-cpu max', undefined, ITERATIONS],
   ['strings', 'the same in translated code', `-cpu max ${EAGER}`],
@@ -121,7 +124,9 @@ for (const [name, about, args, always, qemu] of images) {
   const other = EMULATOR !== OURS;
   const known = other ? qemu : always;
   const skip =
-    reason || (other && typeof qemu === 'string' ? qemu : other && args.includes(EAGER) && 'only our translator has a threshold');
+    reason ||
+    (args.includes(KVM) && withoutKvm()) ||
+    (other && typeof qemu === 'string' ? qemu : other && args.includes(EAGER) && 'only our translator has a threshold');
   test(`unit tests "${name}": ${about}`, { skip }, async () => {
     const whole = [...`${MACHINE} ${args}`.split(' '), '-kernel', build(name)];
     const r = await program(EMULATOR, whole, { seconds: 120 });

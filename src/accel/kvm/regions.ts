@@ -10,6 +10,7 @@ import {
   SLOTS_MAX,
   Slot,
   SlotTable,
+  smramAt,
 } from '../../bits/slot-table.ts';
 import { struct } from '../../bits/struct.ts';
 import type { MemoryLayout } from '../accel.ts';
@@ -18,8 +19,10 @@ import type { KvmVm } from './vm.ts';
 const PAGE = 4096;
 /** Page numbers below 1 MiB at which a region always ends, so that a change of one part never takes another away for a moment. */
 const isBoundary = (page: number): boolean => page === 0xa0 || page === 0xb0 || (page >= 0xc0 && page % 4 === 0);
-/** More cannot be: pages below 1 MiB one by one, two pieces of RAM, what was plugged in, and the slots. */
-const REGIONS_MAX = LOW_PAGES + 2 + SLOTS_MAX + PLUG_SLOTS_MAX;
+/** Parts at the end of the RAM below 4 GiB that may be hidden (`KvmShare.hiding`). */
+const PARTS_MAX = 4;
+/** More cannot be: pages below 1 MiB one by one, two pieces of RAM and the parts of one, what was plugged in, and the slots. */
+const REGIONS_MAX = LOW_PAGES + 2 + PARTS_MAX + SLOTS_MAX + PLUG_SLOTS_MAX;
 
 const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'f64', flags: 'u32' });
 /** What is installed, by KVM slot; length 0 for a free one. */
@@ -34,8 +37,11 @@ interface Region {
 const READONLY_FLAG = 1;
 const LOG_FLAG = 2;
 
-/** Regions that the layout and the table ask for, by address. */
-export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
+/**
+ * Regions that the layout and the table ask for, by address. What `hiding` names (`KvmShare.hiding`) are regions apart: to hide some of them takes nothing of
+ * the rest away, which other vCPUs may be executing.
+ */
+export function wantedRegions(view: DataView, layout: MemoryLayout, hiding: readonly number[] = []): Region[] {
   const { ramBase, ramLow, ramHigh, ramHighBase, slots } = layout;
   const regions: Region[] = [];
   const add = (gpa: number, length: number, host: number, readOnly: boolean): void => {
@@ -51,13 +57,22 @@ export function wantedRegions(view: DataView, layout: MemoryLayout): Region[] {
     else regions.push({ gpa, length, host, readOnly });
   };
   for (let page = 0; page < LOW_PAGES && page * PAGE < ramLow; page++) {
-    const entry = view.getInt32(slots + SlotTable.low + page * 4, true);
+    // What only system management mode shows, no region does: the translator has vCPUs in it.
+    const open = smramAt(view, slots, page * PAGE, false);
+    const entry = open ? LowPage.ram : view.getInt32(slots + SlotTable.low + page * 4, true);
     if (entry === LowPage.bus) continue;
     const host = entry === LowPage.ram ? ramBase + page * PAGE : (entry & ~READ_ONLY) >>> 0;
     add(page * PAGE, PAGE, host, entry !== LowPage.ram && (entry & READ_ONLY) !== 0);
   }
   const low = LOW_PAGES * PAGE;
-  if (ramLow > low) regions.push({ gpa: low, length: ramLow - low, host: ramBase + low, readOnly: false });
+  const shown = ramLow - view.getInt32(slots + SlotTable.tseg, true);
+  const ends = [...new Set([...hiding.map((bytes) => ramLow - bytes), shown])].filter((end) => end > low && end <= shown);
+  ends
+    .sort((a, b) => a - b)
+    .forEach((end, n) => {
+      const gpa = ends[n - 1] ?? low;
+      regions.push({ gpa, length: end - gpa, host: ramBase + gpa, readOnly: false });
+    });
   if (ramHigh > 0) regions.push({ gpa: 2 ** 32, length: ramHigh, host: ramHighBase, readOnly: false });
   for (const [gpa, length] of pluggedPieces(view, layout))
     regions.push({ gpa, length, host: ramHighBase + gpa - 2 ** 32, readOnly: false });
@@ -103,7 +118,7 @@ export class KvmRegions {
 
   /** Makes KVM's slots what the table says. With the board's lock held, or before any vCPU runs. */
   update(): void {
-    const wanted = wantedRegions(this.#view, this.#layout);
+    const wanted = wantedRegions(this.#view, this.#layout, this.#vm.share.hiding);
     const key = (r: { gpa: number; length: number; host: number }, readOnly: boolean): string =>
       `${r.gpa} ${r.length} ${r.host} ${readOnly}`;
     const missing = new Map(wanted.map((r) => [key(r, r.readOnly), r]));

@@ -44,6 +44,11 @@ export interface BoardApic {
   clear(): void;
 }
 
+/** Slots of which the kernel has nothing. */
+const BESIDE: ReadonlySet<string> = new Set(['smm', 'smbase', 'smiPending', 'initPending']);
+/** Instructions that the translator executes at a time in system management mode: so many at most are the guest's own, once it has left. */
+const MANAGED_SLICE = 2_000;
+
 export interface KvmVcpuOptions {
   readonly vm: KvmVm;
   readonly memory: SharedArrayBuffer;
@@ -114,6 +119,8 @@ export class KvmVcpu implements Vcpu {
   readonly #coalesced: CoalescedRing | undefined;
   /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
   #assisting = false;
+  /** The translator has this vCPU in system management mode, and knows the state as the slots have it. */
+  #managed = false;
 
   constructor(o: KvmVcpuOptions) {
     const { vm, layout, memory, index, bus } = o;
@@ -184,6 +191,7 @@ export class KvmVcpu implements Vcpu {
     Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
     this.#inSlots = true;
     this.#slotsFresh = true;
+    this.#managed = false;
     this.#halted = false;
     this.#apicOnBoard = true;
     this.#apicChanged = true;
@@ -194,25 +202,29 @@ export class KvmVcpu implements Vcpu {
   }
   sync(): void {
     this.#inSlots = true;
+    this.#managed = false;
   }
-  /** Machines under KVM have no system management mode. */
-  smi(): void {}
+  smi(): void {
+    Atomics.store(this.#words, this.#word(st.smiPending), 1);
+  }
   nmi(): void {
     this.#dropTold();
     Atomics.store(this.#words, this.#word(st.nmiPending), 1);
   }
   get(name: string): bigint {
-    this.publish();
+    if (!BESIDE.has(name)) this.publish();
     const slot = st.stateSlots[name];
     if (!slot) throw new Error(`Cannot read vCPU state ${name}: there is no slot of that name`);
     return readSlot(this.#view, this.#env + slot.offset, slot.access);
   }
   set(name: string, value: bigint): void {
-    this.publish();
+    const beside = BESIDE.has(name);
+    if (!beside) this.publish();
     const slot = st.stateSlots[name];
     if (!slot) throw new Error(`Cannot write vCPU state ${name}: there is no slot of that name`);
     writeSlot(this.#view, this.#env + slot.offset, slot.access, value);
-    this.#inSlots = true;
+    this.#managed = false;
+    if (!beside) this.#inSlots = true;
   }
   publish(): void {
     this.#takeRing();
@@ -252,6 +264,7 @@ export class KvmVcpu implements Vcpu {
     Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
     this.#inSlots = true;
     this.#slotsFresh = true;
+    this.#managed = false;
     this.#apicOnBoard = true;
     this.#apicChanged = true;
   }
@@ -277,9 +290,10 @@ export class KvmVcpu implements Vcpu {
     this.#nmiTold = false;
   }
 
-  run(_slice: number, ns: number): VcpuExit {
+  run(slice: number, ns: number): VcpuExit {
     const { host } = this.#o.vm;
     this.#dropTold();
+    if (this.#manages()) return this.#manage(Math.min(slice, MANAGED_SLICE));
     host.interruptIn(this.#coalesced && this.#o.index === 0 ? Math.min(ns, COALESCED_NS) : ns);
     const kick = this.#word(st.kick);
     const entered = this.#word(st.hostEntered);
@@ -311,6 +325,30 @@ export class KvmVcpu implements Vcpu {
       if (sample > 0) this.exits.took(reason, (performance.now() - from) * 1e6 * sample);
       if (exit) return exit;
     }
+  }
+
+  // -- system management mode
+
+  /** An SMI waits, or the vCPU is in the mode. */
+  #manages(): boolean {
+    return Atomics.load(this.#words, this.#word(st.smiPending)) !== 0 || Atomics.load(this.#words, this.#word(st.smm)) !== 0;
+  }
+  /** The translator takes the vCPU into the mode, or on in it: it sees SMRAM, which no region of KVM's shows. All local APICs are the board's. */
+  #manage(slice: number): VcpuExit {
+    this.publish();
+    const dbt = this.#o.assist?.();
+    if (!dbt) throw new Error('Cannot go on with a KVM vCPU: nobody has its system management mode');
+    if (!this.#managed) {
+      // Code that it knew may have been written to since by vCPUs that KVM runs.
+      dbt.forget();
+      dbt.sync();
+    }
+    this.exits.count('assist');
+    const exit = dbt.run(slice, 0);
+    this.#inSlots = true;
+    this.#slotsFresh = true;
+    this.#managed = this.#manages();
+    return exit;
   }
 
   // -- into the guest

@@ -45,6 +45,8 @@ export interface KvmShare {
   readonly coalesced?: number;
   /** Entries of each vCPU's dirty ring, where pages that are written are noted there and not in bitmaps. */
   readonly dirtyRing?: number;
+  /** Bytes at the end of the RAM below 4 GiB that may be hidden while vCPUs run, in each of these sizes. */
+  readonly hiding?: readonly number[];
 }
 /** What a machine may have beside. */
 export interface KvmVmOptions {
@@ -56,6 +58,8 @@ export interface KvmVmOptions {
   readonly dirtyRing?: number | undefined;
   /** The kernel's PIT loses interrupts that the guest has not taken in time; it gives them later when this is left out. */
   readonly pitDiscards?: boolean | undefined;
+  /** As `KvmShare.hiding`. */
+  readonly hiding?: readonly number[] | undefined;
 }
 
 const API_VERSION = 12;
@@ -125,6 +129,7 @@ export class KvmVm {
         ...{ kvm, vm, irqchip: whole ? 'on' : split ? 'split' : 'off', runBytes },
         ...(waits < 0 ? {} : { waits }),
         ...(ring > 0 ? { dirtyRing: ring } : {}),
+        ...(o.hiding ? { hiding: o.hiding } : {}),
         ...(coalesced > 0 ? { coalesced: coalesced * PAGE } : {}),
       });
       made.#setUp(o);

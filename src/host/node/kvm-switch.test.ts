@@ -92,6 +92,19 @@ const waking = kernel(
   ff0500002000 ebf8`.replaceAll(/\/\/.*/g, ''),
 );
 
+/**
+ * Interrupts itself by the APM port of a PIIX4 for ever. The handler, at 0x38000, counts at COUNTER, the program in EBX behind it. Memory tells what of the
+ * registers came back otherwise: at COUNTER + 8.
+ */
+const managing = kernel(
+  `// mov dword [0x38000],...: inc dword [COUNTER]; xor ebx,ebx; rsm
+  c70500800300 6766ff05 c70504800300 00002000 c70508800300 6631db0f 66c7050c800300aa90
+  // PCI configuration of function 1.3, register 0x5b: SMIs by APM
+  66baf80c b8580b0080 ef 66baff0c ec 0c02 ee
+  // xor ebx,ebx; L: inc ebx; mov ecx,ebx; mov al,0x55; out 0xb2,al; jmp M; M: cmp ecx,ebx; je N; inc dword [COUNTER+8]; N: mov [COUNTER+4],ebx; jmp L
+  31db 43 89d9 b055 e6b2 eb00 39d9 7406 ff0508002000 891d04002000 ebe5`.replaceAll(/\/\/.*/g, ''),
+);
+
 /** What this process holds of KVM: descriptors of it, and mappings of vCPUs. */
 function held(): string[] {
   const names = readdirSync('/proc/self/fd').map((fd) => {
@@ -170,6 +183,18 @@ test('a machine goes to KVM and back while it runs, and can be stopped there aft
   await machine.setAccel('kvm');
   await goesOn();
 }); // biome-ignore format: one call
+
+test('system management mode goes with a machine to KVM and back', { skip, timeout: 3 * LIMIT }, async (t) => {
+  const { machine, goesOn } = start(t, { machine: 'pc', smm: true }, managing);
+  const { memory } = machine.board;
+  for (const to of ['dbt', 'kvm', 'dbt', 'kvm'] as const) {
+    await machine.setAccel(to);
+    await goesOn();
+    const [interrupts, rounds, wrong] = await machine.hold(() => [0, 4, 8].map((at) => memory.read32(COUNTER + at)));
+    assert.ok([0, 1].includes(interrupts! - rounds!), `${interrupts} interrupts in ${rounds} rounds under ${to}`);
+    assert.equal(wrong, 0, `registers under ${to}`);
+  }
+});
 
 for (const irqchip of ['on', 'split', 'off'] as const)
   test(`a vCPU that is called at once is there, and once more after a reset: kernel-irqchip=${irqchip}`, { skip, timeout: 3 * LIMIT }, async (t) => {

@@ -35,7 +35,7 @@ export interface KvmThread {
 export function kvmThread(
   memory: SharedArrayBuffer,
   layout: MemoryLayout,
-  share: KvmShare | ({ readonly irqchip: Irqchip } & Pick<KvmVmOptions, 'dirtyRing' | 'coalesced' | 'pitDiscards'>),
+  share: KvmShare | ({ readonly irqchip: Irqchip } & Pick<KvmVmOptions, 'dirtyRing' | 'coalesced' | 'pitDiscards' | 'hiding'>),
 ): KvmThread {
   const host = kvmHost();
   const vm = 'vm' in share ? KvmVm.attach(host, share) : KvmVm.create(host, share.irqchip, { ...share, bells: true });

@@ -13,9 +13,10 @@ import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import type { Msi } from '../../bus/irq.ts';
 import { CONFIG_ADDRESS } from '../../devices/pci-host.ts';
+import { tsegBytes } from '../../devices/smram.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
-import { type Board, buildBoard } from '../../machine/board.ts';
+import { type Board, buildBoard, EXTENDED_TSEG } from '../../machine/board.ts';
 import { type BoardEvent, type MachineConfig, type MachineEvent, TSC_KHZ } from '../../machine/config.ts';
 import { presentAtStart } from '../../machine/cpus.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
@@ -649,10 +650,15 @@ export class NodeMachine implements RunningMachine {
     const { config } = this.#o;
     if (!this.#kvm) {
       const memory = this.#memory.buffer;
-      const { irqchip = 'split', dirtyRing, machine, timers } = config;
+      const { dirtyRing, machine, smm, timers } = config;
+      // The translator has vCPUs in system management mode, and the local APICs with them.
+      const irqchip = smm ? 'off' : (config.irqchip ?? 'split');
       // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
       const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
-      this.#kvm = kvmThread(memory, this.#layout, { irqchip, dirtyRing, coalesced, pitDiscards: timers?.pitDiscards });
+      this.#kvm = kvmThread(memory, this.#layout, {
+        ...{ irqchip, dirtyRing, coalesced, pitDiscards: timers?.pitDiscards },
+        hiding: smm ? tsegBytes(config.extendedTseg ?? EXTENDED_TSEG) : undefined,
+      });
       // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
       process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);
     }
@@ -697,8 +703,6 @@ export class NodeMachine implements RunningMachine {
     if (accel === this.#accel) return;
     if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
       throw new Error('Cannot change the accelerator: the board has a second I/O APIC, accepted is -M microvm,ioapic2=off');
-    if (accel === 'kvm' && this.#o.config.smm)
-      throw new Error('Cannot change the accelerator: the board has system management mode, accepted is -machine smm=off');
     if (this.#status !== 'running' && this.#status !== 'paused')
       throw new Error(`Cannot change the accelerator: the machine is ${this.#status}, accepted are running and paused`);
     const wasRunning = this.#status === 'running';
