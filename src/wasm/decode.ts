@@ -33,6 +33,8 @@ export interface WasmModule {
   readonly functions: readonly WasmFunction[];
   /** Function indices by name. */
   readonly exports: ReadonlyMap<string, number>;
+  /** Names of functions by index, exported or not (section "name"). */
+  readonly names: ReadonlyMap<number, string>;
 }
 
 class Reader {
@@ -77,6 +79,7 @@ export function decodeModule(bytes: Uint8Array): WasmModule {
   let declared: number[] = [];
   const functions: WasmFunction[] = [];
   const exports = new Map<string, number>();
+  const names = new Map<number, string>();
   let wide = false;
   while (r.at < bytes.length) {
     const id = r.u8();
@@ -121,10 +124,15 @@ export function decodeModule(bytes: Uint8Array): WasmModule {
         while (r.at < stop) code.push(instruction(r));
         functions.push({ type, locals, code });
       });
-    } else if (id !== 0) throw new Error(`Cannot read module: section ${id}`);
+    } else if (id === 0) {
+      if (r.name() === 'name' && r.u8() === 1) {
+        r.uleb();
+        r.list(() => names.set(r.uleb(), r.name()));
+      }
+    } else throw new Error(`Cannot read module: section ${id}`);
     r.at = end;
   }
-  return { wide, types, imports, functions, exports };
+  return { wide, types, imports, functions, exports, names };
 }
 
 function instruction(r: Reader): WasmInsn {

@@ -1,58 +1,80 @@
-// Proves of the WebAssembly that regions become that no access leaves what it may touch: each address is a constant place in the vCPU's
-// state, a pointer whose range is known, or the host address that a look at a cell or at the TLB has checked, for the bytes that it has
-// checked. It reads the bytes, not the IR, and trusts nothing of the translator's. docs/decisions/017-proving-emitted-code.md says what is taken
-// as given.
+// Proves of the WebAssembly that guests' code becomes, and of tier 0 and its subroutines, that no access leaves what it may touch: each address
+// is a place in the vCPU's state, a pointer whose range is known, or a host address in guest RAM for the bytes that were checked. It reads
+// the bytes, not the IR, and trusts nothing of the translator's. docs/decisions/017-proving-emitted-code.md says what is taken as given.
 //
 // Abstract interpretation over structured control flow: values are numbered, a tag says what is known of one, and facts say what
-// conditions have told on the way here.
+// conditions have told on the way here. What functions take and give is in contracts.ts.
 
+import { Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import { effectOf, type WasmFunction, type WasmInsn, type WasmModule } from '../../wasm/decode.ts';
 import { Cell, Look } from './cells.ts';
-import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, REGIONS_MAX, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
-
-/** What is known of a value. */
-type Tag =
-  /** From `lo` to `hi` in steps of `step`, from the start of the vCPU's area or from 0. */
-  | { readonly kind: 'range'; readonly env: boolean; readonly lo: number; readonly hi: number; readonly step: number }
-  /** The host address of something that was looked up, plus `from`; `bytes` of it were checked. */
-  | { readonly kind: 'host'; readonly bytes: number; readonly from: number }
-  /** A host address, or 0. */
-  | { readonly kind: 'maybe'; readonly bytes: number }
-  /** The host address of bytes up to a page's end, for repeated string instructions, or 0. */
-  | { readonly kind: 'span' }
-  /** The key under which cells hold; never 0. */
-  | { readonly kind: 'key' };
-
-interface Value {
-  readonly id: number;
-  readonly op: number;
-  readonly args: readonly Value[];
-  /** Constant, offset of a load, or 0. */
-  readonly imm: bigint;
-  /** Of a load: how often memory had been written. */
-  readonly epoch: number;
-  readonly tag: Tag | null;
-}
-
-/** What a condition has told. `a` and `b` are numbers of values. */
-type Fact =
-  | { readonly kind: 'cell'; readonly cell: number; readonly a: number; readonly bytes: number; readonly epoch: number }
-  | { readonly kind: 'tlb'; readonly a: number; readonly b: number; readonly bytes: number; readonly epoch: number }
-  | { readonly kind: 'some'; readonly a: number }
-  | { readonly kind: 'below'; readonly a: number; readonly end: number };
-
-interface State {
-  locals: Value[];
-  stack: Value[];
-  facts: Fact[];
-  epoch: number;
-}
-
-type Tree =
-  | { readonly kind: 'plain'; readonly insn: WasmInsn }
-  | { readonly kind: 'block' | 'loop'; readonly result: boolean; readonly body: readonly Tree[] }
-  | { readonly kind: 'if'; readonly result: boolean; readonly then: readonly Tree[]; readonly else: readonly Tree[] };
+import {
+  type Contract,
+  contracts,
+  handlerContract,
+  LOCK_BYTES,
+  parts,
+  places,
+  pointers,
+  RECORD,
+  RECORD_OR_NONE,
+  regionContract,
+  SLOT_TABLE_BYTES,
+  type Take,
+} from './contracts.ts';
+import { Area } from './layout.ts';
+import { assume } from './prove-facts.ts';
+import { mergeTags, sameTag, stepOf, type Tag } from './prove-tags.ts';
+import { setsOf, type Tree, treeOf } from './prove-tree.ts';
+import {
+  ADD32,
+  ADD64,
+  AND32,
+  AND64,
+  alignOf,
+  arms,
+  besides,
+  CONST32,
+  CONST64,
+  EXTEND_U,
+  entryFor,
+  envRange,
+  type Fact,
+  fact,
+  fitsPage,
+  hostBySelect,
+  inJumpCache,
+  inRam,
+  isAddend,
+  isChain,
+  isConst,
+  isEnv,
+  keyOf,
+  lengthFits,
+  low,
+  narrow,
+  numberOf,
+  OPAQUE,
+  OR32,
+  OR64,
+  PAGE,
+  SELECT,
+  SHL32,
+  SHL64,
+  SHRU32,
+  type State,
+  SUB32,
+  SUB64,
+  sameRange,
+  seen,
+  slotLoad,
+  tagOf,
+  type Value,
+  WRAP,
+  XOR32,
+  XOR64,
+} from './prove-values.ts';
 
 interface Label {
   readonly loop: boolean;
@@ -64,6 +86,7 @@ interface Label {
 /** An access that could not be proven, or another thing that a region must not do. */
 export interface Unproven {
   readonly function: number;
+  readonly name: string;
   /** Place of the instruction in the module. */
   readonly at: number;
   readonly what: string;
@@ -73,123 +96,78 @@ export interface Proof {
   readonly unproven: readonly Unproven[];
   /** Accesses by what they go to. */
   readonly proven: Readonly<Record<'state' | 'guest', number>>;
-  /** Copies, fills and stores of repeated string instructions, whose length against the page's end is not followed. */
-  readonly given: number;
+  /** What was taken as given: functions and kinds, see contracts.ts. */
+  readonly given: ReadonlySet<string>;
   /** Of each function, places of the instructions that some way leads to; the rest never runs. */
   readonly reached: readonly ReadonlySet<number>[];
 }
 
-const PAGE = 4096;
-const [XOR64, OR64, AND64, ADD64, SHL64, WRAP, EXTEND_S, EXTEND_U] = [0x85, 0x84, 0x83, 0x7c, 0x86, 0xa7, 0xac, 0xad];
-/** A state address before it was widened. */
-const narrow = (v: Value): Value => (v.op === EXTEND_U ? v.args[0]! : v);
-const OPAQUE = -1;
-const TLB_BYTES = st.TLB_ENTRIES * st.TLB_ENTRY_BYTES;
-const SYSTEM_TLBS = Area.mailbox - TLB_BYTES;
-
-/** State slots whose contents are pointers that only the engine makes. A region that sets one has to keep to this. */
-const pointers: ReadonlyMap<number, Tag> = new Map<number, Tag>([
-  ...[st.tlb, st.tlbSystem, st.tlbNone, ...st.tlbs].map(
-    (s) => [s.offset, { kind: 'range', env: true, lo: Area.tlbs, hi: SYSTEM_TLBS, step: TLB_BYTES }] as const,
-  ),
-  [st.callTop.offset, { kind: 'range', env: true, lo: Area.shadow, hi: Area.shadow + SHADOW_BYTES - 8, step: 8 }] as const,
-]);
-
-/** What of the vCPU's area a region may write: its slots, the shadow stack, ways out and cells. */
-const writable: readonly (readonly [number, number])[] = [
-  [Area.state, st.STATE_BYTES],
-  [Area.shadow, Area.shadow + SHADOW_BYTES],
-  [Area.sites, Area.sites + REGIONS_MAX * REGION_SITES * SITE_BYTES],
-  [Area.cells, Area.cells + REGIONS_MAX * REGION_CELLS * CELL_BYTES],
-];
-
-const rangeOf = (v: Value): (Tag & { kind: 'range' }) | null => (v.tag?.kind === 'range' ? v.tag : null);
-
-function mergeTags(a: Tag | null, b: Tag | null): Tag | null {
-  if (!a || !b) return null;
-  if (a.kind === 'host' && b.kind === 'maybe') return mergeTags(b, a);
-  if (a.kind === 'maybe' && b.kind === 'host' && b.from === 0) return { ...a, bytes: Math.min(a.bytes, b.bytes) };
-  if (a.kind !== b.kind) return null;
-  if (a.kind === 'range' && b.kind === 'range') {
-    if (a.env !== b.env) return null;
-    const [lo, hi] = [Math.min(a.lo, b.lo), Math.max(a.hi, b.hi)];
-    const step = a.step === b.step && (a.lo - b.lo) % a.step === 0 ? a.step : 1;
-    return { ...a, lo, hi, step };
-  }
-  if (a.kind === 'host' && b.kind === 'host') return a.from === b.from ? { ...a, bytes: Math.min(a.bytes, b.bytes) } : null;
-  if (a.kind === 'maybe' && b.kind === 'maybe') return { ...a, bytes: Math.min(a.bytes, b.bytes) };
-  return a;
-}
-const sameTag = (a: Tag | null, b: Tag | null): boolean => JSON.stringify(a) === JSON.stringify(b);
-
-/** Structured control flow of a function's code. */
-function treeOf(code: readonly WasmInsn[]): Tree[] {
-  let at = 0;
-  const sequence = (): Tree[] => {
-    const list: Tree[] = [];
-    for (; at < code.length; ) {
-      const insn = code[at++]!;
-      if (insn.op === 0x0b || insn.op === 0x05) {
-        at--;
-        return list;
-      }
-      if (insn.op >= 0x02 && insn.op <= 0x04) {
-        const result = insn.index !== -64;
-        const body = sequence();
-        if (insn.op !== 0x04) list.push({ kind: insn.op === 0x03 ? 'loop' : 'block', result, body });
-        else {
-          let other: Tree[] = [];
-          if (code[at]!.op === 0x05) {
-            at++;
-            other = sequence();
-          }
-          list.push({ kind: 'if', result, then: body, else: other });
-        }
-        at++;
-      } else list.push({ kind: 'plain', insn });
-    }
-    return list;
-  };
-  return sequence();
-}
-
-/** Locals that code sets. */
-function setsOf(list: readonly Tree[], into = new Set<number>()): Set<number> {
-  for (const t of list) {
-    if (t.kind === 'plain') {
-      if (t.insn.op === 0x21 || t.insn.op === 0x22) into.add(t.insn.index);
-    } else if (t.kind === 'if') {
-      setsOf(t.then, into);
-      setsOf(t.else, into);
-    } else setsOf(t.body, into);
-  }
-  return into;
-}
+type Kind = 'main' | 'handler' | 'region' | 'sub';
+const kindOf = (name: string): Kind =>
+  /^run(Legacy)?$/.test(name) ? 'main' : /^h\d+$/.test(name) ? 'handler' : /^r\d+$/.test(name) ? 'region' : 'sub';
 
 class FunctionProof {
   readonly unproven: { at: number; what: string }[] = [];
-  readonly counts = { state: 0, guest: 0, given: 0 };
+  readonly given = new Set<string>();
+  readonly counts = { state: 0, guest: 0 };
   readonly #module: WasmModule;
   readonly #hosts: ReadonlySet<string>;
+  readonly #names: ReadonlyMap<number, string>;
+  readonly #kind: Kind;
+  readonly #contract: Contract;
+  readonly #writable: readonly (readonly [number, number])[];
   /** Places of instructions that some way leads to. */
   readonly reached = new Set<number>();
   readonly #labels: Label[] = [];
   readonly #known = new Map<string, number>();
+  readonly #results: boolean;
+  #params: readonly Value[] = [];
   #ids = 0;
   #epochs = 0;
 
-  constructor(module: WasmModule, hosts: ReadonlySet<string>) {
+  constructor(
+    module: WasmModule,
+    hosts: ReadonlySet<string>,
+    names: ReadonlyMap<number, string>,
+    name: string,
+    results: boolean,
+  ) {
     this.#module = module;
     this.#hosts = hosts;
+    this.#names = names;
+    this.#kind = kindOf(name);
+    this.#results = results;
+    this.#contract =
+      this.#kind === 'region' ? regionContract : this.#kind === 'handler' ? handlerContract : (contracts[name] ?? {});
+    this.#writable = [
+      [parts.state.from, parts.state.to],
+      ...(this.#contract.writes ?? []).map((w) => [parts[w].from, parts[w].to] as const),
+    ];
   }
 
   run(f: WasmFunction): void {
-    const env = this.#opaque({ kind: 'range', env: true, lo: 0, hi: 0, step: 1 });
-    const locals = Array.from({ length: f.locals }, (_, i) =>
-      i === 0 ? env : i < f.type.params.length ? this.#opaque(null) : this.#constant(0n),
-    );
-    this.#labels.push({ loop: false, result: f.type.results.length > 0, height: 0, into: null });
-    this.#list(treeOf(f.code), { locals, stack: [], facts: [], epoch: this.#epochs });
+    const facts: Fact[] = [];
+    const locals = Array.from({ length: f.locals }, (_, i) => {
+      if (i === 0) return this.#opaque({ kind: 'range', base: 'env', lo: 0, hi: 0, step: 1, zero: false });
+      return i < f.type.params.length ? this.#opaque(null) : this.#constant(0n);
+    });
+    for (const [n, take] of Object.entries(this.#contract.takes ?? {})) {
+      const v = locals[Number(n)]!;
+      locals[Number(n)] = { ...v, tag: this.#taken(take, v) };
+      if (take.need === 'piece') facts.push(fact('fits', v, { b: locals[take.log2]!.id }));
+    }
+    this.#params = locals.slice(0, f.type.params.length);
+    this.#labels.push({ loop: false, result: this.#results, height: 0, into: null });
+    const start: State = { locals, stack: [], facts, epoch: this.#epochs, wide: this.#module.wide, fresh: null };
+    const end = this.#list(treeOf(f.code), start);
+    if (end) this.#returns(f.code.at(-1)!, end);
+  }
+  /** What a parameter is known to be inside. */
+  #taken(take: Take, v: Value): Tag | null {
+    if (take.need === 'tag') return take.tag;
+    if (take.need === 'piece') return { kind: 'page', of: v, align: 1, from: 0, zero: false, outside: true };
+    if (take.need === 'ram') return { kind: 'page', of: v, align: 1, from: 0, zero: false, outside: false };
+    return take.need === 'frame' ? { kind: 'aligned', to: PAGE } : null;
   }
 
   // -- values
@@ -203,228 +181,52 @@ class FunctionProof {
     if (id === undefined) this.#known.set(key, (id = this.#ids++));
     return { id, op, args, imm, epoch, tag };
   }
-  #constant(value: bigint): Value {
-    const n = Number(BigInt.asUintN(32, value));
-    return this.#value(0x41, [], value, 0, { kind: 'range', env: false, lo: n, hi: n, step: 1 });
+  #constant(value: bigint, op = CONST32): Value {
+    const n = Number(op === CONST32 ? BigInt.asUintN(32, value) : value);
+    const fits = n >= 0 && n < 2 ** 32;
+    return this.#value(op, [], value, 0, fits ? { kind: 'range', base: 'number', lo: n, hi: n, step: 1, zero: false } : null);
   }
-  /** What arithmetic tells of its result. */
-  #tagOf(op: number, args: readonly Value[], imm: bigint, s: State): Tag | null {
-    const ranges = args.map(rangeOf);
-    const [x, y] = ranges;
-    const bounded = (env: boolean, lo: number, hi: number, step: number): Tag | null =>
-      lo >= 0 && hi < 2 ** 32 ? { kind: 'range', env, lo, hi, step } : null;
-    switch (op) {
-      case 0x28: {
-        const of = args[0]!;
-        const pointer =
-          rangeOf(of)?.env && rangeOf(of)!.lo === 0 && rangeOf(of)!.hi === 0 ? pointers.get(Number(imm)) : undefined;
-        return pointer ?? null;
-      }
-      case 0x2d:
-      case 0x31:
-        return { kind: 'range', env: false, lo: 0, hi: 255, step: 1 };
-      case 0x2f:
-      case 0x33:
-        return { kind: 'range', env: false, lo: 0, hi: 65535, step: 1 };
-      case EXTEND_U:
-        return x;
-      case WRAP: {
-        // What a callee gives is cut to 32 bits, but in a memory with 64-bit addresses.
-        const { tag } = args[0]!;
-        return tag?.kind === 'maybe' || tag?.kind === 'span' ? (this.#module.wide ? null : tag) : x;
-      }
-      case ADD64:
-      case 0x6a: {
-        const host = this.#hostOf(args, s);
-        if (host) return host;
-        const near = args.find((a) => a.tag?.kind === 'host');
-        const constant = args.find((a) => a.op === 0x41);
-        if (near?.tag?.kind === 'host' && constant)
-          return { ...near.tag, from: near.tag.from + Number(BigInt.asIntN(32, constant.imm)) };
-        if (op === ADD64) return null;
-        if (!x || !y || (x.env && y.env)) return null;
-        const step = x.lo === x.hi ? y.step : y.lo === y.hi ? x.step : 1;
-        // A constant near 2^32 is one that is taken away.
-        const away = (r: typeof x): typeof x =>
-          r.lo === r.hi && !r.env && r.lo >= 2 ** 31 ? { ...r, lo: r.lo - 2 ** 32, hi: r.hi - 2 ** 32 } : r;
-        const [a, b] = [away(x), away(y)];
-        return bounded(x.env || y.env, a.lo + b.lo, a.hi + b.hi, step);
-      }
-      case 0x6b:
-        if (!x || !y || y.env) return null;
-        return bounded(x.env, x.lo - y.hi, x.hi - y.lo, y.lo === y.hi ? x.step : 1);
-      case 0x6c:
-        if (!x || !y || x.env || y.env) return null;
-        return bounded(false, x.lo * y.lo, x.hi * y.hi, y.lo === y.hi ? x.step * y.lo : 1);
-      case 0x71: {
-        const tops = ranges.filter((r) => r !== null && !r.env).map((r) => r!.hi);
-        return tops.length > 0 ? { kind: 'range', env: false, lo: 0, hi: Math.min(...tops), step: 1 } : null;
-      }
-      case 0x74:
-        return x && y && !x.env && y.lo === y.hi && y.lo < 32 ? bounded(false, x.lo * 2 ** y.lo, x.hi * 2 ** y.lo, 1) : null;
-      case 0x76:
-        return y && !y.env && y.lo === y.hi
-          ? { kind: 'range', env: false, lo: 0, hi: Math.floor((x && !x.env ? x.hi : 2 ** 32 - 1) / 2 ** (y.lo & 31)), step: 1 }
-          : null;
-      case 0x70:
-        return y && !y.env && y.lo === y.hi && y.lo > 0 ? { kind: 'range', env: false, lo: 0, hi: y.lo - 1, step: 1 } : null;
-      case OR64: {
-        // The key: the slot, and which TLB is meant.
-        const slot = args.find((a) => this.#slotLoad(a) === st.cellKey.offset);
-        return slot ? { kind: 'key' } : null;
-      }
-      default:
-        // Comparisons.
-        return (op >= 0x45 && op <= 0x66) || op === 0x50 ? { kind: 'range', env: false, lo: 0, hi: 1, step: 1 } : null;
-    }
-  }
-  /** The slot of the state that a value was loaded from. */
-  #slotLoad(v: Value): number | undefined {
-    if (v.op !== 0x29 && v.op !== 0x28) return undefined;
-    const base = rangeOf(v.args[0]!);
-    return base?.env && base.lo === 0 && base.hi === 0 ? Number(v.imm) : undefined;
-  }
-  /** The host address that adding an addend gives, where what it belongs to was found to hold. */
-  #hostOf(args: readonly Value[], s: State): Tag | null {
-    const cut = (v: Value): Value | undefined =>
-      v.op === WRAP ? v : v.op === EXTEND_U && v.args[0]!.op === WRAP ? v.args[0]! : undefined;
-    const wrapped = cut(args[0]!) ?? cut(args[1]!);
-    let addend = cut(args[0]!) ? args[1]! : args[0]!;
-    // In a memory with 64-bit addresses it counts pages.
-    if (addend.op === SHL64)
-      addend = addend.args[1]!.imm === 12n && addend.args[0]!.op === EXTEND_S ? addend.args[0]!.args[0]! : addend;
-    if (!wrapped || addend.op !== 0x28) return null;
-    const address = wrapped.args[0]!;
-    const from = narrow(addend.args[0]!);
-    const place = this.#slotLoad(addend);
-    let bytes = 0;
-    for (const f of s.facts) {
-      if (f.kind !== 'cell' && f.kind !== 'tlb') continue;
-      if (f.epoch !== addend.epoch) continue;
-      const holds =
-        f.kind === 'cell'
-          ? f.a === address.id && place === f.cell + Cell.addend
-          : f.a === from.id && f.b === address.id && addend.imm === 8n;
-      if (holds) bytes = Math.max(bytes, f.bytes);
-    }
-    return bytes > 0 ? { kind: 'host', bytes, from: 0 } : null;
+  #select(a: Value, b: Value, c: Value, s: State): Value {
+    const by = hostBySelect(a, b, c, s);
+    const arm = (v: Value, is: boolean): Tag | null => {
+      const then = this.#copy(s);
+      assume(then, c, is);
+      const again = v.op === ADD64 || v.op === ADD32 ? { ...v, tag: tagOf(v.op, v.args, 0n, then) ?? v.tag } : v;
+      return seen(again, then).tag;
+    };
+    return this.#value(SELECT, [a, b, c], 0n, 0, by ?? mergeTags(arm(a, true), arm(b, false)));
   }
 
   // -- conditions
 
-  /** Notes what follows from a condition that is true, or false. */
-  #assume(s: State, c: Value, is: boolean): void {
-    if (c.op === 0x45) {
-      this.#assume(s, c.args[0]!, !is);
-      return;
-    }
-    if (c.op === 0x50) {
-      if (!is) s.facts.push({ kind: 'some', a: c.args[0]!.id });
-      return;
-    }
-    if (is && c.op === 0x71) for (const a of c.args) this.#assume(s, a, true);
-    if (!is && c.op === 0x72) for (const a of c.args) this.#assume(s, a, false);
-    if (is) s.facts.push({ kind: 'some', a: c.id });
-    const [x, y] = c.args;
-    const zero = c.op === 0x47 ? 0x41 : c.op === 0x52 ? 0x42 : undefined;
-    if (is && zero !== undefined && y!.op === zero && y!.imm === 0n) s.facts.push({ kind: 'some', a: x!.id });
-    if (c.op === 0x4f && !is) {
-      const limit = rangeOf(y!);
-      if (limit?.env && limit.lo === limit.hi) s.facts.push({ kind: 'below', a: x!.id, end: limit.hi });
-    }
-    if (!is) return;
-    if (c.op === 0x58 && x!.op === OR64 && y!.op === 0x42) this.#assumeCell(s, x!, PAGE - Number(y!.imm));
-    // Reading: (tag ^ last byte) < page. Writing: tag = last byte without its place in the page.
-    if (c.op === 0x54 && x!.op === XOR64 && y!.op === 0x42 && y!.imm === BigInt(PAGE))
-      this.#assumeTlb(s, x!.args[0]!, x!.args[1]!);
-    if (c.op === 0x51)
-      for (const [tag, masked] of [
-        [x!, y!],
-        [y!, x!],
-      ] as const)
-        if (masked.op === AND64) {
-          const [last, mask] = masked.args;
-          if (mask!.op === 0x42 && mask!.imm === BigInt(-PAGE)) this.#assumeTlb(s, tag, last!);
-        }
-  }
-  /** (page ^ address) | (key ^ key now) ≤ 4096 − bytes. */
-  #assumeCell(s: State, sum: Value, bytes: number): void {
-    if (bytes <= 0 || bytes > PAGE) return;
-    for (const [pages, keys] of [sum.args, [...sum.args].reverse()]) {
-      if (pages!.op !== XOR64 || keys!.op !== XOR64) continue;
-      for (const [page, address] of [pages!.args, [...pages!.args].reverse()]) {
-        const cell = this.#slotLoad(page!);
-        const filled = keys!.args.find((k) => cell !== undefined && this.#slotLoad(k) === cell - Cell.page + Cell.key);
-        const now = keys!.args.find((k) => k.tag?.kind === 'key');
-        if (cell === undefined || !filled || !now || page!.epoch !== filled.epoch) continue;
-        const place = cell - Cell.page - Area.cells;
-        if (place < 0 || place % CELL_BYTES !== 0 || place >= REGIONS_MAX * REGION_CELLS * CELL_BYTES) continue;
-        s.facts.push({ kind: 'cell', cell: cell - Cell.page, a: address!.id, bytes, epoch: page!.epoch });
-      }
-    }
-  }
-  /** The entry's tag names the page of `last`, the last byte of an access. */
-  #assumeTlb(s: State, tag: Value, last: Value): void {
-    if (tag.op !== 0x29 || tag.imm !== 0n) return;
-    const entry = narrow(tag.args[0]!);
-    const range = rangeOf(entry);
-    if (!range?.env || range.lo < Area.tlbs || range.hi + st.TLB_ENTRY_BYTES > Area.mailbox) return;
-    // The entry is the one of the access's first byte: the table's base, and the page's number times 16 in it.
-    const number = entry.op === 0x6a ? entry.args.find((a) => a.op === 0x71) : undefined;
-    const wrapped = number?.args.find((a) => a.op === WRAP);
-    const shifted = wrapped?.args[0];
-    const mask = number?.args.find((a) => a.op === 0x41);
-    if (shifted?.op !== 0x88 || shifted.args[1]!.imm !== 8n || mask?.imm !== BigInt((st.TLB_ENTRIES - 1) << 4)) return;
-    const address = shifted.args[0]!;
-    let bytes = 0;
-    if (last.id === address.id) bytes = 1;
-    else if (last.op === ADD64 && last.args[0]!.id === address.id && last.args[1]!.op === 0x42)
-      bytes = Number(last.args[1]!.imm) + 1;
-    if (bytes >= 1 && bytes <= 64) s.facts.push({ kind: 'tlb', a: entry.id, b: address.id, bytes, epoch: tag.epoch });
-  }
-  /** A value with what facts tell of it here. */
-  #seen(v: Value, s: State): Value {
-    if (v.tag?.kind === 'maybe') {
-      return s.facts.some((f) => f.kind === 'some' && f.a === v.id)
-        ? { ...v, tag: { kind: 'host', bytes: v.tag.bytes, from: 0 } }
-        : v;
-    }
-    const r = rangeOf(v);
-    if (!r?.env) return v;
-    let { hi } = r;
-    for (const f of s.facts) if (f.kind === 'below' && f.a === v.id) hi = Math.min(hi, f.end - 1);
-    return hi === r.hi ? v : { ...v, tag: { ...r, hi: r.lo + Math.floor((hi - r.lo) / r.step) * r.step } };
-  }
-
-  /** A page's address that a condition has told from 0, whole or cut to 32 bits. */
-  #isSpan(v: Value, s: State): boolean {
-    if (v.op === WRAP && !this.#module.wide) return this.#isSpan(v.args[0]!, s);
-    return v.tag?.kind === 'span' && s.facts.some((f) => f.kind === 'some' && f.a === v.id);
-  }
-
   // -- control
 
   #copy(s: State): State {
-    return { locals: [...s.locals], stack: [...s.stack], facts: [...s.facts], epoch: s.epoch };
+    return { ...s, locals: [...s.locals], stack: [...s.stack], facts: [...s.facts] };
   }
   #merge(a: State | null, b: State | null): State | null {
     if (!a || !b) return a ?? b;
     const join = (x: Value, y: Value): Value => {
-      const tag = mergeTags(x.tag, y.tag);
-      return x.id === y.id ? { ...x, tag } : this.#opaque(tag);
+      if (x.id === y.id) return x.tag === y.tag ? x : { ...x, tag: mergeTags(x.tag, y.tag) };
+      const to = x.tag && y.tag ? 0 : Math.min(alignOf(x), alignOf(y));
+      return this.#opaque(mergeTags(x.tag, y.tag) ?? (to > 1 ? { kind: 'aligned', to } : null));
     };
-    const keys = new Set(b.facts.map((f) => JSON.stringify(f)));
+    const keys = new Set(b.facts.map(keyOf));
     return {
-      locals: a.locals.map((v, i) => join(v, b.locals[i]!)),
+      locals: a.locals.map((v, i) => (v === b.locals[i] ? v : join(v, b.locals[i]!))),
       stack: a.stack.map((v, i) => join(v, b.stack[i]!)),
-      facts: a.facts.filter((f) => keys.has(JSON.stringify(f))),
+      facts: a.facts.filter((f) => keys.has(keyOf(f))),
       epoch: a.epoch === b.epoch ? a.epoch : ++this.#epochs,
+      wide: a.wide,
+      fresh: a.fresh ?? b.fresh,
     };
   }
   /** Goes to a label with the state here. */
-  #jump(s: State, depth: number): void {
+  #jump(s: State, depth: number, insn: WasmInsn): void {
     const label = this.#labels[this.#labels.length - 1 - depth]!;
+    if (label === this.#labels[0]) return this.#returns(insn, s);
     const to = this.#copy(s);
+    to.locals = to.locals.map((v) => seen(v, s));
     const result = label.result && !label.loop ? [to.stack.at(-1)!] : [];
     to.stack = [...to.stack.slice(0, label.height), ...result];
     label.into = this.#merge(label.into, to);
@@ -439,9 +241,11 @@ class FunctionProof {
       else if (t.kind === 'if') {
         const c = s.stack.pop()!;
         const other = this.#copy(s);
-        this.#assume(s, c, true);
-        this.#assume(other, c, false);
-        s = this.#merge(this.#block(t.then, t.result, s), this.#block(t.else, t.result, other));
+        assume(s, c, true);
+        assume(other, c, false);
+        const ends = [this.#block(t.then, t.result, s), this.#block(t.else, t.result, other)] as const;
+        for (const end of ends) if (end) end.locals = end.locals.map((v) => seen(v, end));
+        s = this.#merge(...ends);
       }
     }
     return s;
@@ -458,6 +262,7 @@ class FunctionProof {
   /** Assumes that what is known of locals stays so, and goes round again with less until it does. */
   #loop(body: readonly Tree[], result: boolean, s: State): State | null {
     const changed = setsOf(body);
+    for (const n of changed) s.locals[n] = seen(s.locals[n]!, s);
     const tags = new Map([...changed].map((n) => [n, s.locals[n]!.tag]));
     for (let round = 0; ; round++) {
       const start = this.#copy(s);
@@ -472,14 +277,35 @@ class FunctionProof {
       this.#labels.pop();
       let stable = true;
       for (const n of changed) {
-        const back = label.into ? mergeTags(tags.get(n)!, label.into.locals[n]!.tag) : tags.get(n)!;
-        if (sameTag(back, tags.get(n)!)) continue;
-        tags.set(n, round < 3 ? back : null);
+        const first = s.locals[n]!.tag;
+        const now = tags.get(n)!;
+        const back = label.into ? mergeTags(now, label.into.locals[n]!.tag) : now;
+        if (sameTag(back, now)) continue;
         stable = false;
+        // A number that counts: as far as conditions let it, if they do.
+        const far =
+          round === 0 && back?.kind === 'range' && back.base === 'number' && first?.kind === 'range'
+            ? { ...back, hi: 2 ** 31 }
+            : back;
+        tags.set(
+          n,
+          round === 1 && now?.kind === 'range' && now.hi === 2 ** 31 ? mergeTags(first, label.into!.locals[n]!.tag) : far,
+        );
+        if (round > 4) tags.set(n, null);
       }
+      if (round === 1)
+        for (const n of changed) {
+          const now = tags.get(n);
+          if (now?.kind !== 'range' || now.hi !== 2 ** 31 || !label.into) continue;
+          const back = mergeTags(s.locals[n]!.tag, label.into.locals[n]!.tag);
+          if (back?.kind === 'range' && back.hi < now.hi) {
+            tags.set(n, back);
+            stable = false;
+          }
+        }
       if (stable) return end;
       this.unproven.length = before.refused;
-      for (const k of ['state', 'guest', 'given'] as const) this.counts[k] = before[k];
+      for (const k of ['state', 'guest'] as const) this.counts[k] = before[k];
       for (const [i, l] of this.#labels.entries()) l.into = outer[i]!;
     }
   }
@@ -488,6 +314,11 @@ class FunctionProof {
 
   #refuse(insn: WasmInsn, what: string): void {
     this.unproven.push({ at: insn.at, what });
+  }
+  /** Takes something as given, which the function's contract has to say. */
+  #takeAsGiven(insn: WasmInsn, what: string): void {
+    if (this.#contract.given?.includes(what)) this.given.add(what);
+    else this.#refuse(insn, `a ${what} of which nothing is known`);
   }
   #plain(insn: WasmInsn, s: State): State | null {
     const { op } = insn;
@@ -498,21 +329,22 @@ class FunctionProof {
       case 0x01:
         return s;
       case 0x0c:
-        this.#jump(s, insn.index);
+        this.#jump(s, insn.index, insn);
         return null;
       case 0x0d: {
         const c = s.stack.pop()!;
         const taken = this.#copy(s);
-        this.#assume(taken, c, true);
-        this.#jump(taken, insn.index);
-        this.#assume(s, c, false);
+        assume(taken, c, true);
+        this.#jump(taken, insn.index, insn);
+        assume(s, c, false);
         return s;
       }
       case 0x0e:
         s.stack.pop();
-        for (const l of new Set(insn.labels)) this.#jump(s, l);
+        for (const l of new Set(insn.labels)) this.#jump(s, l, insn);
         return null;
       case 0x0f:
+        this.#returns(insn, s);
         return null;
       case 0x10:
       case 0x12:
@@ -522,16 +354,16 @@ class FunctionProof {
       case 0x1a:
         s.stack.pop();
         return s;
-      case 0x1b:
+      case SELECT:
       case 0x1c: {
-        s.stack.pop();
+        const c = s.stack.pop()!;
         const b = s.stack.pop()!;
         const a = s.stack.pop()!;
-        s.stack.push(this.#opaque(mergeTags(a.tag, b.tag)));
+        s.stack.push(this.#select(a, b, c, s));
         return s;
       }
       case 0x20:
-        s.stack.push(this.#seen(s.locals[insn.index]!, s));
+        s.stack.push(seen(s.locals[insn.index]!, s));
         return s;
       case 0x21:
         s.locals[insn.index] = s.stack.pop()!;
@@ -539,11 +371,9 @@ class FunctionProof {
       case 0x22:
         s.locals[insn.index] = s.stack.at(-1)!;
         return s;
-      case 0x41:
-        s.stack.push(this.#constant(insn.value));
-        return s;
-      case 0x42:
-        s.stack.push(this.#value(0x42, [], insn.value, 0, null));
+      case CONST32:
+      case CONST64:
+        s.stack.push(this.#constant(insn.value, op));
         return s;
     }
     const effect = effectOf(op);
@@ -551,109 +381,377 @@ class FunctionProof {
       this.#refuse(insn, `instruction 0x${op.toString(16)}`);
       return null;
     }
-    const args = s.stack.splice(s.stack.length - effect.takes, effect.takes);
-    // Copies go from such an address to such an address, or a place behind one.
-    const bulk = op === 0xfc00a ? [args[0]!, args[1]!] : op === 0xfc00b ? [args[0]!] : [];
-    for (const a of bulk) {
-      const whole = a.op === WRAP && !this.#module.wide ? a.args[0]! : a;
-      if (this.#isSpan(a, s) || (whole.op === ADD64 && whole.args.some((x) => this.#isSpan(x, s)))) this.counts.given++;
-      else this.#refuse(insn, 'memory.copy or memory.fill at what is no address of a page');
-    }
+    const args = s.stack.splice(s.stack.length - effect.takes, effect.takes).map((v) => seen(v, s));
+    if (op === 0xfc00a) {
+      this.#bulk(insn, args[0]!, args[2]!, true);
+      this.#bulk(insn, args[1]!, args[2]!, false);
+    } else if (op === 0xfc00b) this.#bulk(insn, args[0]!, args[2]!, true, args[1]!);
     const isLoad = effect.takes === 1 && effect.gives === 1;
     if (effect.bytes !== undefined) {
-      if (op <= 0x3e && insn.offset === 0 && this.#isSpan(args[0]!, s)) this.counts.given++;
-      else this.#access(insn, args[0]!, effect.bytes, !isLoad);
-      if (!isLoad) {
-        this.#keep(insn, args);
-        s.epoch = ++this.#epochs;
-      }
+      this.#access(insn, args[0]!, effect.bytes, !isLoad, s);
+      if (!isLoad) this.#keep(insn, args, effect.bytes, s);
     }
+    if ((effect.bytes !== undefined && !isLoad) || op >= 0xfc00a) s.epoch = ++this.#epochs;
     if (effect.gives === 0) return s;
     const imm = BigInt(insn.offset);
     const epoch = effect.bytes === undefined ? 0 : s.epoch;
     // What an atomic gives, and constants and lanes of vectors, are values of their own.
     const plain = op <= 0xc4 && (effect.bytes === undefined || isLoad) && op !== 0x43 && op !== 0x44;
-    s.stack.push(plain ? this.#value(op, args, imm, epoch, this.#tagOf(op, args, imm, s)) : this.#opaque(null));
+    s.stack.push(plain ? this.#value(op, args, imm, epoch, tagOf(op, args, imm, s)) : this.#opaque(null));
     return s;
   }
-  /** Slots with pointers get none but such. */
-  #keep(insn: WasmInsn, args: readonly Value[]): void {
-    const base = rangeOf(args[0]!);
-    if (!base?.env) return;
-    const bytes = effectOf(insn.op)!.bytes!;
-    for (const [slot, tag] of pointers) {
-      const hit = base.lo + insn.offset < slot + 4 && base.hi + insn.offset + bytes > slot;
-      if (!hit) continue;
-      const value = rangeOf(args[1]!);
-      const allowed = tag as Tag & { kind: 'range' };
-      const good =
-        insn.op === 0x36 &&
-        base.lo === base.hi &&
-        base.lo + insn.offset === slot &&
-        value?.env === true &&
-        value.lo >= allowed.lo &&
-        value.hi <= allowed.hi &&
-        value.step % allowed.step === 0 &&
-        (value.lo - allowed.lo) % allowed.step === 0;
-      const constant = value?.lo === value?.hi && value !== null && value.env && (value.lo - allowed.lo) % allowed.step === 0;
-      if (!good && !(constant && value!.lo >= allowed.lo && value!.hi <= allowed.hi))
-        this.#refuse(
-          insn,
-          `the slot at ${slot} gets ${value ? `${value.lo} to ${value.hi} by ${value.step}` : 'what is no such pointer'}`,
-        );
+
+  // -- accesses
+
+  /** What is stored where pointers are kept is such a pointer. */
+  #keep(insn: WasmInsn, args: readonly Value[], bytes: number, s: State): void {
+    const [address, value] = args;
+    const plain = insn.op <= 0x3e;
+    const { tag } = address!;
+    if (s.fresh) {
+      const entry = narrow(address!);
+      const { page } = s.fresh;
+      const is = insn.op === 0x36 && insn.offset === 8 && entry.id === s.fresh.entry && isAddend(value!, page);
+      s.fresh = null;
+      if (!is) return this.#refuse(insn, 'a new page in a TLB without the addend of a page of RAM');
+      return;
     }
+    if (tag?.kind === 'register') {
+      for (const place of places.get(tag.field)!)
+        for (const [slot, kept] of pointers)
+          if (place + insn.offset < slot + kept.bytes && place + insn.offset + bytes > slot)
+            return this.#refuse(insn, `a register's place may be the slot at ${slot}`);
+      return;
+    }
+    const base = envRange(address!);
+    if (!base) return;
+    const [lo, hi] = [base.lo + insn.offset, base.hi + insn.offset];
+    if (lo < parts.state.to)
+      for (const [slot, kept] of pointers) {
+        if (lo >= slot + kept.bytes || hi + bytes <= slot) continue;
+        const exact = plain && base.lo === base.hi && lo === slot && bytes === kept.bytes;
+        if (kept.fixed || !exact || !this.#accepts(kept.tag, value!, s))
+          this.#refuse(insn, `the slot at ${slot} gets what is no such pointer`);
+      }
+    const inPart = (name: 'tlbs' | 'jumpCache' | 'cells' | 'records'): number | undefined => {
+      const p = parts[name];
+      if (hi + bytes <= p.from || lo >= p.to) return undefined;
+      return (base.lo - p.from) % p.entry === 0 && stepOf(base) % p.entry === 0 ? insn.offset : -1;
+    };
+    const tlb = inPart('tlbs');
+    if (tlb !== undefined) this.#keepTlb(insn, narrow(address!), value!, tlb, s);
+    const jump = inPart('jumpCache');
+    if (jump !== undefined) {
+      const moved = insn.op === 0x37 && jump === 8 && value!.op === 0x29 && value!.imm === 8n && inJumpCache(value!.args[0]!);
+      const record = insn.op === 0x36 && jump === 12 && this.#accepts(RECORD_OR_NONE, value!, s);
+      const other = jump >= 0 && jump + bytes <= 12;
+      if (!moved && !record && !other) this.#refuse(insn, 'an entry of the jump cache gets what is no record');
+    }
+    const cell = inPart('cells');
+    if (cell !== undefined) {
+      const link = insn.op === 0x36 && cell === Cell.link && (isConst(value!, 0n) || (value!.op === OR32 && isChain(value!)));
+      const key = insn.op === 0x37 && cell === Cell.key && isConst(value!, 0n);
+      const misses = insn.op === 0x36 && cell === Cell.misses;
+      if (!link && !key && !misses) this.#takeAsGiven(insn, 'cell');
+    }
+    const record = inPart('records');
+    if (record !== undefined && !(insn.op === 0x36 && record === Rec.imm && this.#accepts(RECORD_OR_NONE, value!, s)))
+      this.#refuse(insn, 'a record gets what is no record');
   }
-  #access(insn: WasmInsn, address: Value, bytes: number, write: boolean): void {
-    const { tag } = address;
-    if (tag?.kind === 'host') {
-      const at = tag.from + insn.offset;
-      if (at < 0 || at + bytes > tag.bytes)
-        return this.#refuse(insn, `${bytes} bytes at ${at} of ${tag.bytes} that were checked`);
+  /** An entry keeps its page, or gets one that its number never is looked for under; a new page comes with its addend. */
+  #keepTlb(insn: WasmInsn, entry: Value, value: Value, offset: number, s: State): void {
+    if (insn.op === 0x37 && offset === 0) {
+      const old = (value.op === AND64 && besides(value, -2n)) || (value.op === OR64 && besides(value, 1n)) || value;
+      if (old.op === 0x29 && old.imm === 0n && narrow(old.args[0]!).id === entry.id) return;
+      // Entry n with page n ^ half.
+      const page = value.op === SHL64 && isConst(value.args[1]!, 12n) ? narrow(value.args[0]!) : undefined;
+      const number = page?.op === XOR32 ? besides(page, BigInt(st.TLB_ENTRIES / 2)) : undefined;
+      if (
+        number &&
+        entry.op === ADD32 &&
+        entry.args.some((a) => a.op === SHL32 && a.args[0]!.id === number.id && isConst(a.args[1]!, 4n))
+      )
+        return;
+      const address = entryFor(entry);
+      const fresh = value.op === OR64 && (numberOf(value.args[1])?.hi ?? 2) <= 1 ? value.args[0]! : value;
+      if (address && fresh.op === AND64 && besides(fresh, BigInt(-PAGE))?.id === address.id) {
+        s.fresh = { entry: entry.id, page: fresh };
+        return;
+      }
+      return this.#takeAsGiven(insn, 'tag');
+    }
+    this.#takeAsGiven(insn, insn.op === 0x36 && offset === 12 ? 'link' : 'tag');
+  }
+  /** Copies and fills: within the jump cache, or up to a page's end. */
+  #bulk(insn: WasmInsn, place: Value, bytes: Value, write: boolean, filler?: Value): void {
+    const whole = place.op === WRAP && !this.#module.wide ? place.args[0]! : place;
+    const length = this.#module.wide ? narrow(bytes) : bytes;
+    const env = envRange(narrow(place));
+    const size = numberOf(length);
+    if (env && size && !env.zero) {
+      const p = parts.jumpCache;
+      const inside = env.lo >= p.from && env.hi + size.hi <= p.to && filler !== undefined && isConst(filler, 0n);
+      if (inside && this.#contract.writes?.includes('jumpCache')) this.counts.state++;
+      else this.#refuse(insn, `memory.fill from ${env.lo} to ${env.hi + size.hi}`);
+      return;
+    }
+    const { tag } = whole;
+    const good = (t: Tag | null): t is Tag & { kind: 'page' } => t?.kind === 'page' && t.from === 0 && !t.zero && !t.outside;
+    if (good(tag) && lengthFits(length, tag.of.id)) {
       this.counts.guest++;
       return;
     }
-    if (tag?.kind !== 'range')
-      return this.#refuse(insn, `${write ? 'a store' : 'a load'} whose address is not known${tag ? `: ${tag.kind}` : ''}`);
-    const [lo, hi] = [tag.lo + insn.offset, tag.hi + insn.offset + bytes];
-    if (!tag.env) return this.#refuse(insn, `an address that is no pointer: ${lo} to ${hi}`);
-    const fits = write ? writable.some(([from, to]) => lo >= from && hi <= to) : lo >= 0 && hi <= Area.records;
-    if (!fits) return this.#refuse(insn, `${write ? 'a store' : 'a load'} from ${lo} to ${hi} of the vCPU's area`);
+    // So far behind such an address that as much is left.
+    if (whole.op === ADD64)
+      for (const [base, by] of [whole.args, [...whole.args].reverse()]) {
+        const far = narrow(by!);
+        const left = [length, ...arms(length)].find((x) => x.op === SUB32 && x.args[1]!.id === far.id);
+        if (good(base!.tag) && left && lengthFits(left, base!.tag.of.id)) {
+          this.counts.guest++;
+          return;
+        }
+      }
+    this.#refuse(
+      insn,
+      `${filler ? 'memory.fill' : 'memory.copy'} whose ${write ? 'target' : 'source'} may not end with its page`,
+    );
+  }
+  #access(insn: WasmInsn, address: Value, bytes: number, write: boolean, s: State): void {
+    const { tag } = address;
+    const at = insn.offset;
+    const kind = `${write ? 'a store' : 'a load'}`;
+    if (tag && tag.kind !== 'range' && (('zero' in tag && tag.zero) || ('outside' in tag && tag.outside)))
+      return this.#refuse(insn, `${kind} at what may be no address: ${tag.kind}`);
+    switch (tag?.kind) {
+      case 'host':
+        if (tag.lo + at < 0 || tag.hi + at + bytes > tag.bytes)
+          return this.#refuse(insn, `${bytes} bytes at ${tag.lo + at} of ${tag.bytes} that were checked`);
+        this.counts.guest++;
+        return;
+      case 'page':
+        if (!fitsPage(tag, bytes, tag.from + at, s))
+          return this.#refuse(insn, `${bytes} bytes at ${tag.from + at} may leave their page`);
+        this.counts.guest++;
+        return;
+      case 'byte':
+        if (at !== 0 || bytes !== 1 || (write && !tag.writable)) return this.#refuse(insn, `${kind} of ${bytes} bytes in a map`);
+        this.counts.state++;
+        return;
+      case 'register': {
+        const most = Math.max(...places.get(tag.field)!) + at + bytes;
+        if (most > st.STATE_BYTES) return this.#refuse(insn, `${kind} up to ${most}, behind the state`);
+        this.counts.state++;
+        return;
+      }
+      case 'range':
+        break;
+      default:
+        return this.#refuse(insn, `${kind} whose address is not known${tag ? `: ${tag.kind}` : ''}`);
+    }
+    const [lo, hi] = [tag.lo + at, tag.hi + at + bytes];
+    if (tag.zero && (write || at + bytes > LOCK_BYTES)) return this.#refuse(insn, `${kind} at what may be 0`);
+    if (tag.base === 'number') return this.#refuse(insn, `an address that is no pointer: ${lo} to ${hi}`);
+    const fits =
+      tag.base === 'slots'
+        ? !write && lo >= 0 && hi <= SLOT_TABLE_BYTES
+        : write
+          ? this.#writable.some(([from, to]) => lo >= from && hi <= to)
+          : lo >= 0 && hi <= (this.#kind === 'region' ? Area.records : parts.records.to);
+    if (!fits)
+      return this.#refuse(
+        insn,
+        `${kind} from ${lo} to ${hi} of ${tag.base === 'slots' ? 'the memory slots' : "the vCPU's area"}`,
+      );
     this.counts.state++;
+  }
+
+  // -- calls
+
+  /** Whether a value is a pointer of this kind. */
+  #accepts(tag: Tag, from: Value, s: State): boolean {
+    const v = seen(from, s);
+    const { tag: is } = v;
+    switch (tag.kind) {
+      case 'range': {
+        if (is?.kind !== 'range') return false;
+        if (tag.zero && is.base === 'number' && is.lo === 0 && is.hi === 0) return true;
+        const placed = (is.lo - tag.lo) % tag.step === 0 && stepOf(is) % tag.step === 0;
+        return is.base === tag.base && (tag.zero || !is.zero) && is.lo >= tag.lo && is.hi <= tag.hi && placed;
+      }
+      case 'host': {
+        if (tag.zero && numberOf(v)?.hi === 0) return true;
+        return (
+          is?.kind === 'host' && is.lo === 0 && is.hi === 0 && is.bytes >= tag.bytes && (tag.zero || !is.zero) && !is.outside
+        );
+      }
+      case 'flagged':
+        if (tag.zero && numberOf(v)?.hi === 0) return true;
+        if (is?.kind === 'flagged') return (tag.zero || !is.zero) && !is.bus;
+        return is?.kind === 'page' && !is.outside && (tag.zero || !is.zero) && is.from === 0 && is.align >= PAGE;
+      case 'out':
+        if (is?.kind === 'out' || (numberOf(v)?.hi ?? 8) < 8) return true;
+        return is?.kind === 'range' && !is.zero && sameRange(is, RECORD);
+      default:
+        return false;
+    }
+  }
+  #meets(take: Take, args: readonly Value[], n: number, s: State): boolean {
+    const v = seen(args[n]!, s);
+    const { tag } = v;
+    switch (take.need) {
+      case 'tag':
+        return this.#accepts(take.tag, v, s);
+      case 'ram':
+        return inRam(v);
+      case 'word':
+        return inRam(v) || (numberOf(v)?.hi ?? LOCK_BYTES) < LOCK_BYTES;
+      case 'frame':
+        return alignOf(v) === PAGE;
+      case 'piece': {
+        const log2 = args[take.log2]!;
+        if (tag?.kind === 'host') return !tag.zero && tag.lo >= 0 && isConst(log2) && tag.hi + 2 ** Number(log2.imm) <= tag.bytes;
+        if (tag?.kind !== 'page' || tag.zero || tag.from !== 0) return false;
+        return isConst(log2, 0n) || s.facts.some((f) => f.kind === 'fits' && f.a === tag.of.id && f.b === log2.id);
+      }
+    }
+  }
+  #returns(insn: WasmInsn, s: State): void {
+    if (s.fresh) this.#refuse(insn, 'a new page in a TLB without an addend');
+    const gives = this.#contract.gives;
+    if (!gives || !this.#results) return;
+    const v = seen(s.stack.at(-1)!, s);
+    const { tag } = v;
+    const zero = numberOf(v)?.hi === 0;
+    let good = false;
+    switch (gives.give) {
+      case 'tag':
+        good = this.#accepts(gives.tag, v, s);
+        break;
+      case 'page':
+        if (gives.zero && zero) good = true;
+        // Outside of RAM: negative.
+        else if (gives.outside && v.op === OR64 && v.args.some((a) => isConst(a) && a.imm < 0n)) good = true;
+        else if (tag?.kind === 'page')
+          good =
+            tag.of.id === low(this.#params[gives.of]!).id &&
+            tag.from === 0 &&
+            (gives.zero || !tag.zero) &&
+            (gives.outside || !tag.outside);
+        break;
+      case 'sum': {
+        const sum = low(v);
+        good =
+          sum.op === ADD64 &&
+          sum.args[0]!.id === this.#params[gives.a]!.id &&
+          narrow(sum.args[1]!).id === this.#params[gives.b]!.id;
+        break;
+      }
+      case 'look':
+        good = zero || this.#looked(v, this.#params[gives.of]!, this.#params[gives.look]!, s);
+        break;
+    }
+    if (!good && zero && this.#contract.pending)
+      good = s.facts.some((f) => f.kind === 'some' && f.v.epoch === s.epoch && slotLoad(f.v) === st.exc.offset);
+    if (!good && zero && this.#contract.pending) this.#takeAsGiven(insn, 'exception');
+    else if (!good) this.#refuse(insn, `it gives what it should not${tag ? `: ${tag.kind}` : ''}`);
+  }
+  /** The host address of `of`, whose page is that of the last of as many bytes as the look's word says. */
+  #looked(v: Value, of: Value, look: Value, s: State): boolean {
+    if (v.tag?.kind !== 'page' || v.tag.of.id !== low(of).id) return false;
+    const field = (x: Value): boolean => {
+      const masked = narrow(x);
+      const shifted = masked.op === AND32 ? besides(masked, BigInt(Look.mask)) : undefined;
+      return shifted?.op === SHRU32 && shifted.args[0]!.id === look.id && isConst(shifted.args[1]!, BigInt(Look.bytesShift));
+    };
+    return s.facts.some((f) => {
+      if (f.kind !== 'hit') return false;
+      // The last byte and the first one were held against the same page.
+      const first = s.facts.some((g) => g.kind === 'hit' && g.a === f.a && g.b === of.id);
+      const last = s.facts.find(
+        (g) => g.kind === 'less' && g.v.args[0]!.op === XOR64 && g.v.args[0]!.args.some((a) => a.id === f.b),
+      );
+      const value = last?.v.args[0]?.args.find((a) => a.id === f.b);
+      if (!first || value?.op !== SUB64 || !isConst(value.args[1]!, 1n)) return false;
+      const sum = value.args[0]!;
+      return sum.op === ADD64 && sum.args.some((a) => a.id === of.id) && sum.args.some(field);
+    });
   }
   #call(insn: WasmInsn, s: State): State | null {
     const indirect = insn.op === 0x11 || insn.op === 0x13;
     if (indirect) s.stack.pop();
     const { imports, functions, types } = this.#module;
-    const name = indirect ? '' : (imports[insn.index]?.name ?? '');
+    const name = indirect ? '' : (this.#names.get(insn.index) ?? '');
     const type = indirect ? types[insn.index]! : (imports[insn.index] ?? functions[insn.index - imports.length])!.type;
-    const args = s.stack.splice(s.stack.length - type.params.length, type.params.length);
-    if (!this.#hosts.has(name)) {
-      const env = args[0] && rangeOf(args[0]);
-      if (!env?.env || env.lo !== 0 || env.hi !== 0) this.#refuse(insn, `a call of ${name || 'a function'} with another state`);
-    }
+    const args = s.stack.splice(s.stack.length - type.params.length, type.params.length).map((v) => seen(v, s));
+    if (!this.#hosts.has(name) && !(args[0] && isEnv(args[0])))
+      this.#refuse(insn, `a call of ${name || 'a function'} with another state`);
+    if (s.fresh) this.#refuse(insn, 'a new page in a TLB without an addend');
+    const region = indirect ? this.#kind === 'region' : kindOf(name) === 'region' && !this.#hosts.has(name);
+    const contract: Contract = region ? regionContract : indirect ? handlerContract : (contracts[name] ?? {});
+    for (const [n, take] of Object.entries(contract.takes ?? {}))
+      if (!this.#meets(take, args, Number(n), s))
+        this.#refuse(insn, `a call of ${name || 'a handler'} whose argument ${n} is not known to be what it takes`);
     if (insn.op === 0x12 || insn.op === 0x13) return null;
     s.epoch = ++this.#epochs;
     if (type.results.length === 0) return s;
-    const look = name === 'cellLook' && args[2]!.op === 0x41 ? Number(BigInt.asUintN(32, args[2]!.imm)) : 0;
-    if (name === 'hostSpan') s.stack.push(this.#opaque({ kind: 'span' }));
-    else s.stack.push(this.#opaque(look ? { kind: 'maybe', bytes: (look >> Look.bytesShift) & Look.mask } : null));
+    const v = this.#result(contract, args);
+    if (contract.pending) s.facts.push(fact('pending', v, { epoch: s.epoch }));
+    s.stack.push(v);
     return s;
+  }
+  /** What a call gives. */
+  #result({ gives, pending = false }: Contract, args: readonly Value[]): Value {
+    switch (gives?.give) {
+      case 'tag':
+        return this.#opaque(gives.tag);
+      case 'page': {
+        const of = low(args[gives.of]!);
+        return this.#opaque({
+          kind: 'page',
+          of,
+          align: alignOf(args[gives.of]!),
+          from: 0,
+          zero: gives.zero || pending,
+          outside: gives.outside,
+        });
+      }
+      case 'sum': {
+        const [a, b] = [args[gives.a]!, args[gives.b]!];
+        const sum = this.#value(ADD64, [a, this.#value(EXTEND_U, [b], 0n, 0, null)], 0n, 0, null);
+        return { ...this.#opaque(null), like: isConst(b, 0n) ? a : sum };
+      }
+      case 'look': {
+        const word = args[gives.look]!;
+        const bytes = isConst(word) ? (Number(BigInt.asUintN(32, word.imm)) >> Look.bytesShift) & Look.mask : 0;
+        return this.#opaque(bytes ? { kind: 'host', bytes, lo: 0, hi: 0, zero: true, outside: false } : null);
+      }
+      default:
+        return this.#opaque(null);
+    }
   }
 }
 
-/** Proves a module of regions; `hosts` are the imports that take no state. */
-export function prove(module: WasmModule, hosts: ReadonlySet<string>): Proof {
+/** Proves a module (regions, handlers, or tier 0 with its subroutines), or one function of it; `hosts` are the functions that take no state. */
+export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: number): Proof {
   const unproven: Unproven[] = [];
   const proven = { state: 0, guest: 0 };
-  let given = 0;
+  const given = new Set<string>();
   const reached: ReadonlySet<number>[] = [];
+  const names = new Map([
+    ...module.names,
+    ...[...module.exports].map(([name, index]) => [index, name] as const),
+    ...module.imports.map(({ name }, index) => [index, name] as const),
+  ]);
   module.functions.forEach((f, i) => {
-    const p = new FunctionProof(module, hosts);
+    const index = i + module.imports.length;
+    if (only !== undefined && index !== only) return;
+    const name = names.get(index) ?? '';
+    const p = new FunctionProof(module, hosts, names, name, f.type.results.length > 0);
     p.run(f);
-    unproven.push(...p.unproven.map((u) => ({ function: i + module.imports.length, ...u })));
+    unproven.push(...p.unproven.map((u) => ({ function: index, name, ...u })));
     proven.state += p.counts.state;
     proven.guest += p.counts.guest;
-    given += p.counts.given;
+    for (const g of p.given) given.add(`${name}: ${g}`);
     reached.push(p.reached);
   });
   return { unproven, proven, given, reached };

@@ -129,11 +129,12 @@ function forBytes(c: Emit, addr: Value, how: Value, body: (index: Value, at: Val
   const b = c.b;
   const left = bytesLeft(c, addr);
   const first = c.call(place, addr, how);
-  const second = c.call(place, c.call(after, addr, left, how), how);
+  // It begins a page, and less than 8 bytes are of it: said again for who proves it.
+  const second = b.and(c.call(place, c.call(after, addr, left, how), how), b.i64(-4096));
   const i = b.variable(b.i32(0));
   b.loop((again) => {
     const n = b.getVar(i);
-    const at = b.select(b.ltu(n, left), b.add(first, b.extu(n)), b.add(second, b.extu(b.sub(n, left))));
+    const at = b.select(b.ltu(n, left), b.add(first, b.extu(n)), b.add(second, b.extu(b.and(b.sub(n, left), b.i32(7)))));
     body(b.extu(n), at);
     const next = b.add(n, b.i32(1));
     b.setVar(i, next);

@@ -82,7 +82,7 @@ export class RecordEmit extends BoundEmit {
     return o.from === 'reg' ? Rec.reg : Rec.rm;
   }
   #vectorSlot(o: BoundOperand): Value {
-    if (o.from === 'is4') return this.b.add(this.b.env, this.#field('i32', Rec.imm + 4));
+    if (o.from === 'is4') return this.b.add(this.b.env, this.#field('i32.16u', Rec.imm + 4));
     return this.#slot(this.#registerField(o));
   }
   protected override highRead(o: BoundOperand): Value {
@@ -173,6 +173,21 @@ const XMM = offsets(st.xmm);
 const MMX = Uint16Array.from({ length: 16 }, (_, n) => st.fpr[n & 7].mant.offset);
 const NONE = new Uint16Array(16).fill(ZERO);
 const SEGMENTS = offsets(st.segBase);
+
+/** By the offsets of a record's fields of registers: the places in the vCPU's state that `writeRecord` can put there. */
+export function recordPlaces(): ReadonlyMap<number, readonly number[]> {
+  const listed = (...files: readonly (readonly number[] | Uint16Array)[]): readonly number[] => [
+    ...new Set([ZERO, ...files.flatMap((f) => [...f])]),
+  ];
+  const registers = listed(GPR, BYTES, XMM, MMX);
+  return new Map([
+    [Rec.rm, registers],
+    [Rec.reg, registers],
+    [Rec.base, listed(GPR, XMM, [st.pageBase.offset])],
+    [Rec.index, listed(GPR, XMM)],
+    [Rec.segmentBase, listed(SEGMENTS)],
+  ]);
+}
 
 /** Where the operand fields of a row's records come from. */
 interface Fields {

@@ -116,7 +116,7 @@ function forEach(c: Emit, first: Value, count: number, body: (value: Value, agai
     body(now, again);
     const next = b.add(now, b.i32(1));
     b.setVar(i, next);
-    b.br(again, b.ne(next, end));
+    b.br(again, b.ltu(next, end));
   });
 }
 
@@ -244,7 +244,7 @@ export const flushAll = sub('flushAll', [], null, {}, (c) => {
     b.setVar(upper, u);
     b.setVar(lower, l);
     b.setVar(at, offset);
-    b.br(again, b.ne(offset, b.i32(half)));
+    b.br(again, b.ltu(offset, b.i32(half)));
   });
   c.set(st.tlbChain, b.i32(0));
   c.set(st.upperNonGlobal, b.i32(0));

@@ -171,9 +171,9 @@ function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
               b.setRaw(accessOf[size], target, value);
               const done = b.variable(b.i32(bytes));
               b.loop((again) => {
-                const there = b.getVar(done);
-                const left = b.sub(length, there);
-                b.copy(b.add(target, b.extu(there)), target, b.select(b.ltu(there, left), there, left));
+                // It is below the length: said again for who proves it.
+                const there = minimum(c, b.getVar(done), length);
+                b.copy(b.add(target, b.extu(there)), target, minimum(c, there, b.sub(length, there)));
                 const now = b.shl(there, b.i32(1));
                 b.setVar(done, now);
                 b.br(again, b.ltu(now, length));
