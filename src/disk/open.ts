@@ -32,6 +32,8 @@ export interface DiskHost {
    * `flush` not wait for the storage; `share` reads what another process may be writing. Rejects with one line.
    */
   open(path: string, options: FileOptions): Promise<ByteFile>;
+  /** A block node of this file was removed: what the host keeps to open it again can go, if no other node is of it. */
+  forget?(path: string): void;
   /** `name` as seen from the folder of the image `from`. */
   resolve(from: string, name: string): string;
   /** The same for two names of one file. */

@@ -10,6 +10,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -140,7 +141,18 @@ test('a file that a monitor brings as a descriptor is reached, for what it was o
   const here = folder(t);
   const [image, other] = [join(here, 'image.raw'), join(here, 'other.raw')];
   for (const path of [image, other]) writeFileSync(path, Buffer.alloc(65536));
-  const { qmp } = await emulator(t, OURS, [...bare, '-sandbox', 'on,spawn=deny,files=deny']);
+  const { qmp, child } = await emulator(t, OURS, [...bare, '-sandbox', 'on,spawn=deny,files=deny']);
+  const held = (): number => {
+    const descriptors = `/proc/${child.pid}/fd`;
+    const linked = (fd: string): string => {
+      try {
+        return readlinkSync(join(descriptors, fd));
+      } catch {
+        return '';
+      }
+    };
+    return readdirSync(descriptors).filter((fd) => linked(fd) === image).length;
+  };
   const add = (filename: string, node: string, readOnly: boolean): Promise<unknown> =>
     qmp.execute('blockdev-add', { driver: 'file', filename, 'node-name': node, 'read-only': readOnly });
   const admit = async (path: string, write: boolean): Promise<void> => {
@@ -153,11 +165,16 @@ test('a file that a monitor brings as a descriptor is reached, for what it was o
   };
   await assert.rejects(add(image, 'a', true), /permission denied/);
   await assert.rejects(qmp.execute('nonroot-admit-file', { path: '/etc/passwd' }), /No file descriptor supplied/);
-  await admit(image, false);
   for (let n = 0; n < 3; n++) {
+    await admit(image, false);
     await add(image, 'a', true);
     await assert.rejects(add(image, 'b', false), /permission denied/, 'for reading only');
+    await add(image, 'b', true);
     await qmp.execute('blockdev-del', { 'node-name': 'a' });
+    assert.equal(held(), 1, 'while a node of it is left');
+    await qmp.execute('blockdev-del', { 'node-name': 'b' });
+    assert.equal(held(), 0, 'with its last node it is gone');
+    await assert.rejects(add(image, 'a', true), /permission denied/);
   }
   await admit(image, true);
   await add(image, 'w', false);

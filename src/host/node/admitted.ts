@@ -1,5 +1,5 @@
 // Files that a confined process cannot open by itself any more, by descriptors that a monitor has brought for their paths
-// (`nonroot-admit-file`). A descriptor stays until the process ends, and serves any number of openings of its file.
+// (`nonroot-admit-file`). A descriptor serves any number of openings of its file, and stays until the last block node of that file is removed.
 
 import { closeSync, fdatasync, fstat, ftruncate, type Stats } from 'node:fs';
 import { promisify } from 'node:util';
@@ -18,6 +18,8 @@ interface Admitted {
   /** Openings at this moment. They share the descriptor's locks, so only readers have company. */
   readers: number;
   writer: boolean;
+  /** Somebody has it who does not say when he is done. */
+  lent: boolean;
 }
 
 const [statOf, syncOf, truncateOf] = [promisify(fstat), promisify(fdatasync), promisify(ftruncate)];
@@ -31,19 +33,29 @@ export class AdmittedFiles {
     this.#files.set(path, one);
     const kind = write ? 'write' : 'read';
     const old = one[kind];
-    one[kind] = { fd, readers: 0, writer: false };
+    one[kind] = { fd, readers: 0, writer: false, lent: false };
     if (old && !old.writer && old.readers === 0) closeSync(old.fd);
   }
   /** A descriptor for the path; undefined where none was brought. */
   get(path: string, write: boolean): number | undefined {
     const one = this.#files.get(path);
-    return (write ? one?.write : (one?.read ?? one?.write))?.fd;
+    const file = write ? one?.write : (one?.read ?? one?.write);
+    if (file) file.lent = true;
+    return file?.fd;
   }
   /** Takes a descriptor out, for one who closes it. */
   take(path: string): number | undefined {
     const fd = this.get(path, true);
     if (fd !== undefined) this.#files.delete(path);
     return fd;
+  }
+  /** Closes what was brought for a path, unless somebody still uses it. */
+  forget(path: string): void {
+    const one = this.#files.get(path);
+    const files = [one?.read, one?.write].filter((f) => f !== undefined);
+    if (files.some((f) => f.writer || f.readers > 0 || f.lent)) return;
+    this.#files.delete(path);
+    for (const { fd } of files) closeSync(fd);
   }
   /**
    * The file opened once more; undefined where no descriptor was brought for it. `unlock` is called when its last opening ends.

@@ -24,6 +24,7 @@ export function nodeDiskHost(admitted?: AdmittedFiles): DiskHost {
   return {
     codec: nodeCodec,
     temporary: new MemoryBudget(totalmem() / 2),
+    ...(admitted && { forget: (path: string) => admitted.forget(path) }),
     sockets: diskSockets(admitted),
     http,
     open: (path, options) =>

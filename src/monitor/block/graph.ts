@@ -388,8 +388,10 @@ export class BlockGraph {
   async #close(node: BlockNode): Promise<void> {
     this.#nodes.delete(node.name);
     for (const b of this.backends.filter((x) => x.node === node)) this.#dropBackend(b);
-    if (node.protocol) await node.protocol.close();
-    else await node.format?.close();
+    if (node.protocol) {
+      await node.protocol.close();
+      if (!this.list().some((n) => n.protocol && n.filename === node.filename)) this.#o.host.forget?.(node.filename);
+    } else await node.format?.close();
     const children = [node.file, node.backing];
     node.backing = undefined;
     for (const child of children) {
