@@ -35,6 +35,11 @@ export interface MachineOptions {
   readonly publish?: readonly string[];
   /** Folders of this host, as /mnt/NAME in the guest: `DIR` or `DIR:ro`. */
   readonly shares?: readonly string[];
+  /**
+   * The machine runs in a process of its own that reaches no files but the kernel, disks and shared folders, starts no programs, and has no internet
+   * without `net` (Linux with Landlock). Such a machine has no snapshots and does not fork.
+   */
+  readonly confine?: boolean;
   /** Hears what devices find wrong with what the guest does. */
   readonly report?: (device: string, message: string) => void;
 }
@@ -200,6 +205,7 @@ export class Machine<F extends Frozen = Frozen> {
     return machine;
   }
   static async #make<F extends Frozen>(host: ApiHost<F>, o: MachineOptions, restored: boolean): Promise<Machine<F>> {
+    if (o.confine) throw new Error('Cannot confine the machine: this host has no processes of their own for machines');
     const image = o.kernel === undefined || o.image !== undefined ? await host.image(o.image) : undefined;
     const bytes = async (file: string | Uint8Array | undefined): Promise<Uint8Array | undefined> =>
       typeof file === 'string' ? host.readFile(file) : file;

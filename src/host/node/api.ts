@@ -17,6 +17,7 @@ import { runOptions } from '../../cli/run.ts';
 import { deviceChoices, openDevices } from '../../cli/run-devices.ts';
 import { defaultImage } from '../../images/catalog.ts';
 import { nodeHost } from './cli-host.ts';
+import { type AnyMachine, createConfined } from './confined.ts';
 import { openFrozen } from './frozen-memory.ts';
 import { type FrozenMachine, NodeMachine } from './machine.ts';
 import { type ThreadAhead, threadAhead } from './vcpu-thread.ts';
@@ -101,7 +102,7 @@ function apiHost(): ApiHost<FrozenMachine> {
 }
 
 /** Disks, network and folders as `nonroot run` is told of them, so that both mean the same. */
-function deviceArguments(o: MachineOptions): string[] {
+export function deviceArguments(o: Pick<MachineOptions, 'disks' | 'net' | 'publish' | 'shares'>): string[] {
   const disk = (d: string | DiskOptions): string => {
     const { path, format, readOnly, snapshot }: DiskOptions = typeof d === 'string' ? { path: d } : d;
     if (path.includes(',')) throw new Error(`Cannot use disk ${path}: accepted are paths without commas`);
@@ -119,14 +120,14 @@ function deviceArguments(o: MachineOptions): string[] {
 
 const host = apiHost();
 
-/** A machine of this process. See `MachineOptions` for what it is made of. */
-export type Machine = ApiMachine<FrozenMachine>;
+/** A machine of this process, or with `confine` of one of its own. See `MachineOptions` for what it is made of. */
+export type Machine = AnyMachine;
 export type Snapshot = ApiSnapshot<FrozenMachine>;
 export type { Frozen };
 
 export const Machine = {
   /** Makes a machine and starts it. Rejects, with one line, for options that can't be used. */
-  create: (o: MachineOptions = {}): Promise<Machine> => ApiMachine.create(host, o),
+  create: (o: MachineOptions = {}): Promise<Machine> => (o.confine ? createConfined(o) : ApiMachine.create(host, o)),
   /** A machine that goes on from a snapshot, or from the file that a snapshot was saved to. */
   async restore(snapshot: Snapshot | string): Promise<Machine> {
     if (typeof snapshot !== 'string') return ApiMachine.restore(host, snapshot);

@@ -1,0 +1,185 @@
+// A machine in a process of its own that reaches nothing but the machine's files (`MachineOptions.confine`): the side of who made it. Rules of Landlock
+// hold for a thread and what it starts, and a machine's threads share the process with the library's user: docs/decisions/021-confined-machines.md.
+
+import { spawn } from 'node:child_process';
+import type { Socket } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import type { CommandResult } from '../../api/commands.ts';
+import { Console } from '../../api/console.ts';
+import type { Machine, MachineEvents, MachineOptions } from '../../api/machine.ts';
+import type { MachineEnd } from '../../machine/running.ts';
+import type { FrozenMachine } from './machine.ts';
+import { type FromMachine, type Method, receive, type SentFile, send } from './machine-channel.ts';
+import { sibling } from './sibling.ts';
+
+/** A machine as users of the library have it, in whatever process. */
+export type AnyMachine = Pick<Machine<FrozenMachine>, keyof Machine<FrozenMachine>>;
+
+/** ms that the process has to end in once it was asked to. */
+const END_MAX = 20_000;
+/** Characters of its standard error that are told where it dies. */
+const SAID_MAX = 2000;
+
+const sent = (file: string | Uint8Array | undefined): SentFile | undefined =>
+  file instanceof Uint8Array ? { base64: Buffer.from(file).toString('base64') } : file;
+const statuses: readonly AnyMachine['status'][] = ['prelaunch', 'running', 'paused', 'shutdown', 'ended'];
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+const noCopies = (): never => {
+  throw new Error('Cannot take a snapshot of a confined machine: its memory is in another process');
+};
+
+class ConfinedMachine implements AnyMachine {
+  readonly console: Console;
+  readonly ended: Promise<MachineEnd>;
+  /** Resolves when the machine runs. */
+  readonly made: Promise<void>;
+  status: AnyMachine['status'] = 'prelaunch';
+  accel: AnyMachine['accel'] = 'dbt';
+  readonly #socket: Socket;
+  readonly #kill: () => void;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  readonly #listeners: { [E in keyof MachineEvents]: Set<MachineEvents[E]> } = { exit: new Set(), reset: new Set() };
+  #number = 0;
+
+  constructor(o: MachineOptions) {
+    const { report, confine: _, kernel, initrd, ...rest } = o;
+    const [k, i] = [sent(kernel), sent(initrd)];
+    const options = { ...rest, ...(k !== undefined && { kernel: k }), ...(i !== undefined && { initrd: i }) };
+    const program = fileURLToPath(sibling('confined-worker', import.meta.url));
+    const child = spawn(
+      process.execPath,
+      [...process.execArgv.filter((flag) => flag.startsWith('--no-memory-protection')), program, 'fd=3'],
+      {
+        stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      },
+    );
+    this.#kill = () => child.kill('SIGKILL');
+    const socket = child.stdio[3] as Socket;
+    this.#socket = socket;
+    let said = '';
+    child.stderr!.on('data', (bytes: Buffer) => (said = (said + bytes.toString()).slice(-SAID_MAX)));
+    this.console = new Console((bytes) => void send(socket, { kind: 'input', base64: Buffer.from(bytes).toString('base64') }));
+    this.#ready.promise.catch(() => {});
+    const made = Promise.withResolvers<void>();
+    this.made = made.promise;
+    const ended = Promise.withResolvers<MachineEnd>();
+    this.ended = ended.promise;
+    let end: MachineEnd | undefined;
+    let failure: string | undefined;
+    receive(socket, (heard) => {
+      const message = heard as FromMachine;
+      if (statuses.includes(message.status!)) this.status = message.status!;
+      if (message.accel === 'dbt' || message.accel === 'kvm') this.accel = message.accel;
+      switch (message.kind) {
+        case 'hello':
+          void send(socket, { kind: 'options', options });
+          break;
+        case 'made':
+          made.resolve();
+          break;
+        case 'failed':
+          failure = text(message.message);
+          this.#kill();
+          break;
+        case 'ready':
+          this.#ready.resolve();
+          break;
+        case 'reset':
+          for (const listener of this.#listeners.reset) listener();
+          break;
+        case 'console':
+          this.console.receive(Buffer.from(text(message.base64), 'base64'));
+          break;
+        case 'report':
+          report?.(text(message.device), text(message.message));
+          break;
+        case 'answer': {
+          const call = this.#calls.get(message.id);
+          this.#calls.delete(message.id);
+          if (message.error === undefined) call?.resolve(message.value);
+          else call?.reject(new Error(text(message.error)));
+          break;
+        }
+        case 'ended':
+          end ??= message.end;
+          break;
+      }
+    });
+    child.on('error', (error) => made.reject(new Error(`Cannot start the process of a confined machine: ${error.message}`)));
+    child.on('close', (code, signal) => {
+      const died =
+        `Cannot go on: the process of the machine ended (${signal ?? `exit code ${code}`}) ${said.trim().split('\n')[0]}`.trim();
+      made.reject(new Error(failure ?? died));
+      const why: MachineEnd = end ?? { kind: 'failed', message: died };
+      this.status = 'ended';
+      this.console.end();
+      const over = new Error('Cannot go on: the machine has ended');
+      this.#ready.reject(over);
+      for (const call of this.#calls.values()) call.reject(over);
+      this.#calls.clear();
+      for (const listener of this.#listeners.exit) listener(why);
+      ended.resolve(why);
+    });
+  }
+
+  #call(method: Method, ...args: unknown[]): Promise<unknown> {
+    if (this.status === 'ended') return Promise.reject(new Error(`Cannot ${method}: the machine has ended`));
+    const id = this.#number++;
+    const answer = Promise.withResolvers<unknown>();
+    this.#calls.set(id, answer);
+    void send(this.#socket, { kind: 'call', id, method, args });
+    return answer.promise;
+  }
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+  async exec(script: string, o: { readonly timeout?: number } = {}): Promise<CommandResult> {
+    const { code, stdout, stderr } = (await this.#call('exec', script, o)) as CommandResult;
+    return { code: Number(code), stdout: text(stdout), stderr: text(stderr) };
+  }
+  async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
+    await this.#call('setAccel', accel);
+  }
+  async pause(): Promise<void> {
+    await this.#call('pause');
+  }
+  resume(): void {
+    this.#call('resume').catch(() => {});
+  }
+  reset(): void {
+    this.#call('reset').catch(() => {});
+  }
+  powerButton(): void {
+    this.#call('powerButton').catch(() => {});
+  }
+  async snapshot(): Promise<never> {
+    return noCopies();
+  }
+  async fork(): Promise<never> {
+    return noCopies();
+  }
+  on<E extends keyof MachineEvents>(event: E, listener: MachineEvents[E]): void {
+    this.#listeners[event].add(listener);
+  }
+  off<E extends keyof MachineEvents>(event: E, listener: MachineEvents[E]): void {
+    this.#listeners[event].delete(listener);
+  }
+  async close(): Promise<MachineEnd> {
+    const late = setTimeout(this.#kill, END_MAX);
+    this.#call('close').catch(() => {});
+    const end = await this.ended;
+    clearTimeout(late);
+    return end;
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** A machine that runs in a confined process. @throws Error (rejects) in one line, also where the host cannot confine processes */
+export async function createConfined(o: MachineOptions): Promise<AnyMachine> {
+  const machine = new ConfinedMachine(o);
+  await machine.made;
+  return machine;
+}
