@@ -100,6 +100,10 @@ export class EmulatorProcess {
     if (answer.error) throw new Error(`${execute}: ${answer.error.desc}${this.#shown()}`);
     return answer.return;
   }
+  /** What it has written to its standard error. */
+  get said(): string {
+    return this.#said;
+  }
   async status(): Promise<string> {
     return ((await this.qmp('query-status')) as { status: string }).status;
   }
@@ -116,10 +120,10 @@ export class EmulatorProcess {
       await sleep(20);
     }
   }
-  async event(name: string, status?: string): Promise<void> {
-    await this.until(`event ${name} ${status ?? ''}`, () =>
-      this.events.some((e) => e.event === name && (status === undefined || e.data?.['status'] === status)) ? true : undefined,
-    );
+  async event(name: string, status?: string, limit = LIMIT): Promise<void> {
+    const there = (): boolean =>
+      this.events.some((e) => e.event === name && (status === undefined || e.data?.['status'] === status));
+    await this.until(`event ${name} ${status ?? ''}`, () => (there() ? true : undefined), limit);
   }
   async shell(limit = LIMIT): Promise<void> {
     await this.until('a shell', () => (/# /.test(this.console) ? true : undefined), limit);

@@ -17,14 +17,13 @@ import { activity, tscOffset } from '../../src/isa/x86/state.ts';
 import { TSC_KHZ } from '../../src/machine/config.ts';
 import { parseCpu } from '../../src/machine/options.ts';
 import type { MachineSetup } from '../../src/machine/running.ts';
+import { check, expect, LIMIT, PROGRAM, secondsOf, THREE_MORE } from './check.ts';
 
 /** Moves to and fro; with an argument, as many, and nothing else. */
 const MOVES = Number(process.argv[2] ?? 4);
 const ALL = process.argv[2] === undefined;
 const host = nodeHost('0');
 const found = host.kvm(true);
-/** Longest wait for the guest, in ms. A busy machine emulates the outer guest at a tenth of its speed. */
-const LIMIT = 300_000;
 
 interface GuestOptions extends Partial<MachineSetup['config']> {
   /** Disks and networks, opened. */
@@ -108,22 +107,6 @@ class Guest {
   }
 }
 
-async function check(name: string, action: () => Promise<void>): Promise<boolean> {
-  const start = Date.now();
-  try {
-    await action();
-    console.log(`ok ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`);
-    return true;
-  } catch (error) {
-    console.log(`not ok ${name}: ${(error as Error).message.replaceAll('\n', ' | ')}`);
-    return false;
-  }
-}
-
-function expect(condition: boolean, what: string): void {
-  if (!condition) throw new Error(what);
-}
-
 const [kernel, vmlinux, initrd, append] = await Promise.all(
   ['kernel', 'vmlinux', 'initrd', 'append'].map((name) => readFile(`/inner/${name}`)),
 );
@@ -147,22 +130,14 @@ async function moved(from: Guest, accel: 'dbt' | 'kvm'): Promise<Guest> {
   guest.machine.start();
   return guest;
 }
-/** Seconds since the guest started; what the shell tells of its jobs may stand before them. */
-const uptime = async (g: Guest): Promise<number> =>
-  Number(/^([\d.]+) [\d.]+\r?$/m.exec(await g.command('cat /proc/uptime'))?.[1]);
+/** Seconds since the guest started. */
+const uptime = async (g: Guest): Promise<number> => secondsOf(await g.command('cat /proc/uptime'));
 
 /** How far the first vCPU's time-stamp counter is ahead of the board's, in ms. */
 const tscAhead = (g: Guest): Promise<number> =>
   g.machine.hold(
     () => Number(g.machine.vcpuState(0).getBigInt64(tscOffset.offset, true)) / (g.machine.board.config.tscKhz ?? TSC_KHZ),
   );
-
-// A program that adds up, over and over: wrong registers or memory show in a sum. /tmp/n has the rounds that were right, /tmp/bad the others. Its
-// rounds are short: the translator makes some hundred thousand instructions a second here, where all its code is new.
-const PROGRAM = `rm -f /tmp/bad; echo 0 > /tmp/n; (n=0; while :; do i=0; s=0; while [ $i -lt 100 ]; do i=$((i+1)); s=$((s+i*i)); done; [ $s = 338350 ] && n=$((n+1)) || echo $s >> /tmp/bad; echo $n > /tmp/n; done) & true`;
-/** Waits until three more rounds are over. The file is empty for a moment each time. */
-const THREE_MORE =
-  'a=; while [ -z "$a" ]; do read a < /tmp/n; done; n=$a; while [ "${n:-0}" -lt $((a+3)) ]; do sleep 1; read n < /tmp/n; done; [ -e /tmp/bad ] || echo RI"GHT"';
 
 // A machine that has its cores for others meanwhile may emulate even the best of three tries too slowly.
 await check('the probe finds this KVM right', async () =>

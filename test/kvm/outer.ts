@@ -144,6 +144,12 @@ echo OUTER-END
 poweroff -f
 `;
 
+/** What the launcher does in a place where Node is already. */
+const EMULATOR = `#!/bin/sh
+export MALLOC_ARENA_MAX=2 NODE_COMPILE_CACHE=/tmp/compiled
+exec node --max-semi-space-size=2 /${APP}/bin/nonroot-system-x86_64.js "$@"
+`;
+
 /** Node with its libraries, the project, and the inner guest's kernel and initramfs as /inner/kernel and /inner/initrd. */
 async function overlay(script: string, more: readonly CpioEntry[]): Promise<CpioEntry[]> {
   const libraries = spawnSync('ldd', [process.execPath], { encoding: 'utf8' }).stdout;
@@ -167,6 +173,8 @@ async function overlay(script: string, more: readonly CpioEntry[]): Promise<Cpio
     ...(await tree(join(root, 'src'), `${APP}/src`)),
     ...(await tree(join(root, 'bin'), `${APP}/bin`)),
     ...(await tree(import.meta.dirname, `${APP}/test/kvm`)),
+    ...(await tree(join(root, 'test/e2e'), `${APP}/test/e2e`)),
+    file('bin/nonroot-emulator', EMULATOR, 0o755),
     ...modules,
     ...more,
   ];
