@@ -668,8 +668,9 @@ export class Lower {
     else this.localGet(base);
     this.localGet(addr);
     // The entry's byte offset: page number modulo entries, times 16.
-    this.i64(BigInt(tlb.pageBits - 4));
-    this.op(0x88, 0xa7);
+    this.out.u8(WRAP);
+    this.i32(tlb.pageBits - 4);
+    this.out.u8(0x76);
     this.i32((tlb.entries - 1) << 4);
     this.op(0x71, 0x6a);
     this.localTee(entry);
@@ -810,7 +811,8 @@ export class Lower {
     this.localGet(0);
     this.memory(0x29, cell + cells.filled);
     this.localGet(cells.key);
-    this.op(0x85, 0x84);
+    // Neither has any of the low bits. An operand of an XOR would be loaded twice by V8 (decision 013).
+    this.op(0x7d, 0x84);
     this.i64((1n << BigInt(this.target.tlb.pageBits)) - BigInt(bytes));
     this.out.u8(0x58);
   }

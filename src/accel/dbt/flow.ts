@@ -9,7 +9,9 @@ export interface FlowNode<T> {
   preds: T[];
   /** A loop starts here. */
   header: boolean;
-  /** Several forward edges meet here. */
+  /** It is a loop by itself: it leads to its own start. */
+  alone: boolean;
+  /** It stands behind the block that dominates it directly, not in it: several forward edges meet here, or that one is a loop by itself. */
   merge: boolean;
   /** Children in the dominator tree that are merges, last first. */
   merges: T[];
@@ -70,7 +72,8 @@ export function dominate<T extends FlowNode<T>>(blocks: readonly T[]): void {
   }
   for (const b of blocks) {
     b.header = b.preds.some((p) => p.order >= b.order && dominates(b, p));
-    b.merge = b.preds.filter((p) => p.order < b.order).length > 1;
+    b.alone = b.preds.includes(b);
+    b.merge = b.idom?.alone === true || b.preds.filter((p) => p.order < b.order).length > 1;
     if (b.merge) b.idom?.merges.push(b);
   }
   for (const b of blocks) b.merges.sort((x, y) => y.order - x.order);

@@ -329,11 +329,12 @@ class Finder {
   }
 }
 
-const flow = (): Pick<RegionBlock, 'order' | 'idom' | 'preds' | 'header' | 'merge' | 'merges'> => ({
+const flow = (): Pick<RegionBlock, 'order' | 'idom' | 'preds' | 'header' | 'alone' | 'merge' | 'merges'> => ({
   order: -1,
   idom: null,
   preds: [],
   header: false,
+  alone: false,
   merge: false,
   merges: [],
 });

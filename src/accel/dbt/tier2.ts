@@ -18,8 +18,10 @@ import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
 import { Kick, lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
 
-/** Instructions after which a loop looks whether its slice is over. */
+/** Instructions of a slice. */
 const FUEL = 50_000;
+/** Instructions after which a loop looks whether its slice is over and whether somebody wants it: two loads less each time round. */
+const POLL = 1000;
 
 /** A site that never holds anything. */
 const NO_SITE = Area.sites - SITE_BYTES;
@@ -124,6 +126,7 @@ class RegionWriter {
     return: 0,
     unmet: 0,
     loops: new Map<RegionBlock, number>(),
+    alone: new Map<RegionBlock, number>(),
     ends: new Map<RegionBlock, number>(),
   };
   /** What the sites are for; the first one is the region's. */
@@ -582,6 +585,10 @@ class RegionWriter {
     l.localGet(0);
     l.localGet(this.#rip);
     l.memory(0x37, st.rip.offset);
+    this.#putRetired();
+  }
+  #putRetired(): void {
+    const l = this.#l;
     l.localGet(0);
     l.localGet(this.#count);
     l.stateI32(st.retired.offset);
@@ -599,13 +606,18 @@ class RegionWriter {
     l.op(0x72, 0x71);
   }
   /** Puts on the stack whether the slice is over or somebody wants us. */
-  #checkSlice(): void {
+  #sliceOver(): void {
     const l = this.#l;
     l.stateI32(st.retired.offset);
     l.i32(FUEL);
     l.op(0x4a);
     this.#kicked();
     l.op(0x72);
+  }
+  /** The same on the way to another region. */
+  #checkSlice(): void {
+    const l = this.#l;
+    this.#sliceOver();
     if (this.#based) {
       // Regions are found by linear address: with another base than 0 by tier 0 only.
       l.localGet(0);
@@ -682,7 +694,8 @@ class RegionWriter {
     const l = this.#l;
     const current = this.#current;
     if (block.order <= current.order) {
-      const loop = dominates(block, current) ? this.#level.loops.get(block) : undefined;
+      const loops = block === current ? this.#level.alone : this.#level.loops;
+      const loop = dominates(block, current) ? loops.get(block) : undefined;
       const there = (): void => {
         if (block.end === 'dispatch') return;
         this.#setRip(block.place);
@@ -691,15 +704,21 @@ class RegionWriter {
         there();
         return this.#goOn(this.#level.chain, [], false);
       }
-      // A back edge: is the slice over, does somebody want us?
+      // A back edge: now and then, is the slice over, does somebody want us?
       l.localGet(this.#count);
-      l.i32(FUEL);
+      l.i32(POLL);
       l.op(0x4a);
-      this.#kicked();
-      l.op(0x72, 0x45);
-      l.brTo(loop, true, true);
+      l.open(0x04, 0x40, null, false);
+      this.#putRetired();
+      l.i32(0);
+      l.localSet(this.#count);
+      this.#sliceOver();
+      l.open(0x04, 0x40, null, false);
       there();
-      return l.brTo(this.#level.cold);
+      l.brTo(this.#level.cold);
+      l.close();
+      l.close();
+      return l.brTo(loop);
     }
     if (block.merge) {
       const end = this.#level.ends.get(block);
@@ -711,24 +730,32 @@ class RegionWriter {
   }
   #tree(b: RegionBlock): void {
     const l = this.#l;
-    if (b.header) {
-      this.#level.loops.set(b, l.depth);
+    // Loops that begin with the same block stay apart: V8 gives its registers to the inner one.
+    const outer = b.header && b.preds.some((p) => p !== b && p.order >= b.order);
+    const loop = (loops: Map<RegionBlock, number>, there: boolean, body: () => void): void => {
+      if (!there) return body();
+      loops.set(b, l.depth);
       l.open(0x03);
-    }
-    this.#within(b, b.merges);
-    if (b.header) {
+      body();
       l.close();
       l.op(0x00);
-      this.#level.loops.delete(b);
-    }
+      loops.delete(b);
+    };
+    const { loops, alone } = this.#level;
+    loop(loops, outer, () => this.#within(b, b.merges, () => loop(alone, b.alone, () => this.#block(b))));
   }
-  #within(b: RegionBlock, merges: readonly RegionBlock[]): void {
-    if (merges.length === 0) return b.end === 'dispatch' ? this.#dispatch(b) : this.#straight(b);
+  #block(b: RegionBlock): void {
+    if (b.end === 'dispatch') this.#dispatch(b);
+    else this.#straight(b);
+  }
+  /** `body`, and behind it the blocks that it leads to. */
+  #within(b: RegionBlock, merges: readonly RegionBlock[], body: () => void): void {
+    if (merges.length === 0) return body();
     const l = this.#l;
     const [y, ...rest] = merges;
     this.#level.ends.set(y, l.depth);
     l.open(0x02);
-    this.#within(b, rest);
+    this.#within(b, rest, body);
     l.close();
     this.#level.ends.delete(y);
     this.#tree(y);
