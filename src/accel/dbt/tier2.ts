@@ -359,7 +359,7 @@ class RegionWriter {
           case 'branch':
             return this.#edge(s.reason);
           case 'repeat':
-            return this.#edge(this.#part!.place);
+            return this.#edge(this.#part!.place, true);
           case 'next':
           case 'resync': {
             const { place, insn } = this.#current.steps.find((x) => x.place === this.#part!.place)!;
@@ -678,10 +678,10 @@ class RegionWriter {
   // -- control flow
 
   /** Goes from the current block to the place that a branch names. */
-  #edge(to: number): void {
+  #edge(to: number, repeats = false): void {
     const b = this.#current;
     const next = b.edges.get(to);
-    if (next) return this.#go(next);
+    if (next) return this.#go(next, repeats);
     this.#setRip(to);
     const last = b.steps[b.steps.length - 1];
     const beside = last.place + last.insn.length;
@@ -690,7 +690,8 @@ class RegionWriter {
     if (to !== beside && !this.#region.met(to)) return this.#l.brTo(this.#level.unmet);
     this.#goOn(this.#level.chain, [], false);
   }
-  #go(block: RegionBlock): void {
+  /** `repeats`: an instruction runs again, which may be interrupted and stopped between any two of its iterations. */
+  #go(block: RegionBlock, repeats = false): void {
     const l = this.#l;
     const current = this.#current;
     if (block.order <= current.order) {
@@ -706,7 +707,7 @@ class RegionWriter {
       }
       // A back edge: now and then, is the slice over, does somebody want us?
       l.localGet(this.#count);
-      l.i32(POLL);
+      l.i32(repeats ? 0 : POLL);
       l.op(0x4a);
       l.open(0x04, 0x40, null, false);
       this.#putRetired();
