@@ -24,6 +24,7 @@ import {
   SELECT,
   SHL32,
   type State,
+  SUB64,
   slotLoad,
   type Value,
   XOR32,
@@ -102,11 +103,11 @@ export function assumeEqual(s: State, c: Value): void {
   for (const [tag, masked] of [c.args, [...c.args].reverse()])
     if (masked!.op === AND64 && isConst(masked!.args[1]!, BigInt(-PAGE))) assumeTlb(s, tag!, masked!.args[0]!);
 }
-/** (page ^ address) | (key ^ key now) ≤ 4096 − bytes. */
+/** (page ^ address) | (key − key now) ≤ 4096 − bytes; of keys the low 12 bits are zero. */
 export function assumeCell(s: State, sum: Value, bytes: number): void {
   if (bytes <= 0 || bytes > PAGE) return;
   for (const [pages, keys] of [sum.args, [...sum.args].reverse()]) {
-    if (pages!.op !== XOR64 || keys!.op !== XOR64) continue;
+    if (pages!.op !== XOR64 || keys!.op !== SUB64) continue;
     for (const [page, address] of [pages!.args, [...pages!.args].reverse()]) {
       const cell = slotLoad(page!);
       const filled = keys!.args.find((k) => cell !== undefined && slotLoad(k) === cell - Cell.page + Cell.key);

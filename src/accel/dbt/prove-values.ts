@@ -458,9 +458,12 @@ export function entryFor(entry: Value): Value | undefined {
     // Shifted by 8 and masked, or shifted by 12, masked and shifted back.
     const masked = number.op === SHL32 && isConst(number.args[1]!, 4n) ? number.args[0]! : number;
     const [by, mask] = masked === number ? [8n, (st.TLB_ENTRIES - 1) << 4] : [12n, st.TLB_ENTRIES - 1];
-    const wrapped = masked.op === AND32 ? besides(masked, BigInt(mask)) : undefined;
-    const shifted = wrapped?.op === WRAP ? wrapped.args[0]! : undefined;
-    if (shifted?.op === SHRU64 && isConst(shifted.args[1]!, by)) return shifted.args[0]!;
+    const inner = masked.op === AND32 ? besides(masked, BigInt(mask)) : undefined;
+    // Cut to 32 bits before that or behind it.
+    const first = inner?.op === WRAP || inner?.op === SHRU32 ? inner.args[0]! : undefined;
+    const [cut, shifted] = inner?.op === WRAP ? [inner, first] : [first, inner];
+    if (cut?.op !== WRAP || (shifted?.op !== SHRU32 && shifted?.op !== SHRU64) || !isConst(shifted.args[1]!, by)) continue;
+    return inner?.op === WRAP ? shifted.args[0]! : cut.args[0]!;
   }
   return undefined;
 }
