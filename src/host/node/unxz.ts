@@ -1,5 +1,6 @@
 // Decompression of what Debian packages hold: xz by the npm package xz-decompress (WebAssembly), zstd and gzip by Node's zlib.
 
+import { createRequire } from 'node:module';
 import { promisify } from 'node:util';
 import { gunzip, zstdDecompress } from 'node:zlib';
 import type { Compression } from '../../images/deb.ts';
@@ -21,7 +22,8 @@ export async function decompressPackage(format: Compression, bytes: Uint8Array):
 }
 
 async function unxz(bytes: Uint8Array): Promise<Uint8Array> {
-  const { default: xz } = await import('xz-decompress');
+  // In the bundle, an import at run time would have Node warn of an experiment.
+  const xz = createRequire(import.meta.url)('xz-decompress') as typeof import('xz-decompress');
   const compressed = new ReadableStream<Uint8Array>({
     start(controller) {
       controller.enqueue(bytes);
