@@ -18,7 +18,7 @@ import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
 import { Kick, lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
 
-/** Instructions of a slice. */
+/** Instructions that regions may run before they give the thread back. */
 const FUEL = 50_000;
 /** Instructions after which a loop looks whether its slice is over and whether somebody wants it: two loads less each time round. */
 const POLL = 1000;

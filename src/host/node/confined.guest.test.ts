@@ -61,7 +61,7 @@ test('a confined machine of the API', { skip, timeout: 240_000 }, async (t) => {
   });
   await t.test('has no snapshots, and says so', async () => {
     await assert.rejects(vm.snapshot(), /Cannot take a snapshot of a confined machine/);
-    await assert.rejects(vm.fork(), /Cannot take a snapshot of a confined machine/);
+    await assert.rejects(vm.fork(), /Cannot fork a confined machine/);
   });
   await t.test('ends with its process when it is closed', async () => {
     assert.deepEqual(await vm.close(), { kind: 'quit' });

@@ -24,8 +24,8 @@ const sent = (file: string | Uint8Array | undefined): SentFile | undefined =>
   file instanceof Uint8Array ? { base64: Buffer.from(file).toString('base64') } : file;
 const statuses: readonly AnyMachine['status'][] = ['prelaunch', 'running', 'paused', 'shutdown', 'ended'];
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-const noCopies = (): never => {
-  throw new Error('Cannot take a snapshot of a confined machine: its memory is in another process');
+const noCopies = (what: string): never => {
+  throw new Error(`Cannot ${what} a confined machine: its memory is in another process`);
 };
 
 class ConfinedMachine implements AnyMachine {
@@ -154,10 +154,10 @@ class ConfinedMachine implements AnyMachine {
     this.#call('powerButton').catch(() => {});
   }
   async snapshot(): Promise<never> {
-    return noCopies();
+    return noCopies('take a snapshot of');
   }
   async fork(): Promise<never> {
-    return noCopies();
+    return noCopies('fork');
   }
   on<E extends keyof MachineEvents>(event: E, listener: MachineEvents[E]): void {
     this.#listeners[event].add(listener);

@@ -226,6 +226,8 @@ function property(key: string, value: string): Partial<CpuModel> {
     case 'host-phys-bits-limit':
       return { hostPhysicalBitsLimit: number(52) };
     default:
+      if (key in SWITCHES || WITHOUT_EFFECT.test(`+${key}`))
+        throw new Error(`Cannot set CPU property ${key}=${value}: accepted are on and off`);
       throw new Error(
         `Cannot set CPU property ${key}: accepted are vendor, family, model, stepping, model-id, level, xlevel, phys-bits, host-phys-bits-limit and tsc-frequency`,
       );
