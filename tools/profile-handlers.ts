@@ -1,7 +1,9 @@
 // Chooses the handlers of tier 0's main loops: reads profiles (JSON arrays of { n: name, c: count } and of { a: name, b: name, c: count }
-// for two in a row), adds them up, and writes src/accel/dbt/hot.ts with those that cover most executions.
+// for two in a row), adds them up, and writes src/accel/dbt/hot.ts with those that cover most executions. What else the profiles have joins those
+// that are made ahead, which are kept.
 // Usage: node tools/profile-handlers.ts COUNT PAIRS PROFILE...
 import { readFileSync, writeFileSync } from 'node:fs';
+import { hotHandlers } from '../src/accel/dbt/hot.ts';
 
 const [count, pairCount, ...files] = process.argv.slice(2);
 /** What ends a block has nothing behind it. */
@@ -23,8 +25,10 @@ const best = (list: ReadonlyMap<string, number>, most: string): string[] =>
 const text = (name: string): string => `'${name.replaceAll("'", "\\'")}'`;
 const isLong = (name: string): boolean => name.split('|')[4] === 'long';
 
+const hottest = (long: boolean): string[] => best(new Map([...shares].filter(([name]) => isLong(name) === long)), count);
+
 function section(long: boolean): string {
-  const names = best(new Map([...shares].filter(([name]) => isLong(name) === long)), count);
+  const names = hottest(long);
   const pairs = best(pairShares, '100000')
     .map((key) => JSON.parse(key) as [string, string])
     .filter(([a, b]) => isLong(a) === long && names.includes(a) && names.includes(b))
@@ -35,7 +39,16 @@ function section(long: boolean): string {
   return `  ${prefix}: [\n${names.map((n) => `    ${text(n)},\n`).join('')}  ],\n  ${prefix}Pairs: [\n${lines.join('')}  ],\n`;
 }
 
+function cold(): string {
+  const hot = new Set([...hottest(true), ...hottest(false)]);
+  const names = [...new Set([...hotHandlers.cold, ...shares.keys()])].filter((name) => !hot.has(name));
+  return `  cold: [\n${names.map((n) => `    ${text(n)},\n`).join('')}  ],\n`;
+}
+
 const path = new URL('../src/accel/dbt/hot.ts', import.meta.url);
 const old = readFileSync(path, 'utf8');
 const start = old.indexOf('export const hotHandlers');
-writeFileSync(path, `${old.slice(0, start)}export const hotHandlers: HotHandlers = {\n${section(true)}${section(false)}};\n`);
+writeFileSync(
+  path,
+  `${old.slice(0, start)}export const hotHandlers: HotHandlers = {\n${section(true)}${section(false)}${cold()}};\n`,
+);

@@ -1,5 +1,5 @@
 // The handlers that tier 0's main loops hold, hottest first, and pairs of them that follow each other often: measured over boots and
-// programs, written by tools/profile-handlers.ts.
+// programs. Data, written by tools/profile-handlers.ts from counts that a main module built with `profile` keeps (tier0.ts).
 
 /** Names of variants (handlers.ts) for 64-bit code and for all other code. */
 export interface HotHandlers {

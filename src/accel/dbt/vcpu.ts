@@ -4,7 +4,6 @@ import { LowPage, pluggedAt, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } fro
 import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
-import { Pieces } from '../../isa/x86/memory.ts';
 import { How, reservedChangeOf } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
@@ -32,6 +31,7 @@ import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
 import { REGION_FIRST } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
+import { CodePages } from './code-pages.ts';
 import { type CounterName, Counters } from './counters.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import type { KeptRegions } from './kept.ts';
@@ -44,8 +44,6 @@ import { ARRIVAL_ENTRIES, buildHandlers, type HandlerModule, Kick, type Named } 
 import type { RegionMaker } from './translate.ts';
 
 const IF = 0x200;
-/** Writes to a page without code after which its stores are fast again. */
-const IDLE_WRITES = 16;
 
 /** By how many bits instructions of regions count for less in a slice: the first that leaves enough time before something is due, in ns. */
 const REGION_SHIFTS = [
@@ -102,9 +100,7 @@ export class DbtVcpu implements Vcpu {
   readonly #words: Int32Array;
   readonly #quads: BigInt64Array;
   readonly #bytes: Uint8Array;
-  /** By page of RAM: how many vCPUs hold decoded code of it (shared), and whether this one does. */
-  readonly #codeMap: Uint8Array;
-  readonly #holds: Uint8Array;
+  readonly #pages: CodePages;
   readonly #code: CodeCache;
   readonly #regions: Regions;
   readonly #table: WebAssembly.Table;
@@ -135,9 +131,7 @@ export class DbtVcpu implements Vcpu {
     this.#words = new Int32Array(buffer);
     this.#quads = new BigInt64Array(buffer);
     this.#bytes = new Uint8Array(buffer);
-    this.#codeMap = new Uint8Array(buffer, layout.codeMap, layout.guestBytes / 4096);
-    this.#holds = new Uint8Array(this.#codeMap.length);
-    this.#idle = new Uint8Array(this.#codeMap.length);
+    this.#pages = new CodePages(buffer, layout, this.#env);
     this.#boxes = Array.from({ length: vm.cpus }, (_, n) => {
       const area = layout.vcpuBase + n * layout.vcpuBytes;
       return new Mailbox(buffer, area + Area.mailbox, () => Atomics.or(this.#words, (area + st.kick.offset) >> 2, Kick.now));
@@ -666,10 +660,7 @@ export class DbtVcpu implements Vcpu {
     this.#bytes.fill(0, start, start + st.JUMP_ENTRIES * st.JUMP_ENTRY_BYTES);
     const blocks = this.#env + Area.blocks;
     this.#bytes.fill(0, blocks, blocks + st.BLOCK_ENTRIES * st.BLOCK_ENTRY_BYTES);
-    const pieces = this.#env + Area.pieces;
-    this.#bytes.fill(0, pieces, pieces + st.PIECE_ENTRIES * st.PIECE_ENTRY_BYTES);
-    this.#pieceOwners.clear();
-    for (let page = this.#holds.indexOf(1); page >= 0; page = this.#holds.indexOf(1, page)) this.#drop(page);
+    this.#pages.dropAll();
   }
   #undefined(bytes: Uint8Array): void {
     if (!this.#vm.trace) return;
@@ -717,10 +708,7 @@ export class DbtVcpu implements Vcpu {
   #claim(_gpa: number, host: number): void {
     if (host < 0) return;
     const page = this.#pageNumber(host);
-    this.#idle[page] = 0;
-    if (this.#holds[page]) return;
-    this.#holds[page] = 1;
-    if (Atomics.add(this.#codeMap, page, 1) !== 0) return;
+    if (!this.#pages.claim(page)) return;
     // Another vCPU may be about to let stores through that it has not noted yet.
     if (this.#vm.cpus === 1 && this.#bytes[this.#vm.layout.openMap + page] === 0) return;
     this.exports.protectPage(this.#env, BigInt(host));
@@ -730,31 +718,7 @@ export class DbtVcpu implements Vcpu {
   #pieces(gpa: number, lower: number, upper: number): void {
     const host = this.#hostPage(gpa);
     if (host < 0) return;
-    const page = this.#pageNumber(host);
-    // A page that shows at two addresses counts as full: nobody adds up what both have.
-    const owner = this.#pieceOwners.get(page) ?? gpa;
-    this.#pieceOwners.set(page, owner === gpa ? gpa : -1);
-    if (owner !== gpa) [lower, upper] = [-1, -1];
-    if ((lower | upper) === 0) return this.#forgetPieces(page);
-    const entry = this.#piecesAt(page);
-    this.#view.setInt32(entry + Pieces.page, page + 1, true);
-    this.#view.setInt32(entry + Pieces.bits, lower, true);
-    this.#view.setInt32(entry + Pieces.bits + 4, upper, true);
-  }
-  /** Guest-physical address that pieces of a page (by number from `ramBase`) were noted for, or -1 for several. */
-  readonly #pieceOwners = new Map<number, number>();
-  #forgetPieces(page: number): void {
-    const entry = this.#piecesAt(page);
-    if (this.#view.getInt32(entry + Pieces.page, true) === page + 1) this.#view.setInt32(entry + Pieces.page, 0, true);
-  }
-  #piecesAt(page: number): number {
-    return this.#env + Area.pieces + (page & (st.PIECE_ENTRIES - 1)) * st.PIECE_ENTRY_BYTES;
-  }
-  /** This vCPU holds no code of a page any more. */
-  #drop(page: number): void {
-    this.#forgetPieces(page);
-    if (this.#holds[page]) Atomics.sub(this.#codeMap, page, 1);
-    this.#holds[page] = 0;
+    this.#pages.note(this.#pageNumber(host), gpa, lower, upper);
   }
   #tellOthers(kind: number, page: number, wait: boolean): void {
     for (let n = 0; n < this.#vm.cpus; n++) {
@@ -801,20 +765,12 @@ export class DbtVcpu implements Vcpu {
       const length = Math.min(gpa + bytes, Math.floor(at / 4096) * 4096 + 4096) - at;
       if (this.#code.written(at, length)) continue;
       const host = this.#hostPage(Math.floor(at / 4096) * 4096);
-      if (host >= 0) this.#mayDrop(this.#pageNumber(host));
+      if (host >= 0) this.#pages.written(this.#pageNumber(host));
     }
   }
-  /** By page of RAM: writes that it has seen since its last code went. */
-  readonly #idle: Uint8Array;
-  /** No code of a page is left. Where code is patched, the next comes soon: the page is given up when it is written to more often. */
-  #mayDrop(page: number): void {
-    if (this.#holds[page] && ++this.#idle[page] >= IDLE_WRITES) this.#drop(page);
-  }
-
   /** Reads of the time-stamp counter. */
   #clockReads = 0;
   #calls = 0;
-  /** One more slow call. */
   /** The registers answer; what EAX is then. */
   #callPort(): number {
     withPortRegisters(
@@ -826,6 +782,7 @@ export class DbtVcpu implements Vcpu {
     );
     return this.#word(st.gpr[st.R.rax].offset);
   }
+  /** One more slow call. */
   #called(name: CounterName): void {
     this.counters.add(name);
     if (++this.#calls % CALLS_MAX === 0) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
@@ -871,8 +828,7 @@ export class DbtVcpu implements Vcpu {
         }
         const host = this.#hostPage(Math.floor(at / 4096) * 4096);
         const page = this.#pageNumber(host);
-        if (this.#vm.cpus > 1 && host >= 0 && Atomics.load(this.#codeMap, page) > this.#holds[page])
-          this.#tellOthers(Request.changed, page, false);
+        if (this.#vm.cpus > 1 && host >= 0 && this.#pages.othersHold(page)) this.#tellOthers(Request.changed, page, false);
       },
       cas: (address: bigint, expected: bigint, value: bigint, log2: number): bigint => {
         const at = Number(address);

@@ -8,16 +8,10 @@ import { Counters, countersText } from '../../accel/dbt/counters.ts';
 import { Area, alignRam, createMemory, layoutOf } from '../../accel/dbt/layout.ts';
 import { codeNotifier } from '../../accel/dbt/mailbox.ts';
 import { type ExitCount, ExitCounters, type ExitName } from '../../accel/kvm/counters.ts';
-import { giveAllBack } from '../../accel/kvm/holdings.ts';
-import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
-import { alignTsc } from '../../accel/kvm/tsc.ts';
-import type { Msi } from '../../bus/irq.ts';
-import { CONFIG_ADDRESS } from '../../devices/pci-host.ts';
-import { tsegBytes } from '../../devices/smram.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { type Backends, noBackends } from '../../machine/backends.ts';
-import { type Board, buildBoard, EXTENDED_TSEG } from '../../machine/board.ts';
-import { type BoardEvent, type MachineConfig, type MachineEvent, TSC_KHZ } from '../../machine/config.ts';
+import { type Board, buildBoard } from '../../machine/board.ts';
+import type { BoardEvent, MachineConfig, MachineEvent } from '../../machine/config.ts';
 import { presentAtStart } from '../../machine/cpus.ts';
 import type { DeviceTree } from '../../machine/device-tree.ts';
 import type { DeviceConfig, IoServices } from '../../machine/device-type.ts';
@@ -44,9 +38,7 @@ import { kicker } from '../../machine/vcpu-loop.ts';
 import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
-import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips.ts';
-import { waitForDoorbells } from './kvm-doorbells-thread.ts';
-import { type KvmThread, kvmThread } from './kvm-thread.ts';
+import { expel, KvmMachine } from './kvm-machine.ts';
 import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces } from './load-guest.ts';
 import { waitUntilOutside } from './native-gate.ts';
 import { connectStream, listenStream } from './net-stream.ts';
@@ -127,10 +119,7 @@ export class NodeMachine implements RunningMachine {
   readonly #guest: GuestMemory;
   /** State that was loaded before the start. */
   #restored: { readonly clock: number; readonly vcpus: ReadonlyMap<number, Uint8Array> } | undefined;
-  /** The machine on KVM, once it has been there. */
-  #kvm: KvmThread | undefined;
-  #endDoorbells: (() => Promise<void>) | undefined;
-  #accel: 'dbt' | 'kvm' = 'dbt';
+  readonly #kvm: KvmMachine;
   /** vCPUs that were plugged into the running machine and are being made, by number. */
   readonly #coming = new Map<number, PromiseWithResolvers<void>>();
   /** Of a switch under way: vCPUs that have not said that they are over, and who waits for them. */
@@ -171,7 +160,8 @@ export class NodeMachine implements RunningMachine {
     const { ramBase, guestBytes } = layout;
     this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + guestBytes));
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + guestBytes), o.shareable === true);
-    const kvm = config.accel === 'kvm' ? this.#openKvm() : undefined;
+    this.#kvm = new KvmMachine({ config, memory: memory.buffer, layout, epoch, failed: (message) => this.#fail(message) });
+    const kvm = config.accel === 'kvm' ? this.#kvm.open() : undefined;
     const flag = kicker(memory.buffer, layout);
     const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
     for (let cpu = 0; cpu < config.cpus; cpu++) this.#threads.push(Promise.withResolvers());
@@ -184,14 +174,14 @@ export class NodeMachine implements RunningMachine {
         thread: 0,
         clock: this.#hostClock,
         wall: wallClock,
-        kick: (n) => (this.#kvm?.kick ?? flag)(n),
-        slotsChanged: () => this.#kvm?.slotsChanged(),
-        bellsMoved: (bells) => this.#kvm?.doorbells.update(bells()),
+        kick: (n) => (this.#kvm.thread?.kick ?? flag)(n),
+        slotsChanged: () => this.#kvm.thread?.slotsChanged(),
+        bellsMoved: (bells) => this.#kvm.thread?.doorbells.update(bells()),
         remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
         codeChanged: (page) => {
-          if (this.#accel === 'dbt') tellCode(page);
+          if (!this.#kvm.active) tellCode(page);
         },
         report: o.report,
         blobs,
@@ -201,6 +191,7 @@ export class NodeMachine implements RunningMachine {
           this.#bytes.fill(0, layout.dirtyMap + at / PAGE, layout.dirtyMap + (at + length) / PAGE);
         },
       });
+      this.#kvm.connect(this.board);
       this.#serial = new SerialPorts({ board: this.board, output: o.serial, over: () => this.#status === 'ended' });
       this.#flash = new FlashFiles({ board: this.board, images: o.firmware?.flash ?? [], report: o.report });
       this.#io = {
@@ -229,10 +220,10 @@ export class NodeMachine implements RunningMachine {
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
       // The guest's first instructions need not wait for that thread. A process that is confined later may load no more files then.
-      this.#hearKernel();
+      this.#kvm.hear();
     } catch (error) {
       waitUntilOutside();
-      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells?.()]).then(() => this.#closeKvm());
+      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#kvm.stopHearing()]).then(() => this.#kvm.close());
       throw error;
     }
   }
@@ -270,64 +261,16 @@ export class NodeMachine implements RunningMachine {
     this.#status = 'paused';
     await this.#loading;
     await this.#hold();
-    this.#followKernel();
+    this.#kvm.followClock();
     this.#stoodStillAt = this.#hostClock.now();
-    this.#divert();
+    this.#kvm.divert(this.clock());
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
     await this.#look();
     this.#notify('STOP', {});
   }
-  /** The guest's time is the kernel's, where that runs it: their clocks go a little differently. The vCPUs are held. */
-  #followKernel(): void {
-    if (this.#accel !== 'kvm') return;
-    let best = { ahead: 0, window: Number.POSITIVE_INFINITY };
-    for (let n = 0; n < 3; n++) {
-      const before = this.board.clock.now();
-      const kernel = this.#kvm?.vm.getClock();
-      if (kernel === undefined) return;
-      const window = this.board.clock.now() - before;
-      if (window < best.window) best = { ahead: before + window / 2 - kernel, window };
-    }
-    const { skipped } = this.board.control;
-    skipped[0] = skipped[0]! + best.ahead;
-  }
-  /** Messages that devices have sent since the machine was held, with the local APICs in the kernel. */
-  #diverted: Msi[] | undefined;
-  /**
-   * From here on, what devices send goes to the board's interrupt controllers, which have the state of the kernel's: who saves the machine, or moves
-   * it, finds it there. The kernel gets it when the machine goes on.
-   */
-  #divert(): void {
-    if (!this.#localApicsInKernel) return;
-    this.#takeChips();
-    const { apicBus, lock } = this.board;
-    const diverted: Msi[] = [];
-    this.#diverted = diverted;
-    lock.run(() => {
-      apicBus.remote = {
-        msi(address, data) {
-          diverted.push({ address, data });
-          return apicBus.deliverHere(address, data);
-        },
-        routes: () => {},
-      };
-    });
-  }
-  /** Devices send to the kernel again, which gets what they have sent since. */
-  #undivert(): void {
-    const diverted = this.#diverted;
-    if (!diverted) return;
-    this.#diverted = undefined;
-    const { apicBus, lock } = this.board;
-    lock.run(() => {
-      apicBus.remote = this.#kvm?.remoteApics;
-      if (this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
-      for (const { address, data } of diverted) apicBus.deliverMsi(address, data);
-    });
-  }
   /** Has the vCPUs, which are held, look at their local APICs again: one that was held before the others has got what they have sent since. */
   async #look(): Promise<void> {
-    if (!this.#localApicsInKernel) return;
+    if (!this.#kvm.hasLocalApics) return;
     const { pause, looked } = this.board.control;
     Atomics.store(looked, 0, 0);
     const word = Atomics.load(pause, 0);
@@ -338,8 +281,7 @@ export class NodeMachine implements RunningMachine {
       const wait = Atomics.waitAsync(looked, 0, n, 100);
       if (wait.async) await wait.value;
     }
-    alignTsc(this.#memory.buffer, this.#layout, this.board.cpus.list(), this.#o.config.tscKhz ?? TSC_KHZ);
-    if (this.#diverted) this.board.lock.run(() => this.board.apicsBack());
+    this.#kvm.looked();
   }
   /** Waits until all vCPUs stand still. */
   async #hold(): Promise<void> {
@@ -363,14 +305,11 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'paused') return;
     // Under a switch of the accelerator the vCPUs let the clock go on, once all are over.
     if (!this.#switching) {
-      this.#undivert();
+      this.#kvm.undivert();
       const { skipped } = this.board.control;
       skipped[0] = skipped[0]! + this.#hostClock.now() - this.#stoodStillAt;
-      if (this.#accel === 'kvm') {
-        this.#kvm?.vm.setClock(this.board.clock.now());
-        // It has counted on in the kernel.
-        if (this.#kvm?.chips) pitToKernel(this.board, this.#kvm.chips, this.#epoch);
-      }
+      this.#kvm.setClock();
+      this.#kvm.setPit();
     }
     this.#status = 'running';
     // Where a reset is under way, it drops what was held.
@@ -451,7 +390,7 @@ export class NodeMachine implements RunningMachine {
       epoch: this.#epoch,
       changes: port2,
       blobs: this.#blobs,
-      kvm: this.#accel === 'kvm' ? this.#kvm?.vm.share : undefined,
+      kvm: this.#kvm.active ? this.#kvm.thread?.vm.share : undefined,
       alone: config.accel === 'kvm',
     };
     const worker = vcpuThread(data, [port2], ahead);
@@ -492,7 +431,7 @@ export class NodeMachine implements RunningMachine {
       const running = this.#status === 'running' && this.#running.size > 0;
       if (running) {
         await this.#hold();
-        this.#takeChips();
+        this.#kvm.takeChips(this.clock());
       }
       try {
         return action();
@@ -524,18 +463,6 @@ export class NodeMachine implements RunningMachine {
   }
   clock(): number {
     return this.#status === 'paused' ? this.#stoodStillAt - this.board.control.skipped[0]! : this.board.clock.now();
-  }
-  /** KVM has the local APICs. */
-  get #localApicsInKernel(): boolean {
-    return this.#accel === 'kvm' && this.#kvm?.remoteApics !== undefined;
-  }
-  /** Has the board's chips be as the kernel's are, where it keeps them. The vCPUs are held. */
-  #takeChips(): void {
-    if (this.#accel === 'kvm' && this.#kvm?.chips) chipsToBoard(this.board, this.#kvm.chips, this.#epoch, this.clock());
-  }
-  /** Has the kernel's chips be as the board's are, where it keeps them. The vCPUs are held. */
-  #giveChips(): void {
-    if (this.#accel === 'kvm' && this.#kvm?.chips) chipsToKernel(this.board, this.#kvm.chips, this.#epoch);
   }
   async *saveState(): AsyncGenerator<Uint8Array> {
     if (this.#status !== 'paused') throw new Error(`Cannot save a machine that is ${this.#status}: accepted is paused`);
@@ -575,7 +502,7 @@ export class NodeMachine implements RunningMachine {
     const CLEAN = 1;
     /** Tells all logs of the pages that were written; the first store to each is seen again. */
     const collect = (): void => {
-      this.#kvm?.takeDirty(map);
+      this.#kvm.thread?.takeDirty(map);
       const dirty: number[] = [];
       for (let page = map.indexOf(0); page >= 0; page = map.indexOf(0, page + 1)) {
         dirty.push(page);
@@ -588,7 +515,7 @@ export class NodeMachine implements RunningMachine {
     await this.hold(() => {
       if (this.#logs.size === 0) {
         map.fill(CLEAN);
-        this.#kvm?.logDirty(true);
+        this.#kvm.thread?.logDirty(true);
       }
       collect();
       this.#logs.add(own);
@@ -603,7 +530,7 @@ export class NodeMachine implements RunningMachine {
       stop: () => {
         if (!this.#logs.delete(own) || this.#logs.size > 0) return;
         map.fill(0);
-        this.#kvm?.logDirty(false);
+        this.#kvm.thread?.logDirty(false);
       },
     };
   }
@@ -612,7 +539,7 @@ export class NodeMachine implements RunningMachine {
   }
   /** Throws where what runs the vCPUs cannot have the state of a machine. */
   #refuseUnfit({ xcr0 = '1' }: Manifest): void {
-    if (this.#accel === 'kvm' && this.#kvm) checkComponents(BigInt(`0x${xcr0}`), keptComponents(this.#kvm.vm.supported));
+    this.#kvm.refuseUnfit(xcr0);
   }
   async loadState(chunks: AsyncIterable<Uint8Array>): Promise<void> {
     if (this.#status !== 'paused' && this.#status !== 'prelaunch')
@@ -630,10 +557,10 @@ export class NodeMachine implements RunningMachine {
       const view = new DataView(this.#memory.buffer);
       vcpus.forEach((state, n) => putVcpu(view, this.#layout.vcpuBase + n * this.#layout.vcpuBytes, state));
       const { switched, gate, plugs, tscBase } = this.board.control;
-      if (this.#localApicsInKernel) {
+      if (this.#kvm.hasLocalApics) {
         this.#reloading?.deliver();
-        this.#diverted = undefined;
-        this.#reloading = { left: this.#running.size, deliver: this.#keepMessages() };
+        this.#kvm.dropDiverted();
+        this.#reloading = { left: this.#running.size, deliver: this.#kvm.keepMessages() };
         Atomics.store(switched, 0, 0);
         Atomics.store(gate, 0, 0);
         Atomics.store(tscBase, 0, 0n);
@@ -643,80 +570,26 @@ export class NodeMachine implements RunningMachine {
     } else this.#restored = { clock, vcpus };
   }
   get accel(): 'dbt' | 'kvm' {
-    return this.#accel;
-  }
-  /** The machine on KVM, made when it is first needed. Throws, with one line, where this host has no KVM. */
-  #openKvm(): KvmThread {
-    const { config } = this.#o;
-    if (!this.#kvm) {
-      const memory = this.#memory.buffer;
-      const { dirtyRing, machine, smm, timers } = config;
-      // The translator has vCPUs in system management mode, and the local APICs with them.
-      const irqchip = smm ? 'off' : (config.irqchip ?? 'split');
-      // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
-      const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
-      this.#kvm = kvmThread(memory, this.#layout, {
-        ...{ irqchip, dirtyRing, coalesced, pitDiscards: timers?.pitDiscards },
-        hiding: smm ? tsegBytes(config.extendedTseg ?? EXTENDED_TSEG) : undefined,
-      });
-      // A process that ends waits for its threads, and one in KVM_RUN has to be sent for.
-      process.setMaxListeners(process.getMaxListeners() + 1).on('exit', this.#processEnds);
-    }
-    this.#accel = 'kvm';
-    return this.#kvm;
-  }
-  /** Has the doorbells heard that the kernel takes. */
-  #hearKernel(): void {
-    if (!this.#kvm || this.#endDoorbells) return;
-    const place = { memory: this.#memory.buffer, layout: this.#layout };
-    this.#endDoorbells = waitForDoorbells(this.#kvm, place, (message) => this.#fail(message));
-  }
-  readonly #processEnds = (): void => this.#expel();
-  /** Gives KVM's machine back. The threads that used it are gone. */
-  #closeKvm(): void {
-    const kvm = this.#kvm;
-    if (!kvm) return;
-    process.off('exit', this.#processEnds).setMaxListeners(process.getMaxListeners() - 1);
-    // What still comes from devices goes nowhere.
-    this.#kvm = undefined;
-    this.board.apicBus.remote = undefined;
-    giveAllBack(kvm.vm.host, this.#memory.buffer, this.#layout);
-    kvm.vm.close();
-  }
-  /** Keeps messages to local APICs that move to the kernel or back, until what it returns is called: then they are all there. */
-  #keepMessages(): () => void {
-    const { apicBus, lock } = this.board;
-    const kept: Msi[] = [];
-    lock.run(() => {
-      apicBus.remote = { msi: (address, data) => kept.push({ address, data }) > 0, routes: () => {} };
-    });
-    return () =>
-      lock.run(() => {
-        apicBus.remote = this.#accel === 'kvm' ? this.#kvm?.remoteApics : undefined;
-        // Wires that moved since the last vCPU took the chips over; or a timer that the board has now.
-        if (this.#accel === 'kvm' && this.#kvm?.chips) pullWires(this.board, this.#kvm.chips);
-        this.board.timers.changed();
-        for (const { address, data } of kept) apicBus.deliverMsi(address, data);
-      });
+    return this.#kvm.active ? 'kvm' : 'dbt';
   }
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
-    if (accel === this.#accel) return;
+    if (accel === this.accel) return;
     if (accel === 'kvm' && hasIoapic2({ ...this.#o.config, accel: 'dbt' }))
       throw new Error('Cannot change the accelerator: the board has a second I/O APIC, accepted is -M microvm,ioapic2=off');
     if (this.#status !== 'running' && this.#status !== 'paused')
       throw new Error(`Cannot change the accelerator: the machine is ${this.#status}, accepted are running and paused`);
     const wasRunning = this.#status === 'running';
     if (wasRunning) await this.pause();
-    const before = this.#accel;
+    const before = this.accel;
     let refused: string | undefined;
     try {
-      const kvm = accel === 'kvm' ? this.#openKvm() : undefined;
-      this.#hearKernel();
-      this.#accel = accel;
-      this.#diverted = undefined;
+      const kvm = accel === 'kvm' ? this.#kvm.open() : undefined;
+      this.#kvm.hear();
+      this.#kvm.active = accel === 'kvm';
+      this.#kvm.dropDiverted();
       const { lock, control } = this.board;
       lock.run(() => this.board.placeBells());
-      const deliver = this.#keepMessages();
+      const deliver = this.#kvm.keepMessages();
       const since = this.#stoodStillAt;
       Atomics.store(control.switched, 0, 0);
       Atomics.store(control.refused, 0, 0);
@@ -735,16 +608,16 @@ export class NodeMachine implements RunningMachine {
       this.#switching = undefined;
       refused = switching.refused;
       if (refused !== undefined) {
-        this.#accel = before;
+        this.#kvm.active = before === 'kvm';
         // Those that do not run were told of a switch that has not been.
-        const back = before === 'kvm' ? this.#kvm?.vm.share : undefined;
+        const back = before === 'kvm' ? this.#kvm.thread?.vm.share : undefined;
         this.#changes.forEach((port, cpu) => {
           if (!this.#running.has(cpu)) port?.postMessage({ kind: 'accel', kvm: back, away: true } satisfies DeviceChange);
         });
       }
       deliver();
     } catch (error) {
-      this.#accel = before;
+      this.#kvm.active = before === 'kvm';
       this.#switching = undefined;
       if (wasRunning) this.resume();
       throw error;
@@ -839,15 +712,15 @@ export class NodeMachine implements RunningMachine {
       this.#restored = undefined;
       this.board.control.skipped[0] = this.#hostClock.now() - restored.clock;
       Atomics.store(this.board.control.tscBase, 0, 0n);
-      if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-      const deliver = this.#localApicsInKernel ? this.#keepMessages() : undefined;
+      this.#kvm.setClock();
+      const deliver = this.#kvm.hasLocalApics ? this.#kvm.keepMessages() : undefined;
       if (deliver) Atomics.store(this.board.control.pause, 0, 1);
       for (const [cpu, state] of restored.vcpus) this.#startVcpu(cpu, state);
       for (const { io } of this.devices.list()) io?.resumed?.();
       if (!deliver) return;
       // Each vCPU brings its local APIC to the kernel. None runs before all are there: an interrupt for one that is not would be lost.
       this.#loading = this.#hold().then(() => {
-        this.#giveChips();
+        this.#kvm.giveChips();
         deliver();
         this.#loading = undefined;
         if (this.#status === 'running') this.#letGo();
@@ -857,11 +730,11 @@ export class NodeMachine implements RunningMachine {
     this.board.reset();
     tellPlaces({ config: this.#o.config, board: this.board, layout: this.#layout, memory: this.#bytes });
     if (held) Atomics.store(this.board.control.pause, 0, 1);
-    if (this.#accel === 'kvm') this.#kvm?.vm.setClock(this.board.clock.now());
-    this.#giveChips();
+    this.#kvm.setClock();
+    this.#kvm.giveChips();
     const cpus = this.board.cpus.list();
     // A SIPI for a local APIC that is not in the kernel yet would be lost: none runs before all are there.
-    const wait = !held && this.#localApicsInKernel && cpus.length > 1;
+    const wait = !held && this.#kvm.hasLocalApics && cpus.length > 1;
     if (wait) Atomics.store(this.board.control.pause, 0, 1);
     for (const cpu of cpus) this.#startVcpu(cpu);
     if (!wait) return;
@@ -941,16 +814,9 @@ export class NodeMachine implements RunningMachine {
       stopLimit[why.kind === 'quit' ? 'asked' : 'own'],
     ).unref();
     if (!first) return;
-    this.#expel();
+    expel(this.board, this.cpus);
   }
   #limit: NodeJS.Timeout | undefined;
-  /** Has vCPUs leave their guests and their loops: a thread in KVM_RUN cannot be ended. */
-  #expel(): void {
-    const { stop, pause } = this.board.control;
-    Atomics.store(stop, 0, 1);
-    Atomics.notify(pause, 0);
-    for (let n = 0; n < this.cpus; n++) this.board.wake(n);
-  }
   /** All vCPUs have left their loops. */
   async #stopped(): Promise<void> {
     clearTimeout(this.#limit);
@@ -977,12 +843,7 @@ export class NodeMachine implements RunningMachine {
       this.#bytes.fill(0, at, at + Area.records);
     }
     this.#bytes.fill(0, codeMap, codeMap + guestBytes / PAGE);
-    if (this.#diverted) {
-      this.#diverted = undefined;
-      this.board.lock.run(() => {
-        this.board.apicBus.remote = this.#kvm?.remoteApics;
-      });
-    }
+    this.#kvm.resetDiverted();
     this.#boot = this.#load();
     const asked = this.#asked;
     this.#asked = false;
@@ -1012,10 +873,10 @@ export class NodeMachine implements RunningMachine {
     await this.#serial.drain();
     await this.#flash.save();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
-    this.#expel();
+    expel(this.board, this.cpus);
     waitUntilOutside();
-    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#endDoorbells?.()]);
-    this.#closeKvm();
+    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#kvm.stopHearing()]);
+    this.#kvm.close();
     this.#guest.close();
     this.#resolve(why);
   }
