@@ -26,6 +26,11 @@ export type Access = 'read' | 'write' | 'create' | 'run' | 'socket' | 'folder';
 export interface Grant {
   readonly path: string;
   readonly access: Access;
+  /**
+   * For `read` and `write`: the file comes as a descriptor, open before the process is confined, and its path leads nowhere. Who uses it last closes
+   * the last way to it.
+   */
+  readonly held?: boolean;
 }
 
 /** What QEMU keeps under `-sandbox on` alone. */

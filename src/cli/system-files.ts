@@ -114,6 +114,7 @@ export async function filesOf(
   const incoming = /^(unix|file):(.*)$/s.exec(s.incoming ?? '');
   if (incoming) grants.push(incoming[1] === 'unix' ? socketAt(incoming[2]!) : { path: incoming[2]!, access: 'read' });
   if (s.accel.includes('kvm')) add('write', '/dev/kvm');
-  for await (const grant of ofDisks(s, host)) grants.push(grant);
+  // What is detached later is to be out of reach then.
+  for await (const grant of ofDisks(s, host)) grants.push({ ...grant, held: true });
   return grants;
 }

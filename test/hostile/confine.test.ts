@@ -134,6 +134,51 @@ test('under files=deny the files of the command line are reached, and no others'
   assert.equal(((await qmp.execute('query-named-block-nodes')) as unknown[]).length, 2);
 });
 
+test('a disk of the command line is out of reach once it is detached, and so is what is below it', {
+  skip: skip || noLandlock,
+  timeout: 120_000,
+}, async (t) => {
+  const here = folder(t);
+  const [raw, base, disk, shared] = ['raw.raw', 'base.raw', 'disk.qcow2', 'shared.qcow2'].map((name) => join(here, name));
+  for (const path of [raw, base]) writeFileSync(path!, Buffer.alloc(65536));
+  for (const path of [disk, shared])
+    await promisify(execFile)(programPath('nonroot'), ['img', 'create', '-f', 'qcow2', '-F', 'raw', '-b', base!, path!]);
+  const { qmp, child } = await emulator(t, OURS, [
+    ...bare,
+    ...['-blockdev', `driver=file,filename=${raw},node-name=protocol`],
+    ...['-blockdev', 'driver=raw,file=protocol,node-name=raw'],
+    ...['-blockdev', `driver=qcow2,node-name=disk,file.driver=file,file.filename=${disk}`],
+    ...['-blockdev', `driver=qcow2,node-name=shared,read-only=on,file.driver=file,file.filename=${shared}`],
+    ...['-sandbox', 'on,spawn=deny,files=deny'],
+  ]);
+  const held = (path: string): number =>
+    readdirSync(`/proc/${child.pid}/fd`).filter((fd) => {
+      try {
+        return readlinkSync(`/proc/${child.pid}/fd/${fd}`) === path;
+      } catch {
+        return false;
+      }
+    }).length;
+  const add = (filename: string): Promise<unknown> =>
+    qmp.execute('blockdev-add', { driver: 'file', filename, 'node-name': 'again', 'read-only': true });
+  const gone = async (path: string): Promise<void> => {
+    assert.equal(held(path), 0, path);
+    await assert.rejects(add(path), /permission denied/, path);
+  };
+  // As long as a node of a file is there, it may be opened once more.
+  await add(raw!);
+  for (const name of ['again', 'raw']) await qmp.execute('blockdev-del', { 'node-name': name });
+  assert.ok(held(raw!) > 0);
+  await qmp.execute('blockdev-del', { 'node-name': 'protocol' });
+  await gone(raw!);
+  await qmp.execute('blockdev-del', { 'node-name': 'disk' });
+  await gone(disk!);
+  assert.ok(held(base!) > 0, 'the other disk is over it');
+  await qmp.execute('blockdev-del', { 'node-name': 'shared' });
+  await gone(shared!);
+  await gone(base!);
+});
+
 test('a file that a monitor brings as a descriptor is reached, for what it was opened, and no other', {
   skip: skip || noLandlock,
   timeout: 120_000,

@@ -23,9 +23,10 @@ describe('a confined emulator of the daemon', { skip, timeout: 600_000 }, () => 
     works('qemu-monitor-command', 'one', JSON.stringify({ execute, ...(args && { arguments: args }) }));
   before(async () => {
     await daemon.start();
-    for (const name of ['d.qcow2', 'e.qcow2', 'other.qcow2']) makeDisk(at(name), '16M');
+    for (const name of ['d.qcow2', 'e.qcow2', 'second.qcow2', 'other.qcow2']) makeDisk(at(name), '16M');
     const disk = `<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='${at('d.qcow2')}'/><target dev='vda' bus='virtio'/></disk>`;
-    writeFileSync(at('one.xml'), idleGuest('one', uuidOf(1), disk, ourEmulator));
+    const second = disk.replace('d.qcow2', 'second.qcow2').replace("dev='vda' bus='virtio'", "dev='sda' bus='usb'");
+    writeFileSync(at('one.xml'), idleGuest('one', uuidOf(1), disk + second, ourEmulator));
     await works('define', at('one.xml'));
     await works('start', 'one');
   });
@@ -50,6 +51,18 @@ describe('a confined emulator of the daemon', { skip, timeout: 600_000 }, () => 
     ] as const)
       assert.match(await monitor(command, args), /"error"/, command);
     for (const name of ['memory', 'core', 'console', 'nbd']) assert.ok(!existsSync(at(name)), name);
+  });
+
+  test('has no way to a disk of its start any more once it is detached', async () => {
+    const read = (): Promise<string> =>
+      monitor('blockdev-add', { driver: 'file', filename: at('second.qcow2'), 'node-name': 'x', 'read-only': true });
+    assert.match(await read(), /"return"/, 'while the guest has it');
+    await monitor('blockdev-del', { 'node-name': 'x' });
+    await works('detach-disk', 'one', 'sda');
+    assert.match(await read(), /permission denied/);
+    await works('attach-disk', 'one', at('second.qcow2'), 'sda', '--targetbus', 'usb', '--subdriver', 'qcow2');
+    await works('detach-disk', 'one', 'sda');
+    assert.match(await read(), /permission denied/);
   });
 
   test('gets what is plugged in, put on top, merged and dumped', async () => {

@@ -1,7 +1,7 @@
 // Takes rights from this process for good: a seccomp filter on all its threads, and Landlock rules under which it starts anew.
 // Linux: Documentation/userspace-api/{seccomp_filter,landlock}.rst, include/uapi/linux/landlock.h.
 
-import { closeSync, fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync, readdirSync, readlinkSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Access, Grant, Sandbox } from '../../cli/sandbox.ts';
 import { loadKoffi } from './koffi.ts';
@@ -18,6 +18,7 @@ const PR_SET_NO_NEW_PRIVS = 38;
 const SECCOMP_SET_MODE_FILTER = 1;
 const SECCOMP_FILTER_FLAG_TSYNC = 1;
 const F_SETFD = 2;
+const FD_CLOEXEC = 1;
 const O_PATH = 0o10000000;
 /** Numbers of system calls that libc has no functions for; the last three are the same on all processors. */
 const SECCOMP = { x64: 317, arm64: 277 } as const;
@@ -131,6 +132,52 @@ export const READY = 'NONROOT_READY_FD';
 /** Says how the process has been started by `restart`. */
 const MARK = 'NONROOT_CONFINED';
 
+/** Begins the name of a variable of a file that came as a descriptor: its number follows, and the value is "read:PATH" or "write:PATH". */
+const HELD = 'NONROOT_FILE_';
+
+/** A file that was opened before the process was confined. */
+export interface HeldFile {
+  readonly path: string;
+  readonly fd: number;
+  readonly write: boolean;
+}
+
+/**
+ * Opens a file or block device for what it is granted for: for reading always, since readers and the writer of an image have descriptors of their
+ * own (and locks). Undefined where it is neither, or cannot be opened: then who opens it by its path is told why.
+ */
+function hold({ path, access }: Grant): HeldFile[] | undefined {
+  const held: HeldFile[] = [];
+  try {
+    for (const write of access === 'write' ? [false, true] : [false]) {
+      const fd = openSync(path, (write ? constants.O_RDWR : constants.O_RDONLY) | constants.O_NONBLOCK | constants.O_NOCTTY);
+      held.push({ path, fd, write });
+      const status = fstatSync(fd);
+      if (!status.isFile() && !status.isBlockDevice()) throw new Error('it is neither a file nor a block device');
+    }
+    return held;
+  } catch {
+    for (const { fd } of held) closeSync(fd);
+    return undefined;
+  }
+}
+
+/** The files that came with `restart`, which are this process's from here on and not those of programs that it starts. */
+export function heldFiles(): HeldFile[] {
+  const files = Object.entries(process.env).flatMap(([name, value]): HeldFile[] => {
+    const fd = name.startsWith(HELD) ? Number(name.slice(HELD.length)) : undefined;
+    if (fd === undefined) return [];
+    delete process.env[name];
+    const [, access, path] = /^(read|write):(.*)$/s.exec(value ?? '') ?? [];
+    return path === undefined ? [] : [{ path, fd, write: access === 'write' }];
+  });
+  if (files.length > 0) {
+    const { fcntl } = calls();
+    for (const { fd } of files) fcntl(fd, F_SETFD, FD_CLOEXEC);
+  }
+  return files;
+}
+
 /** Descriptors that the command line names. */
 export const namedDescriptors = (): number[] =>
   process.argv.flatMap((text) => [...text.matchAll(/(?:^|[,{"])"?(?:fd|vhostfd)"?[:=]"?(\d+)/g)].map((m) => Number(m[1])));
@@ -224,19 +271,24 @@ function restrict(grants: readonly Grant[], all: Calls): void {
 /**
  * Starts this program anew, with the same number and arguments, without rings (io_uring) and, where `grants` are given, so that it reaches nothing
  * else: rules of Landlock hold for the thread that makes them and what it starts, and Node has made its threads long ago. Descriptors
- * that the command line names stay open. Does not return.
+ * that the command line names stay open, and so do files that `grants` has as held. Does not return.
  * @throws Error, one line, where it cannot be done
  */
 export function restart(grants: readonly Grant[] | undefined): never {
   try {
     const all = calls();
     const { koffi, fcntl, execve } = all;
-    if (grants) restrict(grants, all);
+    const held = (grants ?? []).map((grant) => (grant.held ? hold(grant) : undefined));
+    const files = held.flatMap((list) => list ?? []);
+    if (grants) restrict(grants.filter((_, n) => !held[n]), all); // biome-ignore format: one line
     // What this thread executes is filtered like it.
     install(rings, 0, all);
     const ready = process.env[READY];
-    for (const fd of [0, 1, 2, ...namedDescriptors(), ...(ready ? [Number(ready)] : [])]) fcntl(fd, F_SETFD, 0);
-    const env = { ...process.env, [MARK]: grants ? 'files' : 'rings' };
+    for (const fd of [0, 1, 2, ...namedDescriptors(), ...(ready ? [Number(ready)] : []), ...files.map((f) => f.fd)])
+      fcntl(fd, F_SETFD, 0);
+    const others = Object.entries(process.env).filter(([name]) => !name.startsWith(HELD));
+    const named = files.map(({ path, fd, write }) => [`${HELD}${fd}`, `${write ? 'write' : 'read'}:${path}`] as const);
+    const env = { ...Object.fromEntries([...others, ...named]), [MARK]: grants ? 'files' : 'rings' };
     const words = [process.execPath, ...process.execArgv, ...process.argv.slice(1)];
     execve(process.execPath, [...words, null], [...Object.entries(env).map(([k, v]) => `${k}=${v}`), null]);
     throw new Error(`the program cannot be started again (error ${koffi.errno()})`);

@@ -6,18 +6,21 @@ import { basename, join } from 'node:path';
 import type { Grant } from '../../cli/sandbox.ts';
 import { firmwareFolders } from '../../images/firmware.ts';
 import { userCache } from './cache.ts';
-import { isRestarted, restart } from './confine.ts';
+import { type HeldFile, heldFiles, isRestarted, restart } from './confine.ts';
 import { packageFile } from './package-file.ts';
 
 /** Where this program's `src` and `bin` are: a clone, or `dist` of the package. */
 const ROOT = join(import.meta.dirname, '../../..');
 
-/** Starts the program anew, confined to its own files and `files`; see `ProgramHost.prepareToConfine`. `before` is called right before. */
+/**
+ * Starts the program anew, confined to its own files and `files`; see `ProgramHost.prepareToConfine`. `before` is called right before. Resolves in the
+ * process that was started, with the files that came as descriptors.
+ */
 export async function prepareToConfine(
   files: (() => Promise<readonly Grant[]>) | undefined,
   before = (): void => {},
-): Promise<void> {
-  if (isRestarted()) return;
+): Promise<readonly HeldFile[]> {
+  if (isRestarted()) return heldFiles();
   const grants = files && [...ownFiles(), ...(await files())];
   grants?.forEach(makeReady);
   before();

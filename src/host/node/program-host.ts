@@ -69,7 +69,9 @@ export function programHost(version: string, ahead?: ThreadAhead): ProgramHost {
     fromBase64: (text) => Buffer.from(text, 'base64'),
     machine: (setup) => new NodeMachine(setup, ahead),
     confine,
-    prepareToConfine: (files) => prepareToConfine(files),
+    async prepareToConfine(files) {
+      await prepareToConfine(files);
+    },
     kvm(trial) {
       const known = kvm.get(trial);
       if (known) return known;

@@ -38,10 +38,12 @@ export function nodeSystemHost(version: string, ahead?: ThreadAhead): SystemHost
       writeSync(readyFd, 'ready\n');
       closeSync(readyFd);
     },
-    prepareToConfine: (files) =>
-      prepareToConfine(files, () => {
+    async prepareToConfine(files) {
+      const held = await prepareToConfine(files, () => {
         if (readyFd !== undefined) process.env[READY] = String(readyFd);
-      }),
+      });
+      for (const { path, fd, write } of held) admitted.admit(path, fd, write);
+    },
     emulator: ({ log, namedFd }) => ({
       pid: process.pid,
       chars: nodeChars(host, namedFd),
