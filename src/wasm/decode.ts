@@ -10,9 +10,9 @@ export interface WasmType {
 export interface WasmInsn {
   readonly op: number;
   readonly at: number;
-  /** Local, function, type, label, or block type. */
+  /** Local, function, type, label, block type, or lane. */
   readonly index: number;
-  /** Constants of integers; of other types 0. */
+  /** Constants of integers, and of vectors as 128 bits; of other types 0. */
   readonly value: bigint;
   /** Offset of a memory access. */
   readonly offset: number;
@@ -152,8 +152,9 @@ function instruction(r: Reader): WasmInsn {
   } else if (op >= 0xfd000) {
     const n = op - 0xfd000;
     if (n <= 11 || (n >= 84 && n <= 93)) memarg();
-    if (n === 12 || n === 13) r.at += 16;
-    if ((n >= 21 && n <= 34) || (n >= 84 && n <= 91)) r.u8();
+    if (n === 12) for (let i = 0n; i < 16n; i++) value |= BigInt(r.u8()) << (8n * i);
+    if (n === 13) r.at += 16;
+    if ((n >= 21 && n <= 34) || (n >= 84 && n <= 91)) index = r.u8();
   } else if (op >= 0xfc000) {
     const n = op - 0xfc000;
     if (n === 10) r.at += 2;

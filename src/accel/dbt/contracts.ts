@@ -96,10 +96,12 @@ export interface Contract {
   readonly gives?: Give;
   /** Where an exception is pending it gives 0, and only then. */
   readonly pending?: boolean;
+  /** It gives -1 only with an exception pending. */
+  readonly fails?: boolean;
+  /** It leaves an exception pending. */
+  readonly raises?: boolean;
   /** Parts of the area that it may write besides slots of the state. */
   readonly writes?: readonly PartName[];
-  /** What it writes there or gives without proof, by kind: see decision 017. */
-  readonly given?: readonly string[];
 }
 const index = (last: number): Take => ({ need: 'tag', tag: within('number', 0, last + 1, 1, false) });
 const flush: Contract = { writes: ['tlbs', 'jumpCache', 'cells'] };
@@ -112,13 +114,14 @@ export const contracts: Readonly<Record<string, Contract>> = {
   ramAddress: { gives: { give: 'page', of: 1, zero: true, outside: false } },
   pageAddress: { takes: { 1: { need: 'frame' } }, gives: { give: 'tag', tag: { kind: 'flagged', zero: true, bus: false } } },
   physicalOf: {},
+  pageFault: { raises: true },
+  walk: { fails: true },
   after: { gives: { give: 'sum', a: 1, b: 2 } },
   place: { gives: { give: 'page', of: 1, zero: false, outside: true }, pending: true, writes: ['tlbs'] },
   tlbFill: {
     gives: { give: 'page', of: 1, zero: false, outside: true },
     pending: true,
     writes: ['tlbs'],
-    given: ['link', 'exception'],
   },
   hostSpan: { gives: { give: 'page', of: 1, zero: true, outside: false } },
   readPlace: { takes: { 1: { need: 'piece', log2: 2 } } },
@@ -127,8 +130,8 @@ export const contracts: Readonly<Record<string, Contract>> = {
   casWithin: { takes: { 1: { need: 'ram' } } },
   lineDigest: { takes: { 1: { need: 'tag', tag: { kind: 'host', bytes: 64, lo: 0, hi: 0, zero: false, outside: false } } } },
   // TLBs and caches.
-  flushAll: { ...flush, given: ['tag'] },
-  flushNonGlobal: { ...flush, given: ['tag', 'link'] },
+  flushAll: flush,
+  flushNonGlobal: flush,
   flushPage: flush,
   flushLarge: flush,
   protectPage: flush,
@@ -136,7 +139,6 @@ export const contracts: Readonly<Record<string, Contract>> = {
     takes: { 3: { need: 'tag', tag: within('number', parts.cells.from, parts.cells.to, CELL_BYTES, false) } },
     gives: { give: 'look', of: 1, look: 2 },
     writes: ['cells'],
-    given: ['cell'],
   },
   chainMiss: { takes: { 1: { need: 'tag', tag: entryOf('sites', true) } }, writes: ['sites'] },
   // Code.

@@ -61,6 +61,8 @@ export function assume(s: State, c: Value, is: boolean): void {
     if (!is) assumeEqual(s, c);
   }
   if (op === 0x53 && !is && isConst(y!, 0n)) note('inside', x!);
+  if ((op === 0x51 && is) || (op === 0x52 && !is))
+    s.raised ||= isConst(y!, -1n) && s.facts.some((f) => f.kind === 'failing' && f.a === x!.id && f.epoch === s.epoch);
   // Unsigned comparisons: a < b, or a >= b.
   const orders: Readonly<Record<number, readonly [Value, Value, boolean]>> = {
     [LTU32]: [x!, y!, true],

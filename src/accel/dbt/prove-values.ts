@@ -53,8 +53,9 @@ export interface Fact {
     | 'fits'
     /** A record, not less than 8. */
     | 'record'
-    /** 0 where an exception is pending, and only then: what was called has given it. */
-    | 'pending';
+    /** 0 where an exception is pending, and only then; -1 only with one pending: what was called has given it. */
+    | 'pending'
+    | 'failing';
   readonly a: number;
   readonly b: number;
   readonly n: number;
@@ -72,15 +73,33 @@ export interface State {
   epoch: number;
   /** The memory has addresses of 64 bits. */
   readonly wide: boolean;
-  /** A TLB entry whose tag names a new page, of which the addend has to come next. */
-  fresh: { readonly entry: number; readonly page: Value } | null;
+  /** What was begun, so that nothing else may come before its end. */
+  begun: Begun | null;
+  /** An exception is pending. */
+  raised: boolean;
 }
+
+/** Stores that belong together: `entry` and `cell` are numbers of values, `epoch` is that of the loads that they are taken from. */
+export type Begun =
+  /** A TLB entry has the tag of a new page: its addend comes next. */
+  | { readonly kind: 'entry'; readonly entry: number; readonly page: Value }
+  /** A cell has the page of an entry that holds it: the key comes next, then the entry's addend. */
+  | {
+      readonly kind: 'cell';
+      readonly cell: number;
+      readonly entry: number;
+      readonly epoch: number;
+      readonly next: 'key' | 'addend';
+    }
+  /** On one way only. */
+  | { readonly kind: 'parted' };
 
 export const PAGE = 4096;
 export const [XOR64, OR64, AND64, ADD64, SUB64, SHL64, SHRS64, SHRU64] = [0x85, 0x84, 0x83, 0x7c, 0x7d, 0x86, 0x87, 0x88];
 export const [WRAP, EXTEND_S, EXTEND_U] = [0xa7, 0xac, 0xad];
 export const [ADD32, SUB32, AND32, OR32, XOR32, SHL32, SHRU32] = [0x6a, 0x6b, 0x71, 0x72, 0x73, 0x74, 0x76];
 export const [LTU32, LTU64, SELECT, CONST32, CONST64] = [0x49, 0x54, 0x1b, 0x41, 0x42];
+export const [CONST128, REPLACE_LANE, STORE128] = [0xfd00c, 0xfd01e, 0xfd00b];
 /** A state address before it was widened. */
 export const narrow = (v: Value): Value => (v.op === EXTEND_U ? v.args[0]! : v);
 export const OPAQUE = -1;
@@ -524,6 +543,42 @@ export function isAddend(v: Value, page: Value): boolean {
   const from = difference.args[1]!;
   const ram = tag?.kind === 'host' && tag.bytes === PAGE && tag.lo === 0 && tag.hi === 0 && !tag.zero && !tag.outside;
   return ram && from.op === AND64 && besides(from, 0xffffffffn)?.id === page.id;
+}
+/** One of the three tables of TLB entries, or the fourth: they begin at the same place in a table's bytes. */
+function isTlb(v: Value): boolean {
+  const r = envRange(v);
+  const bytes = st.TLB_ENTRIES * st.TLB_ENTRY_BYTES;
+  return r !== null && !r.zero && (r.lo - parts.tlbs.from) % bytes === 0 && stepOf(r) % bytes === 0;
+}
+/** Whether `n` is the number of an entry in its table, or that and a multiple of how many a table has. */
+export function isNumberOf(n: Value, entry: Value): boolean {
+  if (entry.op === ADD32)
+    for (const [table, place] of [entry.args, [...entry.args].reverse()])
+      if (place!.op === SHL32 && place!.args[0]!.id === n.id && isConst(place!.args[1]!, 4n) && isTlb(table!)) return true;
+  const shifted = n.op === AND32 ? besides(n, BigInt(st.TLB_ENTRIES - 1)) : undefined;
+  const place = shifted?.op === SHRU32 && isConst(shifted.args[1]!, 4n) ? shifted.args[0]! : undefined;
+  return place?.op === SUB32 && place.args[0]!.id === entry.id && isTlb(place.args[1]!);
+}
+/** A word of flags below the address of a TLB entry, or 0 in its place. */
+export function isLink(v: Value): boolean {
+  if (v.tag?.kind === 'link') return v.tag.of === 'tlbs';
+  if ((numberOf(v)?.hi ?? 16) < 16) return true;
+  const r = envRange(v);
+  if (r) return r.lo >= TLB_ENTRY_OR_NONE.lo && r.hi <= TLB_ENTRY_OR_NONE.hi && stepOf(r) % 16 === 0 && (r.lo - TLB_ENTRY_OR_NONE.lo) % 16 === 0;
+  for (const [x, y] of [v.args, [...v.args].reverse()]) {
+    if (v.op === OR32 && isLink(x!) && (numberOf(y)?.hi ?? 16) < 16) return true;
+    // Flags are cleared.
+    if (v.op === AND32 && isLink(x!) && isConst(y!) && BigInt.asIntN(32, y!.imm) >= -16n && BigInt.asIntN(32, y!.imm) < 0n) return true;
+  }
+  return false;
+} // biome-ignore format: conditions
+/** Whether a number of 64 bits is known to be none below 0. */
+export function neverNegative(v: Value): boolean {
+  const [x, y] = v.args;
+  if (v.op === EXTEND_U) return true;
+  if (v.op === CONST64) return v.imm >= 0n;
+  if (v.op === AND64) return neverNegative(x!) || neverNegative(y!);
+  return (v.op === OR64 || v.op === XOR64) && neverNegative(x!) && neverNegative(y!);
 }
 export function isChain(v: Value): boolean {
   const chain = besides(v, 1n);

@@ -37,6 +37,7 @@ import {
   besides,
   CONST32,
   CONST64,
+  CONST128,
   EXTEND_U,
   entryFor,
   envRange,
@@ -50,19 +51,23 @@ import {
   isChain,
   isConst,
   isEnv,
+  isLink,
+  isNumberOf,
   keyOf,
   lengthFits,
   low,
   narrow,
+  neverNegative,
   numberOf,
   OPAQUE,
   OR32,
   OR64,
   PAGE,
+  REPLACE_LANE,
   SELECT,
-  SHL32,
   SHL64,
   SHRU32,
+  STORE128,
   type State,
   SUB32,
   SUB64,
@@ -96,8 +101,6 @@ export interface Proof {
   readonly unproven: readonly Unproven[];
   /** Accesses by what they go to. */
   readonly proven: Readonly<Record<'state' | 'guest', number>>;
-  /** What was taken as given: functions and kinds, see contracts.ts. */
-  readonly given: ReadonlySet<string>;
   /** Of each function, places of the instructions that some way leads to; the rest never runs. */
   readonly reached: readonly ReadonlySet<number>[];
 }
@@ -108,7 +111,6 @@ const kindOf = (name: string): Kind =>
 
 class FunctionProof {
   readonly unproven: { at: number; what: string }[] = [];
-  readonly given = new Set<string>();
   readonly counts = { state: 0, guest: 0 };
   readonly #module: WasmModule;
   readonly #hosts: ReadonlySet<string>;
@@ -158,7 +160,7 @@ class FunctionProof {
     }
     this.#params = locals.slice(0, f.type.params.length);
     this.#labels.push({ loop: false, result: this.#results, height: 0, into: null });
-    const start: State = { locals, stack: [], facts, epoch: this.#epochs, wide: this.#module.wide, fresh: null };
+    const start: State = { locals, stack: [], facts, epoch: this.#epochs, wide: this.#module.wide, begun: null, raised: false };
     const end = this.#list(treeOf(f.code), start);
     if (end) this.#returns(f.code.at(-1)!, end);
   }
@@ -218,13 +220,15 @@ class FunctionProof {
       facts: a.facts.filter((f) => keys.has(keyOf(f))),
       epoch: a.epoch === b.epoch ? a.epoch : ++this.#epochs,
       wide: a.wide,
-      fresh: a.fresh ?? b.fresh,
+      begun: a.begun === b.begun ? a.begun : { kind: 'parted' },
+      raised: a.raised && b.raised,
     };
   }
   /** Goes to a label with the state here. */
   #jump(s: State, depth: number, insn: WasmInsn): void {
     const label = this.#labels[this.#labels.length - 1 - depth]!;
     if (label === this.#labels[0]) return this.#returns(insn, s);
+    if (s.begun) this.#refuse(insn, 'a branch between stores that belong together');
     const to = this.#copy(s);
     to.locals = to.locals.map((v) => seen(v, s));
     const result = label.result && !label.loop ? [to.stack.at(-1)!] : [];
@@ -267,6 +271,8 @@ class FunctionProof {
     for (let round = 0; ; round++) {
       const start = this.#copy(s);
       start.epoch = ++this.#epochs;
+      start.raised = false;
+      if (start.begun) start.begun = { kind: 'parted' };
       for (const n of changed) start.locals[n] = this.#opaque(tags.get(n)!);
       const label: Label = { loop: true, result, height: s.stack.length, into: null };
       const before = { refused: this.unproven.length, ...this.counts };
@@ -314,11 +320,6 @@ class FunctionProof {
 
   #refuse(insn: WasmInsn, what: string): void {
     this.unproven.push({ at: insn.at, what });
-  }
-  /** Takes something as given, which the function's contract has to say. */
-  #takeAsGiven(insn: WasmInsn, what: string): void {
-    if (this.#contract.given?.includes(what)) this.given.add(what);
-    else this.#refuse(insn, `a ${what} of which nothing is known`);
   }
   #plain(insn: WasmInsn, s: State): State | null {
     const { op } = insn;
@@ -375,6 +376,14 @@ class FunctionProof {
       case CONST64:
         s.stack.push(this.#constant(insn.value, op));
         return s;
+      case CONST128:
+        s.stack.push(this.#value(op, [], insn.value, 0, null));
+        return s;
+      case REPLACE_LANE: {
+        const args = s.stack.splice(-2);
+        s.stack.push(this.#value(op, args, BigInt(insn.index), 0, null));
+        return s;
+      }
     }
     const effect = effectOf(op);
     if (!effect) {
@@ -387,6 +396,7 @@ class FunctionProof {
       this.#bulk(insn, args[1]!, args[2]!, false);
     } else if (op === 0xfc00b) this.#bulk(insn, args[0]!, args[2]!, true, args[1]!);
     const isLoad = effect.takes === 1 && effect.gives === 1;
+    if (s.begun && isLoad && effect.bytes !== undefined) this.#refuse(insn, 'a load between stores that belong together');
     if (effect.bytes !== undefined) {
       this.#access(insn, args[0]!, effect.bytes, !isLoad, s);
       if (!isLoad) this.#keep(insn, args, effect.bytes, s);
@@ -408,12 +418,9 @@ class FunctionProof {
     const [address, value] = args;
     const plain = insn.op <= 0x3e;
     const { tag } = address!;
-    if (s.fresh) {
-      const entry = narrow(address!);
-      const { page } = s.fresh;
-      const is = insn.op === 0x36 && insn.offset === 8 && entry.id === s.fresh.entry && isAddend(value!, page);
-      s.fresh = null;
-      if (!is) return this.#refuse(insn, 'a new page in a TLB without the addend of a page of RAM');
+    s.raised = this.#raises(insn, args, bytes, s.raised);
+    if (s.begun) {
+      if (!this.#goesOn(insn, narrow(address!), value!, s)) this.#refuse(insn, 'a store between those that belong together');
       return;
     }
     if (tag?.kind === 'register') {
@@ -452,35 +459,75 @@ class FunctionProof {
       const link = insn.op === 0x36 && cell === Cell.link && (isConst(value!, 0n) || (value!.op === OR32 && isChain(value!)));
       const key = insn.op === 0x37 && cell === Cell.key && isConst(value!, 0n);
       const misses = insn.op === 0x36 && cell === Cell.misses;
-      if (!link && !key && !misses) this.#takeAsGiven(insn, 'cell');
+      const begins = insn.op === 0x37 && cell === Cell.page && this.#beginsCell(narrow(address!), value!, s);
+      if (!link && !key && !misses && !begins) this.#refuse(insn, 'a cell gets what no TLB entry was found to hold');
     }
     const record = inPart('records');
     if (record !== undefined && !(insn.op === 0x36 && record === Rec.imm && this.#accepts(RECORD_OR_NONE, value!, s)))
       this.#refuse(insn, 'a record gets what is no record');
   }
+  /** Whether an exception is pending behind a store. */
+  #raises(insn: WasmInsn, [address, value]: readonly Value[], bytes: number, before: boolean): boolean {
+    const base = envRange(address!);
+    // Guest RAM and maps lie elsewhere.
+    if (!base) return before && ['host', 'page', 'byte'].includes(address!.tag?.kind ?? '');
+    const [from, to] = [base.lo + insn.offset, base.hi + insn.offset + bytes];
+    if (to <= st.exc.offset || from >= st.exc.offset + 4) return before;
+    const number = insn.op === 0x36 && from === st.exc.offset && to === from + 4 ? numberOf(value!) : null;
+    return number !== null && !number.zero && number.lo > 0;
+  }
+  /** Whether a store is the one that has to come next, and what comes behind it. */
+  #goesOn(insn: WasmInsn, at: Value, value: Value, s: State): boolean {
+    const begun = s.begun!;
+    s.begun = null;
+    if (begun.kind === 'parted') return false;
+    if (begun.kind === 'entry')
+      return insn.op === 0x36 && insn.offset === 8 && at.id === begun.entry && isAddend(value, begun.page);
+    if (at.id !== begun.cell) return false;
+    if (begun.next === 'addend')
+      return (
+        insn.op === 0x36 &&
+        insn.offset === Cell.addend &&
+        value.op === 0x28 &&
+        value.imm === 8n &&
+        value.epoch === begun.epoch &&
+        narrow(value.args[0]!).id === begun.entry
+      );
+    s.begun = { ...begun, next: 'addend' };
+    // The key of when the entry held.
+    const now = value.args.find((a) => slotLoad(a) === st.cellKey.offset);
+    return insn.op === 0x37 && insn.offset === Cell.key && value.tag?.kind === 'key' && now?.epoch === begun.epoch;
+  }
+  /** A cell gets the page of an entry that was found to hold it. */
+  #beginsCell(cell: Value, value: Value, s: State): boolean {
+    const tag = value.op === AND64 ? besides(value, BigInt(-PAGE)) : undefined;
+    if (tag?.op !== 0x29 || tag.imm !== 0n) return false;
+    const entry = narrow(tag.args[0]!).id;
+    if (!s.facts.some((f) => f.kind === 'tlb' && f.a === entry && f.epoch === tag.epoch)) return false;
+    s.begun = { kind: 'cell', cell: cell.id, entry, epoch: tag.epoch, next: 'key' };
+    return true;
+  }
   /** An entry keeps its page, or gets one that its number never is looked for under; a new page comes with its addend. */
-  #keepTlb(insn: WasmInsn, entry: Value, value: Value, offset: number, s: State): void {
-    if (insn.op === 0x37 && offset === 0) {
+  #keepTlb(insn: WasmInsn, entry: Value, stored: Value, offset: number, s: State): void {
+    // With nothing in the other half: no addend, no flags and no link.
+    const whole = insn.op === STORE128 && stored.op === REPLACE_LANE && stored.imm === 0n;
+    const value = whole && stored.args[0]!.op === CONST128 && stored.args[0]!.imm === 0n ? stored.args[1]! : stored;
+    if ((insn.op === 0x37 || value !== stored) && offset === 0) {
       const old = (value.op === AND64 && besides(value, -2n)) || (value.op === OR64 && besides(value, 1n)) || value;
-      if (old.op === 0x29 && old.imm === 0n && narrow(old.args[0]!).id === entry.id) return;
+      if (insn.op === 0x37 && old.op === 0x29 && old.imm === 0n && narrow(old.args[0]!).id === entry.id) return;
       // Entry n with page n ^ half.
       const page = value.op === SHL64 && isConst(value.args[1]!, 12n) ? narrow(value.args[0]!) : undefined;
       const number = page?.op === XOR32 ? besides(page, BigInt(st.TLB_ENTRIES / 2)) : undefined;
-      if (
-        number &&
-        entry.op === ADD32 &&
-        entry.args.some((a) => a.op === SHL32 && a.args[0]!.id === number.id && isConst(a.args[1]!, 4n))
-      )
-        return;
+      if (number && isNumberOf(number, entry)) return;
       const address = entryFor(entry);
       const fresh = value.op === OR64 && (numberOf(value.args[1])?.hi ?? 2) <= 1 ? value.args[0]! : value;
-      if (address && fresh.op === AND64 && besides(fresh, BigInt(-PAGE))?.id === address.id) {
-        s.fresh = { entry: entry.id, page: fresh };
+      if (insn.op === 0x37 && address && fresh.op === AND64 && besides(fresh, BigInt(-PAGE))?.id === address.id) {
+        s.begun = { kind: 'entry', entry: entry.id, page: fresh };
         return;
       }
-      return this.#takeAsGiven(insn, 'tag');
+      return this.#refuse(insn, 'a TLB entry gets a tag of which nothing is known');
     }
-    this.#takeAsGiven(insn, insn.op === 0x36 && offset === 12 ? 'link' : 'tag');
+    if (insn.op !== 0x36 || offset !== 12 || !isLink(value)) this.#refuse(insn, 'a TLB entry gets what is no link of its chain');
   }
   /** Copies and fills: within the jump cache, or up to a page's end. */
   #bulk(insn: WasmInsn, place: Value, bytes: Value, write: boolean, filler?: Value): void {
@@ -616,8 +663,13 @@ class FunctionProof {
     }
   }
   #returns(insn: WasmInsn, s: State): void {
-    if (s.fresh) this.#refuse(insn, 'a new page in a TLB without an addend');
-    const gives = this.#contract.gives;
+    if (s.begun) this.#refuse(insn, 'an end between stores that belong together');
+    const { gives, raises, fails } = this.#contract;
+    if (raises && !s.raised) this.#refuse(insn, 'it leaves no exception pending');
+    if (fails) {
+      const result = s.stack.at(-1)!;
+      if (isConst(result, -1n) ? !s.raised : !neverNegative(result)) this.#refuse(insn, 'it may give -1 without an exception');
+    }
     if (!gives || !this.#results) return;
     const v = seen(s.stack.at(-1)!, s);
     const { tag } = v;
@@ -651,9 +703,8 @@ class FunctionProof {
         break;
     }
     if (!good && zero && this.#contract.pending)
-      good = s.facts.some((f) => f.kind === 'some' && f.v.epoch === s.epoch && slotLoad(f.v) === st.exc.offset);
-    if (!good && zero && this.#contract.pending) this.#takeAsGiven(insn, 'exception');
-    else if (!good) this.#refuse(insn, `it gives what it should not${tag ? `: ${tag.kind}` : ''}`);
+      good = s.raised || s.facts.some((f) => f.kind === 'some' && f.v.epoch === s.epoch && slotLoad(f.v) === st.exc.offset);
+    if (!good) this.#refuse(insn, `it gives what it should not${tag ? `: ${tag.kind}` : ''}`);
   }
   /** The host address of `of`, whose page is that of the last of as many bytes as the look's word says. */
   #looked(v: Value, of: Value, look: Value, s: State): boolean {
@@ -685,17 +736,25 @@ class FunctionProof {
     const args = s.stack.splice(s.stack.length - type.params.length, type.params.length).map((v) => seen(v, s));
     if (!this.#hosts.has(name) && !(args[0] && isEnv(args[0])))
       this.#refuse(insn, `a call of ${name || 'a function'} with another state`);
-    if (s.fresh) this.#refuse(insn, 'a new page in a TLB without an addend');
+    if (s.begun) this.#refuse(insn, 'a call between stores that belong together');
     const region = indirect ? this.#kind === 'region' : kindOf(name) === 'region' && !this.#hosts.has(name);
     const contract: Contract = region ? regionContract : indirect ? handlerContract : (contracts[name] ?? {});
     for (const [n, take] of Object.entries(contract.takes ?? {}))
       if (!this.#meets(take, args, Number(n), s))
         this.#refuse(insn, `a call of ${name || 'a handler'} whose argument ${n} is not known to be what it takes`);
-    if (insn.op === 0x12 || insn.op === 0x13) return null;
+    if (insn.op === 0x12 || insn.op === 0x13) {
+      // What is called gives what this function has to.
+      const same = this.#contract.gives === contract.gives || this.#contract.gives === undefined;
+      if (!same || this.#contract.pending || this.#contract.fails || this.#contract.raises)
+        this.#refuse(insn, `it goes on in ${name || 'a function'}, which gives something else`);
+      return null;
+    }
     s.epoch = ++this.#epochs;
+    s.raised = contract.raises === true;
     if (type.results.length === 0) return s;
     const v = this.#result(contract, args);
     if (contract.pending) s.facts.push(fact('pending', v, { epoch: s.epoch }));
+    if (contract.fails) s.facts.push(fact('failing', v, { epoch: s.epoch }));
     s.stack.push(v);
     return s;
   }
@@ -735,7 +794,6 @@ class FunctionProof {
 export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: number): Proof {
   const unproven: Unproven[] = [];
   const proven = { state: 0, guest: 0 };
-  const given = new Set<string>();
   const reached: ReadonlySet<number>[] = [];
   const names = new Map([
     ...module.names,
@@ -751,8 +809,7 @@ export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: num
     unproven.push(...p.unproven.map((u) => ({ function: index, name, ...u })));
     proven.state += p.counts.state;
     proven.guest += p.counts.guest;
-    for (const g of p.given) given.add(`${name}: ${g}`);
     reached.push(p.reached);
   });
-  return { unproven, proven, given, reached };
+  return { unproven, proven, reached };
 }

@@ -382,7 +382,7 @@ const walk = sub('walk', ['i64', 'i32'], 'i64', {}, (c, addr, how) => {
     const global = b.and(bit(c, entry.value, 8), bit(c, cr4, CR4.pge));
     const open = b.and(mayWrite, b.xor(keyReadOnly, b.i32(1)));
     const low = b.or(b.and(open, dirty), b.shl(global, b.i32(1)));
-    b.ret(b.or(b.getVar(frame), b.extu(low)));
+    b.ret(b.or(b.and(b.getVar(frame), b.i64(bitsBetween(51, 0))), b.extu(low)));
   });
 });
 

@@ -9,7 +9,7 @@ import type { Builder } from '../../ir/builder.ts';
 import type { Label, Value } from '../../ir/ir.ts';
 import type { Emit } from './emit.ts';
 import * as st from './state.ts';
-import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, TLB_ENTRIES, TLB_ENTRY_BYTES } from './state.ts';
+import { JUMP_ENTRIES, JUMP_ENTRY_BYTES, TLB_ENTRIES } from './state.ts';
 import { sub } from './sub.ts';
 
 /** Flags in an entry's last word; above them is the host address of the next entry of the chain (entries are 16-byte aligned). */
@@ -26,7 +26,6 @@ export const TlbFlag = {
 const FLAGS = 15;
 const ADDEND = 8;
 const WORD = 12;
-const TLB_BYTES = TLB_ENTRIES * TLB_ENTRY_BYTES;
 const HASH = 0x9e3779b1;
 
 // -- the jump cache
@@ -173,8 +172,8 @@ export function putEntry(c: Emit, entry: Value, tag: Value, addend: Value, flags
     b.or(b.and(flags, b.i32(TlbFlag.global)), b.and(word, b.i32(TlbFlag.chained))),
     () => b.setRaw('i32', entry, word, WORD),
     () => {
-      // Outside the chain the link is zero.
-      b.setRaw('i32', entry, b.or(word, b.or(c.get(st.tlbChain), b.i32(TlbFlag.chained))), WORD);
+      // Outside the chain nothing but the flags is there.
+      b.setRaw('i32', entry, b.or(flags, b.or(c.get(st.tlbChain), b.i32(TlbFlag.chained))), WORD);
       c.set(st.tlbChain, entry);
     },
   );
@@ -217,39 +216,21 @@ function nextEpoch(c: Emit, half: 0 | 1): void {
 
 /**
  * Empties the three TLBs, global pages included, and the jump cache. A vCPU begins with it: the tables' memory may hold anything
- * before. The tables must be 16-byte aligned.
+ * before. The tables must be 16-byte aligned, and the bytes of one, or a multiple of them, apart.
  */
 export const flushAll = sub('flushAll', [], null, {}, (c) => {
   const b = c.b;
-  const pair = (tag: number): Value => b.v128(Array.from({ length: 16 }, (_, i) => (i < 4 ? (tag >>> (8 * i)) & 0xff : 0)));
-  const step = pair(0x1000);
-  const half = TLB_BYTES / 2;
+  const none = b.v128(Array.from({ length: 16 }, () => 0));
   const bases = st.tlbs.map((slot) => c.get(slot));
-  // Entry i of the lower half holds page i + 0x800, and entry i of the upper half page i - 0x800.
-  const upper = b.variable(pair(0x800000));
-  const lower = b.variable(pair(0));
-  const at = b.variable(b.i32(0));
-  b.loop((again) => {
-    let offset = b.getVar(at);
-    let u = b.getVar(upper);
-    let l = b.getVar(lower);
-    for (const base of bases) {
-      const to = b.add(base, offset);
-      b.setRaw('v128', to, u);
-      b.setRaw('v128', to, l, half);
-    }
-    u = b.op('i64x2.add', u, step);
-    l = b.op('i64x2.add', l, step);
-    offset = b.add(offset, b.i32(TLB_ENTRY_BYTES));
-    b.setVar(upper, u);
-    b.setVar(lower, l);
-    b.setVar(at, offset);
-    b.br(again, b.ltu(offset, b.i32(half)));
+  forEach(c, b.i32(0), TLB_ENTRIES, (i) => {
+    const empty = b.lane('i64x2.replace_lane', [0], none, emptyTag(b, i));
+    const offset = b.shl(i, b.i32(4));
+    for (const base of bases) b.setRaw('v128', b.add(base, offset), empty);
   });
   c.set(st.tlbChain, b.i32(0));
   c.set(st.upperNonGlobal, b.i32(0));
   c.set(st.hugePages, b.i64(0));
-  for (const slot of st.largePages) c.set(slot, pair(0));
+  for (const slot of st.largePages) c.set(slot, none);
   c.set(st.jumpGroups, b.i64(0));
   b.fill(c.get(st.jumpCache), b.i32(0), b.i32(JUMP_ENTRIES * JUMP_ENTRY_BYTES));
   nextEpoch(c, 0);
@@ -262,7 +243,7 @@ export const flushAll = sub('flushAll', [], null, {}, (c) => {
 /** Drops what is not global: every chained entry that is not global now, and the jump cache's groups that may depend on it. */
 export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
   const b = c.b;
-  const bases = st.tlbs.map((slot) => c.get(slot));
+  const base = c.get(st.tlbs[0]);
   const at = b.variable(c.get(st.tlbChain));
   b.block((done) => {
     b.loop((again) => {
@@ -273,10 +254,9 @@ export const flushNonGlobal = sub('flushNonGlobal', [], null, {}, (c) => {
         b.and(word, b.i32(TlbFlag.global)),
         () => b.setRaw('i32', entry, b.and(word, b.i32(FLAGS & ~TlbFlag.chained)), WORD),
         () => {
-          const offsets = bases.map((base) => b.sub(entry, base));
-          const within = (i: number): Value => b.ltu(offsets[i], b.i32(TLB_BYTES));
-          const offset = b.select(within(0), offsets[0], b.select(within(1), offsets[1], offsets[2]));
-          b.setRaw('i64', entry, emptyTag(b, b.shru(offset, b.i32(4))));
+          // Whichever table it is in: they lie as far apart as one is long, or a multiple of that.
+          const index = b.and(b.shru(b.sub(entry, base), b.i32(4)), b.i32(TLB_ENTRIES - 1));
+          b.setRaw('i64', entry, emptyTag(b, index));
           b.setRaw('i32', entry, b.i32(0), WORD);
         },
       );
