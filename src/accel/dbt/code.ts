@@ -365,7 +365,10 @@ export class CodeCache {
     const before = this.#active(block);
     if (before) view.setUint16(copy + Rec.handler, before.handler, true);
     for (let at = copy; at < copy + bytes; at += RECORD_BYTES) {
-      if (view.getUint8(at + Rec.link) & Link.branch) view.setInt32(at + Rec.imm, 0, true);
+      if (view.getUint8(at + Rec.link) & Link.branch) {
+        view.setInt32(at + Rec.imm, 0, true);
+        view.setInt32(at + Rec.far, 0, true);
+      }
       view.setUint8(at + Rec.link, view.getUint8(at + Rec.link) | Link.forbidden);
     }
     const attached: Attached = { block, handler: -1, index, ranges, copy };

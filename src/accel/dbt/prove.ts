@@ -463,8 +463,10 @@ class FunctionProof {
       if (!link && !key && !misses && !begins) this.#refuse(insn, 'a cell gets what no TLB entry was found to hold');
     }
     const record = inPart('records');
-    if (record !== undefined && !(insn.op === 0x36 && record === Rec.imm && this.#accepts(RECORD_OR_NONE, value!, s)))
-      this.#refuse(insn, 'a record gets what is no record');
+    if (record !== undefined) {
+      const link = (record === Rec.imm || record === Rec.far) && this.#accepts(RECORD_OR_NONE, value!, s);
+      if (insn.op !== 0x36 || !(link || record === Rec.farEpoch)) this.#refuse(insn, 'a record gets what is no record');
+    }
   }
   /** Whether an exception is pending behind a store. */
   #raises(insn: WasmInsn, [address, value]: readonly Value[], bytes: number, before: boolean): boolean {

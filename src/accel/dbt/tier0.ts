@@ -324,6 +324,7 @@ function mainLoop(
   const rec = l.local('i32');
   const next = l.local('i32');
   const k = l.local('i32');
+  const ctx = l.local('i32');
   const ip = l.local('i64');
   const page = l.local('i64');
   const findOrExit = (): void => {
@@ -373,6 +374,19 @@ function mainLoop(
     l.brTo(depth.exit);
     l.close();
     l.close();
+  };
+  /** The epoch of the half in which the linear address `ip` lies. */
+  const epochOfIp = (): void => {
+    l.localGet(0);
+    l.localGet(ip);
+    l.localGet(0);
+    l.memory(0x29, st.halves.offset);
+    l.op(0x7c);
+    l.i64(63n);
+    l.op(0x88, 0xa7);
+    l.i32(2);
+    l.op(0x74, 0x6a);
+    l.memory(0x28, st.epochs[0].offset);
   };
   const storeRip = (): void => {
     l.localGet(0);
@@ -534,18 +548,43 @@ function mainLoop(
   l.localSet(rec);
   l.brTo(depth.check);
   l.close();
+  // A target in another page, which is still where it was when it was found.
+  l.localGet(rec);
+  l.memory(0x28, Rec.far);
+  l.localTee(next);
+  l.open(0x04);
+  l.localGet(rec);
+  l.memory(0x28, Rec.farEpoch);
+  epochOfIp();
+  l.op(0x46);
+  l.open(0x04);
+  l.localGet(0);
+  l.localGet(ip);
+  l.i64(-4096n);
+  l.op(0x83);
+  l.memory(0x37, st.pageBase.offset);
+  l.localGet(next);
+  l.localSet(rec);
+  l.brTo(depth.check);
+  l.close();
+  l.close();
   storeRip();
   l.localGet(rec);
   l.localSet(k);
   l.localGet(0);
   l.memory(0x29, st.pageBase.offset);
   l.localSet(page);
+  l.stateI32(st.ctx.offset);
+  l.localSet(ctx);
   findOrExit();
-  // Blocks of one page are linked, unless the target may not be.
-  l.localGet(page);
+  // Blocks are linked, unless one of them may not be, or the way there was an exception's.
+  l.localGet(ip);
   l.localGet(0);
-  l.memory(0x29, st.pageBase.offset);
+  l.memory(0x29, st.rip.offset);
   l.op(0x51);
+  l.localGet(ctx);
+  l.stateI32(st.ctx.offset);
+  l.op(0x46, 0x71);
   l.localGet(rec);
   l.memory(0x2d, Rec.link);
   l.localGet(k);
@@ -554,9 +593,31 @@ function mainLoop(
   l.i32(Link.forbidden);
   l.op(0x71, 0x45, 0x71);
   l.open(0x04);
+  l.localGet(page);
+  l.localGet(0);
+  l.memory(0x29, st.pageBase.offset);
+  l.op(0x51);
+  l.open(0x04);
   l.localGet(k);
   l.localGet(rec);
   l.memory(0x36, Rec.imm);
+  l.brTo(depth.check);
+  l.close();
+  // Linear addresses are those of the instruction pointer, without a limit.
+  l.localGet(ctx);
+  l.i32(Ctx.limited);
+  l.op(0x71, 0x45);
+  l.localGet(ctx);
+  l.i32(Ctx.long | Ctx.flat);
+  l.op(0x71, 0x45, 0x45, 0x71);
+  l.open(0x04);
+  l.localGet(k);
+  l.localGet(rec);
+  l.memory(0x36, Rec.far);
+  l.localGet(k);
+  epochOfIp();
+  l.memory(0x36, Rec.farEpoch);
+  l.close();
   l.close();
   l.brTo(depth.check);
 

@@ -45,6 +45,12 @@ export const Rec = {
    * unknown), then the displacement (i32).
    */
   imm: 24,
+  /**
+   * i32 each, in a relative branch in place of base, index and displacement: the record of a target in another page (0 while unknown), and
+   * the epoch of its half of the addresses when it was found.
+   */
+  far: 8,
+  farEpoch: 16,
 } as const;
 
 /** Number of the handler of records whose code has changed. */
@@ -284,7 +290,7 @@ export function writeRecord(
   }
   words[at] = handler | (insn.length << 16) | (insn.scale << 24);
   words[at + 1] = rm | (reg << 16);
-  words[at + 2] = base | (index << 16);
+  words[at + 2] = f.immediate === 'relative' ? 0 : base | (index << 16);
   words[at + 3] = segmentBase | (segment << 16) | (number << 24);
   words[at + 4] = disp;
   words[at + 5] = place | (count << 16) | (link << 24);
