@@ -148,6 +148,42 @@ for (const regions of ['off', 'always'] as const) {
     assert.equal(vcpu.get('rax'), 20n * 101n + 40n * 1000n);
   });
 
+  test(`${name}: a call to another page goes where that page is now, after INVLPG and after a CR3 write`, () => {
+    // mov ecx,8; L: mov edx,3; M: call f; dec edx; jnz M; (one of both); xchg r8,r9; dec ecx; jnz L; hlt
+    for (const [moved, back] of [
+      // mov [rdi],r8; invlpg [rsi]
+      ['4c8907 0f013e', 'e5'],
+      // mov cr3,r8
+      ['410f22d8', 'e7'],
+    ] as const) {
+      const { vcpu, bytes, layout } = rig(
+        regions,
+        `b908000000 ba03000000 e8f1ff0600 ffca 75f7 ${moved} 4d87c8 ffc9 75${back} f4`,
+      );
+      const memory = new DataView(bytes.buffer);
+      const put = (at: number, value: number): void => memory.setBigUint64(layout.ramBase + at, BigInt(value), true);
+      const [f, other] = [0x80000, 0x81000];
+      for (const root of [0x1000, 0x21000]) {
+        for (let n = 0; n < 3; n++) put(root + n * 0x1000, (root + (n + 1) * 0x1000) | 0x63);
+        for (let n = 0; n < 512; n++) put(root + 0x3000 + n * 8, (n * 4096) | 0x63);
+      }
+      put(0x24000 + (f / 4096) * 8, other | 0x63);
+      // add rax,1; ret. add rax,100; ret.
+      for (const [at, by] of [[f, 1], [other, 100]] as const) bytes.set([0x48, 0x83, 0xc0, by, 0xc3], layout.ramBase + at); // biome-ignore format: pairs
+      const byPage = { rsi: f, rdi: 0x4000 + (f / 4096) * 8, r8: other | 0x63, r9: f | 0x63 };
+      const registers = {
+        ...(moved.endsWith('3e') ? byPage : { r8: 0x21000, r9: 0x1000 }),
+        cr3: 0x1000,
+        cr4: 0x20,
+        cr0: 0x80000001,
+      };
+      for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+      vcpu.sync();
+      assert.equal(settle(vcpu), 'hlt');
+      assert.equal(vcpu.get('rax'), 4n * 3n * 101n);
+    }
+  });
+
   test(`${name}: IRET to a place where it often went before, but with TF set, single-steps`, () => {
     // mov ecx,3000; L: mov rax,rsp; push 0; push rax; push rdx; push 8; lea rax,[T]; push rax; iretq
     // T: cmp ecx,2; jne +5; mov edx,0x102; dec ecx; jnz L; hlt; #DB: mov al,1; out 0x80,al; hlt

@@ -280,7 +280,8 @@ export function loaded(op: number, from: Value, offset: number): Tag | null {
       (base.lo + offset - part.from) % part.entry === place &&
       stepOf(base) % part.entry === 0;
     if (op === 0x28) {
-      if (kept(parts.records, Rec.imm) || kept(parts.records, Rec.far) || kept(parts.jumpCache, 12) || kept(parts.blocks, 8)) return RECORD_OR_NONE;
+      if (kept(parts.records, Rec.imm) || kept(parts.records, Rec.far) || kept(parts.jumpCache, 12) || kept(parts.blocks, 8))
+        return RECORD_OR_NONE;
       if (kept(parts.tlbs, 12)) return { kind: 'link', of: 'tlbs' };
       // The first site of a region holds the records to run where the region may not; other sites' are places in the table.
       if (kept(parts.sites, Site.index)) return { kind: 'out' };
