@@ -37,7 +37,7 @@ export interface MachineOptions {
   readonly shares?: readonly string[];
   /**
    * The machine runs in a process of its own that reaches no files but the kernel, disks and shared folders, starts no programs, and has no internet
-   * without `net` (Linux with Landlock). Such a machine has no snapshots and does not fork.
+   * without `net` (Linux with Landlock). So do machines that go on from its snapshots, each in one of its own.
    */
   readonly confine?: boolean;
   /** Hears what devices find wrong with what the guest does. */
@@ -88,6 +88,10 @@ export interface MachineEvents {
   reset: () => void;
 }
 
+/** Bytes of guest memory. */
+export const memoryOf = ({ memory = '512' }: MachineOptions): number =>
+  typeof memory === 'number' ? memory * 2 ** 20 : parseMemory(memory);
+
 const CONSOLE = 0;
 const APPEND = 'console=ttyS0 quiet panic=-1';
 
@@ -117,6 +121,15 @@ export class Snapshot<F extends Frozen = Frozen> {
   close(): void {
     this.frozen.memory.close();
   }
+}
+
+/** Throws where two machines of these options would write to one disk. */
+export function refuseToFork({ disks }: MachineOptions): void {
+  const shared = disks?.find((d) => typeof d === 'string' || !(d.readOnly || d.snapshot));
+  if (shared !== undefined)
+    throw new Error(
+      `Cannot fork a machine that writes to ${typeof shared === 'string' ? shared : shared.path}: accepted are disks with readOnly or snapshot`,
+    );
 }
 
 /** One machine. It runs from `create` on, until it ends or is closed. */
@@ -149,7 +162,7 @@ export class Machine<F extends Frozen = Frozen> {
       (port, bytes) => this.#machine.input(port, bytes),
       () => this.#carried(),
     );
-    const memory = typeof o.memory === 'number' ? o.memory * 2 ** 20 : parseMemory(o.memory ?? '512');
+    const memory = memoryOf(o);
     const { cpuModel, paravirtual, tscKhz } = parseCpu(o.cpu ?? 'max');
     const accel = host.accel(o.accel ?? 'auto');
     this.#machine = host.machine({
@@ -282,11 +295,7 @@ export class Machine<F extends Frozen = Frozen> {
   }
   /** A second machine that goes on from here. Disks are not copied: they must be read-only or have `snapshot`. */
   async fork(): Promise<Machine<F>> {
-    const shared = this.#options.disks?.find((d) => typeof d === 'string' || !(d.readOnly || d.snapshot));
-    if (shared !== undefined)
-      throw new Error(
-        `Cannot fork a machine that writes to ${typeof shared === 'string' ? shared : shared.path}: accepted are disks with readOnly or snapshot`,
-      );
+    refuseToFork(this.#options);
     const snapshot = await this.snapshot();
     try {
       return await Machine.restore(this.#host, snapshot);

@@ -1,6 +1,6 @@
 // The TypeScript API in Node: what `import { Machine } from 'nonroot'` gives.
 
-import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 import {
@@ -18,8 +18,8 @@ import { deviceChoices, openDevices } from '../../cli/run-devices.ts';
 import { defaultImage } from '../../images/catalog.ts';
 import { nodeHost } from './cli-host.ts';
 import { type AnyMachine, createConfined } from './confined.ts';
-import { openFrozen } from './frozen-memory.ts';
 import { type FrozenMachine, NodeMachine } from './machine.ts';
+import { readSnapshot, writeSnapshot } from './snapshot-file.ts';
 import { type ThreadAhead, threadAhead } from './vcpu-thread.ts';
 
 export type { CommandResult } from '../../api/commands.ts';
@@ -27,10 +27,6 @@ export type { Console } from '../../api/console.ts';
 export type { DiskOptions, MachineEvents, MachineOptions } from '../../api/machine.ts';
 export type { MachineEnd } from '../../machine/running.ts';
 
-const MAGIC = Buffer.from('NONROOT FROZEN\n\x01');
-const HEADER_BYTES = 4096;
-/** Longest note and state of a file. */
-const PART_MAX = 64 << 20;
 /** ms after which the next thread is made ready, so that the one that was goes first. */
 const SPARE_AFTER = 300;
 
@@ -60,20 +56,10 @@ function apiHost(): ApiHost<FrozenMachine> {
     base64: (bytes) => Buffer.from(bytes).toString('base64'),
     fromBase64: (text) => Buffer.from(text, 'base64'),
     sleep: (ms) => sleep(ms, undefined, { ref: false }),
-    async save({ state, memory }, note, path) {
+    async save(frozen, note, path) {
       const fd = openSync(path, 'w');
       try {
-        const parts = [Buffer.from(note), state];
-        const head = Buffer.alloc(HEADER_BYTES);
-        MAGIC.copy(head);
-        const from = Math.ceil((HEADER_BYTES + parts.reduce((n, p) => n + p.length, 0)) / 4096) * 4096;
-        [...parts.map((p) => p.length), from, memory.length].forEach((n, i) => head.writeDoubleLE(n, 16 + 8 * i));
-        let at = 0;
-        for (const part of [head, ...parts]) {
-          writeSync(fd, part, 0, part.length, at);
-          at += part.length;
-        }
-        memory.copyTo(fd, from);
+        writeSnapshot(fd, frozen, note);
       } finally {
         closeSync(fd);
       }
@@ -81,21 +67,10 @@ function apiHost(): ApiHost<FrozenMachine> {
     async load(path) {
       const fd = openSync(path, 'r');
       try {
-        const head = Buffer.alloc(HEADER_BYTES);
-        const read = readSync(fd, head, 0, HEADER_BYTES, 0);
-        if (read !== HEADER_BYTES || !head.subarray(0, 16).equals(MAGIC))
-          throw new Error(`Cannot restore ${path}: it is no snapshot of a machine`);
-        const [noteLength = 0, stateLength = 0, from = 0, length = 0] = [0, 1, 2, 3].map((i) => head.readDoubleLE(16 + 8 * i));
-        const fits = [noteLength, stateLength, from, length].every((n) => Number.isSafeInteger(n) && n >= 0);
-        if (!fits || noteLength > PART_MAX || stateLength > PART_MAX || from % 4096 !== 0)
-          throw new Error(`Cannot restore ${path}: its header is damaged`);
-        const note = Buffer.alloc(noteLength);
-        const state = Buffer.alloc(stateLength);
-        readSync(fd, note, 0, noteLength, HEADER_BYTES);
-        readSync(fd, state, 0, stateLength, HEADER_BYTES + noteLength);
-        return { frozen: { state, memory: openFrozen(path, from, length) }, note: note.toString() };
-      } finally {
+        return readSnapshot(fd, path);
+      } catch (error) {
         closeSync(fd);
+        throw error;
       }
     },
   };
@@ -127,11 +102,20 @@ export type { Frozen };
 
 export const Machine = {
   /** Makes a machine and starts it. Rejects, with one line, for options that can't be used. */
-  create: (o: MachineOptions = {}): Promise<Machine> => (o.confine ? createConfined(o) : ApiMachine.create(host, o)),
+  create: (o: MachineOptions = {}): Promise<Machine> => (o.confine ? createConfined(host, o) : ApiMachine.create(host, o)),
   /** A machine that goes on from a snapshot, or from the file that a snapshot was saved to. */
   async restore(snapshot: Snapshot | string): Promise<Machine> {
-    if (typeof snapshot !== 'string') return ApiMachine.restore(host, snapshot);
+    if (typeof snapshot !== 'string') return goOn(snapshot);
     const { frozen, note } = await host.load(snapshot);
-    return ApiMachine.restore(host, new ApiSnapshot(host, frozen, JSON.parse(note) as MachineOptions));
+    try {
+      return await goOn(new ApiSnapshot(host, frozen, JSON.parse(note) as MachineOptions));
+    } finally {
+      frozen.memory.close();
+    }
   },
 };
+const goOn = (snapshot: Snapshot): Promise<Machine> =>
+  snapshot.options.confine ? createConfined(host, snapshot.options, snapshot.frozen) : ApiMachine.restore(host, snapshot);
+/** A machine of this process that goes on from there. */
+export const restoreHere = (frozen: FrozenMachine, options: MachineOptions): Promise<Machine> =>
+  ApiMachine.restore(host, new ApiSnapshot(host, frozen, options));

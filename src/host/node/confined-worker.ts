@@ -2,20 +2,34 @@
 // makes the machine. Descriptor 3, which its command line names, leads to the process that made it; with that one it ends.
 
 import { Socket } from 'node:net';
+import type { MachineOptions } from '../../api/machine.ts';
 import { parseArguments } from '../../cli/args.ts';
 import { runOptions } from '../../cli/run.ts';
 import { deviceChoices, filesOfDevices } from '../../cli/run-devices.ts';
 import { type Grant, keptByNothing } from '../../cli/sandbox.ts';
 import { defaultImage } from '../../images/catalog.ts';
-import { deviceArguments, Machine } from './api.ts';
+import { deviceArguments, Machine, restoreHere } from './api.ts';
 import { nodeHost } from './cli-host.ts';
 import { confine, startsAgain } from './confine.ts';
 import { prepareToConfine } from './confinement.ts';
-import { type FromMachine, methods, receive, type SentFile, type SentOptions, send, type ToMachine } from './machine-channel.ts';
+import { frozenIn } from './frozen-memory.ts';
+import type { FrozenMachine } from './machine.ts';
+import {
+  Descriptor,
+  type FromMachine,
+  methods,
+  receive,
+  type SentFile,
+  type SentFrozen,
+  type SentOptions,
+  send,
+  type ToMachine,
+} from './machine-channel.ts';
+import { writeSnapshot } from './snapshot-file.ts';
 
 const STATUS_EVERY = 50;
 
-const socket = new Socket({ fd: 3 });
+const socket = new Socket({ fd: Descriptor.channel });
 const tell = (message: FromMachine): Promise<void> => send(socket, message);
 const fail = async (error: unknown): Promise<never> => {
   await tell({ kind: 'failed', message: (error as Error).message });
@@ -27,11 +41,11 @@ let hear: (message: ToMachine) => void = () => {};
 receive(socket, (message) => hear(message as ToMachine));
 socket.on('close', () => process.exit(1));
 
-/** Asks for the options. */
-function options(): Promise<SentOptions> {
+/** Asks for the options, and for what the machine goes on from. */
+function options(): Promise<ToMachine & { readonly kind: 'options' }> {
   return new Promise((resolve) => {
     hear = (message) => {
-      if (message.kind === 'options') resolve(message.options);
+      if (message.kind === 'options') resolve(message);
     };
     void tell({ kind: 'hello' });
   });
@@ -52,21 +66,39 @@ async function grantsOf(o: SentOptions): Promise<Grant[]> {
 const bytesOf = (file: SentFile | undefined): string | Uint8Array | undefined =>
   typeof file === 'object' ? Buffer.from(file.base64, 'base64') : file;
 
+function received({ state, offset, length }: SentFrozen): FrozenMachine {
+  return { state: Buffer.from(state, 'base64'), memory: frozenIn(Descriptor.memory, offset, length, 'the snapshot') };
+}
+
+/** Writes a snapshot to the file that is there for it. */
+async function takeSnapshot(machine: Machine): Promise<void> {
+  const snapshot = await machine.snapshot();
+  try {
+    writeSnapshot(Descriptor.snapshots, snapshot.frozen, '');
+  } finally {
+    snapshot.close();
+  }
+}
+
 async function run(): Promise<void> {
   if (startsAgain()) {
-    const o = await options();
+    const { options: o } = await options();
     await prepareToConfine(() => grantsOf(o));
   } else await prepareToConfine(async () => []);
-  const { kernel: k, initrd: i, ...rest } = await options();
+  const { options: asked, frozen } = await options();
+  const { kernel: k, initrd: i, ...rest } = asked;
   const [kernel, initrd] = [bytesOf(k), bytesOf(i)];
   const net = rest.net === 'user' || (rest.publish?.length ?? 0) > 0;
   confine({ ...keptByNothing, network: net });
-  const machine = await Machine.create({
+  const o: MachineOptions = {
     ...rest,
     ...(kernel !== undefined && { kernel }),
     ...(initrd !== undefined && { initrd }),
     report: (device, message) => void tell({ kind: 'report', device, message }),
-  });
+  };
+  const from = frozen && received(frozen);
+  const machine = from ? await restoreHere(from, o) : await Machine.create(o);
+  from?.memory.close();
   const state = (): { status: typeof machine.status; accel: typeof machine.accel } => ({
     status: machine.status,
     accel: machine.accel,
@@ -76,7 +108,10 @@ async function run(): Promise<void> {
     if (message.kind !== 'call' || !methods.includes(message.method)) return;
     const { id, method, args } = message;
     void (async () => {
-      const value = await (machine[method] as (...args: readonly unknown[]) => unknown)(...args);
+      const value =
+        method === 'snapshot'
+          ? await takeSnapshot(machine)
+          : await (machine[method] as (...args: readonly unknown[]) => unknown)(...args);
       return tell({ kind: 'answer', id, value: value ?? null, ...state() });
     })().catch((error: Error) => tell({ kind: 'answer', id, error: error.message, ...state() }));
   };

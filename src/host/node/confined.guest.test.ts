@@ -1,7 +1,17 @@
 // Machines of the API that run in a confined process, with a real guest: one boot for all of it.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -28,7 +38,7 @@ const children = (): string[] =>
     .flatMap((task) => readFileSync(`/proc/self/task/${task}/children`, 'latin1').trim().split(' '))
     .filter((pid) => pid !== '' && readFileSync(`/proc/${pid}/cmdline`, 'latin1').includes('confined-worker'));
 
-test('a confined machine of the API', { skip, timeout: 240_000 }, async (t) => {
+test('a confined machine of the API', { skip, timeout: 540_000 }, async (t) => {
   const here = folder(t);
   const disk = join(here, 'disk.raw');
   writeFileSync(disk, Buffer.alloc(1 << 20, 'nonroot '));
@@ -59,9 +69,45 @@ test('a confined machine of the API', { skip, timeout: 240_000 }, async (t) => {
     assert.equal((await vm.exec('echo on')).stdout, 'on\n');
     assert.equal(vm.status, 'running');
   });
-  await t.test('has no snapshots, and says so', async () => {
-    await assert.rejects(vm.snapshot(), /Cannot take a snapshot of a confined machine/);
-    await assert.rejects(vm.fork(), /Cannot fork a confined machine/);
+  await t.test('forks into processes of their own, each with its own memory, and from a file', async () => {
+    await vm.exec('echo before > /tmp/x');
+    const snapshot = await vm.snapshot();
+    t.after(() => snapshot.close());
+    await vm.exec('echo after > /tmp/x');
+    // Whoever has taken the machine's process over can still write to the file that it wrote the snapshot to.
+    const later = openSync(`/proc/${pid}/fd/4`, 'r+');
+    writeSync(later, Buffer.alloc(1 << 20, 0xff), 0, 1 << 20, 0);
+    closeSync(later);
+    const said = async (machine: Machine): Promise<string> => (await machine.exec('cat /tmp/x; head -c 7 /dev/vda')).stdout;
+    const file = join(here, 'snapshot');
+    await snapshot.save(file);
+    const [fork, one, two] = [await vm.fork(), await Machine.restore(snapshot), await Machine.restore(file)];
+    for (const machine of [fork, one, two]) t.after(() => machine.close());
+    assert.equal(children().length, 4);
+    let sealed = 0;
+    for (const pid of children()) assert.match(readFileSync(`/proc/${pid}/status`, 'latin1'), /^Seccomp:\s2$/m);
+    for (const other of children().filter((n) => n !== pid))
+      for (const fd of readdirSync(`/proc/${other}/fd`).filter(
+        (n) => readlinkSync(`/proc/${other}/fd/${n}`).includes('nonroot-snapshot') && n !== '4',
+      )) {
+        const memory = openSync(`/proc/${other}/fd/${fd}`, 'r+');
+        assert.throws(() => writeSync(memory, 'x'), /EPERM/);
+        closeSync(memory);
+        sealed++;
+      }
+    assert.ok(sealed >= 2, `${sealed} processes go on from a sealed file`);
+    await one.exec('echo one > /tmp/x');
+    assert.deepEqual(
+      await Promise.all([vm, fork, one, two].map(said)),
+      ['after', 'after', 'one', 'before'].map((x) => `${x}\nnonroot`),
+    );
+    // Of a machine that has gone on from one.
+    const again = await one.fork();
+    t.after(() => again.close());
+    assert.equal(await said(again), 'one\nnonroot');
+    await assert.rejects(Promise.all([vm.exec('sleep 1'), vm.snapshot()]), /while a command of `exec` runs/);
+    await Promise.all([fork, one, two, again].map((machine) => machine.close()));
+    assert.equal(children().length, 1);
   });
   await t.test('ends with its process when it is closed', async () => {
     assert.deepEqual(await vm.close(), { kind: 'quit' });

@@ -2,18 +2,31 @@
 // hold for a thread and what it starts, and a machine's threads share the process with the library's user: docs/decisions/021-confined-machines.md.
 
 import { spawn } from 'node:child_process';
+import { closeSync, ftruncateSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import type { CommandResult } from '../../api/commands.ts';
 import { Console } from '../../api/console.ts';
-import type { Machine, MachineEvents, MachineOptions } from '../../api/machine.ts';
+import {
+  type ApiHost,
+  type Machine,
+  type MachineEvents,
+  type MachineOptions,
+  memoryOf,
+  refuseToFork,
+  Snapshot,
+} from '../../api/machine.ts';
 import type { MachineEnd } from '../../machine/running.ts';
+import { anonymousFile, fileOf, sealedCopy } from './frozen-memory.ts';
 import type { FrozenMachine } from './machine.ts';
-import { type FromMachine, type Method, receive, type SentFile, send } from './machine-channel.ts';
+import { Descriptor, type FromMachine, type Method, receive, type SentFile, send } from './machine-channel.ts';
 import { sibling } from './sibling.ts';
+import { PART_MAX, readSnapshot } from './snapshot-file.ts';
 
 /** A machine as users of the library have it, in whatever process. */
-export type AnyMachine = Pick<Machine<FrozenMachine>, keyof Machine<FrozenMachine>>;
+export interface AnyMachine extends Omit<Machine<FrozenMachine>, 'fork'> {
+  fork(): Promise<AnyMachine>;
+}
 
 /** ms that the process has to end in once it was asked to. */
 const END_MAX = 20_000;
@@ -24,10 +37,6 @@ const sent = (file: string | Uint8Array | undefined): SentFile | undefined =>
   file instanceof Uint8Array ? { base64: Buffer.from(file).toString('base64') } : file;
 const statuses: readonly AnyMachine['status'][] = ['prelaunch', 'running', 'paused', 'shutdown', 'ended'];
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-const noCopies = (what: string): never => {
-  throw new Error(`Cannot ${what} a confined machine: its memory is in another process`);
-};
-
 class ConfinedMachine implements AnyMachine {
   readonly console: Console;
   readonly ended: Promise<MachineEnd>;
@@ -35,6 +44,10 @@ class ConfinedMachine implements AnyMachine {
   readonly made: Promise<void>;
   status: AnyMachine['status'] = 'prelaunch';
   accel: AnyMachine['accel'] = 'dbt';
+  readonly #host: ApiHost<FrozenMachine>;
+  readonly #options: MachineOptions;
+  readonly #snapshots: number;
+  #taking: Promise<unknown> = Promise.resolve();
   readonly #socket: Socket;
   readonly #kill: () => void;
   readonly #ready = Promise.withResolvers<void>();
@@ -42,16 +55,26 @@ class ConfinedMachine implements AnyMachine {
   readonly #listeners: { [E in keyof MachineEvents]: Set<MachineEvents[E]> } = { exit: new Set(), reset: new Set() };
   #number = 0;
 
-  constructor(o: MachineOptions) {
+  constructor(host: ApiHost<FrozenMachine>, o: MachineOptions, frozen: FrozenMachine | undefined) {
+    this.#host = host;
+    this.#options = o;
     const { report, confine: _, kernel, initrd, ...rest } = o;
     const [k, i] = [sent(kernel), sent(initrd)];
     const options = { ...rest, ...(k !== undefined && { kernel: k }), ...(i !== undefined && { initrd: i }) };
     const program = fileURLToPath(sibling('confined-worker', import.meta.url));
+    this.#snapshots = anonymousFile();
+    // A file that this process has opened for reading, or a sealed one: who gets it cannot change what others go on from.
+    const memory = frozen && fileOf(frozen.memory);
+    if (frozen && !memory) throw new Error('Cannot go on in a confined process: the memory is in no file');
+    const from = memory && {
+      frozen: { state: Buffer.from(frozen!.state).toString('base64'), offset: memory.offset, length: frozen!.memory.length },
+    };
+    const names = [Descriptor.channel, Descriptor.snapshots, ...(memory ? [Descriptor.memory] : [])].map((fd) => `fd=${fd}`);
     const child = spawn(
       process.execPath,
-      [...process.execArgv.filter((flag) => flag.startsWith('--no-memory-protection')), program, 'fd=3'],
+      [...process.execArgv.filter((flag) => flag.startsWith('--no-memory-protection')), program, ...names],
       {
-        stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+        stdio: ['ignore', 'ignore', 'pipe', 'pipe', this.#snapshots, ...(memory ? [memory.fd] : [])],
       },
     );
     this.#kill = () => child.kill('SIGKILL');
@@ -73,7 +96,7 @@ class ConfinedMachine implements AnyMachine {
       if (message.accel === 'dbt' || message.accel === 'kvm') this.accel = message.accel;
       switch (message.kind) {
         case 'hello':
-          void send(socket, { kind: 'options', options });
+          void send(socket, { kind: 'options', options, ...from });
           break;
         case 'made':
           made.resolve();
@@ -113,6 +136,7 @@ class ConfinedMachine implements AnyMachine {
       made.reject(new Error(failure ?? died));
       const why: MachineEnd = end ?? { kind: 'failed', message: died };
       this.status = 'ended';
+      closeSync(this.#snapshots);
       this.console.end();
       const over = new Error('Cannot go on: the machine has ended');
       this.#ready.reject(over);
@@ -153,11 +177,34 @@ class ConfinedMachine implements AnyMachine {
   powerButton(): void {
     this.#call('powerButton').catch(() => {});
   }
-  async snapshot(): Promise<never> {
-    return noCopies('take a snapshot of');
+  /** One at a time: there is one file that the machine's process writes them to. */
+  snapshot(): Promise<Snapshot<FrozenMachine>> {
+    const taken = this.#taking.then(async () => {
+      await this.#call('snapshot');
+      try {
+        // The other process can write to its file as it likes, also later.
+        const copy = sealedCopy(this.#snapshots, memoryOf(this.#options) + PART_MAX);
+        try {
+          return new Snapshot(this.#host, readSnapshot(copy, 'the machine').frozen, this.#options);
+        } catch (error) {
+          closeSync(copy);
+          throw error;
+        }
+      } finally {
+        if (this.status !== 'ended') ftruncateSync(this.#snapshots, 0);
+      }
+    });
+    this.#taking = taken.catch(() => {});
+    return taken;
   }
-  async fork(): Promise<never> {
-    return noCopies('fork');
+  async fork(): Promise<AnyMachine> {
+    refuseToFork(this.#options);
+    const snapshot = await this.snapshot();
+    try {
+      return await createConfined(this.#host, this.#options, snapshot.frozen);
+    } finally {
+      snapshot.close();
+    }
   }
   on<E extends keyof MachineEvents>(event: E, listener: MachineEvents[E]): void {
     this.#listeners[event].add(listener);
@@ -177,9 +224,16 @@ class ConfinedMachine implements AnyMachine {
   }
 }
 
-/** A machine that runs in a confined process. @throws Error (rejects) in one line, also where the host cannot confine processes */
-export async function createConfined(o: MachineOptions): Promise<AnyMachine> {
-  const machine = new ConfinedMachine(o);
+/**
+ * A machine that runs in a confined process, and goes on from `frozen` where that is given.
+ * @throws Error (rejects) in one line, also where the host cannot confine processes
+ */
+export async function createConfined(
+  host: ApiHost<FrozenMachine>,
+  o: MachineOptions,
+  frozen?: FrozenMachine,
+): Promise<AnyMachine> {
+  const machine = new ConfinedMachine(host, o, frozen);
   await machine.made;
   return machine;
 }

@@ -1,11 +1,20 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readSync, statSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { seeded } from '../../bits/testing.ts';
 import { nativeFiles } from './file-native.ts';
 import { inFolder } from './file-testing.ts';
-import { type FrozenMemory, GuestMemory, openFrozen, sharesMemory } from './frozen-memory.ts';
+import {
+  anonymousFile,
+  type FrozenMemory,
+  fileOf,
+  frozenIn,
+  GuestMemory,
+  openFrozen,
+  sealedCopy,
+  sharesMemory,
+} from './frozen-memory.ts';
 
 const PAGE = 4096;
 const BYTES = 16 << 20;
@@ -87,3 +96,49 @@ test('a file of frozen memory has holes for zeros, and is read into machines', (
     again.close();
     assert.throws(() => openFrozen(path, 2 * PAGE, BYTES), /too short/);
   }));
+
+test('a sealed copy stays as it is, whoever has it or what it is a copy of', {
+  skip: !sharesMemory() && 'no shared memory here',
+}, () => {
+  const files = openFiles();
+  const from = anonymousFile();
+  ftruncateSync(from, BYTES);
+  writeSync(from, Buffer.alloc(PAGE, 3), 0, PAGE, 2 * PAGE);
+  const copy = sealedCopy(from, BYTES);
+  writeSync(from, Buffer.alloc(PAGE, 4), 0, PAGE, 2 * PAGE);
+  assert.ok(fstatSync(copy).blocks * 512 <= 2 * PAGE, 'zeros take no place');
+  // By its descriptor, and opened anew.
+  const again = openSync(`/proc/self/fd/${copy}`, 'r+');
+  for (const fd of [copy, again]) {
+    assert.throws(() => writeSync(fd, Buffer.alloc(1), 0, 1, 0), /EPERM/);
+    assert.throws(() => ftruncateSync(fd, 0), /EPERM/);
+  }
+  const guest = new GuestMemory(memory(), true);
+  const frozen = frozenIn(again, 0, BYTES, 'the copy');
+  guest.take(frozen);
+  frozen.close();
+  assert.equal(guest.bytes[2 * PAGE], 3);
+  guest.bytes[2 * PAGE] = 5;
+  const byte = Buffer.alloc(1);
+  readSync(copy, byte, 0, 1, 2 * PAGE);
+  assert.equal(byte[0], 3, 'who goes on from it has copies of its own');
+  assert.throws(() => sealedCopy(from, BYTES - 1), /bytes at most/);
+  ftruncateSync(from, BYTES - 1);
+  assert.throws(() => sealedCopy(from, BYTES), /whole pages/);
+  guest.close();
+  closeSync(from);
+  closeSync(copy);
+  assert.equal(openFiles(), files, 'all files are closed');
+});
+
+test('memory that lies in several files is in none that another process could have', {
+  skip: !sharesMemory() && 'no shared memory here',
+}, () => {
+  const guest = new GuestMemory(memory(), true);
+  const first = guest.freeze();
+  assert.equal(fileOf(first)?.offset, 0);
+  guest.bytes[3 * PAGE] = 1;
+  const second = guest.freeze();
+  assert.equal(fileOf(second), undefined);
+  for (const one of [first, second, guest]) one.close();
+});

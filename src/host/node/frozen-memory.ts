@@ -15,6 +15,10 @@ const MAPPINGS_MAX = 2048;
 /** Runs of written pages that one freezing may add. Pages between them that were not written are copied along where there are more. */
 const RUNS_MAX = 256;
 const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+/** F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE. */
+const ALL_SEALS = 15;
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 1;
 const MAP_PRIVATE = 2;
@@ -33,6 +37,8 @@ interface Koffi {
 }
 interface Calls {
   create(name: string): number;
+  /** Has the file stay as it is for good, whoever has it. */
+  seal(fd: number): void;
   address(bytes: Uint8Array): bigint;
   /** Maps `fd` from `offset` over memory. */
   map(at: bigint, length: number, fd: number, offset: number, flags: number): void;
@@ -52,9 +58,13 @@ function calls(): Calls | null {
   }
   const c = koffi.load('libc.so.6');
   const memfd = c.func('int memfd_create(const char *name, unsigned int flags)') as (name: string, flags: number) => number;
+  const fcntl = c.func('int fcntl(int fd, int command, int64_t argument)');
   const mmap = c.func('void *mmap(uint64_t at, size_t length, int protection, int flags, int fd, int64_t offset)');
   known = {
-    create: (name) => memfd(name, MFD_CLOEXEC),
+    create: (name) => memfd(name, MFD_CLOEXEC | MFD_ALLOW_SEALING),
+    seal(fd) {
+      if (fcntl(fd, F_ADD_SEALS, ALL_SEALS) !== 0) throw new Error(`Cannot seal a copy of memory: error ${koffi.errno()}`);
+    },
     address: (bytes) => koffi.address(bytes),
     map(at, length, fd, offset, flags) {
       const got = mmap(at, length, PROT_READ_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, offset);
@@ -211,19 +221,56 @@ export class GuestMemory {
 /** Memory in a file that `copyTo` has written: pages are read when they are first used. The file must not change meanwhile. */
 export function openFrozen(path: string, offset: number, length: number): FrozenMemory {
   const fd = openSync(path, 'r');
-  if (fstatSync(fd).size < offset + length) {
+  try {
+    return frozenIn(fd, offset, length, path);
+  } catch (error) {
     closeSync(fd);
-    throw new Error(`Cannot use memory in ${path}: the file is too short`);
+    throw error;
   }
+}
+/** The same of an open file, which is taken over. `name` is for messages. */
+export function frozenIn(fd: number, offset: number, length: number, name: string): FrozenMemory {
+  if (fstatSync(fd).size < offset + length) throw new Error(`Cannot use memory in ${name}: the file is too short`);
   if (calls()) return frozen([{ page: 0, count: length / PAGE, file: new SharedFile(fd), offset }], length);
   const bytes = new Uint8Array(length);
   for (let at = 0; at < length; ) {
     const n = readSync(fd, bytes, at, length - at, offset + at);
-    if (n <= 0) throw new Error(`Cannot use memory in ${path}: it could not be read`);
+    if (n <= 0) throw new Error(`Cannot use memory in ${name}: it could not be read`);
     at += n;
   }
   closeSync(fd);
   return copied(bytes);
+}
+
+/** The file that all of it lies in, and from where on; undefined where it is in several, or in none. */
+export function fileOf({ contents }: FrozenMemory): { readonly fd: number; readonly offset: number } | undefined {
+  const [first, second] = contents instanceof Uint8Array ? [] : contents;
+  return first && !second ? { fd: first.file.fd, offset: first.offset } : undefined;
+}
+/** An empty anonymous file. @throws Error where this host has none */
+export function anonymousFile(): number {
+  const fd = calls()?.create('nonroot-snapshot') ?? -1;
+  if (fd < 0) throw new Error('Cannot make an anonymous file: this host has none');
+  return fd;
+}
+/**
+ * An anonymous file with what is in another one now, which nobody can change any more, whoever may write to that one.
+ * @throws Error for more than `most` bytes, or what is no whole number of pages
+ */
+export function sealedCopy(from: number, most: number): number {
+  const host = calls();
+  const { size } = fstatSync(from);
+  if (size > most || size % PAGE !== 0)
+    throw new Error(`Cannot copy ${size} bytes: accepted are whole pages, ${most} bytes at most`);
+  const to = anonymousFile();
+  try {
+    copyExtents([{ page: 0, count: size / PAGE, file: new SharedFile(from), offset: 0 }], size, to, 0);
+    host!.seal(to);
+    return to;
+  } catch (error) {
+    closeSync(to);
+    throw error;
+  }
 }
 
 /** An anonymous file that its maker holds. */

@@ -17,11 +17,21 @@ export type SentOptions = Omit<MachineOptions, 'report' | 'kernel' | 'initrd' | 
 export type SentFile = string | { readonly base64: string };
 
 /** Methods of a machine that are called over the channel. */
-export const methods = ['exec', 'pause', 'resume', 'reset', 'powerButton', 'setAccel', 'close'] as const;
+export const methods = ['exec', 'pause', 'resume', 'reset', 'powerButton', 'setAccel', 'snapshot', 'close'] as const;
 export type Method = (typeof methods)[number];
 
+/** Descriptors of the machine's process: the channel; a file that it writes its snapshots to; one with the memory that it goes on from. */
+export const Descriptor = { channel: 3, snapshots: 4, memory: 5 } as const;
+
+/** What a machine goes on from: its state as base64, and where in the file its memory begins, and bytes of that. */
+export interface SentFrozen {
+  readonly state: string;
+  readonly offset: number;
+  readonly length: number;
+}
+
 export type ToMachine =
-  | { readonly kind: 'options'; readonly options: SentOptions }
+  | { readonly kind: 'options'; readonly options: SentOptions; readonly frozen?: SentFrozen }
   | { readonly kind: 'input'; readonly base64: string }
   | { readonly kind: 'call'; readonly id: number; readonly method: Method; readonly args: readonly unknown[] };
 
