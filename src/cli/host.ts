@@ -76,8 +76,11 @@ export interface ProgramHost {
    * @throws Error (rejects) with one line
    */
   readFile(path: string): Promise<Uint8Array>;
-  /** A word for a file and the state that it is in: another one once it was written to. Undefined where that cannot be told, or it was written to just now. */
-  identity(path: string): string | undefined;
+  /**
+   * A kernel's file, as much of it as is needed at once.
+   * @throws Error (rejects) with one line
+   */
+  readKernel(path: string): Promise<Pick<KernelFiles, 'kernel' | 'identity' | 'complete'>>;
   /** Opens a file for writing from its beginning. */
   writer(path: string): Promise<(data: Uint8Array | string) => Promise<void>>;
   writeFile(path: string, text: string): Promise<void>;

@@ -313,10 +313,9 @@ async function flashNodes(s: Settings, { blocks }: Emulator): Promise<FlashImage
 
 async function kernelFiles(s: Settings, host: SystemHost): Promise<KernelFiles | undefined> {
   if (s.kernel === undefined) return undefined;
-  const identity = host.identity(s.kernel);
-  const kernel = await host.readFile(s.kernel);
+  const kernel = await host.readKernel(s.kernel);
   const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
-  return { kernel, identity, name: s.kernel, initrd, append: s.append ?? '' };
+  return { ...kernel, name: s.kernel, initrd, append: s.append ?? '' };
 }
 
 async function exitCode(end: MachineEnd, say: (text: string) => Promise<void>): Promise<number> {

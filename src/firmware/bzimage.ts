@@ -16,6 +16,8 @@ export interface BzImageOptions extends LinuxOptions {
   readonly vmlinux?: ImageFile;
   /** Decompresses the payload on the host; without it, and without `vmlinux`, LZ4 only. */
   readonly decompress?: Decompress;
+  /** Has all of the file there, where only its setup code was read: a `vmlinux` takes its place. */
+  readonly complete?: () => void;
   /** True to leave decompression to the guest, always. */
   readonly inGuest?: boolean;
 }
@@ -56,11 +58,13 @@ export const loadBzImage = (target: LoadTarget, file: Uint8Array, options: BzIma
   // Not for a 64-bit kernel that is asked for by its 32-bit entry: only its own code leads from there to 64-bit mode.
   const direct = mode === 'long64' || (mode === 'protected32' && (header.xloadflags & XLF_KERNEL_64) === 0);
   if (direct && !options.inGuest) {
+    if (!options.vmlinux) options.complete?.();
     const extracted = options.vmlinux ? undefined : extractVmlinux(file, options.decompress);
     const vmlinux = options.vmlinux ?? (extracted && inMemory(extracted));
     const elfClass = mode === 'long64' ? 2 : 1;
     if (vmlinux?.bytes(4, 5)[0] === elfClass) return loadVmlinux(target, vmlinux, options, { file, header });
   }
+  options.complete?.();
   const load = header.code32Start;
   if (load < 0x100000) throw new Error(`Cannot load kernel: its load address is ${hex(load)}, accepted is 0x100000 and above`);
   // The decompressor needs init_size bytes from where the kernel will run, which is at or above the load address.

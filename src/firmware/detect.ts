@@ -39,6 +39,7 @@ export const loadKernel = (target: LoadTarget, options: KernelOptions): BootStat
   const memoryMap = options.memoryMap ?? buildE820(target);
   const linux = { ...options, append, initrd, memoryMap };
   if (isBzImage(kernel)) return loadBzImage(target, kernel, linux);
+  options.complete?.();
   if (findMultibootHeader(kernel)) {
     const commandLine = [options.name ?? 'kernel', append].filter((s) => s !== '').join(' ');
     const modules = options.modules ?? (initrd ? [{ bytes: initrd, commandLine: 'initrd' }] : []);

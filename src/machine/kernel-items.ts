@@ -21,6 +21,7 @@ export const linuxBootRom = {
  * @throws Error for what is no bzImage, and for an initramfs that does not fit
  */
 export function kernelItems(files: KernelFiles, ramLow: number): ReadonlyMap<number, Uint8Array> {
+  files.complete?.();
   const header = parseSetupHeader(files.kernel);
   const setup = files.kernel.slice(0, header.setupSize);
   const kernel = files.kernel.subarray(header.setupSize);

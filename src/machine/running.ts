@@ -20,6 +20,11 @@ export interface KernelFiles {
   readonly append: string;
   /** Says which file of the host the kernel is, as it was when it was read: see `ProgramHost.identity`. */
   readonly identity?: string | undefined;
+  /**
+   * Reads what of `kernel` is not there yet, where only its beginning (a bzImage's header and setup code) was read.
+   * @throws one line where the file is another one meanwhile
+   */
+  readonly complete?: () => void;
   /** The kernel's decompressed ELF, where the caller has it already; asked for at each start, and closed. */
   readonly vmlinux?: () => ImageFile | undefined;
 }

@@ -79,12 +79,14 @@ function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, f
   // Only the kernel's own decompressor switches to five levels of pages, since that takes leaving 64-bit mode.
   const [model = '', ...changes] = config.cpuModel.split(',');
   const inGuest = cpuModel(model, changes).features.has('la57');
+  const whole = (): Uint8Array => {
+    files.complete?.();
+    return files.kernel;
+  };
   const vmlinux = inGuest
     ? undefined
     : (files.vmlinux?.() ??
-      (isBzImage(files.kernel)
-        ? keptKernel(files.kernel, () => extractVmlinux(files.kernel, decompress), files.identity)
-        : undefined));
+      (isBzImage(files.kernel) ? keptKernel(whole, () => extractVmlinux(whole(), decompress), files.identity) : undefined));
   try {
     const rsdp = acpi ? ACPI_ADDRESS : 0;
     return loadKernel(target, { ...files, append, vmlinux, inGuest, rsdp, memoryMap: memoryMap(config, facts), decompress });

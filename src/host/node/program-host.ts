@@ -1,7 +1,7 @@
 // The Node process as every program sees it (cli/host.ts): standard streams, signals, files, machines.
 
 import { createWriteStream, readFileSync, statSync } from 'node:fs';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile as readAny, rm, writeFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import type { KvmFinding } from '../../cli/accel.ts';
@@ -11,7 +11,7 @@ import { prepareToConfine } from './confinement.ts';
 import { readFirmware } from './fetch-firmware.ts';
 import { nodeDiskHost } from './file.ts';
 import { openFolder } from './folder.ts';
-import { fileIdentity } from './kept-kernel.ts';
+import { openKernel } from './kept-kernel.ts';
 import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { openTerminal } from './terminal.ts';
@@ -27,6 +27,8 @@ export function programHost(version: string, ahead?: ThreadAhead): ProgramHost {
     for (const listener of listeners) listener(signal);
   };
   const kvm = new Map<boolean, KvmFinding>();
+  const readFile = (path: string): Promise<Uint8Array> =>
+    readWhole(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error));
   return {
     version,
     disks: nodeDiskHost(),
@@ -55,8 +57,15 @@ export function programHost(version: string, ahead?: ThreadAhead): ProgramHost {
       return isTTY && rows > 0 && columns > 0 ? { rows, cols: columns } : undefined;
     },
     pid: process.pid,
-    readFile: (path) => readWhole(path).catch((error: NodeJS.ErrnoException) => reject(`Cannot read ${path}`, error)),
-    identity: fileIdentity,
+    readFile,
+    async readKernel(path) {
+      // What Node says of it is said as for any other file.
+      try {
+        const kernel = openKernel(path);
+        if (kernel) return kernel;
+      } catch {}
+      return { kernel: await readFile(path) };
+    },
     writeFile: (path, text) =>
       writeFile(path, text).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error)),
     removeFile: (path) => rm(path, { force: true }),
@@ -97,7 +106,7 @@ export function programHost(version: string, ahead?: ThreadAhead): ProgramHost {
 
 /** A regular file in one piece: Node reads 512 KiB at a time otherwise, each on a thread of its pool. */
 export async function readWhole(path: string): Promise<Uint8Array> {
-  return statSync(path).isFile() ? readFileSync(path) : readFile(path);
+  return statSync(path).isFile() ? readFileSync(path) : readAny(path);
 }
 
 function reject(what: string, error: NodeJS.ErrnoException): never {
