@@ -79,6 +79,17 @@ function hostOf(view: DataView, { ramBase, ramLow, ramHigh, ramHighBase, slots }
   return isRam ? ramHighBase + at - 2 ** 32 : undefined;
 }
 
+/**
+ * The descriptor of vCPU `index`, made where there is none; or a negative error. From then on the kernel has its local APIC, as after power-on, and, once
+ * another vCPU has brought its state, keeps an INIT and a SIPI that it is sent until its thread comes (`KvmVcpu.load`).
+ */
+export function makeVcpu({ host, share }: KvmVm, held: Holding, index: number): number {
+  if (held.fd > 0) return held.fd;
+  const fd = host.ioctl(share.vm, ioctls.createVcpu.request, index);
+  if (fd > 0) held.fd = fd;
+  return fd;
+}
+
 export class KvmVcpu implements Vcpu {
   readonly exits: ExitCounters;
   readonly instructions = 0;
@@ -133,12 +144,11 @@ export class KvmVcpu implements Vcpu {
     this.#words = new Int32Array(memory);
     this.#kernelApic = share.irqchip !== 'off';
     this.#kernelPic = share.irqchip === 'on';
-    const fd = host.ioctl(share.vm, ioctls.createVcpu.request, index);
+    const held = holdingOf(memory, layout, index);
+    const fd = makeVcpu(vm, held, index);
     if (fd < 0) throw new Error(`Cannot make vCPU ${index} on KVM: error ${-fd}`);
     this.fd = fd;
-    const held = holdingOf(memory, layout, index);
     this.#held = held;
-    held.fd = fd;
     this.#area = host.map(fd, share.runBytes);
     held.area = host.address(new Uint8Array(this.#area));
     held.areaBytes = share.runBytes;
@@ -270,11 +280,11 @@ export class KvmVcpu implements Vcpu {
   }
   /**
    * Brings state that the slots hold to the kernel now: what comes to its local APIC from here on is kept. With `tscBase`, which is as for `KvmState.store`,
-   * the time-stamp counter is the slots', not what the kernel expects.
+   * the time-stamp counter is the slots', not what the kernel expects. `asMade`: the local APIC stays as the kernel has made it, with what it was sent since.
    */
-  load(tscBase?: BigInt64Array): void {
+  load(tscBase?: BigInt64Array, asMade = false): void {
     if (!this.#inSlots) return;
-    this.#enter(tscBase);
+    this.#enter(tscBase, asMade);
     // What comes before the guest runs shows in the next look at the state.
     this.#slotsFresh = false;
   }
@@ -353,15 +363,15 @@ export class KvmVcpu implements Vcpu {
 
   // -- into the guest
 
-  #enter(tscBase?: BigInt64Array): void {
+  #enter(tscBase?: BigInt64Array, asMade = false): void {
     this.#state.store(this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, this.#bus.tpr, tscBase);
     for (const index of PARAVIRTUAL) {
       const value = this.#bus.rdmsr(index);
       if (value !== undefined) this.#state.writeMsr(index, value);
     }
     if (this.#kernelApic) {
-      this.#apicBack(this.#apicChanged);
-      this.#setMpState(mpStates[Atomics.load(this.#words, this.#word(st.activity))] ?? mpState.runnable);
+      this.#apicBack(this.#apicChanged && !asMade);
+      if (!asMade) this.#setMpState(mpStates[Atomics.load(this.#words, this.#word(st.activity))] ?? mpState.runnable);
     } else this.#halted = Atomics.load(this.#words, this.#word(st.activity)) === Activity.halted;
     this.#debug();
     this.#inSlots = false;

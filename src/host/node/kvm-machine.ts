@@ -2,9 +2,10 @@
 // messages, wires and clocks that go between it and the board when vCPUs move, stand still or go on.
 
 import type { MemoryLayout } from '../../accel/accel.ts';
-import { giveAllBack } from '../../accel/kvm/holdings.ts';
+import { giveAllBack, holdingOf } from '../../accel/kvm/holdings.ts';
 import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
+import { makeVcpu } from '../../accel/kvm/vcpu.ts';
 import type { Msi } from '../../bus/irq.ts';
 import { CONFIG_ADDRESS } from '../../devices/pci-host.ts';
 import { tsegBytes } from '../../devices/smram.ts';
@@ -38,6 +39,7 @@ export class KvmMachine {
   readonly #o: KvmMachineOptions;
   #connected: Board | undefined;
   #thread: KvmThread | undefined;
+  #untouched = false;
   #endDoorbells: (() => Promise<void>) | undefined;
   /** Messages that devices have sent since the machine was held, with the local APICs in the kernel. */
   #diverted: Msi[] | undefined;
@@ -77,6 +79,22 @@ export class KvmMachine {
     }
     this.active = true;
     return this.#thread;
+  }
+  /** Makes the first `count` vCPUs in the kernel, before their threads, which would make them: there, one that cannot be made says why. */
+  makeVcpus(count: number): void {
+    const thread = this.#thread;
+    if (!thread) return;
+    const { memory, layout } = this.#o;
+    const all = Array.from({ length: count }, (_, n) => makeVcpu(thread.vm, holdingOf(memory, layout, n), n));
+    this.#untouched = all.every((fd) => fd > 0);
+  }
+  /** The vCPUs of `makeVcpus` never ran, and the kernel keeps an INIT or SIPI for one of them: the first one need not wait for the others' threads. */
+  get keepsCalls(): boolean {
+    return this.#untouched && this.hasLocalApics;
+  }
+  /** The vCPUs run from here on, and leave traces. */
+  touched(): void {
+    this.#untouched = false;
   }
   /** The board, which is made with what KVM has of it. */
   connect(board: Board): void {

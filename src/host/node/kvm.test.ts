@@ -7,14 +7,15 @@ import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
 import { block, deviceAttrLayout, ioctls } from '../../accel/kvm/abi.ts';
+import { giveAllBack, holdingOf } from '../../accel/kvm/holdings.ts';
 import { probeKvm } from '../../accel/kvm/probe.ts';
 import { KvmRegions } from '../../accel/kvm/regions.ts';
-import { KvmVcpu } from '../../accel/kvm/vcpu.ts';
+import { KvmVcpu, makeVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
 import type { PortRegisters } from '../../bus/port-registers.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
-import { kick } from '../../isa/x86/state.ts';
+import { Activity, kick } from '../../isa/x86/state.ts';
 import { kvmHost } from './kvm-native.ts';
 import { withoutKvm } from './kvm-testing.ts';
 
@@ -304,6 +305,46 @@ test('an interrupt of the 8259As that was given to a vCPU, which then did not ru
     assert.deepEqual([guest.get('inFlight'), guest.get('rip')], [0n, 0x1005n]);
   } finally {
     guest.close();
+    split.close();
+  }
+}); // biome-ignore format: titles in one line
+
+test('an INIT and a SIPI that a vCPU is sent before its thread has come are kept: the local APIC in the kernel', { skip }, (t) => {
+  const split = KvmVm.create(kvmHost(), 'split');
+  if (split.share.irqchip !== 'split') {
+    split.close();
+    return t.skip('this KVM has no local APIC for a board with other chips of its own');
+  }
+  const two = layoutOf(memory, 2);
+  const own = new WebAssembly.Memory({ initial: two.pages, maximum: two.pages, shared: true });
+  const ram = new Uint8Array(own.buffer, two.ramBase);
+  new KvmRegions(split, own.buffer, two).update();
+  const held = [0, 1].map((n) => holdingOf(own.buffer, two, n));
+  const fds = held.map((h, n) => makeVcpu(split, h, n));
+  assert.deepEqual(held.map((h, n) => makeVcpu(split, h, n)), fds, 'once'); // biome-ignore format: one line
+  try {
+    // mov byte [0x7000],1; cli; hlt
+    ram.set(Buffer.from('c606007001faf4', 'hex'), 0x8000);
+    // The first vCPU brings its state, with which the kernel's table of local APICs comes to hold all.
+    const page = new Uint8Array(1024);
+    for (const name of ['getLapic', 'setLapic'] as const) assert.equal(split.host.ioctl(fds[0]!, ioctls[name].request, page), 0);
+    assert.ok(split.signalMsi(0xfee0_1000, 0x4500) > 0, 'INIT');
+    assert.ok(split.signalMsi(0xfee0_1000, 0x4608) > 0, 'SIPI, to 0x8000');
+    // Its IA32_APIC_BASE: not of the first vCPU.
+    const board = Object.assign(new Noting(), { rdmsr: (msr: number) => (msr === 0x1b ? 0xfee0_0800n : undefined) });
+    const guest = new KvmVcpu({ vm: split, memory: own.buffer, layout: two, index: 1, bus: board });
+    try {
+      assert.equal(guest.fd, fds[1]);
+      guest.set('activity', BigInt(Activity.waitsForSipi));
+      guest.load(undefined, true);
+      for (let n = 0; n < 20 && ram[0x7000] === 0; n++) assert.equal(guest.run(0, 1e7), 'interrupted');
+      assert.equal(ram[0x7000], 1);
+      assert.deepEqual([guest.get('cs.selector'), guest.get('rip')], [0x800n, 7n]);
+    } finally {
+      guest.close();
+    }
+  } finally {
+    giveAllBack(split.host, own.buffer, two);
     split.close();
   }
 }); // biome-ignore format: titles in one line

@@ -162,10 +162,17 @@ export class NodeMachine implements RunningMachine {
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + guestBytes), o.shareable === true);
     this.#kvm = new KvmMachine({ config, memory: memory.buffer, layout, epoch, failed: (message) => this.#fail(message) });
     const kvm = config.accel === 'kvm' ? this.#kvm.open() : undefined;
+    const present = presentAtStart(config);
+    this.#kvm.makeVcpus(present);
     const flag = kicker(memory.buffer, layout);
     const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
     for (let cpu = 0; cpu < config.cpus; cpu++) this.#threads.push(Promise.withResolvers());
-    for (let cpu = 0; cpu < presentAtStart(config); cpu++) this.#thread(cpu, cpu === 0 ? ahead : undefined);
+    const startThreads = (from: number, to: number): void => {
+      for (let cpu = from; cpu < to; cpu++) this.#thread(cpu, cpu === 0 ? ahead : undefined);
+    };
+    // Those that the first one need not wait for leave it the host's processors until the guest can begin.
+    const atOnce = this.#kvm.keepsCalls ? 1 : present;
+    startThreads(0, atOnce);
     try {
       this.board = buildBoard({
         config,
@@ -221,6 +228,7 @@ export class NodeMachine implements RunningMachine {
       this.#boot = o.restored ? null : this.#load();
       // The guest's first instructions need not wait for that thread. A process that is confined later may load no more files then.
       this.#kvm.hear();
+      startThreads(atOnce, present);
     } catch (error) {
       waitUntilOutside();
       void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#kvm.stopHearing()]).then(() => this.#kvm.close());
@@ -402,12 +410,12 @@ export class NodeMachine implements RunningMachine {
     return worker;
   }
   /** Lets a vCPU run: from a saved state, or as after power-on. */
-  #startVcpu(cpu: number, state?: Uint8Array): void {
+  #startVcpu(cpu: number, state?: Uint8Array, made = false): void {
     const worker = this.#thread(cpu);
     this.#running.add(cpu);
     this.#send(
       worker,
-      state ? { kind: 'restore', state } : { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0 },
+      state ? { kind: 'restore', state } : { kind: 'start', boot: cpu === 0 ? this.#boot : null, first: cpu === 0, made },
     );
   }
 
@@ -707,6 +715,8 @@ export class NodeMachine implements RunningMachine {
   #launch(held = false): void {
     if (!held) this.#status = 'running';
     else Atomics.store(this.board.control.pause, 0, 1);
+    const made = this.#kvm.keepsCalls;
+    this.#kvm.touched();
     const restored = this.#restored;
     if (restored) {
       this.#restored = undefined;
@@ -733,10 +743,10 @@ export class NodeMachine implements RunningMachine {
     this.#kvm.setClock();
     this.#kvm.giveChips();
     const cpus = this.board.cpus.list();
-    // A SIPI for a local APIC that is not in the kernel yet would be lost: none runs before all are there.
-    const wait = !held && this.#kvm.hasLocalApics && cpus.length > 1;
+    // For a local APIC that is brought to the kernel later a SIPI would be lost: none runs before all are there.
+    const wait = !made && !held && this.#kvm.hasLocalApics && cpus.length > 1;
     if (wait) Atomics.store(this.board.control.pause, 0, 1);
-    for (const cpu of cpus) this.#startVcpu(cpu);
+    for (const cpu of cpus) this.#startVcpu(cpu, undefined, made && cpu !== 0);
     if (!wait) return;
     this.#loading = this.#hold().then(() => {
       this.#loading = undefined;

@@ -81,7 +81,13 @@ export type ToVcpu =
   /** The compiled main module, from the thread that compiled it. */
   | { readonly kind: 'module'; readonly module: WebAssembly.Module }
   /** Run from this state, from the reset vector (the first vCPU without a state), or from SIPI. */
-  | { readonly kind: 'start'; readonly boot: BootState | null; readonly first: boolean }
+  | {
+      readonly kind: 'start';
+      readonly boot: BootState | null;
+      readonly first: boolean;
+      /** The vCPU is in the kernel as power-on leaves it, and others may have sent to it: they run already. */
+      readonly made?: boolean;
+    }
   /** Run from a saved state (`putVcpu`). */
   | { readonly kind: 'restore'; readonly state: Uint8Array };
 
@@ -484,7 +490,7 @@ function run(m: Start): void {
   } else {
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
-    if (current instanceof KvmVcpu && kvm?.remoteApics) current.load();
+    if (current instanceof KvmVcpu && kvm?.remoteApics) current.load(undefined, m.made);
   }
   send({ kind: 'begun' });
   runVcpu(board, current, cpu, (event) => send({ kind: 'event', event }), plugged);
