@@ -127,10 +127,31 @@ static void registers(void) {
   WRDR(7, 0);
   report(RDDR(7) == 0x400, "fixed bits of DR7: %x", RDDR(7));
 }
+static void nothing(void) {}
+static void system_calls(void) {
+  user(nothing, 0); /* Sets the stack for what interrupts CPL 3. */
+  wrmsr(0xc0000080, rdmsr(0xc0000080) | 1);
+  wrmsr(0xc0000081, 0x28ul << 48 | 8ul << 32);
+  wrmsr(0xc0000082, LABEL(t3)); wrmsr(0xc0000084, 0x100);
+  begin();
+  asm volatile("lea t1(%%rip), %%rcx\n mov $0x102, %%r11d\n sysretq\n t1: nop\n t2: syscall\n t3: nop\n nop" ::: "rcx", "r11", "memory", "cc");
+  report(count == 2 && hits[0] == LABEL(t1) && hits[1] == LABEL(t2), "single step: SYSRET that sets TF traps at its target, SYSCALL that masks TF does not (%d)", count);
+  wrmsr(0xc0000082, LABEL(t6)); wrmsr(0xc0000084, 0);
+  begin();
+  asm volatile("lea t4(%%rip), %%rcx\n mov $0x102, %%r11d\n sysretq\n t4: nop\n t5: syscall\n t6: pushfq\n andq $~0x100, (%%rsp)\n popfq" ::: "rcx", "r11", "memory", "cc");
+  report(count == 6 && hits[1] == LABEL(t5) && hits[2] == LABEL(t6), "single step: SYSCALL that keeps TF traps at its target (%d)", count);
+  wrmsr(0xc0000082, LABEL(t9)); wrmsr(0xc0000084, 0x100);
+  data[4] = 0x10;
+  begin();
+  watch(2, (u64)&data[4], 3, 2);
+  asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n syscall\n nop\n t9: nop" ::"r"(data) : "rax", "rcx", "r11", "memory", "cc");
+  report(count == 1 && hits[0] == LABEL(t9) && (status[0] & 0xe00f) == 4, "access breakpoint of MOV SS before SYSCALL strikes at its target (%d)", count);
+  clear();
+}
 static void shadow_handler(struct frame *f) {}
 int main(void) {
   handlers[1] = on_debug;
   handlers[0x51] = shadow_handler;
-  stepping(); code(); memory(); registers();
+  stepping(); code(); memory(); system_calls(); registers();
   return done();
 }

@@ -10,7 +10,7 @@ import { packFlags, unpackFlags } from '../flags.ts';
 import { insn, type Row } from '../row.ts';
 import { Attr, anyOf, F, inLongCode, inLongMode } from '../segments.ts';
 import * as st from '../state.ts';
-import { Ctx, R, S, X } from '../state.ts';
+import { Ctx, R, S, Trap, X } from '../state.ts';
 import { sub } from '../sub.ts';
 
 const CODE = 0xb | Attr.s | Attr.present | Attr.granular;
@@ -42,6 +42,16 @@ function needSyscall(c: Emit): void {
 /** The selector in an MSR from bit `at`, its RPL cleared. */
 const selectorAt = (c: Emit, msr: Value, at: number): Value => c.b.and(c.b.wrap(c.b.shru(msr, c.b.i64(at))), c.b.i32(0xfffc));
 
+/**
+ * TF as it is after SYSCALL and SYSRET decides on a single-step trap there, not as it was before: none in a kernel that masks TF, one at
+ * the instruction that a kernel with R11.TF returns to. Breakpoints that MOV SS holds off strike as ever.
+ */
+function stepByLoaded(c: Emit, flags: Value): void {
+  const b = c.b;
+  const step = b.and(b.shru(flags, b.i32(8)), b.i32(Trap.step));
+  c.set(st.stepTrap, b.or(b.and(c.get(st.stepTrap), b.i32(~Trap.step)), step));
+}
+
 const systemCall = sub('systemCall', ['i64'], null, { faults: true }, (c, nextIp) => {
   const b = c.b;
   needSyscall(c);
@@ -59,8 +69,7 @@ const systemCall = sub('systemCall', ['i64'], null, { faults: true }, (c, nextIp
       c.do(unpackFlags, masked, b.i32(EVERY_FLAG));
       c.set(st.rip, target);
       flatSegments(c, cs, ss, 0, b.i32(1));
-      // With TF masked there is no single-step trap after the call.
-      c.set(st.stepTrap, b.and(c.get(st.stepTrap), b.shru(masked, b.i32(8))));
+      stepByLoaded(c, masked);
     },
     () => {
       c.set(st.sysFlags, b.and(c.get(st.sysFlags), b.i32(~(F.if | F.vm | F.rf))));
@@ -85,6 +94,7 @@ const systemReturn = sub('systemReturn', ['i32'], null, { faults: true }, (c, wi
     () => {
       const image = b.and(c.reg(R.r11, 32), b.i32(0x3c7fd7));
       c.do(unpackFlags, image, b.i32(EVERY_FLAG));
+      stepByLoaded(c, image);
     },
     () => c.set(st.sysFlags, b.or(c.get(st.sysFlags), b.i32(F.if))),
   );
