@@ -3,7 +3,7 @@
 // descriptor encoding: Intel SDM 3A, sections 3.4.5 and 8.2.3; paging: section 4.5.
 
 import { GDT_ADDRESS, PAGE_TABLES_ADDRESS } from './layout.ts';
-import { type BootState, hex, type LoadTarget, type SegmentState } from './target.ts';
+import { type BootState, hex, type LoadTarget, type SegmentState, type TableRegister } from './target.ts';
 
 const CODE = 0xb;
 const DATA = 0x3;
@@ -90,6 +90,8 @@ export const writeIdentityTables = (target: LoadTarget): number => {
 type Registers = Partial<Pick<BootState, 'rax' | 'rbx' | 'rcx' | 'rdx' | 'rsi' | 'rdi' | 'rbp' | 'rsp'>>;
 const none: Required<Registers> = { rax: 0, rbx: 0, rcx: 0, rdx: 0, rsi: 0, rdi: 0, rbp: 0, rsp: 0 };
 const emptyIdt = { base: 0, limit: 0 };
+/** The vectors of real mode, as the processor is reset and a BIOS leaves it (SDM 3A, section 10.1.1). */
+export const realModeIdt: TableRegister = { base: 0, limit: 0x3ff };
 
 /** 64-bit mode, paging on with [0, 4 GiB) mapped one to one, __BOOT_CS = 0x10, __BOOT_DS = 0x18, interrupts off. */
 export const long64State = (target: LoadTarget, kernel: string, rip: number, registers: Registers): BootState => {
@@ -169,7 +171,7 @@ export const real16State = (kernel: string, codeSegment: number, dataSegment: nu
     tr: system(0, 0xb, 0xffff),
     ldt: system(0, 2, 0xffff),
     gdt: { base: 0, limit: 0xffff },
-    idt: { base: 0, limit: 0x3ff },
+    idt: realModeIdt,
     cr0: 0x10,
     cr3: 0,
     cr4: 0,

@@ -111,6 +111,24 @@ test('a multiboot file that is no ELF is loaded by the addresses in its header',
   assert.throws(bad(28, 0x10), /its entry 0x10 is not in the loaded bytes/);
 });
 
+test('a multiboot kernel in low memory is told behind itself, and finds the vectors of real mode', () => {
+  const ram = fakeRam(4 * MIB);
+  const text = new Uint8Array(0x100);
+  text.set(multiboot(0));
+  const kernel = fakeElf(32, 0x8000, [{ physical: 0x8000, data: text, memorySize: 0x1f000 }]);
+  const state = loadKernel(ram, { kernel, append: '-v', modules: [{ bytes: Uint8Array.from([7]), commandLine: 'one' }] });
+  assert.deepEqual([state.rip, state.idt], [0x8000, { base: 0, limit: 0x3ff }]);
+  assert.deepEqual(ram.bytes(0x8000, 0x100), text);
+  assert.ok(ram.bytes(0x8100, 0x1ef00).every((b) => b === 0));
+  const info = ram.view(state.rbx, 120);
+  const list = ram.view(info.getUint32(24, true), 16);
+  assert.equal(ram.text(info.getUint32(16, true)), 'kernel -v');
+  assert.equal(ram.bytes(list.getUint32(0, true), 1)[0], 7);
+  assert.ok(state.rbx >= 0x27000 && list.getUint32(0, true) >= 0x27000);
+  const low = fakeElf(32, 0x1000, [{ physical: 0x1000, data: text }]);
+  assert.throws(() => loadKernel(fakeRam(4 * MIB), { kernel: low }), /addresses below 0x2000 are used by the loader/);
+});
+
 test('a multiboot kernel that requires unknown features is refused', () => {
   const file = new Uint8Array(64);
   file.set(multiboot(0x8));

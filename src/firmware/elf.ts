@@ -136,7 +136,7 @@ export const parseElf = (file: Uint8Array | ImageFile): ElfImage => {
 
 /**
  * Copies every segment to its physical address and clears what it has beyond its file bytes.
- * Returns the lowest address used and the one after the last.
+ * None may begin below `lowest`. Returns the lowest address used and the one after the last.
  * @throws when a segment does not fit in RAM, or when all together are larger than RAM (a hostile file)
  */
 export const loadElf = (
@@ -144,10 +144,11 @@ export const loadElf = (
   file: Uint8Array | ImageFile,
   image: ElfImage,
   what: string,
+  lowest = LOW_DATA_END,
 ): { start: number; end: number } => {
   const source = file instanceof Uint8Array ? inMemory(file) : file;
   const total = image.segments.reduce((sum, s) => sum + s.memorySize, 0);
-  for (const segment of image.segments) checkRange(target, segment.physical, segment.memorySize, what, LOW_DATA_END);
+  for (const segment of image.segments) checkRange(target, segment.physical, segment.memorySize, what, lowest);
   if (total > target.ramBelow4G + target.ramAbove4G) {
     throw new Error(`Cannot load ${what}: its segments have ${size(total)} together, more than the guest's RAM`);
   }

@@ -1,4 +1,4 @@
-// Where direct kernel boot puts its own data in guest RAM: below 0x30000, which no kernel segment may use,
+// Where direct kernel boot puts its own data in guest RAM: below 0x30000, which no kernel segment may use but those of multiboot kernels,
 // and the firmware tables in the BIOS area, where operating systems scan for them
 // (ACPI 6.4, section 5.2.5.1; SMBIOS 3.5, section 5.2.2).
 

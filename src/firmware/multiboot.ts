@@ -1,10 +1,10 @@
 // Multiboot 1 kernels: GNU Multiboot Specification, version 0.6.96, sections 3.1 "OS image format",
 // 3.2 "Machine state" and 3.3 "Boot information format".
 
-import { protected32State } from './boot-state.ts';
+import { protected32State, realModeIdt } from './boot-state.ts';
 import { E820_RAM, type MemoryRange } from './e820.ts';
 import { loadElf, parseElf, physicalEntry } from './elf.ts';
-import { INFO_ADDRESS, INFO_SIZE, LOW_DATA_END } from './layout.ts';
+import { INFO_ADDRESS, INFO_SIZE, LOW_DATA_END, STRINGS_ADDRESS, STRINGS_SIZE } from './layout.ts';
 import { createArena, createStrings, encodeString, placeLow } from './placement.ts';
 import { type BootState, checkRange, hex, type LoadTarget, writeZeros } from './target.ts';
 
@@ -49,7 +49,17 @@ export const findMultibootHeader = (file: Uint8Array): MultibootHeader | undefin
   return undefined;
 };
 
-const loadByAddresses = (target: LoadTarget, file: Uint8Array, header: MultibootHeader): { entry: number; end: number } => {
+/** The first byte that a kernel may use: behind the GDT; what it is told goes where it is not. */
+const LOWEST = INFO_ADDRESS;
+
+interface Loaded {
+  readonly entry: number;
+  /** Of the kernel with its bss: the first byte, and the one after the last. */
+  readonly start: number;
+  readonly end: number;
+}
+
+const loadByAddresses = (target: LoadTarget, file: Uint8Array, header: MultibootHeader): Loaded => {
   const { addresses, at } = header;
   if (!addresses) throw new Error('Cannot load multiboot kernel: its header has no load addresses');
   const bad = (why: string): never => {
@@ -72,16 +82,15 @@ const loadByAddresses = (target: LoadTarget, file: Uint8Array, header: Multiboot
   const end = Math.max(loaded, addresses.bssEnd);
   if (addresses.entry < addresses.load || addresses.entry >= loaded)
     bad(`its entry ${hex(addresses.entry)} is not in the loaded bytes`);
-  checkRange(target, addresses.load, end - addresses.load, 'kernel', LOW_DATA_END);
+  checkRange(target, addresses.load, end - addresses.load, 'kernel', LOWEST);
   target.write(addresses.load, file.subarray(offset, offset + length));
   writeZeros(target, loaded, end - loaded);
-  return { entry: addresses.entry, end };
+  return { entry: addresses.entry, start: addresses.load, end };
 };
 
-const loadByElf = (target: LoadTarget, file: Uint8Array): { entry: number; end: number } => {
+const loadByElf = (target: LoadTarget, file: Uint8Array): Loaded => {
   const image = parseElf(file);
-  const { end } = loadElf(target, file, image, 'kernel');
-  return { entry: physicalEntry(image), end };
+  return { entry: physicalEntry(image), ...loadElf(target, file, image, 'kernel', LOWEST) };
 };
 
 export interface MultibootOptions {
@@ -107,19 +116,30 @@ const encodeMap = (map: readonly MemoryRange[]): Uint8Array => {
 const kibFrom = (map: readonly MemoryRange[], start: number): number =>
   Math.floor((map.find((r) => r.type === E820_RAM && r.start === start)?.size ?? 0) / 1024);
 
-/** Loads kernel and modules (page-aligned, above the kernel) and the information structure, to which EBX points. */
+/**
+ * Loads kernel and modules (page-aligned, above the kernel) and the information structure, to which EBX points:
+ * in low memory, or behind a kernel that is there itself.
+ */
 export const loadMultiboot = (target: LoadTarget, file: Uint8Array, options: MultibootOptions): BootState => {
   const header = findMultibootHeader(file);
   if (!header) throw new Error(`Cannot load multiboot kernel: no header in the first ${SEARCH} bytes`);
   const unknown = header.flags & 0xffff & ~KNOWN_REQUIRED;
   if (unknown) throw new Error(`Cannot load multiboot kernel: it requires features ${hex(unknown)}, known are 0x7`);
-  const { entry, end } = header.addresses ? loadByAddresses(target, file, header) : loadByElf(target, file);
+  const { entry, start, end } = header.addresses ? loadByAddresses(target, file, header) : loadByElf(target, file);
 
-  const strings = createStrings(target);
-  const infos = createArena(target, INFO_ADDRESS, INFO_SIZE, 'multiboot information');
   const modules = new Uint8Array(options.modules.length * 16);
   const moduleView = new DataView(modules.buffer);
   let next = end;
+  const told = INFO_SIZE + STRINGS_SIZE;
+  let infosAt = INFO_ADDRESS;
+  let stringsAt = STRINGS_ADDRESS;
+  if (start < LOW_DATA_END) {
+    infosAt = placeLow(options.memoryMap, told, end, 'multiboot information');
+    stringsAt = infosAt + INFO_SIZE;
+    next = infosAt + told;
+  }
+  const infos = createArena(target, infosAt, INFO_SIZE, 'multiboot information');
+  const strings = createStrings(target, stringsAt);
   for (const [i, module] of options.modules.entries()) {
     const at = placeLow(options.memoryMap, module.bytes.length, next, `module ${i}`);
     target.write(at, module.bytes);
@@ -140,5 +160,7 @@ export const loadMultiboot = (target: LoadTarget, file: Uint8Array, options: Mul
   view.setUint32(44, map.length, true);
   view.setUint32(48, infos.put(map), true);
   view.setUint32(64, strings.put(encodeString('nonroot', 4095)), true);
-  return protected32State(target, 'multiboot kernel', entry, { rax: LOADER_MAGIC, rbx: infos.put(info) });
+  const state = protected32State(target, 'multiboot kernel', entry, { rax: LOADER_MAGIC, rbx: infos.put(info) });
+  // A kernel that goes back to real mode finds what the BIOS had there.
+  return { ...state, idt: realModeIdt };
 };

@@ -61,7 +61,8 @@ export const createArena = (target: LoadTarget, start: number, bytesThere: numbe
 };
 
 /** The arena of command lines and module strings. */
-export const createStrings = (target: LoadTarget): Arena => createArena(target, STRINGS_ADDRESS, STRINGS_SIZE, 'command lines');
+export const createStrings = (target: LoadTarget, start = STRINGS_ADDRESS): Arena =>
+  createArena(target, start, STRINGS_SIZE, 'command lines');
 
 /** `text` in UTF-8 with its terminating zero. `limit` is the most bytes accepted, without the zero. */
 export const encodeString = (text: string, limit: number): Uint8Array => {

@@ -11,6 +11,15 @@ static void on_debug(struct frame *f) {
   WRDR(6, 0xffff0ff0);
   f->rflags |= 0x10000;
 }
+static int soft_debug;
+static void on_soft(struct frame *f) { if (count == 1) soft_debug++; }
+/* Where the gate of a vector leads. */
+static u64 handler_of(int vector) {
+  struct { u16 limit; u64 base; } __attribute__((packed)) idt;
+  asm volatile("sidt %0" : "=m"(idt));
+  u64 *gate = (u64 *)(idt.base + 16 * vector);
+  return (gate[0] & 0xffff) | (gate[0] >> 32 & 0xffff0000) | gate[1] << 32;
+}
 #define LABEL(name) ({ u64 a_; asm volatile("lea " #name "(%%rip), %0" : "=r"(a_)); a_; })
 static void begin(void) { count = resumed = 0; WRDR(6, 0xffff0ff0); }
 static void clear(void) { WRDR(7, 0x400); }
@@ -100,6 +109,17 @@ static void memory(void) {
   begin();
   asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n nop\n d8: nop" ::"r"(data) : "rax", "memory");
   report(count == 1 && hits[0] == LABEL(d8), "access breakpoint of MOV SS waits for the next instruction (%d)", count);
+  begin();
+  soft_debug = 0;
+  asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n int $0x51\n d9: nop" ::"r"(data) : "rax", "memory");
+  report(count == 1 && soft_debug == 1 && hits[0] == handler_of(0x51) && (status[0] & 0xe00f) == 4, "access breakpoint of MOV SS before INT n: at its handler (%d)", count);
+  begin();
+  idt_set(3, (void *)handler_of(3), 0, 0); /* #DB has the stack of the IST that #BP had */
+  asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n int3" ::"r"(data) : "rax", "memory");
+  report(count == 1 && soft_debug == 2 && hits[0] == handler_of(3), "access breakpoint of MOV SS before INT3: at its handler (%d)", count);
+  begin();
+  asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n .byte 0xf1" ::"r"(data) : "rax", "memory");
+  report(count == 1, "access breakpoint of MOV SS before INT1: one #DB (%d)", count);
   clear(); begin();
   data[4] = 1;
   report(count == 0, "disabled breakpoints rest");
@@ -148,10 +168,9 @@ static void system_calls(void) {
   report(count == 1 && hits[0] == LABEL(t9) && (status[0] & 0xe00f) == 4, "access breakpoint of MOV SS before SYSCALL strikes at its target (%d)", count);
   clear();
 }
-static void shadow_handler(struct frame *f) {}
 int main(void) {
   handlers[1] = on_debug;
-  handlers[0x51] = shadow_handler;
+  handlers[0x51] = handlers[3] = on_soft;
   stepping(); code(); memory(); system_calls(); registers();
   return done();
 }

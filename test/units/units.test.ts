@@ -40,8 +40,8 @@ const OTHER_FEATURES = /PCOMMIT|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
 
 // A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
 const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
-// MOV SS does not hold back its own breakpoint; DR7.GD is not there; RF is not set between iterations (17.3.1.1).
-const DEBUG = /of MOV SS |DR7.GD|RF is set/;
+// MOV SS does not hold back its own breakpoint, and there is no INT1; DR7.GD is not there; RF is not set between iterations (17.3.1.1).
+const DEBUG = /of MOV SS|DR7.GD|RF is set/;
 // QEMU's WRMSR takes any value, and any register that it does not know.
 const ANY_MSR = /refuses|bank \d+|unknown register|reserved bits|TSC_ADJUST moves|RDPMC/;
 // QEMU takes SMIs at the end of a block and knows no auto-halt restart; without a VGA, RAM shows in its window.

@@ -12,7 +12,7 @@ import { R, S, X } from './state.ts';
 import { sub } from './sub.ts';
 import { finishTask, switchTask, TaskSource } from './tasks.ts';
 
-const deliverReal = sub('deliverReal', ['i32', 'i64'], null, { faults: true }, (c, vector, nextIp) => {
+const deliverReal = sub('deliverReal', ['i32', 'i32', 'i64'], null, { faults: true }, (c, vector, kind, nextIp) => {
   const b = c.b;
   const at = b.shl(vector, b.i32(2));
   failGateIf(c, b.gtu(b.or(at, b.i32(3)), c.get(st.idtLimit)), X.gp, vector, b.i32(0));
@@ -26,7 +26,7 @@ const deliverReal = sub('deliverReal', ['i32', 'i64'], null, { faults: true }, (
   c.set(st.sysFlags, b.and(c.get(st.sysFlags), b.i32(~F.ac)));
   // NT is kept here, unlike in protected mode.
   const nt = b.and(c.get(st.sysFlags), b.i32(F.nt));
-  enterHandler(c, b.extu(b.and(entry, b.i32(0xffff))), b.i32(0), b.i32(1));
+  enterHandler(c, b.extu(b.and(entry, b.i32(0xffff))), b.i32(0), b.i32(1), isSoft(c, kind));
   c.set(st.sysFlags, b.or(c.get(st.sysFlags), nt));
   b.ret();
 });
@@ -141,7 +141,7 @@ const deliverProtected = sub(
       },
     );
     setSegment(c, b.i32(S.cs), b.or(b.and(selector, b.i32(0xfffc)), newCpl), desc);
-    enterHandler(c, target, newCpl, b.eqz(b.and(type, b.i32(1))));
+    enterHandler(c, target, newCpl, b.eqz(b.and(type, b.i32(1))), soft);
     b.ret();
   },
 );
@@ -157,7 +157,7 @@ export const deliverLegacy = sub(
     b.if(
       b.wrap(b.and(c.get(st.cr0), b.i64(1))),
       () => c.do(deliverProtected, vector, error, kind, nextIp),
-      () => c.do(deliverReal, vector, nextIp),
+      () => c.do(deliverReal, vector, kind, nextIp),
     );
     b.ret();
   },

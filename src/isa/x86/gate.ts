@@ -8,7 +8,7 @@ import type { Emit } from './emit.ts';
 import { packFlags } from './flags.ts';
 import { Attr, dpl, F, fail, failIf, withVector } from './segments.ts';
 import * as st from './state.ts';
-import { S, X } from './state.ts';
+import { S, Trap, X } from './state.ts';
 import { sub } from './sub.ts';
 
 /** What causes a delivery: a hardware exception, an external interrupt or NMI, INT n, INT3 or INTO, INT1. */
@@ -30,15 +30,18 @@ export function pushedFlags(c: Emit, vector: Value, kind: Value): Value {
   return b.or(c.call(packFlags), b.shl(fault, b.i32(16)));
 }
 
-/** Enters a handler: flags, privilege and what was held off. `interruptGate` (i32) clears IF. */
-export function enterHandler(c: Emit, ip: Value, level: Value, interruptGate: Value): void {
+/**
+ * Enters a handler: flags, privilege and what was held off. `interruptGate` (i32) clears IF. A data breakpoint that MOV SS has held off
+ * strikes at its first instruction after an INT n (`soft`, i32).
+ */
+export function enterHandler(c: Emit, ip: Value, level: Value, interruptGate: Value, soft: Value): void {
   const b = c.b;
   const cleared = b.or(b.i32(F.tf | F.nt | F.rf | F.vm), b.select(interruptGate, b.i32(F.if), b.i32(0)));
   c.set(st.sysFlags, b.and(c.get(st.sysFlags), b.not(cleared)));
   c.set(st.rip, ip);
   c.set(st.cpl, level);
   c.set(st.shadow, b.i32(0));
-  c.set(st.stepTrap, b.i32(0));
+  c.set(st.stepTrap, b.and(c.get(st.stepTrap), b.mul(soft, b.i32(Trap.hits))));
   c.do(updateContext);
 }
 

@@ -80,7 +80,7 @@ export const deliver = sub('deliver', ['i32', 'i32', 'i32', 'i64'], null, { faul
   c.set(st.gpr[R.rsp], b.sub(top, b.select(hasError, b.i64(48), b.i64(40))));
   b.if(inner, () => setNullSegment(c, b.i32(S.ss), newCpl, newCpl));
   setSegment(c, b.i32(S.cs), b.or(b.and(selector, b.i32(0xfffc)), newCpl), desc);
-  enterHandler(c, target, newCpl, b.eqz(b.and(gateAttr, b.i32(1))));
+  enterHandler(c, target, newCpl, b.eqz(b.and(gateAttr, b.i32(1))), isSoft(c, kind));
   b.ret();
 });
 

@@ -11,6 +11,7 @@ const TARGET = 0x24000;
 test('IRETQ to user code restores the whole frame, drops kernel data segments and opens NMIs', () => {
   const s = new System('long', 0, IRETQ);
   segmentRegister(s.m, S.fs, 0, 0x7000n, 0, 0x10000);
+  segmentRegister(s.m, S.gs, Sel.data0, 0x9000n, 0xffff_ffff, 0xc93);
   s.m.set(st.nmiBlocked, 1);
   s.push(8, TARGET, Sel.long3, 0x8d5 | 0x40202, STACK3 - 8, Sel.data3long);
   assert.equal(s.m.step().outcome.how, 'jump');
@@ -20,6 +21,7 @@ test('IRETQ to user code restores the whole frame, drops kernel data segments an
   assert.equal(s.selector(S.ss), Sel.data3long);
   assert.deepEqual([s.selector(S.ds), s.m.get(st.segAttr[S.ds]!)], [0, 0x10000]);
   assert.equal(s.m.get(st.segBase[S.fs]!), 0x7000n);
+  assert.deepEqual([s.selector(S.gs), s.m.get(st.segAttr[S.gs]!), s.m.get(st.segBase[S.gs]!)], [0, 0x10000, 0x9000n]);
   assert.equal(s.m.get(st.nmiBlocked), 0);
   assert.equal(s.m.get(st.ctx), st.Ctx.long | st.Ctx.protected | st.Ctx.user);
   // CR0.AM and RFLAGS.AC: misaligned accesses raise #AC, and all accesses take the slow path.

@@ -60,7 +60,9 @@ export const dropSegments = sub('dropSegments', ['i32'], null, {}, (c, level) =>
     b.if(b.and(usable, b.ltu(dpl(c, attr), level)), () => {
       const conforming = b.eq(b.and(attr, b.i32(Attr.code | Attr.conforming)), b.i32(Attr.code | Attr.conforming));
       b.if(b.eqz(conforming), () => {
-        setNullSegment(c, b.i32(s), b.i32(0));
+        // Base and limit stay: kernels have GS hold their own data's base under a selector of theirs.
+        c.set(st.segAttr[s], b.i32(Attr.unusable));
+        c.set(st.segSelector[s], b.i32(0));
         b.setVar(dropped, b.i32(1));
       });
     });

@@ -36,6 +36,14 @@ test('the more exact of two rows has what both claim: a prefix, a whole ModRM by
   assert.equal(found(t, 0xe0, { long: false }), 'old Ev');
 });
 
+test('a register form has ModRM.mod 3; MOV of control and debug registers has every mod', () => {
+  const t = (asm: string): Tables => buildTables([row('0F 10 /r', asm)]);
+  for (const modrm of [0, 0x40, 0x80, 0xc0]) {
+    assert.equal(found(t('x Rd,Gd'), modrm), modrm === 0xc0 ? 'x Rd,Gd' : undefined);
+    for (const asm of ['x Rd,Dy', 'x Cy,Rd']) assert.equal(found(t(asm), modrm), asm);
+  }
+});
+
 test('two equally exact rows may not claim one encoding, unless a more exact one has all that they share', () => {
   const clash = (...rows: Row[]): void =>
     assert.throws(() => buildTables(rows), /rows "[^"]+" x.* and "[^"]+" y.* claim one encoding/);

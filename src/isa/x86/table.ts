@@ -136,8 +136,10 @@ const exactness = (r: RowInfo): number =>
   (r.prefix >= 0 ? 16 : 0);
 
 /** The ModRM bytes that a row claims, as pieces from the first up to one behind the last. */
-function claimed({ modrm, digit, form }: RowInfo): readonly (readonly [number, number])[] {
-  const [from, to] = [form === 'reg' ? 0xc0 : 0, form === 'mem' ? 0xc0 : 0x100];
+function claimed({ modrm, digit, form, specs }: RowInfo): readonly (readonly [number, number])[] {
+  // MOV to and from control and debug registers has registers whatever ModRM.mod says.
+  const anyMod = specs.some(({ cls }) => cls === 'control' || cls === 'debug');
+  const [from, to] = [form === 'reg' && !anyMod ? 0xc0 : 0, form === 'mem' ? 0xc0 : 0x100];
   if (modrm >= 0) {
     const right = modrm >= from && modrm < to && (digit < 0 || digit === ((modrm >> 3) & 7));
     return right ? [[modrm, modrm + 1]] : [];
