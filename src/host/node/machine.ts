@@ -226,8 +226,6 @@ export class NodeMachine implements RunningMachine {
       }
       this.board.devices.connect(this.#io);
       this.#boot = o.restored ? null : this.#load();
-      // The guest's first instructions need not wait for that thread. A process that is confined later may load no more files then.
-      this.#kvm.hear();
       startThreads(atOnce, present);
     } catch (error) {
       waitUntilOutside();
@@ -782,6 +780,8 @@ export class NodeMachine implements RunningMachine {
         this.#reloading = undefined;
         return;
       case 'begun':
+        // Its first instructions ring no doorbells, and leave that thread's start the time; what is rung before it is there waits in the eventfds.
+        if (this.#status !== 'ended') this.#kvm.hear();
         this.#coming.get(cpu)?.resolve();
         this.#coming.delete(cpu);
         return;
