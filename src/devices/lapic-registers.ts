@@ -143,7 +143,7 @@ export function lapicMsrs(l: Lapic): MsrHandler {
   return {
     read(msr) {
       if (msr === msrBase) return l.baseMsr;
-      if (msr === msrTscDeadline) return l.timer.deadline;
+      if (msr === msrTscDeadline) return l.tscDeadline ? l.timer.deadline : undefined;
       const r = msr - 0x800;
       if (l.mode !== 'x2apic' || !readable.has(r) || absent.has(r)) return undefined;
       const low = BigInt(page.read(r << 4, 4));
@@ -152,6 +152,7 @@ export function lapicMsrs(l: Lapic): MsrHandler {
     write(msr, value) {
       if (msr === msrBase) return l.setBase(value);
       if (msr === msrTscDeadline) {
+        if (!l.tscDeadline) return false;
         l.timer.deadline = value;
         return true;
       }

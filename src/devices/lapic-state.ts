@@ -44,5 +44,7 @@ export type LapicState = ViewOf<typeof lapicLayout>;
 export const lvt = { timer: 0, thermal: 1, perf: 2, lint0: 3, lint1: 4, error: 5 } as const;
 export const lvtMasked = 0x1_0000;
 export const remoteIrr = 0x4000;
+/** The upper bit of the timer's mode. */
+export const timerTscDeadline = 0x4_0000;
 /** Bits of each vector that can be written. */
 export const lvtWritable = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff] as const;

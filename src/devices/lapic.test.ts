@@ -8,7 +8,7 @@ import { event, Lapic, sipiVector } from './lapic.ts';
 import { saveLapicPage } from './lapic-page.ts';
 
 /** Local APICs of `n` vCPUs, software-enabled, an I/O APIC, 1 ns = 2 TSC cycles, and a page of RAM. */
-function board(n: number, ids?: readonly number[]) {
+function board(n: number, ids?: readonly number[], features?: { x2apic: boolean; tscDeadline: boolean }) {
   const buffer = new SharedArrayBuffer(1 << 16);
   const arena = new Arena(buffer);
   const bus = new ApicBus();
@@ -28,6 +28,7 @@ function board(n: number, ids?: readonly number[]) {
         pic: { acknowledge: () => 0x08 },
         kick: (c) => kicks.push(c),
         memory,
+        features,
       }),
   );
   const ioapic = new Ioapic({ arena, bus });
@@ -240,6 +241,16 @@ test('the TSC deadline fires at its counter value and then reads zero', () => {
   l.tick(2500);
   assert.equal(l.acknowledge(), 0x31);
   assert.equal(l.msrs.read(0x6e0), 0n);
+});
+
+test('what CPUID does not offer is refused: x2APIC mode, the TSC deadline and its timer mode', () => {
+  const { l } = board(1, undefined, { x2apic: false, tscDeadline: false });
+  assert.equal(l.msrs.write(0x1b, 0xfee0_0d00n), false);
+  assert.equal(l.msrs.read(0x1b), 0xfee0_0900n);
+  assert.equal(l.msrs.read(0x6e0), undefined);
+  assert.equal(l.msrs.write(0x6e0, 5000n), false);
+  l.mmio.write(0x320, 4, 0x6_0031);
+  assert.equal(l.mmio.read(0x320, 4), 0x2_0031);
 });
 
 test("what the guest reads and changes of its timer comes after the ends before, however late the host's timer is", () => {

@@ -8,7 +8,7 @@ import type { MsrHandler } from '../bus/msr.ts';
 import type { Handler, Mapper } from '../bus/space.ts';
 import { type ApicBus, delivery } from './apic-bus.ts';
 import { lapicMsrs, lapicRegisters } from './lapic-registers.ts';
-import { type LapicState, lapicLayout, lvt, lvtMasked, lvtWritable, remoteIrr } from './lapic-state.ts';
+import { type LapicState, lapicLayout, lvt, lvtMasked, lvtWritable, remoteIrr, timerTscDeadline } from './lapic-state.ts';
 import { LapicTimer, type Tsc } from './lapic-timer.ts';
 
 /** Bits of what `takeEvents` returns; the SIPI's vector is in bits 15:8. */
@@ -48,6 +48,8 @@ export interface LapicOptions {
   readonly report?: Report;
   /** Physical address bits, for the reserved bits of IA32_APIC_BASE; 46 when absent. */
   readonly physBits?: number;
+  /** What CPUID offers; both when absent. Without `x2apic` the mode cannot be entered, without `tscDeadline` its register is none. */
+  readonly features?: { readonly x2apic: boolean; readonly tscDeadline: boolean };
 }
 
 export class Lapic implements Timed {
@@ -65,6 +67,9 @@ export class Lapic implements Timed {
   readonly #kick: (cpu: number) => void;
   readonly #moved: () => void;
   readonly #reservedBase: bigint;
+  readonly #timerWritable: number;
+  /** Whether IA32_TSC_DEADLINE is there. */
+  readonly tscDeadline: boolean;
 
   /** Joins `bus`. Call `reset` once per machine, not per thread. */
   constructor(o: LapicOptions) {
@@ -77,7 +82,10 @@ export class Lapic implements Timed {
     this.#memory = o.memory;
     this.#kick = o.kick;
     this.#moved = o.moved ?? (() => {});
-    this.#reservedBase = ~((1n << BigInt(o.physBits ?? 46)) - 1n) | 0x2ffn;
+    const { x2apic, tscDeadline } = o.features ?? { x2apic: true, tscDeadline: true };
+    this.#reservedBase = ~((1n << BigInt(o.physBits ?? 46)) - 1n) | (x2apic ? 0x2ffn : 0x6ffn);
+    this.tscDeadline = tscDeadline;
+    this.#timerWritable = tscDeadline ? lvtWritable[lvt.timer] : lvtWritable[lvt.timer] & ~timerTscDeadline;
     this.mmio = lapicRegisters.bind(this, o.report);
     this.msrs = lapicMsrs(this);
     o.bus.lapics.push(this);
@@ -313,7 +321,8 @@ export class Lapic implements Timed {
   setLvt(index: number, value: number): void {
     const s = this.s;
     if (index === lvt.timer) this.timer.catchUp();
-    let entry = (value & lvtWritable[index]!) | (s.lvt[index]! & remoteIrr);
+    const writable = index === lvt.timer ? this.#timerWritable : lvtWritable[index]!;
+    let entry = (value & writable) | (s.lvt[index]! & remoteIrr);
     if ((s.svr & svrEnabled) === 0) entry |= lvtMasked;
     if (index === lvt.timer) this.timer.modeChanges(s.lvt[index]!, entry);
     s.lvt[index] = entry;

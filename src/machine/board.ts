@@ -48,7 +48,7 @@ import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-item
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import { type BoardFacts, hasHpet, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
+import { type BoardFacts, featuresOf, hasHpet, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
@@ -283,6 +283,7 @@ export function buildBoard(o: BoardOptions): Board {
   const pic = new Pic({ arena, int: { set: (level) => lapics[0]?.lint(0, level) }, remote: remoteChips });
   if (microvmParts(config)?.pic ?? true) pic.map(ports);
   const msrs = Array.from({ length: config.cpus }, () => new MsrSpace(lock));
+  const offered = featuresOf(config);
   for (let cpu = 0; cpu < config.cpus; cpu++) {
     const lapic = new Lapic({
       arena,
@@ -297,6 +298,7 @@ export function buildBoard(o: BoardOptions): Board {
       moved: () => mmio[cpu].changed(),
       report,
       physBits: physicalBitsOf(config),
+      features: { x2apic: offered.has('x2apic'), tscDeadline: offered.has('tsc-deadline') },
     });
     lapics.push(lapic);
     msrs[cpu].map(0x1b, 0x1b, lapic.msrs);

@@ -28,6 +28,12 @@ export const physicalBitsOf = ({
   return physicalBitsOn(cpuModel(name!, changes), hostPhysicalBits);
 };
 
+/** What CPUID offers on the vCPUs of a machine. */
+export const featuresOf = ({ cpuModel: text }: Pick<MachineConfig, 'cpuModel'>): ReadonlySet<string> => {
+  const [name, ...changes] = text.split(',');
+  return cpuModel(name!, changes).features;
+};
+
 /** What the tables say besides the configuration. */
 export interface BoardFacts {
   readonly ramLow: number;

@@ -26,7 +26,15 @@ static void canonical(void) {
   report(TRY("mov %%rdx, %%rsi\n lodsb", FAR) == 13, "string load from a non-canonical address: #GP");
   report(TRY("mov %%rdx, %%rsp\n iretq", FAR) == 12, "iretq on a non-canonical stack: #SS");
   report(TRY("mov %%rdx, %%rsp\n .byte 0x65\n mov (%%rsp), %%rax", FAR) == 13, "load by RSP with a GS override: #GP");
-  report(TRY("jmp *%%rdx", FAR) == 13, "jump to a non-canonical address: #GP");
+  /* RSI and RDI hold where the branch and the stack are. */
+#define BRANCH(code, name)                                                                                                       \
+  report(TRY("lea 88f(%%rip), %%rsi\n" code, FAR) == 13 && trap.error == 0 && trap.rip == trap.frame.rsi && trap.rsp == trap.frame.rdi, name " a non-canonical address: #GP(0) at the branch, which has not happened (%x)", trap.rip)
+  BRANCH("mov %%rsp, %%rdi\n 88: jmp *%%rdx", "jump to");
+  BRANCH("push %%rdx\n mov %%rsp, %%rdi\n 88: jmp *(%%rsp)", "jump by memory to");
+  BRANCH("mov %%rsp, %%rdi\n 88: call *%%rdx", "call of");
+  BRANCH("push %%rdx\n mov %%rsp, %%rdi\n 88: ret", "return to");
+  BRANCH("push %%rdx\n mov %%rsp, %%rdi\n 88: ret $16", "return with an operand to");
+  BRANCH("mov $5000, %%ecx\n 1: call 2f\n dec %%ecx\n jnz 1b\n ud2\n 2: cmp $1, %%ecx\n jne 88f\n mov %%rdx, (%%rsp)\n mov %%rsp, %%rdi\n 88: ret", "after 4,999 good ones, return to");
   report(TRY("mov (%%rdx), %%rax", MISSING) == 14 && trap.error == 0 && trap.cr2 == MISSING, "load from nothing: #PF(0)");
   report(TRY("mov %%rax, 8(%%rdx)", MISSING) == 14 && trap.error == 2 && trap.cr2 == MISSING + 8, "store to nothing: #PF(2)");
 }

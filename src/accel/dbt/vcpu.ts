@@ -457,14 +457,18 @@ export class DbtVcpu implements Vcpu {
       if (this.#nmi || this.#bus.pending()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.waiting);
       return true;
     }
+    // In this order: an NMI that was sent before an interrupt is seen where that is.
+    const waits = this.#bus.pending();
     if (this.#bus.attention?.()) {
       Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
       return true;
     }
-    if (!this.#nmi && !this.#bus.pending()) return true;
-    if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow && this.#bus.pending()) {
+    if (!this.#nmi && !waits) return true;
+    if ((this.#word(st.sysFlags.offset) & IF) !== 0 && !shadow && waits) {
       const vector = this.#bus.acknowledge();
       if (vector >= 0 && !this.#deliver(vector)) return false;
+      // Another one may have come meanwhile and been taken, an NMI before it.
+      if (this.#bus.attention?.()) Atomics.or(this.#words, (this.#env + st.kick.offset) >> 2, Kick.now);
     }
     if (shadow && (this.#word(st.sysFlags.offset) & IF) !== 0) this.exports.stepShadow(this.#env);
     // What is still pending is looked at again when IF allows it.
@@ -854,10 +858,10 @@ export class DbtVcpu implements Vcpu {
         this.#called('mmio');
         bus.mmioWrite(Number(gpa), bytes, BigInt.asUintN(64, value));
         this.#lookAtSlots();
-        // An interrupt that this store has brought comes before the next instruction, not at the end of the block.
+        // An interrupt or NMI that this store has brought comes before the next instruction, not at the end of the block.
         if (
           this.#word(st.kick.offset) !== 0 &&
-          (this.#takesInterrupts() || (this.#nmi && this.#word(st.nmiBlocked.offset) === 0))
+          (this.#takesInterrupts() || (this.#nmi && this.#word(st.nmiBlocked.offset) === 0) || this.#bus.attention?.())
         ) {
           // The shadow of an instruction before this one is over.
           this.#setWord(st.shadow.offset, 0);

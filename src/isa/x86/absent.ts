@@ -83,6 +83,7 @@ export function lacking(cpuid: (leaf: number, subleaf: number) => readonly numbe
     '1.edx': edx1,
     '7.ebx': ebx7,
     '7.ecx': ecx7,
+    'd1.eax': cpuid(0xd, 1)[0],
     '80000001.edx': edx81,
   };
   const has = (feature: string): boolean => {

@@ -19,7 +19,7 @@ export const isCanonical = (c: Emit, address: Value): Value => isExtended(c, add
 
 /**
  * 1 where registers take an i64 as an address: the bases of segments and descriptor tables, and model-specific registers, take 57 bits
- * wherever the processor has 5-level paging, whether it is on or not.
+ * wherever the processor has 5-level paging, whether it is on or not; so does INVPCID.
  */
 export const fitsBase = (c: Emit, address: Value): Value =>
   isExtended(c, address, c.b.xor(bit(c, c.get(st.cr4Absent)), c.b.i32(1)));

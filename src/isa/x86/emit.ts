@@ -4,6 +4,7 @@
 import { Builder } from '../../ir/builder.ts';
 import type { Callee, Slot, Value, Var } from '../../ir/ir.ts';
 import type { AccessName, Type } from '../../ir/ops.ts';
+import { isCanonical } from './canonical.ts';
 import * as st from './state.ts';
 import { X } from './state.ts';
 
@@ -407,6 +408,12 @@ export abstract class InsnEmit extends Emit {
 
   // -- leaving
 
+  /** #GP(0) unless `target` (i64) of a near branch in 64-bit code is canonical: the branch has not happened then. */
+  checkTarget(target: Value): void {
+    const b = this.b;
+    // Whatever the paging, those of 48 bits are.
+    b.if(b.ne(b.shru(b.add(target, b.i64(1n << 47n)), b.i64(48)), b.i64(0)), () => this.gpIf(b.eqz(isCanonical(this, target))));
+  }
   /** Near jump to a computed offset in CS (i64, cut by the caller). */
   jump(target: Value): void {
     this.b.leave('jump', target);

@@ -73,6 +73,22 @@ const constant = (first: number, value: bigint, writable: boolean, last = first)
   },
 });
 
+/** A register that is none where all of `features` are absent. */
+const offeredBy = (features: number, range: Range): Range => {
+  const refuse = (c: Emit): void => c.gpIf(c.b.eq(c.b.and(c.get(st.absent), c.b.i32(features)), c.b.i32(features)));
+  return {
+    ...range,
+    read(c, index) {
+      refuse(c);
+      return range.read(c, index);
+    },
+    write(c, value, index) {
+      refuse(c);
+      range.write(c, value, index);
+    },
+  };
+};
+
 const FIXED_TYPES: Check = (c, value) => checkTypes(c, value, (1n << 64n) - 1n, false);
 /** Base registers (even) hold a type, mask registers (odd) a valid bit. */
 function checkVariable(c: Emit, value: Value, index: Value): void {
@@ -92,6 +108,10 @@ const writeEfer = sub('writeEfer', ['i64'], null, { faults: true }, (c, value) =
   const b = c.b;
   const settable = EFER.sce | EFER.lme | EFER.nxe;
   refuseBits(~BigInt(settable | EFER.lma))(c, value);
+  const absent = c.get(st.absent);
+  const refused = [[Absent.syscall, EFER.sce], [Absent.lm, EFER.lme], [Absent.nx, EFER.nxe]] as const; // biome-ignore format: pairs
+  for (const [feature, bit] of refused)
+    c.gpIf(b.and(b.ne(b.and(absent, b.i32(feature)), b.i32(0)), b.ne(b.and(b.wrap(value), b.i32(bit)), b.i32(0))));
   const old = c.get(st.efer);
   const changed = b.wrap(b.xor(old, value));
   const paging = b.and(b.wrap(c.get(st.cr0)), b.i32(CR0.pg));
@@ -175,7 +195,7 @@ const aboutOf = (c: Emit, index: Value): Value => {
 /** All ranges by ascending number. */
 const ranges: readonly Range[] = [
   tscRange,
-  tscAdjustRange,
+  offeredBy(Absent['tsc-adjust'], tscAdjustRange),
   // Microcode revision: software writes 0, runs CPUID, and reads.
   constant(0x8b, 1n << 32n, true),
   // Eight variable ranges, fixed ranges, write combining.
@@ -200,31 +220,32 @@ const ranges: readonly Range[] = [
   }),
   machineCheck,
   // IA32_PKRS.
-  {
+  offeredBy(Absent.pks, {
     first: 0x6e1,
     last: 0x6e1,
-    read(c) {
-      c.gpIf(c.b.and(c.get(st.absent), c.b.i32(Absent.pks)));
-      return c.b.extu(c.get(st.pkrs));
-    },
+    read: (c) => c.b.extu(c.get(st.pkrs)),
     write(c, value) {
-      c.gpIf(c.b.and(c.get(st.absent), c.b.i32(Absent.pks)));
       upper(c, value);
       c.set(st.pkrs, c.b.wrap(value));
       c.do(flushAll);
     },
-  },
+  }),
   // IA32_XSS: there are no supervisor components.
-  { first: 0xda0, last: 0xda0, read: (c) => c.b.i64(0), write: (c, value) => c.gpIf(c.b.ne(value, c.b.i64(0))) },
+  offeredBy(Absent.xsaves, {
+    first: 0xda0,
+    last: 0xda0,
+    read: (c) => c.b.i64(0),
+    write: (c, value) => c.gpIf(c.b.ne(value, c.b.i64(0))),
+  }),
   { first: 0xc0000080, last: 0xc0000080, read: (c) => c.get(st.efer), write: (c, value) => c.do(writeEfer, value) },
-  kept(0xc0000081, st.star),
-  kept(0xc0000082, st.lstar, canonical),
-  kept(0xc0000083, st.cstar, canonical),
-  kept(0xc0000084, st.sfmask, upper),
-  kept(0xc0000100, st.segBase[S.fs]!, canonical),
-  kept(0xc0000101, st.segBase[S.gs]!, canonical),
-  kept(0xc0000102, st.kernelGsBase, canonical),
-  kept(0xc0000103, st.tscAux, upper),
+  offeredBy(Absent.syscall, kept(0xc0000081, st.star)),
+  offeredBy(Absent.lm, kept(0xc0000082, st.lstar, canonical)),
+  offeredBy(Absent.lm, kept(0xc0000083, st.cstar, canonical)),
+  offeredBy(Absent.lm, kept(0xc0000084, st.sfmask, upper)),
+  offeredBy(Absent.lm, kept(0xc0000100, st.segBase[S.fs]!, canonical)),
+  offeredBy(Absent.lm, kept(0xc0000101, st.segBase[S.gs]!, canonical)),
+  offeredBy(Absent.lm, kept(0xc0000102, st.kernelGsBase, canonical)),
+  offeredBy(Absent.rdtscp | Absent.rdpid, kept(0xc0000103, st.tscAux, upper)),
   // AMD's SYSCFG and interrupt pending message: nothing is enabled.
   constant(0xc0010010, 0n, true),
   kept(0xc0010015, st.hwcr),

@@ -221,6 +221,16 @@ export class RegionEmit extends StaticEmit {
     this.settle(this.#flags.liveAt(this.targetPlace), true);
     super.branch(o);
   }
+  override checkTarget(target: Value): void {
+    const b = this.b;
+    const others = this.guesses.map((place) => b.ne(target, this.ipAt(place)));
+    if (others.length === 0) super.checkTarget(target);
+    else
+      b.if(
+        others.reduce((all, other) => b.and(all, other)),
+        () => super.checkTarget(target),
+      );
+  }
   override jump(target: Value): void {
     this.#stopBefore(target);
     for (const place of this.guesses) {

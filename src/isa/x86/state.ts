@@ -405,7 +405,9 @@ export const SPLIT_LOCK = 64;
 export const FENCE = 128;
 
 /** Bits of `absent`. */
-export const Absent = { invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32, pks: 64 } as const;
+export const Absent = {
+  invpcid: 1, rdtscp: 2, rdpid: 4, smap: 8, pku: 16, monitor: 32, pks: 64, nx: 128, syscall: 256, lm: 512, 'tsc-adjust': 1024, xsaves: 2048, xgetbv1: 4096,
+} as const; // biome-ignore format: a table
 
 /** Reasons in `exitReason`. */
 export const Exit = {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Slot } from '../../../ir/ir.ts';
 import * as st from '../state.ts';
-import { Ctx, R, S } from '../state.ts';
+import { Absent, Ctx, R, S } from '../state.ts';
 import { buildTables } from '../table.ts';
 import { TestMachine } from '../test-machine.ts';
 import { controlRows } from './control.ts';
@@ -331,6 +331,10 @@ test('INVPCID has four types, and checks type, descriptor and address', () => {
   assert.deepEqual(invpcid(m, 4n, 0n, 0n), GP);
   assert.deepEqual(invpcid(m, 2n, 0x1000n, 0n), GP);
   assert.deepEqual(invpcid(m, 0n, 1n, 0n), GP);
+  // Of as many bits as the processor has, whatever the paging.
+  assert.equal(invpcid(m, 0n, 0n, 1n << 47n), null);
+  assert.deepEqual(invpcid(m, 0n, 0n, 1n << 56n), GP);
+  m.set(st.cr4Absent, 0x1000);
   assert.deepEqual(invpcid(m, 0n, 0n, 1n << 47n), GP);
 });
 
@@ -355,6 +359,10 @@ test('XCR0 takes what CPUID offers, with x87 always and AVX only with SSE', () =
   for (const bad of [0n, 2n, 5n, 9n]) assert.deepEqual(xsetbv(bad), GP);
   assert.deepEqual(xsetbv(1n, 1n), GP);
   m.set(st.gpr[R.rcx]!, 2n);
+  assert.deepEqual(exec(m, 0x0f, 0x01, 0xd0), GP);
+  m.set(st.gpr[R.rcx]!, 1n);
+  assert.equal(exec(m, 0x0f, 0x01, 0xd0), null);
+  m.set(st.absent, Absent.xgetbv1);
   assert.deepEqual(exec(m, 0x0f, 0x01, 0xd0), GP);
   m.set(st.cr4, 0x220n);
   assert.deepEqual(exec(m, 0x0f, 0x01, 0xd0), UD);

@@ -2,7 +2,7 @@
 // (Intel SDM volume 2: MOV CR, MOV DR, LMSW, SMSW, CLTS, INVLPG, INVPCID, LGDT, SGDT, XGETBV, XSETBV).
 
 import type { Slot, Value } from '../../../ir/ir.ts';
-import { fitsBase, isCanonical } from '../canonical.ts';
+import { fitsBase } from '../canonical.ts';
 import { updateContext } from '../context.ts';
 import { CR0, CR4, checkUmip, readControl, readDebug, writeControl, writeCr0, writeDebug } from '../control.ts';
 import { type Emit, type InsnEmit, type Operand, requires } from '../emit.ts';
@@ -101,7 +101,7 @@ const invalidate = sub('invalidate', ['i64', 'i64', 'i64'], null, { faults: true
   const pcide = b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pcide));
   const named = b.ltu(type, b.i64(2));
   c.gpIf(b.and(named, b.and(b.eqz(pcide), b.ne(pcid, b.i64(0)))));
-  c.gpIf(b.and(b.eqz(type), b.eqz(isCanonical(c, addr))));
+  c.gpIf(b.and(b.eqz(type), b.eqz(fitsBase(c, addr))));
   const current = b.select(pcide, b.and(c.get(st.cr3), b.i64(0xfff)), b.i64(0));
   b.if(b.and(named, b.ne(pcid, current)), () => b.ret());
   const when = (n: number, flush: () => void): void => b.if(b.eq(type, b.i64(n)), flush);
@@ -180,6 +180,7 @@ export const controlRows: readonly Row[] = [
     checkXsave(c);
     const index = c.reg(R.rcx, 32);
     c.gpIf(b.gtu(index, b.i32(1)));
+    c.gpIf(b.and(index, b.ne(b.and(c.get(st.absent), b.i32(Absent.xgetbv1)), b.i32(0))));
     // Index 1 gives the components in use: those enabled, since none is tracked.
     const value = c.get(st.xcr0);
     c.setReg(R.rax, 32, b.wrap(value));

@@ -7,8 +7,9 @@ import { R, S, segLimit } from '../state.ts';
 
 const near: RowOptions = { size: 'f64', ends: true, near: true };
 
-/** #GP(0) where the target (of the operand size) lies beyond the limit of the code segment: before anything else happens. */
+/** #GP(0) where the target (of the operand size) is not canonical or lies beyond the limit of the code segment: before anything else happens. */
 function within(c: InsnEmit, target: Value): void {
+  if (c.size === 64) c.checkTarget(target);
   if (!c.limited) return;
   const b = c.b;
   c.gpIf(b.gtu(target.type === 'i64' ? target : b.extu(target), b.extu(c.get(segLimit[S.cs]!))));
@@ -25,6 +26,7 @@ function jumpTo(c: InsnEmit, target: Value): void {
 
 /** Of a call: processors write the return address, then check the target, then move the stack pointer. */
 function callWithin(c: InsnEmit, target: Value, back: Value): void {
+  if (c.size === 64) c.checkTarget(target);
   if (!c.limited) return;
   const bytes = c.size / 8;
   c.store(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size));

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { f64Bits } from '../../../ir/datum.ts';
 import * as st from '../state.ts';
-import { R, S } from '../state.ts';
+import { Absent, R, S } from '../state.ts';
 import { buildTables } from '../table.ts';
 import { TestMachine } from '../test-machine.ts';
 import { msrRows } from './msr.ts';
@@ -87,6 +87,43 @@ test('EFER keeps LMA, refuses reserved bits, and LME while paging; NXE empties t
   legacy.mode('unpaged');
   assert.equal(wrmsr(legacy, 0xc0000080, 0x500n), null);
   assert.equal(rdmsr(legacy, 0xc0000080), 0x100n);
+});
+
+test('registers and bits of EFER that no feature of the processor brings raise #GP', () => {
+  const cases = [
+    ['syscall', [0xc0000081], 1n],
+    ['lm', [0xc0000082, 0xc0000083, 0xc0000084, 0xc0000100, 0xc0000101, 0xc0000102], 0x100n],
+    ['nx', [], 0x800n],
+    ['tsc-adjust', [0x3b], 0n],
+    ['xsaves', [0xda0], 0n],
+    ['pks', [0x6e1], 0n],
+  ] as const; // biome-ignore format: a table
+  for (const [feature, registers, bit] of cases) {
+    const m = new TestMachine();
+    m.mode('unpaged');
+    const refused = (want: typeof GP | null): void => {
+      for (const msr of registers) {
+        assert.deepEqual(wrmsr(m, msr, 0n), want, `${feature}: 0x${msr.toString(16)}`);
+        assert.deepEqual(rdmsr(m, msr), want ?? 0n, `${feature}: 0x${msr.toString(16)}`);
+      }
+      if (bit !== 0n) assert.deepEqual(wrmsr(m, 0xc0000080, bit), want, feature);
+    };
+    refused(null);
+    m.set(st.absent, Absent[feature]);
+    refused(GP);
+    assert.equal(wrmsr(m, 0xc0000080, 0x901n & ~bit), null);
+  }
+});
+
+test('IA32_TSC_AUX is there for either of RDTSCP and RDPID', () => {
+  const m = long();
+  for (const absent of [Absent.rdtscp, Absent.rdpid]) {
+    m.set(st.absent, absent);
+    assert.equal(wrmsr(m, 0xc0000103, 5n), null);
+  }
+  m.set(st.absent, Absent.rdtscp | Absent.rdpid);
+  assert.deepEqual(wrmsr(m, 0xc0000103, 5n), GP);
+  assert.deepEqual(rdmsr(m, 0xc0000103), GP);
 });
 
 test('PAT and MTRRs accept memory types only', () => {

@@ -1,10 +1,11 @@
 // Segment registers and the system segments: MOV, PUSH, POP, LDS and its kin, LLDT, LTR, SLDT, STR, LAR, LSL, VERR, VERW, ARPL (Intel SDM volume 2).
 
 import type { Value } from '../../../ir/ir.ts';
+import { fitsBase } from '../canonical.ts';
 import type { Emit, InsnEmit, Operand, Size } from '../emit.ts';
 import { typeOf } from '../emit.ts';
 import { insn, type Row } from '../row.ts';
-import { Attr, anyOf, descAttr, descLimit, dpl, failIf, getIndexed, inLongMode, inProtectedMode, isNull, loadSegment, peekDescriptor, readDescriptor, readUpperDescriptor, rpl, setNullSegment, setSegment } from '../segments.ts'; // biome-ignore format: one line
+import { Attr, anyOf, descAttr, descBase, descLimit, dpl, failIf, getIndexed, inLongMode, inProtectedMode, isNull, loadSegment, peekDescriptor, readDescriptor, readUpperDescriptor, rpl, setNullSegment, setSegment } from '../segments.ts'; // biome-ignore format: one line
 import * as st from '../state.ts';
 import { R, S, Shadow, X } from '../state.ts';
 import { sub } from '../sub.ts';
@@ -70,7 +71,9 @@ const loadLdtr = sub('loadLdtr', ['i32'], null, { faults: true }, (c, selector) 
   const attr = descAttr(c, desc);
   failIf(c, b.ne(b.and(attr, b.i32(0x1f)), b.i32(2)), gp, selector);
   failIf(c, b.eqz(b.and(attr, b.i32(Attr.present))), b.i32(X.np), selector);
-  finishSystemSegment(c, S.ldtr, selector, desc);
+  const base = systemBase(c, selector, desc);
+  setSegment(c, b.i32(S.ldtr), selector, desc);
+  c.set(st.segBase[S.ldtr], base);
   b.ret();
 });
 const loadTr = sub('loadTr', ['i32'], null, { faults: true }, (c, selector) => {
@@ -86,28 +89,26 @@ const loadTr = sub('loadTr', ['i32'], null, { faults: true }, (c, selector) => {
   failIf(c, b.eqz(available), gp, selector);
   failIf(c, b.eqz(b.and(attr, b.i32(Attr.present))), b.i32(X.np), selector);
   const access = b.add(b.add(c.get(st.gdtBase), b.extu(b.and(selector, b.i32(0xfff8)))), b.i64(5));
-  const upper = upperBase(c, selector);
+  const base = systemBase(c, selector, desc);
   c.store(access, 8, b.and(b.or(attr, b.i32(2)), b.i32(0xff)), { system: true });
   setSegment(c, b.i32(S.tr), selector, b.or(desc, b.i64(2n << 40n)));
-  addUpperBase(c, S.tr, upper);
+  c.set(st.segBase[S.tr], base);
   b.ret();
 });
-/** Bits 32 to 63 of a system segment's base; 0 outside IA-32e mode. */
-function upperBase(c: Emit, selector: Value): Value {
+/** The base of a system segment, of 64 bits in IA-32e mode: #GP(selector) where it is not canonical. */
+function systemBase(c: Emit, selector: Value, desc: Value): Value {
+  const b = c.b;
+  const low = descBase(c, desc);
   return c.choose(
     'i64',
     inLongMode(c),
-    () => c.call(readUpperDescriptor, selector, c.b.i32(X.gp)),
-    () => c.b.i64(0),
+    () => {
+      const base = b.or(low, b.shl(c.call(readUpperDescriptor, selector, b.i32(X.gp)), b.i64(32)));
+      failIf(c, b.eqz(fitsBase(c, base)), b.i32(X.gp), selector);
+      return base;
+    },
+    () => low,
   );
-}
-function addUpperBase(c: Emit, segment: number, upper: Value): void {
-  c.set(st.segBase[segment], c.b.or(c.get(st.segBase[segment]), c.b.shl(upper, c.b.i64(32))));
-}
-function finishSystemSegment(c: Emit, segment: number, selector: Value, desc: Value): void {
-  const upper = upperBase(c, selector);
-  setSegment(c, c.b.i32(segment), selector, desc);
-  addUpperBase(c, segment, upper);
 }
 
 /** SLDT and STR. */

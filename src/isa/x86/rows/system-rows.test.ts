@@ -304,6 +304,21 @@ test('LLDT and LTR in protected mode, and with 16-byte descriptors in IA-32e mod
   }
 });
 
+test('LLDT and LTR refuse a base that is not canonical, of as many bits as the processor has, and change nothing', () => {
+  for (const [code, selector, type] of [[[0x0f, 0x00, 0xd0], Sel.ldt, 0x82], [[0x0f, 0x00, 0xd8], Sel.tss2, 0x89]] as const) {
+    for (const [upper, absent, good] of [[0x8000n, 0x1000, false], [0xff808000n, 0x1000, false], [0xffff8000n, 0x1000, true], [0x8000n, 0, true], [0x1000000n, 0, false]] as const) {
+      const s = new System('long', 0, [...code]);
+      s.m.set(st.cr4Absent, absent);
+      s.describe(selector, descriptor(0x1234, 0x67, type, 0), upper);
+      const before = [s.m.get(st.segBase[S.ldtr]!), s.m.get(st.segBase[S.tr]!)];
+      s.m.setReg(R.rax, selector);
+      s.m.step();
+      assert.deepEqual(s.m.pending, good ? null : { vector: X.gp, error: selector });
+      if (!good) assert.deepEqual([s.m.get(st.segBase[S.ldtr]!), s.m.get(st.segBase[S.tr]!), s.m.peek(GDT + selector + 5, 1)[0]], [...before, type]);
+    }
+  }
+}); // biome-ignore format: tables
+
 test('LLDT and LTR check privilege, type, presence and mode', () => {
   const lldt = [0x0f, 0x00, 0xd0];
   const ltr = [0x0f, 0x00, 0xd8];
