@@ -26,6 +26,14 @@ int main(void) {
   CHECK(1, c, 28, "AVX", "vaddps %%xmm0, %%xmm0, %%xmm0");
   CHECK(1, c, 29, "F16C", "vcvtph2ps %%xmm0, %%xmm0");
   CHECK(1, c, 30, "RDRAND", "rdrand %%eax");
+  CHECK(1, d, 8, "CMPXCHG8B", "mov %%rbx, %%r8\n mov %%rdx, %%rsi\n cmpxchg8b (%%rsi)\n mov %%r8, %%rbx");
+  CHECK(1, d, 15, "CMOV", "cmovc %%eax, %%eax");
+  CHECK(1, d, 19, "CLFLUSH", "clflush (%%rdx)");
+  CHECK(1, d, 24, "FXSAVE", "fxsave (%%rdx)");
+  CHECK(1, d, 25, "SFENCE", "sfence");
+  CHECK(1, d, 26, "LFENCE", "lfence");
+  CHECK(1, d, 26, "MFENCE", "mfence");
+  CHECK(1, d, 26, "MOVNTI", "movnti %%eax, (%%rdx)");
   CHECK(7, b, 3, "BMI1", "andn %%eax, %%eax, %%eax");
   CHECK(7, b, 5, "AVX2", "vpbroadcastd %%xmm0, %%xmm0");
   CHECK(7, b, 8, "BMI2", "pdep %%eax, %%eax, %%eax");

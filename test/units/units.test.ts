@@ -36,7 +36,7 @@ const WITHOUT_P =
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
 
 // QEMU's translator runs PCOMMIT and RDSEED whatever the model, and shows AVX, FMA, AVX2 and F16C where XSAVE is off.
-const OTHER_FEATURES = /PCOMMIT|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
+const OTHER_FEATURES = /PCOMMIT|LFENCE: undefined|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
 
 // A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
 const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
@@ -80,7 +80,13 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
   ['pmu', 'what there is without performance counters', '-cpu max,-pmu -append none', undefined, ENDS_EARLY],
   ['features', 'instructions of a model that has them all', '-cpu max', undefined, OTHER_FEATURES],
   ['features', 'instructions that an old model lacks are undefined', '-cpu qemu64', undefined, OTHER_FEATURES],
-  ['features', 'and those that are switched off', '-cpu max,-xsave,-rdrand,-bmi1,-abm,-sse4.2,-movbe', undefined, OTHER_FEATURES],
+  [
+    'features',
+    'and those that are switched off',
+    '-cpu max,-xsave,-rdrand,-bmi1,-abm,-sse4.2,-movbe,-cx8,-clflush,-sse2',
+    undefined,
+    OTHER_FEATURES,
+  ],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2', undefined, ENDS_EARLY],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.
   ['faults', 'exceptions in translated code', `-cpu max ${EAGER}`, /^FAIL: flags (of|before) /],

@@ -29,6 +29,13 @@ const control: readonly (readonly [bits: number, feature: string])[] = [
 
 /** Mnemonics that a feature brings. VEX forms need `avx` besides; LZCNT and TZCNT are BSR and BSF without theirs. */
 const instructions: readonly (readonly [feature: string, mnemonics: RegExp])[] = [
+  ['cx8', /^cmpxchg8b$/],
+  ['cmov', /^f?cmov/],
+  ['sep', /^sys(enter|exit)/],
+  ['clflush', /^clflush$/],
+  ['fxsr', /^fx(save|rstor)/],
+  ['sse', /^sfence$/],
+  ['sse2', /^([lm]fence|movnti)$/],
   ['cx16', /^cmpxchg16b$/],
   ['pni', /^(addsubp|haddp|hsubp|movshdup|movsldup|movddup|lddqu|fisttp)/],
   ['ssse3', /^(pshufb|phadd|phsub|pmaddubsw|psign|pmulhrsw|pabs|palignr)/],
