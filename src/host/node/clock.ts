@@ -5,32 +5,18 @@ import type { Clock, WallClock } from '../../bus/clock.ts';
 /** Monotonic time of this host in ns, for `machineClock` of all threads. */
 export const hostEpoch = (): bigint => process.hrtime.bigint();
 
-/** Readings by which a thread finds its distance to the common clock. */
-const READINGS = 100;
-
-/**
- * What to add to `own` for `common`, in the unit of both: two clocks of the same pace, read in turn. Each reading of the one between two of
- * the other bounds the distance, and the closest bounds decide: where a thread loses its processor between two readings, these say little.
- */
-export function clockDistance(own: () => number, common: () => number): number {
-  let least = Number.NEGATIVE_INFINITY;
-  let most = Number.POSITIVE_INFINITY;
-  for (let n = 0; n < READINGS; n++) {
-    const before = own();
-    const at = common();
-    const after = own();
-    least = Math.max(least, at - after);
-    most = Math.min(most, at - before);
-  }
-  return (least + most) / 2;
-}
-
 /** Nanoseconds since `epoch`, the same in every thread. */
 export function machineClock(epoch: bigint): Clock {
-  // `performance.now()` is the cheaper clock. Each thread has its own, at a distance to the common one that does not change.
-  const own = (): number => performance.now() * 1e6;
-  const offset = clockDistance(own, () => Number(process.hrtime.bigint() - epoch));
-  return { now: () => performance.now() * 1e6 + offset };
+  // The cheapest of Node's clocks for guests that read their time-stamp counter: `performance.now()` looks at what it is called on.
+  const { hrtime } = process;
+  const seconds = Number(epoch / 1_000_000_000n);
+  const rest = Number(epoch % 1_000_000_000n);
+  return {
+    now: () => {
+      const [s, ns] = hrtime();
+      return (s - seconds) * 1e9 + (ns - rest);
+    },
+  };
 }
 
 interface Instant {
