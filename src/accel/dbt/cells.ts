@@ -9,7 +9,7 @@ import { place } from '../../isa/x86/memory.ts';
 import { How } from '../../isa/x86/mmu.ts';
 import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
-import { ChainedCell, entryOf, hostOf, TlbFlag, tagHits } from '../../isa/x86/tlb.ts';
+import { ChainedCell, entryOf, hostOf, inUpperHalf, TlbFlag, tagHits } from '../../isa/x86/tlb.ts';
 
 /**
  * Layout of a cell: page (i64), key (i64; never 0 in one that holds), addend (i32), misses (i32), and the next one (i32) of the chain that a CR3
@@ -69,7 +69,10 @@ function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): voi
     b.if(outside, () => {
       b.if(
         b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.global)),
-        () => b.setRaw('i32', cell, b.i32(0), Cell.link),
+        () => {
+          b.setRaw('i32', cell, b.i32(0), Cell.link);
+          c.set(st.lowerGlobal, b.or(c.get(st.lowerGlobal), b.xor(inUpperHalf(c, addr), b.i32(1))));
+        },
         () => {
           b.setRaw('i32', cell, b.or(c.get(st.cellChain), b.i32(ChainedCell.member)), Cell.link);
           c.set(st.cellChain, cell);

@@ -100,30 +100,31 @@ for (const regions of ['off', 'always'] as const) {
     assert.deepEqual(out, [5, 7]);
   });
 
-  test(`${name}: INVLPG reaches every access that has remembered the page`, () => {
-    // mov ecx,4; L: add rax,[rsi]; mov [rdi],r8; xchg r8,r9; invlpg [rsi]; dec ecx; jnz L; hlt
-    const { vcpu, bytes, layout } = rig(regions, 'b9 04000000 480306 4c8907 4d87c8 0f013e ffc9 75f0 f4');
-    const memory = new DataView(bytes.buffer);
-    const put = (at: number, value: number): void => memory.setBigUint64(layout.ramBase + at, BigInt(value), true);
-    const [table, page, other] = [0x4000, 0x80000, 0x81000];
-    for (const [n, at] of [0x1000, 0x2000, 0x3000].entries()) put(at, (0x2000 + n * 0x1000) | 0x63);
-    for (let n = 0; n < 512; n++) put(table + n * 8, (n * 4096) | 0x63);
-    put(page, 1);
-    put(other, 100);
-    const registers = {
-      rsi: page,
-      rdi: table + (page / 4096) * 8,
-      r8: other | 0x63,
-      r9: page | 0x63,
-      cr3: 0x1000,
-      cr4: 0x20,
-      cr0: 0x80000001,
-    };
-    for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
-    vcpu.sync();
-    assert.equal(settle(vcpu), 'hlt');
-    assert.equal(vcpu.get('rax'), 202n);
-  });
+  for (const [kind, bits] of [['', 0x63], ['global ', 0x163]] as const) // biome-ignore format: pairs
+    test(`${name}: INVLPG reaches every access that has remembered the ${kind}page`, () => {
+      // mov ecx,4; L: add rax,[rsi]; mov [rdi],r8; xchg r8,r9; invlpg [rsi]; dec ecx; jnz L; hlt
+      const { vcpu, bytes, layout } = rig(regions, 'b9 04000000 480306 4c8907 4d87c8 0f013e ffc9 75f0 f4');
+      const memory = new DataView(bytes.buffer);
+      const put = (at: number, value: number): void => memory.setBigUint64(layout.ramBase + at, BigInt(value), true);
+      const [table, page, other] = [0x4000, 0x80000, 0x81000];
+      for (const [n, at] of [0x1000, 0x2000, 0x3000].entries()) put(at, (0x2000 + n * 0x1000) | 0x63);
+      for (let n = 0; n < 512; n++) put(table + n * 8, (n * 4096) | bits);
+      put(page, 1);
+      put(other, 100);
+      const registers = {
+        rsi: page,
+        rdi: table + (page / 4096) * 8,
+        r8: other | bits,
+        r9: page | bits,
+        cr3: 0x1000,
+        cr4: 0xa0,
+        cr0: 0x80000001,
+      };
+      for (const [r, v] of Object.entries(registers)) vcpu.set(r, BigInt(v));
+      vcpu.sync();
+      assert.equal(settle(vcpu), 'hlt');
+      assert.equal(vcpu.get('rax'), 202n);
+    });
 
   test(`${name}: a CR3 write reaches every access that has remembered a page, unless the page is global`, () => {
     // mov ecx,40; L: add rax,[rsi]; add rax,[rdi]; mov cr3,r8; xchg r8,r9; dec ecx; jnz L; hlt

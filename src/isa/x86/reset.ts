@@ -42,6 +42,7 @@ export const STAYS: ReadonlySet<string> = new Set(
     ...st.epochs,
     st.cellKey,
     st.cellChain,
+    st.lowerGlobal,
     st.callTop,
   ].map((s) => s.name),
 );

@@ -180,6 +180,8 @@ export const NARROW_HALF = (1n << 63n) - 0xc0000000n;
 export const cellKey = slot('cellKey', 'i64');
 /** Host address of the first cell in the chain of those filled from non-global pages under this number, or 0: see tlb.ts. */
 export const cellChain = slot('cellChain', 'i32');
+/** 1 while a cell may hold a global page of the lower half, which is in no chain: INVLPG then ends all of them. */
+export const lowerGlobal = slot('lowerGlobal', 'i32');
 /** Host address of the top entry of the shadow stack: return addresses that callers in translated code wait for. */
 export const callTop = slot('callTop', 'i32');
 /** Instructions that regions have retired. */

@@ -191,6 +191,7 @@ export const ChainedCell = { key: 8, link: 24, member: 1 } as const;
 function nextCells(c: Emit): void {
   c.set(st.cellKey, c.b.add(c.get(st.cellKey), c.b.i64(1 << 14)));
   c.set(st.cellChain, c.b.i32(0));
+  c.set(st.lowerGlobal, c.b.i32(0));
 }
 /** What they know of non-global pages holds no more. */
 function dropCells(c: Emit): void {
@@ -322,7 +323,12 @@ export const flushPage = sub('flushPage', ['i64'], null, {}, (c, addr) => {
   const { word, bit } = largeBit(c, addr);
   b.if(b.and(b.raw('i32', word, st.largePages[0].offset), bit), () => c.do(flushLarge, addr, b.i32(0)));
   b.if(b.ne(b.and(c.get(st.hugePages), hugeBit(c, addr)), b.i64(0)), () => c.do(flushLarge, addr, b.i32(1)));
-  nextCells(c);
+  // Programs' pages are not global: cells that hold the kernel's stay as they are.
+  b.if(
+    b.or(inUpperHalf(c, addr), c.get(st.lowerGlobal)),
+    () => nextCells(c),
+    () => dropCells(c),
+  );
   c.set(st.counters[2], b.add(c.get(st.counters[2]), b.i32(1)));
   b.ret();
 });
