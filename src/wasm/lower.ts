@@ -27,8 +27,17 @@ export interface NearAccess {
   readonly offset: number;
   /** Where the look is not served, the local holds 0, and each access goes the slow way. */
   readonly soft: boolean;
-  /** Where the look is taken: the group's cell, its lowest byte relative to this access, its bytes, and the word that tells a miss. */
-  readonly look: { readonly cell: number; readonly lowest: number; readonly bytes: number; readonly word: number } | null;
+  /**
+   * Where the look is taken: the group's cell, or -1 for one into the TLB; its lowest byte relative to this access, its bytes, whether one of
+   * its accesses writes, and the word that tells a miss.
+   */
+  readonly look: {
+    readonly cell: number;
+    readonly lowest: number;
+    readonly bytes: number;
+    readonly write: boolean;
+    readonly word: number;
+  } | null;
 }
 
 /** Entries of the TLB that belong to single accesses or groups of accesses. Places are offsets from `env`. */
@@ -43,6 +52,8 @@ export interface Cells {
   near(s: Stmt): NearAccess | undefined;
   /** What serves a cell that misses: (address of the lowest byte, the look's word, cell) → host address or 0. */
   readonly miss: Callee;
+  /** The same for a look into the TLB: (address of the lowest byte, the look's word). */
+  readonly tlbMiss: Callee;
   /** Emits the code for an access that is not served. */
   refused(lower: Lower): void;
 }
@@ -780,16 +791,21 @@ export class Lower {
       this.out.u8(0x7c);
       this.localSet(first);
     }
-    this.#cellHit(look.cell, first, look.bytes);
     const { wide } = this.target;
+    const inTlb = look.cell < 0;
+    let entry = -1;
+    if (!inTlb) this.#cellHit(look.cell, first, look.bytes);
+    else if (look.write) entry = this.#writeHit(first, look.bytes, false);
+    else entry = this.#readHit(first, look.bytes, false);
     this.open(0x04, typeCode(this.addressType), null, true);
-    this.#cellAddress(look.cell, first);
+    if (inTlb) this.#hostAddress(first, entry);
+    else this.#cellAddress(look.cell, first);
     this.out.u8(0x05);
     this.localGet(0);
     this.localGet(first);
     this.i32(look.word);
-    this.i32(look.cell);
-    this.call(cells.miss);
+    if (!inTlb) this.i32(look.cell);
+    this.call(inTlb ? cells.tlbMiss : cells.miss);
     if (!wide) this.out.u8(WRAP);
     this.localTee(near.local);
     this.out.u8(wide ? 0x50 : 0x45);

@@ -53,8 +53,33 @@ function miss(c: Emit, cell: Value, times: number): void {
   b.if(b.geu(b.xor(before, now), b.i32(CELL_MISSES)), () => c.do(manyMisses, cell));
 }
 
-/** Where the TLB holds the page of the bytes from `addr` to `last`: fills the cell and returns the host address of `addr`. */
-function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): void {
+/** Has a cell remember what a TLB entry holds. */
+function note(c: Emit, entry: Value, page: Value, addend: Value, addr: Value, cell: Value): void {
+  const b = c.b;
+  const now = key(c);
+  // One that was filled under this number may be in the chain already, where it stays.
+  const fresh = b.ne(b.shru(b.xor(b.raw('i64', cell, Cell.key), now), b.i64(14)), b.i64(0));
+  const outside = b.or(fresh, b.eqz(b.raw('i32', cell, Cell.link)));
+  b.if(outside, () => {
+    b.if(
+      b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.global)),
+      () => {
+        b.setRaw('i32', cell, b.i32(0), Cell.link);
+        c.set(st.lowerGlobal, b.or(c.get(st.lowerGlobal), b.xor(inUpperHalf(c, addr), b.i32(1))));
+      },
+      () => {
+        b.setRaw('i32', cell, b.or(c.get(st.cellChain), b.i32(ChainedCell.member)), Cell.link);
+        c.set(st.cellChain, cell);
+      },
+    );
+  });
+  b.setRaw('i64', cell, page, Cell.page);
+  b.setRaw('i64', cell, now, Cell.key);
+  b.setRaw('i32', cell, addend, Cell.addend);
+}
+
+/** Where the TLB holds the page of the bytes from `addr` to `last`: fills the cell, if there is one, and returns the host address of `addr`. */
+function fill(c: Emit, addr: Value, last: Value, write: Value, cell?: Value): void {
   const b = c.b;
   const entry = entryOf(b, c.get(st.tlb), addr);
   const tag = b.raw('i64', entry);
@@ -62,29 +87,27 @@ function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): voi
   const slow = b.and(b.and(b.wrap(tag), b.i32(1)), write);
   b.if(b.and(b.eqz(slow), b.and(tagHits(b, page, addr), tagHits(b, page, last))), () => {
     const addend = b.raw('i32', entry, 8);
-    const now = key(c);
-    // One that was filled under this number may be in the chain already, where it stays.
-    const fresh = b.ne(b.shru(b.xor(b.raw('i64', cell, Cell.key), now), b.i64(14)), b.i64(0));
-    const outside = b.or(fresh, b.eqz(b.raw('i32', cell, Cell.link)));
-    b.if(outside, () => {
-      b.if(
-        b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.global)),
-        () => {
-          b.setRaw('i32', cell, b.i32(0), Cell.link);
-          c.set(st.lowerGlobal, b.or(c.get(st.lowerGlobal), b.xor(inUpperHalf(c, addr), b.i32(1))));
-        },
-        () => {
-          b.setRaw('i32', cell, b.or(c.get(st.cellChain), b.i32(ChainedCell.member)), Cell.link);
-          c.set(st.cellChain, cell);
-        },
-      );
-    });
-    b.setRaw('i64', cell, page, Cell.page);
-    b.setRaw('i64', cell, now, Cell.key);
-    b.setRaw('i32', cell, addend, Cell.addend);
+    if (cell) note(c, entry, page, addend, addr, cell);
     b.ret(hostOf(c, addr, addend));
   });
 }
+
+/** What a look is about: the last of its bytes, whether it writes, and how its page is asked for. */
+function looked(c: Emit, addr: Value, look: Value): { last: Value; write: Value; ask: () => void } {
+  const b = c.b;
+  const field = (shift: number): Value => b.extu(b.and(b.shru(look, b.i32(shift)), b.i32(Look.mask)));
+  return {
+    last: b.sub(b.add(addr, field(Look.bytesShift)), b.i64(1)),
+    write: b.and(look, b.i32(Look.write)),
+    ask() {
+      const how = b.shl(b.and(look, b.i32(Look.firstWrites)), b.i32(Math.log2(How.write / Look.firstWrites)));
+      c.call(place, b.add(addr, field(Look.firstShift)), how);
+    },
+  };
+}
+/** Pages that a breakpoint or alignment checks keep out of the TLB stay out, and what lies on two pages is not looked for. */
+const askable = (c: Emit, addr: Value, last: Value): Value =>
+  c.b.and(c.b.eqz(c.b.or(c.get(st.watch), c.get(st.alignCheck))), tagHits(c.b, c.b.and(addr, c.b.i64(-4096)), last));
 
 /**
  * The cell at `cell` (from the state) has missed: host address (i64) of the group's lowest byte, which is at `addr`; or 0, where its first access
@@ -92,18 +115,24 @@ function fill(c: Emit, addr: Value, last: Value, write: Value, cell: Value): voi
  */
 export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i64', { faults: true }, (c, addr, look, cell) => {
   const b = c.b;
-  const field = (shift: number): Value => b.extu(b.and(b.shru(look, b.i32(shift)), b.i32(Look.mask)));
-  const last = b.sub(b.add(addr, field(Look.bytesShift)), b.i64(1));
-  const write = b.and(look, b.i32(Look.write));
+  const { last, write, ask } = looked(c, addr, look);
   const at = b.add(b.env, cell);
   miss(c, at, 1);
   fill(c, addr, last, write, at);
-  // Pages that a breakpoint or alignment checks keep out of the TLB stay out.
-  b.if(b.and(b.eqz(b.or(c.get(st.watch), c.get(st.alignCheck))), tagHits(b, b.and(addr, b.i64(-4096)), last)), () => {
-    const how = b.shl(b.and(look, b.i32(Look.firstWrites)), b.i32(Math.log2(How.write / Look.firstWrites)));
-    c.call(place, b.add(addr, field(Look.firstShift)), how);
+  b.if(askable(c, addr, last), () => {
+    ask();
     fill(c, addr, last, write, at);
   });
   b.if(b.eqz(b.and(look, b.i32(Look.soft))), () => miss(c, at, REFUSED));
+  b.ret(b.i64(0));
+});
+/** The same for a group without a cell, which the TLB does not have. */
+export const pageLook = sub('pageLook', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, look) => {
+  const b = c.b;
+  const { last, write, ask } = looked(c, addr, look);
+  b.if(askable(c, addr, last), () => {
+    ask();
+    fill(c, addr, last, write);
+  });
   b.ret(b.i64(0));
 });

@@ -135,6 +135,7 @@ export const contracts: Readonly<Record<string, Contract>> = {
   flushPage: flush,
   flushLarge: flush,
   protectPage: flush,
+  pageLook: { gives: { give: 'look', of: 1, look: 2 } },
   cellLook: {
     takes: { 3: { need: 'tag', tag: within('number', parts.cells.from, parts.cells.to, CELL_BYTES, false) } },
     gives: { give: 'look', of: 1, look: 2 },

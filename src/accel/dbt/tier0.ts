@@ -16,7 +16,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { cellLook } from './cells.ts';
+import { cellLook, pageLook } from './cells.ts';
 import { chainMiss, REGION_FIRST } from './chain.ts';
 import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
@@ -35,7 +35,7 @@ export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rm
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
   lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, updateWatch, stepBegin, stepShadow,
-  loadPointers, loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook,
+  loadPointers, loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook, pageLook,
 ]; // biome-ignore format: a list
 
 /**

@@ -8,7 +8,7 @@ import { Ctx } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { Cell, cellLook, Look, TLB_BITS } from './cells.ts';
+import { Cell, cellLook, Look, pageLook, TLB_BITS } from './cells.ts';
 import { chainMiss, manyTargets, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
@@ -68,7 +68,7 @@ export function buildRegions(
   memory: MemoryImport,
 ): RegionModule {
   const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
-  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, manyTargets, validateRegion, cellLook]);
+  const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, manyTargets, validateRegion, cellLook, pageLook]);
   for (const blocks of bodies)
     for (const parts of blocks.values()) for (const { code } of parts) for (const c of calleesOf(code)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
@@ -136,6 +136,10 @@ class RegionWriter {
   /** Places of accesses that hop between pages: they look into the TLB. */
   readonly #hashed: ReadonlySet<number>;
   readonly #key: number;
+  /** Blocks that are in loops. */
+  readonly #loops: ReadonlySet<RegionBlock>;
+  /** Kernels serve one task after the other: outside loops an access meets another page each time, and looks into the TLB. */
+  readonly #kernel: boolean;
   readonly #groups: ReadonlyMap<Stmt, Member>;
   readonly #groupLocals = new Map<Group, number>();
   /** Local that is 1 where the entry's instruction is left without having run; 0 where there is no such way. */
@@ -163,6 +167,8 @@ class RegionWriter {
     this.#type = type;
     this.#index = index;
     this.#current = region.entry;
+    this.#kernel = (region.ctx & Ctx.user) === 0;
+    this.#loops = new Set(region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
     this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
     this.#l = new Lower(this.#target(), ['i32']);
@@ -179,10 +185,9 @@ class RegionWriter {
   /** Which slots are used, which are written, and which may have been written at each block's end. */
   #findState(): void {
     const own = new Map<RegionBlock, Set<number>>();
-    const loops = new Set(this.#region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
     const kept = new Set<number>();
     for (const [b, parts] of this.#bodies) {
-      if (!loops.has(b)) continue;
+      if (!this.#loops.has(b)) continue;
       for (const { code } of parts)
         walk(code, (s) => {
           if ((s.kind === 'get' || s.kind === 'set') && IN_LOOPS.has(s.slot.offset)) kept.add(s.slot.offset);
@@ -251,7 +256,7 @@ class RegionWriter {
       const local = this.#groupLocals.get(group);
       return local === undefined ? undefined : { local, offset, soft: group.soft, look: null };
     }
-    const cell = this.#newCell(group.places);
+    const cell = this.#kernel && !this.#loops.has(this.#current) ? -1 : this.#newCell(group.places);
     if (cell === undefined) return undefined;
     const type = this.#l.addressType;
     const local = group.shared ? this.#l.local(type) : this.#l.hold(type);
@@ -259,7 +264,7 @@ class RegionWriter {
     const bytes = group.highest - group.lowest;
     const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0) | (group.soft ? Look.soft : 0);
     const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
-    return { local, offset, soft: group.soft, look: { cell, lowest: group.lowest, bytes, word } };
+    return { local, offset, soft: group.soft, look: { cell, lowest: group.lowest, bytes, write: group.write, word } };
   }
   /** The instruction that cannot go on here: tier 0 runs its instruction, or what is pending is delivered. */
   #refuse(): void {
@@ -314,6 +319,7 @@ class RegionWriter {
         addend: Cell.addend,
         near: (s) => this.#near(s),
         miss: cellLook,
+        tlbMiss: pageLook,
         refused: () => this.#refuse(),
       },
       afterSet: (_, offset) => {

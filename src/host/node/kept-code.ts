@@ -33,7 +33,7 @@ import type { NativeCode } from './native-code.ts';
 
 /** Most regions and bytes of a file: those that were not used for longest go. New regions need places in the table, too. */
 const REGIONS_KEPT = (REGIONS_MAX * 3) / 4;
-const BYTES_KEPT = 32 << 20;
+const BYTES_KEPT = 16 << 20;
 /** Files: those that were not used for longest go. */
 const FILES_KEPT = 8;
 /** A file of more segments is written anew. */
