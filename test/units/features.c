@@ -48,6 +48,9 @@ int main(void) {
   CHECK(0x80000001, d, 27, "RDTSCP", "rdtscp");
   report(TRY(".byte 0x66, 0x0f, 0xae, 0xf8", 0) == 6, "PCOMMIT, which no model has: #UD");
   report(TRY(".byte 0x0f, 0x01, 0xfd", 0) == 6, "RDPRU: #UD");
+  report(TRY(".byte 0xf3, 0x0f, 0xc7, 0xf0", 0) == 6 && TRY(".byte 0xf2, 0x0f, 0xc7, 0xf8", 0) == 6, "RDRAND and RDSEED behind F2 and F3: #UD");
+  report(TRY(".byte 0xf2, 0x0f, 0x01, 0xca", 0) == 6 && TRY(".byte 0xf3, 0x0f, 0x01, 0xcb", 0) == 6 && TRY(".byte 0x66, 0x0f, 0x01, 0xca", 0) == 6, "CLAC and STAC behind a prefix: #UD");
+  report(TRY("xor %%ecx, %%ecx\n .byte 0x66, 0x0f, 0x01, 0xd0", 0) == 6 && TRY("xor %%ecx, %%ecx\n .byte 0xf3, 0x0f, 0x01, 0xd0", 0) == 6, "XGETBV behind a prefix: #UD");
   /* Without their features LZCNT and TZCNT are BSR and BSF, which leave the destination of 0 alone. */
   u64 r = 7;
   asm volatile("lzcnt %1, %0" : "+r"(r) : "r"(1ul << 10));

@@ -36,7 +36,7 @@ const WITHOUT_P =
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
 
 // QEMU's translator runs PCOMMIT and RDSEED whatever the model, and shows AVX, FMA, AVX2 and F16C where XSAVE is off.
-const OTHER_FEATURES = /PCOMMIT|LFENCE: undefined|RDSEED: undefined|(FMA|AVX2?|F16C): there/;
+const OTHER_FEATURES = /PCOMMIT|LFENCE: undefined|behind |RDSEED: undefined|(FMA|AVX2?|F16C): there/;
 
 // A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
 const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;

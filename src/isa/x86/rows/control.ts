@@ -175,7 +175,7 @@ export const controlRows: readonly Row[] = [
   insn('66 0F 38 82', 'invpcid Gq,Mdq', longEnds, invpcid),
   insn('66 0F 38 82', 'invpcid Gd,Mdq', legacyEnds, invpcid),
 
-  insn('0F 01 D0', 'xgetbv', (c) => {
+  insn('NP 0F 01 D0', 'xgetbv', (c) => {
     const b = c.b;
     checkXsave(c);
     const index = c.reg(R.rcx, 32);
@@ -186,7 +186,7 @@ export const controlRows: readonly Row[] = [
     c.setReg(R.rax, 32, b.wrap(value));
     c.setReg(R.rdx, 32, b.wrap(b.shru(value, b.i64(32))));
   }),
-  insn('0F 01 D1', 'xsetbv', { ends: true }, (c) => {
+  insn('NP 0F 01 D1', 'xsetbv', { ends: true }, (c) => {
     checkXsave(c);
     c.privileged();
     c.do(setExtended, c.reg(R.rcx, 32), pair(c));

@@ -78,24 +78,26 @@ export const systemRows: readonly Row[] = [
   insn('0F 01 C1', 'vmcall', { ends: true }, callHost),
   insn('0F 01 D9', 'vmmcall', { ends: true }, callHost),
 
-  insn('0F C7 /6r', 'rdrand Rv', drawRandom),
-  insn('0F C7 /7r', 'rdseed Rv', drawRandom),
+  ...['NP', '66'].flatMap((prefix) => [
+    insn(`${prefix} 0F C7 /6r`, 'rdrand Rv', drawRandom),
+    insn(`${prefix} 0F C7 /7r`, 'rdseed Rv', drawRandom),
+  ]),
 
-  insn('0F 01 EE', 'rdpkru', (c) => {
+  insn('NP 0F 01 EE', 'rdpkru', (c) => {
     const b = c.b;
     c.raiseIf(b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pke))), X.ud);
     c.gpIf(c.reg(R.rcx, 32));
     c.setReg(R.rax, 32, c.get(st.pkru));
     c.setReg(R.rdx, 32, b.i32(0));
   }),
-  insn('0F 01 EF', 'wrpkru', (c) => {
+  insn('NP 0F 01 EF', 'wrpkru', (c) => {
     const b = c.b;
     c.raiseIf(b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(CR4.pke))), X.ud);
     c.gpIf(b.or(c.reg(R.rcx, 32), c.reg(R.rdx, 32)));
     c.do(writePkru, c.reg(R.rax, 32));
   }),
-  insn('0F 01 CA', 'clac', alignment(0)),
-  insn('0F 01 CB', 'stac', alignment(1)),
+  insn('NP 0F 01 CA', 'clac', alignment(0)),
+  insn('NP 0F 01 CB', 'stac', alignment(1)),
 
   insn('0F FF', 'ud0 Gv,Ev', undefinedOpcode),
   insn('0F B9', 'ud1 Gv,Ev', undefinedOpcode),
