@@ -28,11 +28,12 @@ export interface NearAccess {
   /** Where the look is not served, the local holds 0, and each access goes the slow way. */
   readonly soft: boolean;
   /**
-   * Where the look is taken: the group's cell, or -1 for one into the TLB; its lowest byte relative to this access, its bytes, whether one of
-   * its accesses writes, and the word that tells a miss.
+   * Where the look is taken: the group's cell; whether it goes into the TLB; its lowest byte relative to this access, its bytes, whether one
+   * of its accesses writes, and the word that tells a miss.
    */
   readonly look: {
     readonly cell: number;
+    readonly inTlb: boolean;
     readonly lowest: number;
     readonly bytes: number;
     readonly write: boolean;
@@ -52,7 +53,7 @@ export interface Cells {
   near(s: Stmt): NearAccess | undefined;
   /** What serves a cell that misses: (address of the lowest byte, the look's word, cell) → host address or 0. */
   readonly miss: Callee;
-  /** The same for a look into the TLB: (address of the lowest byte, the look's word). */
+  /** The same for a look into the TLB. */
   readonly tlbMiss: Callee;
   /** Emits the code for an access that is not served. */
   refused(lower: Lower): void;
@@ -792,7 +793,7 @@ export class Lower {
       this.localSet(first);
     }
     const { wide } = this.target;
-    const inTlb = look.cell < 0;
+    const { inTlb } = look;
     let entry = -1;
     if (!inTlb) this.#cellHit(look.cell, first, look.bytes);
     else if (look.write) entry = this.#writeHit(first, look.bytes, false);
@@ -804,7 +805,7 @@ export class Lower {
     this.localGet(0);
     this.localGet(first);
     this.i32(look.word);
-    if (!inTlb) this.i32(look.cell);
+    this.i32(look.cell);
     this.call(inTlb ? cells.tlbMiss : cells.miss);
     if (!wide) this.out.u8(WRAP);
     this.localTee(near.local);

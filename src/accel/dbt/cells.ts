@@ -105,6 +105,12 @@ function looked(c: Emit, addr: Value, look: Value): { last: Value; write: Value;
     },
   };
 }
+/** Nothing serves the look. */
+function refuse(c: Emit, look: Value, cell: Value): void {
+  const b = c.b;
+  b.if(b.eqz(b.and(look, b.i32(Look.soft))), () => miss(c, cell, REFUSED));
+  b.ret(b.i64(0));
+}
 /** Pages that a breakpoint or alignment checks keep out of the TLB stay out, and what lies on two pages is not looked for. */
 const askable = (c: Emit, addr: Value, last: Value): Value =>
   c.b.and(c.b.eqz(c.b.or(c.get(st.watch), c.get(st.alignCheck))), tagHits(c.b, c.b.and(addr, c.b.i64(-4096)), last));
@@ -123,16 +129,15 @@ export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i64', { faults: 
     ask();
     fill(c, addr, last, write, at);
   });
-  b.if(b.eqz(b.and(look, b.i32(Look.soft))), () => miss(c, at, REFUSED));
-  b.ret(b.i64(0));
+  refuse(c, look, at);
 });
-/** The same for a group without a cell, which the TLB does not have. */
-export const pageLook = sub('pageLook', ['i64', 'i32'], 'i64', { faults: true }, (c, addr, look) => {
+/** The same for a look into the TLB that was not served: the cell counts only how often. */
+export const pageLook = sub('pageLook', ['i64', 'i32', 'i32'], 'i64', { faults: true }, (c, addr, look, cell) => {
   const b = c.b;
   const { last, write, ask } = looked(c, addr, look);
   b.if(askable(c, addr, last), () => {
     ask();
     fill(c, addr, last, write);
   });
-  b.ret(b.i64(0));
+  refuse(c, look, b.add(b.env, cell));
 });

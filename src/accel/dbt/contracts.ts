@@ -104,6 +104,12 @@ export interface Contract {
   readonly writes?: readonly PartName[];
 }
 const index = (last: number): Take => ({ need: 'tag', tag: within('number', 0, last + 1, 1, false) });
+/** The third parameter is the cell. */
+const look: Contract = {
+  takes: { 3: { need: 'tag', tag: within('number', parts.cells.from, parts.cells.to, CELL_BYTES, false) } },
+  gives: { give: 'look', of: 1, look: 2 },
+  writes: ['cells'],
+};
 const flush: Contract = { writes: ['tlbs', 'jumpCache', 'cells'] };
 
 export const contracts: Readonly<Record<string, Contract>> = {
@@ -135,12 +141,8 @@ export const contracts: Readonly<Record<string, Contract>> = {
   flushPage: flush,
   flushLarge: flush,
   protectPage: flush,
-  pageLook: { gives: { give: 'look', of: 1, look: 2 } },
-  cellLook: {
-    takes: { 3: { need: 'tag', tag: within('number', parts.cells.from, parts.cells.to, CELL_BYTES, false) } },
-    gives: { give: 'look', of: 1, look: 2 },
-    writes: ['cells'],
-  },
+  cellLook: look,
+  pageLook: look,
   chainMiss: { takes: { 1: { need: 'tag', tag: entryOf('sites', true) } }, writes: ['sites'] },
   // Code.
   lookup: { gives: { give: 'tag', tag: RECORD_OR_NONE } },

@@ -256,15 +256,16 @@ class RegionWriter {
       const local = this.#groupLocals.get(group);
       return local === undefined ? undefined : { local, offset, soft: group.soft, look: null };
     }
-    const cell = this.#kernel && !this.#loops.has(this.#current) ? -1 : this.#newCell(group.places);
+    const cell = this.#newCell(group.places);
     if (cell === undefined) return undefined;
     const type = this.#l.addressType;
     const local = group.shared ? this.#l.local(type) : this.#l.hold(type);
     this.#groupLocals.set(group, local);
     const bytes = group.highest - group.lowest;
+    const inTlb = this.#kernel && !this.#loops.has(this.#current);
     const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0) | (group.soft ? Look.soft : 0);
     const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
-    return { local, offset, soft: group.soft, look: { cell, lowest: group.lowest, bytes, write: group.write, word } };
+    return { local, offset, soft: group.soft, look: { cell, inTlb, lowest: group.lowest, bytes, write: group.write, word } };
   }
   /** The instruction that cannot go on here: tier 0 runs its instruction, or what is pending is delivered. */
   #refuse(): void {
