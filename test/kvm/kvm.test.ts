@@ -9,16 +9,38 @@ const SECONDS = Number(process.env['NONROOT_LONG_SECONDS'] ?? 580);
 /** With less time than this, another outer guest is not worth its start. */
 const LEAST_SECONDS = 450;
 
-test('machines on a real KVM', { timeout: (SECONDS + 30) * 1000, skip: await whyNot() }, async (t) => {
+/** Names of the checks that a run's lines tell of, with what was said. */
+const checksOf = (lines: readonly string[]): Map<string, string> =>
+  new Map(
+    lines
+      .filter((line) => /^([✔✖]|(not )?ok) /.test(line))
+      .map((line) => [line.replace(/^(✔|✖|not ok|ok) /, '').split(/ \(|: /)[0]!, line]),
+  );
+const FAILED = /^(not ok|✖) /;
+
+/**
+ * A check that fails is asked for once more, in another outer guest: the emulated processor gives a guest the registers of the kernel around it now and then
+ * (seen in an inner guest's state: RIP in the outer kernel's kvm_amd, RAX and CR3 behind the inner guest's memory), which ends neither kernel each time. What
+ * fails twice fails.
+ */
+test('machines on a real KVM', { timeout: (2 * SECONDS + 30) * 1000, skip: await whyNot() }, async (t) => {
   const script = 'node src/host/node/kvm.test.js; node test/kvm/inner.js; node test/kvm/inner-processes.js\n';
-  const end = Date.now() + SECONDS * 1000;
+  let end = Date.now() + SECONDS * 1000;
   let lines: string[];
   let why: string | undefined;
+  let before: ReadonlyMap<string, string> | undefined;
   for (;;) {
     lines = [];
     why = await outerGuest(script, (line) => lines.push(line), { seconds: (end - Date.now()) / 1000 });
+    const failed = lines.filter((line) => FAILED.test(line));
+    if (failed.length > 0 && !before) {
+      before = checksOf(lines);
+      end = Date.now() + SECONDS * 1000;
+      for (const line of failed) t.diagnostic(`asked for once more: ${line}`);
+      continue;
+    }
     // The outer guest's own kernel ends, or stands still, now and then (outer.ts). That says nothing of this project: another one is asked.
-    if (!why?.startsWith('its kernel') || lines.some((line) => /^(not ok|✖) /.test(line))) break;
+    if (!why?.startsWith('its kernel') || failed.length > 0) break;
     t.diagnostic(`the outer guest, which QEMU emulates: ${why}`);
     if (end - Date.now() < LEAST_SECONDS * 1000) {
       t.skip(`the outer guest, which QEMU emulates: ${why}`);
@@ -27,12 +49,13 @@ test('machines on a real KVM', { timeout: (SECONDS + 30) * 1000, skip: await why
   }
   const all = lines.join('\n');
   assert.equal(why, undefined, `the outer guest: ${why}:\n${all}`);
-  const results = lines.filter((line) => /^(not )?ok /.test(line));
-  const units = lines.filter((line) => /^[✔✖] /.test(line));
-  assert.ok(results.length >= 5 && units.length >= 5, `too few results:\n${all}`);
-  for (const line of [...units, ...results]) {
-    await t.test(line.replace(/^(✔|✖|not ok|ok) /, '').split(/ \(|: /)[0]!, () => {
-      assert.match(line, /^(✔|ok) /, all);
+  const checks = checksOf(lines);
+  const units = [...checks.values()].filter((line) => /^[✔✖]/.test(line)).length;
+  assert.ok(units >= 5 && checks.size - units >= 5, `too few results:\n${all}`);
+  for (const [name, line] of checks) {
+    const first = before?.get(name);
+    await t.test(name, () => {
+      assert.ok(!FAILED.test(line) || (first !== undefined && !FAILED.test(first)), all);
     });
   }
 });
