@@ -8,6 +8,7 @@ import { Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
 import { inUpperHalf, jumpIndex } from '../../isa/x86/tlb.ts';
+import type { Lower } from '../../wasm/lower.ts';
 
 /** Regions live in the table from here on; below are the handlers. */
 export const REGION_FIRST = 0xe000;
@@ -44,6 +45,22 @@ export function epochOf(c: Emit, address: Value): Value {
   const b = c.b;
   const half = b.shl(inUpperHalf(c, address), b.i32(2));
   return b.raw('i32', b.add(b.env, half), st.epochs[0].offset);
+}
+
+/** The same in code that is emitted: `address` puts the linear address on the stack; in 64-bit code (`long`) its bit 63 is the half. */
+export function pushEpoch(l: Lower, address: () => void, long = false): void {
+  l.localGet(0);
+  address();
+  if (!long) {
+    l.localGet(0);
+    l.memory(0x29, st.halves.offset);
+    l.op(0x7c);
+  }
+  l.i64(63n);
+  l.op(0x87, 0xa7);
+  l.i32(4);
+  l.op(0x71, 0x6a);
+  l.memory(0x28, st.epochs[0].offset);
 }
 
 /**

@@ -17,7 +17,7 @@ import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { cellLook, pageLook } from './cells.ts';
-import { chainMiss, REGION_FIRST } from './chain.ts';
+import { chainMiss, pushEpoch, REGION_FIRST } from './chain.ts';
 import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
@@ -376,18 +376,7 @@ function mainLoop(
     l.close();
   };
   /** The epoch of the half in which the linear address `ip` lies. */
-  const epochOfIp = (): void => {
-    l.localGet(0);
-    l.localGet(ip);
-    l.localGet(0);
-    l.memory(0x29, st.halves.offset);
-    l.op(0x7c);
-    l.i64(63n);
-    l.op(0x88, 0xa7);
-    l.i32(2);
-    l.op(0x74, 0x6a);
-    l.memory(0x28, st.epochs[0].offset);
-  };
+  const epochOfIp = (): void => pushEpoch(l, () => l.localGet(ip));
   const storeRip = (): void => {
     l.localGet(0);
     l.localGet(ip);

@@ -9,7 +9,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, pageLook, TLB_BITS } from './cells.ts';
-import { chainMiss, manyTargets, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
+import { chainMiss, manyTargets, pushEpoch, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
@@ -667,19 +667,7 @@ class RegionWriter {
   }
   /** Puts the epoch of an address on the stack. */
   #epoch(address: () => void): void {
-    const l = this.#l;
-    l.localGet(0);
-    address();
-    if (this.#legacy) {
-      l.localGet(0);
-      l.memory(0x29, st.halves.offset);
-      l.op(0x7c);
-    }
-    l.i64(63n);
-    l.op(0x87, 0xa7);
-    l.i32(4);
-    l.op(0x71, 0x6a);
-    l.memory(0x28, st.epochs[0].offset);
+    pushEpoch(this.#l, address, !this.#legacy);
   }
 
   // -- control flow
