@@ -87,4 +87,6 @@ export const golden: readonly Golden[] = [
     'vector=1 rsp=20002002 rip=1000000c flags=b47 xmm5=ffffffffdc4ec847ffffffffa09e4cfc',
   ],
   ['mode=16 code=c4e2d18ea708f0 rbx=ff0 xmm5=800000007f94ff803e8400004bffffff', 'vector=3 rip=8 m0=0'],
+  ['mode=64 code=49ffd5 rsp=e22d5f792262a686 r13=c02fe00a0dd83288', 'vector=12'],
+  ['mode=64 code=49ffd5 rsp=10000 r13=c02fe00a0dd83288', 'vector=14 address=fff8 error=6'],
 ];

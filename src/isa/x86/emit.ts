@@ -408,11 +408,17 @@ export abstract class InsnEmit extends Emit {
 
   // -- leaving
 
-  /** #GP(0) unless `target` (i64) of a near branch in 64-bit code is canonical: the branch has not happened then. */
-  checkTarget(target: Value): void {
+  /**
+   * #GP(0) unless `target` (i64) of a near branch in 64-bit code is canonical: the branch has not happened then. `sooner` emits what raises
+   * exceptions before that one; it runs only where the target may not be canonical.
+   */
+  checkTarget(target: Value, sooner?: () => void): void {
     const b = this.b;
     // Whatever the paging, those of 48 bits are.
-    b.if(b.ne(b.shru(b.add(target, b.i64(1n << 47n)), b.i64(48)), b.i64(0)), () => this.gpIf(b.eqz(isCanonical(this, target))));
+    b.if(b.ne(b.shru(b.add(target, b.i64(1n << 47n)), b.i64(48)), b.i64(0)), () => {
+      sooner?.();
+      this.gpIf(b.eqz(isCanonical(this, target)));
+    });
   }
   /** Near jump to a computed offset in CS (i64, cut by the caller). */
   jump(target: Value): void {

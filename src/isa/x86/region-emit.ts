@@ -221,14 +221,14 @@ export class RegionEmit extends StaticEmit {
     this.settle(this.#flags.liveAt(this.targetPlace), true);
     super.branch(o);
   }
-  override checkTarget(target: Value): void {
+  override checkTarget(target: Value, sooner?: () => void): void {
     const b = this.b;
     const others = this.guesses.map((place) => b.ne(target, this.ipAt(place)));
-    if (others.length === 0) super.checkTarget(target);
+    if (others.length === 0) super.checkTarget(target, sooner);
     else
       b.if(
         others.reduce((all, other) => b.and(all, other)),
-        () => super.checkTarget(target),
+        () => super.checkTarget(target, sooner),
       );
   }
   override jump(target: Value): void {

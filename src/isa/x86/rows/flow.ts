@@ -2,6 +2,7 @@
 
 import type { Value } from '../../../ir/ir.ts';
 import { CONDITIONS, type InsnEmit, type Operand, type Size } from '../emit.ts';
+import { probeWrite } from '../memory.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import { R, S, segLimit } from '../state.ts';
 
@@ -24,9 +25,13 @@ function jumpTo(c: InsnEmit, target: Value): void {
   c.jump(c.size === 64 ? target : c.b.extu(target));
 }
 
-/** Of a call: processors write the return address, then check the target, then move the stack pointer. */
+/**
+ * Of a call: processors write the return address, then check the target, then move the stack pointer. Where the target is not canonical they
+ * write nothing, but what the write raises (#SS, #PF) comes first.
+ */
 function callWithin(c: InsnEmit, target: Value, back: Value): void {
-  if (c.size === 64) c.checkTarget(target);
+  if (c.size === 64)
+    c.checkTarget(target, () => c.do(probeWrite, c.stackAddress(c.stackPointer(-8), 8, true), c.b.i32(8), c.b.i32(0)));
   if (!c.limited) return;
   const bytes = c.size / 8;
   c.store(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size));
