@@ -21,8 +21,8 @@ import {
   WRITABLE_BYTES,
 } from './case.ts';
 
-/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless: more than a loop of three with a 16-bit counter takes. */
-const MAX_STEPS = 250_000;
+/** Instructions, counted once for each burst of a repeated one, after which a case counts as endless: more than a loop of fifteen with a 16-bit counter takes. */
+const MAX_STEPS = 1_000_000;
 /** Bit of the slot `mxcsr` that asks for every exception flag: see rows/sse.ts. */
 const EXACT = 1 << 31;
 
@@ -85,6 +85,14 @@ function copy16(from: Uint8Array, at: number, to: Uint8Array, place: number): vo
   for (let i = 0; i < 16; i++) to[place + i] = from[at + i]!;
 }
 
+export const SEGMENTS = [S.es, S.cs, S.ss, S.ds, S.fs, S.gs] as const;
+/** What the host has in segment register `n` when a case begins. */
+export function selectorOf(mode: Mode, n: number): number {
+  if (n === S.fs || n === S.gs) return 0;
+  if (mode === 16) return n === S.cs ? 0x07 : 0x0f;
+  if (n === S.cs) return mode === 64 ? 0x33 : 0x23;
+  return mode === 64 && n !== S.ss ? 0 : 0x2b;
+}
 /** The segments of 16-bit cases. */
 export function setSegments16(set: (slot: Slot, value: number | bigint) => void): void {
   for (const n of [S.es, S.cs, S.ss, S.ds]) {
@@ -154,8 +162,7 @@ export class Evaluator implements Runner {
     m.set(st.xcr0, 7n);
     m.call(updateContext);
     m.set(st.segBase[S.gs]!, mode === 64 ? BigInt(GS_BASE) : 0n);
-    for (const n of [S.es, S.ds, S.fs, S.gs])
-      m.set(st.segSelector[n]!, n === S.fs || n === S.gs || mode === 64 ? 0 : mode === 32 ? 0x2b : 0x0f);
+    for (const n of SEGMENTS) m.set(st.segSelector[n]!, selectorOf(mode, n));
     m.clearPending();
     m.set(st.cr2, 0n);
     return this.#state().slice();

@@ -39,7 +39,7 @@ const uses: readonly [RegExp, FlagUse][] = [
 ];
 const none: FlagUse = { defines: 0, undefined: 0 };
 
-const readers = /^(j(?!mp|cxz)|set|cmov|adc$|sbb$|rc[lr]$|pushf|lahf|loopn?z|cmc|aa[as]$|da[as]$|fcmov|adcx|adox)/;
+const readers = /^(j(?!mp|cxz)|set|cmov|adc$|sbb$|rc[lr]$|pushf|lahf|loopn?z|cmc|aa[as]$|da[as]$|salc|fcmov|adcx|adox)/;
 
 /** True where the instruction's effect depends on arithmetic flags. */
 export const readsFlags = (mnemonic: string): boolean => readers.test(mnemonic);

@@ -15,7 +15,7 @@ import { resetState } from '../../src/isa/x86/reset.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { S } from '../../src/isa/x86/state.ts';
 import { type Case, CODE, CODE_BYTES, codeBase, DATA, DATA_BYTES, GS_BASE, type Result, WRITABLE_BYTES } from './case.ts';
-import { DataPages, putRegisters, type Runner, setSegments16, takeRegisters } from './evaluator.ts';
+import { DataPages, putRegisters, type Runner, SEGMENTS, selectorOf, setSegments16, takeRegisters } from './evaluator.ts';
 
 // Guest-physical places from the machine's `physical` on; system pages are mapped one to one from SYSTEM on.
 const PML4 = 0x1000;
@@ -205,16 +205,13 @@ export class Translator implements Runner {
     set(st.segLimit[S.tr]!, 0x67);
     set(st.segAttr[S.tr]!, 0x8b);
     const long = c.mode === 64;
-    for (const n of [S.es, S.cs, S.ss, S.ds, S.fs, S.gs]) {
+    for (const n of SEGMENTS) {
       set(st.segBase[n]!, 0n);
       set(st.segLimit[n]!, -1);
       set(st.segAttr[n]!, n === S.cs ? (long ? 0xa0fb : 0xc0fb) : 0xc0f3);
-      set(st.segSelector[n]!, n === S.cs ? (long ? 0x33 : 0x23) : n === S.ss || (!long && (n === S.ds || n === S.es)) ? 0x2b : 0);
+      set(st.segSelector[n]!, selectorOf(c.mode, n));
     }
-    if (c.mode === 16) {
-      setSegments16(set);
-      for (const n of [S.es, S.ds]) set(st.segSelector[n]!, 0x0f);
-    }
+    if (c.mode === 16) setSegments16(set);
     set(st.segBase[S.gs]!, long ? BigInt(GS_BASE) : 0n);
     set(st.cpl, 3);
     set(st.rip, c.state.rip);
