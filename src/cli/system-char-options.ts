@@ -84,6 +84,12 @@ export const charDeviceOptions: readonly SystemOption[] = [
     }),
   },
   {
+    names: ['-debugcon'],
+    value: 'stdio|file:F|unix:PATH|tcp:HOST:PORT|null|none|…',
+    help: "connect the firmware's debug console, port 0xE9 or what -global isa-debugcon.iobase= says",
+    apply: does((s, v) => void s.debugcon.push(v)),
+  },
+  {
     names: ['-monitor'],
     value: 'stdio|pty|unix:PATH|tcp:HOST:PORT|none|…',
     help: 'where the monitor for people is',

@@ -111,6 +111,10 @@ function characters(s: Settings): void {
     if (text === 'none') return;
     s.devices.push({ driver: 'isa-parallel', index, chardev: shortChardev(s, '-parallel', text, `parallel${index}`) });
   });
+  s.debugcon.forEach((text, n) => {
+    if (text === 'none') return;
+    s.devices.push({ driver: 'isa-debugcon', chardev: shortChardev(s, '-debugcon', text, `debugcon${n === 0 ? '' : n}`) });
+  });
   s.monitor.forEach((text, n) => {
     if (text === 'none') return;
     s.monitors.push({ chardev: shortChardev(s, '-monitor', text, `compat_monitor${n}`), mode: 'readline' });
@@ -177,7 +181,7 @@ function globals(s: Settings): void {
 
 /** Network cards that the machine may boot from have their expansion ROM; of all others it would only cost time. */
 function bootRoms(s: Settings): void {
-  const ordered = /n/.test(s.machineProperties.get('boot.order') ?? '');
+  const ordered = ['order', 'once'].some((name) => s.machineProperties.get(`boot.${name}`)?.includes('n'));
   s.devices = s.devices.map((d) => {
     const rom = findDeviceType(d.driver)?.bootRom;
     const indexed = d['bootindex'] !== undefined && Number(d['bootindex']) >= 0;

@@ -60,12 +60,12 @@ export const firmwareOptions: readonly SystemOption[] = [
   },
 ];
 
-/** Firmware for a machine; undefined where a kernel is started directly. */
+/** Firmware for a machine; no shape where a kernel is started directly, and nothing at all where that has no files of its own by fw_cfg either. */
 export async function firmwareOf(
   s: Settings,
   host: SystemHost,
   more: readonly FlashImage[] = [],
-): Promise<{ readonly shape: FirmwareShape; readonly images: FirmwareImages } | undefined> {
+): Promise<{ readonly shape?: FirmwareShape; readonly images: FirmwareImages } | undefined> {
   const flash: FlashImage[] = [...more];
   for (const path of s.flash) {
     const { device } = await openDisk(host.disks, path, { format: 'raw', readOnly: s.readOnlyFlash.has(path) });
@@ -74,7 +74,11 @@ export async function firmwareOf(
     // What cannot be programmed is not needed any more.
     if (!chip.save) await device.close();
   }
-  if (flash.length === 0 && s.bios === undefined && s.kernel !== undefined) return undefined;
+  const files = new Map<string, Uint8Array>();
+  for (const { name, file, text } of s.fwCfg)
+    files.set(name, file === undefined ? new TextEncoder().encode(text) : await host.readFile(file));
+  if (flash.length === 0 && s.bios === undefined && s.kernel !== undefined)
+    return files.size === 0 ? undefined : { images: { flash, roms: new Map(), files } };
   if (flash.length > 0 && s.bios !== undefined) throw new Refused('-bios: not supported together with flash');
   const report = (): void => {};
   const rom =
@@ -83,9 +87,6 @@ export async function firmwareOf(
       : await host.firmware(s.bios ?? (s.machine.board === 'microvm' ? MICROVM : STANDARD), s.firmwareFolders, report);
   const roms = new Map<string, Uint8Array>();
   for (const file of romFiles(s.devices)) roms.set(file, await host.firmware(file, s.firmwareFolders, report));
-  const files = new Map<string, Uint8Array>();
-  for (const { name, file, text } of s.fwCfg)
-    files.set(name, file === undefined ? new TextEncoder().encode(text) : await host.readFile(file));
   // SeaBIOS starts a kernel by an option ROM, UEFI firmware by itself.
   if (rom && s.kernel !== undefined)
     files.set(linuxBootRom.file, await host.firmware(linuxBootRom.image, s.firmwareFolders, report));

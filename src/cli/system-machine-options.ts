@@ -199,14 +199,13 @@ function smp(s: Settings, text: string): void {
 }
 
 function boot(s: Settings, text: string): void {
+  const letters = (name: 'order' | 'once') => (v: string) => {
+    if (!/^[a-dnp]*$/.test(v)) throw new Refused(`-boot ${name}=${v}: accepted are the letters a, c, d, n`);
+    s.machineProperties.set(`boot.${name}`, v);
+  };
   properties('-boot', text, 'order', {
-    order: (v) => {
-      if (!/^[a-dnp]*$/.test(v)) throw new Refused(`-boot order=${v}: accepted are the letters a, c, d, n`);
-      s.machineProperties.set('boot.order', v);
-    },
-    once: (v) => {
-      throw new Refused(`-boot once=${v}: not supported`);
-    },
+    order: letters('order'),
+    once: letters('once'),
     menu: (v) => {
       s.bootMenu = { ...s.bootMenu, on: onOff('-boot menu=', v) };
     },
@@ -214,7 +213,9 @@ function boot(s: Settings, text: string): void {
       s.bootMenu = { on: false, ...s.bootMenu, timeout: integer('-boot splash-time=', v, 0, 65535) };
     },
     strict: (v) => void s.machineProperties.set('boot.strict', onOff('-boot strict=', v) ? 'on' : 'off'),
-    'reboot-timeout': (v) => void integer('-boot reboot-timeout=', v, 0, 65535),
+    'reboot-timeout': (v) => {
+      s.rebootTimeout = integer('-boot reboot-timeout=', v, -1, 65535);
+    },
   });
 }
 
@@ -315,8 +316,8 @@ export const machineOptions: readonly SystemOption[] = [
   },
   {
     names: ['-boot'],
-    value: '[order=]DRIVES[,strict=on|off]',
-    help: 'where the firmware looks for a system',
+    value: '[order=]DRIVES[,once=DRIVES][,menu=on|off][,splash-time=MS][,reboot-timeout=MS][,strict=on|off]',
+    help: 'where the firmware looks for a system; once= until the first reset',
     group: 'boot-opts',
     parameters: parameters({ string: 'order once splash', boolean: 'menu strict', number: 'splash-time reboot-timeout' }),
     apply: does(boot),

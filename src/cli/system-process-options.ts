@@ -25,6 +25,11 @@ function trace(s: Settings, text: string): string | undefined {
 
 const allowDeny = ['allow', 'deny'];
 
+function watchdogAction(s: Settings, option: string, value: string): void {
+  const accepted = ['reset', 'shutdown', 'poweroff', 'pause', 'debug', 'none', 'inject-nmi'];
+  s.actions.watchdog = oneOf(option, value, accepted) as 'none';
+}
+
 export const processOptions: readonly SystemOption[] = [
   {
     names: ['-readconfig'],
@@ -105,19 +110,15 @@ export const processOptions: readonly SystemOption[] = [
         panic: (v) => {
           s.actions.panic = oneOf('-action panic=', v, ['pause', 'shutdown', 'exit-failure', 'none']) as 'none';
         },
-        watchdog: (v) => {
-          s.actions.watchdog = oneOf('-action watchdog=', v, [
-            'reset',
-            'shutdown',
-            'poweroff',
-            'pause',
-            'debug',
-            'none',
-            'inject-nmi',
-          ]) as 'none';
-        },
+        watchdog: (v) => watchdogAction(s, '-action watchdog=', v),
       }),
     ),
+  },
+  {
+    names: ['-watchdog-action'],
+    value: 'reset|shutdown|poweroff|pause|debug|none|inject-nmi',
+    help: 'as -action watchdog=',
+    apply: does((s, v) => watchdogAction(s, '-watchdog-action ', v)),
   },
   {
     names: ['-S'],

@@ -41,6 +41,8 @@ export interface Settings {
   /** Files for the firmware by name: `-fw_cfg`. */
   fwCfg: { name: string; file?: string; text?: string }[];
   bootMenu?: { on: boolean; timeout?: number };
+  /** `-boot reboot-timeout=`, ms; -1 for none. */
+  rebootTimeout?: number;
   /** Bytes. */
   memory: number;
   memoryGiven: boolean;
@@ -73,6 +75,7 @@ export interface Settings {
   monitor: string[];
   qmp: { text: string; pretty: boolean }[];
   parallel: string[];
+  debugcon: string[];
   monitors: MonitorSetting[];
   gdb?: string;
   gdbChardev?: string;
@@ -152,6 +155,7 @@ export const defaults = (): Settings => ({
   monitor: [],
   qmp: [],
   parallel: [],
+  debugcon: [],
   monitors: [],
   devices: [],
   netdevs: [],
@@ -225,7 +229,7 @@ export function onOff(option: string, value: string): boolean {
  * @throws Refused
  */
 export function integer(option: string, value: string, least: number, most: number): number {
-  const n = /^(0x[\da-f]+|\d+)$/i.test(value) ? Number(value) : Number.NaN;
+  const n = /^(0x[\da-f]+|-?\d+)$/i.test(value) ? Number(value) : Number.NaN;
   if (!(n >= least && n <= most)) throw new Refused(`${option}${value}: accepted are numbers from ${least} to ${most}`);
   return n;
 }

@@ -41,6 +41,7 @@ export const pciConfigLayout = struct({ config: ['u8', 256] }, { name: 'pci', ve
 
 /** Offsets of the header. */
 export const pci = {
+  vendor: 0,
   command: 4,
   status: 6,
   bar0: 0x10,
@@ -227,15 +228,40 @@ export class PciFunction {
     this.#reached = reached;
   }
 
-  /** Gives the function an expansion ROM: a power of two of bytes, at least 2,048 (PCI 3.0, section 6.2.5.2). */
-  setRom(bytes: Uint8Array): void {
+  /**
+   * Gives the function an expansion ROM: a power of two of bytes, at least 2,048 (PCI 3.0, section 6.2.5.2). With `anyModel` its first image
+   * is read with the function's own identifiers: one image serves several models, and firmware takes none of others.
+   */
+  setRom(bytes: Uint8Array, anyModel = false): void {
     if (bytes.length < 2048 || (bytes.length & (bytes.length - 1)) !== 0)
       throw new Error(`Cannot give ${this.name} a ROM of ${bytes.length} bytes: accepted are powers of two from 2048`);
     this.#rom = bytes;
+    this.#anyModel = anyModel;
     const mask = ~(bytes.length - 1);
     this.writable(pci.rom, [1, (mask >>> 8) & 0xff, (mask >>> 16) & 0xff, mask >>> 24]);
   }
   #rom: Uint8Array | undefined;
+  #anyModel = false;
+
+  /** Bytes of the ROM's first image that read otherwise than the file has them: identifiers, and the checksum's byte (PCI 3.0, sections 6.3.1.1, 6.3.1.2). */
+  #romPatch(rom: Uint8Array): ReadonlyMap<number, number> {
+    const patch = new Map<number, number>();
+    const at = rom[0x18]! | (rom[0x19]! << 8);
+    const valid = rom[0] === 0x55 && rom[1] === 0xaa && [...'PCIR'].every((c, i) => rom[at + i] === c.charCodeAt(0));
+    if (!this.#anyModel || !valid) return patch;
+    let sum = rom[6]!;
+    for (let i = 0; i < 4; i++) {
+      const own = this.read(pci.vendor + i, 1);
+      sum += rom[at + 4 + i]! - own;
+      patch.set(at + 4 + i, own);
+    }
+    return patch.set(6, sum & 0xff);
+  }
+
+  /** Bytes of the expansion ROM; 0 where there is none. */
+  get romSize(): number {
+    return this.#rom?.length ?? 0;
+  }
 
   /** Where the expansion ROM is decoded, and what is behind it. */
   romRange(): { readonly base: number; readonly length: number; readonly handler: Handler } | undefined {
@@ -244,12 +270,15 @@ export class PciFunction {
     if (rom === undefined || !(register & 1) || !(this.#s.config[pci.command]! & command.memory)) return undefined;
     const base = (register & 0xffff_f800) >>> 0;
     if (base === 0 || !this.#reached(false, base, rom.length)) return undefined;
-    const view = new DataView(rom.buffer, rom.byteOffset, rom.byteLength);
+    const patch = this.#romPatch(rom);
     return {
       ...{ base, length: rom.length },
       handler: {
-        read: (offset, size) =>
-          size === 4 ? view.getUint32(offset, true) : size === 2 ? view.getUint16(offset, true) : rom[offset]!,
+        read(offset, size) {
+          let value = 0;
+          for (let i = offset + size - 1; i >= offset; i--) value = value * 256 + (patch.get(i) ?? rom[i]!);
+          return value;
+        },
         write: () => {},
       },
     };

@@ -215,3 +215,25 @@ test('a place that is taken is refused by name', () => {
   assert.equal(host.freeSlot(), 1);
   assert.ok(nic.bars.length === 3);
 });
+
+test('an expansion ROM of several models reads with the identifiers of the function, and its sum stays', () => {
+  const { nic, mmio, w, host } = q35();
+  const rom = new Uint8Array(2048).fill(3);
+  rom.set([0x55, 0xaa, 4]);
+  rom.set([0x40, 0], 0x18);
+  rom.set([...Buffer.from('PCIR'), 0xf4, 0x1a, 0x00, 0x10], 0x40);
+  const sum = (bytes: Iterable<number>) => [...bytes].reduce((x, y) => x + y, 0) & 0xff;
+  const read = (anyModel: boolean) => {
+    nic.setRom(rom, anyModel);
+    host.reset();
+    w(2, 0x30, 0xe100_0001);
+    w(2, 4, 2, 2);
+    return Array.from({ length: 2048 }, (_, i) => mmio.read(0xe100_0000 + i, 1));
+  };
+  assert.deepEqual(read(false), [...rom]);
+  const own = read(true);
+  assert.equal(mmio.read(0xe100_0044, 4), 0x1041_1af4);
+  assert.equal(sum(own), sum(rom));
+  assert.deepEqual(own.filter((v, i) => v !== rom[i]).length, 2);
+  assert.equal(mmio.read(0xe100_0046, 2), 0x1041);
+});

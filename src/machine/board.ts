@@ -68,6 +68,7 @@ const controlLayout = struct({
   paused: ['i32', 1],
   looked: ['i32', 1],
   plugs: ['i32', 1],
+  resets: ['i32', 1],
   wake: ['i32', 64],
   skipped: ['f64', 1],
   tscBase: ['i64', 1],
@@ -164,6 +165,8 @@ export interface Board {
     readonly paused: Int32Array;
     readonly looked: Int32Array;
     readonly plugs: Int32Array;
+    /** How often the machine was reset. */
+    readonly resets: Int32Array;
     readonly switched: Int32Array;
     readonly refused: Int32Array;
     readonly gate: Int32Array;
@@ -460,7 +463,8 @@ export function buildBoard(o: BoardOptions): Board {
   };
   const fwCfg = new FwCfg({ arena, memory, report });
   fwCfg.map(ports);
-  if (config.trace.includes('firmware')) {
+  // A debug console that was asked for has the port for itself.
+  if (config.trace.includes('firmware') && !config.devices?.some((d) => d.driver === 'isa-debugcon')) {
     const trace = limited(o.report, clock, TRACE_BURST);
     mapDebugConsole(
       ports,
@@ -524,7 +528,7 @@ export function buildBoard(o: BoardOptions): Board {
         slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
         rtc.reset(config.rtcOffset);
-        for (const [address, value] of cmosBytes(cpus.list().length, config.bootOrder ?? 'cad')) rtc.preset(address, value);
+        for (const [address, value] of cmosBytes(cpus.list().length, (Atomics.load(control.resets, 0) === 0 ? config.bootOnce : undefined) ?? config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();
         fwCfg.reset();
         chipset.reset();

@@ -7,6 +7,11 @@ import type { BootState, SegmentState } from '../firmware/target.ts';
 const attributes = (s: SegmentState): number =>
   s.type | (s.s << 4) | (s.dpl << 5) | (s.present << 7) | (s.l << 13) | (s.db << 14) | (s.g << 15) | (s.present ? 0 : 0x10000);
 
+/** What firmware leaves on all vCPUs, where there is none: MTRRs on, write-back by default. On a vCPU that was just reset. */
+export function applyFirmwareState(vcpu: Vcpu): void {
+  vcpu.set('mtrrDefault', 0xc06n);
+}
+
 /** Sets all registers that `state` names, on a vCPU that was just reset. */
 export function applyBootState(vcpu: Vcpu, state: BootState): void {
   const set = (name: string, value: number): void => vcpu.set(name, BigInt(value));
@@ -20,8 +25,6 @@ export function applyBootState(vcpu: Vcpu, state: BootState): void {
   set('idtr.base', state.idt.base);
   set('idtr.limit', state.idt.limit);
   set('cpl', 0);
-  // As firmware leaves it: MTRRs on, write-back by default.
-  set('mtrrDefault', 0xc06);
   vcpu.sync();
 
   function segment(name: string, s: SegmentState): void {

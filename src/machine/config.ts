@@ -46,8 +46,16 @@ export interface MachineConfig {
   readonly microvm?: Partial<MicrovmParts>;
   /** Sizes of the firmware's images; a machine without firmware is started with a kernel. */
   readonly firmware?: FirmwareShape;
+  /** The guest gets files through fw_cfg; with firmware it always may. */
+  readonly fwCfgFiles?: boolean;
   /** What the firmware is to try, in order: QEMU's letters of drives (`a` floppy, `c` disk, `d` CD-ROM, `n` network); `cad` when left out. */
   readonly bootOrder?: string | undefined;
+  /** The same until the machine's first reset. */
+  readonly bootOnce?: string | undefined;
+  /** The firmware tries nothing but devices with a `bootindex`. */
+  readonly bootStrict?: boolean;
+  /** ms after which firmware that has found nothing to boot begins anew; -1 never, which is the default. */
+  readonly rebootTimeout?: number | undefined;
   /** The firmware shows a boot menu, for so many ms where that is given. */
   readonly bootMenu?: { readonly on: boolean; readonly timeout?: number } | undefined;
   /** There is no display: firmware is to use the serial port. */

@@ -161,6 +161,7 @@ export class DeviceTree {
       buses,
       plugged,
       romFile: romFile(type, values),
+      ownRom: [type.romFile, type.bootRom].includes(romFile(type, values)),
       removable: type.hotplug !== false,
       multifunction: values['multifunction'] === true,
     });
@@ -325,6 +326,8 @@ export class DeviceTree {
     buses: AnyBus[];
     plugged: { f?: PciFunction };
     romFile: string | undefined;
+    /** It is the type's own, not one that somebody chose. */
+    ownRom: boolean;
     removable: boolean;
     multifunction: boolean;
   }): DeviceContext {
@@ -358,7 +361,7 @@ export class DeviceTree {
       plug(f) {
         if (bus.kind !== 'PCI' || !place) throw new Error(`Cannot plug ${f.name} into ${bus.name}: it is no PCI bus`);
         const rom = e.romFile === undefined ? undefined : services.rom(e.romFile);
-        if (rom) f.setRom(rom);
+        if (rom) f.setRom(rom, e.ownRom);
         if (e.multifunction) f.setMultifunction();
         if (bus.express && !bus.root && f.classCode >>> 8 !== 0x0604 && !f.hasCapability(EXPRESS)) addEndpoint(f);
         e.plugged.f = f;

@@ -9,7 +9,7 @@ import { gigabitCards } from './types/e1000.ts';
 import { acpiErst } from './types/erst.ts';
 import { floppyTypes } from './types/floppy.ts';
 import { ideTypes } from './types/ide.ts';
-import { isaDebugExit, pcTestdev } from './types/isa.ts';
+import { isaDebugcon, isaDebugExit, pcTestdev } from './types/isa.ts';
 import { nvmeType } from './types/nvme.ts';
 import { panicTypes } from './types/panic.ts';
 import { isaParallel } from './types/parallel.ts';
@@ -37,6 +37,7 @@ const rows: readonly (readonly [names: RegExp, types: () => readonly AnyDeviceTy
   [/^nvme/, () => [nvmeType]],
   [/^pcie|^ioh|bridge$/, () => pciBridges],
   [/^isa-debug-exit$/, () => [isaDebugExit]],
+  [/^isa-debugcon$/, () => [isaDebugcon]],
   [/^isa-serial$/, () => [isaSerial]],
   [/^isa-parallel$/, () => [isaParallel]],
   [/^isa-fdc$|^floppy/, () => floppyTypes],

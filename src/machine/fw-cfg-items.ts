@@ -79,7 +79,9 @@ export function fwCfgItems(
   for (const [name, data] of smbiosFiles(config, here)) add(name, data);
   // A kernel that was given comes before all disks.
   const order = blobs.files?.has(linuxBootRom.file) ? [linuxBootRom.path, ...bootOrder] : bootOrder;
-  add('bootorder', order.length === 0 ? new Uint8Array(0) : ascii(`${order.join('\n')}\0`));
+  const ended = config.bootStrict && order.length > 0 ? [...order, 'HALT'] : order;
+  add('bootorder', ended.length === 0 ? new Uint8Array(0) : ascii(`${ended.join('\n')}\0`));
+  add('etc/boot-fail-wait', le(config.rebootTimeout ?? -1, 4));
   if (menu?.timeout !== undefined) add('etc/boot-menu-wait', le(menu.timeout, 2));
   for (const [name, data] of blobs.files ?? []) add(name, data);
   return { numbered, files };

@@ -154,7 +154,10 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     rtc: true,
     ps2: true,
     // A guest that is to tell where its note is writes that there.
-    fwCfg: config.firmware !== undefined || (config.devices ?? []).some((d) => d.driver === 'vmcoreinfo'),
+    fwCfg:
+      config.firmware !== undefined ||
+      config.fwCfgFiles === true ||
+      (config.devices ?? []).some((d) => d.driver === 'vmcoreinfo'),
   });
 }
 

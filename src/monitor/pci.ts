@@ -59,13 +59,29 @@ function describe(machine: RunningMachine, slot: number, fn: number, f: PciFunct
     ...(f.interruptPin === 0 ? {} : { irq: f.read(pci.interruptLine, 1) }),
     irq_pin: f.interruptPin,
     qdev_id: user?.id ?? '',
-    regions: f.bars.map((bar) => ({
-      bar: bar.index,
-      type: bar.kind === 'io' ? 'io' : 'memory',
-      address: f.barAddress(bar),
-      size: bar.size,
-      ...(bar.kind === 'io' ? {} : { prefetch: bar.prefetchable ?? false, mem_type_64: bar.kind === 'mem64' }),
-    })),
+    regions: [
+      ...f.bars.map(
+        (bar): PciRegion => ({
+          bar: bar.index,
+          type: bar.kind === 'io' ? 'io' : 'memory',
+          address: f.barAddress(bar),
+          size: bar.size,
+          ...(bar.kind === 'io' ? {} : { prefetch: bar.prefetchable ?? false, mem_type_64: bar.kind === 'mem64' }),
+        }),
+      ),
+      ...(f.romSize === 0
+        ? []
+        : [
+            {
+              bar: 6,
+              type: 'memory' as const,
+              address: f.romRange()?.base ?? -1,
+              size: f.romSize,
+              prefetch: false,
+              mem_type_64: false,
+            },
+          ]),
+    ],
   };
 }
 
@@ -89,7 +105,7 @@ export function pciText(machine: RunningMachine): string {
         : []),
       ...(d.irq === undefined ? [] : [`      IRQ ${d.irq}, pin ${'?ABCD'[d.irq_pin]}`]),
       ...d.regions.map((r) => {
-        const end = `[0x${hex(r.address < 0 ? r.size - 1 : r.address + r.size - 1, r.type === 'io' ? 4 : 8)}]`;
+        const end = `[0x${hex(r.address + r.size - 1, r.type === 'io' ? 4 : 8)}]`;
         return r.type === 'io'
           ? `      BAR${r.bar}: I/O at 0x${hex(r.address, 4)} ${end}.`
           : `      BAR${r.bar}: ${r.mem_type_64 ? 64 : 32} bit ${r.prefetch ? 'prefetchable ' : ''}memory at 0x${hex(r.address, 8)} ${end}.`;

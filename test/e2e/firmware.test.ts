@@ -100,33 +100,67 @@ const networkProgram = [
   0xf4, 0xeb, 0xfd,
 ]; // biome-ignore format: bytes
 
-test('iPXE in the expansion ROM of a card boots from the user network by DHCP and TFTP', { skip }, async () => {
-  const tftp = join(folder, 'tftp');
-  await mkdir(tftp);
-  await writeFile(
-    join(tftp, 'boot.bin'),
-    Buffer.concat([Buffer.from(networkProgram), Buffer.from('started from the network\n\0')]),
-  );
-  const args = [
-    ...[
-      '-M',
-      'pc',
-      '-m',
-      '64',
-      '-display',
-      'none',
-      '-monitor',
-      'none',
-      '-serial',
-      'stdio',
-      '-device',
-      'isa-debug-exit',
-      '-boot',
-      'n',
+/** The same for a disk that resets the machine in the end, by port 0xCF9. */
+const resettingProgram = [...networkProgram.slice(0, 18), 0xb0, 0x06, 0xba, 0xf9, 0x0c, 0xee, 0xf4, 0xeb, 0xfd];
+
+const quiet = ['-m', '64', '-display', 'none', '-monitor', 'none', '-serial', 'stdio', '-device', 'isa-debug-exit'];
+
+// One image serves cards of either kind of virtio, since firmware reads the card's own identifiers in it.
+for (const card of ['rtl8139', 'virtio-net-pci', 'virtio-net-pci-non-transitional']) {
+  test(`iPXE in the expansion ROM of a card boots from the user network by DHCP and TFTP: ${card}`, { skip }, async () => {
+    const tftp = join(folder, `tftp-${card}`);
+    await mkdir(tftp);
+    await writeFile(
+      join(tftp, 'boot.bin'),
+      Buffer.concat([Buffer.from(networkProgram), Buffer.from('started from the network\n\0')]),
+    );
+    const net = ['-netdev', `user,id=n,tftp=${tftp},bootfile=boot.bin`, '-device', `${card},netdev=n`];
+    const r = await program('nonroot-system-x86_64', ['-M', 'pc', ...quiet, '-boot', 'n', ...net], { seconds: 100 });
+    assert.match(r.stdout.toString(), /started from the network/, r.text);
+    assert.equal(r.code, 33, r.text);
+  });
+}
+
+/** The file of a disk with a boot sector. */
+async function bootable(name: string, code: readonly number[], text: string): Promise<string> {
+  const image = Buffer.alloc(1440 << 10);
+  image.set(code);
+  image.write(`${text}\n\0`, code.length);
+  image.set([0x55, 0xaa], 510);
+  const path = join(folder, name);
+  await writeFile(path, image);
+  return path;
+}
+
+test('the boot order of once= holds until the first reset; the debug console is at the port that it was given', {
+  skip,
+}, async () => {
+  const floppy = await bootable('once.img', resettingProgram, 'started from the floppy disk');
+  const disk = await bootable('always.img', networkProgram, 'started from the hard disk');
+  const log = join(folder, 'debug.log');
+  const r = await program(
+    'nonroot-system-x86_64',
+    [
+      ...['-M', 'pc', ...quiet, '-boot', 'order=c,once=a', '-drive', `file=${floppy},format=raw,if=floppy`],
+      ...['-drive', `file=${disk},format=raw`, '-debugcon', `file:${log}`, '-global', 'isa-debugcon.iobase=0x402'],
     ],
-    ...['-netdev', `user,id=n,tftp=${tftp},bootfile=boot.bin`, '-device', 'rtl8139,netdev=n'],
-  ];
-  const r = await program('nonroot-system-x86_64', args, { seconds: 100 });
-  assert.match(r.stdout.toString(), /started from the network/, r.text);
+    { seconds: 100 },
+  );
+  assert.match(r.stdout.toString(), /^started from the floppy disk\s+started from the hard disk\s*$/, r.text);
   assert.equal(r.code, 33, r.text);
+  const said = await readFile(log, 'latin1');
+  assert.match(said, /^SeaBIOS \(version.*Booting from Floppy.*SeaBIOS \(version.*Booting from Hard Disk/s, said);
+});
+
+test('firmware that finds nothing to boot stays so, or begins anew after reboot-timeout=', { skip }, async () => {
+  const args = ['-M', 'pc', '-m', '64', '-nodefaults', '-display', 'none', '-no-reboot', '-debugcon', 'stdio'];
+  const port = ['-global', 'isa-debugcon.iobase=0x402'];
+  const again = await program('nonroot-system-x86_64', [...args, ...port, '-boot', 'reboot-timeout=1000'], { seconds: 60 });
+  assert.match(again.stdout.toString(), /No bootable device\. {2}Retrying in 1 seconds\./, again.text);
+  assert.equal(again.code, 0, again.text);
+  const stays = await program('nonroot-system-x86_64', [...args, ...port], {
+    seconds: 60,
+    signal: { after: 'No bootable device.\n', name: 'SIGTERM' },
+  });
+  assert.match(stays.stderr, /terminating on SIGTERM/, stays.text);
 });

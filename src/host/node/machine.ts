@@ -848,6 +848,7 @@ export class NodeMachine implements RunningMachine {
   #restart(why: MachineEvent): void {
     const { guestBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
     this.#why = null;
+    Atomics.add(this.board.control.resets, 0, 1);
     for (let cpu = 0; cpu < this.cpus; cpu++) {
       const at = vcpuBase + cpu * vcpuBytes;
       this.#bytes.fill(0, at, at + Area.records);

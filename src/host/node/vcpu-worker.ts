@@ -20,7 +20,7 @@ import { loadLapicPage, saveLapicPage } from '../../devices/lapic-page.ts';
 import type { BootState } from '../../firmware/target.ts';
 import { Activity } from '../../isa/x86/state.ts';
 import { buildBoard } from '../../machine/board.ts';
-import { applyBootState } from '../../machine/boot.ts';
+import { applyBootState, applyFirmwareState } from '../../machine/boot.ts';
 import { type BoardEvent, type MachineConfig, TSC_KHZ } from '../../machine/config.ts';
 import type { DeviceConfig } from '../../machine/device-type.ts';
 import type { FwCfgBlobs } from '../../machine/fw-cfg-items.ts';
@@ -488,6 +488,7 @@ function run(m: Start): void {
       current.load(board.control.tscBase);
     }
   } else {
+    if (config.firmware === undefined) applyFirmwareState(current);
     if (m.boot) applyBootState(current, m.boot);
     if (!m.first) current.set('activity', BigInt(Activity.waitsForSipi));
     if (current instanceof KvmVcpu && kvm?.remoteApics) current.load(undefined, m.made);

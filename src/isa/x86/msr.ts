@@ -150,6 +150,8 @@ function allOrNothing(c: Emit, value: Value): void {
   const b = c.b;
   c.gpIf(b.and(b.ne(value, b.i64(0)), b.ne(value, b.i64(-1))));
 }
+/** A bank's control may lack two bits, as with KVM: systems leave out what early K8s (10, Linux in bank 4) and others (0) report wrongly. */
+const LEFT_OUT = 0x401;
 const BANKS = 10;
 /** Four registers for each bank: control, status (which takes zero), address and miscellaneous information (which take anything). */
 const machineCheck: Range = {
@@ -175,7 +177,7 @@ const machineCheck: Range = {
       b.and(index, b.i32(1)),
       () => c.gpIf(b.ne(value, b.i64(0))),
       () => {
-        allOrNothing(c, value);
+        allOrNothing(c, b.select(b.eqz(value), value, b.or(value, b.i64(LEFT_OUT))));
         b.setRaw('i64', bankOf(c, index), value, st.mcCtl[0].offset);
       },
     );

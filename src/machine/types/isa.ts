@@ -1,9 +1,11 @@
-// Devices on the ISA bus and without a bus: those for tests of guests.
+// Devices on the ISA bus and without a bus: those for tests of guests, and the firmware's debug console.
 
+import { DebugConsole, debugConsoleReadback, mapDebugConsole } from '../../devices/debug-console.ts';
 import { debugExit } from '../../devices/isa-debug-exit.ts';
 import { PcTestdev } from '../../devices/pc-testdev.ts';
-import { deviceType } from '../device-type.ts';
-import { uint32 } from '../properties.ts';
+import { deviceType, type IoServices } from '../device-type.ts';
+import { named, uint32 } from '../properties.ts';
+import { carryOut } from './printed.ts';
 
 export const isaDebugExit = deviceType({
   name: 'isa-debug-exit',
@@ -35,5 +37,21 @@ export const pcTestdev = deviceType({
     const device = new PcTestdev({ arena: ctx.arena, irqs, flushPage: ctx.flushPage });
     device.map(ctx.ports, ctx.mmio);
     return device;
+  },
+});
+
+export const isaDebugcon = deviceType({
+  name: 'isa-debugcon',
+  bus: 'ISA',
+  category: 'Misc',
+  description: '',
+  parents: ['isa-device', 'device'],
+  hotplug: false,
+  properties: { iobase: uint32(0xe9), chardev: named('chardev'), readback: uint32(debugConsoleReadback) },
+  build(ctx, p) {
+    if (p.chardev === undefined) throw new Error("Can't create debugcon device, empty char device");
+    const device = new DebugConsole({ arena: ctx.arena, name: ctx.name, report: ctx.report });
+    mapDebugConsole(ctx.ports, (byte) => device.write(byte), p.iobase, p.readback & 0xff);
+    return { reset: () => {}, io: (services: IoServices) => carryOut(device.output, services, p.chardev!) };
   },
 });

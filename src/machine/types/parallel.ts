@@ -1,12 +1,11 @@
 // `isa-parallel`: a parallel port whose printer is a character device.
 
 import { lptPorts, ParallelPort } from '../../devices/parallel.ts';
-import { deviceType, type IoServices, type IoSide } from '../device-type.ts';
+import { deviceType } from '../device-type.ts';
 import { named, uint32 } from '../properties.ts';
+import { carryOut } from './printed.ts';
 
 const UNSET = 0xffff_ffff;
-/** ms after which the printer is looked at again. */
-const LOOK = 1000;
 
 export const isaParallel = deviceType({
   name: 'isa-parallel',
@@ -29,33 +28,10 @@ export const isaParallel = deviceType({
     const port = new ParallelPort({ arena: ctx.arena, name: ctx.name, irq: ctx.isa(p.irq), report: ctx.report });
     const iobase = p.iobase === UNSET ? usual.base : p.iobase;
     ctx.ports.map(iobase, 8, port.handler, 'parallel');
-    return { reset: () => port.reset(), chosen: { index, iobase }, io: (services) => connect(port, services, p.chardev!) };
+    return {
+      reset: () => port.reset(),
+      chosen: { index, iobase },
+      io: (services) => carryOut(port.output, services, p.chardev!),
+    };
   },
 });
-
-/** Carries what is printed to the character device. */
-function connect(port: ParallelPort, { backends }: IoServices, name: string): IoSide {
-  const chardev = backends.chardevs.get(name);
-  chardev.connect({ receive: () => {}, opened: () => {} });
-  let open = true;
-  const drain = async (): Promise<void> => {
-    while (port.output.available > 0) await chardev.write(port.output.read());
-  };
-  let draining = Promise.resolve();
-  const drainNext = (): Promise<void> => (draining = draining.then(drain));
-  void (async () => {
-    while (open) {
-      const seen = Atomics.load(port.output.signal, 0);
-      await drainNext();
-      const waiting = Atomics.waitAsync(port.output.signal, 0, seen, LOOK);
-      if (waiting.async) await waiting.value;
-    }
-  })();
-  return {
-    drain: drainNext,
-    close: () => {
-      open = false;
-      chardev.disconnect();
-    },
-  };
-}

@@ -159,6 +159,10 @@ test('ten machine check banks are there and empty', () => {
   assert.deepEqual(wrmsr(m, 0x401, 1n), GP);
   assert.equal(wrmsr(m, 0x404, -1n), null);
   assert.equal(rdmsr(m, 0x404), (1n << 64n) - 1n);
+  // What Linux writes to bank 4 on the K8 that the model qemu64 is.
+  assert.equal(wrmsr(m, 0x410, ~0x400n), null);
+  assert.equal(rdmsr(m, 0x410), BigInt.asUintN(64, ~0x400n));
+  for (const value of [1n, 0x400n, ~0x800n]) assert.deepEqual(wrmsr(m, 0x410, value), GP, value.toString(16));
 });
 
 test('other registers are asked of the host, which may refuse', () => {
