@@ -114,7 +114,7 @@ export class Chardev {
     if (backend.connected) user.connected?.(true);
     if (this.options.mux) {
       const first = this.#users.findIndex((u) => !u.last);
-      this.#turn(first < 0 ? 0 : first);
+      this.#turn(Math.max(0, first));
     }
     this.#waiting?.();
     this.#waiting = undefined;

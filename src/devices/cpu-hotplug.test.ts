@@ -28,7 +28,10 @@ function ports() {
 test('flags say which CPUs are there; a selector beyond the last reads as nothing', () => {
   const { select, flags, command, data } = ports();
   assert.deepEqual(
-    [0, 1, 2, 3, 0xffff_ffff].map((n) => (select(n), flags())),
+    [0, 1, 2, 3, 0xffff_ffff].map((n) => {
+      select(n);
+      return flags();
+    }),
     [1, 1, 0, 0, 0],
   );
   select(2);

@@ -58,7 +58,12 @@ function gdb(path: string, commands: readonly string[]): Promise<string> {
   let text = '';
   for (const s of [child.stdout, child.stderr]) s.on('data', (b: Buffer) => (text += b.toString()));
   const limit = setTimeout(() => child.kill('SIGKILL'), 40_000);
-  return new Promise((resolve) => child.on('close', () => (clearTimeout(limit), resolve(text))));
+  return new Promise((resolve) =>
+    child.on('close', () => {
+      clearTimeout(limit);
+      resolve(text);
+    }),
+  );
 }
 
 test('gdb stops a machine exactly where it says, steps it, and reads and writes what it has', {

@@ -442,7 +442,12 @@ export class VsockIo {
     if (this.#owesShut(c)) {
       c.toldShut = c.shut;
       // The guest answers the end of both directions by a reset; one that does not is told.
-      if (c.shut === 3) this.#o.after(LINGER, () => c.state !== 'over' && (this.#end(c, true), this.#work()));
+      if (c.shut === 3)
+        this.#o.after(LINGER, () => {
+          if (c.state === 'over') return;
+          this.#end(c, true);
+          this.#work();
+        });
       return chain.in.write(0, this.#header({ ...ports, op: VsockOp.shutdown }, 0, c.shut));
     }
     return chain.in.write(0, this.#header({ ...ports, op: VsockOp.creditUpdate }, 0, 0));

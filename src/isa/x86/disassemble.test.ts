@@ -30,7 +30,7 @@ test('each row has a text in every mode, with no operand left out', () => {
   for (const { row, map, vex, prefix, opcode, digit, modrm, specs, mnemonic } of tables.rows) {
     if (row.opcode === '' || vex) continue;
     const lead = [[], [0x66], [0xf3], [0xf2]][Math.max(prefix, 0)]!;
-    const last = modrm >= 0 ? modrm : ((digit < 0 ? 0 : digit) << 3) | 0x41;
+    const last = modrm >= 0 ? modrm : (Math.max(0, digit) << 3) | 0x41;
     for (const mod of [0, 0x80])
       for (const mode of Object.keys(modes)) {
         const map0f = [[], [0x0f], [0x0f, 0x38], [0x0f, 0x3a]][map]!;

@@ -1,6 +1,5 @@
 // Bridges to further PCI buses: root ports of PCI Express with a hot-plug slot, and conventional bridges.
 
-import type { IrqLine } from '../../bus/irq.ts';
 import { PciFunction } from '../../devices/pci-function.ts';
 import { addMsi } from '../../devices/pci-msi.ts';
 import { addEndpoint, RootPort } from '../../devices/pcie-port.ts';
@@ -48,13 +47,12 @@ const rootPort = ({ name, description, vendor, device }: PortIds): AnyDeviceType
     },
     build(ctx, p) {
       if (!ctx.bus.express) throw new Error(`Device '${name}' can't go on conventional bus '${ctx.bus.name}'`);
-      let irq: IrqLine | undefined;
       const f = new PciFunction({
         ...{ arena: ctx.arena, name: ctx.name, vendor, device, classCode: 0x06_0400, bridge: true, interruptPin: 1 as const },
         multifunction: (p as { multifunction?: boolean }).multifunction ?? false,
       });
       f.addCapability(SSVID, [0, 0, ...half(0x1af4), ...half(0)]);
-      irq = addMsi(f, ctx.msi);
+      const irq = addMsi(f, ctx.msi);
       const behind = ctx.pci.behind(f);
       ctx.onRemove(() => behind.close());
       const occupants = new Map<PciFunction, string>();

@@ -325,16 +325,29 @@ test('a node is opened anew for writing, with its bitmaps, and other changes of 
   await image.close();
 });
 
-test('a limit lets through what it says, not more', async () => {
-  let now = 0;
+/** A throttle whose clock only waiting moves. */
+function throttled(): { readonly throttle: Throttle; readonly waits: (() => void)[]; readonly now: () => number } {
+  let time = 0;
   const waits: (() => void)[] = [];
-  const throttle = new Throttle({ after: (ms, run) => (waits.push(() => ((now += ms), run())), () => {}) }, () => now);
+  const now = (): number => time;
+  const after = (ms: number, run: () => void): (() => void) => {
+    waits.push(() => {
+      time += ms;
+      run();
+    });
+    return () => {};
+  };
+  return { throttle: new Throttle({ after }, now), waits, now };
+}
+
+test('a limit lets through what it says, not more', async () => {
+  const { throttle, waits, now } = throttled();
   throttle.set({ ...noLimits, iops: 100 });
   let done = 0;
   for (let i = 0; i < 211; i++) void throttle.wait('read', 4096).then(() => done++);
   for (let i = 0; i < 2000; i++) {
     await new Promise((resolve) => setImmediate(resolve));
-    if (now >= 1000) break;
+    if (now() >= 1000) break;
     waits.shift()?.();
   }
   assert.ok(done >= 95 && done <= 115, `${done} of 100 a second, with a burst of 10`);
@@ -342,13 +355,11 @@ test('a limit lets through what it says, not more', async () => {
 
 /** Requests of 4 KiB that get through in so many seconds of a clock that only waiting moves. */
 async function through(limits: Partial<Limits>, seconds: number): Promise<number> {
-  let now = 0;
-  const waits: (() => void)[] = [];
-  const throttle = new Throttle({ after: (ms, run) => (waits.push(() => ((now += ms), run())), () => {}) }, () => now);
+  const { throttle, waits, now } = throttled();
   throttle.set({ ...noLimits, ...limits });
   let done = 0;
   for (let i = 0; i < 3000; i++) void throttle.wait('write', 4096).then(() => done++);
-  while (now < seconds * 1000) {
+  while (now() < seconds * 1000) {
     await new Promise((resolve) => setImmediate(resolve));
     const next = waits.shift();
     if (next) next();
@@ -417,8 +428,14 @@ test('pieces of a guest’s memory reach the file below as they are, and are cou
   const got: Uint8Array[] = [];
   const { disk } = backend.node!;
   const [read, write] = [disk.readPieces.bind(disk), disk.writePieces.bind(disk)];
-  disk.readPieces = (offset, into) => read(offset, (got.push(...into), into));
-  disk.writePieces = (offset, from) => write(offset, (got.push(...from), from));
+  disk.readPieces = (offset, into) => {
+    got.push(...into);
+    return read(offset, into);
+  };
+  disk.writePieces = (offset, from) => {
+    got.push(...from);
+    return write(offset, from);
+  };
   const memory = new Uint8Array(new SharedArrayBuffer(4096));
   const out = [memory.subarray(0, 512).fill(1), memory.subarray(1024, 2048).fill(2)];
   await device!.writePieces!(512, out);

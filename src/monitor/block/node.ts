@@ -81,6 +81,7 @@ export class NodeDisk implements BlockDevice {
    * Runs `action` while no request is under way; those that come meanwhile wait, and are then carried out by the disk that it
    * returns, if any: the one that takes this one's place.
    */
+  // biome-ignore lint/suspicious/noConfusingVoidType: most actions give nothing
   async drained(action: () => Promise<NodeDisk | void>): Promise<void> {
     while (this.#gate) await this.#gate;
     const gate = Promise.withResolvers<NodeDisk>();

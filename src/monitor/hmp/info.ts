@@ -20,7 +20,7 @@ import { registerText } from './registers.ts';
 export async function held<T>(e: Emulator, action: () => T): Promise<T> {
   const { machine } = e;
   if (machine?.status === 'prelaunch') await machine.prepare();
-  if (!machine || machine.status !== 'running') return action();
+  if (machine?.status !== 'running') return action();
   return machine.hold(action);
 }
 
