@@ -249,6 +249,11 @@ export function parseCase(text: string): Case {
 
 /** Where a program's addresses end: the last page of its half is a gap. */
 const KERNEL = (1n << 47n) - 0x1000n;
+/** Where the code pages lie once more in 64-bit cases: up to the last page that a program may have, a page before the edge of the canonical addresses. */
+export const EDGE = KERNEL - BigInt(CODE_BYTES);
+/** Where an instruction pointer lies in the code pages, in bytes from their start; outside of them negative or too large. */
+export const codePlace = (mode: Mode, rip: bigint): number =>
+  mode === 64 && rip >= EDGE ? Number(rip - EDGE) : Number(rip) + codeBase(mode) - CODE;
 /** Linear address of offset 0 in the code. */
 export const codeBase = (mode: Mode): number => (mode === 16 ? CODE : 0);
 

@@ -10,9 +10,10 @@ import {
   type Case,
   CODE,
   CODE_BYTES,
-  codeBase,
+  codePlace,
   DATA,
   DATA_BYTES,
+  EDGE,
   GS_BASE,
   type Mode,
   pristineData,
@@ -144,6 +145,7 @@ export class Evaluator implements Runner {
   constructor(tables: Tables) {
     const m = new EvalMachine(tables);
     m.map(CODE, CODE_BYTES, false);
+    m.map(EDGE, CODE_BYTES, false);
     m.map(DATA, WRITABLE_BYTES, true, false);
     m.map(DATA + WRITABLE_BYTES, DATA_BYTES - WRITABLE_BYTES, false, false);
     this.#machine = m;
@@ -170,14 +172,16 @@ export class Evaluator implements Runner {
 
   run(c: Case): Result {
     const m = this.#machine;
-    m.bytes(CODE, CODE_BYTES).fill(0xcc);
-    m.bytes(codeBase(c.mode) + Number(c.state.rip), c.code.length).set(c.code);
+    for (const at of [BigInt(CODE), EDGE]) {
+      m.bytes(at, CODE_BYTES).fill(0xcc);
+      m.bytes(at + BigInt(codePlace(c.mode, c.state.rip)), c.code.length).set(c.code);
+    }
     m.bytes(DATA, DATA_BYTES).set(this.#data.of(c));
     this.#state().set(this.#start[c.mode]);
     putRegisters(m.memory, m.env, c.state);
     m.rip = c.state.rip;
     m.flags = c.state.flags;
-    const vector = this.#go(codeBase(c.mode));
+    const vector = this.#go(c.mode);
     const state = takeRegisters(m.memory, m.env);
     state.rip = m.rip;
     state.flags = m.flags;
@@ -191,10 +195,10 @@ export class Evaluator implements Runner {
   }
 
   /** Runs to the end; gives the vector. */
-  #go(base: number): number {
+  #go(mode: Mode): number {
     const m = this.#machine;
     for (let i = 0; i < MAX_STEPS; i++) {
-      const at = Number(m.rip) + base - CODE;
+      const at = codePlace(mode, m.rip);
       if (at >= 0 && at < CODE_BYTES && m.bytes(CODE + at, 1)[0] === 0xcc) {
         m.rip = m.rip + 1n;
         return 3;

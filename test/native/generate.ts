@@ -2,7 +2,7 @@
 
 import { bitsOf } from '../../src/isa/x86/operand.ts';
 import type { RowInfo, Tables } from '../../src/isa/x86/table.ts';
-import { type Case, CODE_BYTES, DATA, emptyState, GS_BASE, type Mode, type State } from './case.ts';
+import { type Case, CODE, CODE_BYTES, DATA, EDGE, emptyState, GS_BASE, type Mode, type State } from './case.ts';
 import { ALL, readsFlags, undefinedAfter } from './flags.ts';
 import { edgeExtended, edgeFloat, edgeInteger, edgeVector, putEdgeVector, Random } from './random.ts';
 
@@ -92,6 +92,8 @@ export class Generator {
     let undefinedFlags = 0;
     if (r.chance(0.03)) state.rip += BigInt(0x1000 - 1 - r.below(12));
     else if (r.chance(0.01)) state.rip += BigInt(CODE_BYTES - 64);
+    const edge = mode === 64 && r.chance(0.02);
+    if (edge) state.rip += EDGE - BigInt(CODE);
     const iterations = this.#loop ?? (r.chance(0.06) ? 2 + r.below(8) : 0);
     const room = iterations ? 46 : 60;
     for (let tries = 0; rows.length < count && tries < 40; tries++) {
@@ -125,7 +127,10 @@ export class Generator {
       const to = r.chance(0.2)
         ? code.length + r.below(3)
         : r.pick([code.length, ...ends.map((end) => end.at).filter((x) => x >= jump.end)]);
-      for (let i = 0; i < jump.bytes; i++) code[jump.end - jump.bytes + i] = ((to - jump.end) >> (8 * i)) & 0xff;
+      let distance = to - jump.end;
+      // Those beside the edge of the canonical addresses go over it as well.
+      if (edge && jump.bytes === 4 && r.chance(0.5)) distance = Number(2n ** 47n - state.rip) - jump.end + r.below(64) - 32;
+      for (let i = 0; i < jump.bytes; i++) code[jump.end - jump.bytes + i] = (distance >> (8 * i)) & 0xff;
     }
     return {
       case: { mode, code: Uint8Array.from(code), state, patches },

@@ -89,4 +89,12 @@ export const golden: readonly Golden[] = [
   ['mode=16 code=c4e2d18ea708f0 rbx=ff0 xmm5=800000007f94ff803e8400004bffffff', 'vector=3 rip=8 m0=0'],
   ['mode=64 code=49ffd5 rsp=e22d5f792262a686 r13=c02fe00a0dd83288', 'vector=12'],
   ['mode=64 code=49ffd5 rsp=10000 r13=c02fe00a0dd83288', 'vector=14 address=fff8 error=6'],
+  ['mode=64 code=e900200000 rip=7fffffffe100', 'vector=13'],
+  ['mode=64 code=0f8500200000 rip=7fffffffe100', 'vector=13'],
+  ['mode=64 code=0f8400200000 rip=7fffffffe100', 'vector=3 rip=7fffffffe107'],
+  ['mode=64 code=e800200000 rip=7fffffffe100', 'vector=13'],
+  ['mode=64 code=e800200000 rsp=1000 rip=7fffffffe100', 'vector=14 address=ff8 error=6'],
+  ['mode=64 code=e800200000 rsp=8000000000000000 rip=7fffffffe100', 'vector=12'],
+  ['mode=64 code=e8ffffff7f rip=7fffffffe100', 'vector=13'],
+  ['mode=64 code=31c075fce900200000 rip=7fffffffe100', 'vector=13 rip=7fffffffe104 flags=246'],
 ];

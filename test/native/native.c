@@ -26,6 +26,8 @@
 
 #define CODE 0x10000000ul
 #define CODE_BYTES 0x2000
+// The code pages once more, as near to the edge of the canonical addresses as the kernel lets programs be.
+#define EDGE 0x7fffffffd000ul
 #define DATA 0x20000000ul
 #define DATA_BYTES 0x5000
 #define WRITABLE_BYTES 0x4000
@@ -134,7 +136,7 @@ static void run(void) {
     if (current.patch[i].offset <= DATA_BYTES - 8) memcpy(data_rw + current.patch[i].offset, &current.patch[i].value, 8);
   memcpy(before, data_rw, DATA_BYTES);
   memset(code_rw, 0xcc, CODE_BYTES);
-  uint64_t at = current.mode == 16 ? current.in.rip : current.in.rip - CODE;
+  uint64_t at = current.mode == 16 ? current.in.rip : current.in.rip >= EDGE ? current.in.rip - EDGE : current.in.rip - CODE;
   if (current.length > 64 || at > CODE_BYTES - 64) exit(4);
   memcpy(code_rw + at, current.code, current.length);
   memcpy(entry_state.gpr, current.in.gpr, sizeof entry_state.gpr);
@@ -203,10 +205,11 @@ int main(void) {
   memset(code_rw, 0xcc, CODE_BYTES);
   memset(data_rw, 0, DATA_BYTES);
   mapped(CODE, CODE_BYTES, PROT_READ | PROT_EXEC, code);
+  mapped(EDGE, CODE_BYTES, PROT_READ | PROT_EXEC, code);
   mapped(DATA, WRITABLE_BYTES, PROT_READ | PROT_WRITE, data);
   if (mmap((void *)(DATA + WRITABLE_BYTES), DATA_BYTES - WRITABLE_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED_NOREPLACE, data, WRITABLE_BYTES) == MAP_FAILED) return 5;
   // Every page is touched, so that a fault means a permission and not the first use.
-  for (unsigned long p = CODE; p < CODE + CODE_BYTES; p += 0x1000) (void)*(volatile uint8_t *)p;
+  for (unsigned long p = CODE; p < CODE + CODE_BYTES; p += 0x1000) (void)*(volatile uint8_t *)p, (void)*(volatile uint8_t *)(p - CODE + EDGE);
   for (unsigned long p = DATA; p < DATA + DATA_BYTES; p += 0x1000) (void)*(volatile uint8_t *)p;
   for (unsigned long p = DATA; p < DATA + WRITABLE_BYTES; p += 0x1000) *(volatile uint8_t *)p = 0;
   if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE)) return 5;

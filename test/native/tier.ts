@@ -14,7 +14,7 @@ import { Decode, decode, Insn } from '../../src/isa/x86/decode.ts';
 import { resetState } from '../../src/isa/x86/reset.ts';
 import * as st from '../../src/isa/x86/state.ts';
 import { S } from '../../src/isa/x86/state.ts';
-import { type Case, CODE, CODE_BYTES, codeBase, DATA, DATA_BYTES, GS_BASE, type Result, WRITABLE_BYTES } from './case.ts';
+import { type Case, CODE, CODE_BYTES, codePlace, DATA, DATA_BYTES, EDGE, GS_BASE, type Result, WRITABLE_BYTES } from './case.ts';
 import { DataPages, putRegisters, type Runner, SEGMENTS, selectorOf, setSegments16, takeRegisters } from './evaluator.ts';
 
 // Guest-physical places from the machine's `physical` on; system pages are mapped one to one from SYSTEM on.
@@ -53,8 +53,8 @@ interface Machine {
   /** Where everything lies: guest-physical and host address. */
   readonly physical: number;
   readonly host: number;
-  /** Guest-physical place of the page table entry of the first code page. */
-  codeTable: number;
+  /** Guest-physical places of the page table entries of the first code page. */
+  codeTables: readonly number[];
 }
 
 /** Makes a module of all regions that were wished for, when it is told to. */
@@ -132,7 +132,7 @@ export class Translator implements Runner {
       mailbox: new Mailbox(memory.buffer, layout.vcpuBase + Area.mailbox, () => undefined),
       physical: this.#wide ? WIDE_PHYSICAL : 0,
       host: this.#wide ? layout.ramHighBase + WIDE_PHYSICAL - 2 ** 32 : layout.ramBase,
-      codeTable: 0,
+      codeTables: [],
     };
     this.#prepare();
   }
@@ -174,7 +174,7 @@ export class Translator implements Runner {
     };
     const NX = 1n << 63n;
     for (let p = GDT; p < DATA_AT; p += 0x1000) map(SYSTEM + BigInt(p), p, 3n);
-    this.#machine.codeTable = map(BigInt(CODE), CODE_FRAMES, 5n);
+    this.#machine.codeTables = [BigInt(CODE), EDGE].map((at) => map(at, CODE_FRAMES, 5n));
     for (let p = 0; p < DATA_BYTES; p += 0x1000) map(BigInt(DATA + p), DATA_AT + p, (p < WRITABLE_BYTES ? 7n : 5n) | NX);
     this.#quad(GDT + 0x10, 0x00209a00_00000000n);
     for (let vector = 0; vector < 32; vector++) {
@@ -309,7 +309,7 @@ export class Translator implements Runner {
     const frame = CODE_FRAMES + (++this.#cases % FRAMES) * CODE_BYTES;
     const { host, layout, mailbox } = this.#machine;
     this.#ram(frame, CODE_BYTES).fill(0xcc);
-    this.#ram(frame + codeBase(c.mode) + Number(c.state.rip) - CODE, c.code.length).set(c.code);
+    this.#ram(frame + codePlace(c.mode, c.state.rip), c.code.length).set(c.code);
     for (let p = 0; p < CODE_BYTES; p += 0x1000) mailbox.post(Request.changed, (host + frame + p - layout.ramBase) / 4096);
     return frame;
   }
@@ -318,7 +318,7 @@ export class Translator implements Runner {
     const { layout, vcpu } = this.#machine;
     this.#ram(DATA_AT, DATA_BYTES).set(this.#data.of(c));
     for (let p = 0; p < CODE_BYTES; p += 0x1000)
-      this.#quad(this.#machine.codeTable + p / 512, BigInt(this.#machine.physical + frame + p) | 5n);
+      for (const table of this.#machine.codeTables) this.#quad(table + p / 512, BigInt(this.#machine.physical + frame + p) | 5n);
     this.#enter(c);
     const end = vcpu.instructions + BUDGET;
     let exit = vcpu.run(BUDGET);

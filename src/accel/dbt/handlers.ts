@@ -8,7 +8,7 @@ import { RecordEmit } from '../../isa/x86/record.ts';
 import { units } from '../../isa/x86/row.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
-import { checksFpu, isFlat, variantOf } from '../../isa/x86/static.ts';
+import { checksFpu, isFlat, isLimited, variantOf } from '../../isa/x86/static.ts';
 import type { RowInfo } from '../../isa/x86/table.ts';
 import { type Library, walk } from './library.ts';
 
@@ -222,7 +222,7 @@ export class Handlers {
       (flagsLive ? 8 : 0) +
       (fpTrap ? 16 : 0) +
       (insn.wide ? 32 : 0) +
-      (row.near && ctx & Ctx.limited ? 64 : 0) +
+      (isLimited(insn, ctx) ? 64 : 0) +
       (isFlat(insn, ctx) ? 128 : 0);
     return (
       this.#byKey.get(key) ?? (this.#base ? this.#base.#byKey.get(key) : undefined) ?? this.get(variantOf(insn, ctx, flagsLive))

@@ -1141,6 +1141,8 @@ export const hotHandlers: HotHandlers = {
     '0F 90|seto Eb|32|64|long',
     '83 /0|add Ev,Ibs|16|64|long|mem',
     'E8|call Jz|64|32|long',
+    'E8|call Jz|64|64|long|limited',
+    'E9|jmp Jz|64|64|long|limited',
     '0F 01 D0|xgetbv|32|64|long',
     '66 0F 76|pcmpeqd Vx,Wx|32|64|long',
     '01|add Ev,Gv|16|64|long|mem',

@@ -3,6 +3,7 @@
 import { LowPage, pluggedAt, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
 import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
+import { edgeContext } from '../../isa/x86/canonical.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { How, reservedChangeOf } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
@@ -577,7 +578,8 @@ export class DbtVcpu implements Vcpu {
     const close = limit !== null && ip - (linear & 0xfffn) + 0xfffn > limit;
     const { stats } = this.#code;
     const before = stats.blocks;
-    const record = this.#code.find(place, close ? ctx | Ctx.step : ctx);
+    const edge = edgeContext(linear);
+    const record = this.#code.find(place, ctx | (close ? Ctx.step : edge));
     const kind = this.#code.kind;
     if (limit !== null && record !== 0 && (close || kind !== 'page')) {
       // The instruction itself may reach over the limit.
@@ -588,20 +590,20 @@ export class DbtVcpu implements Vcpu {
         return 0;
       }
     }
-    if (this.#vm.regions === 'always' && kind !== 'once') {
+    if (this.#vm.regions === 'always' && kind !== 'once' && edge === 0) {
       const block = this.#code.at(record);
       if (block) this.#regions.translate(block, this.#herePage());
     }
-    if (this.#vm.kept && kind === 'page' && stats.blocks !== before) {
+    if (this.#vm.kept && kind === 'page' && stats.blocks !== before && edge === 0) {
       const block = this.#code.at(record);
       if (block) this.#regions.decoded(block, () => this.#herePage());
     }
     if (kind === 'page') {
-      const entry = env + Area.blocks + blockOffset(place, ctx);
+      const entry = env + Area.blocks + blockOffset(place, ctx | edge);
       // What was here moves next door, here as below.
       if (this.#view.getInt32(entry + Known.record, true) !== 0)
         this.#bytes.copyWithin(entry ^ Known.bytes, entry, entry + Known.bytes);
-      const [lower, upper] = blockKey(place, ctx);
+      const [lower, upper] = blockKey(place, ctx | edge);
       this.#view.setInt32(entry + Known.key, lower, true);
       this.#view.setInt32(entry + Known.key + 4, upper, true);
       this.#view.setInt32(entry + Known.record, record, true);

@@ -26,7 +26,7 @@ export interface Variant {
   readonly fpTrap: boolean;
   /** VEX.L. */
   readonly wide: boolean;
-  /** A near branch under `Ctx.limited`. */
+  /** A near branch under `Ctx.limited`, or a long one in 64-bit code: its target is checked. */
   readonly limited: boolean;
   /** Under `Ctx.flat`, with a memory operand through DS, ES or SS if any: offsets in these are linear addresses. */
   readonly flat: boolean;

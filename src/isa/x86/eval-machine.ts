@@ -5,6 +5,7 @@ import { type Datum, readDatum, writeDatum, zeroOf } from '../../ir/datum.ts';
 import { combine, evaluate, type GuestMemory, type HostFunction, type Outcome, type Surroundings } from '../../ir/evaluate.ts';
 import type { Callee, Func, RmwOp, Slot, Space } from '../../ir/ir.ts';
 import type { Access } from '../../ir/ops.ts';
+import { edgeContext } from './canonical.ts';
 import { updateContext } from './context.ts';
 import { Decode, decode, Insn } from './decode.ts';
 import { Emit, type Size } from './emit.ts';
@@ -436,7 +437,7 @@ export class EvalMachine {
     }
     const at = this.rip;
     this.set(st.pageBase, BigInt.asIntN(64, at & ~4095n));
-    const c = new StaticEmit(variantOf(insn, ctx, true), insn, Number(at & 4095n));
+    const c = new StaticEmit(variantOf(insn, ctx | edgeContext(at), true), insn, Number(at & 4095n));
     emitRow(c);
     const outcome = this.run(c.b.finish(insn.row.row.asm, [], null));
     if (outcome.how === 'fault') this.#judge(bytes);

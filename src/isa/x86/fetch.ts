@@ -2,6 +2,7 @@
 // and pending exceptions are delivered on the way (Intel SDM volume 3, chapter 6).
 
 import type { Value } from '../../ir/ir.ts';
+import { edgeContextOf } from './canonical.ts';
 import { deliverPending, singleStep } from './exceptions.ts';
 import { fetchTranslate } from './mmu.ts';
 import { Rec, STALE } from './record.ts';
@@ -47,8 +48,10 @@ const find = sub('find', ['i64'], 'i32', {}, (c, linear) => {
   b.if(b.or(b.and(ctx, b.i32(Ctx.step)), b.eqz(table)), () => b.ret(c.call(resolve)));
   const gpa = c.call(fetchTranslate, linear);
   b.if(c.get(st.exc), () => b.ret(b.i32(0)));
-  const key = b.or(b.shl(gpa, b.i64(KEY_SHIFT)), b.extu(ctx));
-  const low = b.xor(b.xor(b.wrap(gpa), b.wrap(b.shru(gpa, b.i64(32)))), b.shl(ctx, b.i32(12)));
+  // Outside 64-bit code addresses are of 32 bits, and beside no edge.
+  const decoded = b.or(ctx, edgeContextOf(c, linear));
+  const key = b.or(b.shl(gpa, b.i64(KEY_SHIFT)), b.extu(decoded));
+  const low = b.xor(b.xor(b.wrap(gpa), b.wrap(b.shru(gpa, b.i64(32)))), b.shl(decoded, b.i32(12)));
   const place = b.shl(b.shru(b.mul(low, b.i32(KEY_HASH | 0)), b.i32(PLACE_SHIFT)), b.i32(Math.log2(BLOCK_ENTRY_BYTES)));
   const entry = b.add(table, place);
   const at = b.select(b.eq(b.raw('i64', entry, Known.key), key), entry, b.xor(entry, b.i32(Known.bytes)));

@@ -376,7 +376,10 @@ export const Ctx = {
   step: 64,
   /** AVX is enabled (CR4.OSXSAVE, XCR0) and CR0.TS clear: AVX instructions need not check the state. */
   avx: 128,
-  /** The code segment ends below 4 GiB: near branches are held against its limit. */
+  /**
+   * The code segment ends below 4 GiB: near branches are held against its limit. In 64-bit code never in the slot `ctx`, but in the context under
+   * which blocks beside the edge of the canonical addresses are decoded (`edgeContext`).
+   */
   limited: 256,
   /**
    * Outside 64-bit code: CS begins at 0, and DS, ES and SS are writable data from 0 to 4 GiB, SS with a 32-bit stack pointer. An offset in

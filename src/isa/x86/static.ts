@@ -4,6 +4,7 @@ import type { Builder } from '../../ir/builder.ts';
 import type { Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
 import { BoundEmit, type BoundOperand, operandsOf, type Variant } from './bind.ts';
+import { isLongBranch } from './canonical.ts';
 import type { Insn } from './decode.ts';
 import type { Operand, Size } from './emit.ts';
 import { checkFpu } from './fpu-check.ts';
@@ -20,6 +21,11 @@ const FLAT = (1 << S.es) | (1 << S.ss) | (1 << S.ds);
 /** Whether an instruction is `Variant.flat`. */
 export const isFlat = (insn: Insn, ctx: number): boolean => (ctx & Ctx.flat) !== 0 && ((FLAT >> insn.segment) & 1) !== 0;
 
+/** Whether an instruction is `Variant.limited`. */
+export const isLimited = (insn: Insn, ctx: number): boolean =>
+  insn.row.near &&
+  (ctx & Ctx.long ? insn.row.relative && ((ctx & Ctx.limited) !== 0 || isLongBranch(insn)) : (ctx & Ctx.limited) !== 0);
+
 /** The variant of its row that a decoded instruction needs. */
 export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant {
   const options = insn.row.row.options;
@@ -35,7 +41,7 @@ export function variantOf(insn: Insn, ctx: number, flagsLive: boolean): Variant 
     flagsLive,
     fpTrap: checksFpu(fp, ctx),
     wide: insn.wide,
-    limited: options.near === true && (ctx & Ctx.limited) !== 0,
+    limited: isLimited(insn, ctx),
     flat: isFlat(insn, ctx),
   };
 }

@@ -38,6 +38,8 @@ export interface RowInfo {
   readonly lockable: boolean;
   readonly repeats: boolean;
   readonly near: boolean;
+  /** A near branch by a displacement. */
+  readonly relative: boolean;
   readonly fp: Unit | undefined;
 }
 
@@ -110,9 +112,10 @@ function analyse(row: Row, index: number): RowInfo {
   const vsib = specs.some((s) => s.vsib);
   const trailing = specs.filter((s) => TRAILING.has(s.from));
   const { size: defaultSize, lock: lockable = false, rep: repeats = false, near = false, fp } = row.options;
+  const relative = near && specs.some(({ from }) => from === 'rel');
   return {
     index, row, mnemonic, specs, trailing, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
-    defaultSize, lockable, repeats, near, fp,
+    defaultSize, lockable, repeats, near, relative, fp,
   }; // biome-ignore format: one object
 }
 

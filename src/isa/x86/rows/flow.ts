@@ -10,7 +10,7 @@ const near: RowOptions = { size: 'f64', ends: true, near: true };
 
 /** #GP(0) where the target (of the operand size) is not canonical or lies beyond the limit of the code segment: before anything else happens. */
 function within(c: InsnEmit, target: Value): void {
-  if (c.size === 64) c.checkTarget(target);
+  if (c.size === 64) return c.checkTarget(target);
   if (!c.limited) return;
   const b = c.b;
   c.gpIf(b.gtu(target.type === 'i64' ? target : b.extu(target), b.extu(c.get(segLimit[S.cs]!))));
@@ -31,10 +31,10 @@ function jumpTo(c: InsnEmit, target: Value): void {
  */
 function callWithin(c: InsnEmit, target: Value, back: Value): void {
   if (c.size === 64)
-    c.checkTarget(target, () => c.do(probeWrite, c.stackAddress(c.stackPointer(-8), 8, true), c.b.i32(8), c.b.i32(0)));
+    return c.checkTarget(target, () => c.do(probeWrite, c.stackAddress(c.stackPointer(-8), 8, true), c.b.i32(8), c.b.i32(0)));
   if (!c.limited) return;
   const bytes = c.size / 8;
-  c.store(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, c.size === 64 ? back : c.truncate(c.b.wrap(back), c.size));
+  c.store(c.stackAddress(c.stackPointer(-bytes), bytes, true), c.size, c.truncate(c.b.wrap(back), c.size));
   within(c, target);
 }
 
