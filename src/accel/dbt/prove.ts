@@ -465,7 +465,8 @@ class FunctionProof {
     const record = inPart('records');
     if (record !== undefined) {
       const link = (record === Rec.imm || record === Rec.far) && this.#accepts(RECORD_OR_NONE, value!, s);
-      if (insn.op !== 0x36 || !(link || record === Rec.farEpoch)) this.#refuse(insn, 'a record gets what is no record');
+      const other = (insn.op === 0x36 && record === Rec.farEpoch) || (insn.op === 0x37 && record === Rec.farTarget);
+      if (!(other || (insn.op === 0x36 && link))) this.#refuse(insn, 'a record gets what is no record');
     }
   }
   /** Whether an exception is pending behind a store. */

@@ -546,6 +546,10 @@ function mainLoop(
   l.memory(0x28, Rec.farEpoch);
   epochOfIp();
   l.op(0x46);
+  l.localGet(rec);
+  l.memory(0x29, Rec.farTarget);
+  l.localGet(ip);
+  l.op(0x51, 0x71);
   l.open(0x04);
   l.localGet(0);
   l.localGet(ip);
@@ -603,6 +607,9 @@ function mainLoop(
   l.localGet(k);
   l.localGet(rec);
   l.memory(0x36, Rec.far);
+  l.localGet(k);
+  l.localGet(ip);
+  l.memory(0x37, Rec.farTarget);
   l.localGet(k);
   epochOfIp();
   l.memory(0x36, Rec.farEpoch);

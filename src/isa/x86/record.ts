@@ -46,10 +46,11 @@ export const Rec = {
    */
   imm: 24,
   /**
-   * i32 each, in a relative branch in place of base, index and displacement: the record of a target in another page (0 while unknown), and
-   * the epoch of its half of the addresses when it was found.
+   * In a relative branch in place of its operands: the record of a target in another page (i32, 0 while unknown), that target's address (i64), for
+   * the page of the branch may lie at several, and the epoch of its half of the addresses when it was found (i32).
    */
-  far: 8,
+  far: 4,
+  farTarget: 8,
   farEpoch: 16,
 } as const;
 
@@ -289,8 +290,8 @@ export function writeRecord(
     high = insn.dispHigh;
   }
   words[at] = handler | (insn.length << 16) | (insn.scale << 24);
-  words[at + 1] = rm | (reg << 16);
-  words[at + 2] = f.immediate === 'relative' ? 0 : base | (index << 16);
+  words[at + 1] = f.immediate === 'relative' ? 0 : rm | (reg << 16);
+  words[at + 2] = base | (index << 16);
   words[at + 3] = segmentBase | (segment << 16) | (number << 24);
   words[at + 4] = disp;
   words[at + 5] = place | (count << 16) | (link << 24);

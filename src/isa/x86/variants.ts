@@ -34,20 +34,21 @@ export function variantsOf(info: RowInfo): Variant[] {
                 for (const flagsLive of [false, true]) {
                   for (const wide of info.vex && info.wide < 0 ? [false, true] : [info.wide === 1])
                     for (const flat of long ? [false] : [false, true])
-                      found.push({
-                        info,
-                        size,
-                        addressSize,
-                        isMemory,
-                        lock,
-                        rep,
-                        long,
-                        flagsLive,
-                        fpTrap,
-                        wide,
-                        limited: false,
-                        flat,
-                      });
+                      for (const limited of (long ? info.relative : info.near) ? [false, true] : [false])
+                        found.push({
+                          info,
+                          size,
+                          addressSize,
+                          isMemory,
+                          lock,
+                          rep,
+                          long,
+                          flagsLive,
+                          fpTrap,
+                          wide,
+                          limited,
+                          flat,
+                        });
                 }
               }
             }
