@@ -26,8 +26,13 @@ _start:
   add $8, %edi
   loop 1b
 enter_long:
+  mov $1, %eax
+  cpuid
+  shr $15, %edx
+  and $0x400, %edx /* SSE: OSXMMEXCPT */
   mov %cr4, %eax
-  or $0x6b0, %eax /* PSE PAE PGE OSFXSR OSXMMEXCPT */
+  or $0x2b0, %eax /* PSE PAE PGE OSFXSR */
+  or %edx, %eax
   mov %eax, %cr4
   mov $pml4, %eax
   mov %eax, %cr3

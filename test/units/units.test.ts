@@ -35,8 +35,10 @@ const WITHOUT_P =
 // QEMU's MONITOR does not touch its line, and its MWAIT does not wait.
 const SPINS = /CPUID leaf 5|page that is not there|ends the wait/;
 
-// QEMU's translator runs PCOMMIT and RDSEED whatever the model, and shows AVX, FMA, AVX2 and F16C where XSAVE is off.
-const OTHER_FEATURES = /PCOMMIT|LFENCE: undefined|behind |RDSEED: undefined|(FMA|AVX2?|F16C): there/;
+// QEMU's translator runs PCOMMIT, RDSEED, MMX, SSE2 and AVX2's broadcasts of registers whatever the model, has none of SSE without SSE, and shows AVX,
+// FMA, AVX2 and F16C where XSAVE is off.
+const OTHER_FEATURES =
+  /PCOMMIT|LFENCE: undefined|behind |RDSEED: undefined|(FMA|AVX2?|F16C|VAES)(: .*)?: there|(MMX|SSE2?): .*: undefined|(SSE.*|AES|PCLMULQDQ|.FENCE): there|(PAVGB|PEXTRW|PSHUFB) of MMX|of a register: undefined/;
 
 // A reserved bit is found in an entry that is present, as above; QEMU 7.2 takes CR4.PCIDE without the feature.
 const PAGING = /reserved bit|PS in a PML4E|NX without EFER.NXE|PCIDE as CPUID/;
@@ -87,6 +89,9 @@ const images: readonly (readonly [name: string, about: string, args: string, kno
     undefined,
     OTHER_FEATURES,
   ],
+  ['features', 'a model with AVX lacks the 256-bit forms of later features', '-cpu SandyBridge', undefined, OTHER_FEATURES],
+  ['features', 'a model without MMX, SSE and LAHF', '-cpu max,-mmx,-sse,-lahf-lm,-mmxext,-sse4.1', undefined, OTHER_FEATURES],
+  ['features', 'a model with AVX2 and without its later forms', '-cpu max,-vaes,-vpclmulqdq', undefined, OTHER_FEATURES],
   ['apic', 'the local APIC: modes, IPIs, NMIs, priorities, timers', '-cpu max -smp 2', undefined, ENDS_EARLY],
   // Every block is translated before it runs. Regions keep flags that are dead on the normal path stale in the frame of a fault.
   ['faults', 'exceptions in translated code', `-cpu max ${EAGER}`, /^FAIL: flags (of|before) /],

@@ -9,7 +9,11 @@ const HANDLER = 0x30000;
 const [TABLES, IDT, GDT, STACK] = [0x1000, 0x20000, 0x21000, 0x40000];
 
 /** A vCPU under paging: 2 MiB one to one, and the pages of `map` (linear address: physical). */
-function paged(regions: 'off' | 'always' | 'hot', code: Readonly<Record<number, string>>, map: readonly (readonly [bigint, number])[]): Rig {
+function paged(
+  regions: 'off' | 'always' | 'hot',
+  code: Readonly<Record<number, string>>,
+  map: readonly (readonly [bigint, number])[],
+): Rig {
   const r = rig(regions, '');
   const { vcpu, bytes, layout } = r;
   const memory = new DataView(bytes.buffer, layout.ramBase);
@@ -95,7 +99,7 @@ for (const regions of ['off', 'always', 'hot'] as const) {
     const [a, b] = [0x4000_0000n, 0x5000_0000n];
     const { vcpu } = paged(
       regions,
-      { [page]: 'e9 fb0f0000', [one]: '48ffc0 c3', [two]: '48ffc3 c3', 0x10000: 'b930000000 ffd6 ffd7 ffc9 75f8 f4' },
+      { [page]: 'e9 fb0f0000', [one]: '48ffc0 c3', [two]: '48ffc3 c3', 65536: 'b930000000 ffd6 ffd7 ffc9 75f8 f4' },
       [
         [a, page],
         [b, page],

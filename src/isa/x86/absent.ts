@@ -3,7 +3,7 @@
 import { CR4 } from './control.ts';
 import { type FeatureWord, featurePlace, PHYSICAL_BITS } from './cpu-model.ts';
 import { Absent } from './state.ts';
-import { restrictTables, type Tables } from './table.ts';
+import { type RowInfo, restrictTables, type Tables } from './table.ts';
 
 /** Bits of CR4 by the feature that allows them. */
 const control: readonly (readonly [bits: number, feature: string])[] = [
@@ -27,10 +27,10 @@ const control: readonly (readonly [bits: number, feature: string])[] = [
   [CR4.pks, 'pks'],
 ];
 
-/** Mnemonics that a feature brings. VEX forms need `avx` besides; LZCNT and TZCNT are BSR and BSF without theirs. */
+/** Mnemonics that a feature brings, but for MMX, SSE and SSE2 (`early`). VEX forms need `avx` besides; LZCNT and TZCNT are BSR and BSF without theirs. */
 const instructions: readonly (readonly [feature: string, mnemonics: RegExp])[] = [
   ['cx8', /^cmpxchg8b$/],
-  ['cmov', /^f?cmov/],
+  ['cmov', /^f?cmov|^fu?comip?$/],
   ['sep', /^sys(enter|exit)/],
   ['clflush', /^clflush$/],
   ['fxsr', /^fx(save|rstor)/],
@@ -67,11 +67,49 @@ const instructions: readonly (readonly [feature: string, mnemonics: RegExp])[] =
 /** Mnemonics in V that are no AVX. */
 const NOT_AVX = /^(verr|verw|vmcall|vmmcall)$/;
 
+/** What SSE brings on its own registers (single precision), and on those of MMX, as AMD's extension of MMX does. */
+const SSE =
+  /^(mov(a|u|l|h|hl|lh|nt|msk)ps|movss|(add|sub|mul|div|min|max|r?sqrt|rcp|cmp)[ps]s|(andn?|x?or|shuf|unpck[lh])ps|u?comiss|cvt(pi2ps|t?ps2pi|si2ss|t?ss2si)|(ld|st)mxcsr)$/;
+const SSE_MMX = /^(pavg[bw]|p(ext|ins)rw|pm(ax|in)(sw|ub)|pmovmskb|pmulhuw|psadbw|pshufw|maskmovq|movntq)$/;
+/** What SSE2 brings on the registers of MMX. */
+const SSE2_MMX = /^(paddq|psubq|pmuludq)$/;
+/** Of MMX, SSE and SSE2: whether these features have a row that no later one brings. Their mnemonics are often the same. */
+function early({ fp, mnemonic }: RowInfo, has: (feature: string) => boolean): boolean {
+  if (fp === 'sse') return has(SSE.test(mnemonic) ? 'sse' : 'sse2');
+  if (fp !== 'mmx' || !has('mmx')) return fp !== 'mmx';
+  if (SSE_MMX.test(mnemonic)) return has('sse') || has('mmxext');
+  return !SSE2_MMX.test(mnemonic) || has('sse2');
+}
+
+/** AVX has these of 128 bits alone, and the 256-bit forms are the feature's. */
+const wide: readonly (readonly [feature: string, mnemonics: RegExp])[] = [
+  ['vaes', /^vaes/],
+  ['vpclmulqdq', /^vpclmulqdq/],
+  ['avx2', /^v(p(?!clmul|test|ermilp)|mpsadbw|movntdqa)/],
+];
+/** AVX broadcasts from memory alone. */
+const BROADCAST = /^vbroadcasts[sd]$/;
+
+/** What a processor with some features has of a row: all of it, some of its encodings, or nothing (null). */
+function partOf(row: RowInfo, has: (feature: string) => boolean): RowInfo | null {
+  const { mnemonic } = row;
+  if (NOT_AVX.test(mnemonic)) return row;
+  const brought = instructions.filter(([, mnemonics]) => mnemonics.test(mnemonic));
+  // PEXTRW to memory, with an opcode of three bytes.
+  const later = mnemonic === 'pextrw' && row.map === 3 ? ['sse4.1'] : brought.map(([feature]) => feature);
+  if (later.length > 0 ? !later.every(has) || (row.fp === 'mmx' && !has('mmx')) : !early(row, has)) return null;
+  if (/^[ls]ahf$/.test(mnemonic)) return has('lahf-lm') ? row : { ...row, mode: 'legacy' };
+  if (row.wide < 0 && wide.some(([feature, mnemonics]) => mnemonics.test(mnemonic) && !has(feature))) return { ...row, wide: 0 };
+  return BROADCAST.test(mnemonic) && !has('avx2') ? { ...row, form: 'mem' } : row;
+}
+
+/** The features that rows ask for. */
+const asked = new Set([...instructions.map(([f]) => f), ...wide.map(([f]) => f), 'mmx', 'lahf-lm']);
+
 /** The tables of a processor with these features only: instructions of others are undefined. */
 export function tablesFor(tables: Tables, features: ReadonlySet<string>): Tables {
-  const lacking = instructions.filter(([feature]) => !features.has(feature));
-  if (lacking.length === 0) return tables;
-  return restrictTables(tables, ({ mnemonic }) => NOT_AVX.test(mnemonic) || !lacking.some(([, m]) => m.test(mnemonic)));
+  const has = (feature: string): boolean => features.has(feature);
+  return [...asked].every(has) ? tables : restrictTables(tables, (row) => partOf(row, has));
 }
 
 /** `absent`, `cr4Absent` and the width of physical addresses for a processor whose CPUID answers so; one without leaf 1 lacks nothing. */

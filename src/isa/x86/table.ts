@@ -34,6 +34,7 @@ export interface RowInfo {
   /** Operands or rows whose meaning follows the operand size. */
   readonly sized: boolean;
   // Of the row's options, what decoding asks for each instruction: they are objects of many shapes, which is slow.
+  readonly mode: RowOptions['mode'];
   readonly defaultSize: RowOptions['size'];
   readonly lockable: boolean;
   readonly repeats: boolean;
@@ -111,11 +112,11 @@ function analyse(row: Row, index: number): RowInfo {
   const vvvv = specs.some((s) => s.from === 'vvvv');
   const vsib = specs.some((s) => s.vsib);
   const trailing = specs.filter((s) => TRAILING.has(s.from));
-  const { size: defaultSize, lock: lockable = false, rep: repeats = false, near = false, fp } = row.options;
+  const { mode, size: defaultSize, lock: lockable = false, rep: repeats = false, near = false, fp } = row.options;
   const relative = near && specs.some(({ from }) => from === 'rel');
   return {
     index, row, mnemonic, specs, trailing, hasModrm, form, map, prefix, rexW, opcode: first, span, digit, modrm, sized, vex, wide, vvvv, vsib,
-    defaultSize, lockable, repeats, near, relative, fp,
+    mode, defaultSize, lockable, repeats, near, relative, fp,
   }; // biome-ignore format: one object
 }
 
@@ -210,8 +211,17 @@ export const packTables = ({ first, second }: Tables): Int16Array => {
 
 const nopOf = (infos: readonly RowInfo[]): RowInfo | undefined => infos.find((r) => r.row.opcode === '' && r.mnemonic === 'nop');
 
-/** The same rows by the same numbers, of which only those that `there` keeps have encodings: what the others had may be another row's. */
-export const restrictTables = (tables: Tables, there: (row: RowInfo) => boolean): Tables => tablesOf(tables.rows, there);
+/**
+ * The same rows by the same numbers, each with the encodings that `part` leaves it, of which null has none: what it had may be another row's. A part has
+ * fewer values of VEX.L, fewer forms or modes than the whole.
+ */
+export function restrictTables(tables: Tables, part: (row: RowInfo) => RowInfo | null): Tables {
+  const parts = tables.rows.map(part);
+  return tablesOf(
+    parts.map((r, n) => r ?? tables.rows[n]!),
+    (r) => parts[r.index] !== null,
+  );
+}
 
 function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): Tables {
   // Lists of rows that claim an opcode, each once: prefixes and modes have most in common. A list is one that is shorter and a row.
@@ -228,9 +238,8 @@ function tablesOf(infos: readonly RowInfo[], there: (row: RowInfo) => boolean): 
   };
   const claims = [new Uint32Array(FIRST), new Uint32Array(FIRST)] as const;
   for (const r of infos) {
-    const { opcode: text, options } = r.row;
-    if (text === '' || !there(r)) continue;
-    const { mode } = options;
+    const { mode } = r;
+    if (r.row.opcode === '' || !there(r)) continue;
     const from = ((r.map + (r.vex ? 4 : 0)) * 4 + Math.max(r.prefix, 0)) * 256 + r.opcode;
     for (let p = 0; p < (r.prefix < 0 ? 4 : 1); p++) {
       for (let o = 0; o < r.span; o++) {
