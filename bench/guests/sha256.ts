@@ -104,6 +104,7 @@ const watched: Vcpu = {
   refresh: () => vcpu.refresh(),
   startsItself: false,
   reset: () => vcpu.reset(),
+  init: () => vcpu.init(),
   get instructions() {
     return vcpu.instructions;
   },

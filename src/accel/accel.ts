@@ -110,8 +110,9 @@ export interface Vcpu {
   refresh(): void;
   /** INIT and SIPI are the accelerator's business, since it keeps the local APICs. */
   readonly startsItself: boolean;
-  /** State after power-on or INIT (Intel SDM volume 3, section 9.1.1). */
+  /** State after power-on, and after INIT, which leaves some of it alone (Intel SDM volume 3, section 10.1.1). */
   reset(): void;
+  init(): void;
   /** Instructions retired since creation, as far as the accelerator counts them. */
   readonly instructions: number;
 }

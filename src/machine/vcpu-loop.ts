@@ -162,10 +162,8 @@ export function runVcpu(
     // INIT waits for the end of system management mode (SDM volume 3, 32.3.1).
     if (events & event.init && board.config.smm && vcpu.get('smm') !== 0n) vcpu.set('initPending', 1n);
     else if (events & event.init || (board.config.smm && vcpu.get('initPending') !== 0n && vcpu.get('smm') === 0n)) {
-      const kept = (['smbase', 'smiPending'] as const).map((name) => [name, vcpu.get(name)] as const);
       board.lock.run(() => lapic.init());
-      vcpu.reset();
-      for (const [name, value] of kept) vcpu.set(name, value);
+      vcpu.init();
       waiting = cpu !== 0;
       if (waiting) vcpu.set('activity', BigInt(Activity.waitsForSipi));
     }

@@ -276,6 +276,7 @@ export class Rig {
       refresh: () => vcpu.refresh(),
       startsItself: false,
       reset: () => vcpu.reset(),
+      init: () => vcpu.init(),
       get instructions() {
         return vcpu.instructions;
       },

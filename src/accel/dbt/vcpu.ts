@@ -8,7 +8,7 @@ import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { How, reservedChangeOf } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
 import { Rec } from '../../isa/x86/record.ts';
-import { resetState } from '../../isa/x86/reset.ts';
+import { initState, resetState } from '../../isa/x86/reset.ts';
 import { enterSmm, leaveSmm } from '../../isa/x86/smm.ts';
 import { throughStack } from '../../isa/x86/stack-access.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -203,9 +203,17 @@ export class DbtVcpu implements Vcpu {
 
   reset(): void {
     resetState(this.#view, this.#env);
+    this.#pmu?.reset();
+    this.#begin();
+  }
+  init(): void {
+    initState(this.#view, this.#env);
+    this.#pmu?.changed();
+    this.#begin();
+  }
+  #begin(): void {
     this.#setWord(st.callTop.offset, this.#env + Area.shadow);
     this.#view.setBigUint64(this.#env + Area.shadow, NOWHERE, true);
-    this.#pmu?.reset();
     this.#showSmram();
     this.exports.updateContext(this.#env);
     this.exports.flushAll(this.#env);

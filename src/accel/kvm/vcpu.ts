@@ -3,7 +3,7 @@
 // kvm_run structure".
 
 import { pluggedAt } from '../../bits/slot-table.ts';
-import { resetState } from '../../isa/x86/reset.ts';
+import { initState, resetState } from '../../isa/x86/reset.ts';
 import { readRflags } from '../../isa/x86/rflags.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Activity, GuestDebug } from '../../isa/x86/state.ts';
@@ -197,6 +197,14 @@ export class KvmVcpu implements Vcpu {
   reset(): void {
     if (!this.#inSlots) this.#finish();
     resetState(this.#view, this.#env);
+    this.#begin();
+  }
+  init(): void {
+    this.publish();
+    initState(this.#view, this.#env);
+    this.#begin();
+  }
+  #begin(): void {
     this.#view.setInt32(this.#env + st.ramBase.offset, this.#o.layout.ramBase, true);
     Atomics.store(this.#words, this.#word(st.hostThread), this.#thread);
     this.#inSlots = true;

@@ -47,6 +47,19 @@ export const STAYS: ReadonlySet<string> = new Set(
   ].map((s) => s.name),
 );
 
+/** What INIT leaves as it is: floating-point and vector state, model-specific registers but for EFER and DEBUGCTL, and what the host counts. */
+const KEPT: readonly Slot[] = [
+  ...st.fpr.flatMap(({ mant, exp }) => [mant, exp]),
+  ...[st.fpTop, st.fpSw, st.fpCw, st.fpValid, st.fpIp, st.fpDp, st.fpOpcode, st.mxcsr, ...st.xmm, ...st.ymmHigh, st.xcr0],
+  ...[st.star, st.lstar, st.cstar, st.sfmask, st.kernelGsBase, st.sysenterCs, st.sysenterEsp, st.sysenterEip],
+  ...[st.pat, st.tscAux, st.tscOffset, st.tscAdjust, st.miscEnable, st.hwcr, st.deCfg, st.pkru, st.pkrs],
+  ...[...st.mtrrVariable, ...st.mtrrFixed, st.mtrrDefault, st.mcgCtl, ...st.mcCtl, ...st.mcAbout],
+  ...[...st.pmCounter, ...st.pmSelect, ...st.pmFixed, st.pmFixedControl, st.pmControl, st.pmStatus],
+  ...[st.smbase, st.smiPending, st.instructions, st.inRegions, ...st.counters],
+];
+/** Bits of CR0 that it leaves alone, too: CD and NW. */
+const CACHES = 0x60000000n;
+
 /** Segment attributes (see `segAttr`) of real mode: present, accessed, writable data, or code. */
 const DATA = 0x93;
 const CODE = 0x9b;
@@ -91,4 +104,15 @@ export function resetState(view: DataView, env: number): void {
   set(st.xcr0, 1);
   set(st.spMask, 0xffff);
   set(st.smbase, SMBASE);
+}
+
+/** Puts the vCPU whose state lies at `env` into the state after an INIT: what `KEPT` names stays. */
+export function initState(view: DataView, env: number): void {
+  const bytes = (slot: Slot): Uint8Array =>
+    new Uint8Array(view.buffer, view.byteOffset + env + slot.offset, slot.access.bits / 8);
+  const before = KEPT.map((slot) => bytes(slot).slice());
+  const caches = view.getBigUint64(env + st.cr0.offset, true) & CACHES;
+  resetState(view, env);
+  for (const [n, slot] of KEPT.entries()) bytes(slot).set(before[n]!);
+  view.setBigUint64(env + st.cr0.offset, 0x10n | caches, true);
 }
