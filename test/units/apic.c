@@ -205,6 +205,35 @@ static void broadcast(void) {
   on_cpu_wait(1);
   cli();
 }
+/* What INIT leaves as it is (SDM volume 3, table 10-1): time stamp, MSRs, vector registers, CR0.CD and CR0.NW; and what not. */
+static u64 left[12];
+static void fill(void *unused) {
+  wrmsr(0x277, 0x0007010600070106); wrmsr(0x2ff, 0xc06); wrmsr(0x250, 0x0606060606060606); wrmsr(0x200, 0xc0000000); wrmsr(0x201, 0xffc0000800);
+  wrmsr(0x174, 0x1234); wrmsr(0xc0000082, 0xffffffff12345678); wrmsr(0xc0000102, 0x77); wrmsr(0xc0000103, 0x99);
+  wrmsr(0x3b, 1ul << 50);
+  WRDR(0, 0x1000);
+  u64 v = 0x1122334455667788;
+  asm volatile("movq %0, %%xmm7" ::"r"(v));
+}
+static void look(void *unused) {
+  u32 list[] = { 0x277, 0x2ff, 0x250, 0x200, 0x201, 0x174, 0xc0000082, 0xc0000102, 0xc0000103 };
+  for (int i = 0; i < 9; i++) left[i] = rdmsr(list[i]);
+  left[9] = rdtsc(); left[10] = RDDR(0);
+  asm volatile("movq %%xmm7, %0" : "=r"(left[11]));
+}
+static void init_keeps(void) {
+  on_cpu(1, fill, NULL); on_cpu_wait(1);
+  started = 1;
+  report(start_cpus() == 2, "INIT and SIPI once more");
+  /* It counts itself once more. */
+  on_cpu(2, look, NULL); on_cpu_wait(2);
+  u64 was[] = { 0x0007010600070106, 0xc06, 0x0606060606060606, 0xc0000000, 0xffc0000800, 0x1234, 0xffffffff12345678, 0x77, 0x99 };
+  const char *names[] = { "PAT", "MTRRdefType", "a fixed MTRR", "a variable MTRR", "its mask", "SYSENTER_CS", "LSTAR", "KERNEL_GS_BASE", "TSC_AUX" };
+  for (int i = 0; i < 9; i++) report(left[i] == was[i], "INIT keeps %s (%x)", names[i], left[i]);
+  report(left[9] >> 50 == 1, "INIT keeps the time stamp (%x)", left[9]);
+  report(left[10] == 0, "INIT clears DR0 (%x)", left[10]);
+  report(left[11] == 0x1122334455667788, "INIT keeps XMM7 (%x)", left[11]);
+}
 static void set_ldr(void *unused) { apic_write(0xd0, 2u << 24); }
 int main(void) {
   outb(0x510, 5); asm volatile("outw %0, %1" ::"a"((u16)5), "Nd"((u16)0x510));
@@ -215,6 +244,6 @@ int main(void) {
   on_cpu(1, set_ldr, NULL);
   on_cpu_wait(1);
   stop = 0;
-  two_nmis(); broadcast();
+  two_nmis(); broadcast(); init_keeps();
   return done();
 }
