@@ -20,8 +20,12 @@ import { integer, onOff, Refused, type Settings } from './system-settings.ts';
 
 /** Drivers of boards that `-global` may name although no `-device` does, with what they take: what they are anyway. */
 const boardGlobals: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
-  PIIX4_PM: { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'] },
-  'ICH9-LPC': { disable_s3: ['1', 'on', 'true'], disable_s4: ['1', 'on', 'true'], noreboot: ['off', 'false', 'on', 'true'] },
+  PIIX4_PM: { disable_s3: ['0', '1', 'on', 'off', 'true', 'false'], disable_s4: ['1', 'on', 'true'] },
+  'ICH9-LPC': {
+    disable_s3: ['0', '1', 'on', 'off', 'true', 'false'],
+    disable_s4: ['1', 'on', 'true'],
+    noreboot: ['off', 'false', 'on', 'true'],
+  },
 };
 /** Of the boards' timers: what each property takes, and what it makes of the settings. */
 const timerGlobals: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, TimerConfig>>>>>> = {
@@ -165,6 +169,7 @@ function globals(s: Settings): void {
       const accepted = board[property];
       if (!accepted) throw new Refused(`${text}: not supported`);
       if (!accepted.includes(value)) throw new Refused(`${text}: not supported; accepted: ${accepted.join(', ')}`);
+      if (property === 'disable_s3') s.sleep = !/^(1|on|true)$/.test(value);
       continue;
     }
     const types = allDeviceTypes().filter((t) => t.name === driver || t.parents?.includes(driver));

@@ -101,6 +101,8 @@ export interface Settings {
   extendedTseg?: number | undefined;
   /** Of the HPET, the RTC and KVM's PIT. */
   timers: TimerConfig;
+  /** The guest may suspend to RAM; undefined where nothing is said. */
+  sleep: boolean | undefined;
   /** `-vga`; undefined for the default. */
   vga?: string;
   vnc: (Omit<VncSetting, 'secret'> & { readonly secretId: string | undefined })[];
@@ -172,6 +174,7 @@ export const defaults = (): Settings => ({
   globals: [],
   secureFlash: false,
   timers: {},
+  sleep: undefined,
   vnc: [],
   usb: false,
   usbDevices: [],

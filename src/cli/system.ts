@@ -95,6 +95,7 @@ const machineConfig = (s: Settings): MachineConfig => {
     memdevs: Object.fromEntries(memdevsOf(s).map((o) => [String(o['id']), Number(o['size'])])),
     hpet: s.hpet,
     timers: s.timers,
+    ...(s.sleep === undefined ? {} : { sleep: s.sleep }),
     sata: s.machineProperties.get('sata') !== 'off',
     smbus: s.machineProperties.get('smbus') !== 'off',
     ...(s.machine.board === 'microvm' ? { microvm: s.microvm } : s.microvm.pit === false ? { microvm: { pit: false } } : {}),

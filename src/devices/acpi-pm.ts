@@ -45,10 +45,10 @@ export const acpiPmLayout = struct(
 
 /** Timer frequency in Hz. */
 const hz = 3_579_545;
-const pm1 = { timer: 1, global: 0x20, powerButton: 0x100, sleepButton: 0x200, wake: 0x8000 } as const;
+const pm1 = { timer: 1, global: 0x20, powerButton: 0x100, sleepButton: 0x200, alarm: 0x400, wake: 0x8000 } as const;
 const control = { sciEnable: 1, sleepEnable: 0x2000, kept: 0x1c07 } as const;
 const smiEnable = { global: 1, apm: 0x20 } as const;
-const pm1Writable = pm1.timer | pm1.global | pm1.powerButton | pm1.sleepButton | 0x400;
+const pm1Writable = pm1.timer | pm1.global | pm1.powerButton | pm1.sleepButton | pm1.alarm;
 
 export interface AcpiPmOptions {
   readonly arena: Arena;
@@ -150,9 +150,10 @@ export class AcpiPm implements Timed {
     this.update();
   }
 
-  /** The wake status after a suspension ended. */
-  woken(): void {
-    this.s.status |= pm1.wake;
+  /** The status after a sleep has ended, on a block that was reset: what firmware does, and whether it was the RTC's alarm. */
+  woken(by: 'alarm' | 'other'): void {
+    this.s.control |= control.sciEnable;
+    this.s.status |= pm1.wake | (by === 'alarm' ? pm1.alarm : 0);
     this.update();
   }
 

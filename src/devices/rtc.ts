@@ -150,6 +150,11 @@ export class Rtc implements Timed {
     }
   }
 
+  /** Whether the alarm has struck and is to be told: what ends a sleep. */
+  get alarmed(): boolean {
+    return (this.s.cmos[cmos.statusB]! & this.s.cmos[cmos.statusC]! & b.alarm) !== 0;
+  }
+
   get #stopped(): boolean {
     return (this.s.cmos[cmos.statusB]! & b.set) !== 0 || (this.s.cmos[cmos.statusA]! & 0x60) === 0x60;
   }

@@ -48,7 +48,7 @@ import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-item
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import { type BoardFacts, featuresOf, hasHpet, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
+import { type BoardFacts, featuresOf, hasHpet, hasSleep, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
@@ -146,6 +146,8 @@ export interface Board {
   readonly keyboard: I8042 | undefined;
   /** Presses the power button. With the board's lock held. */
   powerButton(): void;
+  /** Whether the RTC's alarm has struck, of a board whose vCPUs serve no timers: the guest sleeps. With the board's lock held. */
+  alarmed(): boolean;
   readonly pci: PciHost;
   /** All devices beside the board's own chips. */
   readonly devices: DeviceTree;
@@ -184,8 +186,11 @@ export interface Board {
   restore(sections: readonly Section[]): void;
   /** Local APICs and the chips before them are the board's again, with state that was elsewhere. With the board's lock held, and the vCPUs. */
   apicsBack(): void;
-  /** Power-on state of every device. Once per machine reset, on one thread, with all vCPUs stopped. */
-  reset(): void;
+  /**
+   * Power-on state of every device, or with `wakes` the one after a sleep, which the RTC's alarm has ended or something else: the RTC then keeps its memory.
+   * Once per machine reset, on one thread, with all vCPUs stopped.
+   */
+  reset(wakes?: 'alarm' | 'other'): void;
 }
 
 /** RAM, with what is plugged in at the moment; pieces that lie together are one. */
@@ -365,6 +370,7 @@ export function buildBoard(o: BoardOptions): Board {
     sci: isa(9),
     retime,
     powerOff: () => o.event({ kind: 'powerOff' }),
+    ...(hasSleep(config) ? { suspend: () => o.event({ kind: 'suspend' }) } : {}),
     report,
     ...(config.smm ? { smi: () => chipset.apm() } : {}),
   });
@@ -518,23 +524,29 @@ export function buildBoard(o: BoardOptions): Board {
     get facts() {
       return facts();
     },
+    alarmed() {
+      rtc.tick(clock.now());
+      return rtc.alarmed;
+    },
     powerButton() {
       if (!micro) acpi.powerButton();
       else if (hasGed) events.powerButton();
     },
-    reset() {
+    reset(wakes) {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
-        rtc.reset(config.rtcOffset);
-        for (const [address, value] of cmosBytes(cpus.list().length, (Atomics.load(control.resets, 0) === 0 ? config.bootOnce : undefined) ?? config.bootOrder ?? 'cad')) rtc.preset(address, value);
+        // Its battery keeps the clock over a sleep.
+        if (wakes === undefined) rtc.reset(config.rtcOffset);
+        if (wakes === undefined) for (const [address, value] of cmosBytes(cpus.list().length, (Atomics.load(control.resets, 0) === 0 ? config.bootOnce : undefined) ?? config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();
         fwCfg.reset();
         chipset.reset();
         cpus.reset();
         dimms.reset();
         devices.reset();
+        if (wakes) acpi.woken(wakes);
       });
       if (!firmware) {
         const high = Math.max(2 ** 38, reservedMemoryEnd(facts()) ?? 0);

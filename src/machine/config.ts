@@ -95,6 +95,8 @@ export interface MachineConfig {
   /** The HPET is there; it is when this is left out. */
   readonly hpet?: boolean;
   readonly timers?: TimerConfig;
+  /** False: the guest cannot suspend to RAM. */
+  readonly sleep?: boolean;
   /** VMware's backdoor and its mouse are there; not on a microvm, and not when left out. */
   readonly vmport?: boolean;
   /** Serial ports that are there, by number 0 to 3 (COM1 to COM4); all when left out. */
@@ -133,5 +135,7 @@ export type BoardEvent =
   | { readonly kind: 'panic'; readonly what: 'panicked' | 'crashLoaded' }
   /** A vCPU has met a breakpoint of a debugger; the others are being held. */
   | { readonly kind: 'debug'; readonly cpu: number }
+  /** The guest suspends to RAM (S3). */
+  | { readonly kind: 'suspend' }
   /** The guest has let go of a device, by its path: it is to be removed. */
   | { readonly kind: 'eject'; readonly path: string };

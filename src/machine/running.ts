@@ -78,8 +78,8 @@ export interface MachineSetup {
 /** How a machine came to its end. */
 export type MachineEnd = MachineEvent | { readonly kind: 'quit' } | { readonly kind: 'failed'; readonly message: string };
 
-/** Whether the guest runs. `prelaunch`: not started yet; `shutdown`: powered off and kept by `noShutdown`. */
-export type MachineStatus = 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'ended';
+/** Whether the guest runs. `prelaunch`: not started yet; `suspended`: it sleeps (S3); `shutdown`: powered off and kept by `noShutdown`. */
+export type MachineStatus = 'prelaunch' | 'running' | 'paused' | 'suspended' | 'shutdown' | 'ended';
 
 export interface LiveOptions {
   /** ms that the guest may stand still. */
@@ -151,6 +151,8 @@ export interface RunningMachine {
   reset(): void;
   /** Presses the power button: a guest that listens to ACPI shuts down. */
   powerButton(): void;
+  /** Ends the sleep of a guest that is `suspended`. */
+  wakeup(): void;
   /** Ends the machine at once; `reason` is for monitors. */
   quit(reason?: ShutdownReason): void;
   /** Gives bytes to serial port n (0–3), as fast as the guest takes them. */

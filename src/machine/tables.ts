@@ -1,6 +1,7 @@
 // The ACPI and SMBIOS tables and the memory map of the boards.
 
 import { acpiHotplug } from '../devices/acpi-hotplug.ts';
+import { acpiPm } from '../devices/acpi-pm.ts';
 import { ged } from '../devices/ged.ts';
 import { memoryHotplug } from '../devices/memory-hotplug.ts';
 import { lptPorts } from '../devices/parallel.ts';
@@ -68,6 +69,10 @@ export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [
 
 /** Whether there are ACPI tables; PC boards always have them. */
 export const hasAcpi = (config: MachineConfig): boolean => config.machine !== 'microvm' || (config.acpi ?? true);
+
+/** Whether the guest can suspend to RAM. Of firmware none was seen to wake a guest here. */
+export const hasSleep = (config: MachineConfig): boolean =>
+  config.machine !== 'microvm' && config.firmware === undefined && config.sleep !== false;
 
 /** Whether the HPET is there. */
 export const hasHpet = (config: MachineConfig): boolean => config.machine !== 'microvm' && (config.hpet ?? true);
@@ -148,6 +153,7 @@ export function acpiImage(config: MachineConfig, facts: BoardFacts): AcpiImage {
     ...(pc ? { levelIrqs: [5, 10, 11], gpeBase: PIIX4_GPE.base, gpeLength: PIIX4_GPE.length } : {}),
     ...(facts.errorRecords === undefined ? {} : { errorRecords: facts.errorRecords }),
     ...(facts.pmBase === undefined ? {} : { pmBase: facts.pmBase, ...(pc ? {} : { gpeBase: facts.pmBase + 0x20 }) }),
+    ...(hasSleep(config) ? { s3: acpiPm.s3 } : {}),
     hpet: hasHpet(config),
     serial: comPorts.filter((_, n) => hasSerial(config, n)),
     ...pcExtras(config),

@@ -215,7 +215,16 @@ export class Emulator {
     return this.machine;
   }
   /** QEMU's run state. */
-  get status(): 'prelaunch' | 'running' | 'paused' | 'shutdown' | 'inmigrate' | 'postmigrate' | 'guest-panicked' | 'io-error' {
+  get status():
+    | 'prelaunch'
+    | 'running'
+    | 'paused'
+    | 'suspended'
+    | 'shutdown'
+    | 'inmigrate'
+    | 'postmigrate'
+    | 'guest-panicked'
+    | 'io-error' {
     const status = this.machine?.status ?? this.#idle;
     if (status === 'prelaunch' && this.migration.incoming) return 'inmigrate';
     if (status === 'paused' && this.postMigrate) return 'postmigrate';
@@ -247,7 +256,7 @@ export class Emulator {
   }
   cont(): void {
     const { status } = this;
-    if (status === 'running') return;
+    if (status === 'running' || status === 'suspended') return;
     this.postMigrate = false;
     this.#panicked = this.#ioError = false;
     if (status === 'shutdown') throw new QmpError('Resetting the Virtual Machine is required');
@@ -281,6 +290,11 @@ export class Emulator {
   async setAccel(accel: 'dbt' | 'kvm'): Promise<void> {
     if (!this.machine) throw new Error('Cannot change the accelerator: there is no machine');
     await this.machine.setAccel(accel);
+  }
+  /** Ends the sleep of a guest. @throws QmpError where it does not sleep */
+  wakeup(): void {
+    if (this.status !== 'suspended') throw new QmpError('Unable to wake up: guest is not in suspended state');
+    this.running.wakeup();
   }
   powerdown(): void {
     if (this.machine) this.machine.powerButton();

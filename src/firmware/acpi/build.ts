@@ -125,6 +125,8 @@ const link = (bytes: Uint8Array, fixups: readonly Fixup[], checksums: readonly C
   return out;
 };
 
+/** Where the FACS lies in that block: it is the first table. */
+export const FACS_PLACE = 64;
 /**
  * RSDP and tables as one block for guest address `base`, a multiple of 64 below 4 GiB; the RSDP is its first bytes.
  * @throws when the block is larger than `room`

@@ -52,6 +52,8 @@ export interface AcpiConfig {
     readonly reset: number;
     readonly s5: number;
   };
+  /** SLP_TYP of suspend to RAM, where the board has it: \\_S3. */
+  readonly s3?: number;
   /** A second I/O APIC at 0xFEC1_0000, for GSI 24 to 47. */
   readonly secondIoapic?: boolean;
   /** Ports of the power management block (events; control at +4, timer at +8); 0x600 when not given. */

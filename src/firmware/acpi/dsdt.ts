@@ -297,7 +297,7 @@ const eventDevices = (r: NonNullable<AcpiConfig['reduced']>): a.Aml[] => [
   ),
 ];
 
-/** The AML of the whole namespace. Soft-off is SLP_TYP 0 (\_S5) with fixed hardware. */
+/** The AML of the whole namespace. Soft-off is SLP_TYP 0 (\_S5) with fixed hardware, suspend to RAM what the board says (\_S3). */
 export const dsdtBody = (config: AcpiConfig): Uint8Array =>
   a.bytesOf(
     a.scope(
@@ -311,5 +311,6 @@ export const dsdtBody = (config: AcpiConfig): Uint8Array =>
       ...(config.pci ? [rootBridge(config, config.pci)] : isaDevices(config)),
     ),
     ...events(config),
+    ...(config.s3 === undefined ? [] : [a.name('\\_S3', a.pkg(a.int(config.s3), a.int(config.s3), a.int(0), a.int(0)))]),
     a.name('\\_S5', a.pkg(a.int(config.reduced?.s5 ?? 0), a.int(0), a.int(0), a.int(0))),
   );

@@ -60,8 +60,8 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   half(98, 0xfff);
   byte(108, config.rtc ? 0x32 : 0);
   half(109, 1 | architecture);
-  // WBINVD, C1, no sleep button, RTC wake status not in fixed space, reset register. The power button is the fixed one.
-  word(112, 1 | 4 | 0x20 | 0x40 | 0x400);
+  // WBINVD, C1, no sleep button, reset register; the RTC's wake status is in fixed space where there is a sleep to wake from. The power button is the fixed one.
+  word(112, 1 | 4 | 0x20 | (config.s3 === undefined ? 0x40 : 0) | 0x400);
   address(116, 0xcf9, 8, 1);
   byte(128, 6);
   byte(131, 4);
@@ -72,6 +72,8 @@ export const fadtBody = (config: AcpiConfig): Uint8Array => {
   return bytes;
 };
 
+/** Where in the FACS the operating system writes the address at which it goes on after a sleep, in real mode: 4 bytes. */
+export const FACS_VECTOR = 12;
 /** The FACS, which has neither the common header nor a checksum; 64 bytes, aligned to 64. */
 export const facs = (): Uint8Array => {
   const bytes = new Uint8Array(64);

@@ -35,7 +35,7 @@ const SAID_MAX = 2000;
 
 const sent = (file: string | Uint8Array | undefined): SentFile | undefined =>
   file instanceof Uint8Array ? { base64: Buffer.from(file).toString('base64') } : file;
-const statuses: readonly AnyMachine['status'][] = ['prelaunch', 'running', 'paused', 'shutdown', 'ended'];
+const statuses: readonly AnyMachine['status'][] = ['prelaunch', 'running', 'paused', 'suspended', 'shutdown', 'ended'];
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
 class ConfinedMachine implements AnyMachine {
   readonly console: Console;

@@ -1,6 +1,9 @@
 // What a machine starts with, in its memory: a kernel with its tables, or firmware; and flash, whose contents the guest may change.
 
 import type { MemoryLayout } from '../../accel/accel.ts';
+import { FACS_PLACE } from '../../firmware/acpi/build.ts';
+import { FACS_VECTOR } from '../../firmware/acpi/tables.ts';
+import { real16State } from '../../firmware/boot-state.ts';
 import { loadKernel } from '../../firmware/detect.ts';
 import { ACPI_ADDRESS, ACPI_MAX_SIZE, SMBIOS_ADDRESS, SMBIOS_MAX_SIZE } from '../../firmware/layout.ts';
 import { extractVmlinux } from '../../firmware/payload.ts';
@@ -102,6 +105,18 @@ export function tellPlaces({ config, board, layout, memory }: Omit<LoadGuestOpti
   const tables = acpiTables(config, facts, ACPI_ADDRESS, ACPI_MAX_SIZE);
   memory.set(tables, layout.ramBase + ACPI_ADDRESS);
   board.ram.written(ACPI_ADDRESS, tables.length);
+}
+
+/**
+ * What firmware does after a sleep, where there is none: the first vCPU's state at the address that the guest has written into its FACS, in real mode
+ * (ACPI specification 6.4, sections 5.2.10 and 16.3.1). Undefined where there is no such address.
+ */
+export function wakeState({ layout, memory }: Pick<LoadGuestOptions, 'layout' | 'memory'>): BootState | undefined {
+  const facs = ACPI_ADDRESS + FACS_PLACE;
+  const view = new DataView(memory.buffer, memory.byteOffset + layout.ramBase + facs);
+  const vector = view.getUint32(FACS_VECTOR, true);
+  if (vector === 0 || vector >= 1 << 20) return undefined;
+  return { ...real16State('a guest that slept', vector >>> 4, 0, 0), rip: vector & 15 };
 }
 
 /** What the firmware is given: files, and a kernel that it is to start. */

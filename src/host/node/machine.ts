@@ -39,7 +39,7 @@ import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { expel, KvmMachine } from './kvm-machine.ts';
-import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces } from './load-guest.ts';
+import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces, wakeState } from './load-guest.ts';
 import { waitUntilOutside } from './native-gate.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
@@ -49,6 +49,8 @@ import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-work
 import { zstd } from './zstd.ts';
 
 const PAGE = 4096;
+/** ms between two looks at the clock of a guest that sleeps. */
+const ALARM_MS = 250;
 /**
  * ms that vCPUs have to stop in: where somebody ends the machine, who does not wait for one that cannot; else, as a guest that resets, which must
  * not die because its host is busy.
@@ -60,6 +62,9 @@ export interface FrozenMachine {
   readonly state: Uint8Array;
   readonly memory: FrozenMemory;
 }
+
+/** Why vCPUs are stopped. */
+type Stop = MachineEnd | { readonly kind: 'suspend' };
 
 interface Switching {
   left: number;
@@ -107,7 +112,8 @@ export class NodeMachine implements RunningMachine {
   #serving = false;
   /** vCPUs in their loops. */
   readonly #running = new Set<number>();
-  #why: MachineEnd | null = null;
+  /** Why its vCPUs are being stopped, or were; a sleep alone is no end. */
+  #why: Stop | null = null;
   #resolve!: (end: MachineEnd) => void;
   /** The reset under way was asked for from outside. */
   #asked = false;
@@ -325,7 +331,11 @@ export class NodeMachine implements RunningMachine {
   }
   reset(): void {
     this.#asked = true;
-    if (this.#status === 'shutdown' || (this.#status === 'prelaunch' && !this.#prepared)) this.#restart({ kind: 'reset' });
+    if (this.#status === 'suspended') {
+      clearInterval(this.#alarm);
+      this.#status = 'running';
+      this.#restart({ kind: 'reset' });
+    } else if (this.#status === 'shutdown' || (this.#status === 'prelaunch' && !this.#prepared)) this.#restart({ kind: 'reset' });
     else this.#stop({ kind: 'reset' });
   }
   powerButton(): void {
@@ -335,7 +345,8 @@ export class NodeMachine implements RunningMachine {
   }
   quit(reason: ShutdownReason = 'host-qmp-quit'): void {
     this.#quitReason = reason;
-    if (this.#status === 'prelaunch' || this.#status === 'shutdown') {
+    if (this.#status === 'prelaunch' || this.#status === 'shutdown' || this.#status === 'suspended') {
+      clearInterval(this.#alarm);
       this.#why = { kind: 'quit' };
       void this.#finish();
     } else this.#stop({ kind: 'quit' });
@@ -684,6 +695,7 @@ export class NodeMachine implements RunningMachine {
   #event(event: BoardEvent): void {
     if (event.kind === 'debug') void this.#debugStop(event.cpu);
     else if (event.kind === 'panic') this.#o.panicked?.(event.what);
+    else if (event.kind === 'suspend') this.#stop(event);
     else if (event.kind === 'eject') void this.#remove(event.path).catch(() => {});
     else this.#stop(event);
   }
@@ -710,7 +722,7 @@ export class NodeMachine implements RunningMachine {
     if (boot) this.kernelLine = boot.kernel;
     return boot;
   }
-  #launch(held = false): void {
+  #launch(held = false, wakes?: 'alarm' | 'other'): void {
     if (!held) this.#status = 'running';
     else Atomics.store(this.board.control.pause, 0, 1);
     const made = this.#kvm.keepsCalls;
@@ -735,7 +747,7 @@ export class NodeMachine implements RunningMachine {
       });
       return;
     }
-    this.board.reset();
+    this.board.reset(wakes);
     tellPlaces({ config: this.#o.config, board: this.board, layout: this.#layout, memory: this.#bytes });
     if (held) Atomics.store(this.board.control.pause, 0, 1);
     this.#kvm.setClock();
@@ -808,7 +820,7 @@ export class NodeMachine implements RunningMachine {
     this.#why = { kind: 'failed', message };
     void this.#finish();
   }
-  #stop(why: MachineEnd): void {
+  #stop(why: Stop): void {
     if (this.#status === 'ended' || this.#status === 'shutdown' || this.#why?.kind === 'failed') return;
     const first = this.#why === null;
     // The end that somebody asks for wins over what the guest does meanwhile.
@@ -832,9 +844,17 @@ export class NodeMachine implements RunningMachine {
     clearTimeout(this.#limit);
     await this.#serial.drain();
     await Promise.all(this.devices.list().map((d) => d.io?.drain?.()));
-    const why = this.#why ?? { kind: 'quit' };
+    const why: Stop = this.#why ?? { kind: 'quit' };
     if (why.kind === 'reset' || why.kind === 'shutdown') {
       if (!this.#o.noReboot && (this.#o.mayRestart?.(why) ?? true)) return this.#restart(why);
+    } else if (why.kind === 'suspend') {
+      this.#why = null;
+      this.#status = 'suspended';
+      this.#notify('SUSPEND', {});
+      this.#alarm = setInterval(() => {
+        if (this.board.lock.run(() => this.board.alarmed())) this.#wake('alarm');
+      }, ALARM_MS);
+      return;
     } else if (why.kind === 'powerOff' && this.#o.noShutdown) {
       this.#why = null;
       this.#status = 'shutdown';
@@ -844,17 +864,41 @@ export class NodeMachine implements RunningMachine {
     }
     await this.#finish();
   }
-  /** vCPUs and devices as after power-on. Memory keeps what the guest has left in it; what the machine starts with is loaded over it again. */
-  #restart(why: MachineEvent): void {
+  #alarm: NodeJS.Timeout | undefined;
+  wakeup(): void {
+    this.#wake('other');
+  }
+  /** The guest goes on after a sleep: vCPUs and devices as after power-on, memory as it was. */
+  #wake(by: 'alarm' | 'other'): void {
+    if (this.#status !== 'suspended') return;
+    clearInterval(this.#alarm);
+    this.#notify('WAKEUP', {});
+    const boot = wakeState({ layout: this.#layout, memory: this.#bytes });
+    if (!boot) {
+      // Firmware would start anew.
+      this.#status = 'running';
+      return this.#restart({ kind: 'reset' });
+    }
+    this.#clear();
+    this.#boot = boot;
+    this.#launch(false, by);
+    for (const { io } of this.devices.list()) io?.reset?.();
+  }
+  /** Forgets the vCPUs' state and what was decoded. */
+  #clear(): void {
     const { guestBytes, vcpuBase, vcpuBytes, codeMap } = this.#layout;
-    this.#why = null;
-    Atomics.add(this.board.control.resets, 0, 1);
     for (let cpu = 0; cpu < this.cpus; cpu++) {
       const at = vcpuBase + cpu * vcpuBytes;
       this.#bytes.fill(0, at, at + Area.records);
     }
     this.#bytes.fill(0, codeMap, codeMap + guestBytes / PAGE);
     this.#kvm.resetDiverted();
+  }
+  /** vCPUs and devices as after power-on. Memory keeps what the guest has left in it; what the machine starts with is loaded over it again. */
+  #restart(why: MachineEvent): void {
+    this.#why = null;
+    Atomics.add(this.board.control.resets, 0, 1);
+    this.#clear();
     this.#boot = this.#load();
     const asked = this.#asked;
     this.#asked = false;
@@ -871,7 +915,7 @@ export class NodeMachine implements RunningMachine {
   }
   async #finish(): Promise<void> {
     if (this.#status === 'ended') return;
-    const why = this.#why ?? { kind: 'quit' };
+    const why: MachineEnd = this.#why && this.#why.kind !== 'suspend' ? this.#why : { kind: 'quit' };
     const reason: Partial<Record<MachineEnd['kind'], ShutdownReason>> = {
       quit: this.#quitReason, powerOff: 'guest-shutdown', reset: 'guest-reset', shutdown: 'guest-reset', failed: 'host-error',
     }; // biome-ignore format: one object

@@ -51,6 +51,7 @@ export const commands: readonly HmpCommand[] = [
   { names: ['loadvm'], args: 'tag', help: 'restore a VM snapshot', run: (e, args) => loadSnapshot(e, need(args, 0, 'name')) },
   { names: ['delvm'], args: 'tag', help: 'delete a VM snapshot', run: (e, args) => deleteSnapshot(e, need(args, 0, 'name')) },
   { names: ['system_reset'], help: 'reset the system', run: (e) => e.reset() },
+  { names: ['system_wakeup'], help: 'wakeup guest from suspend', run: (e) => e.wakeup() },
   { names: ['system_powerdown'], help: 'send system power down event', run: (e) => e.powerdown() },
   {
     names: ['cpu'],

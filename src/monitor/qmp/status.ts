@@ -1,6 +1,6 @@
 // QMP commands about the machine as a whole: whether it runs, resets, power, names. QEMU 7.2, qapi/run-state.json, qapi/misc.json.
 
-import { QmpError } from '../../rpc/qmp/error.ts';
+import { hasSleep } from '../../machine/tables.ts';
 import { bool, enumeration, object, optional, str } from '../../rpc/qmp/schema.ts';
 import { action, type QmpTable, query } from './row.ts';
 
@@ -37,10 +37,7 @@ export const statusCommands: QmpTable = {
   'x-set-accel': action({ accel: enumeration('AccelName', ['dbt', 'tcg', 'kvm']) }, (e, { accel }) =>
     e.setAccel(accel === 'kvm' ? 'kvm' : 'dbt'),
   ),
-  // No board here offers a sleep that keeps memory (S3), so no guest is ever in it.
-  system_wakeup: action({}, () => {
-    throw new QmpError('Unable to wake up: guest is not in suspended state');
-  }),
+  system_wakeup: action({}, (e) => e.wakeup()),
   system_powerdown: action({}, (e) => e.powerdown()),
   'set-action': action(
     {
@@ -65,7 +62,7 @@ export const statusCommands: QmpTable = {
   'query-target': query({}, object('TargetInfo', { arch: enumeration('SysEmuTarget', ['x86_64']) }), () => ({
     arch: 'x86_64' as const,
   })),
-  'query-current-machine': query({}, object('CurrentMachineParams', { 'wakeup-suspend-support': bool }), () => ({
-    'wakeup-suspend-support': false,
+  'query-current-machine': query({}, object('CurrentMachineParams', { 'wakeup-suspend-support': bool }), (e) => ({
+    'wakeup-suspend-support': e.machine !== undefined && hasSleep(e.machine.board.config),
   })),
 };
