@@ -46,6 +46,7 @@ test('a view reads and writes its own bytes, little-endian', () => {
   assert.deepEqual([...bytes.subarray(64 + 50, 64 + 53)], [0xef, 0xbe, 7]);
   assert.ok(bytes.subarray(0, 64).every((b) => b === 0));
   assert.equal(Atomics.load(v.irr, 1), -1);
+  assert.equal(v.channel, v.channel, 'a table is made once');
 });
 
 test('two views of one place see each other', () => {

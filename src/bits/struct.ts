@@ -185,7 +185,9 @@ function viewClass(
   buffer: ArrayBufferLike,
   offset: number,
 ) => Base {
-  const parts = Object.entries(fields).filter((e): e is [string, Exclude<Field, Scalar>] => !isScalar(e[1]));
+  const compounds = Object.entries(fields).filter((e): e is [string, Exclude<Field, Scalar>] => !isScalar(e[1]));
+  const isTable = (f: Field): boolean => isPair(f) && !isScalar(f[0]);
+  const parts = compounds.filter(([, f]) => !isTable(f));
   class StructView {
     readonly d: DataView;
     constructor(buffer: ArrayBufferLike, offset: number) {
@@ -195,6 +197,17 @@ function viewClass(
       }
     }
   }
+  // Tables may have hundreds of entries, which not every thread that has a view of them looks at.
+  for (const [name, f] of compounds.filter(([, f]) => isTable(f)))
+    Object.defineProperty(StructView.prototype, name, {
+      get(this: Base) {
+        const { buffer, byteOffset } = this.d;
+        const value = compound(f, buffer, byteOffset + offsets[name]!);
+        Object.defineProperty(this, name, { value, enumerable: true });
+        return value;
+      },
+      enumerable: true,
+    });
   for (const [name, f] of Object.entries(fields))
     if (isScalar(f)) Object.defineProperty(StructView.prototype, name, { ...accessor[f](offsets[name]!), enumerable: true });
   return StructView;

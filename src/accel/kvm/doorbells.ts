@@ -58,10 +58,11 @@ export class KvmDoorbells {
     return this.#vm.host;
   }
 
-  /** Has the kernel take the writes that are listed, and no others. With the board's lock held. */
-  update(wanted: readonly PlacedBell[]): void {
+  /** Has the kernel take the writes that are listed, and no others; whether it takes new ones since. With the board's lock held. */
+  update(wanted: readonly PlacedBell[]): boolean {
     const { waits } = this.#vm.share;
-    if (waits === undefined) return;
+    if (waits === undefined) return false;
+    let more = false;
     const missing = new Map(
       wanted.slice(0, BELLS_MAX).map(({ space, address, size, match, words }) => {
         const [kicked, flag, rung] = [words.kicked.byteOffset, words.flag.byteOffset, words.rung.byteOffset];
@@ -82,12 +83,15 @@ export class KvmDoorbells {
         const fd = this.#host.eventfd(waits, tag);
         if (fd <= 0) return;
         const e = Object.assign(this.#s.entries[tag]!, row, { fd });
-        if (this.#tell(e, 0) >= 0) continue;
-        // The kernel has room for no more: this one leaves the guest.
-        this.#host.close(fd);
-        e.fd = 0;
+        if (this.#tell(e, 0) >= 0) more = true;
+        else {
+          // The kernel has room for no more: this one leaves the guest.
+          this.#host.close(fd);
+          e.fd = 0;
+        }
       }
     });
+    return more;
   }
   #tell(e: Entry, flags: number): number {
     const { bytes, view } = block(ioeventfdLayout);

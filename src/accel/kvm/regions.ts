@@ -106,14 +106,17 @@ export class KvmRegions {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #layout: MemoryLayout;
-  readonly #installed;
+  readonly #s;
 
   constructor(vm: KvmVm, memory: SharedArrayBuffer, layout: MemoryLayout) {
     this.#vm = vm;
     this.#bytes = new Uint8Array(memory);
     this.#view = new DataView(memory);
     this.#layout = layout;
-    this.#installed = regionsLayout.view(memory, layout.regions).entries;
+    this.#s = regionsLayout.view(memory, layout.regions);
+  }
+  get #installed() {
+    return this.#s.entries;
   }
 
   /** Makes KVM's slots what the table says. With the board's lock held, or before any vCPU runs. */

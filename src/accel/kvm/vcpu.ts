@@ -128,6 +128,7 @@ export class KvmVcpu implements Vcpu {
   #debugged = false;
   #stoppedDr6: bigint | undefined;
   readonly #coalesced: CoalescedRing | undefined;
+  readonly #takeCoalesced = (): PortWrite | undefined => this.#coalesced!.take();
   /** The translator executes a little for this vCPU, whose local APIC stays in the kernel. */
   #assisting = false;
   /** The translator has this vCPU in system management mode, and knows the state as the slots have it. */
@@ -327,7 +328,7 @@ export class KvmVcpu implements Vcpu {
       this.#slotsFresh = false;
       const result = kicked ? -errno.EINTR : host.ioctl(this.fd, ioctls.run.request, 0);
       Atomics.store(this.#words, entered, 0);
-      if (this.#coalesced && !this.#coalesced.empty) this.#o.coalesced!(() => this.#coalesced!.take());
+      if (this.#coalesced && !this.#coalesced.empty) this.#o.coalesced!(this.#takeCoalesced);
       if (!kicked) this.#unfinished = false;
       if (!this.#kernelApic) this.#bus.tpr = this.#run.cr8 & 15;
       if (result < 0) {

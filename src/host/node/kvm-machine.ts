@@ -104,7 +104,7 @@ export class KvmMachine {
     if (!this.#connected) throw new Error('Cannot bring the board to KVM: it is not there yet');
     return this.#connected;
   }
-  /** Has the doorbells heard that the kernel takes. */
+  /** Has the doorbells heard that the kernel takes: from the first one on. */
   hear(): void {
     if (!this.#thread || this.#endDoorbells) return;
     const { memory, layout, failed } = this.#o;

@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { globSync, readFileSync } from 'node:fs';
 import { after, before, test } from 'node:test';
 import type { VcpuBus } from '../../accel/accel.ts';
 import { layoutOf } from '../../accel/dbt/layout.ts';
@@ -13,6 +13,7 @@ import { KvmRegions } from '../../accel/kvm/regions.ts';
 import { KvmVcpu, makeVcpu } from '../../accel/kvm/vcpu.ts';
 import { KvmVm } from '../../accel/kvm/vm.ts';
 import type { PortRegisters } from '../../bus/port-registers.ts';
+import type { PlacedBell } from '../../bus/space.ts';
 import { cpuModel } from '../../isa/x86/cpu-model.ts';
 import { cpuid } from '../../isa/x86/cpuid.ts';
 import { Activity, kick } from '../../isa/x86/state.ts';
@@ -485,6 +486,31 @@ test('a process ends that exits while its guest runs and never leaves', { skip }
   assert.equal(status, 7, stderr);
 });
 
+test('a machine without doorbells has no thread that waits for them', { skip }, async () => {
+  const { NodeMachine } = await import('./machine.ts');
+  const threads = (): number =>
+    globSync('/proc/self/task/*/comm').filter((path) => readFileSync(path, 'utf8').startsWith('WorkerThread')).length;
+  const others = threads();
+  const rom = new Uint8Array(65536);
+  // mov dx,0x3f8; mov al,0x78; out dx,al; jmp $
+  rom.set([0xba, 0xf8, 3, 0xb0, 0x78, 0xee, 0xeb, 0xfe], 65536 - 16);
+  const begun = Promise.withResolvers<void>();
+  const machine = new NodeMachine({
+    config: { cpus: 1, memory: 16 << 20, cpuModel: 'qemu64', paravirtual: [], rtcOffset: 0, trace: [], accel: 'kvm', firmware: { rom: rom.length } },
+    firmware: { rom },
+    serial: () => begun.resolve(),
+    noReboot: true,
+    report: () => {},
+  }); // biome-ignore format: one object
+  machine.start();
+  await begun.promise;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const made = threads() - others;
+  machine.quit();
+  await machine.ended;
+  assert.equal(made, 1, 'the vCPU alone');
+});
+
 test('writes that only ring a doorbell end in the kernel, and a thread rings for them', { skip }, async () => {
   const { KvmDoorbells } = await import('../../accel/kvm/doorbells.ts');
   const { waitForDoorbells } = await import('./kvm-doorbells-thread.ts');
@@ -494,12 +520,14 @@ test('writes that only ring a doorbell end in the kernel, and a thread rings for
   const word = (n: number): Int32Array => new Int32Array(wasm.buffer, layout.devices + 4 * n, 1);
   const words = (n: number) => ({ kicked: word(n), flag: word(4), rung: word(5) });
   const at = { space: 'ports', address: 0x210, offset: 0, size: 2 } as const;
-  doorbells.update([
+  const bells: PlacedBell[] = [
     { ...at, match: 1, words: words(0) },
     { ...at, match: 2, words: words(1) },
     { space: 'mmio', address: 0x300004, offset: 0, size: 4, words: words(2) },
-  ]);
+  ];
+  assert.equal(doorbells.update(bells), true);
   assert.equal(doorbells.count, 3);
+  assert.equal(doorbells.update(bells), false, 'the kernel has them');
   const seen = (n: number): number => Atomics.load(word(n), 0);
   const rings = async (n: number): Promise<void> => {
     // The thread that waits is a new one: where all of this is emulated, it starts within seconds.

@@ -189,7 +189,9 @@ export class NodeMachine implements RunningMachine {
         wall: wallClock,
         kick: (n) => (this.#kvm.thread?.kick ?? flag)(n),
         slotsChanged: () => this.#kvm.thread?.slotsChanged(),
-        bellsMoved: (bells) => this.#kvm.thread?.doorbells.update(bells()),
+        bellsMoved: (bells) => {
+          if (this.#kvm.thread?.doorbells.update(bells())) this.#kvm.hear();
+        },
         remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
@@ -399,9 +401,13 @@ export class NodeMachine implements RunningMachine {
     const { port1, port2 } = new MessageChannel();
     port1.unref();
     this.#changes[cpu] = port1;
+    const memory = new MessageChannel();
+    memory.port1.unref();
+    memory.port1.postMessage(this.#memory);
     const data: VcpuWorkerData = {
       config,
-      memory: this.#memory,
+      buffer: this.#memory.buffer as unknown as SharedArrayBuffer,
+      memory: memory.port2,
       layout: this.#layout,
       cpu,
       epoch: this.#epoch,
@@ -410,7 +416,7 @@ export class NodeMachine implements RunningMachine {
       kvm: this.#kvm.active ? this.#kvm.thread?.vm.share : undefined,
       alone: config.accel === 'kvm',
     };
-    const worker = vcpuThread(data, [port2], ahead);
+    const worker = vcpuThread(data, [port2, memory.port2], ahead);
     worker.on('message', (m: FromVcpu) => this.#message(cpu, m));
     worker.on('error', (error) => this.#fail(error instanceof Error ? (error.stack ?? error.message) : String(error)));
     this.#workers[cpu] = worker;
@@ -601,7 +607,6 @@ export class NodeMachine implements RunningMachine {
     let refused: string | undefined;
     try {
       const kvm = accel === 'kvm' ? this.#kvm.open() : undefined;
-      this.#kvm.hear();
       this.#kvm.active = accel === 'kvm';
       this.#kvm.dropDiverted();
       const { lock, control } = this.board;
@@ -782,6 +787,10 @@ export class NodeMachine implements RunningMachine {
         return this.#o.report(m.device, m.message);
       case 'thread':
         return this.#threads[cpu]!.resolve(m.id);
+      case 'bells':
+        // What is rung before that thread is there waits in the eventfds.
+        if (this.#status !== 'ended') this.#kvm.hear();
+        return;
       case 'switched':
         if (this.#switching && m.refused) this.#switching.refused = m.why ?? this.#switching.refused ?? '';
         if (this.#switching && --this.#switching.left === 0) this.#switching.done();
@@ -792,8 +801,6 @@ export class NodeMachine implements RunningMachine {
         this.#reloading = undefined;
         return;
       case 'begun':
-        // Its first instructions ring no doorbells, and leave that thread's start the time; what is rung before it is there waits in the eventfds.
-        if (this.#status !== 'ended') this.#kvm.hear();
         this.#coming.get(cpu)?.resolve();
         this.#coming.delete(cpu);
         return;

@@ -16,7 +16,7 @@ const WORKER = sibling('region-worker', import.meta.url);
  * those of the CPU model: all where it is not said.
  */
 export function regionMaker(
-  memory: WebAssembly.Memory,
+  memory: SharedArrayBuffer,
   pages: number,
   main: WebAssembly.Module,
   features?: ReadonlySet<string>,

@@ -13,7 +13,7 @@ import { readPrebuilt } from './prebuilt.ts';
 
 /** What the thread is started with. */
 export interface RegionWorkerData {
-  readonly memory: WebAssembly.Memory;
+  readonly memory: SharedArrayBuffer;
   /** WebAssembly pages of the memory. */
   readonly pages: number;
   /** Subroutines that the main module exports. */
@@ -44,7 +44,7 @@ const WAIT_MAX = 64;
 
 const { memory, pages, available, port, sent, features, keep } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
-const bytes = new Uint8Array(memory.buffer);
+const bytes = new Uint8Array(memory);
 const translation: Translation = {
   tables: features ? tablesFor(tables, features) : tables,
   handlers,

@@ -40,7 +40,13 @@ import { VCPU_FLAGS } from './vcpu-flags.ts';
 /** What a vCPU thread is started with. */
 export interface VcpuWorkerData {
   readonly config: MachineConfig;
-  readonly memory: WebAssembly.Memory;
+  /** The machine's memory. */
+  readonly buffer: SharedArrayBuffer;
+  /**
+   * Has one message: the memory as the translator's modules take it. V8 counts all of it as this thread's from then on, and looks for garbage at once,
+   * which a thread that has KVM need not wait for.
+   */
+  readonly memory: MessagePort;
   readonly layout: MemoryLayout;
   readonly cpu: number;
   readonly epoch: bigint;
@@ -100,6 +106,8 @@ export type FromVcpu =
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
   /** The host's number of the thread. */
   | { readonly kind: 'thread'; readonly id: number }
+  /** The kernel rings doorbells. */
+  | { readonly kind: 'bells' }
   /** Over; or as before, where a vCPU could not be made: this one, where it says why. */
   | { readonly kind: 'switched'; readonly refused: boolean; readonly why?: string }
   /** The vCPU that was started has entered its loop; or it could not be made. */
@@ -146,7 +154,7 @@ function machineOf(gate: Int32Array): VcpuWorkerData {
   Atomics.wait(gate, 0, 0);
   return receiveMessageOnPort(port)!.message as VcpuWorkerData;
 }
-const { config, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
+const { config, buffer, memory, layout, cpu, epoch, changes, blobs, kvm: share, alone = false } = given;
 /** Memory beyond 4 GiB takes other modules than those that were made ahead. */
 const wide = isWide(layout.pages);
 const ready = prepared && prepared.wide === wide ? prepared : null;
@@ -154,11 +162,11 @@ const send = (m: FromVcpu): void => port.postMessage(m);
 const clock = machineClock(epoch);
 /** What was asked for with -d, as much as a log takes. */
 const traced = limited((device, message) => send({ kind: 'report', device, message }), clock, TRACE_BURST);
-let kvm = share && kvmThread(memory.buffer, layout, share);
+let kvm = share && kvmThread(buffer, layout, share);
 /** KVM runs the vCPU, not only has run it. */
 let underKvm = kvm !== undefined;
-const flag = kicker(memory.buffer, layout);
-const tellCode = codeNotifier(memory.buffer, layout, config.cpus);
+const flag = kicker(buffer, layout);
+const tellCode = codeNotifier(buffer, layout, config.cpus);
 try {
   send({ kind: 'thread', id: Number(basename(readlinkSync('/proc/thread-self'))) });
 } catch {
@@ -167,14 +175,16 @@ try {
 const hostClock = machineClock(epoch);
 const board = buildBoard({
   config,
-  buffer: memory.buffer,
+  buffer,
   layout,
   thread: cpu + 1,
   clock,
   wall: wallClock,
   kick: (n) => (kvm?.kick ?? flag)(n),
   slotsChanged: () => kvm?.slotsChanged(),
-  bellsMoved: (bells) => kvm?.doorbells.update(bells()),
+  bellsMoved(bells) {
+    if (kvm?.doorbells.update(bells())) send({ kind: 'bells' });
+  },
   remoteApics: kvm?.remoteApics,
   event: (event) => send({ kind: 'event', event }),
   notify: (name, data) => send({ kind: 'notice', name, data }),
@@ -236,13 +246,18 @@ function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: Kept
     kept: kept?.regions(uses),
   };
 }
+let received: WebAssembly.Memory | undefined;
+function wasmMemory(): WebAssembly.Memory {
+  received ??= receiveMessageOnPort(memory)!.message as WebAssembly.Memory;
+  return received;
+}
 const make = (engine: Engine, module: WebAssembly.Module, continues = false): DbtVcpu => {
   maker?.close();
   const { createVm, DbtVcpu, REACH, regionMaker } = translator();
   const keep = keeping();
-  maker = config.eager ? null : regionMaker(memory, layout.pages, module, bus.features, keep?.to);
+  maker = config.eager ? null : regionMaker(buffer, layout.pages, module, bus.features, keep?.to);
   return new DbtVcpu(
-    createVm(engine, memory, layout, config.cpus, module, {
+    createVm(engine, wasmMemory(), layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
       features: bus.features,
       ...(keep?.kept ? { kept: keep.kept } : {}),
@@ -282,7 +297,7 @@ function kvmVcpu({ vm, written }: KvmThread, keep: boolean): KvmVcpu {
   const lapic = board.lapics[cpu]!;
   return new KvmVcpu({
     vm,
-    memory: memory.buffer,
+    memory: buffer,
     layout,
     index: cpu,
     bus,
@@ -348,7 +363,7 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
   if (away) return next;
   const left = wasUnderKvm && !share;
   meet(() => {
-    if (left) alignTsc(memory.buffer, layout, board.cpus.list(), config.tscKhz ?? TSC_KHZ);
+    if (left) alignTsc(buffer, layout, board.cpus.list(), config.tscKhz ?? TSC_KHZ);
     const { skipped } = board.control;
     skipped[0] = skipped[0]! + hostClock.now() - since;
     if (Atomics.load(refused, 0) === 0 ? share : wasUnderKvm) kvm?.vm.setClock(board.clock.now());
@@ -385,7 +400,7 @@ function switchTo(share: KvmShare | undefined, away: boolean, since: number): Db
 function over(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
   let next: DbtVcpu | KvmVcpu;
   if (share) {
-    kvm ??= kvmThread(memory.buffer, layout, share);
+    kvm ??= kvmThread(buffer, layout, share);
     if (!onKvm) {
       onKvm = kvmVcpu(kvm, true);
       // Once, and by one: the guest has read CPUID under the translator, which has all of the model.
@@ -481,7 +496,7 @@ function run(m: Start): void {
   running = current;
   current.reset();
   if (m.kind === 'restore') {
-    putVcpu(new DataView(memory.buffer), layout.vcpuBase + cpu * layout.vcpuBytes, m.state);
+    putVcpu(new DataView(buffer), layout.vcpuBase + cpu * layout.vcpuBytes, m.state);
     reloaded();
     if (current instanceof KvmVcpu) {
       current.check();
