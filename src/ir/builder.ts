@@ -186,11 +186,15 @@ export class Builder {
       kind: 'load', id: this.#id++, type: a.type, access: a, addr, space: options.space ?? 'current', forWrite: options.forWrite ?? false, uses: 0,
     }); // biome-ignore format: one node
   }
-  /** Writes guest memory at the linear address `addr` (i64). */
-  store(access: AccessName, addr: Value, value: Value, space: Space = 'current'): void {
+  /**
+   * Writes guest memory at the linear address `addr` (i64). `span` is how many bytes from there must be writable before any is written, for
+   * what is stored in parts; those of the access unless given.
+   */
+  store(access: AccessName, addr: Value, value: Value, options: { space?: Space; span?: number } = {}): void {
     addr.uses++;
     value.uses++;
-    this.#push({ kind: 'store', access: accesses[access], addr, value, space });
+    const a = accesses[access];
+    this.#push({ kind: 'store', access: a, addr, value, space: options.space ?? 'current', span: options.span ?? a.bits / 8 });
   }
   /** Atomic read-modify-write of guest memory; gives the old value. `access` must be unsigned. */
   rmw(op: RmwOp, access: AccessName, addr: Value, value: Value): Value {

@@ -10,7 +10,8 @@ import { pureFunction } from './pure.ts';
 export interface GuestMemory {
   /** Reads at linear address `addr` (signed 64 bits); with `forWrite` it demands write permission too. */
   load(access: Access, addr: bigint, space: Space, forWrite: boolean): Datum;
-  store(access: Access, addr: bigint, value: Datum, space: Space): void;
+  /** Writes nothing unless all of `span` bytes from `addr` may be written. */
+  store(access: Access, addr: bigint, value: Datum, space: Space, span: number): void;
   /** Gives the old value. */
   rmw(op: RmwOp, access: Access, addr: bigint, value: Datum): Datum;
   /** Writes `value` where memory holds `expected`; gives the old value. */
@@ -151,7 +152,7 @@ class Frame {
         this.#define(s.id, guest.load(s.access, this.#value(s.addr) as bigint, s.space, s.forWrite));
         return this.#pending();
       case 'store':
-        guest.store(s.access, this.#value(s.addr) as bigint, this.#value(s.value), s.space);
+        guest.store(s.access, this.#value(s.addr) as bigint, this.#value(s.value), s.space, s.span);
         return this.#pending();
       case 'rmw':
         this.#define(s.id, guest.rmw(s.op, s.access, this.#value(s.addr) as bigint, this.#value(s.value)));

@@ -140,7 +140,15 @@ export type Stmt =
   | { readonly kind: 'set'; readonly slot: Slot; readonly value: Value }
   | { readonly kind: 'setvar'; readonly variable: Var; readonly value: Value }
   | { readonly kind: 'setraw'; readonly access: Access; readonly ptr: Value; readonly offset: number; readonly value: Value }
-  | { readonly kind: 'store'; readonly access: Access; readonly addr: Value; readonly value: Value; readonly space: Space }
+  /** `span`: bytes from `addr` that must all be writable before any is written, those of the access at least. */
+  | {
+      readonly kind: 'store';
+      readonly access: Access;
+      readonly addr: Value;
+      readonly value: Value;
+      readonly space: Space;
+      readonly span: number;
+    }
   | { readonly kind: 'do'; readonly callee: Callee; readonly args: readonly Value[] }
   | { readonly kind: 'copy'; readonly to: Value; readonly from: Value; readonly length: Value }
   | { readonly kind: 'fill'; readonly to: Value; readonly value: Value; readonly length: Value }

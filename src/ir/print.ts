@@ -115,7 +115,9 @@ class Printer {
           `load ${s.access.name} ${this.#value(s.addr)}${space(s.space)}${s.forWrite ? ' for write' : ''}`,
         );
       case 'store':
-        return this.#line(`store ${s.access.name} ${this.#all([s.addr, s.value])}${space(s.space)}`);
+        return this.#line(
+          `store ${s.access.name} ${this.#all([s.addr, s.value])}${space(s.space)}${s.span > s.access.bits / 8 ? ` of ${s.span}` : ''}`,
+        );
       case 'rmw':
         return void this.#define(s.id, `rmw.${s.op} ${s.access.name} ${this.#all([s.addr, s.value])}`);
       case 'cmpxchg':

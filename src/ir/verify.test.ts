@@ -22,7 +22,7 @@ const good = (b: Builder): void => {
     b.if(
       b.ltu(k, b.i32(100000)),
       () => b.set(x, b.add(b.get(x), b.extu(b.mul(k, k)))),
-      () => b.store('i64', b.i64(0x123456789), b.get(x), 'system'),
+      () => b.store('i64', b.i64(0x123456789), b.get(x), { space: 'system' }),
     );
     b.setVar(n, b.sub(k, b.i32(1)));
     b.br(again, b.getVar(n));

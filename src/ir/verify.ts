@@ -180,6 +180,8 @@ class Verifier {
         this.#guest('store');
         this.#use(s.addr, 'i64', 'the address of a store');
         this.#use(s.value, s.access.type, 'the value of a store');
+        if (s.span < s.access.bits / 8 || s.span > 4096)
+          this.#fail(`store ${s.access.name} asks for ${s.span} bytes: those of the access at least, and a page at most`);
         return false;
       case 'rmw':
       case 'cmpxchg':

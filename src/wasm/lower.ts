@@ -71,7 +71,9 @@ export interface Target {
   readonly slow: {
     readonly load: Callee;
     readonly store: Callee;
-    readonly probeWrite: Callee;
+    /** Of 128 bits; a store also takes how many bytes must be writable. */
+    readonly loadVector: Callee;
+    readonly storeVector: Callee;
     readonly rmw: Callee;
     readonly cmpxchg: Callee;
   };
@@ -731,26 +733,12 @@ export class Lower {
   }
   #slowLoad(addr: number, access: Access, how: number): void {
     const { slow } = this.target;
-    const once = (offset: number, log2: number): void => {
-      this.localGet(0);
-      this.localGet(addr);
-      if (offset) {
-        this.i64(BigInt(offset));
-        this.out.u8(0x7c);
-      }
-      this.i32(log2 | how);
-      this.call(slow.load);
-    };
-    if (access.type === 'v128') {
-      once(0, 3);
-      this.op(0xfd, 0x12);
-      this.checkPending();
-      once(8, 3);
-      this.op(0xfd, 0x1e, 1);
-      return this.checkPending();
-    }
-    once(0, log2Bytes(access.bits));
-    this.#fromI64(access);
+    const vector = access.type === 'v128';
+    this.localGet(0);
+    this.localGet(addr);
+    this.i32(vector ? how : log2Bytes(access.bits) | how);
+    this.call(vector ? slow.loadVector : slow.load);
+    if (!vector) this.#fromI64(access);
     this.checkPending();
   }
   #fromI64(access: Access): void {
@@ -894,7 +882,6 @@ export class Lower {
     const value = this.#inLocal(s.value);
     const system = s.space === 'system';
     const how = HOW_WRITE | (system ? HOW_SYSTEM : 0);
-    const bytes = s.access.bits / 8;
     const near = this.target.cells?.near(s);
     if (near) {
       this.#near(near, addr);
@@ -908,7 +895,7 @@ export class Lower {
       if (!near.soft) return;
       this.out.u8(0x05);
     } else if (this.target.inlineMemory) {
-      const entry = this.#writeHit(addr, bytes, system);
+      const entry = this.#writeHit(addr, s.span, system);
       this.open(0x04, VOID, null, true);
       this.#hostAddress(addr, entry);
       this.localGet(value);
@@ -916,37 +903,20 @@ export class Lower {
       this.out.u8(0x05);
     }
     this.target.storing?.(this);
-    const once = (offset: number, log2: number, push: () => void): void => {
-      this.localGet(0);
-      this.localGet(addr);
-      if (offset) {
-        this.i64(BigInt(offset));
-        this.out.u8(0x7c);
-      }
-      push();
-      this.i32(log2 | how);
-      this.call(this.target.slow.store);
-      this.checkPending();
-    };
+    this.localGet(0);
+    this.localGet(addr);
+    this.localGet(value);
     if (s.access.type === 'v128') {
-      this.localGet(0);
-      this.localGet(addr);
-      this.i32(16);
+      this.i32(s.span);
       this.i32(how);
-      this.call(this.target.slow.probeWrite);
-      this.checkPending();
-      for (const lane of [0, 1]) {
-        once(lane * 8, 3, () => {
-          this.localGet(value);
-          this.op(0xfd, 0x1d, lane);
-        });
-      }
+      this.call(this.target.slow.storeVector);
     } else {
-      once(0, log2Bytes(s.access.bits), () => {
-        this.localGet(value);
-        this.#toI64(s.access.type);
-      });
+      if (s.span > s.access.bits / 8) throw new Error(`Cannot lower a store of ${s.access.name} that asks for ${s.span} bytes`);
+      this.#toI64(s.access.type);
+      this.i32(log2Bytes(s.access.bits) | how);
+      this.call(this.target.slow.store);
     }
+    this.checkPending();
     this.target.stored?.(this);
     if (near || this.target.inlineMemory) this.close();
   }

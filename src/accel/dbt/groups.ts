@@ -48,9 +48,11 @@ const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
 const RSP: number = st.gpr[4].offset;
 const RBP: number = st.gpr[5].offset;
 
+/** Bytes from its address that an access asks for. */
+const bytesOf = (s: Stmt & { kind: 'load' | 'store' }): number => (s.kind === 'store' ? s.span : s.access.bits / 8);
 /** A group of one access. */
 export function alone(s: Stmt & { kind: 'load' | 'store' }, place: number): Group {
-  return { first: s, lowest: 0, highest: s.access.bits / 8, write: writes(s), places: [place], shared: false, soft: false };
+  return { first: s, lowest: 0, highest: bytesOf(s), write: writes(s), places: [place], shared: false, soft: false };
 }
 /** Whether an access asks for write permission. */
 export const writes = (s: Stmt): boolean => s.kind === 'store' || (s.kind === 'load' && s.forWrite);
@@ -211,7 +213,7 @@ class GroupFinder {
       const { group } = near;
       const distance = this.#narrow ? (where.offset - near.at) | 0 : where.offset - near.at;
       const lowest = Math.min(group.lowest, distance);
-      const highest = Math.max(group.highest, distance + s.access.bits / 8);
+      const highest = Math.max(group.highest, distance + bytesOf(s));
       const beyond = near.block !== this.#block;
       const stack = beyond && this.#onStack(where);
       const larger = lowest < group.lowest || highest > group.highest;

@@ -7,7 +7,7 @@ import { updateContext } from '../../isa/x86/context.ts';
 import { updateWatch } from '../../isa/x86/debug.ts';
 import { interrupt, stepBegin, stepShadow } from '../../isa/x86/exceptions.ts';
 import { deliverAll, lookup } from '../../isa/x86/fetch.ts';
-import { cmpxchgSlow, loadSlow, probeWrite, rmwSlow, storeSlow } from '../../isa/x86/memory.ts';
+import { cmpxchgSlow, loadSlow, loadVectorSlow, rmwSlow, storeSlow, storeVectorSlow } from '../../isa/x86/memory.ts';
 import { fetchTranslate, loadPointers, translate } from '../../isa/x86/mmu.ts';
 import { Link, RECORD_BYTES, Rec } from '../../isa/x86/record.ts';
 import * as st from '../../isa/x86/state.ts';
@@ -30,12 +30,19 @@ export const tlbLayout: TlbLayout = {
   pending: st.exc.offset,
 };
 
-export const slowPaths = { load: loadSlow, store: storeSlow, probeWrite, rmw: rmwSlow, cmpxchg: cmpxchgSlow };
+export const slowPaths = {
+  load: loadSlow,
+  store: storeSlow,
+  loadVector: loadVectorSlow,
+  storeVector: storeVectorSlow,
+  rmw: rmwSlow,
+  cmpxchg: cmpxchgSlow,
+};
 
 /** Subroutines that the host calls by name, or that every module needs. */
 const entryPoints: readonly Sub[] = [
   lookup, deliverAll, interrupt, fetchTranslate, translate, protectPage, flushAll, updateContext, updateWatch, stepBegin, stepShadow,
-  loadPointers, loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow, chainMiss, cellLook, pageLook,
+  loadPointers, loadSlow, storeSlow, loadVectorSlow, storeVectorSlow, rmwSlow, cmpxchgSlow, chainMiss, cellLook, pageLook,
 ]; // biome-ignore format: a list
 
 /**
@@ -721,7 +728,7 @@ export function buildHandlers(
   available: Readonly<Record<string, unknown>>,
   memory: MemoryImport,
 ): HandlerModule {
-  const roots = new Set<Callee>([loadSlow, storeSlow, probeWrite, rmwSlow, cmpxchgSlow]);
+  const roots = new Set<Callee>(Object.values(slowPaths));
   for (const h of handlers) for (const c of calleesOf(h.body)) roots.add(c);
   const { subs, hosts } = library.closure(roots, (s) => s.name in available);
   const imports = subs.filter((s) => s.name in available);

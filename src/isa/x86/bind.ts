@@ -5,7 +5,6 @@ import type { Builder } from '../../ir/builder.ts';
 import type { Slot, Value } from '../../ir/ir.ts';
 import { type AccessName, accesses } from '../../ir/ops.ts';
 import { InsnEmit, type Operand, type Size, typeOf, type VecAccess } from './emit.ts';
-import { probeWrite } from './memory.ts';
 import { bitsOf, type OperandSpec } from './operand.ts';
 import { SEG_WRITE, segCheck } from './segments.ts';
 import * as st from './state.ts';
@@ -200,12 +199,8 @@ export abstract class BoundEmit extends InsnEmit {
       return this.highWrite(o, high ?? b.v128(new Uint8Array(16)));
     }
     const addr = this.#vecAddress(o, high ? 32 : 16, true);
-    if (high) {
-      // All or nothing where it reaches into another page.
-      const crosses = b.gtu(b.and(b.wrap(addr), b.i32(0xfff)), b.i32(4096 - 32));
-      b.if(crosses, () => this.do(probeWrite, addr, b.i32(32), b.i32(0)));
-    }
-    b.store('v128', addr, low);
+    // All or nothing where it reaches into another page.
+    b.store('v128', addr, low, high ? { span: 32 } : {});
     if (high) b.store('v128', b.add(addr, b.i64(16)), high);
   }
   #vecAddress(o: BoundOperand, bytes: number, write: boolean): Value {

@@ -91,7 +91,7 @@ export class Emit {
     return this.b.load(accessOf[size], addr, { space: options.system ? 'system' : 'current', forWrite: options.forWrite });
   }
   store(addr: Value, size: Size, value: Value, options: { system?: boolean } = {}): void {
-    this.b.store(accessOf[size], addr, value, options.system ? 'system' : 'current');
+    this.b.store(accessOf[size], addr, value, options.system ? { space: 'system' } : {});
   }
 
   // -- arithmetic flags; `size` is the operation's size, `r` its result cut to that size

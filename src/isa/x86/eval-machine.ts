@@ -9,7 +9,7 @@ import { edgeContext } from './canonical.ts';
 import { updateContext } from './context.ts';
 import { Decode, decode, Insn } from './decode.ts';
 import { Emit, type Size } from './emit.ts';
-import { cmpxchgSlow, loadSlow, probeWrite, RMW, rmwSlow, storeSlow } from './memory.ts';
+import { cmpxchgSlow, loadSlow, loadVectorSlow, RMW, rmwSlow, storeSlow, storeVectorSlow } from './memory.ts';
 import { fetchTranslate, How, ramAddress } from './mmu.ts';
 import type { Row } from './row.ts';
 import { throughStack } from './stack-access.ts';
@@ -292,8 +292,8 @@ export class EvalMachine {
     return {
       load: (access, addr, _, forWrite) =>
         this.#flatCheck(addr, access.bits / 8, forWrite) ? read(access, addr) : zeroOf(access.type),
-      store: (access, addr, value) => {
-        if (this.#flatCheck(addr, access.bits / 8, true)) write(access, addr, value);
+      store: (access, addr, value, _, span) => {
+        if (this.#flatCheck(addr, span, true)) write(access, addr, value);
       },
       rmw: (op, access, addr, value) => {
         if (!this.#flatCheck(addr, access.bits / 8, true)) return zeroOf(access.type);
@@ -311,7 +311,7 @@ export class EvalMachine {
   }
   #pagedMemory(): GuestMemory {
     const how = (access: Access, space: Space, write: boolean): number =>
-      Math.log2(access.bits / 8) | (write ? How.write : 0) | (space === 'system' ? How.system : 0);
+      (access.bits === 128 ? 0 : Math.log2(access.bits / 8)) | (write ? How.write : 0) | (space === 'system' ? How.system : 0);
     const wide = (value: Datum): bigint => BigInt.asUintN(64, BigInt(value as number | bigint));
     /** From 64 zero-extended bits to what `access` gives. */
     const narrow = (access: Access, value: bigint): Datum => {
@@ -319,28 +319,15 @@ export class EvalMachine {
       buffer.setBigInt64(0, value, true);
       return readDatum(buffer, 0, access);
     };
-    const half = (addr: bigint, value: Uint8Array, at: number, h: number): void => {
-      this.call(storeSlow, addr, new DataView(value.buffer, value.byteOffset).getBigInt64(at, true), h);
-    };
-    const faulted = (): boolean => this.get(st.exc) !== 0;
     return {
       load: (access, addr, space, forWrite) => {
-        if (access.bits !== 128) return narrow(access, this.#callValue(loadSlow, addr, how(access, space, forWrite)) as bigint);
-        const h = 3 | (how(access, space, forWrite) & ~3);
-        const out = new DataView(new ArrayBuffer(16));
-        out.setBigInt64(0, this.#callValue(loadSlow, addr, h) as bigint, true);
-        if (!faulted()) out.setBigInt64(8, this.#callValue(loadSlow, BigInt.asIntN(64, addr + 8n), h) as bigint, true);
-        return new Uint8Array(out.buffer);
+        const value = this.#callValue(access.bits === 128 ? loadVectorSlow : loadSlow, addr, how(access, space, forWrite));
+        return access.bits === 128 ? value : narrow(access, value as bigint);
       },
-      store: (access, addr, value, space) => {
-        if (access.bits !== 128) {
-          this.call(storeSlow, addr, BigInt.asIntN(64, wide(value)), how(access, space, true));
-          return;
-        }
-        const h = 3 | (how(access, space, true) & ~3);
-        this.call(probeWrite, addr, 16, h);
-        if (!faulted()) half(addr, value as Uint8Array, 0, h);
-        if (!faulted()) half(BigInt.asIntN(64, addr + 8n), value as Uint8Array, 8, h);
+      store: (access, addr, value, space, span) => {
+        const h = how(access, space, true);
+        if (access.bits === 128) this.call(storeVectorSlow, addr, value, span, h);
+        else this.call(storeSlow, addr, BigInt.asIntN(64, wide(value)), h);
       },
       rmw: (op: RmwOp, access, addr, value) =>
         narrow(

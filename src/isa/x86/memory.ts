@@ -212,6 +212,30 @@ export const probeWrite = sub('probeWrite', ['i64', 'i32', 'i32'], null, { fault
   c.b.ret();
 });
 
+/** Reads 16 bytes as two times 8. Raises #PF and #GP(0). */
+export const loadVectorSlow = sub('loadVectorSlow', ['i64', 'i32'], 'v128', { faults: true }, (c, addr, how) => {
+  const b = c.b;
+  const eight = b.or(how, b.i32(3));
+  const low = c.call(loadSlow, addr, eight);
+  const high = c.call(loadSlow, b.add(addr, b.i64(8)), eight);
+  b.ret(b.lane('i64x2.replace_lane', [1], b.op('i64x2.splat', low), high));
+});
+/** Writes 16 bytes as two times 8 where all of `bytes` bytes from there may be written, else nothing. Raises #PF and #GP(0). */
+export const storeVectorSlow = sub(
+  'storeVectorSlow',
+  ['i64', 'v128', 'i32', 'i32'],
+  null,
+  { faults: true },
+  (c, addr, value, bytes, how) => {
+    const b = c.b;
+    c.do(probeWrite, addr, bytes, how);
+    const eight = b.or(how, b.i32(3));
+    c.do(storeSlow, addr, b.lane('i64x2.extract_lane', [0], value), eight);
+    c.do(storeSlow, b.add(addr, b.i64(8)), b.lane('i64x2.extract_lane', [1], value), eight);
+    b.ret();
+  },
+);
+
 /**
  * Host address (i64) of `addr` where it and the rest of its page may be accessed directly, or 0 (MMIO, or while accesses are watched). Who
  * writes tells `noteWrite`. Raises what an access raises.
