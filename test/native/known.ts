@@ -194,10 +194,10 @@ const all: readonly Known[] = [
     when: (_, found) => found.vector === 6,
   },
   {
-    why: 'an INTO that a leap into the middle of an instruction found: the kernel of the host lets programs through its gate',
+    why: 'an INTO or INT1 that a leap into the middle of an instruction found: they enter the kernel of the host, and not that of the machine here',
     effects: /./,
-    code: /^ce/,
-    when: (expected) => expected.vector === 4,
+    code: /^(ce|f1)/,
+    when: (expected) => expected.vector === 4 || expected.vector === 1,
   },
   {
     amd: true,

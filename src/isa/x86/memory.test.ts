@@ -1,6 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { cmpxchgSlow, hostSpan, loadSlow, probeRead, probeWrite, RMW, rmwSlow, storeSlow } from './memory.ts';
+import {
+  cmpxchgSlow,
+  hostSpan,
+  loadSlow,
+  loadVectorSlow,
+  probeRead,
+  probeWrite,
+  RMW,
+  rmwSlow,
+  storeSlow,
+  storeVectorSlow,
+} from './memory.ts';
 import { How } from './mmu.ts';
 import * as st from './state.ts';
 import { TestMachine } from './test-machine.ts';
@@ -182,6 +193,24 @@ test('a probe visits every page of its range', () => {
   assert.equal(m.u64(st.cr2), 0x7000n);
   assert.equal(m.run(probeRead, 0x8ff8n, 8, 0).how, 'return');
   assert.equal(m.run(probeWrite, 0x8ff8n, 1, 0).how, 'fault');
+});
+
+test('a vector is stored whole or not at all, and only where all that it asks for may be written', () => {
+  const m = machine();
+  const value = Uint8Array.from({ length: 16 }, (_, i) => i + 1);
+  assert.equal(m.run(storeVectorSlow, 0x5ff8n, value, 16, 0).how, 'return');
+  assert.deepEqual(m.run(loadVectorSlow, 0x5ff8n, 0).value, value);
+  assert.deepEqual([m.read8(0x9ff8), m.read8(0xb007)], [1, 16]);
+  // The page behind is missing.
+  for (const [at, span] of [
+    [0x6ff8n, 16],
+    [0x6ff0n, 32],
+  ] as const) {
+    assert.equal(m.run(storeVectorSlow, at, value, span, 0).how, 'fault');
+    assert.deepEqual(m.exception(), { vector: 14, error: 2 });
+    assert.equal(m.u64(st.cr2), 0x7000n);
+  }
+  assert.deepEqual([m.read64(0xbff0), m.read64(0xbff8)], [0n, 0n]);
 });
 
 test('a span is the host address of plain RAM, and 0 for MMIO', () => {
