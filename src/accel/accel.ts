@@ -25,8 +25,8 @@ export interface VcpuBus {
   keepMsr?(msr: number, value: bigint): void;
   /** EAX, EBX, ECX, EDX; `state` is what some leaves depend on. */
   cpuid(leaf: number, subleaf: number, state: CpuidState): readonly [number, number, number, number];
-  /** A paravirtual call: number, arguments, CPL; undefined where there is no such interface (#UD). */
-  hypercall(nr: bigint, args: readonly bigint[], cpl: number): bigint | undefined;
+  /** A paravirtual call: number, arguments, CPL, whether in 64-bit code; undefined where there is no such interface (#UD). */
+  hypercall(nr: bigint, args: readonly bigint[], cpl: number, long?: boolean): bigint | undefined;
   /** The time-stamp counter that all vCPUs share; and as a number, where that is at hand. */
   tsc(): bigint;
   ticks?(): number;

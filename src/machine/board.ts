@@ -21,6 +21,7 @@ import { Dma } from '../devices/dma.ts';
 import { FwCfg, type FwCfgFile } from '../devices/fw-cfg.ts';
 import { Ged, ged } from '../devices/ged.ts';
 import { Hpet, hpetRoutes } from '../devices/hpet.ts';
+import { HypervPv, hypervMsr } from '../devices/hyperv.ts';
 import { I8042 } from '../devices/i8042.ts';
 import { Ioapic, ioapicPins } from '../devices/ioapic.ts';
 import { type Hypercall, kvmHypercalls } from '../devices/kvm-hypercalls.ts';
@@ -48,7 +49,7 @@ import { cmosBytes, type FwCfgBlobs, fwCfgItems, uuidBytes } from './fw-cfg-item
 import { hasIoapic2, microvmParts, virtioBuses } from './microvm.ts';
 import type { Notify } from './notices.ts';
 import { buildRom, type Rom } from './rom.ts';
-import { type BoardFacts, featuresOf, hasHpet, hasSleep, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
+import { type BoardFacts, featuresOf, hasHpet, hasSleep, modelOf, physicalBitsOf, reservedMemoryEnd } from './tables.ts';
 import { cpuType } from './types/cpu.ts';
 
 /** MiB of q35's extended TSEG. */
@@ -134,6 +135,8 @@ export interface Board {
   readonly dimms: Dimms;
   readonly apicBus: ApicBus;
   readonly pvs: readonly KvmPv[];
+  /** Hyper-V's interface, where the CPU model offers it and the translator runs the guest. */
+  readonly hyperv: HypervPv | undefined;
   readonly hypercall: Hypercall;
   /** Timers of the board; each vCPU serves its local APIC's itself, the first one these too. */
   readonly timers: Timers;
@@ -488,6 +491,22 @@ export function buildBoard(o: BoardOptions): Board {
       msrs[cpu].map(kvmMsr.first, kvmMsr.last, pv.msrs);
     });
   }
+  const { hyperv: offer, vendor } = modelOf(config);
+  const hyperv =
+    offer && config.accel !== 'kvm'
+      ? new HypervPv({
+          arena,
+          lapics,
+          tsc: ownTsc,
+          tscKhz,
+          clock,
+          memory,
+          features: offer.features,
+          amd: vendor === 'AuthenticAMD',
+          reset,
+        })
+      : undefined;
+  hyperv?.msrs.forEach((handler, cpu) => void msrs[cpu]!.map(hypervMsr.first, hypervMsr.last, handler));
   const hypercall = kvmHypercalls({ cpus: pvs, memory, clock, wall, kick: wake });
 
   for (const timed of [pit, rtc, hpet, acpi]) timers.add(timed);
@@ -520,7 +539,7 @@ export function buildBoard(o: BoardOptions): Board {
   fwCfg.fill({ ...items, files: new Map([...items.files, ...deviceFiles, ...(chipset.files ?? [])]) });
 
   return {
-    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, dimms, apicBus: bus, pvs, hypercall, timers, uarts, chips, vmport, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
+    config, lock, clock, tsc, ticks, memory, ram, slots, ports, mmio, msrs, lapics, ioapics: ioapic2 ? [ioapic, ioapic2] : [ioapic], pic, pit, hpet, cpus, dimms, apicBus: bus, pvs, hyperv, hypercall, timers, uarts, chips, vmport, keyboard: micro ? undefined : keyboard, pci: chipset.host, devices, bells, rom, flashBell, control, wake, placeBells,
     get facts() {
       return facts();
     },
@@ -536,7 +555,7 @@ export function buildBoard(o: BoardOptions): Board {
       lock.run(() => {
         slots.reset();
         slots.low(0xa0, 32, 'bus');
-        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs]) device.reset();
+        for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs, ...(hyperv ? [hyperv] : [])]) device.reset();
         // Its battery keeps the clock over a sleep.
         if (wakes === undefined) rtc.reset(config.rtcOffset);
         if (wakes === undefined) for (const [address, value] of cmosBytes(cpus.list().length, (Atomics.load(control.resets, 0) === 0 ? config.bootOnce : undefined) ?? config.bootOrder ?? 'cad')) rtc.preset(address, value);

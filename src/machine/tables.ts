@@ -10,7 +10,7 @@ import { type AcpiImage, buildAcpi, linkAcpi } from '../firmware/acpi/build.ts';
 import { type AcpiConfig, comPorts, i440fxIntx, type NumaRange, q35Intx, type Window } from '../firmware/acpi/config.ts';
 import { buildE820, E820_RESERVED, type MemoryRange } from '../firmware/e820.ts';
 import { buildSmbios, linkSmbios, type SmbiosImage } from '../firmware/smbios.ts';
-import { cpuModel, physicalBitsOn } from '../isa/x86/cpu-model.ts';
+import { type CpuModel, cpuModel, physicalBitsOn } from '../isa/x86/cpu-model.ts';
 import { boardDevicesOf, PIIX4_GPE } from './chipset.ts';
 import type { MachineConfig } from './config.ts';
 import { cpuPorts } from './cpus.ts';
@@ -30,10 +30,13 @@ export const physicalBitsOf = ({
 };
 
 /** What CPUID offers on the vCPUs of a machine. */
-export const featuresOf = ({ cpuModel: text }: Pick<MachineConfig, 'cpuModel'>): ReadonlySet<string> => {
+export const featuresOf = (config: Pick<MachineConfig, 'cpuModel'>): ReadonlySet<string> => modelOf(config).features;
+
+/** The CPU model with its changes. */
+export function modelOf({ cpuModel: text }: Pick<MachineConfig, 'cpuModel'>): CpuModel {
   const [name, ...changes] = text.split(',');
-  return cpuModel(name!, changes).features;
-};
+  return cpuModel(name!, changes);
+}
 
 /** What the tables say besides the configuration. */
 export interface BoardFacts {

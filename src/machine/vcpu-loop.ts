@@ -32,7 +32,9 @@ export function kicker(memory: SharedArrayBuffer, layout: MemoryLayout): (cpu: n
 function describe(config: MachineConfig, index: number): CpuDescription {
   const [name, ...changes] = config.cpuModel.split(',');
   const kvm = config.paravirtual.length > 0 ? kvmCpuid(config.paravirtual)[1].eax : null;
-  const model = cpuModel(name, changes);
+  const whole = cpuModel(name, changes);
+  // KVM's own is not offered.
+  const model = config.accel === 'kvm' ? { ...whole, hyperv: undefined } : whole;
   const { hostVendor } = config;
   const named = hostVendor === undefined || changes.some((c) => c.startsWith('vendor='));
   return {
@@ -76,7 +78,9 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
       // A local APIC that is off is not shown.
       return [eax, ebx, ecx, leaf === 1 && lapic.mode === 'off' ? edx & ~0x200 : edx];
     },
-    hypercall(nr, args, cpl) {
+    hypercall(nr, args, cpl, long = true) {
+      const { hyperv } = board;
+      if (hyperv?.entered) return lock.run(() => hyperv.hypercall(nr, args[1]!, cpl, long));
       if (board.config.paravirtual.length === 0) return undefined;
       return lock.run(() => board.hypercall(nr, args[0], args[1], args[2], args[3], cpl, true, cpu));
     },
@@ -86,6 +90,7 @@ export function vcpuBus(board: Board, cpu: number, random: () => bigint): VcpuBu
       lock.run(() => {
         lapic.timer.tscChanged();
         board.pvs[cpu].updateClock();
+        if (cpu === 0) board.hyperv?.updateTime();
       }),
     features: model.model.features,
     ...(pmu ? { pmu } : {}),

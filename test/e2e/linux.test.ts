@@ -57,6 +57,18 @@ test('a 32-bit Linux runs a command', { skip: skip32 }, async () => {
   assert.equal(r.stdout.toString(), 'i686\n', r.text);
 });
 
+test("a Linux that is offered Hyper-V's interface takes it, and its reference time", { skip }, async () => {
+  const command = `cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+    dmesg | grep -o 'Hypervisor detected: .*'
+    a=$(date +%s); sleep 2; echo $(($(date +%s) - a))`;
+  const offered = 'max,kvm=off,hv-relaxed,hv-vapic,hv-spinlocks=0x1fff,hv-time,hv-vpindex,hv-frequencies';
+  const r = await exec(command, ['--cpus', '2', '--accel', 'dbt', '--cpu', offered]);
+  assert.match(r.stdout.toString(), /^hyperv_clocksource_tsc_page\nHypervisor detected: Microsoft Hyper-V\n[2-9]\n$/, r.text);
+  // KVM's own interface comes behind it, and guests prefer it, as with QEMU.
+  const both = await exec(command, ['--accel', 'dbt', '--cpu', offered.replace('kvm=off,', '')]);
+  assert.match(both.stdout.toString(), /\nHypervisor detected: KVM\n/, both.text);
+});
+
 test('a guest of 6 GiB uses all of it', { skip }, async () => {
   // The kernel takes what is asked of it from above 4 GiB first: the last GiB is where host addresses have more than 32 bits.
   const command = `grep MemTotal /proc/meminfo

@@ -962,7 +962,8 @@ export class DbtVcpu implements Vcpu {
         this.#called('other');
         const reg = (n: number): bigint => BigInt.asUintN(64, this.#quad(st.gpr[n].offset));
         const { rax, rbx, rcx, rdx, rsi } = st.R;
-        const result = bus.hypercall(reg(rax), [reg(rbx), reg(rcx), reg(rdx), reg(rsi)], this.#word(st.cpl.offset));
+        const long = (this.#word(st.ctx.offset) & st.Ctx.long) !== 0;
+        const result = bus.hypercall(reg(rax), [reg(rbx), reg(rcx), reg(rdx), reg(rsi)], this.#word(st.cpl.offset), long);
         if (result === undefined) {
           this.#setWord(st.excError.offset, -1);
           this.#setWord(st.exc.offset, X.ud + 1);

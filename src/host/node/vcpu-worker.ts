@@ -412,6 +412,10 @@ function over(share: KvmShare | undefined): DbtVcpu | KvmVcpu {
         });
     }
     onKvm.check();
+    if (board.hyperv)
+      throw new Error(
+        "Cannot run the guest on this KVM: it was offered Hyper-V's interface, which is the board's; accepted is a CPU model without hv-",
+      );
     onKvm.takeOver();
     next = onKvm;
   } else {

@@ -1,6 +1,7 @@
 // CPU models and feature names as users write them (`-cpu max,+pcid,-avx`; names and models as in QEMU), and where CPUID shows each
 // feature (Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E).
 
+import { type Hyperv, hypervOf } from './hyperv.ts';
 /** Width of physical addresses of 64-bit models, unless the user says another one. */
 export const PHYSICAL_BITS = 40;
 
@@ -176,6 +177,8 @@ export interface CpuModel {
   readonly withoutTopology?: boolean;
   /** The hypervisor's leaves name the translator, where there is no paravirtual interface. */
   readonly withoutName?: boolean;
+  /** Hyper-V's interface, beside KVM's or without it. */
+  readonly hyperv?: Hyperv;
   /** vCPUs have processors to themselves, the guest is told (KVM_HINTS_REALTIME). */
   readonly dedicated?: boolean;
   /** Features that the model or the user asks for and that are not implemented: they are not in `features`. */
@@ -235,9 +238,6 @@ function property(key: string, value: string): Partial<CpuModel> {
 }
 /** Properties that change nothing here. */
 const WITHOUT_EFFECT = /^[+-](migratable|host-cache-info|l3-cache|legacy-cache|full-cpuid-auto-level|fill-mtrr-mask)$/;
-/** Hyper-V's interface, which QEMU has under KVM alone and its translator leaves out without a word. */
-const HYPERV =
-  /^[+-]?hv-(relaxed|vapic|time|crash|reset|vpindex|runtime|synic|stimer|stimer-direct|frequencies|reenlightenment|tlbflush|tlbflush-ext|tlbflush-direct|evmcs|ipi|avic|syndbg|xmm-input|emsr-bitmap|passthrough|enforce-cpuid|no-nonarch-coresharing|spinlocks|vendor-id|version-id-\w+)$/;
 /** Switches of what is told, with what each makes of the model. */
 const SWITCHES: Readonly<Record<string, (on: boolean) => Partial<CpuModel>>> = {
   pmu: (on) => ({ pmu: on }),
@@ -258,14 +258,9 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
   const wanted = new Set(definition.features.split(' '));
   if (name.includes('-noTSX')) for (const f of ['hle', 'rtm']) wanted.delete(f);
   let set: Partial<CpuModel> = {};
-  const absent = new Set<string>();
-  for (const change of changes) {
+  const { hyperv, missing: absent, rest } = hypervOf(changes);
+  for (const change of rest) {
     const [key, value] = change.split('=') as [string, string | undefined];
-    const hv = HYPERV.exec(key.replaceAll('_', '-'));
-    if (hv) {
-      if (!change.startsWith('-')) absent.add(`hv-${hv[1]}`);
-      continue;
-    }
     if (value !== undefined) {
       set = { ...set, ...property(key.replaceAll('_', '-'), value) };
       continue;
@@ -304,6 +299,7 @@ export function cpuModel(name: string, changes: readonly string[] = []): CpuMode
     hostPhysicalBits: AS_HOST.has(name),
     pmu: AS_HOST.has(name),
     missing,
+    ...(hyperv ? { hyperv } : {}),
     ...set,
   };
 }

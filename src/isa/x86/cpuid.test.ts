@@ -189,3 +189,30 @@ test('answers that are kept follow CR4 and XCR0', () => {
         for (const subleaf of [0, 1, 2, 255, 256, 0xffffffff])
           assert.deepEqual(ask(leaf, subleaf, state), cpuid(cpu(), leaf, subleaf, state), `${leaf} ${subleaf}`);
 });
+
+test("Hyper-V's leaves come first where they are offered, and KVM's at the next hundred, as QEMU has them", () => {
+  const changes = [
+    'hv-relaxed',
+    '+hv-vapic',
+    'hv_spinlocks=0x1fff',
+    'hv-time',
+    'hv-vpindex',
+    '+hv-reset',
+    '-hv-reset',
+    'hv-frequencies',
+  ];
+  const both = cpu('max', { kvm: 0x0100_7efb }, changes);
+  const name = (leaf: number, of = both) => text(...cpuid(of, leaf, 0, STATE).slice(1));
+  assert.equal(name(0x4000_0000), 'Microsoft Hv');
+  assert.deepEqual(
+    [0, 1, 2, 3, 4, 5].map((n) => cpuid(both, 0x4000_0000 + n, 0, STATE)[0]),
+    [0x4000_0005, 0x3123_7648, 0x3839, 0xa72, 0x20, 64],
+  );
+  assert.deepEqual(cpuid(both, 0x4000_0003, 0, STATE)[3], 0x108);
+  assert.equal(cpuid(both, 0x4000_0004, 0, STATE)[1], 0x1fff);
+  assert.equal(name(0x4000_0100), 'KVMKVMKVM');
+  assert.equal(cpuid(both, 0x4000_0100, 0, STATE)[0], 0x4000_0110);
+  assert.equal(cpuid(both, 0x4000_0101, 0, STATE)[0], 0x0100_7efb);
+  assert.equal(name(0x4000_0000, cpu('max', {}, ['hv-time', 'hv-vendor-id=someone'])), 'someone');
+  assert.equal(name(0x4000_0100, cpu('max', {}, ['hv-time'])), '');
+});

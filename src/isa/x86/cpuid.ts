@@ -2,6 +2,7 @@
 // AMD APM volume 3, appendix E; the hypervisor leaves as Linux's Documentation/virt/kvm/x86/cpuid.rst has them).
 
 import { type CpuModel, featureBits, LAST_BASIC, LAST_EXTENDED } from './cpu-model.ts';
+import { hypervLeaf } from './hyperv.ts';
 import { PMU_LEAF, pmuKind } from './pmu.ts';
 import { MONITOR_LINE } from './rows/monitor.ts';
 
@@ -177,11 +178,16 @@ function basicLeaf(cpu: CpuDescription, leaf: number, subleaf: number, state: Cp
 }
 
 function hypervisorLeaf(cpu: CpuDescription, leaf: number): CpuidResult {
-  if (!cpu.model.features.has('hypervisor') || (cpu.kvm === null && cpu.model.withoutName)) return NOTHING;
+  const { hyperv } = cpu.model;
+  if (!cpu.model.features.has('hypervisor')) return NOTHING;
+  // Another interface than Hyper-V's comes behind it, where guests look for it at every 0x100th leaf.
+  const base = hyperv ? 0x40000100 : 0x40000000;
+  if (hyperv && leaf < base) return hypervLeaf(hyperv, leaf, word);
+  if (cpu.kvm === null && (cpu.model.withoutName || hyperv)) return NOTHING;
   const name = cpu.kvm === null ? 'NonrootDBT' : 'KVMKVMKVM';
-  switch (leaf) {
+  switch (leaf - base + 0x40000000) {
     case 0x40000000:
-      return [0x40000010, word(name, 0), word(name, 4), word(name, 8)];
+      return [base + 0x10, word(name, 0), word(name, 4), word(name, 8)];
     case 0x40000001:
       return [cpu.kvm ?? 0, 0, 0, cpu.kvm !== null && cpu.model.dedicated ? HINT_DEDICATED : 0];
     case 0x40000010:
