@@ -3,6 +3,7 @@
 
 import type { Callee, Stmt } from '../../ir/ir.ts';
 import { accesses, type Type } from '../../ir/ops.ts';
+import { zeroRow } from '../../isa/x86/rows/vex-lanes.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
@@ -188,10 +189,13 @@ class RegionWriter {
     const kept = new Set<number>();
     for (const [b, parts] of this.#bodies) {
       if (!this.#loops.has(b)) continue;
-      for (const { code } of parts)
+      for (const { code, place } of parts) {
+        // It ends a function that has used vectors: what is not used here otherwise it writes to the state at once.
+        if (b.steps.find((x) => x.place === place)?.handler.variant.info.row === zeroRow) continue;
         walk(code, (s) => {
           if ((s.kind === 'get' || s.kind === 'set') && IN_LOOPS.has(s.slot.offset)) kept.add(s.slot.offset);
         });
+      }
     }
     for (const [b, parts] of this.#bodies) {
       const writes = new Set<number>();

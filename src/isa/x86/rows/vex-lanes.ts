@@ -408,12 +408,12 @@ const cmpRows = widths.flatMap((w) => [
 // -- clearing
 
 /** VZEROALL where VEX.L is set, else VZEROUPPER: eight registers outside 64-bit mode. */
-const zeroRow = insn('VEX.NP.0F 77', 'vzero', AVX, (c) => {
-  const zero = zeroVec(c);
+export const zeroRow = insn('VEX.NP.0F 77', 'vzero', AVX, (c) => {
+  const zero = c.b.variable(zeroVec(c));
   const count = c.long ? 16 : 8;
   for (let n = 0; n < count; n++) {
-    c.set(ymmHigh[n]!, zero);
-    if (c.wide) c.set(xmm[n]!, zero);
+    c.set(ymmHigh[n]!, c.b.getVar(zero));
+    if (c.wide) c.set(xmm[n]!, c.b.getVar(zero));
   }
 });
 
