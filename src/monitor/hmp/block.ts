@@ -3,13 +3,7 @@
 import { qdev } from '../block/info.ts';
 import { fileOptions } from '../block/options.ts';
 import type { Emulator } from '../emulator.ts';
-import { type HmpArguments, type HmpCommand, HmpError } from './command.ts';
-
-const need = (args: HmpArguments, n: number, name: string): string => {
-  const word = args.words[n];
-  if (word === undefined) throw new HmpError(`missing parameter ${name}`);
-  return word;
-};
+import { type HmpCommand, HmpError, need } from './command.ts';
 
 function blockText(e: Emulator): string {
   return e.blocks.backends

@@ -50,3 +50,10 @@ export function splitWords(line: string): string[] {
 }
 
 export const hex = (value: bigint | number, digits: number): string => value.toString(16).padStart(digits, '0');
+
+/** The word number `n`, which has to be there. */
+export const need = (args: HmpArguments, n: number, name: string): string => {
+  const word = args.words[n];
+  if (word === undefined) throw new HmpError(`missing parameter ${name}`);
+  return word;
+};

@@ -9,16 +9,12 @@ import { deleteSnapshot, loadSnapshot, saveSnapshot } from '../machine-snapshots
 import { netdevJson } from '../netdevs.ts';
 import { objectOptions } from '../qom/objects.ts';
 import { blockHmp } from './block.ts';
-import { type HmpArguments, type HmpCommand, HmpError, splitWords } from './command.ts';
+import { type HmpCommand, HmpError, need, splitWords } from './command.ts';
 import { displayCommands } from './display.ts';
 import { infos } from './info.ts';
 import { memoryHmp } from './memory.ts';
+import { migrateHmp } from './migrate.ts';
 
-const need = (args: HmpArguments, n: number, name: string): string => {
-  const word = args.words[n];
-  if (word === undefined) throw new HmpError(`missing parameter ${name}`);
-  return word;
-};
 const onOff = (text: string): boolean => {
   if (text === 'on') return true;
   if (text === 'off') return false;
@@ -146,6 +142,7 @@ export const commands: readonly HmpCommand[] = [
   ...displayCommands,
   ...memoryHmp,
   ...blockHmp,
+  ...migrateHmp,
   {
     names: ['gdbserver'],
     args: '[device]',

@@ -1,13 +1,8 @@
 // Commands of the monitor for people about displays and input. QEMU 7.2 "System Emulation", section "QEMU Monitor".
 
 import type { HmpArguments, HmpCommand } from './command.ts';
-import { HmpError } from './command.ts';
+import { HmpError, need } from './command.ts';
 
-const need = (args: HmpArguments, n: number, name: string): string => {
-  const word = args.words[n];
-  if (word === undefined) throw new HmpError(`missing parameter ${name}`);
-  return word;
-};
 const number = (args: HmpArguments, n: number, name: string): number => {
   const value = Number(need(args, n, name));
   if (!Number.isInteger(value)) throw new HmpError(`invalid parameter ${name}`);

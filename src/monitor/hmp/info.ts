@@ -3,7 +3,6 @@
 import { exitText } from '../../accel/kvm/counters.ts';
 import { dimmsOf, pluggedBytes } from '../dimms.ts';
 import { type Emulator, QEMU_VERSION } from '../emulator.ts';
-import { listSnapshots } from '../machine-snapshots.ts';
 import type { Cable } from '../netdevs.ts';
 import { pciText } from '../pci.ts';
 import type { QomNode } from '../qom/tree.ts';
@@ -11,6 +10,7 @@ import { blockInfos } from './block.ts';
 import { type HmpCommand, HmpError } from './command.ts';
 import { displayInfos } from './display.ts';
 import { lapicText, picText } from './interrupts.ts';
+import { migrateInfos } from './migrate.ts';
 import { flatText, treeText } from './mtree.ts';
 import { memText, tlbText } from './paging.ts';
 import { deviceTree } from './qtree.ts';
@@ -42,27 +42,7 @@ export const infos: readonly HmpCommand[] = [
       return `VM status: ${status === 'running' || status === 'paused' ? status : `paused (${status})`}`;
     },
   },
-  {
-    names: ['snapshots'],
-    help: 'show the currently saved VM snapshots',
-    run: (e) => {
-      const list = listSnapshots(e);
-      if (list.length === 0) return 'There is no snapshot available.';
-      const rows = list.map((s) => [
-        s.id,
-        s.name,
-        `${s.vmStateSize}`,
-        new Date(s.seconds * 1000).toISOString().slice(0, 19).replace('T', ' '),
-      ]);
-      const line = (r: readonly string[]): string => `${r[0]!.padEnd(10)}${r[1]!.padEnd(20)}${r[2]!.padStart(12)}  ${r[3]}`;
-      return ['List of snapshots present on all disks:', line(['ID', 'TAG', 'VM SIZE', 'DATE']), ...rows.map(line)].join('\n');
-    },
-  },
-  {
-    names: ['migrate'],
-    help: 'show migration status',
-    run: (e) => JSON.stringify(e.migration.info()),
-  },
+  ...migrateInfos,
   {
     names: ['version'],
     help: 'show the version',

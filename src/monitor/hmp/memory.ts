@@ -180,5 +180,17 @@ export const memoryHmp: readonly HmpCommand[] = [
         return gpa === undefined ? 'Unmapped' : `gpa: 0x${gpa.toString(16)}`;
       }),
   },
+  {
+    names: ['i'],
+    args: '/fmt addr',
+    help: 'I/O port read',
+    run(e, args) {
+      const { size } = parseFormat(e, { ...args, format: args.format.replaceAll(/[oduixc]/g, '') });
+      const port = Number(evaluate(e, args) & 0xffffn);
+      const bytes = Math.min(size, 4) as 1 | 2 | 4;
+      const value = e.running.board.ports.read(port, bytes);
+      return `port${'?bw?l'[bytes]}[0x${hex(port, 4)}] = 0x${hex(value, 2 * bytes)}`;
+    },
+  },
   { names: ['nmi'], help: 'inject an NMI', run: (e) => e.injectNmi() },
 ];

@@ -23,7 +23,7 @@ const capability = enumeration('MigrationCapability', migrationCapabilities);
 const status = object('MigrationCapabilityStatus', { capability, state: bool });
 
 /** Parameters with QEMU's defaults, where they mean something here. */
-const parameters = {
+export const migrationParameters = {
   'announce-initial': 50,
   'announce-max': 550,
   'announce-rounds': 5,
@@ -39,7 +39,7 @@ const parameters = {
   'xbzrle-cache-size': 67108864,
 } as const;
 const parameterMembers = Object.fromEntries(
-  Object.entries(parameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(uint64)]),
+  Object.entries(migrationParameters).map(([name, v]) => [name, typeof v === 'string' ? optional(str) : optional(uint64)]),
 );
 
 /** Names under which dirty bitmaps would migrate; they do with the capability `dirty-bitmaps` only, which is not there. */
@@ -65,7 +65,7 @@ export const migrateCommands: QmpTable = {
     e.migration.setCapabilities(capabilities),
   ),
   'query-migrate-parameters': query({}, any, (e) => ({
-    ...parameters,
+    ...migrationParameters,
     ...e.migration.parameters,
     ...(e.migration.bitmapMapping && { 'block-bitmap-mapping': e.migration.bitmapMapping }),
   })),
