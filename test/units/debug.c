@@ -120,6 +120,16 @@ static void memory(void) {
   begin();
   asm volatile("mov %0, %%rax\n mov 32(%%rax), %%ss\n .byte 0xf1" ::"r"(data) : "rax", "memory");
   report(count == 1, "access breakpoint of MOV SS before INT1: one #DB (%d)", count);
+  /* An instruction that faults drops it: so does the host's processor, where a debugger watches what a program loads SS from. */
+  begin();
+  long v = TRY("mov 32(%%rdx), %%ss\n ud2", data);
+  report(v == 6 && count == 0, "access breakpoint of MOV SS before UD2: gone (%d)", count);
+  begin();
+  v = TRY("xor %%ecx, %%ecx\n mov 32(%%rdx), %%ss\n div %%ecx", data);
+  report(v == 0 && count == 0, "access breakpoint of MOV SS before a #DE: gone (%d)", count);
+  begin();
+  v = TRY("mov $1, %%rcx\n shl $63, %%rcx\n mov 32(%%rdx), %%ss\n mov (%%rcx), %%eax\n nop", data);
+  report(v == 13 && count == 0, "access breakpoint of MOV SS before a #GP: gone (%d)", count);
   clear(); begin();
   data[4] = 1;
   report(count == 0, "disabled breakpoints rest");
