@@ -57,6 +57,10 @@ export const EXTENDED_TSEG = 16;
 /** MMIO addresses reach to the end of the widest guest-physical space. */
 const MMIO_SIZE = 2 ** 52;
 
+/** Where CMOS memory says why a vCPU is at the reset vector, and that it wakes: what SeaBIOS takes from QEMU. */
+const CMOS_SHUTDOWN = 0x0f;
+const WAKES = 0xfe;
+
 /** State of a board that belongs to no chip. */
 const wiresLayout = struct({ com: ['u32', 2] }, { name: 'wires', version: 1 });
 /** Requests to all threads: see `Board.control`. */
@@ -558,10 +562,11 @@ export function buildBoard(o: BoardOptions): Board {
         for (const device of [ioapic, pic, hpet, pit, resetPorts, acpi, keyboard, ...(vmport ? [vmport.mouse] : []), events, ...(ioapic2 ? [ioapic2] : []), ...(dma ? [dma] : []), ...uarts, ...lapics, ...pvs, ...(hyperv ? [hyperv] : [])]) device.reset();
         // Its battery keeps the clock over a sleep.
         if (wakes === undefined) rtc.reset(config.rtcOffset);
+        else rtc.preset(CMOS_SHUTDOWN, WAKES);
         if (wakes === undefined) for (const [address, value] of cmosBytes(cpus.list().length, (Atomics.load(control.resets, 0) === 0 ? config.bootOnce : undefined) ?? config.bootOrder ?? 'cad')) rtc.preset(address, value);
         rom.reset();
         fwCfg.reset();
-        chipset.reset();
+        chipset.reset(wakes !== undefined);
         cpus.reset();
         dimms.reset();
         devices.reset();

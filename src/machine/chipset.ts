@@ -10,7 +10,7 @@ import { type AcpiPm, acpiPm } from '../devices/acpi-pm.ts';
 import { fdcPort } from '../devices/fdc.ts';
 import type { FwCfgFile } from '../devices/fw-cfg.ts';
 import { apmEnable, i440fxBridge, i440fxPirq, Piix3, piix4Pm } from '../devices/i440fx.ts';
-import { applyPam, type LowRom, pamRegister } from '../devices/pam.ts';
+import { applyPam, type LowRom, PAM_COUNT, pamRegister } from '../devices/pam.ts';
 import { type PciFunction, pci } from '../devices/pci-function.ts';
 import { PciHost } from '../devices/pci-host.ts';
 import { hostBridge, IsaBridge } from '../devices/q35.ts';
@@ -97,7 +97,8 @@ export interface Chipset {
   /** Why no vCPU can be added now. */
   readonly refusesCpus?: () => string | undefined;
   /** Registers after power-on; memory follows. With the board's lock held. */
-  reset(): void;
+  /** `wakes`: after a sleep the attribute map stays, as QEMU's does over any reset; SeaBIOS goes on in the RAM that it has made of its ROM. */
+  reset(wakes?: boolean): void;
   /** Registers were put back: so is memory. */
   restored?(): void;
 }
@@ -159,10 +160,10 @@ export function q35Chipset(o: ChipsetOptions): Chipset {
     },
     // Firmware would have to be told by an SMI, which it has not asked for.
     refusesCpus: () => (features.broadcast ? 'firmware has taken over the SMIs of all vCPUs, and a new one has none' : undefined),
-    reset() {
+    reset(wakes) {
       smbus?.reset();
       features.reset();
-      resetHost(o, host, mch, pamRegister.q35);
+      resetHost(o, host, mch, pamRegister.q35, wakes);
       smram?.reset();
     },
     restored: () => smram?.apply(),
@@ -243,10 +244,10 @@ export function pcChipset(o: ChipsetOptions): Chipset {
       if (power.read(apmEnable.register, 1) & apmEnable.bit) o.smi?.(false);
     },
     restored: () => smram.apply(),
-    reset() {
+    reset(wakes) {
       smbus.reset();
       hotplug.reset();
-      resetHost(o, host, northbridge, pamRegister.i440fx);
+      resetHost(o, host, northbridge, pamRegister.i440fx, wakes);
       smram.reset();
       // The power management function's interrupt is the SCI.
       power.poke(pci.interruptLine, 1, acpiPm.sci);
@@ -254,7 +255,9 @@ export function pcChipset(o: ChipsetOptions): Chipset {
   };
 }
 
-function resetHost(o: ChipsetOptions, host: PciHost, bridge: PciFunction, pam: number): void {
+function resetHost(o: ChipsetOptions, host: PciHost, bridge: PciFunction, pam: number, wakes = false): void {
+  const map = Array.from({ length: PAM_COUNT }, (_, n) => bridge.read(pam + n, 1));
   host.reset();
+  if (wakes) for (const [n, value] of map.entries()) bridge.poke(pam + n, 1, value);
   mapper(o)((n) => bridge.read(pam + n, 1));
 }

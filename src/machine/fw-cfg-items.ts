@@ -1,12 +1,13 @@
 // What a board tells its firmware through fw_cfg. QEMU "QEMU Firmware Configuration (fw_cfg) Device"; files and keys as SeaBIOS
 // (src/fw/paravirt.c) and OVMF (OvmfPkg/Library/PlatformInitLib) read them.
 
+import { acpiPm } from '../devices/acpi-pm.ts';
 import { type FwCfgData, type FwCfgFile, type FwCfgItems, fwCfgKey, le } from '../devices/fw-cfg.ts';
 import { acpiLoaderFiles } from '../firmware/acpi/build.ts';
 import { E820_RAM, E820_RESERVED, encodeE820, type MemoryRange } from '../firmware/e820.ts';
 import type { MachineConfig } from './config.ts';
 import { linuxBootRom } from './kernel-items.ts';
-import { acpiImage, type BoardFacts, reservedMemoryEnd, smbiosImage } from './tables.ts';
+import { acpiImage, type BoardFacts, hasSleep, reservedMemoryEnd, smbiosImage } from './tables.ts';
 
 /** Bytes that come from the host: files by their fw_cfg names, and numbered items of a kernel. In shared memory where they are large. */
 export interface FwCfgBlobs {
@@ -32,7 +33,8 @@ function e820({ ramLow, ramHigh }: BoardFacts): readonly MemoryRange[] {
 }
 
 /** S3, S4 and S5 of `etc/system-states`: bit 7 says that it is there, the rest is its SLP_TYP. */
-const systemStates = Uint8Array.of(128, 0, 0, 1, 2, 128 | 0);
+const systemStates = (config: MachineConfig): Uint8Array =>
+  Uint8Array.of(128, 0, 0, (hasSleep(config) ? 128 : 0) | acpiPm.s3, 2, 128 | acpiPm.s5);
 
 /** The 64-bit entry point of SMBIOS tables, for firmware that puts them into place itself. */
 function smbiosFiles(config: MachineConfig, facts: BoardFacts): readonly (readonly [string, FwCfgData])[] {
@@ -72,7 +74,7 @@ export function fwCfgItems(
   add('etc/e820', encodeE820(e820(here)));
   const reserved = reservedMemoryEnd(here);
   if (reserved !== undefined) add('etc/reserved-memory-end', le(reserved, 8));
-  add('etc/system-states', systemStates);
+  add('etc/system-states', systemStates(config));
   add('etc/acpi/tables', acpi('etc/acpi/tables', 0x1000));
   add('etc/acpi/rsdp', acpi('etc/acpi/rsdp', 1));
   add('etc/table-loader', acpi('etc/table-loader', 0x1000));

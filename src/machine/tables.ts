@@ -73,9 +73,9 @@ export function pciWindows(config: MachineConfig, facts: BoardFacts): readonly [
 /** Whether there are ACPI tables; PC boards always have them. */
 export const hasAcpi = (config: MachineConfig): boolean => config.machine !== 'microvm' || (config.acpi ?? true);
 
-/** Whether the guest can suspend to RAM. Of firmware none was seen to wake a guest here. */
+/** Whether the guest can suspend to RAM. Firmware that keeps its flash for system management mode was not seen to wake one. */
 export const hasSleep = (config: MachineConfig): boolean =>
-  config.machine !== 'microvm' && config.firmware === undefined && config.sleep !== false;
+  config.machine !== 'microvm' && config.firmware?.secure !== true && config.sleep !== false;
 
 /** Whether the HPET is there. */
 export const hasHpet = (config: MachineConfig): boolean => config.machine !== 'microvm' && (config.hpet ?? true);

@@ -1,11 +1,19 @@
-// Suspend to RAM (S3) of a guest whose kernel was loaded directly: no firmware is there to wake it.
+// Suspend to RAM (S3): of a guest whose kernel was loaded directly, where no firmware is there to wake it, and through firmware.
 
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import { copyFileSync, existsSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { readFirmware } from '../../src/host/node/fetch-firmware.ts';
 import { EmulatorProcess } from './emulator.ts';
+
+const OVMF = '/usr/share/OVMF';
+const seabios = await readFirmware('bios-256k.bin').then(
+  () => false as const,
+  (error) => `SeaBIOS is not to be had: ${error}`,
+);
+const ovmf = existsSync(`${OVMF}/OVMF_CODE_4M.fd`) ? false : `there is no ${OVMF}/OVMF_CODE_4M.fd`;
 
 const folder = mkdtempSync(join(tmpdir(), 'nonroot-sleep-'));
 const machines: EmulatorProcess[] = [];
@@ -73,3 +81,25 @@ test('with disable_s3 a guest has no such sleep', { timeout: 120_000 }, async ()
   assert.deepEqual(await vm.qmp('query-current-machine'), { 'wakeup-suspend-support': false });
   assert.doesNotMatch(await vm.command('cat /sys/power/mem_sleep'), /deep/);
 });
+
+const vars = join(folder, 'vars.fd');
+if (!ovmf) copyFileSync(`${OVMF}/OVMF_VARS_4M.fd`, vars);
+const flash = (file: string, more = ''): string[] => ['-drive', `if=pflash,format=raw${more},file=${file}`];
+for (const [firmware, skip, args] of [
+  ['SeaBIOS on pc', seabios, ['-M', 'pc', '-bios', 'bios-256k.bin']],
+  ['OVMF on q35', ovmf, [...flash(`${OVMF}/OVMF_CODE_4M.fd`, ',readonly=on'), ...flash(vars)]],
+] as const) {
+  test(`a guest that ${firmware} has started is woken through it`, { skip, timeout: 300_000 }, async () => {
+    const vm = await start(firmware.slice(0, 4), [...args, '-smp', '2']);
+    await vm.command('echo kept > /tmp/kept');
+    assert.match(
+      await vm.command('echo +3 > /sys/class/rtc/rtc0/wakealarm; echo mem > /sys/power/state && echo woke'),
+      /^woke$/m,
+    );
+    assert.deepEqual([count(vm, 'SUSPEND'), count(vm, 'WAKEUP'), count(vm, 'RESET')], [1, 1, 0]);
+    assert.deepEqual((await vm.command('cat /tmp/kept; grep -c ^processor /proc/cpuinfo')).split('\r\n').slice(-2), [
+      'kept',
+      '2',
+    ]);
+  });
+}

@@ -880,8 +880,8 @@ export class NodeMachine implements RunningMachine {
     if (this.#status !== 'suspended') return;
     clearInterval(this.#alarm);
     this.#notify('WAKEUP', {});
-    const boot = wakeState({ layout: this.#layout, memory: this.#bytes });
-    if (!boot) {
+    const boot = this.#o.config.firmware ? null : wakeState({ layout: this.#layout, memory: this.#bytes });
+    if (boot === undefined) {
       // Firmware would start anew.
       this.#status = 'running';
       return this.#restart({ kind: 'reset' });
