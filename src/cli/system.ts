@@ -69,10 +69,10 @@ function message(s: Settings | undefined, text: string): string {
   return `${time}${guest}${PROGRAM}: ${text}\n`;
 }
 
-/** `kernel-irqchip=`; without it the local APICs are in the kernel. A microvm's own chips stay on its board. */
+/** `kernel-irqchip=`. A microvm's own chips stay on its board. */
 function irqchipOf(s: Settings): Pick<MachineConfig, 'irqchip'> {
   const asked = s.machineProperties.get('kernel-irqchip');
-  if (asked === 'off') return { irqchip: 'off' };
+  if (asked === 'off' || asked === 'split') return { irqchip: asked };
   return asked === 'on' && s.machine.board !== 'microvm' ? { irqchip: 'on' } : {};
 }
 

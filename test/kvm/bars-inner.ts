@@ -59,6 +59,7 @@ async function startOnce([program, ...args]: readonly string[]): Promise<void> {
 }
 
 async function round(who: string, [program, ...args]: readonly string[]): Promise<void> {
+  console.log('begins');
   const start = Date.now();
   const child = spawn(program!, args, { stdio: ['pipe', 'pipe', 'inherit'], env });
   let out = '';
@@ -79,6 +80,7 @@ async function round(who: string, [program, ...args]: readonly string[]): Promis
   try {
     await until(/root# /);
     result['boot'] = (Date.now() - start) / 1000;
+    console.log('booted');
     const read = async (size: string, count: number): Promise<number> => {
       out = '';
       // By the guest's own clock: the console takes no part.

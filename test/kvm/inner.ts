@@ -214,7 +214,7 @@ if (booted && guest) {
 }
 let saved: Guest | undefined;
 await check('a guest to be saved boots, its local APICs alone in the kernel', async () => {
-  const g = boot();
+  const g = boot({ irqchip: 'split' });
   await g.until(/# /);
   await g.command(PROGRAM);
   saved = g;

@@ -2,6 +2,7 @@
 // it brings, and a guest for it to run. What is printed there on the serial port comes back line by line.
 
 import { spawn, spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { stripTypeScriptTypes } from 'node:module';
 import { tmpdir } from 'node:os';
@@ -68,11 +69,24 @@ export interface OuterOptions {
 const DIED =
   /^\[ *\d+\.\d+\] (Kernel panic|BUG: |Oops|traps: PANIC|(double|stack) fault|general protection fault|rcu: INFO: .* stall|watchdog: BUG)/;
 
+/** Seconds of processor time that a process has taken. proc(5), /proc/pid/stat, fields 14 and 15 (hundredths). */
+function processorTime(pid: number): number {
+  const [user, system] = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ')
+    .slice(11, 13);
+  return (Number(user) + Number(system)) / 100;
+}
+
 /**
- * Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console; resolves when the script has ended, or with the
- * reason why the outer guest itself has before.
+ * Runs `script` (in the project's folder, by /bin/sh) in the outer guest and gives each line of its console, and how many seconds of processor time its QEMU has
+ * taken until then; resolves when the script has ended, or with the reason why the outer guest itself has before.
  */
-export async function outerGuest(script: string, line: (text: string) => void, o: OuterOptions): Promise<string | undefined> {
+export async function outerGuest(
+  script: string,
+  line: (text: string, processor: () => number) => void,
+  o: OuterOptions,
+): Promise<string | undefined> {
   const folder = await mkdtemp(join(tmpdir(), 'nonroot-kvm-'));
   try {
     const outer = await outerImage();
@@ -109,7 +123,7 @@ export async function outerGuest(script: string, line: (text: string) => void, o
         over ||= text === 'OUTER-END';
         // With some time to say where.
         if (!over && DIED.test(text)) end(`its kernel ended: ${text}`, 2000);
-        line(text);
+        line(text, () => processorTime(child.pid!));
       }
     });
     await new Promise<void>((resolve, reject) => {
