@@ -1,7 +1,7 @@
 // What programs inside of the outer guest (outer.ts) have in common: how they tell their results, and a program for their guests that shows what is wrong
 // with registers and memory.
 
-/** Runs a check and prints one line, `ok NAME` or `not ok NAME: WHY`; whether it was ok. */
+/** Runs a check and prints one line, `ok NAME` or `not ok NAME: WHY` with where that was thrown; whether it was ok. */
 export async function check(name: string, action: () => Promise<void>): Promise<boolean> {
   const start = Date.now();
   try {
@@ -9,7 +9,9 @@ export async function check(name: string, action: () => Promise<void>): Promise<
     console.log(`ok ${name} (${((Date.now() - start) / 1000).toFixed(1)} s)`);
     return true;
   } catch (error) {
-    console.log(`not ok ${name}: ${(error as Error).message.replaceAll('\n', ' | ')}`);
+    const { message, stack = '' } = error as Error;
+    const where = stack.split('\n').filter((line) => /^ +at /.test(line));
+    console.log(`not ok ${name}: ${[...message.split('\n'), ...where.slice(0, 5).map((line) => line.trim())].join(' | ')}`);
     return false;
   }
 }
