@@ -40,7 +40,7 @@ import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { expel, KvmMachine } from './kvm-machine.ts';
 import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces, wakeState } from './load-guest.ts';
-import { waitUntilOutside } from './native-gate.ts';
+import { endThreads } from './native-gate.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
 import { vcpuRegisters } from './vcpu-state.ts';
@@ -236,8 +236,7 @@ export class NodeMachine implements RunningMachine {
       this.#boot = o.restored ? null : this.#load();
       startThreads(atOnce, present);
     } catch (error) {
-      waitUntilOutside();
-      void Promise.all([...this.#workers.map((w) => w?.terminate()), this.#kvm.stopHearing()]).then(() => this.#kvm.close());
+      void Promise.all([endThreads(this.#workers), this.#kvm.stopHearing()]).then(() => this.#kvm.close());
       throw error;
     }
   }
@@ -936,8 +935,7 @@ export class NodeMachine implements RunningMachine {
     await this.#flash.save();
     await Promise.all(this.devices.list().map((d) => d.io?.close?.()));
     expel(this.board, this.cpus);
-    waitUntilOutside();
-    await Promise.all([...this.#workers.map((w) => w?.terminate()), this.#kvm.stopHearing()]);
+    await Promise.all([endThreads(this.#workers), this.#kvm.stopHearing()]);
     this.#kvm.close();
     this.#guest.close();
     this.#resolve(why);

@@ -110,6 +110,31 @@ test('threads keep and take code at the same time, and end while others do', { s
   assert.equal(readFileSync(join(folder, 'wasm')).length, wasm(3).length);
 });
 
+test('threads that load code are ended where they are in no native code, and others load code again', {
+  skip,
+  timeout: 120_000,
+}, () => {
+  const program = `
+    import { readFileSync } from 'node:fs';
+    import { Worker } from 'node:worker_threads';
+    import { endThreads } from ${JSON.stringify(join(import.meta.dirname, 'native-gate.ts'))};
+    import { nativeCode } from ${JSON.stringify(join(import.meta.dirname, 'native-code.ts'))};
+    const from = ${JSON.stringify(join(import.meta.dirname, 'native-code.ts'))};
+    const [bytes, code] = ['wasm', 'code'].map((name) => readFileSync(${JSON.stringify(folder)} + '/' + name));
+    const work = "import { workerData } from 'node:worker_threads'; const { nativeCode } = await import(workerData.from); for (;;) nativeCode()?.load(workerData.bytes, workerData.code);";
+    for (let round = 0; round < 12; round++) {
+      const workers = [0, 1].map(() => new Worker(work, { eval: true, workerData: { from, bytes, code } }));
+      await new Promise((resolve) => setTimeout(resolve, 40 + 17 * round));
+      await endThreads(workers);
+    }
+    process.exit(nativeCode().load(bytes, code) ? 7 : 8);`;
+  const { status, signal, stderr } = spawnSync(process.execPath, [...own, '--input-type=module', '-e', program], {
+    encoding: 'utf8',
+    timeout: 100_000,
+  });
+  assert.equal(status, 7, `${signal} ${stderr.slice(0, 500)}`);
+});
+
 test('a process that ends while its threads load code ends well', { skip, timeout: 120_000 }, () => {
   const program = `
     import { readFileSync } from 'node:fs';

@@ -57,7 +57,10 @@ const TAG_BYTES = 8;
 let bound: NativeCode | null | undefined;
 /** It, for the thread that asks; undefined where this Node's V8 is not known. */
 export function nativeCode(): NativeCode | undefined {
-  if (bound === undefined) bound = inNative(find) ?? null;
+  if (bound === undefined)
+    inNative(() => {
+      bound = find() ?? null;
+    });
   return bound ?? undefined;
 }
 function find(): NativeCode | undefined {

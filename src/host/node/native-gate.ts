@@ -1,10 +1,10 @@
 // Threads of this process that are in native code which calls back into JavaScript (native-code.ts): they may not be ended there, for that ends the
 // process. What is about to end threads waits until none is in it, and keeps others out.
 
-import { getEnvironmentData, isMainThread, setEnvironmentData } from 'node:worker_threads';
+import { getEnvironmentData, isMainThread, setEnvironmentData, type Worker } from 'node:worker_threads';
 
 const NAME = 'nonroot.native-gate';
-/** How many threads are in native code; and whether none may go there any more. */
+/** How many threads are in native code; and for how many reasons none may go there. */
 const INSIDE = 0;
 const CLOSED = 1;
 /** A process that ends waits no longer than this, in ms. */
@@ -20,12 +20,14 @@ function create(): Int32Array<SharedArrayBuffer> {
 // The exit of the process ends its threads wherever they are.
 if (isMainThread)
   process.on('exit', () => {
-    Atomics.store(words, CLOSED, 1);
+    Atomics.add(words, CLOSED, 1);
     waitUntilOutside();
   });
 
-/** Does what calls into native code; undefined where the process is about to end. */
+/** Does what calls into native code; undefined where threads are about to be ended. */
 export function inNative<T>(work: () => T): T | undefined {
+  if (Atomics.load(words, CLOSED) !== 0) return undefined;
+  // Looked at again once it is counted: who closes it counts those inside afterwards.
   Atomics.add(words, INSIDE, 1);
   try {
     return Atomics.load(words, CLOSED) === 0 ? work() : undefined;
@@ -35,8 +37,19 @@ export function inNative<T>(work: () => T): T | undefined {
   }
 }
 
+/** Ends threads: no thread of the process goes into native code until they have ended. */
+export async function endThreads(threads: readonly (Worker | undefined)[]): Promise<void> {
+  Atomics.add(words, CLOSED, 1);
+  try {
+    waitUntilOutside();
+    await Promise.all(threads.map((t) => t?.terminate()));
+  } finally {
+    Atomics.sub(words, CLOSED, 1);
+  }
+}
+
 /** Waits until no thread is in native code. */
-export function waitUntilOutside(): void {
+function waitUntilOutside(): void {
   const end = Date.now() + PATIENCE;
   for (let n = Atomics.load(words, INSIDE); n > 0 && Date.now() < end; n = Atomics.load(words, INSIDE))
     Atomics.wait(words, INSIDE, n, 100);

@@ -2,7 +2,6 @@
 
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { RegionBatch, RegionMaker } from '../../accel/dbt/translate.ts';
-import { waitUntilOutside } from './native-gate.ts';
 import type { RegionWorkerData } from './region-worker.ts';
 import { sibling } from './sibling.ts';
 
@@ -51,8 +50,9 @@ export function regionMaker(
       Atomics.wait(done, 0, 0, SAVE_MS);
     },
     close() {
-      if (worker) waitUntilOutside();
-      void worker?.terminate();
+      // It ends by itself: it may be in native code (native-gate.ts).
+      if (worker) port1.postMessage({ end: true });
+      worker = null;
     },
   };
 }

@@ -112,11 +112,16 @@ function save(last = false): void {
   made = made.filter(({ module, wait }) => !done.has(module) && wait <= WAIT_MAX).slice(-WAITING_MAX);
 }
 
-type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> };
+type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> } | { readonly end: true };
 port.on('message', (first: Message) => {
   const wishes: RegionWish[] = [];
   let asked: Int32Array<SharedArrayBuffer> | undefined;
   for (let m: Message | undefined = first; m; m = receiveMessageOnPort(port)?.message as Message | undefined) {
+    if ('end' in m) {
+      ended = true;
+      clearTimeout(timer);
+      return port.close();
+    }
     if ('save' in m) asked = m.save;
     else wishes.push(m);
     if (wishes.length === BATCH_MAX) break;
