@@ -42,6 +42,7 @@ const commands: readonly Command[] = [
   { names: ['cont', 'c'], help: 'let the guest go on', run: silent((m) => m.resume()) },
   { names: ['system_reset'], help: 'press the reset button', run: silent((m) => m.reset()) },
   { names: ['system_powerdown'], help: 'press the power button', run: silent((m) => m.powerButton()) },
+  { names: ['system_wakeup'], help: 'wake a guest that sleeps', run: silent((m) => m.wakeup()) },
   { names: ['quit', 'q'], help: 'end the machine at once', run: silent((m) => m.quit()) },
 ];
 

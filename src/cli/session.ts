@@ -34,7 +34,12 @@ export function openConsole(o: ConsoleOptions): ConsoleSession {
   const monitor = new MonitorLine(machine, show);
   let inMonitor = o.monitorOnly ?? false;
   if (inMonitor) monitor.open();
-  const send = (bytes: Uint8Array): void => (inMonitor ? monitor.input(bytes) : o.send(bytes));
+  const send = (bytes: Uint8Array): void => {
+    if (inMonitor) monitor.input(bytes);
+    // As a keyboard does.
+    else if (machine.status === 'suspended') machine.wakeup();
+    else o.send(bytes);
+  };
   const input = o.keys
     ? consoleKeys({
         send,
@@ -47,6 +52,7 @@ export function openConsole(o: ConsoleOptions): ConsoleSession {
         },
         togglePause: () => {
           if (machine.status === 'running') void machine.pause().then(() => show('\r\n[guest paused; Ctrl-A p goes on]\r\n'));
+          else if (machine.status === 'suspended') machine.wakeup();
           else machine.resume();
         },
       })
