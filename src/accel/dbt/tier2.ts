@@ -189,9 +189,9 @@ class RegionWriter {
     const kept = new Set<number>();
     for (const [b, parts] of this.#bodies) {
       if (!this.#loops.has(b)) continue;
-      for (const { code, place } of parts) {
+      for (const [n, { code }] of parts.entries()) {
         // It ends a function that has used vectors: what is not used here otherwise it writes to the state at once.
-        if (b.steps.find((x) => x.place === place)?.handler.variant.info.row === zeroRow) continue;
+        if (b.steps[n].handler.variant.info.row === zeroRow) continue;
         walk(code, (s) => {
           if ((s.kind === 'get' || s.kind === 'set') && IN_LOOPS.has(s.slot.offset)) kept.add(s.slot.offset);
         });
