@@ -43,7 +43,8 @@ test('a Linux guest suspends to RAM, and its clock or a monitor wakes it', { tim
   const slept = await vm.command(
     'a=$(date +%s); echo +3 > /sys/class/rtc/rtc0/wakealarm; echo mem > /sys/power/state && echo woke after $(($(date +%s)-a))',
   );
-  assert.match(slept, /woke after ([3-9]|[1-5]\d)$/m);
+  // The alarm's seconds begin when the RTC's do: three of them may be little more than two.
+  assert.match(slept, /woke after ([2-9]|[1-5]\d)$/m);
   assert.deepEqual([count(vm, 'SUSPEND'), count(vm, 'WAKEUP'), count(vm, 'RESET')], [1, 1, 0]);
   const all =
     'cat /tmp/kept; grep -c ^processor /proc/cpuinfo; echo 3 > /proc/sys/vm/drop_caches; head -n 1 /dev/vda; echo after > /dev/vda; head -c 9 /dev/hwrng | wc -c';
