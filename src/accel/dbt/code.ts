@@ -18,6 +18,9 @@ const PATCH_MAX = 8;
 /** Writes to a page between two changes of its code after which its code is known byte by byte. */
 const WRITES_BESIDE = 8;
 
+/** Stale blocks among those in order before they are sorted out. */
+const STALE_KEPT = 4096;
+
 /** Most bytes of an instruction that lie on the page behind its first one. */
 const TAIL = 14;
 
@@ -39,6 +42,8 @@ export interface Block {
   readonly count: number;
   /** Where its only instruction crosses into another page: the guest-physical address of that page, else -1. */
   readonly next: number;
+  /** The guest has written to its code. */
+  stale: boolean;
 }
 
 /** A translated region that is entered at a block: its first record runs the region's function instead of its own handler. */
@@ -92,7 +97,9 @@ export class CodeCache {
   readonly #pieces = new Map<number, Pieces>();
   /** By page: writes since its code changed last; where these are many, a bit for each byte that is code, and the blocks that short writes met, by these. */
   readonly #exact = new Map<number, { writes: number; bits: Uint8Array | null; readonly met: Map<number, Block[]> }>();
-  readonly #byRecord = new Map<number, Block>();
+  /** All blocks in the order of their records, with some of those that are stale. */
+  #order: Block[] = [];
+  #staleInOrder = 0;
   readonly #regions = new Map<number, Attached[]>();
   /** Pages whose blocks may be linked to stale ones. */
   readonly #linked = new Set<number>();
@@ -130,9 +137,12 @@ export class CodeCache {
 
   /** Where the block that `find` gave may be found again: nowhere, by linear address alone (it crosses pages), by both. */
   kind: 'once' | 'linear' | 'page' = 'once';
+  /** The block that `find` has decoded; undefined where there is one of before, or none that may be found again. */
+  fresh: Block | undefined;
 
   /** The first record of the code at guest-physical `gpa` in context `ctx`, decoded when it is new; 0 with a fault pending. Sets `kind`. */
   find(gpa: number, ctx: number): number {
+    this.fresh = undefined;
     const known = (ctx & Ctx.step) === 0 ? this.#known(gpa, ctx) : undefined;
     if (known) {
       this.kind = known.next < 0 ? 'page' : 'linear';
@@ -247,9 +257,10 @@ export class CodeCache {
     // A single-stepped instruction is decoded anew each time.
     if (step) return record;
     // What was not decoded (#UD, too long) may be made code by a write, too.
-    const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next };
+    const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next, stale: false };
     this.#remember(block, Math.floor(gpa / 4096));
-    this.#byRecord.set(record, block);
+    this.#order.push(block);
+    this.fresh = block;
     if (next >= 0) this.#remember(block, Math.floor(next / 4096));
     const page = Math.floor(gpa / 4096);
     let places = this.#blocks.get(page);
@@ -324,7 +335,15 @@ export class CodeCache {
 
   /** The block whose first record is at `record`. */
   at(record: number): Block | undefined {
-    return this.#byRecord.get(record);
+    const order = this.#order;
+    let [from, to] = [0, order.length];
+    while (from < to) {
+      const middle = (from + to) >> 1;
+      if (order[middle]!.record < record) from = middle + 1;
+      else to = middle;
+    }
+    const block = order[from];
+    return block?.record === record && !block.stale ? block : undefined;
   }
   /** Whether code that starts at a guest-physical address has been decoded. */
   knows(gpa: number, ctx: number): boolean {
@@ -579,7 +598,7 @@ export class CodeCache {
       let n = 0;
       while (n < block.count && view.getUint16(block.record + n * RECORD_BYTES + Rec.place, true) !== gpa % 4096) n++;
       if (++n >= block.count) continue;
-      hold(block.record + n * RECORD_BYTES, () => this.#byRecord.get(block.record) === block);
+      hold(block.record + n * RECORD_BYTES, () => !block.stale);
       for (const a of this.#regions.get(page) ?? [])
         if (a.block === block) hold(a.copy + n * RECORD_BYTES, () => this.#regions.get(page)?.includes(a) ?? false);
     }
@@ -594,7 +613,11 @@ export class CodeCache {
     const key = (block.gpa - page * 4096) * CONTEXTS + block.ctx;
     const places = this.#blocks.get(page);
     if (places?.get(key) === block) places.delete(key);
-    this.#byRecord.delete(block.record);
+    block.stale = true;
+    if (++this.#staleInOrder > STALE_KEPT && this.#staleInOrder * 2 > this.#order.length) {
+      this.#order = this.#order.filter((b) => !b.stale);
+      this.#staleInOrder = 0;
+    }
     this.stats.invalidated++;
   }
   /** Takes back the links to blocks that have become stale. They only cost time: pages that are written to again and again wait for this. */
@@ -618,7 +641,9 @@ export class CodeCache {
     for (const a of new Set([...this.#regions.values()].flat())) this.#host.release(a.index);
     this.#blocks.clear();
     this.#pages.clear();
-    this.#byRecord.clear();
+    for (const block of this.#order) block.stale = true;
+    this.#order = [];
+    this.#staleInOrder = 0;
     this.#regions.clear();
     this.#linked.clear();
     this.#pieces.clear();

@@ -78,7 +78,11 @@ export function prebuild(wide: boolean): Prebuilt {
 }
 
 /** Compiles one of the modules that come with a build: a host may have the code of it. */
-export type Compile = (bytes: Uint8Array<ArrayBuffer>, which: 'main' | 'cold') => WebAssembly.Module;
+export interface Compile {
+  (bytes: Uint8Array<ArrayBuffer>, which: 'main' | 'cold'): WebAssembly.Module;
+  /** The last one came with all of its code, optimised. */
+  readonly optimised?: boolean;
+}
 const compileNow: Compile = (bytes) => new WebAssembly.Module(bytes);
 
 /** Builds tables and hot handlers, or takes these from `prebuilt`. `hot` names the handlers of the main loops, hottest first. */
@@ -146,8 +150,10 @@ export function prepareEngine(
 ): { readonly engine: Engine; readonly main: WebAssembly.Module; readonly wide: boolean; readonly id: string | undefined } {
   const plain = createEngine(prebuilt, compile);
   const main = compile(prebuilt?.main ?? mainModule(plain, wide), 'main');
+  const { optimised = false } = compile;
   const engine = { ...plain, cold: plain.cold ?? coldOf(plain.handlers, plain.hotCount, coldModule(plain, main, wide), compile) };
-  warmUp(engine, main, wide);
+  if (optimised) void engine.cold.module;
+  else warmUp(engine, main, wide);
   return { engine, main, wide, id: prebuilt?.id };
 }
 

@@ -1,5 +1,6 @@
 // Handlers of tier 0: one for each variant of a row that guest code uses, with what decoding has to know about it.
 
+import { IntMap } from '../../bits/int-map.ts';
 import type { LeaveKind, Stmt } from '../../ir/ir.ts';
 import { operandsOf, type Variant } from '../../isa/x86/bind.ts';
 import type { Insn } from '../../isa/x86/decode.ts';
@@ -124,12 +125,15 @@ class Adopted implements Handler {
   }
 }
 
+/** Handlers' numbers have 16 bits. */
+const pairKey = (first: Handler, second: Handler): number => first.number | (second.number << 16);
+
 /** The handlers made so far. Numbers are given in order of first use. */
 export class Handlers {
   readonly list: Handler[] = [];
-  readonly #byKey = new Map<number, Handler>();
-  /** Those that do two instructions, by the numbers of the first and the second one's. */
-  readonly #pairs: (Map<number, Handler> | undefined)[] = [];
+  readonly #byKey = new IntMap<Handler>();
+  /** Those that do two instructions, by the numbers of the first and the second one's (`pairKey`). */
+  readonly #pairs = new IntMap<Handler>();
   readonly #library: Library;
   readonly #base: Handlers | undefined;
 
@@ -196,14 +200,11 @@ export class Handlers {
     this.#setPair(first, second, h);
   }
   #setPair(first: Handler, second: Handler, both: Handler): void {
-    while (this.#pairs.length <= first.number) this.#pairs.push(undefined);
-    const seconds = this.#pairs[first.number] ?? new Map<number, Handler>();
-    seconds.set(second.number, both);
-    this.#pairs[first.number] = seconds;
+    this.#pairs.set(pairKey(first, second), both);
   }
   /** The handler that does both, if there is one. */
   pairOf(first: Handler, second: Handler): Handler | undefined {
-    return first.number < this.#pairs.length ? this.#pairs[first.number]?.get(second.number) : undefined;
+    return this.#pairs.get(pairKey(first, second));
   }
   /** The handler of a decoded instruction; `flagsLive` as in `Variant`. */
   of(insn: Insn, ctx: number, flagsLive = true): Handler {

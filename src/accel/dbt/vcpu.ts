@@ -584,8 +584,6 @@ export class DbtVcpu implements Vcpu {
     const ip = this.#quad(st.rip.offset);
     const limit = ctx & Ctx.limited ? BigInt(this.#word(st.segLimit[S.cs].offset) >>> 0) : null;
     const close = limit !== null && ip - (linear & 0xfffn) + 0xfffn > limit;
-    const { stats } = this.#code;
-    const before = stats.blocks;
     const edge = edgeContext(linear);
     const record = this.#code.find(place, ctx | (close ? Ctx.step : edge));
     const kind = this.#code.kind;
@@ -602,8 +600,8 @@ export class DbtVcpu implements Vcpu {
       const block = this.#code.at(record);
       if (block) this.#regions.translate(block, this.#herePage());
     }
-    if (this.#vm.kept && kind === 'page' && stats.blocks !== before && edge === 0) {
-      const block = this.#code.at(record);
+    if (this.#vm.kept && kind === 'page' && edge === 0) {
+      const block = this.#code.fresh;
       if (block) this.#regions.decoded(block, () => this.#herePage());
     }
     if (kind === 'page') {

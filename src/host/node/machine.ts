@@ -165,6 +165,8 @@ export class NodeMachine implements RunningMachine {
     this.#memory = memory;
     const { ramBase, guestBytes } = layout;
     this.#native?.preferLarge(this.#bytes.subarray(ramBase, ramBase + guestBytes));
+    // What vCPUs have decoded, 16 MiB in a boot.
+    if (config.accel !== 'kvm') this.#native?.preferLarge(this.#bytes.subarray(layout.vcpuBase, layout.devices));
     this.#guest = new GuestMemory(this.#bytes.subarray(ramBase, ramBase + guestBytes), o.shareable === true);
     this.#kvm = new KvmMachine({ config, memory: memory.buffer, layout, epoch, failed: (message) => this.#fail(message) });
     const kvm = config.accel === 'kvm' ? this.#kvm.open() : undefined;

@@ -62,14 +62,17 @@ export function writeNative(folder: string): void {
 }
 
 /** Compiles the modules, or takes what `writeNative` has left of them. */
-export const compileNative =
-  (wide: boolean): Compile =>
-  (bytes, which) => {
+export function compileNative(wide: boolean): Compile {
+  const compile: Compile & { optimised: boolean } = (bytes, which) => {
+    let module: WebAssembly.Module | undefined;
     try {
-      const module = nativeCode()?.load(bytes, readFileSync(nativePath(wide, which, import.meta.dirname)));
-      if (module) return module;
+      module = nativeCode()?.load(bytes, readFileSync(nativePath(wide, which, import.meta.dirname)));
     } catch {
       // There is none.
     }
-    return new WebAssembly.Module(bytes);
+    compile.optimised = module !== undefined;
+    return module ?? new WebAssembly.Module(bytes);
   };
+  compile.optimised = false;
+  return compile;
+}

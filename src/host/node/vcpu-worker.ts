@@ -1,7 +1,7 @@
 // The thread of one vCPU: builds its view of the board and its engine, then runs the guest whenever it is told to.
 
 import { randomFillSync } from 'node:crypto';
-import { readlinkSync } from 'node:fs';
+import { openSync, readlinkSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { basename } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
@@ -211,9 +211,20 @@ function plugged(): DbtVcpu | KvmVcpu | undefined {
 
 const pool = new BigUint64Array(64);
 let left = 0;
+/** The host's random numbers as a file: Node's `crypto` takes a boot 8 ms to load. */
+let urandom: number | undefined;
+function fill(): void {
+  try {
+    urandom ??= openSync('/dev/urandom', 'r');
+    if (readSync(urandom, pool) === pool.byteLength) return;
+  } catch {
+    // Other hosts, and processes that may open no files.
+  }
+  randomFillSync(pool);
+}
 const random = (): bigint => {
   if (left === 0) {
-    randomFillSync(pool);
+    fill();
     left = pool.length;
   }
   return pool[--left];
