@@ -20,7 +20,17 @@ import { REGION_FIRST } from '../../accel/dbt/chain.ts';
 import { REGIONS_MAX } from '../../accel/dbt/layout.ts';
 import { REACH } from '../../accel/dbt/region.ts';
 import type { Translated } from '../../accel/dbt/translate.ts';
-import { appendKept, Kept, keptPath, likelyPath, type NewModule, noUses, writeKept } from './kept-code.ts';
+import {
+  appendKept,
+  Kept,
+  keptPath,
+  type LoadedModule,
+  likelyPath,
+  loadAhead,
+  type NewModule,
+  noUses,
+  writeKept,
+} from './kept-code.ts';
 import type { NativeCode } from './native-code.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'nonroot-kept-'));
@@ -122,6 +132,35 @@ test('what is appended is found first, and one segment is made of all', () => {
   assert.equal(appendKept(path, native, added), undefined);
   truncateSync(path, size);
   assert.deepEqual([...appendKept(path, native, added)!], added);
+});
+
+test('another thread loads what is likely to be used, in the order of use, but for what is there or damaged, and of that very file', () => {
+  const path = keptPath('i', undefined, root);
+  const all = ['mA', 'mB', 'mC', 'mD'].map((name, i) => made(name, region(i, 16 * i, [i])));
+  writeKept(path, native, all, noUses());
+  const kept = Kept.open(path, native)!;
+  const regions = kept.regions(noUses());
+  kept.readAhead();
+  const arrived: LoadedModule[] = [];
+  const modules = kept.handOver(() => arrived.shift());
+  assert.deepEqual(
+    modules.places.map(({ number }) => number),
+    [1, 2, 3],
+  );
+  // The vCPU needs the third one before the other thread comes to it, and the last one is damaged.
+  assert.equal(regions.module(2)!.module, all[2]!.module);
+  const bytes = readFileSync(path);
+  bytes[bytes.indexOf('mD', modules.places[2]!.at)]! ^= 1;
+  writeFileSync(path, bytes);
+  const loaded = [...loadAhead(modules, native)];
+  assert.deepEqual(loaded, [{ number: 1, module: all[1]!.module }, undefined]);
+  // What has arrived is taken, wherever it comes from.
+  const sent = {} as WebAssembly.Module;
+  arrived.push({ number: 1, module: sent });
+  assert.deepEqual(regions.module(1), { module: sent, hosts: ['h'], imports: ['i', 'mB'] });
+  assert.deepEqual([...loadAhead(modules, native)], [], 'all have been begun with');
+  modules.begun.fill(0);
+  assert.deepEqual([...loadAhead({ ...modules, identity: 'other' }, native)], []);
 });
 
 test('modules that are not optimised wait', () => {

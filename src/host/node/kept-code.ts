@@ -38,6 +38,8 @@ const BYTES_KEPT = 16 << 20;
 const FILES_KEPT = 8;
 /** A file of more segments is written anew. */
 const SEGMENTS_MAX = 64;
+/** Most bytes of modules that another thread loads before they are asked for. */
+const AHEAD_BYTES = 8 << 20;
 /** A module is kept once V8 has optimised most of it: bytes of machine code for one of WebAssembly. */
 const OPTIMISED = 0.8;
 
@@ -184,17 +186,34 @@ class KeptFile implements Description {
     return { description, codes, end: behind + modules };
   }
   /** A module's WebAssembly and machine code; undefined where they are damaged. */
-  parts({ at, bytes, native, crc }: StoredModule): readonly [Uint8Array, Uint8Array] | undefined {
-    try {
-      const both = readFrom(this.#fd, at, bytes + native);
-      return crc32(both) === crc ? [both.subarray(0, bytes), both.subarray(bytes)] : undefined;
-    } catch {
-      return undefined;
-    }
+  parts(place: Place): readonly [Uint8Array, Uint8Array] | undefined {
+    return partsOf(this.#fd, place);
+  }
+  /** What tells it from any other file. */
+  get identity(): string {
+    return identityOf(this.#fd);
   }
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+/** Where a module is in a file. */
+type Place = Pick<StoredModule, 'at' | 'bytes' | 'native' | 'crc'>;
+
+function partsOf(fd: number, { at, bytes, native, crc }: Place): readonly [Uint8Array, Uint8Array] | undefined {
+  try {
+    const both = readFrom(fd, at, bytes + native);
+    return crc32(both) === crc ? [both.subarray(0, bytes), both.subarray(bytes)] : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Files are replaced by others or appended to: what was in one of this name stays where it is. */
+function identityOf(fd: number): string {
+  const { dev, ino } = fstatSync(fd);
+  return `${dev} ${ino}`;
 }
 
 /** Bytes of an open file. Throws where it is not this user's alone. */
@@ -229,6 +248,44 @@ function readFrom(fd: number, at: number, length: number): Uint8Array<ArrayBuffe
 export type Uses = Int32Array<SharedArrayBuffer>;
 export const noUses = (): Uses => new Int32Array(new SharedArrayBuffer(4 * REGIONS_MAX));
 
+/** Modules of a file for another thread to load before they are asked for. */
+export interface ModulesAhead {
+  readonly path: string;
+  readonly identity: string;
+  /** With their numbers, those first that were used first. */
+  readonly places: readonly (Place & { readonly number: number })[];
+  /** By number: 1 once one of the threads has begun to load it. */
+  readonly begun: Int32Array<SharedArrayBuffer>;
+}
+export interface LoadedModule {
+  readonly number: number;
+  readonly module: WebAssembly.Module;
+}
+
+/** Loads them, one at each step; those that the other thread has begun with, and damaged ones, are left out. */
+export function* loadAhead(
+  { path, identity, places, begun }: ModulesAhead,
+  native: NativeCode,
+): Generator<LoadedModule | undefined> {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return;
+  }
+  try {
+    if (identityOf(fd) !== identity) return;
+    for (const place of places) {
+      if (Atomics.exchange(begun, place.number, 1) !== 0) continue;
+      const parts = partsOf(fd, place);
+      const module = parts && native.load(...parts);
+      yield module && { number: place.number, module };
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** The regions of a file. */
 export class Kept {
   readonly path: string;
@@ -238,6 +295,8 @@ export class Kept {
   /** Modules that have regions, in the order of the regions; how many of them were read ahead. */
   readonly #order: readonly number[];
   #ahead = 0;
+  #begun: Int32Array<SharedArrayBuffer> | undefined;
+  #receive: () => LoadedModule | undefined = () => undefined;
 
   /** Undefined where there is no such file. */
   static open(path: string, native: NativeCode): Kept | undefined {
@@ -261,8 +320,29 @@ export class Kept {
     if (number !== undefined) this.#module(number);
     return number !== undefined;
   }
+  /** The modules that are not there yet, for another thread to load, as many as are likely to be used; from then on `receive` is asked for them. */
+  handOver(receive: () => LoadedModule | undefined): ModulesAhead {
+    const places: (Place & { number: number })[] = [];
+    let size = 0;
+    for (const number of this.#order.slice(this.#ahead)) {
+      if (number in this.#modules) continue;
+      const { at, bytes, native, crc } = this.#file.modules[number]!;
+      if ((size += bytes + native) > AHEAD_BYTES) break;
+      places.push({ number, at, bytes, native, crc });
+    }
+    this.#receive = receive;
+    this.#begun = new Int32Array(new SharedArrayBuffer(4 * Math.max(1, this.#file.modules.length)));
+    return { path: this.path, identity: this.#file.identity, places, begun: this.#begun };
+  }
   #module(number: number): KeptModule | undefined {
     if (number in this.#modules) return this.#modules[number];
+    for (let loaded = this.#receive(); loaded; loaded = this.#receive()) {
+      const { hosts, imports } = this.#file.modules[loaded.number]!;
+      this.#modules[loaded.number] ??= { module: loaded.module, hosts, imports };
+    }
+    if (number in this.#modules) return this.#modules[number];
+    // The other thread may be at it: V8 makes one module of both.
+    if (this.#begun) Atomics.store(this.#begun, number, 1);
     const stored = this.#file.modules[number];
     const parts = stored && this.#file.parts(stored);
     const module = parts && this.#native.load(...parts);

@@ -2,6 +2,7 @@
 
 import { MessageChannel, receiveMessageOnPort, Worker } from 'node:worker_threads';
 import type { RegionBatch, RegionMaker } from '../../accel/dbt/translate.ts';
+import type { Kept, LoadedModule } from './kept-code.ts';
 import type { RegionWorkerData } from './region-worker.ts';
 import { sibling } from './sibling.ts';
 
@@ -11,7 +12,7 @@ const SAVE_MS = 1000;
 const WORKER = sibling('region-worker', import.meta.url);
 
 /**
- * A translator of its own for a vCPU; the thread starts with the first wish. `main` is the machine's main module, `features` are
+ * A translator of its own for a vCPU; the thread starts with the first wish, or at once where there are modules of earlier runs for it to load. `main` is the machine's main module, `features` are
  * those of the CPU model: all where it is not said.
  */
 export function regionMaker(
@@ -20,19 +21,26 @@ export function regionMaker(
   main: WebAssembly.Module,
   features?: ReadonlySet<string>,
   keep?: RegionWorkerData['keep'],
+  kept?: Kept,
 ): RegionMaker & { save(): void; close(): void } {
   const { port1, port2 } = new MessageChannel();
   const sent = new Int32Array(new SharedArrayBuffer(4));
   let taken = 0;
   let worker: Worker | null = null;
+  function start(): Worker {
+    const available = WebAssembly.Module.exports(main).map((e) => e.name);
+    const loaded = kept && new MessageChannel();
+    const modules = kept?.handOver(() => receiveMessageOnPort(loaded!.port1)?.message as LoadedModule | undefined);
+    const ahead = modules && { modules, port: loaded!.port2 };
+    const workerData: RegionWorkerData = { memory, pages, available, port: port2, sent, features, keep, ahead };
+    const made = new Worker(WORKER, { workerData, transferList: ahead ? [port2, ahead.port] : [port2], stdin: false });
+    made.unref();
+    return made;
+  }
+  if (kept) worker = start();
   return {
     wish(wish) {
-      if (!worker) {
-        const available = WebAssembly.Module.exports(main).map((e) => e.name);
-        const data: RegionWorkerData = { memory, pages, available, port: port2, sent, features, keep };
-        worker = new Worker(WORKER, { workerData: data, transferList: [port2], stdin: false });
-        worker.unref();
-      }
+      worker ??= start();
       port1.postMessage(wish);
     },
     receive() {

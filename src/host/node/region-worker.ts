@@ -7,7 +7,7 @@ import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
-import { appendKept, type NewModule, type Uses, writeKept } from './kept-code.ts';
+import { appendKept, loadAhead, type ModulesAhead, type NewModule, type Uses, writeKept } from './kept-code.ts';
 import { nativeCode } from './native-code.ts';
 import { readPrebuilt } from './prebuilt.ts';
 
@@ -26,6 +26,8 @@ export interface RegionWorkerData {
   readonly sent: Int32Array<SharedArrayBuffer>;
   /** Where regions are kept for later runs, which of those that were kept are in use, and whether more may be appended to that file. */
   readonly keep?: { readonly path: string; readonly uses: Uses; readonly sound: boolean } | undefined;
+  /** Modules of earlier runs that the vCPU is about to need, and where they go (`LoadedModule`). */
+  readonly ahead?: { readonly modules: ModulesAhead; readonly port: MessagePort } | undefined;
 }
 
 /** Most regions of one module. */
@@ -42,7 +44,7 @@ const VAIN_MAX = 10;
 const WAITING_MAX = 128;
 const WAIT_MAX = 64;
 
-const { memory, pages, available, port, sent, features, keep } = workerData as RegionWorkerData;
+const { memory, pages, available, port, sent, features, keep, ahead } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
 const bytes = new Uint8Array(memory);
 const translation: Translation = {
@@ -111,6 +113,21 @@ function save(last = false): void {
   }
   made = made.filter(({ module, wait }) => !done.has(module) && wait <= WAIT_MAX).slice(-WAITING_MAX);
 }
+
+/** Loads the modules of earlier runs, one between two wishes. */
+function load({ modules, port: to }: NonNullable<RegionWorkerData['ahead']>): void {
+  const native = nativeCode();
+  if (!native) return;
+  const loading = loadAhead(modules, native);
+  const next = (): void => {
+    const { value, done } = ended ? loading.return(undefined) : loading.next();
+    if (done) return;
+    if (value) to.postMessage(value);
+    setImmediate(next);
+  };
+  next();
+}
+if (ahead) load(ahead);
 
 type Message = RegionWish | { readonly save: Int32Array<SharedArrayBuffer> } | { readonly end: true };
 port.on('message', (first: Message) => {

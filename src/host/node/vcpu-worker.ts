@@ -266,7 +266,9 @@ const make = (engine: Engine, module: WebAssembly.Module, continues = false): Db
   maker?.close();
   const { createVm, DbtVcpu, REACH, regionMaker } = translator();
   const keep = keeping();
-  maker = config.eager ? null : regionMaker(buffer, layout.pages, module, bus.features, keep?.to);
+  maker = config.eager
+    ? null
+    : regionMaker(buffer, layout.pages, module, bus.features, keep?.to, cpu === 0 && keep ? kept : undefined);
   return new DbtVcpu(
     createVm(engine, wasmMemory(), layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
