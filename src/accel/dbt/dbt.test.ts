@@ -66,7 +66,7 @@ for (const regions of ['off', 'always'] as const) {
     const [from, to] = [0x40ff3, 0x60ffd];
     const value = 0x1122334455667788n;
     for (const [size, prefix] of [[1, ''], [2, '66'], [4, ''], [8, '48']] as const) {
-      for (const count of [0, 1, 3, 4, 7, 100, 1024, 3000]) {
+      for (const count of [0, 1, 3, 4, 7, 100, 1024, 3000, 9000]) {
         // rep movs; mov rdi,r8; mov rcx,r9; rep stos; hlt
         const [movs, stos] = size === 1 ? ['a4', 'aa'] : ['a5', 'ab'];
         const { vcpu, bytes, layout } = rig(regions, `f3${prefix}${movs} 4c89c7 4c89c9 f3${prefix}${stos} f4`.replace(/f366/g, '66f3'));
@@ -86,6 +86,27 @@ for (const regions of ['off', 'always'] as const) {
         assert.ok(filled.every((x, i) => x === Number((value >> BigInt(8 * (i % size))) & 255n)), `stos ${size} ${count}`);
         assert.equal(bytes[layout.ramBase + other + length], 0);
         assert.deepEqual(['rcx', 'rsi', 'rdi'].map((r) => Number(vcpu.get(r))), [0, from + length, other + length]);
+      }
+    }
+  }); // biome-ignore format: long lists
+
+  test(`${name}: REP MOVS of sides that overlap does what its elements would do one by one`, () => {
+    const from = 0x40ff2;
+    for (const [size, code] of [[1, 'f3a4'], [4, 'f3a5'], [8, 'f348a5']] as const) {
+      for (const apart of [-4096, -9, -1, 1, 8, 13, 4096, 5000]) {
+        for (const count of [5, 1200, 3000]) {
+          const { vcpu, bytes, layout } = rig(regions, `${code} f4`);
+          const at = layout.ramBase + from;
+          for (let i = -8192; i < size * count + 8192; i++) bytes[at + i] = (i * 7 + (i >> 8)) & 255;
+          const expected = bytes.slice(at - 8192, at + size * count + 8192);
+          for (let i = 0; i < count; i++) {
+            const element = expected.slice(8192 + i * size, 8192 + (i + 1) * size);
+            expected.set(element, 8192 + apart + i * size);
+          }
+          for (const [r, v] of Object.entries({ rsi: from, rdi: from + apart, rcx: count })) vcpu.set(r, BigInt(v));
+          assert.equal(settle(vcpu), 'hlt');
+          assert.ok(Buffer.compare(bytes.subarray(at - 8192, at + size * count + 8192), expected) === 0, `${size} ${apart} ${count}`);
+        }
       }
     }
   }); // biome-ignore format: long lists

@@ -3,11 +3,14 @@
 // date after each iteration, so that a fault in the middle can be resumed.
 
 import type { Value } from '../../../ir/ir.ts';
-import { accessOf, type InsnEmit, type Size } from '../emit.ts';
+import { accessOf, type Emit, type InsnEmit, type Size } from '../emit.ts';
 import { hostSpan, noteWrite } from '../memory.ts';
+import { How } from '../mmu.ts';
 import { insn, type Row, type RowOptions } from '../row.ts';
 import * as st from '../state.ts';
 import { R, S } from '../state.ts';
+import { type Sub, sub } from '../sub.ts';
+import { entryOf, hostOf, tagHits } from '../tlb.ts';
 
 /** Iterations before a REP form looks at interrupts; one that may write to a device looks after each. */
 const BURST = 1024;
@@ -46,9 +49,10 @@ export function iterates(c: InsnEmit): void {
 
 /**
  * Runs `one` once, or under REP while the count lasts. `one` gives the condition (i32) under which a REPE/REPNE form goes on,
- * or null where only the count decides. With `stores` an interrupt that a store to a device brings comes before the next iteration.
+ * or null where only the count decides. `stores` says how many iterations come before the instruction runs again; with it, an interrupt that a store
+ * to a device brings comes before the next iteration; none come where it gives 0, for all is done.
  */
-function repeat(c: InsnEmit, one: () => Value | null, stores?: { readonly bulk: ((count: Value) => void) | undefined }): void {
+function repeat(c: InsnEmit, one: () => Value | null, stores?: () => Value): void {
   const b = c.b;
   if (!c.rep) {
     one();
@@ -56,8 +60,14 @@ function repeat(c: InsnEmit, one: () => Value | null, stores?: { readonly bulk: 
   }
   iterates(c);
   b.if(b.eqz(offset(c, R.rcx)), () => b.leave('next'));
-  stores?.bulk?.(offset(c, R.rcx));
-  const left = b.variable(b.i32(BURST));
+  const burst = stores ? stores() : b.i32(BURST);
+  b.if(burst, () => oneByOne(c, one, burst, stores !== undefined));
+}
+
+/** At most `burst` iterations of `repeat`. */
+function oneByOne(c: InsnEmit, one: () => Value | null, burst: Value, stores: boolean): void {
+  const b = c.b;
+  const left = b.variable(burst);
   b.loop((again) => {
     const goOn = one();
     advance(c, R.rcx, b.i64(-1));
@@ -93,7 +103,7 @@ const sizes: readonly [string, Size | 0][] = [
 const sizeOf = (c: InsnEmit, fixed: Size | 0): Size => fixed || c.size;
 
 /** Elements that fit before the next page boundary of an ascending linear address, as an i64 of at least 0. */
-function untilPageEnd(c: InsnEmit, linear: Value, shift: number): Value {
+function untilPageEnd(c: Emit, linear: Value, shift: number): Value {
   const b = c.b;
   return b.shru(b.sub(b.i64(4096), b.and(linear, b.i64(4095))), b.i64(shift));
 }
@@ -109,86 +119,191 @@ function unlimited(c: InsnEmit): Value {
 /** Nothing asks for one element at a time: ascending addresses, no single step. */
 const plain = (c: InsnEmit): Value => c.b.eqz(c.b.or(c.b.and(c.get(st.sysFlags), c.b.i32(DF)), c.get(st.stepTrap)));
 
-const minimum = (c: InsnEmit, x: Value, y: Value): Value => c.b.select(c.b.ltu(x, y), x, y);
+const minimum = (c: Emit, x: Value, y: Value): Value => c.b.select(c.b.ltu(x, y), x, y);
 
 const LOG2: Readonly<Record<Size, number>> = { 8: 0, 16: 1, 32: 2, 64: 3 };
 
-/** REP MOVS forward, a page at a time, where both sides are plain RAM and do not overlap in a way that an element copy would smear. */
-function bulkMove(c: InsnEmit, size: Size): (count: Value) => void {
-  return (count) => {
-    const b = c.b;
-    const bytes = size / 8;
-    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(FEW))), unlimited(c)), () => {
-      const from = c.linearData(offset(c, R.rsi), bytes, false);
-      const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
-      const n = minimum(c, count, minimum(c, untilPageEnd(c, from, LOG2[size]), untilPageEnd(c, to, LOG2[size])));
-      b.if(b.gtu(n, b.i64(1)), () => {
-        const source = c.call(hostSpan, from, b.i32(0));
-        const target = c.call(hostSpan, to, b.i32(4));
-        const length = b.shl(b.wrap(n), b.i32(LOG2[size]));
-        const apart = b.geu(b.sub(target, source), b.extu(length));
-        b.if(b.and(b.and(b.ne(source, b.i64(0)), b.ne(target, b.i64(0))), apart), () => {
-          b.copy(target, source, length);
-          c.do(noteWrite, target, length);
-          const step = b.shl(n, b.i64(LOG2[size]));
-          advance(c, R.rsi, step);
-          advance(c, R.rdi, step);
-          advance(c, R.rcx, b.neg(n));
-          betweenIterations(c);
-          b.leave('repeat');
-        });
-      });
-    });
+/** Bytes after which a move or fill runs the instruction again, so that interrupts get in. */
+const LONGEST = 64 << 10;
+
+/** Most bytes of one copy: C libraries move more by REP MOVSB, which takes half as long again where both sides are alike modulo 4 KiB. */
+const PIECE = 2048;
+
+/** What `moveRun` and `fillRun` give where a page ends within the first element. */
+const SPLIT = -1;
+
+const bySize = (make: (size: Size) => Sub): Readonly<Record<Size, Sub>> => ({
+  8: make(8),
+  16: make(16),
+  32: make(32),
+  64: make(64),
+});
+
+/** Whether the TLB has the page of `addr` for direct accesses, stores without a further look where `write`; and then its host address. */
+function inTlb(c: Emit, addr: Value, write: boolean): { readonly hits: Value; readonly at: () => Value } {
+  const b = c.b;
+  const entry = entryOf(b, c.get(st.tlb), addr);
+  const tag = b.raw('i64', entry);
+  const hits = tagHits(b, tag, addr);
+  return {
+    hits: write ? b.and(hits, b.eqz(b.and(b.wrap(tag), b.i32(1)))) : hits,
+    at: () => hostOf(c, addr, b.raw('i32', entry, 8)),
   };
 }
 
-/** REP STOS forward, a page at a time. */
-function bulkStore(c: InsnEmit, size: Size): (count: Value) => void {
-  return (count) => {
+/** Runs `body` unless accesses are looked at one by one. */
+const unwatched = (c: Emit, body: () => void): void => c.b.if(c.b.eqz(c.b.or(c.get(st.watch), c.get(st.alignCheck))), body);
+
+/** Copies at most a page, both sides of which are apart or go down. */
+function copy(c: Emit, to: Value, from: Value, length: Value): void {
+  const b = c.b;
+  const first = minimum(c, b.i32(PIECE), length);
+  b.copy(to, from, first);
+  b.if(b.ne(first, length), () => b.copy(b.add(to, b.extu(first)), b.add(from, b.extu(first)), b.sub(length, first)));
+}
+
+/**
+ * Moves elements forward: from page to page while the TLB has both sides, or in the first page alone; not where the sides overlap so that an
+ * element copy would smear. Gives how many were moved, or SPLIT. Parameters: linear addresses from and to, elements.
+ */
+const moveRun = bySize((size) =>
+  sub(`moveRun${size}`, ['i64', 'i64', 'i64'], 'i64', { faults: true }, (c, from, to, count) => {
     const b = c.b;
-    const bytes = size / 8;
-    const value = c.reg(R.rax, size);
-    const low = b.and(b.wrap(value), b.i32(0xff));
-    const uniform =
-      size === 8
-        ? b.i32(1)
-        : b.eq(
-            value,
-            size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size),
-          );
-    b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(FEW))), unlimited(c)), () => {
-      const to = c.linearIn(S.es, offset(c, R.rdi), bytes, true);
-      const n = minimum(c, count, untilPageEnd(c, to, LOG2[size]));
-      b.if(b.gtu(n, b.i64(1)), () => {
-        const target = c.call(hostSpan, to, b.i32(4));
-        b.if(b.ne(target, b.i64(0)), () => {
-          const length = b.shl(b.wrap(n), b.i32(LOG2[size]));
-          b.if(
-            uniform,
-            () => b.fill(target, low, length),
-            () => {
-              // One element, then what is there already behind itself, until the end.
-              b.setRaw(accessOf[size], target, value);
-              const done = b.variable(b.i32(bytes));
-              b.loop((again) => {
-                // It is below the length: said again for who proves it.
-                const there = minimum(c, b.getVar(done), length);
-                b.copy(b.add(target, b.extu(there)), target, minimum(c, there, b.sub(length, there)));
-                const now = b.shl(there, b.i32(1));
-                b.setVar(done, now);
-                b.br(again, b.ltu(now, length));
-              });
-            },
-          );
-          c.do(noteWrite, target, length);
-          advance(c, R.rdi, b.shl(n, b.i64(LOG2[size])));
-          advance(c, R.rcx, b.neg(n));
-          betweenIterations(c);
-          b.leave('repeat');
+    const shift = LOG2[size];
+    const most = minimum(c, count, b.i64(LONGEST >> shift));
+    const left = b.variable(most);
+    unwatched(c, () => {
+      const source = b.variable(from);
+      const target = b.variable(to);
+      b.loop((again) => {
+        const f = b.getVar(source);
+        const t = b.getVar(target);
+        const read = inTlb(c, f, false);
+        const written = inTlb(c, t, true);
+        b.if(b.and(read.hits, written.hits), () => {
+          const n = minimum(c, b.getVar(left), minimum(c, untilPageEnd(c, f, shift), untilPageEnd(c, t, shift)));
+          const [here, there] = [read.at(), written.at()];
+          const length = b.shl(b.wrap(n), b.i32(shift));
+          b.if(b.geu(b.sub(there, here), b.extu(length)), () => {
+            copy(c, there, here, length);
+            b.setVar(source, b.add(f, b.extu(length)));
+            b.setVar(target, b.add(t, b.extu(length)));
+            const rest = b.sub(b.getVar(left), n);
+            b.setVar(left, rest);
+            b.br(again, b.and(b.ne(n, b.i64(0)), b.ne(rest, b.i64(0))));
+          });
         });
       });
     });
-  };
+    const moved = b.sub(most, b.getVar(left));
+    b.if(b.ne(moved, b.i64(0)), () => b.ret(moved));
+    const n = minimum(c, count, minimum(c, untilPageEnd(c, from, shift), untilPageEnd(c, to, shift)));
+    b.if(b.ltu(n, b.i64(1)), () => b.ret(b.i64(SPLIT)));
+    const here = c.call(hostSpan, from, b.i32(0));
+    const there = c.call(hostSpan, to, b.i32(How.write));
+    const length = b.shl(b.wrap(n), b.i32(shift));
+    const apart = b.geu(b.sub(there, here), b.extu(length));
+    b.if(b.and(b.and(b.ne(here, b.i64(0)), b.ne(there, b.i64(0))), apart), () => {
+      copy(c, there, here, length);
+      c.do(noteWrite, there, length);
+      b.ret(n);
+    });
+    b.ret(b.i64(0));
+  }),
+);
+
+/** Fills elements forward from a host address up to which `length` bytes may be written. */
+function fill(c: Emit, size: Size, at: Value, value: Value, length: Value): void {
+  const b = c.b;
+  const low = b.and(b.wrap(value), b.i32(0xff));
+  const uniform =
+    size === 8
+      ? b.i32(1)
+      : b.eq(
+          value,
+          size === 64 ? b.mul(b.extu(low), b.i64(0x0101010101010101n)) : c.truncate(b.mul(low, b.i32(0x01010101)), size),
+        );
+  b.if(
+    uniform,
+    () => b.fill(at, low, length),
+    () => {
+      // One element, then what is there already behind itself, until the end.
+      b.setRaw(accessOf[size], at, value);
+      const done = b.variable(b.i32(size / 8));
+      b.loop((again) => {
+        // It is below the length: said again for who proves it.
+        const there = minimum(c, b.getVar(done), length);
+        b.copy(b.add(at, b.extu(there)), at, minimum(c, there, b.sub(length, there)));
+        const now = b.shl(there, b.i32(1));
+        b.setVar(done, now);
+        b.br(again, b.ltu(now, length));
+      });
+    },
+  );
+}
+
+/** The same for REP STOS. Parameters: linear address, the element, elements. */
+const fillRun = bySize((size) =>
+  sub(`fillRun${size}`, ['i64', size === 64 ? 'i64' : 'i32', 'i64'], 'i64', { faults: true }, (c, to, value, count) => {
+    const b = c.b;
+    const shift = LOG2[size];
+    const most = minimum(c, count, b.i64(LONGEST >> shift));
+    const left = b.variable(most);
+    unwatched(c, () => {
+      const target = b.variable(to);
+      b.loop((again) => {
+        const t = b.getVar(target);
+        const written = inTlb(c, t, true);
+        b.if(written.hits, () => {
+          const n = minimum(c, b.getVar(left), untilPageEnd(c, t, shift));
+          b.if(b.gtu(n, b.i64(0)), () => {
+            const length = b.shl(b.wrap(n), b.i32(shift));
+            fill(c, size, written.at(), value, length);
+            b.setVar(target, b.add(t, b.extu(length)));
+            const rest = b.sub(b.getVar(left), n);
+            b.setVar(left, rest);
+            b.br(again, b.ne(rest, b.i64(0)));
+          });
+        });
+      });
+    });
+    const filled = b.sub(most, b.getVar(left));
+    b.if(b.ne(filled, b.i64(0)), () => b.ret(filled));
+    const n = minimum(c, count, untilPageEnd(c, to, shift));
+    b.if(b.ltu(n, b.i64(1)), () => b.ret(b.i64(SPLIT)));
+    const there = c.call(hostSpan, to, b.i32(How.write));
+    b.if(b.eq(there, b.i64(0)), () => b.ret(b.i64(0)));
+    const length = b.shl(b.wrap(n), b.i32(shift));
+    fill(c, size, there, value, length);
+    c.do(noteWrite, there, length);
+    b.ret(n);
+  }),
+);
+
+/**
+ * Has `run` do many elements at once where nothing asks for one at a time; registers go on by as many. Gives how many elements to do one by
+ * one before the next try: none where all are done.
+ */
+function inBulk(c: InsnEmit, size: Size, registers: readonly number[], run: (count: Value) => Value): Value {
+  const b = c.b;
+  const burst = b.variable(b.i32(BURST));
+  const count = offset(c, R.rcx);
+  b.if(b.and(b.and(plain(c), b.gtu(count, b.i64(FEW))), unlimited(c)), () => {
+    // An offset of 16 bits begins anew at 64 KiB.
+    const until = (n: number): Value => b.shru(b.sub(b.i64(1 << 16), offset(c, n)), b.i64(LOG2[size]));
+    const most = c.addressSize === 16 ? registers.reduce((m, n) => minimum(c, m, until(n)), count) : count;
+    const n = run(most);
+    b.if(b.gts(n, b.i64(0)), () => {
+      for (const r of registers) advance(c, r, b.shl(n, b.i64(LOG2[size])));
+      advance(c, R.rcx, b.neg(n));
+      b.if(b.ne(n, count), () => {
+        betweenIterations(c);
+        b.leave('repeat');
+      });
+    });
+    b.setVar(burst, b.select(b.lts(n, b.i64(0)), b.i32(2), b.select(b.eqz(n), b.i32(BURST), b.i32(0))));
+  });
+  return b.getVar(burst);
 }
 
 function movs(fixed: Size | 0): Row['emit'] {
@@ -207,7 +322,13 @@ function movs(fixed: Size | 0): Row['emit'] {
         advance(c, R.rdi, d);
         return null;
       },
-      { bulk: flat ? bulkMove(c, size) : undefined },
+      () =>
+        flat
+          ? inBulk(c, size, [R.rsi, R.rdi], (n) => {
+              const from = c.linearData(offset(c, R.rsi), bytes, false);
+              return c.call(moveRun[size], from, c.linearIn(S.es, offset(c, R.rdi), bytes, true), n);
+            })
+          : b.i32(BURST),
     );
   };
 }
@@ -223,7 +344,10 @@ function stos(fixed: Size | 0): Row['emit'] {
         advance(c, R.rdi, stride(c, bytes));
         return null;
       },
-      { bulk: bulkStore(c, size) },
+      () =>
+        inBulk(c, size, [R.rdi], (n) =>
+          c.call(fillRun[size], c.linearIn(S.es, offset(c, R.rdi), bytes, true), c.reg(R.rax, size), n),
+        ),
     );
   };
 }
