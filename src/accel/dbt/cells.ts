@@ -19,8 +19,6 @@ export const Cell = { page: 0, key: ChainedCell.key, addend: 16, misses: 20, lin
 /** Misses of a cell between two reports (a power of two), and how many a look counts for that is not served: tier 0 goes on then for a while. */
 export const CELL_MISSES = 1024;
 const REFUSED = 128;
-/** Bits of the TLB's host address that tell the TLBs apart, and how far they are moved down into the key: bits 12 and 13. */
-export const TLB_BITS = { mask: 0x30000, shift: 4 } as const;
 
 /** A look as one word for `cellLook`. */
 export const Look = {
@@ -38,12 +36,6 @@ export const Look = {
 /** A cell has missed `CELL_MISSES` times since the last report. The parameter is its host address. */
 export const manyMisses = host('manyMisses', ['i32'], null);
 
-/** The key now. Its low 12 bits are zero. */
-function key(c: Emit): Value {
-  const b = c.b;
-  return b.or(c.get(st.cellKey), b.extu(b.shru(b.and(c.get(st.tlb), b.i32(TLB_BITS.mask)), b.i32(TLB_BITS.shift))));
-}
-
 /** Counts misses of the cell at host address `cell`. */
 function miss(c: Emit, cell: Value, times: number): void {
   const b = c.b;
@@ -56,7 +48,7 @@ function miss(c: Emit, cell: Value, times: number): void {
 /** Has a cell remember what a TLB entry holds. */
 function note(c: Emit, entry: Value, page: Value, addend: Value, addr: Value, cell: Value): void {
   const b = c.b;
-  const now = key(c);
+  const now = c.get(st.cellKey);
   // One that was filled under this number may be in the chain already, where it stays.
   const fresh = b.ne(b.shru(b.xor(b.raw('i64', cell, Cell.key), now), b.i64(14)), b.i64(0));
   const outside = b.or(fresh, b.eqz(b.raw('i32', cell, Cell.link)));

@@ -47,8 +47,11 @@ export function epochOf(c: Emit, address: Value): Value {
   return b.raw('i32', b.add(b.env, half), st.epochs[0].offset);
 }
 
-/** The same in code that is emitted: `address` puts the linear address on the stack; in 64-bit code (`long`) its bit 63 is the half. */
-export function pushEpoch(l: Lower, address: () => void, long = false): void {
+/**
+ * The same in code that is emitted, in two steps: where the epoch is, relative to `EPOCHS`; and the epoch. `address` puts the linear address on the
+ * stack; in 64-bit code (`long`) its bit 63 is the half.
+ */
+export function pushHalf(l: Lower, address: () => void, long = false): void {
   l.localGet(0);
   address();
   if (!long) {
@@ -60,7 +63,11 @@ export function pushEpoch(l: Lower, address: () => void, long = false): void {
   l.op(0x87, 0xa7);
   l.i32(4);
   l.op(0x71, 0x6a);
-  l.memory(0x28, st.epochs[0].offset);
+}
+export const EPOCHS = st.epochs[0].offset;
+export function pushEpoch(l: Lower, address: () => void): void {
+  pushHalf(l, address);
+  l.memory(0x28, EPOCHS);
 }
 
 /**

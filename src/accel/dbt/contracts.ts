@@ -58,6 +58,7 @@ export const pointers: ReadonlyMap<number, PointerSlot> = new Map<number, Pointe
   [st.jumpCache.offset, { tag: at(Area.jumpCache), bytes: 4, fixed: true }],
   [st.blockTable.offset, { tag: at(Area.blocks, true), bytes: 4, fixed: true }],
   [st.codePieces.offset, { tag: at(Area.pieces, true), bytes: 4, fixed: true }],
+  [st.cellKey.offset, { tag: { kind: 'key' }, bytes: 8, fixed: false }],
   [st.tlbChain.offset, { tag: TLB_ENTRY_OR_NONE, bytes: 4, fixed: false }],
   [st.cellChain.offset, { tag: CELL_OR_NONE, bytes: 4, fixed: false }],
   [st.storing.offset, { tag: RECORD_OR_NONE, bytes: 4, fixed: false }],

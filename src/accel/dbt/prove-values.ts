@@ -175,6 +175,10 @@ export function low(v: Value): Value {
   }
 }
 
+/** The key's number of what has to be forgotten lies above that of the TLB; it is never 0. */
+const KEY_STEP = 1n << 14n;
+const isKey = (v: Value): boolean => v.tag?.kind === 'key';
+
 /** What arithmetic tells of its result. */
 export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State): Tag | null {
   const ranges = args.map(rangeOf);
@@ -204,6 +208,7 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
     }
     case ADD64:
     case ADD32: {
+      if (op === ADD64 && isKey(first!) && isConst(second!, KEY_STEP)) return { kind: 'key' };
       const sum = addressOf(args, s) ?? addressOf([second!, first!], s);
       if (sum) return sum;
       if (!x || !y || (x.base !== 'number' && y.base !== 'number') || x.zero || y.zero) return null;
@@ -230,12 +235,13 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
       return bounded('number', x!.lo * y!.lo, x!.hi * y!.hi, constant === undefined ? 1 : stepOf(x!) * constant);
     case AND32:
     case AND64:
+      if (op === AND64 && isKey(first!) && isConst(second!, -KEY_STEP)) return { kind: 'key' };
       return masked(args);
     case OR32:
     case OR64:
     case XOR32:
     case XOR64: {
-      if (op === OR64 && args.some((a) => slotLoad(a) === st.cellKey.offset)) return { kind: 'key' };
+      if (op === OR64 && isKey(first!) && y?.base === 'number' && stepOf(y) % PAGE === 0 && y.lo % PAGE === 0) return { kind: 'key' };
       // Of an entry: its neighbour.
       if (op === XOR32 && x && x.base === 'env' && !x.zero && constant !== undefined && (constant & (constant - 1)) === 0) {
         const even = x.lo % constant === 0 && stepOf(x) % constant === 0;
@@ -254,7 +260,8 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
       if (constant === undefined) return null;
       const bits = op === SHRU32 ? 32 : 64;
       const by = 2 ** (constant & (bits - 1));
-      return bounded('number', 0, x?.base === 'number' ? Math.floor(x.hi / by) : 2 ** bits / by - 1, 1);
+      const whole = x?.base === 'number' && x.lo === 0 && stepOf(x) % by === 0;
+      return bounded('number', 0, x?.base === 'number' ? Math.floor(x.hi / by) : 2 ** bits / by - 1, whole ? stepOf(x) / by : 1);
     }
     case 0x70:
       return constant !== undefined && constant > 0 ? bounded('number', 0, constant - 1, 1) : null;

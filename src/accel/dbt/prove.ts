@@ -498,8 +498,7 @@ class FunctionProof {
       );
     s.begun = { ...begun, next: 'addend' };
     // The key of when the entry held.
-    const now = value.args.find((a) => slotLoad(a) === st.cellKey.offset);
-    return insn.op === 0x37 && insn.offset === Cell.key && value.tag?.kind === 'key' && now?.epoch === begun.epoch;
+    return insn.op === 0x37 && insn.offset === Cell.key && slotLoad(value) === st.cellKey.offset && value.epoch === begun.epoch;
   }
   /** A cell gets the page of an entry that was found to hold it. */
   #beginsCell(cell: Value, value: Value, s: State): boolean {
@@ -641,6 +640,8 @@ class FunctionProof {
       case 'out':
         if (is?.kind === 'out' || (numberOf(v)?.hi ?? 8) < 8) return true;
         return is?.kind === 'range' && !is.zero && sameRange(is, RECORD);
+      case 'key':
+        return is?.kind === 'key';
       default:
         return false;
     }

@@ -2,6 +2,7 @@
 
 import * as st from '../../isa/x86/state.ts';
 import { Ctx, S } from '../../isa/x86/state.ts';
+import { epochAfter } from '../../isa/x86/tlb.ts';
 import { CELL_MISSES } from './cells.ts';
 import { REGION_FIRST, SITE_TARGETS, Site } from './chain.ts';
 import type { Block, CodeCache } from './code.ts';
@@ -417,7 +418,10 @@ export class Regions {
     this.#made.delete(index);
     this.#followed.delete(index);
     // Nothing is known of where regions go on.
-    for (const slot of st.epochs) this.#words[(this.#env + slot.offset) >> 2] = this.#word(slot.offset) + 1 || 1;
+    for (const half of [0, 1] as const) {
+      const { offset } = st.epochs[half];
+      this.#words[(this.#env + offset) >> 2] = epochAfter(this.#word(offset), half);
+    }
     this.stats.released++;
   }
 

@@ -9,8 +9,18 @@ import { Ctx } from '../../isa/x86/state.ts';
 import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
-import { Cell, cellLook, Look, pageLook, TLB_BITS } from './cells.ts';
-import { chainMiss, manyTargets, pushEpoch, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
+import { Cell, cellLook, Look, pageLook } from './cells.ts';
+import {
+  chainMiss,
+  EPOCHS,
+  manyTargets,
+  pushEpoch,
+  pushHalf,
+  REGION_FIRST,
+  Site,
+  UNMET_MAX,
+  validateRegion,
+} from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
@@ -30,13 +40,14 @@ const NO_SITE = Area.sites - SITE_BYTES;
 /** No instruction pointer ever. */
 const NOWHERE = 1n << 62n;
 
-/** Slots that a region keeps in locals: general registers, flags, vector registers, the address of the TLB. */
+/** Slots that a region keeps in locals: general registers, flags, vector registers, the address of the TLB, the key of cells. */
 const KEPT = new Map<number, Type>([
   ...st.gpr.map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fZ, st.fN].map((s): [number, Type] => [s.offset, 'i64']),
   ...[st.fC, st.fO, st.fA].map((s): [number, Type] => [s.offset, 'i32']),
   ...[...st.xmm, ...st.ymmHigh].map((s): [number, Type] => [s.offset, 'v128']),
   [st.tlb.offset, 'i32'],
+  [st.cellKey.offset, 'i64'],
 ]);
 
 /** Of these, those that pay only in loops: elsewhere the state is as good, and they need not be loaded and stored at the region's ends. */
@@ -119,6 +130,10 @@ class RegionWriter {
   readonly #site: number;
   readonly #profile: number;
   readonly #changed: number;
+  /** Where the epoch of the region's half of the addresses is, relative to `EPOCHS`. */
+  readonly #half: number;
+  /** Instructions retired since tier 0 was left, as they were last stored. */
+  readonly #retired: number;
   #current: RegionBlock;
   #part: Part | null = null;
   readonly #level = {
@@ -136,9 +151,9 @@ class RegionWriter {
   readonly cells: (readonly number[])[] = [];
   /** Places of accesses that hop between pages: they look into the TLB. */
   readonly #hashed: ReadonlySet<number>;
-  readonly #key: number;
   /** Blocks that are in loops. */
   readonly #loops: ReadonlySet<RegionBlock>;
+  readonly #looksIntoTlb: boolean;
   /** Kernels serve one task after the other: outside loops an access meets another page each time, and looks into the TLB. */
   readonly #kernel: boolean;
   readonly #groups: ReadonlyMap<Stmt, Member>;
@@ -169,6 +184,7 @@ class RegionWriter {
     this.#index = index;
     this.#current = region.entry;
     this.#kernel = (region.ctx & Ctx.user) === 0;
+    this.#looksIntoTlb = this.#kernel || hashed.size > 0;
     this.#loops = new Set(region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
     this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
@@ -179,7 +195,8 @@ class RegionWriter {
     this.#site = this.#l.local('i32');
     this.#profile = this.#l.local('i32');
     this.#changed = this.#l.local('i32');
-    this.#key = this.#l.local('i64');
+    this.#half = this.#l.local('i32');
+    this.#retired = this.#l.local('i32');
     for (const offset of this.#used) this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
   }
 
@@ -202,8 +219,8 @@ class RegionWriter {
       for (const { code, aside } of parts) {
         for (const list of [code, aside]) {
           walk(list, (s) => {
-            if (s.kind === 'load' || s.kind === 'store' || s.kind === 'rmw' || s.kind === 'cmpxchg')
-              this.#used.add(st.tlb.offset);
+            if (s.kind === 'load' || s.kind === 'store') this.#used.add(st.cellKey.offset);
+            if (s.kind === 'rmw' || s.kind === 'cmpxchg' || this.#looksIntoTlb) this.#used.add(st.tlb.offset);
             if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
               if (IN_LOOPS.has(s.slot.offset) && !kept.has(s.slot.offset)) return;
               this.#used.add(s.slot.offset);
@@ -231,20 +248,6 @@ class RegionWriter {
 
   // -- memory
 
-  /** The key under which cells hold: see cells.ts. */
-  #loadKey(): void {
-    const l = this.#l;
-    const tlb = this.#locals.get(st.tlb.offset);
-    if (tlb === undefined) return;
-    l.localGet(0);
-    l.memory(0x29, st.cellKey.offset);
-    l.localGet(tlb);
-    l.i32(TLB_BITS.mask);
-    l.op(0x71);
-    l.i32(TLB_BITS.shift);
-    l.op(0x76, 0xad, 0x84);
-    l.localSet(this.#key);
-  }
   /** A new cell for accesses at these places: its place from the state, or undefined where there is none left or it would not pay. */
   #newCell(places: readonly number[]): number | undefined {
     if (this.cells.length >= REGION_CELLS || places.some((place) => this.#hashed.has(place))) return undefined;
@@ -317,7 +320,7 @@ class RegionWriter {
     return {
       cells: {
         get key() {
-          return self.#key;
+          return self.#locals.get(st.cellKey.offset)!;
         },
         page: Cell.page,
         filled: Cell.key,
@@ -328,10 +331,8 @@ class RegionWriter {
         refused: () => this.#refuse(),
       },
       afterSet: (_, offset) => {
-        if (offset !== st.tlb.offset) return;
         // A look that misses goes by the state.
-        this.#move([offset], true);
-        this.#loadKey();
+        if (offset === st.tlb.offset || offset === st.cellKey.offset) this.#move([offset], true);
       },
       tlb: tlbLayout,
       wide: this.#wide,
@@ -350,8 +351,6 @@ class RegionWriter {
         ),
       afterCall: (_, c) => {
         this.#move(this.#touched(c), false);
-        const slots = this.#library.slotsOf(c);
-        if (slots.has(ANY_SLOT) || slots.has(st.tlb.offset) || slots.has(st.cellKey.offset)) this.#loadKey();
         // What may fault may store as well.
         if (c.faults) this.#lookForChange();
       },
@@ -461,21 +460,27 @@ class RegionWriter {
     };
     this.#move(this.#written, true);
     this.#putRip();
-    this.#checkSlice();
-    this.#leaveIf();
+    this.#checkSlice(() => this.#leaveIf());
     this.#putPage();
+    const found = l.depth;
+    l.open(0x02, 0x7f);
+    const miss = l.depth;
+    l.open(0x02);
     field(0x29, Site.target);
     l.localGet(this.#rip);
-    l.op(0x51);
+    l.op(0x52);
+    l.brTo(miss, true, false);
     field(0x28, Site.epoch);
-    this.#epoch(() => l.localGet(this.#rip));
-    l.op(0x46, 0x71);
+    pushEpoch(l, () => l.localGet(this.#rip));
+    l.op(0x47);
+    l.brTo(miss, true, false);
     field(0x28, Site.ctx);
     l.stateI32(st.ctx.offset);
-    l.op(0x46, 0x71);
-    l.open(0x04, 0x7f, null, true);
+    l.op(0x47);
+    l.brTo(miss, true, false);
     field(0x28, Site.index);
-    l.out.u8(0x05);
+    l.brTo(found);
+    l.close();
     l.localGet(0);
     l.localGet(0);
     l.i32(site);
@@ -489,6 +494,9 @@ class RegionWriter {
     l.memory(0x36, site + Site.ctx);
     l.close();
     l.localGet(this.#site);
+    l.op(0x45);
+    this.#leaveIf();
+    l.localGet(this.#site);
     l.close();
     this.#enter();
   }
@@ -500,20 +508,16 @@ class RegionWriter {
     l.op(0x0f);
     l.close();
   }
-  /** Goes to the region whose place in the table is on the stack; to tier 0 where it is 0. */
+  /** Goes to the region whose place in the table is on the stack. */
   #enter(): void {
     const l = this.#l;
-    l.localTee(this.#site);
-    l.open(0x04, 0x40, null, true);
+    l.localSet(this.#site);
     l.localGet(0);
     l.i32(0);
     l.localGet(this.#site);
     l.op(0x13);
     l.out.uleb(this.#type);
     l.out.u8(0);
-    l.close();
-    l.i32(Out.region);
-    l.op(0x0f);
   }
   /** Puts the page of `rip` into the state, where a region looks for its entry's. */
   #putPage(): void {
@@ -541,18 +545,16 @@ class RegionWriter {
     const top = l.local('i32');
     const out = l.depth;
     l.open(0x02);
-    this.#checkSlice();
-    l.brTo(out, true, false);
+    const leave = (): void => l.brTo(out, true, false);
+    this.#checkSlice(leave);
     l.stateI32(st.callTop.offset);
     l.localTee(top);
     l.localGet(0);
     l.i32(Area.shadow + SHADOW_BYTES - 8);
     l.op(0x6a, 0x4f);
-    l.brTo(out, true, false);
-    this.#lookUp(profile);
-    l.localTee(index);
-    l.op(0x45);
-    l.brTo(out, true, false);
+    leave();
+    this.#lookUp(profile, leave);
+    l.localSet(index);
     // Push the address that is expected back.
     l.localGet(0);
     l.localGet(top);
@@ -584,7 +586,6 @@ class RegionWriter {
     l.op(0x0f);
     l.close();
     this.#move(this.#used, false);
-    this.#loadKey();
     this.#go(back);
     l.close();
     l.i32(Out.region);
@@ -604,41 +605,43 @@ class RegionWriter {
     l.localGet(this.#count);
     l.stateI32(st.retired.offset);
     l.op(0x6a);
+    l.localTee(this.#retired);
     l.memory(0x36, st.retired.offset);
   }
-  /** Puts on the stack whether somebody wants us: an interrupt that waits for IF does not while that is clear. */
-  #kicked(): void {
+  /** Whether the slice is over or somebody wants us, with the count of instructions just stored: `leave` takes that from the stack. */
+  #checkWanted(leave: () => void): void {
     const l = this.#l;
-    // 16 bits: a load of 32 is an operand of V8's AND, which then loads a second time (decision 013).
-    l.localGet(0);
-    l.memory(0x2f, st.kick.offset);
+    l.localGet(this.#retired);
+    l.i32(FUEL);
+    l.op(0x4a);
+    leave();
+    l.stateI32(st.kick.offset);
+    l.open(0x04, 0x40, null, false);
+    // An interrupt that waits for IF does not want us while that is clear.
+    l.stateI32(st.kick.offset);
     l.stateI32(st.sysFlags.offset);
     l.i32(Kick.now);
     l.op(0x72, 0x71);
-  }
-  /** Puts on the stack whether the slice is over or somebody wants us. */
-  #sliceOver(): void {
-    const l = this.#l;
-    l.stateI32(st.retired.offset);
-    l.i32(FUEL);
-    l.op(0x4a);
-    this.#kicked();
-    l.op(0x72);
+    leave();
+    l.close();
   }
   /** The same on the way to another region. */
-  #checkSlice(): void {
-    const l = this.#l;
-    this.#sliceOver();
-    if (this.#based) {
-      // Regions are found by linear address: with another base than 0 by tier 0 only.
-      l.localGet(0);
-      l.memory(0x29, st.segBase[st.S.cs].offset);
-      l.i64(0n);
-      l.op(0x52, 0x72);
-    }
+  #checkSlice(leave: () => void): void {
+    this.#checkWanted(leave);
+    this.#checkBase(leave);
   }
-  /** Finds the region at `rip` through `site`: puts its place in the table on the stack, or 0; sets `pageBase` in the state. */
-  #lookUp(profile: boolean | null): void {
+  /** Regions are found by linear address: with another base than 0 by tier 0 only. */
+  #checkBase(leave: () => void): void {
+    if (!this.#based) return;
+    const l = this.#l;
+    l.localGet(0);
+    l.memory(0x29, st.segBase[st.S.cs].offset);
+    l.i64(0n);
+    l.op(0x52);
+    leave();
+  }
+  /** Finds the region at `rip` through `site`: puts its place in the table on the stack, or 0 for `none`; sets `pageBase` in the state. */
+  #lookUp(profile: boolean | null, none: () => void): void {
     const l = this.#l;
     const site = (): void => {
       l.localGet(0);
@@ -646,18 +649,25 @@ class RegionWriter {
       l.op(0x6a);
     };
     this.#putPage();
+    const found = l.depth;
+    l.open(0x02, 0x7f);
+    const miss = l.depth;
+    l.open(0x02);
     site();
     l.memory(0x29, Site.target);
     l.localGet(this.#rip);
-    l.op(0x51);
+    l.op(0x52);
+    l.brTo(miss, true, false);
+    // One in the other half of the addresses is never found here: its epoch is never the same.
     site();
     l.memory(0x28, Site.epoch);
-    this.#epoch(() => l.localGet(this.#rip));
-    l.op(0x46, 0x71);
-    l.open(0x04, 0x7f, null, true);
+    this.#epoch();
+    l.op(0x47);
+    l.brTo(miss, true, false);
     site();
     l.memory(0x28, Site.index);
-    l.out.u8(0x05);
+    l.brTo(found);
+    l.close();
     l.localGet(0);
     site();
     l.i32(0);
@@ -667,11 +677,16 @@ class RegionWriter {
     if (profile === null) l.localGet(this.#profile);
     else l.i32(profile ? 1 : 0);
     l.call(chainMiss);
+    l.localTee(this.#site);
+    l.op(0x45);
+    none();
+    l.localGet(this.#site);
     l.close();
   }
-  /** Puts the epoch of an address on the stack. */
-  #epoch(address: () => void): void {
-    pushEpoch(this.#l, address, !this.#legacy);
+  /** Puts the epoch of the region's half of the addresses on the stack. */
+  #epoch(): void {
+    this.#l.localGet(this.#half);
+    this.#l.memory(0x28, EPOCHS);
   }
 
   // -- control flow
@@ -712,8 +727,13 @@ class RegionWriter {
       this.#putRetired();
       l.i32(0);
       l.localSet(this.#count);
-      this.#sliceOver();
-      l.open(0x04, 0x40, null, false);
+      const on = l.depth;
+      l.open(0x02);
+      const over = l.depth;
+      l.open(0x02);
+      this.#checkWanted(() => l.brTo(over, true, false));
+      l.brTo(on);
+      l.close();
       there();
       l.brTo(this.#level.cold);
       l.close();
@@ -852,9 +872,10 @@ class RegionWriter {
     l.localGet(0);
     l.memory(0x29, st.pageBase.offset);
     l.localSet(this.#pageBase);
+    pushHalf(l, () => l.localGet(this.#pageBase), !this.#legacy);
+    l.localSet(this.#half);
     if (this.#region.ranges.some(([page]) => page !== 0)) this.#validate();
     this.#move(this.#used, false);
-    this.#loadKey();
     this.#level.cold = l.depth;
     l.open(0x02);
     const stored = l.depth;
@@ -878,17 +899,16 @@ class RegionWriter {
     l.localGet(this.#rip);
     l.op(0x52);
     l.brTo(stored, true);
-    this.#checkSlice();
-    l.brTo(stored, true, false);
+    // Who calls has looked whether the slice is over.
+    this.#checkBase(() => l.brTo(stored, true, false));
     l.i32(Out.returned);
     l.op(0x0f);
     l.close(); // chain
     this.#move(this.#written, true);
     this.#putRip();
     l.close(); // stored: the state is in memory
-    this.#checkSlice();
-    this.#leaveIf();
-    this.#lookUp(null);
+    this.#checkSlice(() => this.#leaveIf());
+    this.#lookUp(null, () => this.#leaveIf());
     this.#enter();
     l.close(); // cold
     this.#move(this.#written, true);
@@ -942,30 +962,30 @@ class RegionWriter {
   #validate(): void {
     const l = this.#l;
     const site = this.#siteAt(0);
-    const page = (): void => l.localGet(this.#pageBase);
-    page();
+    const good = l.depth;
+    l.open(0x02);
+    const unknown = l.depth;
+    l.open(0x02);
+    const leave = (): void => l.brTo(unknown, true, false);
     l.localGet(0);
     l.memory(0x29, site + Site.target);
-    l.op(0x51);
-    this.#epoch(page);
+    l.localGet(this.#pageBase);
+    l.op(0x52);
+    leave();
     l.localGet(0);
     l.memory(0x28, site + Site.epoch);
-    l.op(0x46, 0x71);
-    if (this.#based) {
-      l.localGet(0);
-      l.memory(0x29, st.segBase[st.S.cs].offset);
-      l.op(0x50, 0x71);
-    }
-    l.op(0x45);
-    l.open(0x04, 0x40, null, false);
+    this.#epoch();
+    l.op(0x47);
+    leave();
+    this.#checkBase(leave);
+    l.brTo(good);
+    l.close();
     l.i32(this.#index);
     l.call(validateRegion);
-    l.op(0x45);
-    l.open(0x04);
+    l.brTo(good, true);
     l.localGet(0);
     l.memory(0x28, site + Site.index);
     l.op(0x0f);
-    l.close();
     l.close();
   }
 }

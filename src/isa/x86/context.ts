@@ -7,6 +7,7 @@ import { leaveSoon } from './outside.ts';
 import * as st from './state.ts';
 import { Ctx, S, Trap } from './state.ts';
 import { sub } from './sub.ts';
+import { setTlb } from './tlb.ts';
 
 const CR0_EM_TS = 0xc;
 const CR0_AM = 18;
@@ -55,8 +56,8 @@ function supervisorTlb(c: Emit, open: Value): Value {
 /** Makes `tlb` fit a new RFLAGS.AC at CPL 0 to 2 (STAC and CLAC, where nothing else changes). */
 export function selectSupervisorTlb(c: Emit, ac: 0 | 1): void {
   const b = c.b;
-  if (ac) c.set(st.tlb, c.get(st.tlbs[1]));
-  else c.set(st.tlb, supervisorTlb(c, b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(1 << CR4_SMAP)))));
+  if (ac) setTlb(c, c.get(st.tlbs[1]));
+  else setTlb(c, supervisorTlb(c, b.eqz(b.and(b.wrap(c.get(st.cr4)), b.i32(1 << CR4_SMAP)))));
 }
 
 /**
@@ -108,7 +109,7 @@ export const updateContext = sub('updateContext', [], null, {}, (c) => {
   const aligned = b.and(b.and(b.and(b.shru(cr0, b.i32(CR0_AM)), b.shru(flags, b.i32(18))), user), b.i32(1));
   c.set(st.alignCheck, aligned);
   const open = b.or(b.eqz(b.and(cr4, b.i32(1 << CR4_SMAP))), b.and(b.shru(flags, b.i32(18)), b.i32(1)));
-  c.set(st.tlb, b.select(user, b.select(aligned, c.get(st.tlbNone), c.get(st.tlbs[2])), supervisorTlb(c, open)));
+  setTlb(c, b.select(user, b.select(aligned, c.get(st.tlbNone), c.get(st.tlbs[2])), supervisorTlb(c, open)));
   c.set(st.tlbSystem, c.get(st.tlbs[0]));
 
   const ia32e = b.and(b.shru(b.wrap(c.get(st.efer)), b.i32(EFER_LMA)), b.i32(1));

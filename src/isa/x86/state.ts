@@ -168,7 +168,10 @@ export const spared = slot('spared', 'i32');
 export const unnoted = slot('unnoted', 'i32');
 export const noted = slot('noted', 'i32');
 export const notes = many('i64', ['note0', 'note1', 'note2', 'note3', 'note4', 'note5', 'note6', 'note7']);
-/** Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. Never 0. */
+/**
+ * Numbers that change when an address may mean another place or other code: for the lower and the upper half of the addresses. The lower half's are
+ * even and never 0, the upper half's odd: none is ever taken for one of the other half.
+ */
 export const epochs = many('i32', ['epochLower', 'epochUpper']);
 /**
  * What is added to a linear address so that bit 63 tells the upper half, where kernels are: 0 in IA-32e mode; `NARROW_HALF` elsewhere, which
@@ -176,7 +179,10 @@ export const epochs = many('i32', ['epochLower', 'epochUpper']);
  */
 export const halves = slot('halves', 'i64');
 export const NARROW_HALF = (1n << 63n) - 0xc0000000n;
-/** In bits 14 and up, a number that changes whenever an entry of a TLB may have to be forgotten: what cells were filled under (accel/dbt/cells.ts). */
+/**
+ * What cells are filled under (accel/dbt/cells.ts): in bits 14 and up, a number that changes whenever an entry of a TLB may have to be forgotten; in
+ * bits 12 and 13, which TLB `tlb` is. The others are 0.
+ */
 export const cellKey = slot('cellKey', 'i64');
 /** Host address of the first cell in the chain of those filled from non-global pages under this number, or 0: see tlb.ts. */
 export const cellChain = slot('cellChain', 'i32');

@@ -208,11 +208,23 @@ function dropCells(c: Emit): void {
   });
   c.set(st.cellChain, b.i32(0));
 }
+/** Bits of a TLB's host address that tell the TLBs apart, and how far they are moved down into the key of cells. */
+const TLB_BITS = { mask: 0x30000, shift: 4 } as const;
+/** Accesses go by this TLB from here on. */
+export function setTlb(c: Emit, tlb: Value): void {
+  const b = c.b;
+  const number = b.extu(b.shru(b.and(tlb, b.i32(TLB_BITS.mask)), b.i32(TLB_BITS.shift)));
+  c.set(st.tlb, tlb);
+  c.set(st.cellKey, b.or(b.and(c.get(st.cellKey), b.i64(-(1 << 14))), number));
+}
+/** The epoch behind `epoch`: see `epochs`. */
+export const epochAfter = (epoch: number, half: 0 | 1): number => (half === 1 ? (epoch + 2) | 1 : (epoch + 2) | 0 || 2);
 /** What was known of code in a half of the addresses (0 lower, 1 upper) is not known any more. */
 function nextEpoch(c: Emit, half: 0 | 1): void {
   const b = c.b;
-  const next = b.add(c.get(st.epochs[half]), b.i32(1));
-  c.set(st.epochs[half], b.select(next, next, b.i32(1)));
+  const next = b.add(c.get(st.epochs[half]), b.i32(2));
+  // An odd number is never 0.
+  c.set(st.epochs[half], half === 1 ? b.or(next, b.i32(1)) : b.select(next, next, b.i32(2)));
 }
 
 /**
