@@ -61,6 +61,8 @@ export interface Cells {
 
 /** What a tier decides. */
 export interface Target {
+  /** The state's host address, where code is for one vCPU: V8 has registers for what is not known only. Else it is the first parameter. */
+  readonly env?: number;
   readonly cells?: Cells;
   readonly tlb: TlbLayout;
   /** The memory has addresses of 64 bits: see `Lower.memory`. */
@@ -282,6 +284,12 @@ export class Lower {
     this.out.u8(0x42);
     this.out.sleb64(BigInt.asIntN(64, value));
   }
+  /** Puts the state's host address on the stack. */
+  env(): void {
+    const { env } = this.target;
+    if (env === undefined) this.localGet(0);
+    else this.i32(env);
+  }
   localGet(n: number): void {
     this.out.u8(LOCAL_GET);
     this.out.uleb(n);
@@ -327,7 +335,7 @@ export class Lower {
   }
   /** Loads an i32 of the vCPU's state. */
   stateI32(offset: number): void {
-    this.localGet(0);
+    this.env();
     this.memory(0x28, offset);
   }
   call(callee: Callee): void {
@@ -447,7 +455,7 @@ export class Lower {
       case 'const':
         return this.#constant(v);
       case 'env':
-        return this.localGet(0);
+        return this.env();
       case 'param':
         return this.localGet(this.#params[v.index]);
       case 'pure':
@@ -568,7 +576,7 @@ export class Lower {
         const kept = this.target.local?.(s.slot.offset);
         if (kept !== undefined) this.localGet(kept);
         else {
-          this.localGet(0);
+          this.env();
           this.memory(s.slot.access.load, s.slot.offset);
         }
         return this.#result(s);
@@ -589,7 +597,7 @@ export class Lower {
           this.localSet(kept);
           return this.target.afterSet?.(this, s.slot.offset);
         }
-        this.localGet(0);
+        this.env();
         this.value(s.value);
         return this.memory(s.slot.access.store, s.slot.offset);
       }
@@ -654,7 +662,7 @@ export class Lower {
   #arguments(callee: Callee, args: readonly Value[]): void {
     if (args.length !== callee.params.length)
       throw new Error(`Cannot call ${callee.name} with ${args.length} arguments: it takes ${callee.params.length}`);
-    if (!callee.host) this.localGet(0);
+    if (!callee.host) this.env();
     for (const a of args) this.value(a);
     this.call(callee);
   }
@@ -734,7 +742,7 @@ export class Lower {
   #slowLoad(addr: number, access: Access, how: number): void {
     const { slow } = this.target;
     const vector = access.type === 'v128';
-    this.localGet(0);
+    this.env();
     this.localGet(addr);
     this.i32(vector ? how : log2Bytes(access.bits) | how);
     this.call(vector ? slow.loadVector : slow.load);
@@ -790,7 +798,7 @@ export class Lower {
     if (inTlb) this.#hostAddress(first, entry);
     else this.#cellAddress(look.cell, first);
     this.out.u8(0x05);
-    this.localGet(0);
+    this.env();
     this.localGet(first);
     this.i32(look.word);
     this.i32(look.cell);
@@ -809,11 +817,11 @@ export class Lower {
   /** Puts on the stack whether a cell holds the page of the address in `addr`, and `bytes` from there do not leave it. */
   #cellHit(cell: number, addr: number, bytes: number): void {
     const cells = this.target.cells!;
-    this.localGet(0);
+    this.env();
     this.memory(0x29, cell + cells.page);
     this.localGet(addr);
     this.out.u8(0x85);
-    this.localGet(0);
+    this.env();
     this.memory(0x29, cell + cells.filled);
     this.localGet(cells.key);
     // Neither has any of the low bits. An operand of an XOR would be loaded twice by V8 (decision 013).
@@ -825,7 +833,7 @@ export class Lower {
     this.localGet(addr);
     this.out.u8(WRAP);
     if (this.target.wide) this.out.u8(EXTEND_U);
-    this.localGet(0);
+    this.env();
     this.memory(0x28, cell + this.target.cells!.addend);
     this.#plusAddend();
   }
@@ -903,7 +911,7 @@ export class Lower {
       this.out.u8(0x05);
     }
     this.target.storing?.(this);
-    this.localGet(0);
+    this.env();
     this.localGet(addr);
     this.localGet(value);
     if (s.access.type === 'v128') {
@@ -943,7 +951,7 @@ export class Lower {
     this.out.u8(0x05);
     const how = log2Bytes(bits) | HOW_WRITE;
     this.target.storing?.(this);
-    this.localGet(0);
+    this.env();
     this.localGet(addr);
     if (s.kind === 'cmpxchg') {
       this.localGet(expected);

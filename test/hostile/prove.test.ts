@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Area } from '../../src/accel/dbt/layout.ts';
+import { Area, layoutOf } from '../../src/accel/dbt/layout.ts';
 import { type Proof, prove } from '../../src/accel/dbt/prove.ts';
 import { rig, settle } from '../../src/accel/dbt/testing.ts';
 import { allRows } from '../../src/isa/x86/rows/all.ts';
@@ -35,6 +35,14 @@ test(`no access of the regions of ${CASES} random programs (seed ${SEED}) leaves
   t.diagnostic(`${modules.length} modules: ${proven.state} accesses to the state, ${proven.guest} to guest memory`);
   for (const wide of [false, true]) assert.ok(modules.filter(({ module }) => module.wide === wide).length > CASES / 2);
   assert.ok(proven.guest > CASES);
+});
+
+test('regions are proven for the one vCPU that they are made for', () => {
+  const { vcpuBase, vcpuBytes } = layoutOf(64 << 20, 2);
+  for (const { module } of modules.slice(0, 20)) {
+    const { unproven } = prove(module, hosts, undefined, vcpuBase + vcpuBytes);
+    assert.ok(unproven.length > 0);
+  }
 });
 
 /** The module with one instruction replaced. */

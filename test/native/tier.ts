@@ -118,7 +118,14 @@ export class Translator implements Runner {
     const { tables, handlers, library } = this.#engine;
     const available = new Set(WebAssembly.Module.exports(this.#main).map((e) => e.name));
     const image = { initial: layout.pages, maximum: layout.pages };
-    const translation = { tables, handlers: new Handlers(library, handlers), library, available, memory: image };
+    const translation = {
+      tables,
+      handlers: new Handlers(library, handlers),
+      library,
+      available,
+      memory: image,
+      env: layout.vcpuBase,
+    };
     this.#batch = regions ? new Batch(translation, new Uint8Array(memory.buffer)) : undefined;
     const vm = createVm(this.#engine, memory, layout, 1, this.#main, {
       regions: regions ? 'always' : 'off',

@@ -52,10 +52,10 @@ export function epochOf(c: Emit, address: Value): Value {
  * stack; in 64-bit code (`long`) its bit 63 is the half.
  */
 export function pushHalf(l: Lower, address: () => void, long = false): void {
-  l.localGet(0);
+  l.env();
   address();
   if (!long) {
-    l.localGet(0);
+    l.env();
     l.memory(0x29, st.halves.offset);
     l.op(0x7c);
   }

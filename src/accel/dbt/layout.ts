@@ -80,6 +80,8 @@ export const SITE_BYTES = 64;
 export const REGION_CELLS = 64;
 export const CELL_BYTES = 32;
 
+/** Where the first vCPU's area lies in each machine. */
+export const VCPU_BASE = 64 << 10;
 /** Bytes for pre-decoded records of each vCPU. */
 export const RECORD_ARENA = 32 << 20;
 const DEVICE_BYTES = 8 << 20;
@@ -101,7 +103,7 @@ const GIB4 = 2 ** 32;
  * 4 GiB. There is room for `alignRam`. Throws where it does not fit.
  */
 export function layoutOf(memory: number, cpus: number, extra = 0, wide = false, plug = 0): MemoryLayout {
-  const vcpuBase = 64 << 10;
+  const vcpuBase = VCPU_BASE;
   const vcpuBytes = align(Area.records + RECORD_ARENA, 64 << 10);
   const devices = vcpuBase + cpus * vcpuBytes;
   const slots = devices + DEVICE_BYTES;

@@ -241,7 +241,8 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
     case OR64:
     case XOR32:
     case XOR64: {
-      if (op === OR64 && isKey(first!) && y?.base === 'number' && stepOf(y) % PAGE === 0 && y.lo % PAGE === 0) return { kind: 'key' };
+      if (op === OR64 && isKey(first!) && y?.base === 'number' && stepOf(y) % PAGE === 0 && y.lo % PAGE === 0)
+        return { kind: 'key' };
       // Of an entry: its neighbour.
       if (op === XOR32 && x && x.base === 'env' && !x.zero && constant !== undefined && (constant & (constant - 1)) === 0) {
         const even = x.lo % constant === 0 && stepOf(x) % constant === 0;

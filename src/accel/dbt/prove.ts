@@ -23,7 +23,7 @@ import {
   SLOT_TABLE_BYTES,
   type Take,
 } from './contracts.ts';
-import { Area } from './layout.ts';
+import { Area, VCPU_BASE } from './layout.ts';
 import { assume } from './prove-facts.ts';
 import { mergeTags, sameTag, stepOf, type Tag } from './prove-tags.ts';
 import { setsOf, type Tree, treeOf } from './prove-tree.ts';
@@ -105,6 +105,9 @@ export interface Proof {
   readonly reached: readonly ReadonlySet<number>[];
 }
 
+/** The address of the state itself. */
+const ENV: Tag = { kind: 'range', base: 'env', lo: 0, hi: 0, step: 1, zero: false };
+
 type Kind = 'main' | 'handler' | 'region' | 'sub';
 const kindOf = (name: string): Kind =>
   /^run(Legacy)?$/.test(name) ? 'main' : /^h\d+$/.test(name) ? 'handler' : /^r\d+$/.test(name) ? 'region' : 'sub';
@@ -123,6 +126,8 @@ class FunctionProof {
   readonly #labels: Label[] = [];
   readonly #known = new Map<string, number>();
   readonly #results: boolean;
+  /** The state's host address, where code is for one vCPU. */
+  readonly #env: number | undefined;
   #params: readonly Value[] = [];
   #ids = 0;
   #epochs = 0;
@@ -133,12 +138,14 @@ class FunctionProof {
     names: ReadonlyMap<number, string>,
     name: string,
     results: boolean,
+    env: number,
   ) {
     this.#module = module;
     this.#hosts = hosts;
     this.#names = names;
     this.#kind = kindOf(name);
     this.#results = results;
+    this.#env = this.#kind === 'region' ? env : undefined;
     this.#contract =
       this.#kind === 'region' ? regionContract : this.#kind === 'handler' ? handlerContract : (contracts[name] ?? {});
     this.#writable = [
@@ -150,7 +157,7 @@ class FunctionProof {
   run(f: WasmFunction): void {
     const facts: Fact[] = [];
     const locals = Array.from({ length: f.locals }, (_, i) => {
-      if (i === 0) return this.#opaque({ kind: 'range', base: 'env', lo: 0, hi: 0, step: 1, zero: false });
+      if (i === 0) return this.#opaque(ENV);
       return i < f.type.params.length ? this.#opaque(null) : this.#constant(0n);
     });
     for (const [n, take] of Object.entries(this.#contract.takes ?? {})) {
@@ -184,6 +191,7 @@ class FunctionProof {
     return { id, op, args, imm, epoch, tag };
   }
   #constant(value: bigint, op = CONST32): Value {
+    if (op === CONST32 && this.#env !== undefined && value === BigInt(this.#env)) return this.#value(op, [], value, 0, ENV);
     const n = Number(op === CONST32 ? BigInt.asUintN(32, value) : value);
     const fits = n >= 0 && n < 2 ** 32;
     return this.#value(op, [], value, 0, fits ? { kind: 'range', base: 'number', lo: n, hi: n, step: 1, zero: false } : null);
@@ -794,8 +802,11 @@ class FunctionProof {
   }
 }
 
-/** Proves a module (regions, handlers, or tier 0 with its subroutines), or one function of it; `hosts` are the functions that take no state. */
-export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: number): Proof {
+/**
+ * Proves a module (regions, handlers, or tier 0 with its subroutines), or one function of it; `hosts` are the functions that take no state. Regions are
+ * for the vCPU whose state is at host address `env`.
+ */
+export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: number, env = VCPU_BASE): Proof {
   const unproven: Unproven[] = [];
   const proven = { state: 0, guest: 0 };
   const reached: ReadonlySet<number>[] = [];
@@ -808,7 +819,7 @@ export function prove(module: WasmModule, hosts: ReadonlySet<string>, only?: num
     const index = i + module.imports.length;
     if (only !== undefined && index !== only) return;
     const name = names.get(index) ?? '';
-    const p = new FunctionProof(module, hosts, names, name, f.type.results.length > 0);
+    const p = new FunctionProof(module, hosts, names, name, f.type.results.length > 0, env);
     p.run(f);
     unproven.push(...p.unproven.map((u) => ({ function: index, name, ...u })));
     proven.state += p.counts.state;

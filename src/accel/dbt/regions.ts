@@ -374,7 +374,7 @@ export class Regions {
     const available = new Set(Object.keys(this.#exports));
     const memory = { initial: layout.pages, maximum: layout.pages };
     this.#waiting++;
-    const made = translate({ tables, handlers, library, available, memory }, [wish], this.#bytes);
+    const made = translate({ tables, handlers, library, available, memory, env: this.#env }, [wish], this.#bytes);
     this.#take(made.batch, made.code && new WebAssembly.Module(made.code));
   }
   #instance(

@@ -10,17 +10,7 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, pageLook } from './cells.ts';
-import {
-  chainMiss,
-  EPOCHS,
-  manyTargets,
-  pushEpoch,
-  pushHalf,
-  REGION_FIRST,
-  Site,
-  UNMET_MAX,
-  validateRegion,
-} from './chain.ts';
+import { chainMiss, EPOCHS, manyTargets, pushEpoch, pushHalf, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
@@ -64,8 +54,8 @@ export interface RegionModule {
 }
 
 /**
- * A module of regions, each for place `index` of the table: exports `r` and that number. Subroutines that are `available` are imported from
- * `main`, others are part of the module.
+ * A module of regions of the vCPU whose state is at host address `env`, each for place `index` of the table: exports `r` and that number.
+ * Subroutines that are `available` are imported from `main`, others are part of the module.
  */
 export function buildRegions(
   library: Library,
@@ -78,6 +68,7 @@ export function buildRegions(
   }[],
   available: ReadonlySet<string>,
   memory: MemoryImport,
+  env: number,
 ): RegionModule {
   const bodies = regions.map(({ region }) => new Map(region.blocks.map((b) => [b, translateBlock(b, region.ctx)])));
   const roots = new Set<Callee>([...Object.values(slowPaths), chainMiss, manyTargets, validateRegion, cellLook, pageLook]);
@@ -97,7 +88,7 @@ export function buildRegions(
   const wide = isWide(memory.maximum);
   for (const s of own) m.define(callee(s), lowerSub(library, s, callee, wide));
   const writers = regions.map(({ region, index, hashed, apart }, i) => {
-    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart, wide);
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart, wide, env);
     m.define(numbers[i], writer.write());
     m.export(`r${index}`, numbers[i]);
     return writer;
@@ -116,6 +107,7 @@ class RegionWriter {
   readonly #l: Lower;
   readonly #legacy: boolean;
   readonly #wide: boolean;
+  readonly #env: number;
   /** The code segment may have another base than 0. */
   readonly #based: boolean;
   /** Kept slots that are used, and those that are written, in the region; and their locals. */
@@ -171,8 +163,10 @@ class RegionWriter {
     hashed: ReadonlySet<number>,
     apart: ReadonlySet<number>,
     wide: boolean,
+    env: number,
   ) {
     this.#wide = wide;
+    this.#env = env;
     this.#hashed = hashed;
     this.#legacy = (region.ctx & Ctx.long) === 0;
     this.#groups = groupsOf(region.blocks, bodies, apart, this.#legacy);
@@ -295,7 +289,7 @@ class RegionWriter {
     const l = this.#l;
     for (const offset of offsets) {
       const access = accesses[KEPT.get(offset) as 'i64'];
-      l.localGet(0);
+      l.env();
       if (toState) {
         l.localGet(this.#locals.get(offset)!);
         l.memory(access.store, offset);
@@ -318,6 +312,7 @@ class RegionWriter {
   #target(): Target {
     const self = this;
     return {
+      env: this.#env,
       cells: {
         get key() {
           return self.#locals.get(st.cellKey.offset)!;
@@ -455,7 +450,7 @@ class RegionWriter {
     const site = this.#newSite([]);
     if (site === NO_SITE) return this.#goOn(this.#level.chain, [], false, site);
     const field = (load: 0x28 | 0x29, offset: number): void => {
-      l.localGet(0);
+      l.env();
       l.memory(load, site + offset);
     };
     this.#move(this.#written, true);
@@ -481,15 +476,15 @@ class RegionWriter {
     field(0x28, Site.index);
     l.brTo(found);
     l.close();
-    l.localGet(0);
-    l.localGet(0);
+    l.env();
+    l.env();
     l.i32(site);
     l.op(0x6a);
     l.i32(0);
     l.call(chainMiss);
     l.localTee(this.#site);
     l.open(0x04, 0x40);
-    l.localGet(0);
+    l.env();
     l.stateI32(st.ctx.offset);
     l.memory(0x36, site + Site.ctx);
     l.close();
@@ -512,7 +507,7 @@ class RegionWriter {
   #enter(): void {
     const l = this.#l;
     l.localSet(this.#site);
-    l.localGet(0);
+    l.env();
     l.i32(0);
     l.localGet(this.#site);
     l.op(0x13);
@@ -522,7 +517,7 @@ class RegionWriter {
   /** Puts the page of `rip` into the state, where a region looks for its entry's. */
   #putPage(): void {
     const l = this.#l;
-    l.localGet(0);
+    l.env();
     l.localGet(this.#rip);
     l.i64(-4096n);
     l.op(0x83);
@@ -549,14 +544,14 @@ class RegionWriter {
     this.#checkSlice(leave);
     l.stateI32(st.callTop.offset);
     l.localTee(top);
-    l.localGet(0);
+    l.env();
     l.i32(Area.shadow + SHADOW_BYTES - 8);
     l.op(0x6a, 0x4f);
     leave();
     this.#lookUp(profile, leave);
     l.localSet(index);
     // Push the address that is expected back.
-    l.localGet(0);
+    l.env();
     l.localGet(top);
     l.i32(8);
     l.op(0x6a);
@@ -566,14 +561,14 @@ class RegionWriter {
     this.#setRip(back.place);
     l.localGet(this.#rip);
     l.memory(0x37, 0);
-    l.localGet(0);
+    l.env();
     l.i32(0);
     l.localGet(index);
     l.op(0x11);
     l.out.uleb(this.#type);
     l.out.u8(0);
     l.localSet(index);
-    l.localGet(0);
+    l.env();
     l.localGet(top);
     l.i32(8);
     l.op(0x6b);
@@ -594,14 +589,14 @@ class RegionWriter {
   /** Stores the instruction pointer and the instructions retired since tier 0 was left. */
   #putRip(): void {
     const l = this.#l;
-    l.localGet(0);
+    l.env();
     l.localGet(this.#rip);
     l.memory(0x37, st.rip.offset);
     this.#putRetired();
   }
   #putRetired(): void {
     const l = this.#l;
-    l.localGet(0);
+    l.env();
     l.localGet(this.#count);
     l.stateI32(st.retired.offset);
     l.op(0x6a);
@@ -634,7 +629,7 @@ class RegionWriter {
   #checkBase(leave: () => void): void {
     if (!this.#based) return;
     const l = this.#l;
-    l.localGet(0);
+    l.env();
     l.memory(0x29, st.segBase[st.S.cs].offset);
     l.i64(0n);
     l.op(0x52);
@@ -644,7 +639,7 @@ class RegionWriter {
   #lookUp(profile: boolean | null, none: () => void): void {
     const l = this.#l;
     const site = (): void => {
-      l.localGet(0);
+      l.env();
       l.localGet(this.#site);
       l.op(0x6a);
     };
@@ -668,7 +663,7 @@ class RegionWriter {
     l.memory(0x28, Site.index);
     l.brTo(found);
     l.close();
-    l.localGet(0);
+    l.env();
     site();
     l.i32(0);
     l.localGet(this.#site);
@@ -869,7 +864,7 @@ class RegionWriter {
 
   write(): FunctionBody {
     const l = this.#l;
-    l.localGet(0);
+    l.env();
     l.memory(0x29, st.pageBase.offset);
     l.localSet(this.#pageBase);
     pushHalf(l, () => l.localGet(this.#pageBase), !this.#legacy);
@@ -922,8 +917,8 @@ class RegionWriter {
     const l = this.#l;
     const own = this.#siteAt(0);
     const misses = l.local('i32');
-    l.localGet(0);
-    l.localGet(0);
+    l.env();
+    l.env();
     l.memory(0x28, own + Site.misses);
     l.i32(1);
     l.op(0x6a);
@@ -933,7 +928,7 @@ class RegionWriter {
     l.i32(UNMET_MAX);
     l.op(0x46);
     l.open(0x04, 0x40, null, false);
-    l.localGet(0);
+    l.env();
     l.i32(own);
     l.op(0x6a);
     l.call(manyTargets);
@@ -950,10 +945,10 @@ class RegionWriter {
     l.stateI32(st.exc.offset);
     l.op(0x45, 0x71);
     l.open(0x04, 0x40, null, false);
-    l.localGet(0);
+    l.env();
     l.localGet(this.#pageBase);
     l.memory(0x37, st.pageBase.offset);
-    l.localGet(0);
+    l.env();
     l.memory(0x28, this.#siteAt(0) + Site.index);
     l.op(0x0f);
     l.close();
@@ -967,12 +962,12 @@ class RegionWriter {
     const unknown = l.depth;
     l.open(0x02);
     const leave = (): void => l.brTo(unknown, true, false);
-    l.localGet(0);
+    l.env();
     l.memory(0x29, site + Site.target);
     l.localGet(this.#pageBase);
     l.op(0x52);
     leave();
-    l.localGet(0);
+    l.env();
     l.memory(0x28, site + Site.epoch);
     this.#epoch();
     l.op(0x47);
@@ -983,7 +978,7 @@ class RegionWriter {
     l.i32(this.#index);
     l.call(validateRegion);
     l.brTo(good, true);
-    l.localGet(0);
+    l.env();
     l.memory(0x28, site + Site.index);
     l.op(0x0f);
     l.close();

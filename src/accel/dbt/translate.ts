@@ -104,6 +104,8 @@ export interface Translation {
   /** Subroutines that the main module exports. */
   readonly available: ReadonlySet<string>;
   readonly memory: MemoryImport;
+  /** Host address of the vCPU's state: regions are made for one. */
+  readonly env: number;
 }
 
 /** A region that was translated, as it may be kept: without its module. */
@@ -169,6 +171,7 @@ export function translate(
     }),
     t.available,
     t.memory,
+    t.env,
   );
   const names = (list: readonly Callee[]): string[] => list.map((c) => c.name);
   return {

@@ -35,7 +35,7 @@ import type { NativeCode } from './native-code.ts';
 const REGIONS_KEPT = (REGIONS_MAX * 3) / 4;
 const BYTES_KEPT = 16 << 20;
 /** Files: those that were not used for longest go. */
-const FILES_KEPT = 8;
+const FILES_KEPT = 16;
 /** A file of more segments is written anew. */
 const SEGMENTS_MAX = 64;
 /** Most bytes of modules that another thread loads before they are asked for. */
@@ -91,16 +91,19 @@ function hashOf(words: readonly string[]): string {
   return [a, b].map((half) => (half >>> 0).toString(16).padStart(8, '0')).join('');
 }
 
-/** The file for code of a translator (`id`), under V8 and its flags as they are now, for CPUs with these features (all where it is not said). */
-export function keptPath(id: string, features: ReadonlySet<string> | undefined, root = userCache().root): string {
-  return join(root, FOLDER, `${prefixOf(id)}${hashOf(features ? [...features].sort() : ['all'])}.bin`);
+/**
+ * The file for code that a translator (`id`) has made for a vCPU (0, 1, ...), under V8 and its flags as they are now, for CPUs with these features (all
+ * where it is not said).
+ */
+export function keptPath(id: string, cpu: number, features: ReadonlySet<string> | undefined, root = userCache().root): string {
+  return join(root, FOLDER, `${prefixOf(id, cpu)}${hashOf(features ? [...features].sort() : ['all'])}.bin`);
 }
-const prefixOf = (id: string): string => `${hashOf([id, String(cachedDataVersionTag())])}-`;
+const prefixOf = (id: string, cpu: number): string => `${hashOf([id, String(cpu), String(cachedDataVersionTag())])}-`;
 
-/** The file of a translator that was used last, whatever CPU model it is for: it is likely to be the next one's. */
+/** The file for the first vCPU that was used last, whatever CPU model it is for: it is likely to be the next one's. */
 export function likelyPath(id: string, root = userCache().root): string | undefined {
   try {
-    const files = newest(join(root, FOLDER)).filter(({ name }) => name.startsWith(prefixOf(id)));
+    const files = newest(join(root, FOLDER)).filter(({ name }) => name.startsWith(prefixOf(id, 0)));
     return files[0] && join(root, FOLDER, files[0].name);
   } catch {
     return undefined;

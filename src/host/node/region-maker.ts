@@ -12,11 +12,12 @@ const SAVE_MS = 1000;
 const WORKER = sibling('region-worker', import.meta.url);
 
 /**
- * A translator of its own for a vCPU; the thread starts with the first wish, or at once where there are modules of earlier runs for it to load. `main` is the machine's main module, `features` are
+ * A translator of its own for the vCPU whose state is at host address `env`; the thread starts with the first wish, or at once where there are modules of earlier runs for it to load. `main` is the machine's main module, `features` are
  * those of the CPU model: all where it is not said.
  */
 export function regionMaker(
   memory: SharedArrayBuffer,
+  env: number,
   pages: number,
   main: WebAssembly.Module,
   features?: ReadonlySet<string>,
@@ -32,7 +33,7 @@ export function regionMaker(
     const loaded = kept && new MessageChannel();
     const modules = kept?.handOver(() => receiveMessageOnPort(loaded!.port1)?.message as LoadedModule | undefined);
     const ahead = modules && { modules, port: loaded!.port2 };
-    const workerData: RegionWorkerData = { memory, pages, available, port: port2, sent, features, keep, ahead };
+    const workerData: RegionWorkerData = { memory, env, pages, available, port: port2, sent, features, keep, ahead };
     const made = new Worker(WORKER, { workerData, transferList: ahead ? [port2, ahead.port] : [port2], stdin: false });
     made.unref();
     return made;

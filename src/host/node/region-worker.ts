@@ -14,6 +14,8 @@ import { readPrebuilt } from './prebuilt.ts';
 /** What the thread is started with. */
 export interface RegionWorkerData {
   readonly memory: SharedArrayBuffer;
+  /** Host address of the vCPU's state. */
+  readonly env: number;
   /** WebAssembly pages of the memory. */
   readonly pages: number;
   /** Subroutines that the main module exports. */
@@ -44,7 +46,7 @@ const VAIN_MAX = 10;
 const WAITING_MAX = 128;
 const WAIT_MAX = 64;
 
-const { memory, pages, available, port, sent, features, keep, ahead } = workerData as RegionWorkerData;
+const { memory, env, pages, available, port, sent, features, keep, ahead } = workerData as RegionWorkerData;
 const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
 const bytes = new Uint8Array(memory);
 const translation: Translation = {
@@ -53,6 +55,7 @@ const translation: Translation = {
   library,
   available: new Set(available),
   memory: regionMemory(pages),
+  env,
 };
 
 /** Translates wishes into one module; where that throws, each for itself, so that one that cannot be translated keeps no other back. */

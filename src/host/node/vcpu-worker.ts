@@ -239,21 +239,21 @@ function newEngine(prebuilt: ReturnType<typeof readPrebuilt>): Engine {
 const engine: Engine | null = kvm ? null : (ready?.engine ?? newEngine(made));
 let vcpu: DbtVcpu | null = null;
 let maker: ReturnType<Translator['regionMaker']> | null = null;
-/** Regions of earlier runs, and where those of this one go: of the first vCPU, on a build that has a name. */
+/** Regions of earlier runs of this vCPU, and where those of this one go, on a build that has a name. */
 function keeping(): { readonly to: RegionWorkerData['keep']; readonly kept: KeptRegions | undefined } | undefined {
   const id = made?.id ?? ready?.id;
   if (id === undefined || wide || config.eager || config.translationCache === 'off') return undefined;
   const { Kept, keptPath, nativeCode, noUses } = translator();
   const native = nativeCode();
   if (!native) return undefined;
-  const path = keptPath(id, bus.features);
+  const path = keptPath(id, cpu, bus.features);
   if (kept?.path !== path) {
     kept?.close();
     kept = Kept.open(path, native);
   }
   const uses = noUses();
   return {
-    to: cpu === 0 && config.translationCache !== 'read' ? { path, uses, sound: kept?.sound ?? false } : undefined,
+    to: config.translationCache !== 'read' ? { path, uses, sound: kept?.sound ?? false } : undefined,
     kept: kept?.regions(uses),
   };
 }
@@ -268,7 +268,15 @@ const make = (engine: Engine, module: WebAssembly.Module, continues = false): Db
   const keep = keeping();
   maker = config.eager
     ? null
-    : regionMaker(buffer, layout.pages, module, bus.features, keep?.to, cpu === 0 && keep ? kept : undefined);
+    : regionMaker(
+        buffer,
+        layout.vcpuBase + cpu * layout.vcpuBytes,
+        layout.pages,
+        module,
+        bus.features,
+        keep?.to,
+        cpu === 0 && keep ? kept : undefined,
+      );
   return new DbtVcpu(
     createVm(engine, wasmMemory(), layout, config.cpus, module, {
       ...(maker ? { maker } : { regions: 'always', reach: REACH.block }),
