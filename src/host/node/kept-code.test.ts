@@ -137,7 +137,7 @@ test('what is appended is found first, and one segment is made of all', () => {
 });
 
 test('another thread loads what is likely to be used, in the order of use, but for what is there or damaged, and of that very file', () => {
-  const path = keptPath('i', undefined, root);
+  const path = keptPath('i', 0, undefined, root);
   const all = ['mA', 'mB', 'mC', 'mD'].map((name, i) => made(name, region(i, 16 * i, [i])));
   writeKept(path, native, all, noUses());
   const kept = Kept.open(path, native)!;
