@@ -58,9 +58,12 @@ export class CodePages {
   /** Notes which pieces of a page, which shows at `gpa`, hold code: two words of a bit for each. */
   note(page: number, gpa: number, lower: number, upper: number): void {
     // A page that shows at two addresses counts as full: nobody adds up what both have.
-    const owner = this.#owners.get(page) ?? gpa;
-    this.#owners.set(page, owner === gpa ? gpa : -1);
-    if (owner !== gpa) [lower, upper] = [-1, -1];
+    const owner = this.#owners.get(page);
+    if (owner === undefined) this.#owners.set(page, gpa);
+    else if (owner !== gpa) {
+      this.#owners.set(page, -1);
+      [lower, upper] = [-1, -1];
+    }
     if ((lower | upper) === 0) return this.#forget(page);
     const entry = this.#entry(page);
     this.#view.setInt32(entry + Pieces.page, page + 1, true);

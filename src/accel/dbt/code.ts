@@ -31,6 +31,17 @@ function cover(pieces: Pieces, from: number, to: number): void {
   for (let n = from >> 6; n << 6 < to; n++) pieces[n >> 5] |= 1 << (n & 31);
 }
 
+/** What is decoded of one page. */
+class PageCode {
+  /** Blocks that begin in it, by place and context: small integers, which hash fast. */
+  readonly places = new Map<number, Block>();
+  /** Blocks with code in it. */
+  readonly blocks: Block[] = [];
+  pieces: Pieces = [0, 0];
+  /** Writes since its code changed last; where these are many, a bit for each byte that is code, and the blocks that short writes met, by these. */
+  exact: { writes: number; bits: Uint8Array | null; readonly met: Map<number, Block[]> } | null = null;
+}
+
 /** One decoded block. */
 export interface Block {
   /** Guest-physical address of its first byte, and bytes covered (in its first page, unless it crosses). */
@@ -91,12 +102,10 @@ export class CodeCache {
   readonly #start: number;
   readonly #end: number;
   #next: number;
-  readonly #pages = new Map<number, Block[]>();
-  /** Blocks by page number, then by place in the page and context: small integers, which hash fast. */
-  readonly #blocks = new Map<number, Map<number, Block>>();
-  readonly #pieces = new Map<number, Pieces>();
-  /** By page: writes since its code changed last; where these are many, a bit for each byte that is code, and the blocks that short writes met, by these. */
-  readonly #exact = new Map<number, { writes: number; bits: Uint8Array | null; readonly met: Map<number, Block[]> }>();
+  /** By page number, and the one that was looked for last. */
+  readonly #pages = new Map<number, PageCode>();
+  #lastPage = -1;
+  #last: PageCode | undefined;
   /** All blocks in the order of their records, with some of those that are stale. */
   #order: Block[] = [];
   #staleInOrder = 0;
@@ -159,7 +168,22 @@ export class CodeCache {
 
   #known(gpa: number, ctx: number): Block | undefined {
     const page = Math.floor(gpa / 4096);
-    return this.#blocks.get(page)?.get((gpa - page * 4096) * CONTEXTS + ctx);
+    return this.#page(page)?.places.get((gpa - page * 4096) * CONTEXTS + ctx);
+  }
+  #page(page: number): PageCode | undefined {
+    if (page !== this.#lastPage) {
+      this.#lastPage = page;
+      this.#last = this.#pages.get(page);
+    }
+    return this.#last;
+  }
+  /** The same, made where there is none. */
+  #pageOf(page: number): PageCode {
+    const known = this.#page(page);
+    if (known) return known;
+    this.#last = new PageCode();
+    this.#pages.set(page, this.#last);
+    return this.#last;
   }
   #decode(gpa: number, ctx: number): number {
     this.kind = 'once';
@@ -258,36 +282,21 @@ export class CodeCache {
     if (step) return record;
     // What was not decoded (#UD, too long) may be made code by a write, too.
     const block: Block = { gpa, length: place - offset + (extra ? 15 : 0), ctx, record, count: n, next, stale: false };
-    this.#remember(block, Math.floor(gpa / 4096));
     this.#order.push(block);
     this.fresh = block;
-    if (next >= 0) this.#remember(block, Math.floor(next / 4096));
     const page = Math.floor(gpa / 4096);
-    let places = this.#blocks.get(page);
-    if (!places) {
-      places = new Map();
-      this.#blocks.set(page, places);
-    }
-    places.set((gpa - page * 4096) * CONTEXTS + ctx, block);
+    this.#remember(block, page).places.set((gpa - page * 4096) * CONTEXTS + ctx, block);
+    if (next >= 0) this.#remember(block, Math.floor(next / 4096));
     this.kind = next < 0 ? 'page' : 'linear';
     return record;
   }
-  #remember(block: Block, page: number): void {
-    const list = this.#pages.get(page);
-    if (list) list.push(block);
-    else this.#pages.set(page, [block]);
-    this.#exact.delete(page);
-    const pieces = this.#piecesOf(page);
-    this.#cover(pieces, page, block);
-    this.#tell(page, pieces);
-  }
-  #piecesOf(page: number): Pieces {
-    let pieces = this.#pieces.get(page);
-    if (!pieces) {
-      pieces = [0, 0];
-      this.#pieces.set(page, pieces);
-    }
-    return pieces;
+  #remember(block: Block, page: number): PageCode {
+    const code = this.#pageOf(page);
+    code.blocks.push(block);
+    code.exact = null;
+    this.#cover(code.pieces, page, block);
+    this.#tell(page, code.pieces);
+    return code;
   }
   #cover(pieces: Pieces, page: number, block: Block): void {
     if (block.next === page * 4096) cover(pieces, 0, TAIL);
@@ -301,13 +310,11 @@ export class CodeCache {
   }
   /** Finds out anew which pieces of a page hold code: some has gone. */
   #recount(page: number): void {
-    const blocks = this.#pages.get(page) ?? [];
-    const regions = this.#regions.get(page) ?? [];
+    const code = this.#page(page);
     const pieces: Pieces = [0, 0];
-    for (const b of blocks) this.#cover(pieces, page, b);
-    for (const r of regions) for (const [from, to] of r.ranges.get(page) ?? []) cover(pieces, from, to);
-    if (blocks.length + regions.length > 0) this.#pieces.set(page, pieces);
-    else this.#pieces.delete(page);
+    for (const b of code?.blocks ?? []) this.#cover(pieces, page, b);
+    for (const r of this.#regions.get(page) ?? []) for (const [from, to] of r.ranges.get(page) ?? []) cover(pieces, from, to);
+    if (code) code.pieces = pieces;
     this.#tell(page, pieces);
   }
   #pseudo(info: RowInfo, at: number, place: number, count: number, ctx: number, link: number): void {
@@ -395,10 +402,10 @@ export class CodeCache {
       const list = this.#regions.get(page);
       if (list) list.push(attached);
       else this.#regions.set(page, [attached]);
-      this.#exact.delete(page);
-      const pieces = this.#piecesOf(page);
-      for (const [from, to] of parts) cover(pieces, from, to);
-      this.#tell(page, pieces);
+      const code = this.#pageOf(page);
+      code.exact = null;
+      for (const [from, to] of parts) cover(code.pieces, from, to);
+      this.#tell(page, code.pieces);
     }
     return copy;
   }
@@ -442,7 +449,8 @@ export class CodeCache {
       const rest = this.#regions.get(page)?.filter((x) => x !== a) ?? [];
       if (rest.length > 0) this.#regions.set(page, rest);
       else this.#regions.delete(page);
-      this.#exact.delete(page);
+      const code = this.#page(page);
+      if (code) code.exact = null;
     }
     this.#host.release(a.index);
   }
@@ -473,8 +481,8 @@ export class CodeCache {
     const page = Math.floor(gpa / 4096);
     if (this.#beside(page, gpa - page * 4096, gpa + length - page * 4096)) return this.#unchanged(page);
     const detached = this.#detach(page, gpa - page * 4096, gpa + length - page * 4096);
-    const list = this.#pages.get(page);
-    if (!list) {
+    const list = this.#page(page)?.blocks ?? [];
+    if (list.length === 0) {
       this.#recount(page);
       return this.#regions.has(page);
     }
@@ -491,25 +499,22 @@ export class CodeCache {
     if (kept === list.length && kept > 0 && !detached) return this.#unchanged(page);
     if (kept < list.length) {
       this.#linked.add(page);
-      this.#exact.delete(page);
+      this.#pageOf(page).exact = null;
     }
     list.length = kept;
-    if (kept === 0) this.#pages.delete(page);
     this.#recount(page);
     return kept > 0 || this.#regions.has(page);
   }
   /** Code of the page lies where it did: another page may have taken the place where that is noted. */
   #unchanged(page: number): true {
-    this.#tell(page, this.#piecesOf(page));
+    this.#tell(page, this.#pageOf(page).pieces);
     return true;
   }
   /** Whether a page has code, none of it from byte `from` to `to`; also no where that is not known. */
   #beside(page: number, from: number, to: number): boolean {
-    let exact = this.#exact.get(page);
-    if (!exact) {
-      exact = { writes: 0, bits: null, met: new Map() };
-      this.#exact.set(page, exact);
-    }
+    const code = this.#pageOf(page);
+    code.exact ??= { writes: 0, bits: null, met: new Map() };
+    const { exact } = code;
     if (!exact.bits) {
       if (++exact.writes < WRITES_BESIDE) return false;
       exact.bits = this.#codeBits(page);
@@ -521,7 +526,7 @@ export class CodeCache {
   }
   /** A bit for each byte of a page that is code; none at all where there is no code. */
   #codeBits(page: number): Uint8Array {
-    const blocks = this.#pages.get(page) ?? [];
+    const blocks = this.#page(page)?.blocks ?? [];
     const regions = this.#regions.get(page) ?? [];
     const bits = new Uint8Array(blocks.length + regions.length > 0 ? 512 : 0);
     const mark = (from: number, to: number): void => {
@@ -540,7 +545,7 @@ export class CodeCache {
   }
   /** Writes that code takes all the time (a boot loader that patches its call of the BIOS each time): true where all blocks stay, with other constants. */
   #patchAll(page: number, list: readonly Block[], gpa: number, length: number): boolean {
-    const exact = this.#exact.get(page);
+    const exact = this.#page(page)?.exact;
     if (!exact?.bits) return false;
     const key = (gpa - page * 4096) * (PATCH_MAX + 1) + length;
     let met = exact.met.get(key);
@@ -593,7 +598,7 @@ export class CodeCache {
       this.#held.push({ at, handler, there });
       view.setUint16(at + Rec.handler, STALE, true);
     };
-    for (const block of this.#pages.get(page) ?? []) {
+    for (const block of this.#page(page)?.blocks ?? []) {
       if (gpa < block.gpa || gpa >= block.gpa + block.length) continue;
       let n = 0;
       while (n < block.count && view.getUint16(block.record + n * RECORD_BYTES + Rec.place, true) !== gpa % 4096) n++;
@@ -611,7 +616,7 @@ export class CodeCache {
     for (let i = 0; i < block.count; i++) this.#view.setUint16(block.record + i * RECORD_BYTES + Rec.handler, STALE, true);
     const page = Math.floor(block.gpa / 4096);
     const key = (block.gpa - page * 4096) * CONTEXTS + block.ctx;
-    const places = this.#blocks.get(page);
+    const places = this.#page(page)?.places;
     if (places?.get(key) === block) places.delete(key);
     block.stale = true;
     if (++this.#staleInOrder > STALE_KEPT && this.#staleInOrder * 2 > this.#order.length) {
@@ -623,7 +628,7 @@ export class CodeCache {
   /** Takes back the links to blocks that have become stale. They only cost time: pages that are written to again and again wait for this. */
   tidy(): void {
     if (this.#linked.size === 0) return;
-    for (const page of this.#linked) this.#unlink(this.#pages.get(page) ?? []);
+    for (const page of this.#linked) this.#unlink(this.#page(page)?.blocks ?? []);
     this.#linked.clear();
   }
   #unlink(blocks: readonly Block[]): void {
@@ -639,15 +644,14 @@ export class CodeCache {
   /** Forgets everything. */
   flush(): void {
     for (const a of new Set([...this.#regions.values()].flat())) this.#host.release(a.index);
-    this.#blocks.clear();
     this.#pages.clear();
+    this.#lastPage = -1;
+    this.#last = undefined;
     for (const block of this.#order) block.stale = true;
     this.#order = [];
     this.#staleInOrder = 0;
     this.#regions.clear();
     this.#linked.clear();
-    this.#pieces.clear();
-    this.#exact.clear();
     this.#next = this.#start;
     this.stats.flushes++;
     this.#host.dropped();

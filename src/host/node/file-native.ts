@@ -16,6 +16,8 @@ export interface NativeFiles {
   address(bytes: Uint8Array): bigint;
   /** Asks for large pages (2 MiB) behind shared memory, where the host has them: each costs one fault instead of 512. */
   preferLarge(bytes: Uint8Array): void;
+  /** Has the host give all pages of shared memory now, as they are. False where it does not (before Linux 5.14). */
+  populate(bytes: Uint8Array): boolean;
   /** True when the range was given back and reads as zeros. */
   punch(fd: number, offset: number, length: number): boolean;
   /** The next offset with data; undefined where the file system cannot say, `size` beyond the last. */
@@ -42,6 +44,7 @@ const SEEK_HOLE = 4;
 const ENXIO = 6;
 const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
+const MADV_POPULATE_WRITE = 23;
 const EAGAIN = 11;
 const EINTR = 4;
 const RWF_NOWAIT = 8;
@@ -151,6 +154,10 @@ function bind(koffi: Koffi): NativeFiles {
       const start = addressOf(bytes);
       const skip = Number(-start & 4095n);
       madvise(start + BigInt(skip), bytes.length - skip, MADV_HUGEPAGE);
+    },
+    populate(bytes) {
+      const start = addressOf(bytes) & ~4095n;
+      return madvise(start, Number(addressOf(bytes) - start) + bytes.length, MADV_POPULATE_WRITE) === 0;
     },
     punch: (fd, offset, length) => fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length) === 0,
     nextData(fd, offset, size) {

@@ -188,9 +188,9 @@ class KeptFile implements Description {
     const description = { regions: said.regions, modules: said.modules.map((m) => ({ ...m, at: behind + m.at })) };
     return { description, codes, end: behind + modules };
   }
-  /** A module's WebAssembly and machine code; undefined where they are damaged. */
-  parts(place: Place): readonly [Uint8Array, Uint8Array] | undefined {
-    return partsOf(this.#fd, place);
+  /** A module's WebAssembly and machine code, in `room` where that is given; undefined where they are damaged. */
+  parts(place: Place, room?: Room): readonly [Uint8Array, Uint8Array] | undefined {
+    return partsOf(this.#fd, place, room);
   }
   /** What tells it from any other file. */
   get identity(): string {
@@ -204,9 +204,19 @@ class KeptFile implements Description {
 /** Where a module is in a file. */
 type Place = Pick<StoredModule, 'at' | 'bytes' | 'native' | 'crc'>;
 
-function partsOf(fd: number, { at, bytes, native, crc }: Place): readonly [Uint8Array, Uint8Array] | undefined {
+/** Bytes that one module after the other is read into: new ones for each cost their pages, and V8's collector what they come to. */
+class Room {
+  #bytes = new Uint8Array(256 << 10);
+
+  take(length: number): Uint8Array<ArrayBuffer> {
+    if (length > this.#bytes.length) this.#bytes = new Uint8Array(2 * length);
+    return this.#bytes.subarray(0, length);
+  }
+}
+
+function partsOf(fd: number, { at, bytes, native, crc }: Place, room?: Room): readonly [Uint8Array, Uint8Array] | undefined {
   try {
-    const both = readFrom(fd, at, bytes + native);
+    const both = readFrom(fd, at, bytes + native, room);
     return crc32(both) === crc ? [both.subarray(0, bytes), both.subarray(bytes)] : undefined;
   } catch {
     return undefined;
@@ -237,8 +247,8 @@ function headOf(bytes: Uint8Array<ArrayBuffer>): Head {
   const [magic, text, code, modules, crc] = new Uint32Array(bytes.buffer, 0, HEAD_BYTES / 4) as unknown as number[];
   return { magic: magic!, text: text!, code: code!, modules: modules!, crc: crc! };
 }
-function readFrom(fd: number, at: number, length: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(length);
+function readFrom(fd: number, at: number, length: number, room?: Room): Uint8Array<ArrayBuffer> {
+  const bytes = room?.take(length) ?? new Uint8Array(length);
   for (let done = 0; done < length; ) {
     const n = readSync(fd, bytes, done, length - done, at + done);
     if (n === 0) throw new Error('it is cut short');
@@ -278,9 +288,10 @@ export function* loadAhead(
   }
   try {
     if (identityOf(fd) !== identity) return;
+    const room = new Room();
     for (const place of places) {
       if (Atomics.exchange(begun, place.number, 1) !== 0) continue;
-      const parts = partsOf(fd, place);
+      const parts = partsOf(fd, place, room);
       const module = parts && native.load(...parts);
       yield module && { number: place.number, module };
     }
@@ -298,6 +309,7 @@ export class Kept {
   /** Modules that have regions, in the order of the regions; how many of them were read ahead. */
   readonly #order: readonly number[];
   #ahead = 0;
+  readonly #room = new Room();
   #begun: Int32Array<SharedArrayBuffer> | undefined;
   #receive: () => LoadedModule | undefined = () => undefined;
 
@@ -347,7 +359,7 @@ export class Kept {
     // The other thread may be at it: V8 makes one module of both.
     if (this.#begun) Atomics.store(this.#begun, number, 1);
     const stored = this.#file.modules[number];
-    const parts = stored && this.#file.parts(stored);
+    const parts = stored && this.#file.parts(stored, this.#room);
     const module = parts && this.#native.load(...parts);
     this.#modules[number] = module && { module, hosts: stored.hosts, imports: stored.imports };
     return this.#modules[number];

@@ -26,6 +26,34 @@ export interface LoadGuestOptions extends Pick<MachineSetup, 'config' | 'files' 
   readonly memory: Uint8Array;
   /** The guest's memory is as it was made: all zeros. */
   readonly fresh: boolean;
+  /** Is told which memory of the guest's is likely to be used first. */
+  readonly soon?: (parts: readonly Part[]) => void;
+}
+interface Part {
+  readonly gpa: number;
+  readonly length: number;
+}
+
+/**
+ * What a kernel with an initramfs uses first, as Linux does: memory behind itself and below its initramfs. Most bytes of each, and by how much they are
+ * less than all memory at least.
+ */
+const SOON = { behind: 32 << 20, below: 16 << 20, part: 16 } as const;
+/** What is loaded that is smaller is neither. */
+const LARGE = 1 << 20;
+const PAGE = 4096;
+/** The same for what was loaded into a guest of so many bytes, from the kernel to its initramfs. */
+export function usedFirst(loaded: readonly Part[], memory: number): readonly Part[] {
+  const [initrd, kernel] = loaded.filter(({ length }) => length >= LARGE).sort((a, b) => b.gpa - a.gpa);
+  if (!initrd || !kernel) return [];
+  const [from, to] = [Math.ceil((kernel.gpa + kernel.length) / PAGE) * PAGE, Math.floor(initrd.gpa / PAGE) * PAGE];
+  const most = Math.min(memory / SOON.part, Math.max(0, to - from) / 2);
+  const behind = Math.floor(Math.min(SOON.behind, most) / PAGE) * PAGE;
+  const below = Math.floor(Math.min(SOON.below, most / 2) / PAGE) * PAGE;
+  return [
+    { gpa: from, length: behind },
+    { gpa: to - below, length: below },
+  ];
 }
 
 /**
@@ -56,22 +84,27 @@ function loadFirmware({ config, firmware, board, layout: { ramBase }, memory }: 
   for (const [file, bytes] of rom.roms) bytes.set(firmware?.roms?.get(file)?.subarray(0, bytes.length) ?? []);
 }
 
-function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, files: KernelFiles): BootState {
+function loadLinux({ config, board, layout, memory, fresh, soon }: LoadGuestOptions, files: KernelFiles): BootState {
   const { facts } = board;
   const { ramBase, ramLow, ramHigh, ramHighBase } = layout;
   if (ramLow < 1 << 20) throw new Error(`Cannot give the guest ${ramLow >> 10} KiB of memory: accepted are 1 MiB and more`);
   const place = (gpa: number): number => (gpa < ramLow ? ramBase + gpa : gpa - 2 ** 32 + ramHighBase);
+  const loaded: Part[] = [];
+  const written = (gpa: number, length: number): void => {
+    board.ram.written(gpa, length);
+    if (gpa < ramLow) loaded.push({ gpa, length });
+  };
   const target: LoadTarget = {
     ramBelow4G: ramLow,
     ramAbove4G: ramHigh,
     fresh,
     write(gpa, bytes) {
       memory.set(bytes, place(gpa));
-      board.ram.written(gpa, bytes.length);
+      written(gpa, bytes.length);
     },
     load(gpa, file, start, end, zeroed) {
       file.copy(start, memory.subarray(place(gpa), place(gpa) + end - start), zeroed);
-      board.ram.written(gpa, end - start);
+      written(gpa, end - start);
     },
   };
   const acpi = hasAcpi(config);
@@ -92,7 +125,17 @@ function loadLinux({ config, board, layout, memory, fresh }: LoadGuestOptions, f
       (isBzImage(files.kernel) ? keptKernel(whole, () => extractVmlinux(whole(), decompress), files.identity) : undefined));
   try {
     const rsdp = acpi ? ACPI_ADDRESS : 0;
-    return loadKernel(target, { ...files, append, vmlinux, inGuest, rsdp, memoryMap: memoryMap(config, facts), decompress });
+    const boot = loadKernel(target, {
+      ...files,
+      append,
+      vmlinux,
+      inGuest,
+      rsdp,
+      memoryMap: memoryMap(config, facts),
+      decompress,
+    });
+    if (fresh && files.initrd) soon?.(usedFirst(loaded, ramLow + ramHigh));
+    return boot;
   } finally {
     vmlinux?.close?.();
   }

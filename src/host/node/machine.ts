@@ -39,7 +39,7 @@ import { hostEpoch, machineClock, wallClock } from './clock.ts';
 import { type NativeFiles, nativeFiles } from './file-native.ts';
 import { type FrozenMemory, GuestMemory } from './frozen-memory.ts';
 import { expel, KvmMachine } from './kvm-machine.ts';
-import { FlashFiles, firmwareBlobs, loadGuest, tellPlaces, wakeState } from './load-guest.ts';
+import { FlashFiles, firmwareBlobs, type LoadGuestOptions, loadGuest, tellPlaces, wakeState } from './load-guest.ts';
 import { endThreads } from './native-gate.ts';
 import { connectStream, listenStream } from './net-stream.ts';
 import { SerialPorts } from './serial-ports.ts';
@@ -49,6 +49,9 @@ import type { DeviceChange, FromVcpu, ToVcpu, VcpuWorkerData } from './vcpu-work
 import { zstd } from './zstd.ts';
 
 const PAGE = 4096;
+const LARGE_PAGE = 2 << 20;
+/** Bytes of decoded code that a boot comes to. */
+const RECORDS_SOON = 16 << 20;
 /** ms between two looks at the clock of a guest that sleeps. */
 const ALARM_MS = 250;
 /**
@@ -264,6 +267,7 @@ export class NodeMachine implements RunningMachine {
       this.resume();
     } else {
       this.#launch();
+      this.#giveSoon();
       this.#notify('RESUME', {});
     }
     if (this.#serving) return;
@@ -724,9 +728,36 @@ export class NodeMachine implements RunningMachine {
     const { config, files, firmware } = this.#o;
     const fresh = this.#fresh;
     this.#fresh = false;
-    const boot = loadGuest({ config, files, firmware, board: this.board, layout: this.#layout, memory: this.#bytes, fresh });
+    const soon: LoadGuestOptions['soon'] = (parts) => void this.#soon.push(...parts);
+    const { board } = this;
+    const boot = loadGuest({ config, files, firmware, board, layout: this.#layout, memory: this.#bytes, fresh, soon });
     if (boot) this.kernelLine = boot.kernel;
     return boot;
+  }
+  /** Guest memory below 4 GiB that is likely to be used first. */
+  readonly #soon: { readonly gpa: number; readonly length: number }[] = [];
+  /**
+   * Has the host give the pages that the first vCPU is about to touch while this thread has nothing else to do: a large one costs up to a millisecond, and
+   * a boot touches forty.
+   */
+  #giveSoon(): void {
+    const native = this.#native;
+    if (!native || this.#soon.length === 0 || this.#kvm.active) return;
+    const { vcpuBase, ramBase } = this.#layout;
+    const records = { at: vcpuBase + Area.records, length: RECORDS_SOON };
+    const parts = [records, ...this.#soon.map(({ gpa, length }) => ({ at: ramBase + gpa, length }))];
+    this.#soon.length = 0;
+    // A piece of each in turn.
+    const pieces: Uint8Array[] = [];
+    for (let done = 0; parts.some(({ length }) => done < length); done += LARGE_PAGE)
+      for (const { at, length } of parts)
+        if (done < length) pieces.push(this.#bytes.subarray(at + done, at + Math.min(done + LARGE_PAGE, length)));
+    let n = 0;
+    const next = (): void => {
+      if (this.#status !== 'running' || n === pieces.length || !native.populate(pieces[n++]!)) return;
+      setImmediate(next);
+    };
+    setImmediate(next);
   }
   #launch(held = false, wakes?: 'alarm' | 'other'): void {
     if (!held) this.#status = 'running';
