@@ -87,6 +87,10 @@ export interface Target {
   fault(lower: Lower): void;
   /** The local that holds a slot of the state in this function, if one does (by the slot's offset). */
   local?(offset: number): number | undefined;
+  /** Emits an arm of an `if` by `emit`. */
+  arm?(list: readonly Stmt[], emit: () => void): void;
+  /** Emits what must happen before a slot that may be in a local is read. */
+  beforeGet?(lower: Lower, offset: number): void;
   /** Emits what must happen after a slot in a local was set. */
   afterSet?(lower: Lower, offset: number): void;
   /** Emits what must happen before a store that goes the slow way, and after it. */
@@ -573,6 +577,7 @@ export class Lower {
     switch (s.kind) {
       case 'get': {
         if (s.uses === 0) return;
+        this.target.beforeGet?.(this, s.slot.offset);
         const kept = this.target.local?.(s.slot.offset);
         if (kept !== undefined) this.localGet(kept);
         else {
@@ -638,10 +643,10 @@ export class Lower {
       case 'if':
         this.value(s.cond);
         this.open(0x04);
-        this.#scope(s.then);
+        this.#arm(s.then);
         if (s.else.length > 0) {
           this.out.u8(0x05);
-          this.#scope(s.else);
+          this.#arm(s.else);
         }
         return this.close();
       case 'loop':
@@ -658,6 +663,11 @@ export class Lower {
       default:
         s satisfies never;
     }
+  }
+  #arm(list: readonly Stmt[]): void {
+    const { arm } = this.target;
+    if (arm) arm(list, () => this.#scope(list));
+    else this.#scope(list);
   }
   #arguments(callee: Callee, args: readonly Value[]): void {
     if (args.length !== callee.params.length)

@@ -13,6 +13,7 @@ import { Cell, cellLook, Look, pageLook } from './cells.ts';
 import { chainMiss, EPOCHS, manyTargets, pushEpoch, pushHalf, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
+import { copyOf, type HeldAt, heldAt, leaveOf, nestedSlots, nothingHeld } from './kept-slots.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
@@ -39,6 +40,9 @@ const KEPT = new Map<number, Type>([
   [st.tlb.offset, 'i32'],
   [st.cellKey.offset, 'i64'],
 ]);
+
+/** Of these, those that accesses go by: they are in their locals all the time, and the state has them, too. */
+const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
 
 /** Of these, those that pay only in loops: elsewhere the state is as good, and they need not be loaded and stored at the region's ends. */
 const IN_LOOPS: ReadonlySet<number> = new Set([...st.xmm, ...st.ymmHigh].map((s) => s.offset));
@@ -110,12 +114,15 @@ class RegionWriter {
   readonly #env: number;
   /** The code segment may have another base than 0. */
   readonly #based: boolean;
-  /** Kept slots that are used, and those that are written, in the region; and their locals. */
+  /** Kept slots that are used in the region, and their locals. */
   readonly #used = new Set<number>();
-  readonly #written = new Set<number>();
   readonly #locals = new Map<number, number>();
-  /** Kept slots that may have been written by the end of each block. */
-  readonly #dirty = new Map<RegionBlock, ReadonlySet<number>>();
+  /** Of these, but for what accesses go by: what is held at the beginning of each block, and here. */
+  readonly #heldAt: ReadonlyMap<RegionBlock, HeldAt>;
+  #held = nothingHeld();
+  /** Local with a bit for each slot that was written where the region is left by a way that many share; and the sets that ways have named. */
+  readonly #mask: number;
+  readonly #masks: ReadonlySet<number>[] = [];
   readonly #rip: number;
   readonly #pageBase: number;
   readonly #count: number;
@@ -126,13 +133,14 @@ class RegionWriter {
   readonly #half: number;
   /** Instructions retired since tier 0 was left, as they were last stored. */
   readonly #retired: number;
+  /** Local that is 1 where a way out was taken that nobody had taken before. */
+  readonly #unmet: number;
   #current: RegionBlock;
   #part: Part | null = null;
   readonly #level = {
     cold: 0,
     chain: 0,
     return: 0,
-    unmet: 0,
     loops: new Map<RegionBlock, number>(),
     alone: new Map<RegionBlock, number>(),
     ends: new Map<RegionBlock, number>(),
@@ -191,12 +199,14 @@ class RegionWriter {
     this.#changed = this.#l.local('i32');
     this.#half = this.#l.local('i32');
     this.#retired = this.#l.local('i32');
+    this.#mask = this.#l.local('i64');
+    this.#unmet = this.#l.local('i32');
     for (const offset of this.#used) this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
+    this.#heldAt = heldAt(region.blocks, bodies, new Set([...this.#used].filter((offset) => !RIGHTS.has(offset))));
   }
 
-  /** Which slots are used, which are written, and which may have been written at each block's end. */
+  /** Which slots are used. */
   #findState(): void {
-    const own = new Map<RegionBlock, Set<number>>();
     const kept = new Set<number>();
     for (const [b, parts] of this.#bodies) {
       if (!this.#loops.has(b)) continue;
@@ -208,33 +218,16 @@ class RegionWriter {
         });
       }
     }
-    for (const [b, parts] of this.#bodies) {
-      const writes = new Set<number>();
+    for (const parts of this.#bodies.values()) {
       for (const { code, aside } of parts) {
         for (const list of [code, aside]) {
           walk(list, (s) => {
             if (s.kind === 'load' || s.kind === 'store') this.#used.add(st.cellKey.offset);
             if (s.kind === 'rmw' || s.kind === 'cmpxchg' || this.#looksIntoTlb) this.#used.add(st.tlb.offset);
-            if ((s.kind === 'get' || s.kind === 'set') && KEPT.has(s.slot.offset)) {
-              if (IN_LOOPS.has(s.slot.offset) && !kept.has(s.slot.offset)) return;
-              this.#used.add(s.slot.offset);
-              if (s.kind === 'set') writes.add(s.slot.offset);
-            }
+            if (s.kind !== 'get' && s.kind !== 'set') return;
+            const { offset } = s.slot;
+            if (KEPT.has(offset) && (!IN_LOOPS.has(offset) || kept.has(offset))) this.#used.add(offset);
           });
-        }
-      }
-      for (const offset of writes) this.#written.add(offset);
-      own.set(b, writes);
-      this.#dirty.set(b, writes);
-    }
-    for (let changed = true; changed; ) {
-      changed = false;
-      for (const b of this.#region.blocks) {
-        const all = new Set(own.get(b));
-        for (const p of b.preds) for (const offset of this.#dirty.get(p) ?? []) all.add(offset);
-        if (all.size > this.#dirty.get(b)!.size) {
-          this.#dirty.set(b, all);
-          changed = true;
         }
       }
     }
@@ -299,6 +292,71 @@ class RegionWriter {
       }
     }
   }
+  /** Loads slots that are not in their locals yet. */
+  #hold(offsets: Iterable<number>): void {
+    const { valid } = this.#held;
+    const missing = [...offsets].filter((o) => !valid.has(o));
+    this.#move(missing, false);
+    for (const offset of missing) valid.add(offset);
+  }
+  /** The state has all: what locals hold counts for nothing from here on. */
+  #letGo(): void {
+    this.#forget(this.#held.valid);
+    this.#held = nothingHeld();
+  }
+  /** For V8, which would keep what these locals hold for ways out that look at the mask first. */
+  #forget(offsets: Iterable<number>): void {
+    const l = this.#l;
+    for (const offset of offsets) {
+      const type = KEPT.get(offset)!;
+      if (type === 'i64') l.i64(0n);
+      else if (type === 'i32') l.i32(0);
+      else l.op(0xfd, 0x0c, ...new Uint8Array(16));
+      l.localSet(this.#locals.get(offset)!);
+    }
+  }
+  /** Slots that are in their locals all the time. */
+  get #rights(): number[] {
+    return [...this.#used].filter((offset) => RIGHTS.has(offset));
+  }
+  /** Runs `body`, which emits a way off the straight one: what is held is here as it was before. */
+  #off(body: () => void): void {
+    const held = this.#held;
+    this.#held = copyOf(held);
+    body();
+    this.#held = held;
+  }
+  /** Leaves by a way that many share, which stores what was written. */
+  #leaveShared(): void {
+    const { dirty } = this.#held;
+    const l = this.#l;
+    l.i64(this.#maskOf(dirty));
+    l.localSet(this.#mask);
+    this.#masks.push(new Set(dirty));
+    l.brTo(this.#level.cold);
+  }
+  #maskOf(offsets: Iterable<number>): bigint {
+    const slots = [...this.#used];
+    let mask = 0n;
+    for (const offset of offsets) mask |= 1n << BigInt(slots.indexOf(offset));
+    return mask;
+  }
+  /** The way's end: stores what the mask says. */
+  #storeMasked(): void {
+    const l = this.#l;
+    for (const offset of this.#used) {
+      const ways = this.#masks.filter((dirty) => dirty.has(offset)).length;
+      if (ways === 0) continue;
+      if (ways < this.#masks.length) {
+        l.localGet(this.#mask);
+        l.i64(this.#maskOf([offset]));
+        l.op(0x83, 0x50, 0x45);
+        l.open(0x04);
+      }
+      this.#move([offset], true);
+      if (ways < this.#masks.length) l.close();
+    }
+  }
   /** Kept slots that a callee may look at. */
   #touched(c: Callee): number[] {
     const slots = this.#library.slotsOf(c);
@@ -323,11 +381,18 @@ class RegionWriter {
         near: (s) => this.#near(s),
         miss: cellLook,
         tlbMiss: pageLook,
-        refused: () => this.#refuse(),
+        refused: () => this.#off(() => this.#refuse()),
+      },
+      // What happens on a way that leaves does not happen on the one beside it.
+      arm: (list, emit) => (leaveOf(list) ? this.#off(emit) : emit()),
+      beforeGet: (_, offset) => {
+        if (this.#locals.has(offset) && !RIGHTS.has(offset)) this.#hold([offset]);
       },
       afterSet: (_, offset) => {
         // A look that misses goes by the state.
-        if (offset === st.tlb.offset || offset === st.cellKey.offset) this.#move([offset], true);
+        if (RIGHTS.has(offset)) return this.#move([offset], true);
+        this.#held.valid.add(offset);
+        this.#held.dirty.add(offset);
       },
       tlb: tlbLayout,
       wide: this.#wide,
@@ -341,41 +406,46 @@ class RegionWriter {
       stored: () => this.#lookForChange(),
       beforeCall: (_, c) =>
         this.#move(
-          this.#touched(c).filter((o) => this.#written.has(o)),
+          this.#touched(c).filter((o) => this.#held.dirty.has(o)),
           true,
         ),
       afterCall: (_, c) => {
-        this.#move(this.#touched(c), false);
+        this.#move(
+          this.#touched(c).filter((o) => RIGHTS.has(o) || this.#held.valid.has(o)),
+          false,
+        );
         // What may fault may store as well.
         if (c.faults) this.#lookForChange();
       },
-      fault: () => this.#fault(),
-      leave: (l, s) => {
-        switch (s.how) {
-          case 'fault':
-            return this.#fault();
-          case 'again':
-            return this.#refuse();
-          case 'jump':
-            l.value(s.value!);
-            l.localSet(this.#rip);
-            if (s.reason) return l.brTo(this.#level.cold);
-            return this.#jump();
-          case 'branch':
-            return this.#edge(s.reason);
-          case 'repeat':
-            return this.#edge(this.#part!.place, true);
-          case 'next':
-          case 'resync': {
-            const { place, insn } = this.#current.steps.find((x) => x.place === this.#part!.place)!;
-            if (s.how === 'next') return this.#edge(place + insn.length);
-            return this.#leaveAt(place + insn.length);
-          }
-          default:
-            throw new Error(`Cannot leave a region by ${s.how}`);
-        }
-      },
+      fault: () => this.#off(() => this.#fault()),
+      leave: (_, s) => this.#off(() => this.#leave(s)),
     };
+  }
+  #leave(s: Stmt & { kind: 'leave' }): void {
+    const l = this.#l;
+    switch (s.how) {
+      case 'fault':
+        return this.#fault();
+      case 'again':
+        return this.#refuse();
+      case 'jump':
+        l.value(s.value!);
+        l.localSet(this.#rip);
+        if (s.reason) return this.#leaveShared();
+        return this.#jump();
+      case 'branch':
+        return this.#edge(s.reason);
+      case 'repeat':
+        return this.#edge(this.#part!.place, true);
+      case 'next':
+      case 'resync': {
+        const { place, insn } = this.#current.steps.find((x) => x.place === this.#part!.place)!;
+        if (s.how === 'next') return this.#edge(place + insn.length);
+        return this.#leaveAt(place + insn.length);
+      }
+      default:
+        throw new Error(`Cannot leave a region by ${s.how}`);
+    }
   }
 
   // -- ways out
@@ -409,7 +479,7 @@ class RegionWriter {
       l.localSet(this.#count);
     }
     this.#setRip(place);
-    this.#l.brTo(this.#level.cold);
+    this.#leaveShared();
   }
   /** Offset of a new site from the state, or NO_SITE where there is none left. `places`: the indirect jumps behind it. */
   #newSite(places: readonly number[]): number {
@@ -420,9 +490,10 @@ class RegionWriter {
   #siteAt(n: number): number {
     return Area.sites + ((this.#index - REGION_FIRST) * REGION_SITES + n) * SITE_BYTES;
   }
-  /** Goes on where `rip` says: in another region if there is one. What was written is stored at `level`. */
+  /** Goes on where `rip` says, by `level`: in another region if there is one. */
   #goOn(level: number, places: readonly number[], profile: boolean, site = this.#newSite(places)): void {
     const l = this.#l;
+    this.#move(this.#held.dirty, true);
     l.i32(site);
     l.localSet(this.#site);
     l.i32(profile ? 1 : 0);
@@ -453,7 +524,7 @@ class RegionWriter {
       l.env();
       l.memory(load, site + offset);
     };
-    this.#move(this.#written, true);
+    this.#move(this.#held.dirty, true);
     this.#putRip();
     this.#checkSlice(() => this.#leaveIf());
     this.#putPage();
@@ -530,7 +601,7 @@ class RegionWriter {
     const { back } = b;
     const profile = places.length > 0;
     if (!back) return this.#goOn(this.#level.chain, places, profile);
-    this.#move(this.#dirty.get(b)!, true);
+    this.#move(this.#held.dirty, true);
     this.#putRip();
     l.i32(0);
     l.localSet(this.#count);
@@ -580,8 +651,11 @@ class RegionWriter {
     l.localGet(index);
     l.op(0x0f);
     l.close();
-    this.#move(this.#used, false);
-    this.#go(back);
+    this.#move(this.#rights, false);
+    this.#off(() => {
+      this.#letGo();
+      this.#go(back);
+    });
     l.close();
     l.i32(Out.region);
     l.op(0x0f);
@@ -696,7 +770,11 @@ class RegionWriter {
     const beside = last.place + last.insn.length;
     if (b.end === 'call') return this.#call([]);
     // Where nobody has been, nobody is hurried, unless they come often.
-    if (to !== beside && !this.#region.met(to)) return this.#l.brTo(this.#level.unmet);
+    if (to !== beside && !this.#region.met(to)) {
+      this.#l.i32(1);
+      this.#l.localSet(this.#unmet);
+      return this.#leaveShared();
+    }
     this.#goOn(this.#level.chain, [], false);
   }
   /** `repeats`: an instruction runs again, which may be interrupted and stopped between any two of its iterations. */
@@ -730,17 +808,22 @@ class RegionWriter {
       l.brTo(on);
       l.close();
       there();
-      l.brTo(this.#level.cold);
+      this.#leaveShared();
       l.close();
       l.close();
+      this.#hold(this.#heldAt.get(block)!.valid);
       return l.brTo(loop);
     }
     if (block.merge) {
       const end = this.#level.ends.get(block);
-      if (end !== undefined) return l.brTo(end);
+      if (end !== undefined) {
+        this.#hold(this.#heldAt.get(block)!.valid);
+        return l.brTo(end);
+      }
       if (block.end !== 'dispatch') this.#setRip(block.place);
       return this.#goOn(this.#level.chain, [], false);
     }
+    this.#hold(this.#heldAt.get(block)!.valid);
     l.nested(() => this.#tree(block));
   }
   #tree(b: RegionBlock): void {
@@ -775,10 +858,16 @@ class RegionWriter {
     this.#level.ends.delete(y);
     this.#tree(y);
   }
+  /** At the beginning of a block, with all there that is held there. */
+  #begin(b: RegionBlock): void {
+    this.#current = b;
+    this.#held = copyOf(this.#heldAt.get(b)!);
+    if (b.merge || b.header) this.#forget(this.#heldAt.get(b)!.stale);
+  }
   #straight(b: RegionBlock): void {
     const l = this.#l;
-    const outer = { current: this.#current, part: this.#part };
-    this.#current = b;
+    const outer = { current: this.#current, part: this.#part, held: this.#held };
+    this.#begin(b);
     l.localGet(this.#count);
     l.i32(b.steps.length);
     l.op(0x6a);
@@ -790,6 +879,8 @@ class RegionWriter {
         enter: () => {
           this.#current = b;
           this.#part = part;
+          // What is read or written on some ways only is there on all of them.
+          this.#hold([...nestedSlots(part.code)].filter((o) => this.#locals.has(o) && !RIGHTS.has(o)));
           if (part.stores) {
             l.i32(0);
             l.localSet(this.#changed);
@@ -801,12 +892,13 @@ class RegionWriter {
     if (b.fall !== null) this.#edge(b.fall);
     this.#current = outer.current;
     this.#part = outer.part;
+    this.#held = outer.held;
   }
   /** Goes to the block at `rip`, which was computed. */
   #dispatch(b: RegionBlock): void {
     const l = this.#l;
-    const outer = { current: this.#current, part: this.#part };
-    this.#current = b;
+    const outer = { current: this.#current, part: this.#part, held: this.#held };
+    this.#begin(b);
     const places = [...b.edges.keys()].sort((x, y) => x - y);
     const lowest = places[0];
     const span = places[places.length - 1] - lowest + 1;
@@ -818,7 +910,7 @@ class RegionWriter {
     l.op(0x7d);
     l.localSet(offset);
     const arm = (place: number): void => {
-      l.nested(() => this.#go(b.edges.get(place)!));
+      this.#off(() => l.nested(() => this.#go(b.edges.get(place)!)));
       this.#current = b;
     };
     if (places.length <= 3 || span > 4096) {
@@ -856,6 +948,7 @@ class RegionWriter {
     else this.#goOn(this.#level.chain, this.#jumpsOf(b), true);
     this.#current = outer.current;
     this.#part = outer.part;
+    this.#held = outer.held;
   }
   /** Places of the indirect jumps that meet in a dispatch block. */
   #jumpsOf(b: RegionBlock): number[] {
@@ -870,24 +963,31 @@ class RegionWriter {
     pushHalf(l, () => l.localGet(this.#pageBase), !this.#legacy);
     l.localSet(this.#half);
     if (this.#region.ranges.some(([page]) => page !== 0)) this.#validate();
-    this.#move(this.#used, false);
-    this.#level.cold = l.depth;
-    l.open(0x02);
+    this.#move(this.#rights, false);
+    this.#hold(this.#heldAt.get(this.#region.entry)!.valid);
     const stored = l.depth;
     l.open(0x02);
     this.#level.chain = l.depth;
     l.open(0x02);
     this.#level.return = l.depth;
     l.open(0x02);
-    this.#level.unmet = l.depth;
+    this.#level.cold = l.depth;
     l.open(0x02);
     this.#tree(this.#region.entry);
     l.op(0x00);
-    l.close(); // unmet
+    l.close(); // cold
+    this.#storeMasked();
+    this.#putRip();
+    l.localGet(this.#unmet);
+    l.op(0x45);
+    l.open(0x04);
+    if (this.#stuck !== 0) this.#passEntry();
+    l.i32(Out.region);
+    l.op(0x0f);
+    l.close();
     this.#countUnmet();
-    l.brTo(this.#level.chain);
+    l.brTo(stored);
     l.close(); // return
-    this.#move(this.#written, true);
     this.#putRip();
     l.stateI32(st.callTop.offset);
     l.memory(0x29, 0);
@@ -899,17 +999,11 @@ class RegionWriter {
     l.i32(Out.returned);
     l.op(0x0f);
     l.close(); // chain
-    this.#move(this.#written, true);
     this.#putRip();
     l.close(); // stored: the state is in memory
     this.#checkSlice(() => this.#leaveIf());
     this.#lookUp(null, () => this.#leaveIf());
     this.#enter();
-    l.close(); // cold
-    this.#move(this.#written, true);
-    this.#putRip();
-    if (this.#stuck !== 0) this.#passEntry();
-    l.i32(Out.region);
     return l.finish();
   }
   /** A way has been taken that nobody had taken when the region was translated: where that happens often, it is translated again. */
