@@ -44,10 +44,10 @@ export class ModuleBuilder {
   readonly #bodies: Body[] = [];
   readonly #exports: { name: string; index: number }[] = [];
   readonly #memory: MemoryImport | null;
-  readonly #table: boolean;
+  readonly #table: number | null;
 
-  /** `table` imports `env.table` (funcref), the memory is `env.memory`, shared. */
-  constructor(memory: MemoryImport | null, table: boolean) {
+  /** `table` is the size of `env.table` (funcref), which never grows: V8 then knows it. The memory is `env.memory`, shared. */
+  constructor(memory: MemoryImport | null, table: number | null) {
     this.#memory = memory;
     this.#table = table;
   }
@@ -99,7 +99,7 @@ export class ModuleBuilder {
       }
     });
     section(2, (b) => {
-      b.uleb(this.#imports.length + (this.#memory ? 1 : 0) + (this.#table ? 1 : 0));
+      b.uleb(this.#imports.length + (this.#memory ? 1 : 0) + (this.#table === null ? 0 : 1));
       for (const i of this.#imports) {
         b.name(i.module);
         b.name(i.name);
@@ -113,10 +113,12 @@ export class ModuleBuilder {
         b.uleb(this.#memory.initial);
         b.uleb(this.#memory.maximum);
       }
-      if (this.#table) {
+      if (this.#table !== null) {
         b.name('env');
         b.name('table');
-        b.raw([1, 0x70, 0, 0]);
+        b.raw([1, 0x70, 1]);
+        b.uleb(this.#table);
+        b.uleb(this.#table);
       }
     });
     section(3, (b) => {

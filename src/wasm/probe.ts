@@ -8,7 +8,7 @@ const CODE = [0, 0x20, 0, 0xfd, 0x14, 0x20, 1, 0xfd, 0x14, 0x20, 2, 0xfd, 0x14, 
 
 /** Whether relaxed_madd rounds once here: (1 + 2^-30)² − (1 + 2^-29) is then 2^-60. */
 export function relaxedMaddIsFused(): boolean {
-  const m = new ModuleBuilder(null, false);
+  const m = new ModuleBuilder(null, null);
   const f = m.declare('madd', { params: ['f64', 'f64', 'f64'], result: 'f64' });
   m.define(f, { code: Uint8Array.from(CODE), hints: [] });
   m.export('madd', f);

@@ -9,9 +9,11 @@ import * as st from '../../isa/x86/state.ts';
 import { host, sub } from '../../isa/x86/sub.ts';
 import { inUpperHalf, jumpIndex } from '../../isa/x86/tlb.ts';
 import type { Lower } from '../../wasm/lower.ts';
+import { REGIONS_MAX } from './layout.ts';
 
 /** Regions live in the table from here on; below are the handlers. */
 export const REGION_FIRST = 0xe000;
+export const TABLE_ENTRIES = REGION_FIRST + REGIONS_MAX;
 
 /** Layout of a way out (a site). The first site of a region is its own: page base and epoch that its pages were checked for. */
 export const Site = {

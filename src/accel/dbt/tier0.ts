@@ -17,7 +17,7 @@ import { flushAll, protectPage } from '../../isa/x86/tlb.ts';
 import { Lower, type Target, type TlbLayout } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { cellLook, pageLook } from './cells.ts';
-import { chainMiss, pushEpoch, REGION_FIRST } from './chain.ts';
+import { chainMiss, pushEpoch, REGION_FIRST, TABLE_ENTRIES } from './chain.ts';
 import { type Handler, variantName } from './handlers.ts';
 import { Area } from './layout.ts';
 import { calleesOf, type Library } from './library.ts';
@@ -185,7 +185,7 @@ export function buildMain(
   const roots = new Set<Callee>(entryPoints);
   for (const h of hot) for (const c of calleesOf(h.body)) roots.add(c);
   const { subs, hosts } = library.closure(roots);
-  const m = new ModuleBuilder(memory, true);
+  const m = new ModuleBuilder(memory, TABLE_ENTRIES);
   const index = new Map<string, number>();
   for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
   const handlerType = m.type({ params: ['i32', 'i32'], result: 'i32' });
@@ -733,7 +733,7 @@ export function buildHandlers(
   const { subs, hosts } = library.closure(roots, (s) => s.name in available);
   const imports = subs.filter((s) => s.name in available);
   const exports = subs.filter((s) => !(s.name in available));
-  const m = new ModuleBuilder(memory, false);
+  const m = new ModuleBuilder(memory, null);
   const index = new Map<string, number>();
   for (const h of hosts) index.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
   for (const s of imports) index.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));

@@ -10,7 +10,18 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, pageLook } from './cells.ts';
-import { chainMiss, EPOCHS, manyTargets, pushEpoch, pushHalf, REGION_FIRST, Site, UNMET_MAX, validateRegion } from './chain.ts';
+import {
+  chainMiss,
+  EPOCHS,
+  manyTargets,
+  pushEpoch,
+  pushHalf,
+  REGION_FIRST,
+  Site,
+  TABLE_ENTRIES,
+  UNMET_MAX,
+  validateRegion,
+} from './chain.ts';
 import { dominates } from './flow.ts';
 import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
 import { copyOf, type HeldAt, heldAt, leaveOf, nestedSlots, nothingHeld } from './kept-slots.ts';
@@ -81,7 +92,7 @@ export function buildRegions(
   const { subs, hosts } = library.closure(roots, (s) => available.has(s.name));
   const imports = subs.filter((s) => available.has(s.name));
   const own = subs.filter((s) => !available.has(s.name));
-  const m = new ModuleBuilder(memory, true);
+  const m = new ModuleBuilder(memory, TABLE_ENTRIES);
   const functions = new Map<string, number>();
   for (const h of hosts) functions.set(h.name, m.import('host', h.name, { params: h.params, result: h.result }));
   for (const s of imports) functions.set(s.name, m.import('main', s.name, { params: ['i32', ...s.params], result: s.result }));

@@ -30,13 +30,13 @@ import { isWide } from '../../wasm/module.ts';
 import { relaxedMaddIsFused } from '../../wasm/probe.ts';
 import type { MemoryLayout, Vcpu, VcpuBus, VcpuExit } from '../accel.ts';
 import { readSlot, writeSlot } from '../slots.ts';
-import { REGION_FIRST } from './chain.ts';
+import { TABLE_ENTRIES } from './chain.ts';
 import { type Block, CodeCache } from './code.ts';
 import { CodePages } from './code-pages.ts';
 import { type CounterName, Counters } from './counters.ts';
 import type { Handler, Handlers } from './handlers.ts';
 import type { KeptRegions } from './kept.ts';
-import { Area, RECORD_ARENA, REGIONS_MAX } from './layout.ts';
+import { Area, RECORD_ARENA } from './layout.ts';
 import type { Library } from './library.ts';
 import { Mailbox, Request } from './mailbox.ts';
 import type { Reach } from './region.ts';
@@ -164,7 +164,7 @@ export class DbtVcpu implements Vcpu {
     for (let n = 0; n < TLB_ENTRIES; n++)
       this.#view.setBigInt64(none + n * TLB_ENTRY_BYTES, BigInt(n ^ (TLB_ENTRIES / 2)) << 12n, true);
 
-    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: REGION_FIRST + REGIONS_MAX });
+    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_ENTRIES, maximum: TABLE_ENTRIES });
     this.counters = new Counters(buffer, this.#env + Area.counters);
     this.#pmu = bus.pmu && new Pmu(this.#view, this.#env, bus.pmu);
     this.#hosts = this.#hostFunctions();
