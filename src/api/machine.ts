@@ -70,7 +70,7 @@ export interface OpenedDevices {
 /** What the API needs of its host. */
 export interface ApiHost<F extends Frozen = Frozen> {
   machine(setup: MachineSetup): HostMachine<F>;
-  image(name: string | undefined): Promise<KernelFiles>;
+  image(name: string | undefined): Promise<KernelFiles & { readonly initrd?: Uint8Array }>;
   readFile(path: string): Promise<Uint8Array>;
   accel(wanted: 'auto' | 'dbt' | 'kvm'): Pick<MachineConfig, 'accel' | 'tscKhz' | 'hostVendor' | 'hostPhysicalBits'>;
   devices(o: MachineOptions, ours: boolean): Promise<OpenedDevices>;

@@ -28,6 +28,22 @@ test('a bell that is rung again whenever it was heard does not keep the thread t
   await served;
 });
 
+test('who serves is told how many bells were heard, and nothing where none was', async () => {
+  const { bells, bell, buffer } = setUp();
+  const other = bells.add(doorbellLayout.view(buffer, 8));
+  const counts: number[] = [];
+  bell.ring();
+  bell.ring();
+  other.ring();
+  const served = bells.serve(turn, (count) => {
+    counts.push(count);
+    if (counts.length === 1) other.ring();
+    else bells.close();
+  });
+  await served;
+  assert.deepEqual(counts, [2, 1]);
+});
+
 test('who has only the words rings once until the reason was looked at', () => {
   const { bells, buffer, bell } = setUp();
   const kicked = new Int32Array(buffer, 16, 1);

@@ -66,20 +66,30 @@ export class Bells {
   remove(bell: Doorbell): void {
     this.#bells.delete(bell);
   }
-  /** Hears what was rung. */
-  hear(): void {
+  /** Hears what was rung: how many bells. */
+  hear(): number {
     Atomics.store(this.#state.rung, 0, 0);
-    for (const bell of this.#bells) if (bell.take()) bell.heard?.();
+    let count = 0;
+    for (const bell of this.#bells) {
+      if (!bell.take()) continue;
+      bell.heard?.();
+      count++;
+    }
+    return count;
   }
-  /** Hears until `close`; only on the I/O thread. `turn` resolves when all else that waits for this thread has had its turn. */
-  async serve(turn: () => Promise<void>): Promise<void> {
+  /**
+   * Hears until `close`; only on the I/O thread. `turn` resolves when all else that waits for this thread has had its turn; `rang` is told how many bells were
+   * heard.
+   */
+  async serve(turn: () => Promise<void>, rang: (count: number) => void = () => {}): Promise<void> {
     while (this.#open) {
       // A look now and then, whatever the word says: a restored state may hold bells that were rung before it was saved.
       const wait = Atomics.waitAsync(this.#state.rung, 0, 0, LOOK_MS);
       if (wait.async) await wait.value;
       // A guest that rings without end must not keep this thread from anything else.
       else await turn();
-      this.hear();
+      const count = this.hear();
+      if (count > 0) rang(count);
     }
   }
   close(): void {

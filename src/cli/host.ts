@@ -81,6 +81,11 @@ export interface ProgramHost {
    * @throws Error (rejects) with one line
    */
   readKernel(path: string): Promise<Pick<KernelFiles, 'kernel' | 'identity' | 'complete'>>;
+  /**
+   * An initramfs, which a regular file is read into the guest's memory from.
+   * @throws Error (rejects) with one line
+   */
+  readInitrd(path: string): Promise<NonNullable<KernelFiles['initrd']>>;
   /** Opens a file for writing from its beginning. */
   writer(path: string): Promise<(data: Uint8Array | string) => Promise<void>>;
   writeFile(path: string, text: string): Promise<void>;

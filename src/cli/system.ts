@@ -319,7 +319,7 @@ async function flashNodes(s: Settings, { blocks }: Emulator): Promise<FlashImage
 async function kernelFiles(s: Settings, host: SystemHost): Promise<KernelFiles | undefined> {
   if (s.kernel === undefined) return undefined;
   const kernel = await host.readKernel(s.kernel);
-  const initrd = s.initrd === undefined ? undefined : await host.readFile(s.initrd);
+  const initrd = s.initrd === undefined ? undefined : await host.readInitrd(s.initrd);
   return { ...kernel, name: s.kernel, initrd, append: s.append ?? '' };
 }
 

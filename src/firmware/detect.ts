@@ -7,7 +7,7 @@ import { isElf, parseElf } from './elf.ts';
 import { findMultibootHeader, loadMultiboot, type MultibootModule } from './multiboot.ts';
 import { loadPvh, pvhEntry } from './pvh.ts';
 import { isBzImage } from './setup-header.ts';
-import { type BootState, type LoadTarget, size } from './target.ts';
+import { asFile, type BootState, type ImageFile, type LoadTarget, size } from './target.ts';
 import { isVmlinux, loadVmlinux } from './vmlinux.ts';
 
 export interface KernelOptions extends Partial<Omit<BzImageOptions, 'initrd'>> {
@@ -15,7 +15,7 @@ export interface KernelOptions extends Partial<Omit<BzImageOptions, 'initrd'>> {
   /** The kernel file's name: the first word of a multiboot kernel's command line. */
   readonly name?: string;
   /** The initrd of a Linux or PVH kernel; a multiboot kernel gets it as its only module when `modules` is not given. */
-  readonly initrd?: Uint8Array;
+  readonly initrd?: Uint8Array | ImageFile;
   readonly modules?: readonly MultibootModule[];
   /** The guest's memory map; by default `buildE820` of the target. */
   readonly memoryMap?: readonly MemoryRange[];
@@ -42,7 +42,7 @@ export const loadKernel = (target: LoadTarget, options: KernelOptions): BootStat
   options.complete?.();
   if (findMultibootHeader(kernel)) {
     const commandLine = [options.name ?? 'kernel', append].filter((s) => s !== '').join(' ');
-    const modules = options.modules ?? (initrd ? [{ bytes: initrd, commandLine: 'initrd' }] : []);
+    const modules = options.modules ?? (initrd ? [{ bytes: asFile(initrd).bytes(0, initrd.length), commandLine: 'initrd' }] : []);
     return loadMultiboot(target, kernel, { commandLine, modules, memoryMap });
   }
   if (isElf(kernel)) {

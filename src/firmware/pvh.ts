@@ -5,7 +5,7 @@ import type { MemoryRange } from './e820.ts';
 import { type ElfImage, loadElf } from './elf.ts';
 import { INFO_ADDRESS, INFO_SIZE } from './layout.ts';
 import { createArena, createStrings, encodeString, placeHigh } from './placement.ts';
-import { type BootState, hex, type LoadTarget } from './target.ts';
+import { asFile, type BootState, hex, type ImageFile, type LoadTarget } from './target.ts';
 
 const XEN_ELFNOTE_PHYS32_ENTRY = 18;
 const START_MAGIC = 0x336e_c578;
@@ -22,7 +22,7 @@ export const pvhEntry = (image: ElfImage): number | undefined => {
 
 export interface PvhOptions {
   readonly append: string;
-  readonly initrd?: Uint8Array;
+  readonly initrd?: Uint8Array | ImageFile;
   readonly memoryMap: readonly MemoryRange[];
   readonly rsdp?: number;
 }
@@ -46,7 +46,7 @@ export const loadPvh = (target: LoadTarget, file: Uint8Array, image: ElfImage, o
   let modules = 0;
   if (options.initrd && options.initrd.length > 0) {
     const at = placeHigh(options.memoryMap, options.initrd.length, end, 2 ** 32, 'initrd');
-    target.write(at, options.initrd);
+    target.load(at, asFile(options.initrd), 0, options.initrd.length, false);
     const entryBytes = new Uint8Array(32);
     const view = new DataView(entryBytes.buffer);
     view.setBigUint64(0, BigInt(at), true);

@@ -17,6 +17,7 @@ export const inMemory = (bytes: Uint8Array): ImageFile => ({
   bytes: (start, end) => bytes.subarray(start, end),
   copy: (start, place) => place.set(bytes.subarray(start, start + place.length)),
 });
+export const asFile = (what: Uint8Array | ImageFile): ImageFile => (what instanceof Uint8Array ? inMemory(what) : what);
 
 /** Guest RAM as a loader sees it: RAM at [0, ramBelow4G) and, when `ramAbove4G` > 0, at [4 GiB, 4 GiB + ramAbove4G). */
 export interface LoadTarget {

@@ -4,12 +4,12 @@ import { encodeE820, type MemoryRange } from './e820.ts';
 import { SETUP_DATA_ADDRESS, ZERO_PAGE_ADDRESS } from './layout.ts';
 import { createStrings, encodeString, placeHigh } from './placement.ts';
 import { HDR, KASLR_FLAG, LOADED_HIGH, type SetupHeader, XLF_CAN_BE_LOADED_ABOVE_4G } from './setup-header.ts';
-import type { LoadTarget } from './target.ts';
+import { asFile, type ImageFile, type LoadTarget } from './target.ts';
 
 /** What every way into a Linux kernel takes. */
 export interface LinuxOptions {
   readonly append: string;
-  readonly initrd?: Uint8Array;
+  readonly initrd?: Uint8Array | ImageFile;
   readonly memoryMap: readonly MemoryRange[];
   /** Guest-physical address of the RSDP. */
   readonly rsdp?: number;
@@ -97,7 +97,7 @@ export const fillLoaderFields = (
     const anywhere = placement.entry64 && (header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) !== 0;
     const limit = anywhere ? 2 ** 52 : Math.min(header.initrdAddrMax + 1, 2 ** 32);
     initrd = placeHigh(options.memoryMap, options.initrd.length, placement.kernelEnd, limit, 'initrd');
-    target.write(initrd, options.initrd);
+    target.load(initrd, asFile(options.initrd), 0, options.initrd.length, false);
     view.setUint32(HDR.ramdiskImage, initrd % 2 ** 32, true);
     view.setUint32(HDR.ramdiskSize, options.initrd.length, true);
   }

@@ -3,6 +3,7 @@
 
 import { fwCfgKey, le } from '../devices/fw-cfg.ts';
 import { CAN_USE_HEAP, HDR, parseSetupHeader } from '../firmware/setup-header.ts';
+import { asFile } from '../firmware/target.ts';
 import type { KernelFiles } from './running.ts';
 
 /** Where the parts go in guest memory. */
@@ -41,7 +42,7 @@ export function kernelItems(files: KernelFiles, ramLow: number): ReadonlyMap<num
     [fwCfgKey.setupAddress, le(place.setup, 4)],
     [fwCfgKey.setupSize, le(setup.length, 4)],
   ]);
-  const { initrd } = files;
+  const initrd = files.initrd && asFile(files.initrd).bytes(0, files.initrd.length);
   if (initrd) {
     const last = Math.min(header.initrdAddrMax, ramLow - TABLES - 1);
     const address = Math.floor((last - initrd.length) / 4096) * 4096;

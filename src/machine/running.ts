@@ -16,7 +16,8 @@ export interface KernelFiles {
   readonly kernel: Uint8Array;
   /** The kernel file's name: the first word of a multiboot kernel's command line. */
   readonly name: string;
-  readonly initrd?: Uint8Array;
+  /** Bytes, or a file that is read straight into the guest's memory, at each start. */
+  readonly initrd?: Uint8Array | ImageFile;
   readonly append: string;
   /** Says which file of the host the kernel is, as it was when it was read: see `ProgramHost.identity`. */
   readonly identity?: string | undefined;

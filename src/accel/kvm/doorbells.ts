@@ -35,7 +35,14 @@ const entryLayout = struct({
 });
 type Entry = ViewOf<typeof entryLayout>;
 /** What is installed. Every thread of the machine sees it; changes need `lock`, and the board's. */
-export const doorbellsLayout = struct({ lock: lockLayout, closed: ['i32', 1], closer: 'u32', entries: [entryLayout, BELLS_MAX] });
+export const doorbellsLayout = struct({
+  lock: lockLayout,
+  closed: ['i32', 1],
+  /** 1 from `open` to `close`: the kernel takes none before. */
+  heard: ['i32', 1],
+  closer: 'u32',
+  entries: [entryLayout, BELLS_MAX],
+});
 
 /** What tells two doorbells apart. */
 const keyOf = (e: { address: number; match: number; kicked: number; ports: number; size: number }): string =>
@@ -58,10 +65,14 @@ export class KvmDoorbells {
     return this.#vm.host;
   }
 
-  /** Has the kernel take the writes that are listed, and no others; whether it takes new ones since. With the board's lock held. */
+  /** Somebody hears them: without, there is nothing to update. */
+  get heard(): boolean {
+    return Atomics.load(this.#s.heard, 0) !== 0;
+  }
+  /** Has the kernel take the writes that are listed, and no others, while somebody hears them; whether it takes new ones since. With the board's lock held. */
   update(wanted: readonly PlacedBell[]): boolean {
     const { waits } = this.#vm.share;
-    if (waits === undefined) return false;
+    if (waits === undefined || !this.heard) return false;
     let more = false;
     const missing = new Map(
       wanted.slice(0, BELLS_MAX).map(({ space, address, size, match, words }) => {
@@ -138,11 +149,13 @@ export class KvmDoorbells {
     const { waits } = this.#vm.share;
     if (waits === undefined) return;
     Atomics.store(this.#s.closed, 0, 0);
+    Atomics.store(this.#s.heard, 0, 1);
     this.#s.closer = Math.max(0, this.#host.eventfd(waits, CLOSE));
   }
   /** Ends `serve`, and takes all from the kernel. */
   close(): void {
     this.update([]);
+    Atomics.store(this.#s.heard, 0, 0);
     Atomics.store(this.#s.closed, 0, 1);
     Atomics.notify(this.#s.closed, 0);
     if (this.#s.closer === 0) return;

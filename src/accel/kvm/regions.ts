@@ -24,9 +24,13 @@ const PARTS_MAX = 4;
 /** More cannot be: pages below 1 MiB one by one, two pieces of RAM and the parts of one, what was plugged in, and the slots. */
 const REGIONS_MAX = LOW_PAGES + 2 + PARTS_MAX + SLOTS_MAX + PLUG_SLOTS_MAX;
 
-const entryLayout = struct({ gpa: 'f64', length: 'f64', host: 'f64', flags: 'u32' });
-/** What is installed, by KVM slot; length 0 for a free one. */
-export const regionsLayout = struct({ entries: [entryLayout, REGIONS_MAX] });
+/** What is installed, by KVM slot; length 0 for a free one. Columns: rows would be an object each, made in each thread that looks. */
+export const regionsLayout = struct({
+  gpa: ['f64', REGIONS_MAX],
+  length: ['f64', REGIONS_MAX],
+  host: ['f64', REGIONS_MAX],
+  flags: ['u32', REGIONS_MAX],
+});
 
 interface Region {
   readonly gpa: number;
@@ -115,30 +119,28 @@ export class KvmRegions {
     this.#layout = layout;
     this.#s = regionsLayout.view(memory, layout.regions);
   }
-  get #installed() {
-    return this.#s.entries;
-  }
 
   /** Makes KVM's slots what the table says. With the board's lock held, or before any vCPU runs. */
   update(): void {
     const wanted = wantedRegions(this.#view, this.#layout, this.#vm.share.hiding);
-    const key = (r: { gpa: number; length: number; host: number }, readOnly: boolean): string =>
-      `${r.gpa} ${r.length} ${r.host} ${readOnly}`;
-    const missing = new Map(wanted.map((r) => [key(r, r.readOnly), r]));
-    this.#installed.forEach((e, slot) => {
-      if (e.length === 0 || missing.delete(key(e, (e.flags & READONLY_FLAG) !== 0))) return;
-      this.#vm.setRegion(slot, e.gpa, undefined);
-      e.length = 0;
-    });
+    const key = (gpa: number, length: number, host: number, readOnly: boolean): string => `${gpa} ${length} ${host} ${readOnly}`;
+    const missing = new Map(wanted.map((r) => [key(r.gpa, r.length, r.host, r.readOnly), r]));
+    const { gpa, length, host, flags } = this.#s;
+    for (let slot = 0; slot < REGIONS_MAX; slot++) {
+      if (length[slot] === 0) continue;
+      const readOnly = (flags[slot]! & READONLY_FLAG) !== 0;
+      if (missing.delete(key(gpa[slot]!, length[slot]!, host[slot]!, readOnly))) continue;
+      this.#vm.setRegion(slot, gpa[slot]!, undefined);
+      length[slot] = 0;
+    }
     let slot = 0;
     for (const r of missing.values()) {
-      while (this.#installed[slot]!.length !== 0) slot++;
+      while (length[slot] !== 0) slot++;
       this.#set(slot, r, r.readOnly);
-      const e = this.#installed[slot]!;
-      e.gpa = r.gpa;
-      e.length = r.length;
-      e.host = r.host;
-      e.flags = (r.readOnly ? READONLY_FLAG : 0) | (this.#log ? LOG_FLAG : 0);
+      gpa[slot] = r.gpa;
+      length[slot] = r.length;
+      host[slot] = r.host;
+      flags[slot] = (r.readOnly ? READONLY_FLAG : 0) | (this.#log ? LOG_FLAG : 0);
     }
   }
   #log = false;
@@ -146,20 +148,28 @@ export class KvmRegions {
     this.#vm.setRegion(slot, r.gpa, this.#bytes.subarray(r.host, r.host + r.length), { readonly, logDirty: this.#log });
   }
 
+  /** Slots with a region that has all of these flags. */
+  #slots(mask: number): number[] {
+    const { length, flags } = this.#s;
+    return Array.from(length.keys()).filter((slot) => length[slot] !== 0 && (flags[slot]! & mask) === mask);
+  }
   /** Has the kernel note which pages are written, or no more. The vCPUs are held. */
   logDirty(on: boolean): void {
     this.#log = on;
-    this.#installed.forEach((e, slot) => {
-      if (e.length === 0 || ((e.flags & LOG_FLAG) !== 0) === on) return;
-      e.flags = (e.flags & ~LOG_FLAG) | (on ? LOG_FLAG : 0);
-      this.#set(slot, e, (e.flags & READONLY_FLAG) !== 0);
-    });
+    const { gpa, length, host, flags } = this.#s;
+    for (const slot of this.#slots(0)) {
+      if (((flags[slot]! & LOG_FLAG) !== 0) === on) continue;
+      flags[slot] = (flags[slot]! & ~LOG_FLAG) | (on ? LOG_FLAG : 0);
+      const region = { gpa: gpa[slot]!, length: length[slot]!, host: host[slot]! };
+      this.#set(slot, region, (flags[slot]! & READONLY_FLAG) !== 0);
+    }
   }
   /** Page `page` of slot `slot` was written, says a vCPU's dirty ring: puts 0 into the machine's map. */
   written(slot: number, page: number): void {
-    const e = this.#installed[slot];
-    if (e && e.length > 0 && (e.flags & LOG_FLAG) !== 0 && page < e.length / PAGE)
-      this.#bytes[this.#layout.dirtyMap + (e.host - this.#layout.ramBase) / PAGE + page] = 0;
+    const { length, host, flags } = this.#s;
+    const bytes = length[slot];
+    if (bytes !== undefined && page < bytes / PAGE && (flags[slot]! & LOG_FLAG) !== 0)
+      this.#bytes[this.#layout.dirtyMap + (host[slot]! - this.#layout.ramBase) / PAGE + page] = 0;
   }
   /** Puts 0 into `map`, by page from the start of RAM, for each that was written since the last time. */
   takeDirty(map: Uint8Array): void {
@@ -168,13 +178,13 @@ export class KvmRegions {
       this.#vm.resetDirtyRings();
       return;
     }
-    this.#installed.forEach((e, slot) => {
-      if (e.length === 0 || (e.flags & LOG_FLAG) === 0) return;
-      const first = (e.host - this.#layout.ramBase) / PAGE;
-      const words = this.#vm.dirtyLog(slot, e.length / PAGE);
+    const { length, host } = this.#s;
+    for (const slot of this.#slots(LOG_FLAG)) {
+      const first = (host[slot]! - this.#layout.ramBase) / PAGE;
+      const words = this.#vm.dirtyLog(slot, length[slot]! / PAGE);
       for (let w = 0; w < words.length; w++) {
         for (let bits = words[w]!; bits !== 0; bits &= bits - 1) map[first + w * 32 + 31 - Math.clz32(bits & -bits)] = 0;
       }
-    });
+    }
   }
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync, statSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'node:test';
@@ -44,4 +44,23 @@ test('a file with holes is what was written, and where zeros are already they ar
   }
   truncateSync(path, MIB);
   for (const zeroed of [false, true]) assert.throws(() => file.copy(3, new Uint8Array(2 * MIB), zeroed), /it became shorter/);
+});
+
+test('a file that must stay as it was is read under any name, and not once it was written to', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'nonroot-image-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const path = join(folder, 'file');
+  writeFileSync(path, 'initramfs');
+  utimesSync(path, 1, 1);
+  const file = openImageFile(path, true);
+  t.after(() => file.close());
+  renameSync(path, `${path}.old`);
+  writeFileSync(path, 'another');
+  const place = new Uint8Array(9);
+  file.copy(0, place);
+  assert.equal(Buffer.from(place).toString(), 'initramfs');
+  assert.equal(Buffer.from(file.bytes(4, 7)).toString(), 'ram');
+  writeFileSync(`${path}.old`, 'INITRAMFS');
+  assert.throws(() => file.copy(0, place), /Cannot read .*: it was written to meanwhile/);
+  assert.throws(() => file.bytes(4, 7), /Cannot read .*: it was written to meanwhile/);
 });

@@ -7,10 +7,18 @@ import { nativeFiles } from './file-native.ts';
 /** Zeros of this many bytes become a hole, which costs neither time nor memory later. */
 const HOLE = 64 << 10;
 
-/** A host file, to be closed. Throws Node's error where it cannot be opened. */
-export function openImageFile(path: string): Required<ImageFile> {
+/**
+ * A host file, to be closed. Throws Node's error where it cannot be opened. With `unchanged` it must hold what it held when it was opened: reading throws one
+ * line where it was written to since. (Another file may take its name.)
+ */
+export function openImageFile(path: string, unchanged = false): Required<ImageFile> {
   const fd = openSync(path, 'r');
   const shorter = (): Error => new Error(`Cannot read ${path}: it became shorter meanwhile`);
+  const state = (): string => {
+    const { size, mtimeNs } = fstatSync(fd, { bigint: true });
+    return `${size} ${mtimeNs}`;
+  };
+  const before = unchanged ? state() : '';
   const read = (start: number, place: Uint8Array): void => {
     for (let done = 0; done < place.length; ) {
       const count = readSync(fd, place, done, place.length - done, start + done);
@@ -19,6 +27,7 @@ export function openImageFile(path: string): Required<ImageFile> {
     }
   };
   const copy = (start: number, place: Uint8Array, zeroed = false): void => {
+    if (unchanged && state() !== before) throw new Error(`Cannot read ${path}: it was written to meanwhile`);
     const native = zeroed ? nativeFiles() : undefined;
     if (!native) return read(start, place);
     const end = start + place.length;
@@ -35,7 +44,7 @@ export function openImageFile(path: string): Required<ImageFile> {
     length: fstatSync(fd).size,
     bytes(start, end) {
       const bytes = new Uint8Array(end - start);
-      read(start, bytes);
+      copy(start, bytes);
       return bytes;
     },
     copy,

@@ -7,6 +7,7 @@ import { checkComponents, keptComponents } from '../../accel/kvm/state.ts';
 import { alignTsc } from '../../accel/kvm/tsc.ts';
 import { makeVcpu } from '../../accel/kvm/vcpu.ts';
 import type { Msi } from '../../bus/irq.ts';
+import type { PlacedBell } from '../../bus/space.ts';
 import { CONFIG_ADDRESS } from '../../devices/pci-host.ts';
 import { tsegBytes } from '../../devices/smram.ts';
 import { type Board, EXTENDED_TSEG } from '../../machine/board.ts';
@@ -14,6 +15,12 @@ import { type MachineConfig, TSC_KHZ } from '../../machine/config.ts';
 import { chipsToBoard, chipsToKernel, pitToKernel, pullWires } from './kvm-chips.ts';
 import { waitForDoorbells } from './kvm-doorbells-thread.ts';
 import { type KvmThread, kvmThread } from './kvm-thread.ts';
+
+/**
+ * Doorbells that the vCPUs ring themselves before the kernel does, for whom a thread has to wait: a disk that is read at the doorbell, and else rings a few
+ * times in its life, does without.
+ */
+const RINGS = 16;
 
 /** Has vCPUs leave their guests and their loops: a thread in KVM_RUN cannot be ended. */
 export function expel({ control, wake }: Board, cpus: number): void {
@@ -104,11 +111,25 @@ export class KvmMachine {
     if (!this.#connected) throw new Error('Cannot bring the board to KVM: it is not there yet');
     return this.#connected;
   }
-  /** Has the doorbells heard that the kernel takes: from the first one on. */
-  hear(): void {
-    if (!this.#thread || this.#endDoorbells) return;
-    const { memory, layout, failed } = this.#o;
-    this.#endDoorbells = waitForDoorbells(this.#thread, { memory, layout }, failed);
+  /** The I/O thread has heard `count` doorbells. Once it has heard many, the kernel rings those that it can. */
+  rang(count: number): void {
+    if (!this.active || this.#rings >= RINGS) return;
+    this.#rings += count;
+    const { lock, placeBells } = this.#board;
+    if (this.#rings >= RINGS) lock.run(placeBells);
+  }
+  #rings = 0;
+  /** Writes that only ring are elsewhere now. With the board's lock held. */
+  bellsMoved(bells: () => readonly PlacedBell[]): void {
+    const thread = this.#thread;
+    if (!thread || this.#rings < RINGS) return;
+    const placed = bells();
+    // What is rung before that thread is there waits in the eventfds.
+    if (placed.length > 0) {
+      const { memory, layout, failed } = this.#o;
+      this.#endDoorbells ??= waitForDoorbells(thread, { memory, layout }, failed);
+    }
+    thread.doorbells.update(placed);
   }
   /** Ends the thread that hears them. */
   async stopHearing(): Promise<void> {

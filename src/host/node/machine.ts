@@ -194,9 +194,7 @@ export class NodeMachine implements RunningMachine {
         wall: wallClock,
         kick: (n) => (this.#kvm.thread?.kick ?? flag)(n),
         slotsChanged: () => this.#kvm.thread?.slotsChanged(),
-        bellsMoved: (bells) => {
-          if (this.#kvm.thread?.doorbells.update(bells())) this.#kvm.hear();
-        },
+        bellsMoved: (bells) => this.#kvm.bellsMoved(bells),
         remoteApics: kvm?.remoteApics,
         event: (event) => this.#event(event),
         notify: this.#notify,
@@ -273,7 +271,10 @@ export class NodeMachine implements RunningMachine {
     if (this.#serving) return;
     this.#serving = true;
     this.#serial.start();
-    void this.board.bells.serve(() => new Promise((resolve) => setImmediate(resolve)));
+    void this.board.bells.serve(
+      () => new Promise((resolve) => setImmediate(resolve)),
+      (count) => this.#kvm.rang(count),
+    );
   }
   async pause(): Promise<void> {
     if (this.#status !== 'running') return;
@@ -819,10 +820,6 @@ export class NodeMachine implements RunningMachine {
         return this.#o.report(m.device, m.message);
       case 'thread':
         return this.#threads[cpu]!.resolve(m.id);
-      case 'bells':
-        // What is rung before that thread is there waits in the eventfds.
-        if (this.#status !== 'ended') this.#kvm.hear();
-        return;
       case 'switched':
         if (this.#switching && m.refused) this.#switching.refused = m.why ?? this.#switching.refused ?? '';
         if (this.#switching && --this.#switching.left === 0) this.#switching.done();

@@ -11,7 +11,8 @@ import { prepareToConfine } from './confinement.ts';
 import { readFirmware } from './fetch-firmware.ts';
 import { nodeDiskHost } from './file.ts';
 import { openFolder } from './folder.ts';
-import { openKernel } from './kept-kernel.ts';
+import { openImageFile } from './image-file.ts';
+import { fileIdentity, openKernel } from './kept-kernel.ts';
 import { kvmHost } from './kvm-native.ts';
 import { NodeMachine } from './machine.ts';
 import { openTerminal } from './terminal.ts';
@@ -65,6 +66,13 @@ export function programHost(version: string, ahead?: ThreadAhead): ProgramHost {
         if (kernel) return kernel;
       } catch {}
       return { kernel: await readFile(path) };
+    },
+    async readInitrd(path) {
+      // What Node says of it is said as for any other file.
+      try {
+        if (fileIdentity(path) !== undefined) return openImageFile(path, true);
+      } catch {}
+      return readFile(path);
     },
     writeFile: (path, text) =>
       writeFile(path, text).catch((error: NodeJS.ErrnoException) => reject(`Cannot write ${path}`, error)),

@@ -106,8 +106,6 @@ export type FromVcpu =
   | { readonly kind: 'stopped'; readonly instructions: number; readonly state: Readonly<Record<string, bigint>> }
   /** The host's number of the thread. */
   | { readonly kind: 'thread'; readonly id: number }
-  /** The kernel rings doorbells. */
-  | { readonly kind: 'bells' }
   /** Over; or as before, where a vCPU could not be made: this one, where it says why. */
   | { readonly kind: 'switched'; readonly refused: boolean; readonly why?: string }
   /** The vCPU that was started has entered its loop; or it could not be made. */
@@ -183,7 +181,7 @@ const board = buildBoard({
   kick: (n) => (kvm?.kick ?? flag)(n),
   slotsChanged: () => kvm?.slotsChanged(),
   bellsMoved(bells) {
-    if (kvm?.doorbells.update(bells())) send({ kind: 'bells' });
+    if (kvm?.doorbells.heard) kvm.doorbells.update(bells());
   },
   remoteApics: kvm?.remoteApics,
   event: (event) => send({ kind: 'event', event }),
