@@ -44,7 +44,7 @@ interface Place {
 
 const GPR = new Set(st.gpr.map((s) => s.offset));
 /** What decides which pages may be accessed. */
-const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
+export const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
 const RSP: number = st.gpr[4].offset;
 const RBP: number = st.gpr[5].offset;
 

@@ -175,8 +175,6 @@ export function low(v: Value): Value {
   }
 }
 
-/** The key's number of what has to be forgotten lies above that of the TLB; it is never 0. */
-const KEY_STEP = 1n << 14n;
 const isKey = (v: Value): boolean => v.tag?.kind === 'key';
 
 /** What arithmetic tells of its result. */
@@ -208,7 +206,7 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
     }
     case ADD64:
     case ADD32: {
-      if (op === ADD64 && isKey(first!) && isConst(second!, KEY_STEP)) return { kind: 'key' };
+      if (op === ADD64 && isKey(first!) && isConst(second!, st.CELL_KEY_STEP)) return { kind: 'key' };
       const sum = addressOf(args, s) ?? addressOf([second!, first!], s);
       if (sum) return sum;
       if (!x || !y || (x.base !== 'number' && y.base !== 'number') || x.zero || y.zero) return null;
@@ -235,7 +233,7 @@ export function tagOf(op: number, args: readonly Value[], imm: bigint, s: State)
       return bounded('number', x!.lo * y!.lo, x!.hi * y!.hi, constant === undefined ? 1 : stepOf(x!) * constant);
     case AND32:
     case AND64:
-      if (op === AND64 && isKey(first!) && isConst(second!, -KEY_STEP)) return { kind: 'key' };
+      if (op === AND64 && isKey(first!) && isConst(second!, -st.CELL_KEY_STEP)) return { kind: 'key' };
       return masked(args);
     case OR32:
     case OR64:

@@ -530,7 +530,7 @@ export class Regions {
   /** What all cells know holds no more: some that were cleared may have been in the chain (see isa/x86/tlb.ts). */
   #forgetCells(): void {
     const at = this.#env + st.cellKey.offset;
-    this.#view.setBigInt64(at, this.#view.getBigInt64(at, true) + (1n << 14n), true);
+    this.#view.setBigInt64(at, this.#view.getBigInt64(at, true) + st.CELL_KEY_STEP, true);
     this.#view.setInt32(this.#env + st.cellChain.offset, 0, true);
   }
   /** 1 for a linear address in the upper half. */

@@ -23,7 +23,7 @@ import {
   validateRegion,
 } from './chain.ts';
 import { dominates } from './flow.ts';
-import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
+import { alone, type Group, groupsOf, loopOf, type Member, RIGHTS, writes } from './groups.ts';
 import { copyOf, type HeldAt, heldAt, leaveOf, nestedSlots, nothingHeld } from './kept-slots.ts';
 import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
 import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
@@ -51,9 +51,6 @@ const KEPT = new Map<number, Type>([
   [st.tlb.offset, 'i32'],
   [st.cellKey.offset, 'i64'],
 ]);
-
-/** Of these, those that accesses go by: they are in their locals all the time, and the state has them, too. */
-const RIGHTS: ReadonlySet<number> = new Set([st.tlb.offset, st.cellKey.offset]);
 
 /** Of these, those that pay only in loops: elsewhere the state is as good, and they need not be loaded and stored at the region's ends. */
 const IN_LOOPS: ReadonlySet<number> = new Set([...st.xmm, ...st.ymmHigh].map((s) => s.offset));
@@ -133,6 +130,7 @@ class RegionWriter {
   #held = nothingHeld();
   /** Local with a bit for each slot that was written where the region is left by a way that many share; and the sets that ways have named. */
   readonly #mask: number;
+  readonly #bits = new Map<number, bigint>();
   readonly #masks: ReadonlySet<number>[] = [];
   readonly #rip: number;
   readonly #pageBase: number;
@@ -212,7 +210,10 @@ class RegionWriter {
     this.#retired = this.#l.local('i32');
     this.#mask = this.#l.local('i64');
     this.#unmet = this.#l.local('i32');
-    for (const offset of this.#used) this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
+    for (const offset of this.#used) {
+      this.#bits.set(offset, 1n << BigInt(this.#bits.size));
+      this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
+    }
     this.#heldAt = heldAt(region.blocks, bodies, new Set([...this.#used].filter((offset) => !RIGHTS.has(offset))));
   }
 
@@ -326,7 +327,7 @@ class RegionWriter {
       l.localSet(this.#locals.get(offset)!);
     }
   }
-  /** Slots that are in their locals all the time. */
+  /** What accesses go by: it is in its locals all the time, and the state has it, too. */
   get #rights(): number[] {
     return [...this.#used].filter((offset) => RIGHTS.has(offset));
   }
@@ -347,9 +348,8 @@ class RegionWriter {
     l.brTo(this.#level.cold);
   }
   #maskOf(offsets: Iterable<number>): bigint {
-    const slots = [...this.#used];
     let mask = 0n;
-    for (const offset of offsets) mask |= 1n << BigInt(slots.indexOf(offset));
+    for (const offset of offsets) mask |= this.#bits.get(offset)!;
     return mask;
   }
   /** The way's end: stores what the mask says. */

@@ -184,6 +184,7 @@ export const NARROW_HALF = (1n << 63n) - 0xc0000000n;
  * bits 12 and 13, which TLB `tlb` is. The others are 0.
  */
 export const cellKey = slot('cellKey', 'i64');
+export const CELL_KEY_STEP = 1n << 14n;
 /** Host address of the first cell in the chain of those filled from non-global pages under this number, or 0: see tlb.ts. */
 export const cellChain = slot('cellChain', 'i32');
 /** 1 while a cell may hold a global page of the lower half, which is in no chain: INVLPG then ends all of them. */

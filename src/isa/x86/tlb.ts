@@ -189,7 +189,7 @@ export const ChainedCell = { key: 8, link: 24, member: 1 } as const;
 
 /** What single accesses of translated code know of TLB entries holds no more. */
 function nextCells(c: Emit): void {
-  c.set(st.cellKey, c.b.add(c.get(st.cellKey), c.b.i64(1 << 14)));
+  c.set(st.cellKey, c.b.add(c.get(st.cellKey), c.b.i64(st.CELL_KEY_STEP)));
   c.set(st.cellChain, c.b.i32(0));
   c.set(st.lowerGlobal, c.b.i32(0));
 }
@@ -215,7 +215,7 @@ export function setTlb(c: Emit, tlb: Value): void {
   const b = c.b;
   const number = b.extu(b.shru(b.and(tlb, b.i32(TLB_BITS.mask)), b.i32(TLB_BITS.shift)));
   c.set(st.tlb, tlb);
-  c.set(st.cellKey, b.or(b.and(c.get(st.cellKey), b.i64(-(1 << 14))), number));
+  c.set(st.cellKey, b.or(b.and(c.get(st.cellKey), b.i64(-st.CELL_KEY_STEP)), number));
 }
 /** The epoch behind `epoch`: see `epochs`. */
 export const epochAfter = (epoch: number, half: 0 | 1): number => (half === 1 ? (epoch + 2) | 1 : (epoch + 2) | 0 || 2);
