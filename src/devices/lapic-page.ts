@@ -33,21 +33,27 @@ const arrays = [offsets.isr, offsets.tmr, offsets.irr].flatMap((at) => Array.fro
 /** Every register of the page that can be read. */
 const places: readonly number[] = [...new Set([...Object.values(offsets), ...Object.values(vectors), ...arrays, 0x30, 0xa0])];
 
-/** The registers. The mode and the TSC deadline are MSRs (0x1B, 0x6E0) and not in it. With the board's lock held. */
-export function saveLapicPage(l: Lapic): Uint8Array<ArrayBuffer> {
+/** A local APIC's registers, those of one moment, but its mode (IA32_APIC_BASE, MSR 0x1B). */
+export interface LapicRegisters {
+  readonly page: Uint8Array;
+  /** IA32_TSC_DEADLINE, MSR 0x6E0; 0 outside of its mode. */
+  readonly deadline: bigint;
+}
+
+/** With the board's lock held. */
+export function saveLapicPage(l: Lapic): LapicRegisters {
   // Who takes the registers over does not know of an end that the guest has given, or may still give, in memory alone.
   l.setPvEoi(l.s.pvEoi);
   const page = new Uint8Array(lapicPageSize);
   const view = new DataView(page.buffer);
-  for (const at of places) view.setUint32(at, l.mmio.read(at, 4), true);
-  return page;
+  return l.timer.still(() => {
+    for (const at of places) view.setUint32(at, l.mmio.read(at, 4), true);
+    return { page, deadline: l.timer.deadline };
+  });
 }
 
-/**
- * Takes the registers over, into a local APIC without requests; IA32_APIC_BASE must have been set before, the TSC deadline after. With the
- * board's lock held.
- */
-export function loadLapicPage(l: Lapic, page: Uint8Array): void {
+/** Takes the registers over, into a local APIC without requests; IA32_APIC_BASE must have been set before. With the board's lock held. */
+export function loadLapicPage(l: Lapic, { page, deadline }: LapicRegisters): void {
   if (page.length !== lapicPageSize)
     throw new Error(`Cannot load a local APIC from ${page.length} bytes: it has ${lapicPageSize}`);
   const view = new DataView(page.buffer, page.byteOffset, page.length);
@@ -69,4 +75,5 @@ export function loadLapicPage(l: Lapic, page: Uint8Array): void {
   }
   for (const [name, index] of Object.entries(lvt)) s.lvt[index] = at(vectors[name as keyof typeof lvt]);
   l.timer.load(at(offsets.initial), at(offsets.current), at(offsets.divide));
+  l.timer.deadline = deadline;
 }

@@ -21,6 +21,8 @@ export class LapicTimer {
   readonly #clock: Clock;
   readonly #tsc: Tsc;
   readonly #fire: () => void;
+  /** The time, while it stands still. */
+  #still: number | undefined;
   readonly #retime: () => void;
 
   constructor(s: LapicState, clock: Clock, tsc: Tsc, fire: () => void, retime: () => void) {
@@ -29,6 +31,21 @@ export class LapicTimer {
     this.#tsc = tsc;
     this.#fire = fire;
     this.#retime = retime;
+  }
+
+  get #now(): number {
+    return this.#still ?? this.#clock.now();
+  }
+
+  /** Time stands still while `read` looks at more than one register: what ends meanwhile would be neither in those before nor in those after. With the board's lock held. */
+  still<T>(read: () => T): T {
+    this.#still = this.#clock.now();
+    try {
+      this.catchUp();
+      return read();
+    } finally {
+      this.#still = undefined;
+    }
   }
 
   reset(): void {
@@ -53,7 +70,7 @@ export class LapicTimer {
     const { expires, initialCount } = this.#s;
     if (expires === never || this.#mode === tscDeadline) return 0;
     const divisor = this.#divisor;
-    const left = expires - this.#clock.now();
+    const left = expires - this.#now;
     if (left > 0) return Math.min(initialCount, Math.ceil(left / divisor));
     if (this.#mode !== periodic) return 0;
     const period = initialCount * divisor;
@@ -111,7 +128,7 @@ export class LapicTimer {
 
   /** Whatever the guest asks for or changes comes after the ends before it, also where the host's timer is late. With the board's lock held. */
   catchUp(): void {
-    this.tick(this.#clock.now());
+    this.tick(this.#now);
   }
 
   tick(now: number): void {

@@ -406,7 +406,7 @@ test('the paravirtual EOI ends an interrupt by the guest clearing its word, unle
 
 test('who takes the registers over finds what the guest ended in its word ended, and no offer there', () => {
   const { l, memory } = board(1);
-  const inService = () => new DataView(saveLapicPage(l).buffer).getUint32(0x120, true);
+  const inService = () => new DataView(saveLapicPage(l).page.buffer).getUint32(0x120, true);
   l.setPvEoi(0x100);
   l.accept(0, 0x50, false);
   l.acknowledge();
@@ -465,4 +465,21 @@ test('local APICs that are kept elsewhere know where a pin points that was maske
   assert.equal(known[9], undefined);
   program(9, 0, 0x8049);
   assert.deepEqual(sent, [0x49, 0x49]);
+});
+
+test('a timer that ends while its registers are read is either to come or has requested its interrupt, not both and not neither', () => {
+  const ends = { before: 0, after: 0 };
+  for (let due = 0; due < 200; due++) {
+    const { l, time } = board(1);
+    l.mmio.write(0x320, 4, 0x4_0041);
+    l.msrs.write(0x6e0, BigInt(2 * (time.ns + 2 * due)));
+    let ns = time.ns;
+    Object.defineProperty(time, 'ns', { get: () => ns++ });
+    const { page, deadline } = saveLapicPage(l);
+    const requested = new DataView(page.buffer).getUint32(0x220, true) !== 0;
+    assert.equal(deadline !== 0n, !requested, `due after ${2 * due} looks at the clock`);
+    ends[requested ? 'before' : 'after']++;
+    assert.equal(l.timer.deadline === 0n || time.ns <= 1000 + 2 * due, true, 'time goes on afterwards');
+  }
+  assert.ok(ends.before > 0 && ends.after > 0);
 });

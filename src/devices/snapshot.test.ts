@@ -68,5 +68,5 @@ test("a local APIC goes on in another one from KVM's register page", () => {
   assert.equal(b.lapic.next() - b.time.ns, 60_000);
   assert.deepEqual(saveLapicPage(b.lapic), saveLapicPage(a.lapic));
   assert.equal(b.lapic.acknowledge(), 0x91);
-  assert.throws(() => loadLapicPage(b.lapic, new Uint8Array(4096)), /4096 bytes: it has 1024/);
+  assert.throws(() => loadLapicPage(b.lapic, { page: new Uint8Array(4096), deadline: 0n }), /4096 bytes: it has 1024/);
 });

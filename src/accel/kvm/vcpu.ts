@@ -294,6 +294,8 @@ export class KvmVcpu implements Vcpu {
   load(tscBase?: BigInt64Array, asMade = false): void {
     if (!this.#inSlots) return;
     this.#enter(tscBase, asMade);
+    // `publish` asks the kernel for what is being delivered.
+    this.#injectBegun();
     // What comes before the guest runs shows in the next look at the state.
     this.#slotsFresh = false;
   }
@@ -442,16 +444,18 @@ export class KvmVcpu implements Vcpu {
     if (!this.#kernelApic) run.cr8 = this.#bus.tpr;
     run.requestInterruptWindow = 0;
     if (Atomics.exchange(this.#words, this.#word(st.nmiPending), 0) !== 0) this.#call('nmi', 0);
-    const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
-    if (begun !== 0) {
-      this.#interrupt(begun);
-      return;
-    }
+    if (this.#injectBegun()) return;
     if (this.#kernelPic || !this.#bus.pending()) return;
     if (run.readyForInjection) {
       const vector = this.#bus.acknowledge();
       if (vector >= 0) this.#interrupt(vector);
     } else run.requestInterruptWindow = 1;
+  }
+  /** Whether an interrupt was being delivered, which the kernel has now. */
+  #injectBegun(): boolean {
+    const begun = Atomics.exchange(this.#words, this.#word(st.inFlight), 0);
+    if (begun !== 0) this.#interrupt(begun);
+    return begun !== 0;
   }
   /** Has the kernel deliver an interrupt that was acknowledged elsewhere. */
   #interrupt(vector: number): void {
@@ -464,6 +468,7 @@ export class KvmVcpu implements Vcpu {
       const bytes = new Uint8Array(4);
       new DataView(bytes.buffer).setUint32(0, vector, true);
       this.#call('interrupt', bytes);
+      this.#halted = false;
     }
     this.#run.readyForInjection = 0;
   }

@@ -333,12 +333,11 @@ function kvmVcpu({ vm, written }: KvmThread, keep: boolean): KvmVcpu {
       }),
     assist: assistant,
     apic: {
-      save: () => board.lock.run(() => ({ page: saveLapicPage(lapic), deadline: lapic.timer.deadline })),
+      save: () => board.lock.run(() => saveLapicPage(lapic)),
       load: (base, page, deadline) =>
         board.lock.run(() => {
           lapic.setBase(base);
-          loadLapicPage(lapic, page);
-          lapic.timer.deadline = deadline;
+          loadLapicPage(lapic, { page, deadline });
         }),
       clear: () => board.lock.run(() => lapic.init()),
     },
