@@ -46,7 +46,7 @@ export async function whyNot(): Promise<string | false> {
 
 /** The outer guest says this by itself, every 20 s: where not even that comes, it stands still, which it does now and then for the same cause as it ends. */
 const ALIVE = 'OUTER-ALIVE';
-const STILL_MS = 180_000;
+const STILL_MS = 120_000;
 
 export interface OuterOptions {
   /** For longer it does not run. */
