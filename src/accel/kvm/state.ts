@@ -94,11 +94,11 @@ export class KvmState {
   }
 
   /**
-   * Everything from the slots into the kernel. Where the guest's counter may not go on as the kernel has it, `tscBase` is a word that all vCPUs share, 0 at
-   * first: see `#setTsc`.
+   * Everything from the slots into the kernel. Without `apic` the local APIC, which stays there, keeps its mode and its priority. Where the guest's counter may
+   * not go on as the kernel has it, `tscBase` is a word that all vCPUs share, 0 at first: see `#setTsc`. `nmi`: the slots have the NMI that waits.
    */
-  store(apicBase: bigint, tpr: number, tscBase?: BigInt64Array): void {
-    this.#storeSystem(apicBase, tpr);
+  store(apic: { readonly base: bigint; readonly tpr: number } | undefined, nmi: boolean, tscBase?: BigInt64Array): void {
+    this.#storeSystem(apic);
     this.#storeRegisters();
     this.#storeFloat();
     this.#storeMsrs(tscBase);
@@ -111,17 +111,18 @@ export class KvmState {
     this.#call('setDebugregs', this.#debug.bytes);
     const e = this.#events;
     e.bytes.fill(0);
-    e.view.flags = eventsFlag.shadow | eventsFlag.nmiPending;
+    // Another vCPU may have sent one since `load`.
+    e.view.flags = eventsFlag.shadow | (nmi ? eventsFlag.nmiPending : 0);
     e.view.interruptShadow = this.#get(st.shadow) !== 0n ? shadowBit.sti : 0;
     e.view.nmiMasked = this.#get(st.nmiBlocked) !== 0n ? 1 : 0;
     this.#call('setVcpuEvents', e.bytes);
   }
 
   /**
-   * Everything from the kernel into the slots. Returns the vector of the interrupt (or 2, NMI) that was being delivered, or 0: what else was
-   * begins again with the instruction that caused it.
+   * Everything from the kernel into the slots. Returns the vector of the interrupt that was being delivered, or 0, and whether an NMI was or waits: what else
+   * was begun begins again with the instruction that caused it.
    */
-  load(): number {
+  load(): { readonly vector: number; readonly nmi: boolean } {
     this.#loadSystem();
     this.#loadRegisters();
     this.#loadFloat();
@@ -138,8 +139,8 @@ export class KvmState {
     const e = this.#events.view;
     this.#set(st.shadow, e.interruptShadow !== 0 ? 1n : 0n);
     this.#set(st.nmiBlocked, e.nmiMasked !== 0 ? 1n : 0n);
-    if (e.interruptInjected && !e.interruptSoft) return e.interruptNr;
-    return e.nmiInjected || e.nmiPending ? 2 : 0;
+    const vector = e.interruptInjected && !e.interruptSoft ? e.interruptNr : 0;
+    return { vector, nmi: e.nmiInjected !== 0 || e.nmiPending !== 0 };
   }
 
   /** Has the kernel deliver the interrupt `vector`, which was acknowledged elsewhere. */
@@ -149,7 +150,8 @@ export class KvmState {
     e.interruptInjected = 1;
     e.interruptNr = vector;
     e.interruptSoft = 0;
-    e.flags = eventsFlag.shadow | eventsFlag.nmiPending;
+    // Not of an NMI, which may have come since they were read.
+    e.flags = eventsFlag.shadow;
     this.#call('setVcpuEvents', this.#events.bytes);
   }
 
@@ -204,8 +206,9 @@ export class KvmState {
     this.#set(st.cpl, cpl);
   }
 
-  #storeSystem(apicBase: bigint, tpr: number): void {
+  #storeSystem(apic: { readonly base: bigint; readonly tpr: number } | undefined): void {
     const s = this.#sregs.view;
+    if (!apic) this.#call('getSregs', this.#sregs.bytes);
     for (const [name, n] of segments) {
       const seg: Segment = s[name];
       const attr = Number(this.#get(st.segAttr[n]!));
@@ -229,8 +232,10 @@ export class KvmState {
     s.idt.base = this.#get(st.idtBase);
     s.idt.limit = Number(this.#get(st.idtLimit));
     for (const [name, slot] of controls) s[name] = this.#get(slot);
-    s.cr8 = BigInt(tpr);
-    s.apicBase = apicBase;
+    if (apic) {
+      s.cr8 = BigInt(apic.tpr);
+      s.apicBase = apic.base;
+    }
     s.interrupts.fill(0n);
     this.#call('setSregs', this.#sregs.bytes);
     const x = this.#xcrs.view;

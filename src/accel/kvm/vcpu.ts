@@ -25,7 +25,6 @@ const PARAVIRTUAL = [0x4b564d00, 0x4b564d01, 0x4b564d03, 0x4b564d04, 0x4b564d05,
 const IA32_APIC_BASE = 0x1b;
 const IA32_TSC_DEADLINE = 0x6e0;
 const IF = 0x200n;
-const NMI = 2;
 /** Where an MMIO exit has its data in the run area. */
 const MMIO_DATA = RUN_UNION + 8;
 /** The kernel's states by `Activity`. */
@@ -252,9 +251,9 @@ export class KvmVcpu implements Vcpu {
     // First: an INIT or SIPI that waits in the kernel takes effect here, and changes registers.
     const activity = this.#activity();
     const begun = this.#state.load();
-    this.#nmiTold = begun === NMI;
-    if (this.#nmiTold) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
-    Atomics.store(this.#words, this.#word(st.inFlight), begun > NMI ? begun : 0);
+    this.#nmiTold = begun.nmi;
+    if (begun.nmi) Atomics.store(this.#words, this.#word(st.nmiPending), 1);
+    Atomics.store(this.#words, this.#word(st.inFlight), begun.vector);
     Atomics.store(this.#words, this.#word(st.activity), activity);
     if (this.#kernelApic && this.#o.apic && !this.#assisting) {
       this.#call('getLapic', this.#apic);
@@ -375,7 +374,11 @@ export class KvmVcpu implements Vcpu {
   // -- into the guest
 
   #enter(tscBase?: BigInt64Array, asMade = false): void {
-    this.#state.store(this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, this.#bus.tpr, tscBase);
+    // Where the translator has executed a little, the local APIC has stayed in the kernel: the board's knows nothing of it.
+    const stays = this.#kernelApic && !this.#apicOnBoard;
+    const apic = stays ? undefined : { base: this.#bus.rdmsr(IA32_APIC_BASE) ?? 0xfee00900n, tpr: this.#bus.tpr };
+    this.#state.store(apic, !stays || this.#nmiTold, tscBase);
+    this.#nmiTold = false;
     for (const index of PARAVIRTUAL) {
       const value = this.#bus.rdmsr(index);
       if (value !== undefined) this.#state.writeMsr(index, value);
@@ -598,7 +601,8 @@ export class KvmVcpu implements Vcpu {
     this.#o.trace?.(`the translator executed what KVM cannot at 0x${from.toString(16)}`);
     this.#inSlots = true;
     this.#slotsFresh = true;
-    if (exit === 'hlt') {
+    // With the local APIC in the kernel it halts there.
+    if (exit === 'hlt' && !this.#kernelApic) {
       this.#halted = true;
       return this.#wakes() ? undefined : 'hlt';
     }

@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { globSync, readFileSync } from 'node:fs';
-import { after, before, test } from 'node:test';
-import type { VcpuBus } from '../../accel/accel.ts';
+import { after, before, type TestContext, test } from 'node:test';
+import type { Vcpu, VcpuBus, VcpuExit } from '../../accel/accel.ts';
 import { createMemory, layoutOf } from '../../accel/dbt/layout.ts';
 import { block, deviceAttrLayout, ioctls } from '../../accel/kvm/abi.ts';
 import { giveAllBack, holdingOf } from '../../accel/kvm/holdings.ts';
@@ -351,6 +351,72 @@ test('an INIT and a SIPI that a vCPU is sent before its thread has come are kept
     giveAllBack(split.host, own.buffer, two);
     split.close();
   }
+}); // biome-ignore format: titles in one line
+
+/**
+ * A vCPU in real mode, at `code` in 0x1000, whose local APIC is the kernel's; `translate` executes in the translator's place the instruction that KVM cannot. It
+ * is run until it says `until` on port 0x80.
+ */
+function assisted(t: TestContext, code: string, translate: (set: (name: string, value: bigint) => void, vm: KvmVm) => VcpuExit): string[] | undefined {
+  const split = KvmVm.create(kvmHost(), 'split');
+  if (split.share.irqchip !== 'split') {
+    split.close();
+    t.skip('this KVM has no local APIC for a board with other chips of its own');
+    return undefined;
+  }
+  const own = new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
+  const ram = new Uint8Array(own.buffer, layout.ramBase);
+  new KvmRegions(split, own.buffer, layout).update();
+  const board = new Noting();
+  const page = (): Uint8Array => {
+    const bytes = new Uint8Array(1024);
+    assert.equal(split.host.ioctl(guest.fd, ioctls.getLapic.request, bytes), 0);
+    return bytes;
+  };
+  const translator = { forget: () => {}, sync: () => {}, run: () => translate((name, value) => guest.set(name, value), split) };
+  const guest: KvmVcpu = new KvmVcpu({
+    ...{ vm: split, memory: own.buffer, layout, index: 0, bus: board },
+    apic: { save: () => ({ page: page(), deadline: 0n }), load: () => {}, clear: () => {} },
+    assist: () => translator as unknown as Vcpu & { forget(): void },
+  });
+  try {
+    // Vector 2: out 0x82,al; jmp back by what the stack has.   Vector 0x30: out 0x83,al; the same. IRET may be what KVM cannot emulate.
+    for (const [vector, at, port] of [[2, 0x1080, 0x82], [0x30, 0x10a0, 0x83]] as const) {
+      ram.set([at & 0xff, at >> 8, 0, 0], 4 * vector);
+      ram.set([0xe6, port, 0xca, 2, 0], at);
+    }
+    ram.set(Buffer.from(code.replaceAll(' ', ''), 'hex'), 0x1000);
+    const places = { 'cs.selector': 0n, 'cs.base': 0n, 'ds.limit': 0xffffffffn, 'ds.attr': 0x8093n, rsp: 0x8000n, rip: 0x1000n };
+    for (const [name, value] of Object.entries(places)) guest.set(name, value);
+    for (let n = 0; n < 50 && !board.log.some((line) => line.startsWith('out 80')); n++) assert.equal(guest.run(0, 2e7), 'interrupted');
+    return board.log;
+  } finally {
+    guest.close();
+    giveAllBack(split.host, own.buffer, layout);
+    split.close();
+  }
+} // biome-ignore format: lists in one line
+
+test("the local APIC's mode and priority, and an NMI that came meanwhile, are there when the translator has executed what KVM cannot", { skip }, (t) => {
+  // wrmsr 0x1b: x2APIC's mode; wrmsr 0x80f: on; wrmsr 0x808: priority 0x20; mov ebx,0x300000; fld tbyte [ebx]; rdmsr 0x808; out 0x80,eax
+  const log = assisted(t, `66b91b000000 0f32 660d00040000 0f30  66b90f080000 66b8ff010000 6631d2 0f30  66b908080000 66b820000000 6631d2 0f30
+    66bb00003000 67db2b  66b908080000 0f32 66e780 f4`.replaceAll(/\s/g, ''), (set, vm) => {
+    set('rip', 0x1000n + 0x3bn);
+    assert.ok(vm.signalMsi(0xfee0_0000, 0x400) > 0, 'NMI');
+    return 'interrupted';
+  });
+  if (log) assert.deepEqual(log, ['out 82 1 20', 'out 80 4 20']);
+}); // biome-ignore format: titles in one line
+
+test('a vCPU that the translator has halted wakes: the local APIC in the kernel', { skip }, (t) => {
+  // wrmsr 0x1b: x2APIC's mode; wrmsr 0x80f: on; sti; mov ebx,0x300000; fld tbyte [ebx]; out 0x80,al
+  const log = assisted(t, '66b91b000000 0f32 660d00040000 0f30  66b90f080000 66b8ff010000 6631d2 0f30 fb 66bb00003000 67db2b b007 e680 f4', (set, vm) => {
+    set('rip', 0x1000n + 0x2bn);
+    set('activity', BigInt(Activity.halted));
+    assert.ok(vm.signalMsi(0xfee0_0000, 0x30) > 0);
+    return 'hlt';
+  });
+  if (log) assert.deepEqual(log, ['out 83 1 ff', 'out 80 1 7']);
 }); // biome-ignore format: titles in one line
 
 test('a program in long mode runs', { skip }, async () => {
