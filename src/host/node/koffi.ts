@@ -2,6 +2,7 @@
 // of JavaScript and looks at Node's own file, which takes 12 ms of a thread's start.
 
 import { createRequire } from 'node:module';
+import { inNativeSoon } from './native-gate.ts';
 
 let loaded: unknown;
 
@@ -10,15 +11,15 @@ let loaded: unknown;
  * @throws Error where there is no binary of it for this platform
  */
 export function loadKoffi<K>(): K {
-  if (loaded === undefined) {
+  loaded ??= inNativeSoon(() => {
     const require = createRequire(import.meta.url);
     const { platform, arch } = process;
     try {
-      loaded = require(`@koromix/koffi-${platform}-${arch}/${platform}_${arch}/koffi.node`);
+      return require(`@koromix/koffi-${platform}-${arch}/${platform}_${arch}/koffi.node`);
     } catch {
       // The package knows more places, and says what is missing.
-      loaded = require('koffi');
+      return require('koffi');
     }
-  }
+  });
   return loaded as K;
 }

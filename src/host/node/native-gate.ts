@@ -1,5 +1,5 @@
-// Threads of this process that are in native code which calls back into JavaScript (native-code.ts): they may not be ended there, for that ends the
-// process. What is about to end threads waits until none is in it, and keeps others out.
+// Threads of this process that are in native code which calls back into JavaScript (native-code.ts), or that load such code (koffi.ts): they may not be
+// ended there, for that ends the process. What is about to end threads waits until none is in it, and keeps others out.
 
 import { getEnvironmentData, isMainThread, setEnvironmentData, type Worker } from 'node:worker_threads';
 
@@ -24,16 +24,39 @@ if (isMainThread)
     waitUntilOutside();
   });
 
+/** How many times this thread is in native code, one inside the other: who is in it may go on. */
+let depth = 0;
+
 /** Does what calls into native code; undefined where threads are about to be ended. */
 export function inNative<T>(work: () => T): T | undefined {
-  if (Atomics.load(words, CLOSED) !== 0) return undefined;
+  if (depth === 0 && Atomics.load(words, CLOSED) !== 0) return undefined;
   // Looked at again once it is counted: who closes it counts those inside afterwards.
   Atomics.add(words, INSIDE, 1);
   try {
-    return Atomics.load(words, CLOSED) === 0 ? work() : undefined;
+    return depth++ > 0 || Atomics.load(words, CLOSED) === 0 ? work() : undefined;
   } finally {
+    depth--;
     Atomics.sub(words, INSIDE, 1);
     Atomics.notify(words, INSIDE);
+  }
+}
+
+/**
+ * Does what calls into native code once that may be: in a thread that is about to be ended it never comes back. The first thread does it in any case: who
+ * ends it ends the process.
+ */
+export function inNativeSoon<T>(work: () => T): T {
+  if (isMainThread) return work();
+  for (;;) {
+    let done = false;
+    const result = inNative(() => {
+      done = true;
+      return work();
+    });
+    if (done) return result as T;
+    // Woken by its end, or after those of others.
+    const closed = Atomics.load(words, CLOSED);
+    if (closed !== 0) Atomics.wait(words, CLOSED, closed, 100);
   }
 }
 
