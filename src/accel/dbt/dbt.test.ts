@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { PortRegisters } from '../../bus/port-registers.ts';
+import { REGION_FIRST } from './chain.ts';
 import { alignRam, createMemory, layoutOf } from './layout.ts';
 import { MAILBOX_BYTES, Mailbox, Request } from './mailbox.ts';
 import { findRegion, REACH, type RegionSource } from './region.ts';
 import { CODE, engine, MIB, rig, settle } from './testing.ts';
+import { type RegionWish, translate } from './translate.ts';
 
 for (const regions of ['off', 'always'] as const) {
   const name = regions === 'off' ? 'tier 0' : 'regions';
@@ -307,6 +309,21 @@ test('functions of a few instructions are inlined one call deeper than others', 
   assert.ok(region?.blocks.some((b) => b.place === 0x20));
   // By themselves they are regions, too.
   assert.ok(findRegion(engine.tables, engine.handlers, { ...onePage(page), entry: 0x20 }));
+});
+
+test('a region that ends before it comes to what its computed jump goes to leaves there', () => {
+  // 0: nop; nop; jmp rax, which has gone to 0x20 and 0x40
+  const bytes = new Uint8Array(4096).fill(0x90);
+  bytes.set([0x90, 0x90, 0xff, 0xe0]);
+  const wish: RegionWish = {
+    ...{ number: 0, index: REGION_FIRST, name: 'r', ctx: 1, entry: 0, pages: [[0, 0]], met: null, seen: [[2, [0x20, 0x40]]] },
+    ...{ stops: [], hashed: [], apart: [], reach: { instructions: 3, inlined: 0, depth: 0 } },
+  };
+  const { tables, handlers, library } = engine;
+  const memory = { initial: 1, maximum: 1 };
+  const { batch, code } = translate({ tables, handlers, library, available: new Set(), memory, env: 0x10000 }, [wish], bytes);
+  assert.deepEqual(batch.failed, []);
+  assert.ok(new WebAssembly.Module(code!));
 });
 
 test('a loop with two entries is no header, so that its back edge leaves the region', () => {

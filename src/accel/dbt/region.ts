@@ -377,7 +377,8 @@ function cut(f: Frame): void {
       live: FlagBit.all,
     });
   }
-  if (f.jumps.size > 0) {
+  // Where the region was as long as may be before it came to any of them, they lead out.
+  if ([...f.jumps].some((t) => f.blocks.has(t))) {
     f.dispatch = {
       ...flow(),
       frame: f,
