@@ -194,7 +194,7 @@ function warmUp(engine: Engine, main: WebAssembly.Module, wide: boolean): void {
 }
 
 /** What may be chosen for a machine. */
-export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker' | 'kept'>> & {
+export type VmOptions = Partial<Pick<DbtVm, 'trace' | 'regions' | 'reach' | 'maker' | 'kept' | 'now'>> & {
   /** Features of the CPU model, by name: all where it is not said. */
   readonly features?: ReadonlySet<string> | undefined;
 };
@@ -210,5 +210,5 @@ export function createVm(
 ): DbtVm {
   const { features, ...others } = options;
   const tables = features ? tablesFor(engine.tables, features) : engine.tables;
-  return { memory, layout, cpus, main, regions: 'hot', ...others, ...engine, tables };
+  return { memory, layout, cpus, main, regions: 'hot', now: () => performance.now(), ...others, ...engine, tables };
 }

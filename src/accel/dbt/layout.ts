@@ -18,58 +18,6 @@ import { doorbellsLayout } from '../kvm/doorbells.ts';
 import { holdingsLayout } from '../kvm/holdings.ts';
 import { regionsLayout } from '../kvm/regions.ts';
 
-/** Offsets in a vCPU's private area. */
-export const Area = {
-  state: 0,
-  tlbs: Math.ceil(STATE_BYTES / 4096) * 4096,
-  /** Requests from other vCPUs: see mailbox.ts. */
-  get mailbox(): number {
-    return this.tlbs + 4 * TLB_ENTRIES * TLB_ENTRY_BYTES;
-  },
-  /** Counters: see counters.ts. */
-  get counters(): number {
-    return this.mailbox + 4096 - 512;
-  },
-  /** Exits of a vCPU on KVM: see kvm/counters.ts. */
-  get exits(): number {
-    return this.mailbox + 4096;
-  },
-  get jumpCache(): number {
-    return this.exits + 4096;
-  },
-  /** Decoded blocks by guest-physical address: see isa/x86/fetch.ts. */
-  get blocks(): number {
-    return this.jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
-  },
-  /** Which 64 bytes of pages hold decoded code: see isa/x86/memory.ts. */
-  get pieces(): number {
-    return this.blocks + BLOCK_ENTRIES * BLOCK_ENTRY_BYTES;
-  },
-  /** Executions by handler number (u32 each), where tier 0 was built to count them. */
-  get profile(): number {
-    return this.pieces + PIECE_ENTRIES * PIECE_ENTRY_BYTES;
-  },
-  /** Arrivals at blocks without a region (u16 each, by record): see tier0.ts. */
-  get arrivals(): number {
-    return this.profile + 65536 * 4;
-  },
-  /** The shadow stack of calls between regions, a guard entry first: see chain.ts. */
-  get shadow(): number {
-    return this.arrivals + 8192 * 2;
-  },
-  /** Ways out of regions, with what is known of their targets: see chain.ts. In front of them is one that never holds anything. */
-  get sites(): number {
-    return this.shadow + SHADOW_BYTES + SITE_BYTES;
-  },
-  /** The cells of regions: TLB entries of single instructions, see cells.ts. */
-  get cells(): number {
-    return this.sites + REGIONS_MAX * REGION_SITES * SITE_BYTES;
-  },
-  get records(): number {
-    return this.cells + REGIONS_MAX * REGION_CELLS * CELL_BYTES;
-  },
-} as const;
-
 /** Entries of the shadow stack are return addresses of 8 bytes. */
 export const SHADOW_BYTES = 512;
 /** Most regions of a vCPU, ways out of one that remember their target, and bytes of each of these. */
@@ -79,6 +27,45 @@ export const SITE_BYTES = 64;
 /** Most cells of a region, and bytes of one. */
 export const REGION_CELLS = 64;
 export const CELL_BYTES = 32;
+
+/** Offsets in a vCPU's private area: each part lies behind the one before. */
+const tlbs = Math.ceil(STATE_BYTES / 4096) * 4096;
+const mailbox = tlbs + 4 * TLB_ENTRIES * TLB_ENTRY_BYTES;
+const exits = mailbox + 4096;
+const jumpCache = exits + 4096;
+const blocks = jumpCache + JUMP_ENTRIES * JUMP_ENTRY_BYTES;
+const pieces = blocks + BLOCK_ENTRIES * BLOCK_ENTRY_BYTES;
+const profile = pieces + PIECE_ENTRIES * PIECE_ENTRY_BYTES;
+const arrivals = profile + 65536 * 4;
+const shadow = arrivals + 8192 * 2;
+const sites = shadow + SHADOW_BYTES + SITE_BYTES;
+const cells = sites + REGIONS_MAX * REGION_SITES * SITE_BYTES;
+export const Area = {
+  state: 0,
+  tlbs,
+  /** Requests from other vCPUs: see mailbox.ts. */
+  mailbox,
+  /** Counters: see counters.ts. */
+  counters: mailbox + 4096 - 512,
+  /** Exits of a vCPU on KVM: see kvm/counters.ts. */
+  exits,
+  jumpCache,
+  /** Decoded blocks by guest-physical address: see isa/x86/fetch.ts. */
+  blocks,
+  /** Which 64 bytes of pages hold decoded code: see isa/x86/memory.ts. */
+  pieces,
+  /** Executions by handler number (u32 each), where tier 0 was built to count them. */
+  profile,
+  /** Arrivals at blocks without a region (u16 each, by record): see tier0.ts. */
+  arrivals,
+  /** The shadow stack of calls between regions, a guard entry first: see chain.ts. */
+  shadow,
+  /** Ways out of regions, with what is known of their targets: see chain.ts. In front of them is one that never holds anything. */
+  sites,
+  /** The cells of regions: TLB entries of single instructions, see cells.ts. */
+  cells,
+  records: cells + REGIONS_MAX * REGION_CELLS * CELL_BYTES,
+} as const;
 
 /** Where the first vCPU's area lies in each machine. */
 export const VCPU_BASE = 64 << 10;

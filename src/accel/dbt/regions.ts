@@ -171,9 +171,9 @@ export class Regions {
   look(): void {
     if (this.#waiting > 0) {
       for (let ready = this.#vm.maker?.receive(); ready; ready = this.#vm.maker?.receive()) {
-        const begin = performance.now();
+        const begin = this.#vm.now();
         this.#take(ready.batch, ready.module);
-        this.stats.ms += performance.now() - begin;
+        this.stats.ms += this.#vm.now() - begin;
       }
     }
     if (this.#again.size === 0) return;
@@ -203,7 +203,7 @@ export class Regions {
       this.#host.full();
       return;
     }
-    const begin = performance.now();
+    const begin = this.#vm.now();
     const places = new Map<number, number>();
     const notes: Questions = { pages: new Map(), met: new Set(), seen: new Map(), stops: new Set() };
     const source = noted(
@@ -261,7 +261,7 @@ export class Regions {
       this.#waiting++;
       vm.maker.wish(wish);
     } else this.#translateHere(wish);
-    this.stats.ms += performance.now() - begin;
+    this.stats.ms += this.#vm.now() - begin;
   }
   /** Finds a place in the table that is free, for `#free`: first those that no region of an earlier run would take. */
   #findFree(): boolean {
@@ -331,10 +331,10 @@ export class Regions {
     };
     for (const region of list) {
       if (this.#made.has(region.index) || !holds(region, (n) => page(n, false))) continue;
-      const begin = performance.now();
+      const begin = this.#vm.now();
       // Looked at again once nobody writes to it unnoticed.
       const done = holds(region, (n) => page(n, true)) && this.#use(region, block, base, places);
-      this.stats.ms += performance.now() - begin;
+      this.stats.ms += this.#vm.now() - begin;
       if (done) return true;
     }
     return false;

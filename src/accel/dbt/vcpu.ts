@@ -3,7 +3,7 @@
 import { LowPage, pluggedAt, READ_ONLY, SlotTable, slotAt, slotOf, smramAt } from '../../bits/slot-table.ts';
 import { wholeRegister, withPortRegisters } from '../../bus/port-registers.ts';
 import { lacking } from '../../isa/x86/absent.ts';
-import { edgeContext } from '../../isa/x86/canonical.ts';
+import { edgeContextAt } from '../../isa/x86/canonical.ts';
 import { blockKey, blockOffset, Jump, Known } from '../../isa/x86/fetch.ts';
 import { How, reservedChangeOf } from '../../isa/x86/mmu.ts';
 import { Pmu } from '../../isa/x86/pmu.ts';
@@ -89,6 +89,8 @@ export interface DbtVm {
   readonly maker?: RegionMaker;
   /** Regions of earlier runs. */
   readonly kept?: KeptRegions;
+  /** The host's time in ms. */
+  now(): number;
 }
 
 type Exports = Record<string, (...args: (number | bigint)[]) => number & bigint>;
@@ -584,7 +586,9 @@ export class DbtVcpu implements Vcpu {
     const ip = this.#quad(st.rip.offset);
     const limit = ctx & Ctx.limited ? BigInt(this.#word(st.segLimit[S.cs].offset) >>> 0) : null;
     const close = limit !== null && ip - (linear & 0xfffn) + 0xfffn > limit;
-    const edge = edgeContext(linear);
+    const low = Number(linear & 0xffffffffn);
+    const high = Number(linear >> 32n) | 0;
+    const edge = edgeContextAt(low, high);
     const record = this.#code.find(place, ctx | (close ? Ctx.step : edge));
     const kind = this.#code.kind;
     if (limit !== null && record !== 0 && (close || kind !== 'page')) {
@@ -615,8 +619,6 @@ export class DbtVcpu implements Vcpu {
       this.#view.setInt32(entry + Known.record, record, true);
     }
     if (kind !== 'once') {
-      const low = Number(linear & 0xffffffffn);
-      const high = Number(linear >> 32n) | 0;
       const offset = this.#jumpOffset(low, high);
       const entry = env + Area.jumpCache + offset;
       const view = this.#view;

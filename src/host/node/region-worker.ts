@@ -7,6 +7,7 @@ import { createEngine, regionMemory } from '../../accel/dbt/dbt.ts';
 import { isWide } from '../../accel/dbt/layout.ts';
 import { type RegionWish, type Translation, translate } from '../../accel/dbt/translate.ts';
 import { tablesFor } from '../../isa/x86/absent.ts';
+import { hostEpoch, machineClock } from './clock.ts';
 import { appendKept, loadAhead, type ModulesAhead, type NewModule, type Uses, writeKept } from './kept-code.ts';
 import { nativeCode } from './native-code.ts';
 import { readPrebuilt } from './prebuilt.ts';
@@ -47,21 +48,27 @@ const WAITING_MAX = 128;
 const WAIT_MAX = 64;
 
 const { memory, env, pages, available, port, sent, features, keep, ahead } = workerData as RegionWorkerData;
-const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
 const bytes = new Uint8Array(memory);
-const translation: Translation = {
-  tables: features ? tablesFor(tables, features) : tables,
-  handlers,
-  library,
-  available: new Set(available),
-  memory: regionMemory(pages),
-  env,
-};
+let translation: Translation | undefined;
+/** Made when there is the first wish: what is kept is to be loaded before. */
+function translator(): Translation {
+  if (translation) return translation;
+  const { tables, handlers, library } = createEngine(readPrebuilt(isWide(pages)));
+  translation = {
+    tables: features ? tablesFor(tables, features) : tables,
+    handlers,
+    library,
+    available: new Set(available),
+    memory: regionMemory(pages),
+    env,
+  };
+  return translation;
+}
 
 /** Translates wishes into one module; where that throws, each for itself, so that one that cannot be translated keeps no other back. */
 function serve(wishes: readonly RegionWish[]): void {
   try {
-    const { batch, code, translated } = translate(translation, wishes, bytes);
+    const { batch, code, translated } = translate(translator(), wishes, bytes);
     const module = code && new WebAssembly.Module(code);
     port.postMessage({ batch, module });
     if (keep && module) {
@@ -86,7 +93,9 @@ let made: { readonly module: NewModule; next: number; wait: number }[] = [];
 let ended = false;
 let timer: NodeJS.Timeout | undefined;
 let pause = PAUSE_MS;
-let lastSave = performance.now();
+const clock = machineClock(hostEpoch());
+const nowMs = (): number => clock.now() / 1e6;
+let lastSave = nowMs();
 /** How often was looked, how often in vain since something was made; and whether this run has kept something. */
 let looks = 0;
 let vain = 0;
@@ -98,7 +107,7 @@ function save(last = false): void {
   if (!keep || ended) return;
   looks++;
   pause = Math.min(PAUSE_GROWTH * pause, PAUSE_MAX_MS);
-  lastSave = performance.now();
+  lastSave = nowMs();
   // What waits to be optimised may be the last for a while.
   if (made.length >= FRESH_MIN && vain++ < VAIN_MAX) timer = setTimeout(() => save(), pause);
   const due = made.filter(({ next }) => last || next <= looks);
@@ -155,7 +164,7 @@ port.on('message', (first: Message) => {
     Atomics.notify(asked, 0);
   } else if (keep) {
     clearTimeout(timer);
-    const left = lastSave + pause - performance.now();
+    const left = lastSave + pause - nowMs();
     if (left <= 0) save();
     else timer = setTimeout(() => save(), left);
   }

@@ -23,6 +23,9 @@ const EDGE = LONG_BRANCH + 1;
 /** What the page numbers (in units of the edge) of its last part are, of 48 and of 57 bits. */
 const edges = [47, 56].map((bits) => 2n ** BigInt(bits - EDGE) - 1n);
 
+/** Their upper halves. */
+const edgesHigh = edges.map((edge) => Number(edge >> BigInt(32 - EDGE)));
+
 /** Whether the displacement of a near branch is so long that its target may not be canonical from anywhere but beside the edge. */
 export const isLongBranch = (insn: Insn): boolean =>
   insn.row.relative && (insn.immLow + (1 << LONG_BRANCH)) >>> 0 >= 2 << LONG_BRANCH;
@@ -32,8 +35,14 @@ export const isLongBranch = (insn: Insn): boolean =>
  * addresses, where any near branch may lead over it, else 0. Elsewhere only long ones may (`isLongBranch`), by the displacement alone.
  */
 export function edgeContext(address: bigint): number {
-  const n = address >> BigInt(EDGE);
-  return edges.includes(n < 0n ? ~n : n) ? Ctx.limited : 0;
+  return edgeContextAt(Number(address & 0xffffffffn) | 0, Number(address >> 32n) | 0);
+}
+/** The same of an address in two halves, for who asks often. */
+export function edgeContextAt(low: number, high: number): number {
+  const sign = high >> 31;
+  // All bits from the edge's on in the lower half are ones, or zeros below 0.
+  if ((low ^ sign) >>> EDGE !== -1 >>> EDGE) return 0;
+  return edgesHigh.includes(high ^ sign) ? Ctx.limited : 0;
 }
 /** The same in IR. */
 export function edgeContextOf(c: Emit, address: Value): Value {
