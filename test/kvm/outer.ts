@@ -141,6 +141,22 @@ export async function outerGuest(
   }
 }
 
+/** What QEMU reads when it starts a kernel. */
+const FIRMWARE = ['seabios/bios-256k.bin', 'qemu/linuxboot_dma.bin', 'qemu/kvmvapic.bin'];
+/** A disk for guests, as /dev/loop0: what the outer guest keeps of it in its memory can be read without waiting, which a file in tmpfs cannot. */
+export const DISK = 'truncate -s 64M /tmp/disk && modprobe loop && losetup /dev/loop0 /tmp/disk\n';
+
+/** Both emulators as they are installed, for the outer guest: QEMU with what it reads, and this project's programs, bundled. */
+export async function emulators(): Promise<CpioEntry[]> {
+  const program = `/usr/bin/${QEMU}`;
+  const libraries = [...spawnSync('ldd', [program], { encoding: 'utf8' }).stdout.matchAll(/(\/\S+)/g)].map((m) => m[1]!);
+  const paths = [program, ...libraries, ...FIRMWARE.map((name) => `/usr/share/${name}`)];
+  const entries = await Promise.all(paths.map(async (path) => file(path.slice(1), await readFile(path), 0o755)));
+  const bundled = spawnSync(process.execPath, [join(root, 'tools/bundle.ts')], { stdio: 'inherit' });
+  if (bundled.status !== 0) throw new Error('Cannot measure: the programs cannot be bundled');
+  return [...entries, ...(await tree(join(root, 'dist'), `${APP}/dist`)).filter((e) => !e.path.endsWith('.map'))];
+}
+
 const init = `#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /root
 /bin/busybox mount -t proc proc /proc
