@@ -71,8 +71,8 @@ export interface MachineConfig {
   /** Translated code is kept for later machines and taken from earlier ones: only taken, or neither. */
   readonly translationCache?: 'read' | 'off';
   /**
-   * Under `kvm`: which interrupt controllers are in the kernel: none, the local APICs (when this is left out), or all of them and the PIT. The
-   * translator's are always the board's.
+   * Under `kvm`: which interrupt controllers are in the kernel: none, the local APICs, or all of them and the PIT. When this is left out: all, of a microvm the
+   * local APICs, with system management mode none. The translator's are always the board's.
    */
   readonly irqchip?: 'off' | 'split' | 'on';
   /** Under `kvm`: entries of each vCPU's ring of written pages, a power of two; bitmaps without. */

@@ -74,7 +74,7 @@ export class KvmMachine {
     if (!this.#thread) {
       const { dirtyRing, machine, smm, timers } = config;
       // The translator has vCPUs in system management mode, and the local APICs with them.
-      const irqchip = smm ? 'off' : (config.irqchip ?? 'split');
+      const irqchip = smm ? 'off' : (config.irqchip ?? (machine === 'microvm' ? 'split' : 'on'));
       // A kernel that looks for bridges everywhere writes and reads here eight thousand times.
       const coalesced = machine === 'microvm' ? undefined : CONFIG_ADDRESS;
       this.#thread = kvmThread(memory, layout, {
