@@ -31,18 +31,20 @@ export const Look = {
   mask: 0x7ff,
   /** Its accesses can do without it. */
   soft: 1 << 24,
+  /** It is on the stack. */
+  stackShift: 25,
 } as const;
 
-/** A cell has missed `CELL_MISSES` times since the last report. The parameter is its host address. */
+/** A cell has missed `CELL_MISSES` times since the last report. The parameter is its host address, plus 1 where the stack lay on another page. */
 export const manyMisses = host('manyMisses', ['i32'], null);
 
 /** Counts misses of the cell at host address `cell`. */
-function miss(c: Emit, cell: Value, times: number): void {
+function miss(c: Emit, cell: Value, times: number, stack = c.b.i32(0)): void {
   const b = c.b;
   const before = b.raw('i32', cell, Cell.misses);
   const now = b.add(before, b.i32(times));
   b.setRaw('i32', cell, now, Cell.misses);
-  b.if(b.geu(b.xor(before, now), b.i32(CELL_MISSES)), () => c.do(manyMisses, cell));
+  b.if(b.geu(b.xor(before, now), b.i32(CELL_MISSES)), () => c.do(manyMisses, b.or(cell, stack)));
 }
 
 /** Has a cell remember what a TLB entry holds. */
@@ -115,7 +117,7 @@ export const cellLook = sub('cellLook', ['i64', 'i32', 'i32'], 'i64', { faults: 
   const b = c.b;
   const { last, write, ask } = looked(c, addr, look);
   const at = b.add(b.env, cell);
-  miss(c, at, 1);
+  miss(c, at, 1, b.and(b.shru(look, b.i32(Look.stackShift)), b.i32(1)));
   fill(c, addr, last, write, at);
   b.if(askable(c, addr, last), () => {
     ask();

@@ -317,7 +317,7 @@ test('a region that ends before it comes to what its computed jump goes to leave
   bytes.set([0x90, 0x90, 0xff, 0xe0]);
   const wish: RegionWish = {
     ...{ number: 0, index: REGION_FIRST, name: 'r', ctx: 1, entry: 0, pages: [[0, 0]], met: null, seen: [[2, [0x20, 0x40]]] },
-    ...{ stops: [], hashed: [], apart: [], reach: { instructions: 3, inlined: 0, depth: 0 } },
+    ...{ stops: [], hashed: [], apart: [], hopping: [], reach: { instructions: 3, inlined: 0, depth: 0 } },
   };
   const { tables, handlers, library } = engine;
   const memory = { initial: 1, maximum: 1 };

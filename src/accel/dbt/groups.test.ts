@@ -99,6 +99,23 @@ function program(mode: Mode, next: (below: number) => number): string {
 test('random programs do in regions what they do in tier 0', () => compare('long'));
 test('so do 32-bit ones, whose addresses wrap', () => compare('flat'));
 
+test('a stack that hops between two pages has its region translated anew, to look into the TLB; one that stays has not', () => {
+  const regions = [0, 0x1000].map((hop) => {
+    const rounds = 300_000;
+    // mov ecx,rounds; again: xor rsp,hop; push rax; pop rax; mov edx,100; wait: dec edx; jnz wait; dec ecx; jnz again; hlt
+    const hex = `b9${le(rounds)}4881f4${le(hop)}5058ba64000000ffca75fcffc975eaf4`;
+    const { vcpu } = rig('always', hex);
+    vcpu.set('rsp', BigInt(DATA + 0x800));
+    vcpu.sync();
+    while (vcpu.run(1_000_000) === 'interrupted');
+    assert.equal(vcpu.get('rcx'), 0n);
+    return vcpu.counters.read().regions;
+  });
+  assert.ok(regions[1] > regions[0], `${regions[0]} and ${regions[1]} regions`);
+});
+/** 32 bits, as instructions hold them. */
+const le = (n: number): string => Buffer.from(Uint32Array.of(n).buffer).toString('hex');
+
 function compare(mode: Mode): void {
   let made = 0;
   for (let seed = 1; seed <= PROGRAMS; seed++) {

@@ -28,6 +28,8 @@ export interface Group {
   shared: boolean;
   /** Its look is often not served: what it is for then goes access by access. */
   soft: boolean;
+  /** It lies on the stack. */
+  readonly stack: boolean;
 }
 
 /** An access of a group: its place relative to the first access. */
@@ -51,8 +53,8 @@ const RBP: number = st.gpr[5].offset;
 /** Bytes from its address that an access asks for. */
 const bytesOf = (s: Stmt & { kind: 'load' | 'store' }): number => (s.kind === 'store' ? s.span : s.access.bits / 8);
 /** A group of one access. */
-export function alone(s: Stmt & { kind: 'load' | 'store' }, place: number): Group {
-  return { first: s, lowest: 0, highest: bytesOf(s), write: writes(s), places: [place], shared: false, soft: false };
+export function alone(s: Stmt & { kind: 'load' | 'store' }, place: number, stack = false): Group {
+  return { first: s, lowest: 0, highest: bytesOf(s), write: writes(s), places: [place], shared: false, soft: false, stack };
 }
 /** Whether an access asks for write permission. */
 export const writes = (s: Stmt): boolean => s.kind === 'store' || (s.kind === 'load' && s.forWrite);
@@ -229,7 +231,7 @@ class GroupFinder {
         return;
       }
     }
-    const group = { ...alone(s, place), soft: apart };
+    const group = { ...alone(s, place, this.#onStack(where)), soft: apart };
     this.found.set(s, { group, offset: 0 });
     this.#open.set(where.root, { group, at: where.offset, block: this.#block });
   }

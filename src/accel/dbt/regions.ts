@@ -31,6 +31,9 @@ const RENEWALS_MAX = 6;
 const TARGETS_MAX = 64;
 /** An access whose cell misses once in fewer instructions than this looks into the TLB instead. */
 const FEW = 100;
+/** Reports after which a stack access's group looks into the TLB once it is translated anew; and reports in a region after which it is: it costs as much. */
+const HOPS_MAX = 4;
+const REGION_HOPS_MAX = 256;
 /** Most wishes that wait for a translator. */
 const WISHES_MAX = 64;
 
@@ -67,6 +70,9 @@ interface Made {
   sites: readonly (readonly number[])[];
   cells: readonly (readonly number[])[];
   mismapped: number;
+  /** Reports of stack accesses that hop between pages, by cell, and all together. */
+  readonly hops: Map<number, number>;
+  hopped: number;
 }
 
 export class Regions {
@@ -240,6 +246,8 @@ export class Regions {
       sites: [],
       cells: [],
       mismapped: 0,
+      hops: new Map(),
+      hopped: 0,
     });
     if (old >= 0) this.#followed.add(old);
     const linear = BigInt.asUintN(64, base + BigInt(block.gpa % 4096));
@@ -256,6 +264,7 @@ export class Regions {
       stops: [...notes.stops],
       hashed: placesIn(this.#hashed, pages),
       apart: placesIn(this.#apart, pages),
+      hopping: placesIn(this.#hopping, pages),
     };
     if (vm.maker) {
       this.#waiting++;
@@ -346,7 +355,7 @@ export class Regions {
     if (!pages) return false;
     const number = this.#number++;
     this.#made.set(index, {
-      number, block, base, pages, instructions, grows, stale: false, reach, stops: new Set(stops), old: -1, sites, cells, mismapped: 0,
+      number, block, base, pages, instructions, grows, stale: false, reach, stops: new Set(stops), old: -1, sites, cells, mismapped: 0, hops: new Map(), hopped: 0,
     }); // biome-ignore format: one object
     this.#table.set(index, exports[`r${index}`]);
     this.#code.activate(index, block);
@@ -482,10 +491,13 @@ export class Regions {
   /** Accesses that hop between pages, and those whose look with others is often not served, by page number: offsets in the page. */
   readonly #hashed = new Map<number, Set<number>>();
   readonly #apart = new Map<number, Set<number>>();
+  /** Those to a stack that is on one page and then on another, as functions are called at other depths. */
+  readonly #hopping = new Map<number, Set<number>>();
   /** Since when a cell has missed many times in short, by its host address: instructions retired until then, reports after that. */
   readonly #missed = new Map<number, { since: number; reports: number }>();
   /** The host function `manyMisses`: see cells.ts. The count of instructions may be so many behind. */
   manyMisses(cell: number, instructions: number, behind: number): void {
+    if (cell & 1) return this.#hops((cell & ~1) >>> 0);
     const at = cell >>> 0;
     const seen = this.#missed.get(at);
     const enough = seen && ++seen.reports * CELL_MISSES * FEW;
@@ -494,27 +506,31 @@ export class Regions {
       return;
     }
     if (enough < instructions - seen!.since + behind) return;
-    const n = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
-    const index = REGION_FIRST + Math.floor(n / REGION_CELLS);
-    const made = this.#made.get(index);
-    const places = made?.cells[n % REGION_CELLS];
+    const { index, made, places } = this.#cellAt(at);
     if (!made || !places) return;
     const pageOf = (place: number): number => (made.pages.get(Math.floor(place / 4096)) ?? -1) / 4096;
     // What does not always lie on one page together need not.
     const soft = places.every((place) => this.#apart.get(pageOf(place))?.has(place & 4095));
     const kind = places.length > 1 && !soft ? this.#apart : this.#hashed;
-    for (const place of places) {
-      const page = Math.floor(place / 4096);
-      const gpa = made.pages.get(page);
-      if (gpa === undefined) continue;
-      let known = kind.get(gpa / 4096);
-      if (!known) {
-        known = new Set();
-        kind.set(gpa / 4096, known);
-      }
-      known.add(place - page * 4096);
-    }
+    remember(kind, places, made.pages);
     this.#renew(index, made);
+  }
+  /** A cell for the stack has missed often, each time for a moment: counted by itself it looks good, but there are many of them. */
+  #hops(cell: number): void {
+    const { index, made, places, n } = this.#cellAt(cell);
+    if (!made || !places) return;
+    const reports = (made.hops.get(n) ?? 0) + 1;
+    made.hops.set(n, reports);
+    if (reports === HOPS_MAX) remember(this.#hopping, places, made.pages);
+    if (++made.hopped % REGION_HOPS_MAX === 0) this.#renew(index, made);
+  }
+  /** What is behind the cell at a host address: region, and the places of its accesses. */
+  #cellAt(at: number): { index: number; n: number; made: Made | undefined; places: readonly number[] | undefined } {
+    const cell = Math.floor((at - (this.#env + Area.cells)) / CELL_BYTES);
+    const index = REGION_FIRST + Math.floor(cell / REGION_CELLS);
+    const n = cell % REGION_CELLS;
+    const made = this.#made.get(index);
+    return { index, n, made, places: made?.cells[n] };
   }
   /** It is translated anew; where it is not `stale`, only if there is more of it now. */
   #renew(index: number, made: Made, stale = true): void {
@@ -609,4 +625,19 @@ function count(samples: Map<Block, number>, block: Block): number {
 /** Places of a region on these pages (number relative to the entry's, guest-physical address), of offsets by page. */
 function placesIn(known: ReadonlyMap<number, ReadonlySet<number>>, pages: ReadonlyMap<number, number>): number[] {
   return [...pages].flatMap(([n, gpa]) => [...(known.get(gpa / 4096) ?? [])].map((offset) => n * 4096 + offset));
+}
+
+/** Notes places of a region on these pages by page number, as offsets in the page. */
+function remember(kind: Map<number, Set<number>>, places: readonly number[], pages: ReadonlyMap<number, number>): void {
+  for (const place of places) {
+    const page = Math.floor(place / 4096);
+    const gpa = pages.get(page);
+    if (gpa === undefined) continue;
+    let known = kind.get(gpa / 4096);
+    if (!known) {
+      known = new Set();
+      kind.set(gpa / 4096, known);
+    }
+    known.add(place - page * 4096);
+  }
 }

@@ -77,6 +77,7 @@ export function buildRegions(
     readonly index: number;
     readonly hashed: ReadonlySet<number>;
     readonly apart: ReadonlySet<number>;
+    readonly hopping: ReadonlySet<number>;
   }[],
   available: ReadonlySet<string>,
   memory: MemoryImport,
@@ -99,8 +100,8 @@ export function buildRegions(
   const type = m.type({ params: ['i32', 'i32'], result: 'i32' });
   const wide = isWide(memory.maximum);
   for (const s of own) m.define(callee(s), lowerSub(library, s, callee, wide));
-  const writers = regions.map(({ region, index, hashed, apart }, i) => {
-    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart, wide, env);
+  const writers = regions.map(({ region, index, hashed, apart, hopping }, i) => {
+    const writer = new RegionWriter(library, region, bodies[i], callee, type, index, hashed, apart, hopping, wide, env);
     m.define(numbers[i], writer.write());
     m.export(`r${index}`, numbers[i]);
     return writer;
@@ -160,6 +161,8 @@ class RegionWriter {
   readonly cells: (readonly number[])[] = [];
   /** Places of accesses that hop between pages: they look into the TLB. */
   readonly #hashed: ReadonlySet<number>;
+  /** Places of accesses to a stack that is now on one page and now on another: their groups look into the TLB. */
+  readonly #hopping: ReadonlySet<number>;
   /** Blocks that are in loops. */
   readonly #loops: ReadonlySet<RegionBlock>;
   readonly #looksIntoTlb: boolean;
@@ -179,12 +182,14 @@ class RegionWriter {
     index: number,
     hashed: ReadonlySet<number>,
     apart: ReadonlySet<number>,
+    hopping: ReadonlySet<number>,
     wide: boolean,
     env: number,
   ) {
     this.#wide = wide;
     this.#env = env;
     this.#hashed = hashed;
+    this.#hopping = hopping;
     this.#legacy = (region.ctx & Ctx.long) === 0;
     this.#groups = groupsOf(region.blocks, bodies, apart, this.#legacy);
     this.#library = library;
@@ -195,7 +200,7 @@ class RegionWriter {
     this.#index = index;
     this.#current = region.entry;
     this.#kernel = (region.ctx & Ctx.user) === 0;
-    this.#looksIntoTlb = this.#kernel || hashed.size > 0;
+    this.#looksIntoTlb = this.#kernel || hashed.size > 0 || hopping.size > 0;
     this.#loops = new Set(region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
     this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
@@ -268,8 +273,13 @@ class RegionWriter {
     const local = group.shared ? this.#l.local(type) : this.#l.hold(type);
     this.#groupLocals.set(group, local);
     const bytes = group.highest - group.lowest;
-    const inTlb = this.#kernel && !this.#loops.has(this.#current);
-    const first = (group.write ? Look.write : 0) | (writes(s) ? Look.firstWrites : 0) | (group.soft ? Look.soft : 0);
+    const hops = group.stack && group.places.some((place) => this.#hopping.has(place));
+    const inTlb = hops || (this.#kernel && !this.#loops.has(this.#current));
+    const first =
+      (group.write ? Look.write : 0) |
+      (writes(s) ? Look.firstWrites : 0) |
+      (group.soft ? Look.soft : 0) |
+      (group.stack ? 1 << Look.stackShift : 0);
     const word = first | (bytes << Look.bytesShift) | (-group.lowest << Look.firstShift);
     return { local, offset, soft: group.soft, look: { cell, inTlb, lowest: group.lowest, bytes, write: group.write, word } };
   }

@@ -31,6 +31,7 @@ export interface RegionWish {
   /** Places of accesses that hop between pages; and of those that share no look with others. */
   readonly hashed: readonly number[];
   readonly apart: readonly number[];
+  readonly hopping: readonly number[];
 }
 
 /** One region of a module. */
@@ -167,7 +168,8 @@ export function translate(
   const built = buildRegions(
     t.library,
     found.map(({ wish, region }) => {
-      return { region, name: wish.name, index: wish.index, hashed: new Set(wish.hashed), apart: new Set(wish.apart) };
+      const [hashed, apart, hopping] = [wish.hashed, wish.apart, wish.hopping].map((places) => new Set(places));
+      return { region, name: wish.name, index: wish.index, hashed, apart, hopping };
     }),
     t.available,
     t.memory,
