@@ -2,7 +2,6 @@
 // guest registers and flags in locals, stored where the region is left or calls what is not inlined.
 
 import type { Callee, Stmt } from '../../ir/ir.ts';
-import { accesses, type Type } from '../../ir/ops.ts';
 import { zeroRow } from '../../isa/x86/rows/vex-lanes.ts';
 import * as st from '../../isa/x86/state.ts';
 import { Ctx } from '../../isa/x86/state.ts';
@@ -10,47 +9,23 @@ import type { Sub } from '../../isa/x86/sub.ts';
 import { Lower, type NearAccess, type Target } from '../../wasm/lower.ts';
 import { type FunctionBody, isWide, type MemoryImport, ModuleBuilder } from '../../wasm/module.ts';
 import { Cell, cellLook, Look, pageLook } from './cells.ts';
-import {
-  chainMiss,
-  EPOCHS,
-  manyTargets,
-  pushEpoch,
-  pushHalf,
-  REGION_FIRST,
-  Site,
-  TABLE_ENTRIES,
-  UNMET_MAX,
-  validateRegion,
-} from './chain.ts';
+import { chainMiss, manyTargets, pushEpoch, REGION_FIRST, Site, TABLE_ENTRIES, validateRegion } from './chain.ts';
 import { dominates } from './flow.ts';
-import { alone, type Group, groupsOf, loopOf, type Member, RIGHTS, writes } from './groups.ts';
-import { copyOf, type HeldAt, heldAt, leaveOf, nestedSlots, nothingHeld } from './kept-slots.ts';
-import { Area, CELL_BYTES, REGION_CELLS, REGION_SITES, SHADOW_BYTES, SITE_BYTES } from './layout.ts';
-import { ANY_SLOT, calleesOf, type Library, walk } from './library.ts';
+import { alone, type Group, groupsOf, loopOf, type Member, writes } from './groups.ts';
+import { leaveOf } from './kept-slots.ts';
+import { Area, CELL_BYTES, REGION_CELLS, SHADOW_BYTES } from './layout.ts';
+import { calleesOf, type Library, walk } from './library.ts';
 import type { Region, RegionBlock } from './region.ts';
 import { type Part, translateBlock } from './region-ir.ts';
-import { Kick, lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
+import { NO_SITE, RegionLinks } from './region-links.ts';
+import { KEPT, RegionLocals } from './region-locals.ts';
+import { lowerSub, Out, slowPaths, tlbLayout } from './tier0.ts';
 
-/** Instructions that regions may run before they give the thread back. */
-const FUEL = 50_000;
 /** Instructions after which a loop looks whether its slice is over and whether somebody wants it: two loads less each time round. */
 const POLL = 1000;
 
-/** A site that never holds anything. */
-const NO_SITE = Area.sites - SITE_BYTES;
-
 /** No instruction pointer ever. */
 const NOWHERE = 1n << 62n;
-
-/** Slots that a region keeps in locals: general registers, flags, vector registers, the address of the TLB, the key of cells. */
-const KEPT = new Map<number, Type>([
-  ...st.gpr.map((s): [number, Type] => [s.offset, 'i64']),
-  ...[st.fZ, st.fN].map((s): [number, Type] => [s.offset, 'i64']),
-  ...[st.fC, st.fO, st.fA].map((s): [number, Type] => [s.offset, 'i32']),
-  ...[...st.xmm, ...st.ymmHigh].map((s): [number, Type] => [s.offset, 'v128']),
-  [st.tlb.offset, 'i32'],
-  [st.cellKey.offset, 'i64'],
-]);
 
 /** Of these, those that pay only in loops: elsewhere the state is as good, and they need not be loaded and stored at the region's ends. */
 const IN_LOOPS: ReadonlySet<number> = new Set([...st.xmm, ...st.ymmHigh].map((s) => s.offset));
@@ -111,7 +86,6 @@ export function buildRegions(
 
 /** Writes the function of one region. */
 class RegionWriter {
-  readonly #library: Library;
   readonly #region: Region;
   readonly #bodies: ReadonlyMap<RegionBlock, readonly Part[]>;
   readonly #callee: (c: Callee) => number;
@@ -121,28 +95,11 @@ class RegionWriter {
   readonly #legacy: boolean;
   readonly #wide: boolean;
   readonly #env: number;
-  /** The code segment may have another base than 0. */
-  readonly #based: boolean;
-  /** Kept slots that are used in the region, and their locals. */
+  /** Kept slots that are used in the region. */
   readonly #used = new Set<number>();
-  readonly #locals = new Map<number, number>();
-  /** Of these, but for what accesses go by: what is held at the beginning of each block, and here. */
-  readonly #heldAt: ReadonlyMap<RegionBlock, HeldAt>;
-  #held = nothingHeld();
-  /** Local with a bit for each slot that was written where the region is left by a way that many share; and the sets that ways have named. */
-  readonly #mask: number;
-  readonly #bits = new Map<number, bigint>();
-  readonly #masks: ReadonlySet<number>[] = [];
-  readonly #rip: number;
-  readonly #pageBase: number;
-  readonly #count: number;
-  readonly #site: number;
-  readonly #profile: number;
+  readonly #locals: RegionLocals;
+  readonly #links: RegionLinks;
   readonly #changed: number;
-  /** Where the epoch of the region's half of the addresses is, relative to `EPOCHS`. */
-  readonly #half: number;
-  /** Instructions retired since tier 0 was left, as they were last stored. */
-  readonly #retired: number;
   /** Local that is 1 where a way out was taken that nobody had taken before. */
   readonly #unmet: number;
   #current: RegionBlock;
@@ -155,8 +112,6 @@ class RegionWriter {
     alone: new Map<RegionBlock, number>(),
     ends: new Map<RegionBlock, number>(),
   };
-  /** What the sites are for; the first one is the region's. */
-  readonly sites: number[][] = [[]];
   /** Places of the accesses behind each cell, in the cells' order. */
   readonly cells: (readonly number[])[] = [];
   /** Places of accesses that hop between pages: they look into the TLB. */
@@ -192,7 +147,6 @@ class RegionWriter {
     this.#hopping = hopping;
     this.#legacy = (region.ctx & Ctx.long) === 0;
     this.#groups = groupsOf(region.blocks, bodies, apart, this.#legacy);
-    this.#library = library;
     this.#region = region;
     this.#bodies = bodies;
     this.#callee = callee;
@@ -202,24 +156,19 @@ class RegionWriter {
     this.#kernel = (region.ctx & Ctx.user) === 0;
     this.#looksIntoTlb = this.#kernel || hashed.size > 0 || hopping.size > 0;
     this.#loops = new Set(region.blocks.flatMap((b) => (b.header ? [...loopOf(b)] : [])));
-    this.#based = this.#legacy && (region.ctx & Ctx.flat) === 0;
     this.#findState();
-    this.#l = new Lower(this.#target(), ['i32']);
-    this.#rip = this.#l.local('i64');
-    this.#pageBase = this.#l.local('i64');
-    this.#count = this.#l.local('i32');
-    this.#site = this.#l.local('i32');
-    this.#profile = this.#l.local('i32');
-    this.#changed = this.#l.local('i32');
-    this.#half = this.#l.local('i32');
-    this.#retired = this.#l.local('i32');
-    this.#mask = this.#l.local('i64');
-    this.#unmet = this.#l.local('i32');
-    for (const offset of this.#used) {
-      this.#bits.set(offset, 1n << BigInt(this.#bits.size));
-      this.#locals.set(offset, this.#l.local(KEPT.get(offset)!));
-    }
-    this.#heldAt = heldAt(region.blocks, bodies, new Set([...this.#used].filter((offset) => !RIGHTS.has(offset))));
+    const l = new Lower(this.#target(), ['i32']);
+    this.#l = l;
+    const based = this.#legacy && (region.ctx & Ctx.flat) === 0;
+    this.#links = new RegionLinks(l, { index, type, legacy: this.#legacy, based });
+    this.#changed = l.local('i32');
+    this.#unmet = l.local('i32');
+    this.#locals = new RegionLocals(l, library, region.blocks, bodies, this.#used);
+  }
+
+  /** What the sites are for: places of indirect jumps and calls. */
+  get sites(): readonly (readonly number[])[] {
+    return this.#links.sites;
   }
 
   /** Which slots are used. */
@@ -300,101 +249,13 @@ class RegionWriter {
     this.#l.stateI32(st.codeChanged.offset);
     this.#l.localSet(this.#changed);
   }
-  #move(offsets: Iterable<number>, toState: boolean): void {
-    const l = this.#l;
-    for (const offset of offsets) {
-      const access = accesses[KEPT.get(offset) as 'i64'];
-      l.env();
-      if (toState) {
-        l.localGet(this.#locals.get(offset)!);
-        l.memory(access.store, offset);
-      } else {
-        l.memory(access.load, offset);
-        l.localSet(this.#locals.get(offset)!);
-      }
-    }
-  }
-  /** Loads slots that are not in their locals yet. */
-  #hold(offsets: Iterable<number>): void {
-    const { valid } = this.#held;
-    const missing = [...offsets].filter((o) => !valid.has(o));
-    this.#move(missing, false);
-    for (const offset of missing) valid.add(offset);
-  }
-  /** The state has all: what locals hold counts for nothing from here on. */
-  #letGo(): void {
-    this.#forget(this.#held.valid);
-    this.#held = nothingHeld();
-  }
-  /** For V8, which would keep what these locals hold for ways out that look at the mask first. */
-  #forget(offsets: Iterable<number>): void {
-    const l = this.#l;
-    for (const offset of offsets) {
-      const type = KEPT.get(offset)!;
-      if (type === 'i64') l.i64(0n);
-      else if (type === 'i32') l.i32(0);
-      else l.op(0xfd, 0x0c, ...new Uint8Array(16));
-      l.localSet(this.#locals.get(offset)!);
-    }
-  }
-  /** What accesses go by: it is in its locals all the time, and the state has it, too. */
-  get #rights(): number[] {
-    return [...this.#used].filter((offset) => RIGHTS.has(offset));
-  }
-  /** Runs `body`, which emits a way off the straight one: what is held is here as it was before. */
-  #off(body: () => void): void {
-    const held = this.#held;
-    this.#held = copyOf(held);
-    body();
-    this.#held = held;
-  }
-  /** Leaves by a way that many share, which stores what was written. */
-  #leaveShared(): void {
-    const { dirty } = this.#held;
-    const l = this.#l;
-    l.i64(this.#maskOf(dirty));
-    l.localSet(this.#mask);
-    this.#masks.push(new Set(dirty));
-    l.brTo(this.#level.cold);
-  }
-  #maskOf(offsets: Iterable<number>): bigint {
-    let mask = 0n;
-    for (const offset of offsets) mask |= this.#bits.get(offset)!;
-    return mask;
-  }
-  /** The way's end: stores what the mask says. */
-  #storeMasked(): void {
-    const l = this.#l;
-    for (const offset of this.#used) {
-      const ways = this.#masks.filter((dirty) => dirty.has(offset)).length;
-      if (ways === 0) continue;
-      if (ways < this.#masks.length) {
-        l.localGet(this.#mask);
-        l.i64(this.#maskOf([offset]));
-        l.op(0x83, 0x50, 0x45);
-        l.open(0x04);
-      }
-      this.#move([offset], true);
-      if (ways < this.#masks.length) l.close();
-    }
-  }
-  /** Kept slots that a callee may look at. */
-  #touched(c: Callee): number[] {
-    const slots = this.#library.slotsOf(c);
-    if (slots.has(ANY_SLOT)) return [...this.#used];
-    // Indexed accesses name the first slot of a family: take the families whole.
-    const families = [st.gpr, st.xmm, st.ymmHigh].filter((f) => slots.has(f[0].offset)).flat();
-    const all = new Set([...slots, ...families.map((s) => s.offset)]);
-    return [...this.#used].filter((o) => all.has(o));
-  }
-
   #target(): Target {
     const self = this;
     return {
       env: this.#env,
       cells: {
         get key() {
-          return self.#locals.get(st.cellKey.offset)!;
+          return self.#locals.of(st.cellKey.offset)!;
         },
         page: Cell.page,
         filled: Cell.key,
@@ -402,44 +263,30 @@ class RegionWriter {
         near: (s) => this.#near(s),
         miss: cellLook,
         tlbMiss: pageLook,
-        refused: () => this.#off(() => this.#refuse()),
+        refused: () => this.#locals.off(() => this.#refuse()),
       },
       // What happens on a way that leaves does not happen on the one beside it.
-      arm: (list, emit) => (leaveOf(list) ? this.#off(emit) : emit()),
-      beforeGet: (_, offset) => {
-        if (this.#locals.has(offset) && !RIGHTS.has(offset)) this.#hold([offset]);
-      },
-      afterSet: (_, offset) => {
-        // A look that misses goes by the state.
-        if (RIGHTS.has(offset)) return this.#move([offset], true);
-        this.#held.valid.add(offset);
-        this.#held.dirty.add(offset);
-      },
+      arm: (list, emit) => (leaveOf(list) ? this.#locals.off(emit) : emit()),
+      beforeGet: (_, offset) => this.#locals.reads(offset),
+      afterSet: (_, offset) => this.#locals.written(offset),
       tlb: tlbLayout,
       wide: this.#wide,
       callee: this.#callee,
       slow: slowPaths,
       inlineMemory: true,
       local: (offset) => {
-        if (offset === st.pageBase.offset) return this.#pageBase;
-        return offset === st.codeChanged.offset ? this.#changed : this.#locals.get(offset);
+        if (offset === st.pageBase.offset) return this.#links.pageBase;
+        return offset === st.codeChanged.offset ? this.#changed : this.#locals.of(offset);
       },
       stored: () => this.#lookForChange(),
-      beforeCall: (_, c) =>
-        this.#move(
-          this.#touched(c).filter((o) => this.#held.dirty.has(o)),
-          true,
-        ),
+      beforeCall: (_, c) => this.#locals.beforeCall(c),
       afterCall: (_, c) => {
-        this.#move(
-          this.#touched(c).filter((o) => RIGHTS.has(o) || this.#held.valid.has(o)),
-          false,
-        );
+        this.#locals.afterCall(c);
         // What may fault may store as well.
         if (c.faults) this.#lookForChange();
       },
-      fault: () => this.#off(() => this.#fault()),
-      leave: (_, s) => this.#off(() => this.#leave(s)),
+      fault: () => this.#locals.off(() => this.#fault()),
+      leave: (_, s) => this.#locals.off(() => this.#leave(s)),
     };
   }
   #leave(s: Stmt & { kind: 'leave' }): void {
@@ -451,7 +298,7 @@ class RegionWriter {
         return this.#refuse();
       case 'jump':
         l.value(s.value!);
-        l.localSet(this.#rip);
+        l.localSet(this.#links.rip);
         if (s.reason) return this.#leaveShared();
         return this.#jump();
       case 'branch':
@@ -476,16 +323,10 @@ class RegionWriter {
     this.#l.aside(this.#part!.aside);
     this.#leaveAt(this.#part!.place);
   }
-  #setRip(place: number): void {
-    const l = this.#l;
-    l.localGet(this.#pageBase);
-    l.i64(BigInt(place));
-    l.op(0x7c);
-    if (this.#legacy) {
-      l.i64(0xffffffffn);
-      l.op(0x83);
-    }
-    l.localSet(this.#rip);
+  /** Leaves by a way that many share, which stores what was written. */
+  #leaveShared(): void {
+    this.#locals.name();
+    this.#l.brTo(this.#level.cold);
   }
   /** Leaves for tier 0. */
   #leaveAt(place: number): void {
@@ -494,31 +335,22 @@ class RegionWriter {
     const done = steps.findIndex((x) => x.place === place);
     // The whole block was counted when it was entered.
     if (done >= 0) {
-      l.localGet(this.#count);
+      l.localGet(this.#links.count);
       l.i32(done - steps.length);
       l.op(0x6a);
-      l.localSet(this.#count);
+      l.localSet(this.#links.count);
     }
-    this.#setRip(place);
+    this.#links.setRip(place);
     this.#leaveShared();
   }
-  /** Offset of a new site from the state, or NO_SITE where there is none left. `places`: the indirect jumps behind it. */
-  #newSite(places: readonly number[]): number {
-    if (this.sites.length >= REGION_SITES) return NO_SITE;
-    this.sites.push([...places]);
-    return this.#siteAt(this.sites.length - 1);
-  }
-  #siteAt(n: number): number {
-    return Area.sites + ((this.#index - REGION_FIRST) * REGION_SITES + n) * SITE_BYTES;
-  }
   /** Goes on where `rip` says, by `level`: in another region if there is one. */
-  #goOn(level: number, places: readonly number[], profile: boolean, site = this.#newSite(places)): void {
+  #goOn(level: number, places: readonly number[], profile: boolean, site = this.#links.newSite(places)): void {
     const l = this.#l;
-    this.#move(this.#held.dirty, true);
+    this.#locals.store();
     l.i32(site);
-    l.localSet(this.#site);
+    l.localSet(this.#links.site);
     l.i32(profile ? 1 : 0);
-    l.localSet(this.#profile);
+    l.localSet(this.#links.profile);
     l.brTo(level);
   }
   /** A computed jump, call or return to `rip`. */
@@ -539,26 +371,26 @@ class RegionWriter {
     l.stateI32(st.callTop.offset);
     l.i64(NOWHERE);
     l.memory(0x37, 0);
-    const site = this.#newSite([]);
+    const site = this.#links.newSite([]);
     if (site === NO_SITE) return this.#goOn(this.#level.chain, [], false, site);
     const field = (load: 0x28 | 0x29, offset: number): void => {
       l.env();
       l.memory(load, site + offset);
     };
-    this.#move(this.#held.dirty, true);
-    this.#putRip();
-    this.#checkSlice(() => this.#leaveIf());
-    this.#putPage();
+    this.#locals.store();
+    this.#links.putRip();
+    this.#links.checkSlice(() => this.#links.leaveIf());
+    this.#links.putPage();
     const found = l.depth;
     l.open(0x02, 0x7f);
     const miss = l.depth;
     l.open(0x02);
     field(0x29, Site.target);
-    l.localGet(this.#rip);
+    l.localGet(this.#links.rip);
     l.op(0x52);
     l.brTo(miss, true, false);
     field(0x28, Site.epoch);
-    pushEpoch(l, () => l.localGet(this.#rip));
+    pushEpoch(l, () => l.localGet(this.#links.rip));
     l.op(0x47);
     l.brTo(miss, true, false);
     field(0x28, Site.ctx);
@@ -574,46 +406,18 @@ class RegionWriter {
     l.op(0x6a);
     l.i32(0);
     l.call(chainMiss);
-    l.localTee(this.#site);
+    l.localTee(this.#links.site);
     l.open(0x04, 0x40);
     l.env();
     l.stateI32(st.ctx.offset);
     l.memory(0x36, site + Site.ctx);
     l.close();
-    l.localGet(this.#site);
+    l.localGet(this.#links.site);
     l.op(0x45);
-    this.#leaveIf();
-    l.localGet(this.#site);
+    this.#links.leaveIf();
+    l.localGet(this.#links.site);
     l.close();
-    this.#enter();
-  }
-  /** Goes to tier 0 where what is on the stack says so. */
-  #leaveIf(): void {
-    const l = this.#l;
-    l.open(0x04, 0x40, null, false);
-    l.i32(Out.region);
-    l.op(0x0f);
-    l.close();
-  }
-  /** Goes to the region whose place in the table is on the stack. */
-  #enter(): void {
-    const l = this.#l;
-    l.localSet(this.#site);
-    l.env();
-    l.i32(0);
-    l.localGet(this.#site);
-    l.op(0x13);
-    l.out.uleb(this.#type);
-    l.out.u8(0);
-  }
-  /** Puts the page of `rip` into the state, where a region looks for its entry's. */
-  #putPage(): void {
-    const l = this.#l;
-    l.env();
-    l.localGet(this.#rip);
-    l.i64(-4096n);
-    l.op(0x83);
-    l.memory(0x37, st.pageBase.offset);
+    this.#links.enter();
   }
   /** A call of a function that is not inlined, with `rip` set. */
   #call(places: readonly number[]): void {
@@ -622,25 +426,25 @@ class RegionWriter {
     const { back } = b;
     const profile = places.length > 0;
     if (!back) return this.#goOn(this.#level.chain, places, profile);
-    this.#move(this.#held.dirty, true);
-    this.#putRip();
+    this.#locals.store();
+    this.#links.putRip();
     l.i32(0);
-    l.localSet(this.#count);
-    l.i32(this.#newSite(places));
-    l.localSet(this.#site);
+    l.localSet(this.#links.count);
+    l.i32(this.#links.newSite(places));
+    l.localSet(this.#links.site);
     const index = l.local('i32');
     const top = l.local('i32');
     const out = l.depth;
     l.open(0x02);
     const leave = (): void => l.brTo(out, true, false);
-    this.#checkSlice(leave);
+    this.#links.checkSlice(leave);
     l.stateI32(st.callTop.offset);
     l.localTee(top);
     l.env();
     l.i32(Area.shadow + SHADOW_BYTES - 8);
     l.op(0x6a, 0x4f);
     leave();
-    this.#lookUp(profile, leave);
+    this.#links.lookUp(profile, leave);
     l.localSet(index);
     // Push the address that is expected back.
     l.env();
@@ -650,8 +454,8 @@ class RegionWriter {
     l.localTee(top);
     l.memory(0x36, st.callTop.offset);
     l.localGet(top);
-    this.#setRip(back.place);
-    l.localGet(this.#rip);
+    this.#links.setRip(back.place);
+    l.localGet(this.#links.rip);
     l.memory(0x37, 0);
     l.env();
     l.i32(0);
@@ -672,113 +476,15 @@ class RegionWriter {
     l.localGet(index);
     l.op(0x0f);
     l.close();
-    this.#move(this.#rights, false);
-    this.#off(() => {
-      this.#letGo();
+    this.#locals.loadRights();
+    this.#locals.off(() => {
+      this.#locals.letGo();
       this.#go(back);
     });
     l.close();
     l.i32(Out.region);
     l.op(0x0f);
   }
-  /** Stores the instruction pointer and the instructions retired since tier 0 was left. */
-  #putRip(): void {
-    const l = this.#l;
-    l.env();
-    l.localGet(this.#rip);
-    l.memory(0x37, st.rip.offset);
-    this.#putRetired();
-  }
-  #putRetired(): void {
-    const l = this.#l;
-    l.env();
-    l.localGet(this.#count);
-    l.stateI32(st.retired.offset);
-    l.op(0x6a);
-    l.localTee(this.#retired);
-    l.memory(0x36, st.retired.offset);
-  }
-  /** Whether the slice is over or somebody wants us, with the count of instructions just stored: `leave` takes that from the stack. */
-  #checkWanted(leave: () => void): void {
-    const l = this.#l;
-    l.localGet(this.#retired);
-    l.i32(FUEL);
-    l.op(0x4a);
-    leave();
-    l.stateI32(st.kick.offset);
-    l.open(0x04, 0x40, null, false);
-    // An interrupt that waits for IF does not want us while that is clear.
-    l.stateI32(st.kick.offset);
-    l.stateI32(st.sysFlags.offset);
-    l.i32(Kick.now);
-    l.op(0x72, 0x71);
-    leave();
-    l.close();
-  }
-  /** The same on the way to another region. */
-  #checkSlice(leave: () => void): void {
-    this.#checkWanted(leave);
-    this.#checkBase(leave);
-  }
-  /** Regions are found by linear address: with another base than 0 by tier 0 only. */
-  #checkBase(leave: () => void): void {
-    if (!this.#based) return;
-    const l = this.#l;
-    l.env();
-    l.memory(0x29, st.segBase[st.S.cs].offset);
-    l.i64(0n);
-    l.op(0x52);
-    leave();
-  }
-  /** Finds the region at `rip` through `site`: puts its place in the table on the stack, or 0 for `none`; sets `pageBase` in the state. */
-  #lookUp(profile: boolean | null, none: () => void): void {
-    const l = this.#l;
-    const site = (): void => {
-      l.env();
-      l.localGet(this.#site);
-      l.op(0x6a);
-    };
-    this.#putPage();
-    const found = l.depth;
-    l.open(0x02, 0x7f);
-    const miss = l.depth;
-    l.open(0x02);
-    site();
-    l.memory(0x29, Site.target);
-    l.localGet(this.#rip);
-    l.op(0x52);
-    l.brTo(miss, true, false);
-    // One in the other half of the addresses is never found here: its epoch is never the same.
-    site();
-    l.memory(0x28, Site.epoch);
-    this.#epoch();
-    l.op(0x47);
-    l.brTo(miss, true, false);
-    site();
-    l.memory(0x28, Site.index);
-    l.brTo(found);
-    l.close();
-    l.env();
-    site();
-    l.i32(0);
-    l.localGet(this.#site);
-    l.i32(NO_SITE);
-    l.op(0x47, 0x1b);
-    if (profile === null) l.localGet(this.#profile);
-    else l.i32(profile ? 1 : 0);
-    l.call(chainMiss);
-    l.localTee(this.#site);
-    l.op(0x45);
-    none();
-    l.localGet(this.#site);
-    l.close();
-  }
-  /** Puts the epoch of the region's half of the addresses on the stack. */
-  #epoch(): void {
-    this.#l.localGet(this.#half);
-    this.#l.memory(0x28, EPOCHS);
-  }
-
   // -- control flow
 
   /** Goes from the current block to the place that a branch names. */
@@ -786,7 +492,7 @@ class RegionWriter {
     const b = this.#current;
     const next = b.edges.get(to);
     if (next) return this.#go(next, repeats);
-    this.#setRip(to);
+    this.#links.setRip(to);
     const last = b.steps[b.steps.length - 1];
     const beside = last.place + last.insn.length;
     if (b.end === 'call') return this.#call([]);
@@ -807,44 +513,44 @@ class RegionWriter {
       const loop = dominates(block, current) ? loops.get(block) : undefined;
       const there = (): void => {
         if (block.end === 'dispatch') return;
-        this.#setRip(block.place);
+        this.#links.setRip(block.place);
       };
       if (loop === undefined) {
         there();
         return this.#goOn(this.#level.chain, [], false);
       }
       // A back edge: now and then, is the slice over, does somebody want us?
-      l.localGet(this.#count);
+      l.localGet(this.#links.count);
       l.i32(repeats ? 0 : POLL);
       l.op(0x4a);
       l.open(0x04, 0x40, null, false);
-      this.#putRetired();
+      this.#links.putRetired();
       l.i32(0);
-      l.localSet(this.#count);
+      l.localSet(this.#links.count);
       const on = l.depth;
       l.open(0x02);
       const over = l.depth;
       l.open(0x02);
-      this.#checkWanted(() => l.brTo(over, true, false));
+      this.#links.checkWanted(() => l.brTo(over, true, false));
       l.brTo(on);
       l.close();
       there();
       this.#leaveShared();
       l.close();
       l.close();
-      this.#hold(this.#heldAt.get(block)!.valid);
+      this.#locals.holdFor(block);
       return l.brTo(loop);
     }
     if (block.merge) {
       const end = this.#level.ends.get(block);
       if (end !== undefined) {
-        this.#hold(this.#heldAt.get(block)!.valid);
+        this.#locals.holdFor(block);
         return l.brTo(end);
       }
-      if (block.end !== 'dispatch') this.#setRip(block.place);
+      if (block.end !== 'dispatch') this.#links.setRip(block.place);
       return this.#goOn(this.#level.chain, [], false);
     }
-    this.#hold(this.#heldAt.get(block)!.valid);
+    this.#locals.holdFor(block);
     l.nested(() => this.#tree(block));
   }
   #tree(b: RegionBlock): void {
@@ -864,8 +570,7 @@ class RegionWriter {
     loop(loops, outer, () => this.#within(b, b.merges, () => loop(alone, b.alone, () => this.#block(b))));
   }
   #block(b: RegionBlock): void {
-    if (b.end === 'dispatch') this.#dispatch(b);
-    else this.#straight(b);
+    this.#at(b, () => (b.end === 'dispatch' ? this.#dispatch(b) : this.#straight(b)));
   }
   /** `body`, and behind it the blocks that it leads to. */
   #within(b: RegionBlock, merges: readonly RegionBlock[], body: () => void): void {
@@ -879,20 +584,23 @@ class RegionWriter {
     this.#level.ends.delete(y);
     this.#tree(y);
   }
-  /** At the beginning of a block, with all there that is held there. */
-  #begin(b: RegionBlock): void {
-    this.#current = b;
-    this.#held = copyOf(this.#heldAt.get(b)!);
-    if (b.merge || b.header) this.#forget(this.#heldAt.get(b)!.stale);
+  /** Runs `body`, which emits a block and what it leads to. */
+  #at(b: RegionBlock, body: () => void): void {
+    const outer = { current: this.#current, part: this.#part };
+    this.#locals.beside(() => {
+      this.#current = b;
+      this.#locals.begin(b);
+      body();
+    });
+    this.#current = outer.current;
+    this.#part = outer.part;
   }
   #straight(b: RegionBlock): void {
     const l = this.#l;
-    const outer = { current: this.#current, part: this.#part, held: this.#held };
-    this.#begin(b);
-    l.localGet(this.#count);
+    l.localGet(this.#links.count);
     l.i32(b.steps.length);
     l.op(0x6a);
-    l.localSet(this.#count);
+    l.localSet(this.#links.count);
     l.sequence(
       this.#bodies.get(b)!.map((part) => ({
         code: part.code,
@@ -900,8 +608,7 @@ class RegionWriter {
         enter: () => {
           this.#current = b;
           this.#part = part;
-          // What is read or written on some ways only is there on all of them.
-          this.#hold([...nestedSlots(part.code)].filter((o) => this.#locals.has(o) && !RIGHTS.has(o)));
+          this.#locals.holdNested(part.code);
           if (part.stores) {
             l.i32(0);
             l.localSet(this.#changed);
@@ -911,27 +618,22 @@ class RegionWriter {
     );
     this.#current = b;
     if (b.fall !== null) this.#edge(b.fall);
-    this.#current = outer.current;
-    this.#part = outer.part;
-    this.#held = outer.held;
   }
   /** Goes to the block at `rip`, which was computed. */
   #dispatch(b: RegionBlock): void {
     const l = this.#l;
-    const outer = { current: this.#current, part: this.#part, held: this.#held };
-    this.#begin(b);
     const places = [...b.edges.keys()].sort((x, y) => x - y);
     const lowest = places[0];
     const span = places[places.length - 1] - lowest + 1;
     const offset = l.local('i64');
-    l.localGet(this.#rip);
-    l.localGet(this.#pageBase);
+    l.localGet(this.#links.rip);
+    l.localGet(this.#links.pageBase);
     l.op(0x7d);
     l.i64(BigInt(lowest));
     l.op(0x7d);
     l.localSet(offset);
     const arm = (place: number): void => {
-      this.#off(() => l.nested(() => this.#go(b.edges.get(place)!)));
+      this.#locals.off(() => l.nested(() => this.#go(b.edges.get(place)!)));
       this.#current = b;
     };
     if (places.length <= 3 || span > 4096) {
@@ -967,9 +669,6 @@ class RegionWriter {
     }
     if (b.back) this.#call(this.#jumpsOf(b));
     else this.#goOn(this.#level.chain, this.#jumpsOf(b), true);
-    this.#current = outer.current;
-    this.#part = outer.part;
-    this.#held = outer.held;
   }
   /** Places of the indirect jumps that meet in a dispatch block. */
   #jumpsOf(b: RegionBlock): number[] {
@@ -978,14 +677,10 @@ class RegionWriter {
 
   write(): FunctionBody {
     const l = this.#l;
-    l.env();
-    l.memory(0x29, st.pageBase.offset);
-    l.localSet(this.#pageBase);
-    pushHalf(l, () => l.localGet(this.#pageBase), !this.#legacy);
-    l.localSet(this.#half);
-    if (this.#region.ranges.some(([page]) => page !== 0)) this.#validate();
-    this.#move(this.#rights, false);
-    this.#hold(this.#heldAt.get(this.#region.entry)!.valid);
+    this.#links.begin();
+    if (this.#region.ranges.some(([page]) => page !== 0)) this.#links.validate();
+    this.#locals.loadRights();
+    this.#locals.holdFor(this.#region.entry);
     const stored = l.depth;
     l.open(0x02);
     this.#level.chain = l.depth;
@@ -997,105 +692,34 @@ class RegionWriter {
     this.#tree(this.#region.entry);
     l.op(0x00);
     l.close(); // cold
-    this.#storeMasked();
-    this.#putRip();
+    this.#locals.storeMasked();
+    this.#links.putRip();
     l.localGet(this.#unmet);
     l.op(0x45);
     l.open(0x04);
-    if (this.#stuck !== 0) this.#passEntry();
+    if (this.#stuck !== 0) this.#links.passEntry(this.#stuck);
     l.i32(Out.region);
     l.op(0x0f);
     l.close();
-    this.#countUnmet();
+    this.#links.countUnmet();
     l.brTo(stored);
     l.close(); // return
-    this.#putRip();
+    this.#links.putRip();
     l.stateI32(st.callTop.offset);
     l.memory(0x29, 0);
-    l.localGet(this.#rip);
+    l.localGet(this.#links.rip);
     l.op(0x52);
     l.brTo(stored, true);
     // Who calls has looked whether the slice is over.
-    this.#checkBase(() => l.brTo(stored, true, false));
+    this.#links.checkBase(() => l.brTo(stored, true, false));
     l.i32(Out.returned);
     l.op(0x0f);
     l.close(); // chain
-    this.#putRip();
+    this.#links.putRip();
     l.close(); // stored: the state is in memory
-    this.#checkSlice(() => this.#leaveIf());
-    this.#lookUp(null, () => this.#leaveIf());
-    this.#enter();
+    this.#links.checkSlice(() => this.#links.leaveIf());
+    this.#links.lookUp(null, () => this.#links.leaveIf());
+    this.#links.enter();
     return l.finish();
-  }
-  /** A way has been taken that nobody had taken when the region was translated: where that happens often, it is translated again. */
-  #countUnmet(): void {
-    const l = this.#l;
-    const own = this.#siteAt(0);
-    const misses = l.local('i32');
-    l.env();
-    l.env();
-    l.memory(0x28, own + Site.misses);
-    l.i32(1);
-    l.op(0x6a);
-    l.localTee(misses);
-    l.memory(0x36, own + Site.misses);
-    l.localGet(misses);
-    l.i32(UNMET_MAX);
-    l.op(0x46);
-    l.open(0x04, 0x40, null, false);
-    l.env();
-    l.i32(own);
-    l.op(0x6a);
-    l.call(manyTargets);
-    l.close();
-    l.i32(NO_SITE);
-    l.localSet(this.#site);
-    l.i32(0);
-    l.localSet(this.#profile);
-  }
-  /** Where the entry's first instruction could not run here, tier 0 must not come straight back: it runs the entry's records. */
-  #passEntry(): void {
-    const l = this.#l;
-    l.localGet(this.#stuck);
-    l.stateI32(st.exc.offset);
-    l.op(0x45, 0x71);
-    l.open(0x04, 0x40, null, false);
-    l.env();
-    l.localGet(this.#pageBase);
-    l.memory(0x37, st.pageBase.offset);
-    l.env();
-    l.memory(0x28, this.#siteAt(0) + Site.index);
-    l.op(0x0f);
-    l.close();
-  }
-  /** Where the pages behind the entry's are mapped otherwise, tier 0 runs the entry's records. */
-  #validate(): void {
-    const l = this.#l;
-    const site = this.#siteAt(0);
-    const good = l.depth;
-    l.open(0x02);
-    const unknown = l.depth;
-    l.open(0x02);
-    const leave = (): void => l.brTo(unknown, true, false);
-    l.env();
-    l.memory(0x29, site + Site.target);
-    l.localGet(this.#pageBase);
-    l.op(0x52);
-    leave();
-    l.env();
-    l.memory(0x28, site + Site.epoch);
-    this.#epoch();
-    l.op(0x47);
-    leave();
-    this.#checkBase(leave);
-    l.brTo(good);
-    l.close();
-    l.i32(this.#index);
-    l.call(validateRegion);
-    l.brTo(good, true);
-    l.env();
-    l.memory(0x28, site + Site.index);
-    l.op(0x0f);
-    l.close();
   }
 }
