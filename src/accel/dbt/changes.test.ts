@@ -91,3 +91,15 @@ test('accesses that lie on two pages leave their region a few times only', () =>
   assert.ok(vcpu.regionStats.renewed > 0);
   assert.ok(vcpu.get('regionEntries') < 1000n, `${vcpu.get('regionEntries')} entries`);
 });
+
+for (const regions of ['off', 'always', 'hot'] as const) {
+  test(`regions ${regions}: writes to a page are seen whose code went, which became fast to write, and has code again`, () => {
+    // mov edi,PAGE; call rdi; mov ecx,40; L: mov byte [rdi],0x90; dec ecx; jnz L; mov byte [rdi],0xb8; mov byte [rdi+1],2; call rdi; mov byte [rdi+1],3; call rdi; hlt
+    const hex = 'bf00000200 ffd7 b928000000 c60790 ffc9 75f9 c607b8 c6470102 ffd7 c6470103 ffd7 f4';
+    const { vcpu, bytes, layout } = rig(regions, hex);
+    // mov eax,1; ret. The guest has not written it: no store has gone to its page when it runs first.
+    bytes.set([0xb8, 1, 0, 0, 0, 0xc3], layout.ramBase + 0x20000);
+    assert.equal(settle(vcpu), 'hlt');
+    assert.equal(vcpu.get('rax'), 3n);
+  });
+}

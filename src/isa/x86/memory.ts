@@ -7,7 +7,7 @@ import type { Value } from '../../ir/ir.ts';
 import type { AccessName } from '../../ir/ops.ts';
 import { inspect } from './debug.ts';
 import type { Emit } from './emit.ts';
-import { cas, codeByte, dataTlb, How, noteDirty, OUTSIDE, pageNumber, physicalOf, tlbFill } from './mmu.ts';
+import { cas, codeByte, dataTlb, How, noteDirty, noteOpen, OUTSIDE, pageNumber, physicalOf, tlbFill } from './mmu.ts';
 import * as st from './state.ts';
 import { Ctx, FENCE, PIECE_ENTRIES, PIECE_ENTRY_BYTES, SPLIT_LOCK } from './state.ts';
 import { host, sub } from './sub.ts';
@@ -68,7 +68,10 @@ export const place = sub('place', ['i64', 'i32'], 'i64', { faults: true }, (c, a
     b.if(b.and(b.raw('i32', entry, 12), b.i32(TlbFlag.writable)), () => {
       noteDirty(c, at);
       // Decoded code alone makes it slow, or made it slow once.
-      b.if(b.eqz(b.raw('i32.8u', codeByte(c, at))), () => b.setRaw('i64', entry, b.and(tag, b.i64(-2))));
+      b.if(b.eqz(b.raw('i32.8u', codeByte(c, at))), () => {
+        b.setRaw('i64', entry, b.and(tag, b.i64(-2)));
+        noteOpen(c, at, b.i32(1));
+      });
       b.ret(at);
     });
   });

@@ -448,6 +448,14 @@ export function logged(c: Emit, at: Value): Value {
   );
 }
 
+/** The TLB lets stores to the page at host address `at` through, where `when`: who decodes code of it has to look there (`protectPage`). */
+export function noteOpen(c: Emit, at: Value, when: Value): void {
+  const b = c.b;
+  b.if(b.select(when, c.get(st.openMap), b.i32(0)), () => {
+    b.setRaw('i32.8u', b.add(c.get(st.openMap), pageNumber(c, at)), b.i32(1));
+  });
+}
+
 /** Host address of the TLB that serves accesses `how`: the one that holds nothing is never filled. */
 export function dataTlb(c: Emit, how: Value): Value {
   const b = c.b;
@@ -490,9 +498,7 @@ export const tlbFill = sub('tlbFill', ['i64', 'i32'], 'i64', { faults: true }, (
   b.if(b.and(how, b.i32(How.write)), () => noteDirty(c, at));
   const watched = b.or(b.raw('i32.8u', codeByte(c, at)), logged(c, at));
   const slow = b.or(b.xor(writable, b.i32(1)), b.ne(watched, b.i32(0)));
-  b.if(b.select(slow, b.i32(0), c.get(st.openMap)), () => {
-    b.setRaw('i32.8u', b.add(c.get(st.openMap), pageNumber(c, at)), b.i32(1));
-  });
+  noteOpen(c, at, b.eqz(slow));
   const isFragment = b.ne(b.and(low, b.i32(Walk.large | Walk.huge)), b.i32(0));
   let flags = b.mul(writable, b.i32(TlbFlag.writable));
   flags = b.or(flags, b.mul(bit(c, low, 1), b.i32(TlbFlag.global)));
