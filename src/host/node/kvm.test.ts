@@ -90,6 +90,15 @@ after(() => {
   vm?.close();
 });
 
+/** A machine whose local APICs alone are the kernel's; undefined, and the test skipped, where this KVM has none. */
+function splitVm(t: TestContext): KvmVm | undefined {
+  const split = KvmVm.create(kvmHost(), 'split');
+  if (split.share.irqchip === 'split') return split;
+  split.close();
+  t.skip('this KVM has no local APIC for a board with other chips of its own');
+  return undefined;
+}
+
 /** Puts real-mode code, given as hexadecimal bytes, at 0x1000, where the vCPU goes on. */
 function place(code: string): void {
   bytes.set(Buffer.from(code.replaceAll(' ', ''), 'hex'), layout.ramBase + 0x1000);
@@ -273,11 +282,8 @@ test('an interrupt is injected once the guest lets it in, and wakes it from HLT'
 });
 
 test('an interrupt of the 8259As that was given to a vCPU, which then did not run, is in its state: the local APIC in the kernel', { skip }, (t) => {
-  const split = KvmVm.create(kvmHost(), 'split');
-  if (split.share.irqchip !== 'split') {
-    split.close();
-    return t.skip('this KVM has no local APIC for a board with other chips of its own');
-  }
+  const split = splitVm(t);
+  if (!split) return;
   const own = new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
   const ram = new Uint8Array(own.buffer, layout.ramBase);
   const words = new Int32Array(own.buffer);
@@ -314,11 +320,8 @@ test('an interrupt of the 8259As that was given to a vCPU, which then did not ru
 }); // biome-ignore format: titles in one line
 
 test('an INIT and a SIPI that a vCPU is sent before its thread has come are kept: the local APIC in the kernel', { skip }, (t) => {
-  const split = KvmVm.create(kvmHost(), 'split');
-  if (split.share.irqchip !== 'split') {
-    split.close();
-    return t.skip('this KVM has no local APIC for a board with other chips of its own');
-  }
+  const split = splitVm(t);
+  if (!split) return;
   const two = layoutOf(memory, 2);
   const own = new WebAssembly.Memory({ initial: two.pages, maximum: two.pages, shared: true });
   const ram = new Uint8Array(own.buffer, two.ramBase);
@@ -358,12 +361,8 @@ test('an INIT and a SIPI that a vCPU is sent before its thread has come are kept
  * is run until it says `until` on port 0x80.
  */
 function assisted(t: TestContext, code: string, translate: (set: (name: string, value: bigint) => void, vm: KvmVm) => VcpuExit): string[] | undefined {
-  const split = KvmVm.create(kvmHost(), 'split');
-  if (split.share.irqchip !== 'split') {
-    split.close();
-    t.skip('this KVM has no local APIC for a board with other chips of its own');
-    return undefined;
-  }
+  const split = splitVm(t);
+  if (!split) return undefined;
   const own = new WebAssembly.Memory({ initial: layout.pages, maximum: layout.pages, shared: true });
   const ram = new Uint8Array(own.buffer, layout.ramBase);
   new KvmRegions(split, own.buffer, layout).update();
